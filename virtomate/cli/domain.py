@@ -1,0 +1,95 @@
+"""Commands about domains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from virtomate.cancel import CancelToken
+from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
+from virtomate.cli.signals import cancelling
+from virtomate.output.progress import make_progress
+from virtomate.output.render import render_clones, render_deletion, render_domains
+from virtomate.records import CloneRequest, Mode
+
+if TYPE_CHECKING:
+    from virtomate.services.session import Session
+
+
+@click.group(context_settings=CONTEXT_SETTINGS)
+@common_options
+def domain() -> None:
+    """Work with domains."""
+
+
+@domain.command("clone", context_settings=CONTEXT_SETTINGS)
+@common_options
+@click.option(
+    "--mode",
+    type=click.Choice([mode.value for mode in Mode]),
+    default=Mode.COPY.value,
+    show_default=True,
+    help="How storage volumes are duplicated: copy makes independent volumes, linked makes overlays on the original "
+    "ones, reflink lets the file system share what is equal.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@click.argument("source", metavar="DOMAIN")
+@click.argument("name", metavar="NEWNAME")
+@click.pass_obj
+def clone(settings: Settings, source: str, name: str, *, mode: str, dry_run: bool) -> int:
+    """Clone DOMAIN, given by name or UUID, and call the clone NEWNAME.
+
+    DOMAIN must be shut off. Its file-based volumes and its NVRAM are duplicated, unless they are read-only, and must be
+    in storage pools; the NVRAM may also be elsewhere. The clone gets a UUID, MAC addresses and ports of its own. Its
+    disks' content is not altered: host name, addresses and keys inside are the original's.
+    """
+    from virtomate.services.clone import clone_domain  # noqa: PLC0415 - help and completion need no libvirt
+
+    request = CloneRequest(source, name, Mode(mode), dry_run)
+    cancel = CancelToken()
+    progress = make_progress(settings.progress, quiet=settings.quiet)
+    with cancelling(cancel, progress), _session(settings) as session:
+        try:
+            result = clone_domain(session, request, progress, cancel)
+        finally:
+            progress.close()
+    render_clones([result], settings.format)
+    return 0 if result.error is None else result.error.exit_status
+
+
+@domain.command("list", context_settings=CONTEXT_SETTINGS)
+@common_options
+@click.pass_obj
+def list_(settings: Settings) -> None:
+    """List all domains, and say which are clones."""
+    from virtomate.services.domains import list_all_domains  # noqa: PLC0415
+
+    with _session(settings) as session:
+        render_domains(list_all_domains(session.connection), settings.format)
+
+
+@domain.command("delete", context_settings=CONTEXT_SETTINGS)
+@common_options
+@click.argument("name", metavar="NAME")
+@click.pass_obj
+def delete(settings: Settings, name: str) -> None:
+    """Delete the unfinished clone NAME, given by name or UUID, with everything that was made for it.
+
+    An unfinished clone is what is left when virtomate or its host was killed. Finished clones and other domains are
+    refused.
+    """
+    from virtomate.services.domains import delete_unfinished_clone  # noqa: PLC0415
+
+    with _session(settings) as session:
+        render_deletion(delete_unfinished_clone(session.connection, name), settings.format)
+
+
+def _session(settings: Settings) -> Session:
+    from virtomate.services.session import Session  # noqa: PLC0415
+
+    return Session(settings.uri, _ask)
+
+
+def _ask(prompt: str, is_secret: bool) -> str:
+    return str(click.prompt(prompt.rstrip(": "), hide_input=is_secret, err=True))

@@ -1,0 +1,83 @@
+"""Options that every command takes, before its name or after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from virtomate import __version__
+from virtomate.output.render import Format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+
+@dataclass
+class Settings:
+    """What those options say; an option after the command's name overrides the one before it."""
+
+    uri: str | None = None
+    json: bool = False
+    pretty: bool = False
+    quiet: bool = False
+    progress: str = "auto"
+    log: str | None = None
+
+    @property
+    def format(self) -> Format:
+        """How results are written."""
+        return Format(self.json or self.pretty, self.pretty, self.progress == "json")
+
+
+def common_options(command: Command) -> Command:
+    """Add the options that every command takes."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401
+    settings = context.ensure_object(Settings)
+    if value is not None and parameter.name is not None:
+        setattr(settings, parameter.name, value)
+
+
+def _option(*names: str, **attributes: Any) -> Callable[[Command], Command]:  # noqa: ANN401
+    # without a default an option that is not given leaves what was given before the command's name
+    return click.option(*names, default=None, expose_value=False, callback=_remember, is_eager=True, **attributes)
+
+
+_OPTIONS = (
+    _option(
+        "-c",
+        "--connection",
+        "--connect",
+        "uri",
+        metavar="URI",
+        help="libvirt connection URI. [default: libvirt decides]",
+    ),
+    _option("--json", "json", is_flag=True, help="Write one JSON document to stdout."),
+    _option("-p", "--pretty", "pretty", is_flag=True, help="Indent the JSON; implies --json."),
+    _option("-q", "--quiet", "quiet", is_flag=True, help="Show neither progress nor notes."),
+    _option(
+        "--progress",
+        "progress",
+        type=click.Choice(["auto", "bar", "json", "none"]),
+        help="How progress is shown on stderr; auto shows bars at a terminal. [default: auto]",
+    ),
+    _option(
+        "-l",
+        "--log",
+        "log",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        metavar="LEVEL",
+        help="Log to stderr from this level on: debug, info, warning or error. [default: no log]",
+    ),
+    click.version_option(__version__, "-v", "--version", prog_name="virtomate", message="%(prog)s %(version)s"),
+)

@@ -1,0 +1,213 @@
+"""Conversion between libvirt's XML and dicts, without any policy.
+
+The dicts are xmltodict's: attributes start with `@`, text beside attributes is `#text`, an empty element is None. On top
+of that, elements that libvirt lets stand more than once are always lists, leaf text keeps its blanks, and a domain's
+`<metadata>` never becomes a dict at all: it belongs to others, may hold anything, and is carried as the very text that
+libvirt gave.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from xml.parsers import expat
+
+import xmltodict
+
+Document = dict[str, Any]
+
+# Elements that may stand more than once, by parent; `*` stands for every child. Everything below <devices> but the
+# emulator may. Source: https://libvirt.org/formatdomain.html and its schema.
+_REPEATABLE: dict[str, frozenset[str]] = {
+    "domain": frozenset({"sysinfo", "seclabel"}),
+    "os": frozenset({"boot", "initarg", "initenv"}),
+    "firmware": frozenset({"feature"}),
+    "table": frozenset(),
+    "graphics": frozenset({"listen", "channel"}),
+    "interface": frozenset({"ip", "route", "portForward"}),
+    "portForward": frozenset({"range"}),
+    "source": frozenset({"seclabel", "host", "address", "ip", "route"}),
+    "slices": frozenset({"slice"}),
+    "system": frozenset({"entry"}),
+    "bios": frozenset({"entry"}),
+    "chassis": frozenset({"entry"}),
+    "baseBoard": frozenset({"entry"}),
+    "oemStrings": frozenset({"entry"}),
+    "sysinfo": frozenset({"baseBoard", "entry"}),
+    "encryption": frozenset({"secret"}),
+    "qemu:commandline": frozenset({"qemu:arg", "qemu:env"}),
+}
+
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+
+class MalformedDocumentError(ValueError):
+    """Text that is no XML document of the expected kind."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A domain's definition.
+
+    Attributes:
+        domain: The content of `<domain>` without its metadata.
+        metadata: The text of the `<metadata>` element, tags included, or None.
+    """
+
+    domain: Document
+    metadata: str | None
+
+
+def parse_definition(text: str) -> Definition:
+    """Read a domain's definition.
+
+    Raises:
+        MalformedDocumentError: The text is not a `<domain>` document.
+    """
+    data = text.encode()
+    span = _find_element(data, depth=2, name="metadata")
+    if span is None:
+        return Definition(parse(text, "domain"), None)
+    start, end = span
+    return Definition(parse((data[:start] + data[end:]).decode(), "domain"), data[start:end].decode())
+
+
+def unparse_definition(definition: Definition) -> str:
+    """Write a domain's definition; the metadata goes back in as it came out."""
+    text = unparse(definition.domain, "domain")
+    if definition.metadata is None:
+        return text
+    end = text.rindex("</domain>")
+    return text[:end] + definition.metadata + text[end:]
+
+
+def parse(text: str, root: str) -> Document:
+    """Read a document whose root element has the given name, and return the root's content.
+
+    Raises:
+        MalformedDocumentError: The text is not such a document.
+    """
+    try:
+        document = xmltodict.parse(text, strip_whitespace=False, force_list=_is_repeatable, disable_entities=True)
+    except (expat.ExpatError, ValueError) as error:
+        raise MalformedDocumentError(f"not an XML document: {error}") from error
+    if root not in document:
+        raise MalformedDocumentError(f"the document is <{next(iter(document))}>, expected <{root}>")
+    content = _without_blank_text(document[root])
+    return content if isinstance(content, dict) else {}
+
+
+def unparse(content: Document, root: str) -> str:
+    """Write a document with the given root element.
+
+    Raises:
+        ValueError: The content holds a character that XML cannot.
+    """
+    text: str = xmltodict.unparse({root: content}, full_document=False, short_empty_elements=True)
+    if _CONTROL.search(text):
+        raise ValueError("a control character cannot stand in an XML document")
+    # A parser turns a bare carriage return into a line feed; nothing but content can hold one here.
+    return text.replace("\r", "&#13;")
+
+
+def cut_element(fragment: str, namespace: str, name: str) -> tuple[str, str | None]:
+    """Cut the first child with this namespace and name out of an element given as text.
+
+    The element is one cut out of a document, so its children may use prefixes that an ancestor declared; those are left
+    alone. Only a child that declares its own prefix or default namespace can be ours, and libvirt writes it that way.
+
+    Returns:
+        The text without the child, and the child's text or None.
+    """
+    data = fragment.encode()
+    span = _find_element(data, depth=2, name=name, namespace=namespace)
+    if span is None:
+        return fragment, None
+    start, end = span
+    return (data[:start] + data[end:]).decode(), data[start:end].decode()
+
+
+def append_element(fragment: str, child: str) -> str:
+    """Put a child's text at the end of an element given as text, which may be an empty-element tag."""
+    if fragment.rstrip().endswith("/>"):
+        start = fragment.rstrip()[:-2].rstrip()
+        name = re.match(r"<([^\s/>]+)", fragment)
+        if name is None:
+            raise MalformedDocumentError("not an element")
+        return f"{start}>{child}</{name.group(1)}>"
+    end = fragment.rindex("</")
+    return fragment[:end] + child + fragment[end:]
+
+
+def _find_element(data: bytes, depth: int, name: str, namespace: str | None = None) -> tuple[int, int] | None:
+    """Byte offsets of the first element at a depth (the root has 1) with this name, and namespace where one is given."""
+    parser = expat.ParserCreate("utf-8")
+    stack: list[tuple[str, dict[str, str]]] = []
+    found: list[int] = []
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        scope = dict(stack[-1][1]) if stack else {}
+        for key, value in attributes.items():
+            if key == "xmlns" or key.startswith("xmlns:"):
+                scope[key.partition(":")[2]] = value
+        stack.append((tag, scope))
+        prefix, _, local = tag.rpartition(":")
+        if not found and len(stack) == depth and _matches(tag, local, scope.get(prefix)):
+            found.append(parser.CurrentByteIndex)
+
+    def _matches(tag: str, local: str, uri: str | None) -> bool:
+        return tag == name if namespace is None else (local == name and uri == namespace)
+
+    def end(_tag: str) -> None:
+        stack.pop()
+        if len(found) == 1 and len(stack) == depth - 1:
+            found.append(parser.CurrentByteIndex)
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise MalformedDocumentError(f"not an XML document: {error}") from error
+    if not found:
+        return None
+    # The offset of an end event is that of `</name>`, or of the element itself where that is an empty-element tag.
+    return found[0], data.index(b">", found[1]) + 1 if data[found[1] : found[1] + 2] == b"</" else _tag_end(
+        data, found[0]
+    )
+
+
+def _tag_end(data: bytes, start: int) -> int:
+    """The offset after a start tag; a `>` within quotes does not end it."""
+    quote = 0
+    for index in range(start, len(data)):
+        byte = data[index]
+        if quote:
+            quote = 0 if byte == quote else quote
+        elif byte in b"\"'":
+            quote = byte
+        elif byte == ord(">"):
+            return index + 1
+    raise MalformedDocumentError("a tag does not end")
+
+
+def _is_repeatable(path: list[tuple[str, Any]], key: str, _value: Any) -> bool:  # noqa: ANN401
+    parent = path[-1][0] if path else ""
+    if parent == "devices":
+        return key != "emulator"
+    return key in _REPEATABLE.get(parent, frozenset())
+
+
+def _without_blank_text(value: Any) -> Any:  # noqa: ANN401
+    """Drop the blanks between child elements, which mean nothing; a leaf's blanks are its value and stay."""
+    if isinstance(value, list):
+        return [_without_blank_text(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    has_children = any(key[0] not in "@#" for key in value)
+    return {
+        key: _without_blank_text(item)
+        for key, item in value.items()
+        if not (key == "#text" and has_children and not item.strip())
+    }

@@ -1,0 +1,156 @@
+"""The record of ours in a clone's metadata: the claim's journal first, the finished clone's provenance later.
+
+libvirt keeps every child of `<metadata>` that has a namespace of its own, one for each namespace
+(https://libvirt.org/formatdomain.html#general-metadata).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from virtomate.definition import codec
+from virtomate.definition.codec import Definition, Document, MalformedDocumentError
+from virtomate.definition.readers import child, uuid
+from virtomate.records import DomainReference, Evidence, Made, MadeKind, MadeState, Maker, Mode, Provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAMESPACE = "urn:virtomate:clone:1"
+_ELEMENT = "clone"
+_PREFIX = "virtomate"
+_SCHEMA = "1"
+
+# QEMU cannot load a kernel that does not exist: a domain that names this one cannot be started.
+_NO_KERNEL = "/nonexistent/virtomate-unfinished-clone"
+
+
+def read_provenance(definition: Definition) -> Provenance | None:
+    """The record of ours, or None where there is none that speaks of this very domain.
+
+    A record whose UUID is not the domain's came along when another tool duplicated the domain; one that cannot be read
+    says nothing that could be relied upon.
+    """
+    if definition.metadata is None:
+        return None
+    try:
+        _, element = codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)
+        if element is None:
+            return None
+        provenance = _read(element)
+    except (MalformedDocumentError, KeyError, ValueError):
+        return None
+    return provenance if provenance.uuid == uuid(definition.domain) else None
+
+
+def with_provenance(definition: Definition, provenance: Provenance) -> Definition:
+    """The definition with this record in place of any other of ours."""
+    stripped = without_provenance(definition).metadata or "<metadata/>"
+    return replace(definition, metadata=codec.append_element(stripped, _write(provenance)))
+
+
+def without_provenance(definition: Definition) -> Definition:
+    """The definition without a record of ours."""
+    if definition.metadata is None:
+        return definition
+    metadata, _ = codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)
+    return replace(definition, metadata=metadata)
+
+
+def claim_definition(name: str, provenance: Provenance, source: Document) -> Definition:
+    """The small definition that takes a clone's name while the clone is being made.
+
+    It has the clone's final UUID, no disk, and a kernel that does not exist, so it cannot be started. Hypervisor,
+    architecture, machine and emulator are the source's, since libvirt accepts a definition only for those it has.
+    """
+    os_type = child(child(source, "os"), "type")
+    emulator = child(source, "devices").get("emulator")
+    domain: Document = {
+        "@type": source.get("@type", "qemu"),
+        "name": name,
+        "uuid": provenance.uuid,
+        "title": f"Unfinished clone of {provenance.source.name}",
+        "memory": {"@unit": "MiB", "#text": "1"},
+        "os": {"type": os_type or child(source, "os").get("type"), "kernel": _NO_KERNEL},
+    }
+    if emulator is not None:
+        domain["devices"] = {"emulator": emulator}
+    return with_provenance(Definition(domain, None), provenance)
+
+
+def _write(provenance: Provenance) -> str:
+    element: dict[str, Any] = {
+        f"@xmlns:{_PREFIX}": NAMESPACE,
+        "@schema": _SCHEMA,
+        "@state": "finished" if provenance.finished else "unfinished",
+        "@uuid": provenance.uuid,
+        "@token": provenance.token,
+        "@mode": provenance.mode.value,
+        "@created": f"{provenance.created:.3f}",
+        f"{_PREFIX}:source": {"@name": provenance.source.name, "@uuid": provenance.source.uuid},
+    }
+    if provenance.maker is not None:
+        maker = provenance.maker
+        element[f"{_PREFIX}:maker"] = {"@host": maker.host, "@pid": str(maker.pid), "@started": str(maker.started)}
+    if provenance.made:
+        element[f"{_PREFIX}:made"] = [_write_made(made) for made in provenance.made]
+    return codec.unparse(element, f"{_PREFIX}:{_ELEMENT}")
+
+
+def _write_made(made: Made) -> dict[str, str]:
+    evidence = made.evidence or Evidence(None)
+    values = {
+        "@kind": made.kind.value,
+        "@state": made.state.value,
+        "@pool": made.pool,
+        "@volume": made.volume,
+        "@path": made.path,
+        "@changed": evidence.changed,
+        "@device": evidence.device,
+        "@inode": evidence.inode,
+        "@born": evidence.born,
+    }
+    return {key: str(value) for key, value in values.items() if value is not None}
+
+
+def _read(element: str) -> Provenance:
+    # libvirt keeps the prefix, but another tool may have rewritten it
+    prefix = element[1:].split(maxsplit=1)[0].rstrip("/>").rpartition(":")[0]
+    prefix = f"{prefix}:" if prefix else ""
+    record = codec.parse(element, f"{prefix}{_ELEMENT}")
+    source = child(record, f"{prefix}source")
+    maker = child(record, f"{prefix}maker")
+    made = record.get(f"{prefix}made", [])
+    return Provenance(
+        finished=record["@state"] == "finished",
+        uuid=record["@uuid"],
+        token=record["@token"],
+        source=DomainReference(source["@name"], source["@uuid"]),
+        mode=Mode(record["@mode"]),
+        created=float(record["@created"]),
+        made=tuple(_read_made(item) for item in (made if isinstance(made, list) else [made])),
+        maker=Maker(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
+    )
+
+
+def _read_made(item: Mapping[str, str]) -> Made:
+    state = MadeState(item["@state"])
+    evidence = Evidence(
+        changed=item.get("@changed"),
+        device=_optional_int(item.get("@device")),
+        inode=_optional_int(item.get("@inode")),
+        born=_optional_int(item.get("@born")),
+    )
+    return Made(
+        kind=MadeKind(item["@kind"]),
+        state=state,
+        pool=item["@pool"],
+        volume=item.get("@volume"),
+        path=item["@path"],
+        evidence=evidence if state is MadeState.MADE else None,
+    )
+
+
+def _optional_int(value: str | None) -> int | None:
+    return None if value is None else int(value)

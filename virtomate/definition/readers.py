@@ -1,0 +1,197 @@
+"""What a domain's definition says, as records.
+
+Source for the elements: https://libvirt.org/formatdomain.html
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.definition.codec import Document
+
+NVRAM_NODE_NAMES = ("libvirt-pflash1-storage", "libvirt-pflash1-format")
+
+
+@dataclass(frozen=True)
+class DiskDefinition:
+    """A `<disk>` as its definition has it.
+
+    Attributes:
+        index: Position among the definition's disks.
+        target: Name of the device in the guest, `vda`.
+        device: `disk`, `lun`, `cdrom` or `floppy`.
+        type: How the source is named: `file`, `volume`, `block`, `network` and so on.
+        path: Source path where the type is `file`.
+        pool: Pool and volume where the type is `volume`.
+        format: The driver's format, or None where the definition leaves it to the pool.
+        is_sliced: Whether only a slice of the source is the disk.
+        is_encrypted: Whether the source or the disk refers to an encryption secret.
+    """
+
+    index: int
+    target: str
+    device: str
+    type: str
+    path: str | None
+    pool: str | None
+    volume: str | None
+    format: str | None
+    is_readonly: bool
+    is_shareable: bool
+    is_transient: bool
+    is_sliced: bool
+    is_encrypted: bool
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no medium is in the drive."""
+        if self.type == "file":
+            return self.path is None
+        if self.type == "volume":
+            return self.volume is None
+        return False
+
+    @property
+    def location(self) -> str:
+        """A phrase that names the source."""
+        if self.type == "volume":
+            return f"volume {self.volume} of pool {self.pool}"
+        return self.path or f"a {self.type} source"
+
+
+@dataclass(frozen=True)
+class NvramDefinition:
+    """The `<nvram>` of a definition: where the firmware's variables are kept.
+
+    Attributes:
+        path: Path of the file, None where the definition leaves it to libvirt or it is no file.
+        type: `file`, or what else the source is.
+        format: `raw` unless the definition says otherwise.
+    """
+
+    path: str | None
+    type: str
+    format: str
+
+
+def disks(domain: Document) -> tuple[DiskDefinition, ...]:
+    """The disks of a domain, in order."""
+    return tuple(_disk(index, disk) for index, disk in enumerate(devices(domain, "disk")))
+
+
+def devices(domain: Document, kind: str) -> list[dict[str, Any]]:
+    """The devices of one kind; an element without content counts as an empty one."""
+    return [device or {} for device in child(domain, "devices").get(kind, [])]
+
+
+def child(element: Document, name: str) -> dict[str, Any]:
+    """A child element, or an empty one where it is absent, without content or plain text."""
+    value = element.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def text(value: Any) -> str | None:  # noqa: ANN401
+    """The text of an element, whether it has attributes or not."""
+    if isinstance(value, dict):
+        value = value.get("#text")
+    return value if isinstance(value, str) else None
+
+
+def name(domain: Document) -> str:
+    """The domain's name."""
+    return text(domain.get("name")) or ""
+
+
+def uuid(domain: Document) -> str:
+    """The domain's UUID."""
+    return text(domain.get("uuid")) or ""
+
+
+def mac_addresses(domain: Document) -> tuple[str, ...]:
+    """The MAC addresses of all network interfaces, in lower case."""
+    return tuple(
+        str(mac).lower()
+        for interface in devices(domain, "interface")
+        if (mac := child(interface, "mac").get("@address"))
+    )
+
+
+def nvram(domain: Document) -> NvramDefinition | None:
+    """Where the NVRAM is; None where the definition shows none.
+
+    There are two spellings: the path as text, and `type='file'` with a `<source>` (libvirt 8.5 and later).
+    """
+    os_element = child(domain, "os")
+    if "nvram" not in os_element:
+        return None
+    element = os_element["nvram"]
+    attributes = element if isinstance(element, dict) else {}
+    kind = str(attributes.get("@type", "file"))
+    format_ = str(attributes.get("@format", "raw"))
+    path = child(attributes, "source").get("@file") if "@type" in attributes else text(element)
+    return NvramDefinition(path.strip() if isinstance(path, str) else None, kind, format_)
+
+
+def has_selected_nvram(domain: Document) -> bool:
+    """Whether libvirt gives the domain an NVRAM of its own choice, which libvirt 9.0 does not show.
+
+    That is so for autoselected EFI firmware (`<os firmware='efi'>`), and for a loader of type pflash that is read-only.
+    A definition that turns the NVRAM off has a stateless loader.
+    """
+    os_element = child(domain, "os")
+    loader = child(os_element, "loader")
+    if loader.get("@stateless") == "yes":
+        return False
+    if os_element.get("@firmware") == "efi":
+        return True
+    return loader.get("@type") == "pflash" and loader.get("@readonly") == "yes"
+
+
+def nvram_path_of_command_line(command_line: str) -> str | None:
+    """The NVRAM's path from the command line that libvirt would start QEMU with (`domainXMLToNative`)."""
+    for word in shlex.split(command_line):
+        if not word.startswith("{"):
+            continue
+        try:
+            node = json.loads(word)
+        except ValueError:
+            continue
+        if (
+            isinstance(node, dict)
+            and node.get("node-name") in NVRAM_NODE_NAMES
+            and isinstance(node.get("filename"), str)
+        ):
+            return str(node["filename"])
+    return None
+
+
+def open_for_writing(domain: Document) -> Iterator[DiskDefinition]:
+    """The disks that an active domain with this (live) definition may write to."""
+    return (disk for disk in disks(domain) if not disk.is_readonly and not disk.is_empty)
+
+
+def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
+    source = child(disk, "source")
+    device = str(disk.get("@device", "disk"))
+    return DiskDefinition(
+        index=index,
+        target=str(child(disk, "target").get("@dev", f"disk {index}")),
+        device=device,
+        type=str(disk.get("@type", "file")),
+        path=source.get("@file"),
+        pool=source.get("@pool"),
+        volume=source.get("@volume"),
+        format=child(disk, "driver").get("@type"),
+        # libvirt makes every CD-ROM read-only, and says so in the definitions it returns
+        is_readonly="readonly" in disk or device == "cdrom",
+        is_shareable="shareable" in disk,
+        is_transient="transient" in disk,
+        is_sliced="slices" in source,
+        is_encrypted="encryption" in disk or "encryption" in source,
+    )

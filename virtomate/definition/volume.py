@@ -1,0 +1,166 @@
+"""Storage volume and pool documents: what libvirt tells, and what is asked of it.
+
+Source: https://libvirt.org/formatstorage.html
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from typing import Any
+
+from virtomate.definition import codec
+from virtomate.definition.readers import child, text
+
+
+@dataclass(frozen=True)
+class VolumeDescription:
+    """A volume as libvirt describes it; sizes in bytes.
+
+    Attributes:
+        capacity: What a guest sees.
+        allocation: What is taken on the host.
+        physical: Length of the file.
+        format: What libvirt takes the content for.
+        compat: Version of a qcow2 (`0.10` or `1.1`).
+        cluster_size: Of a qcow2, None where libvirt does not tell.
+        features: Names of a qcow2's features, such as `lazy_refcounts`.
+        backing_path: What lies below, None for a self-contained volume.
+        mode: Permission bits in octal digits.
+        changed: Change time as libvirt writes it, seconds and nanoseconds since 1970.
+    """
+
+    pool: str
+    name: str
+    path: str
+    capacity: int
+    allocation: int
+    physical: int
+    format: str
+    compat: str | None
+    cluster_size: int | None
+    features: tuple[str, ...]
+    backing_path: str | None
+    backing_format: str | None
+    is_encrypted: bool
+    mode: str | None
+    owner: str | None
+    group: str | None
+    changed: str | None
+    modified: str | None
+
+    @property
+    def is_preallocated(self) -> bool:
+        """Whether the whole capacity is taken on the host."""
+        return 0 < self.capacity <= self.allocation
+
+
+@dataclass(frozen=True)
+class NewVolume:
+    """A volume to be created.
+
+    Attributes:
+        allocation: What libvirt should allocate beforehand; None would mean everything, so it is always given.
+        backing_path: What lies below an overlay.
+    """
+
+    name: str
+    capacity: int
+    allocation: int
+    format: str
+    mode: str | None = None
+    owner: str | None = None
+    group: str | None = None
+    compat: str | None = None
+    cluster_size: int | None = None
+    features: tuple[str, ...] = ()
+    backing_path: str | None = None
+    backing_format: str | None = None
+
+
+@dataclass(frozen=True)
+class PoolDescription:
+    """A pool as its document has it; the path is normalised."""
+
+    name: str
+    type: str
+    path: str | None
+
+
+def describe_pool(document: str) -> PoolDescription:
+    """Read a pool's document."""
+    pool = codec.parse(document, "pool")
+    path = text(child(pool, "target").get("path"))
+    return PoolDescription(
+        name=text(pool.get("name")) or "",
+        type=str(pool.get("@type", "")),
+        path=posixpath.normpath(path) if path else None,
+    )
+
+
+def describe_volume(pool: str, document: str) -> VolumeDescription:
+    """Read a volume's document."""
+    volume = codec.parse(document, "volume")
+    target = child(volume, "target")
+    backing = child(volume, "backingStore")
+    permissions = child(target, "permissions")
+    timestamps = child(target, "timestamps")
+    return VolumeDescription(
+        pool=pool,
+        name=text(volume.get("name")) or "",
+        path=posixpath.normpath(text(target.get("path")) or ""),
+        capacity=_bytes(volume.get("capacity")),
+        allocation=_bytes(volume.get("allocation")),
+        physical=_bytes(volume.get("physical")),
+        format=str(child(target, "format").get("@type", "raw")),
+        compat=text(target.get("compat")),
+        cluster_size=_bytes(target.get("clusterSize")) or None,
+        features=tuple(child(target, "features")),
+        backing_path=text(backing.get("path")),
+        backing_format=child(backing, "format").get("@type"),
+        is_encrypted="encryption" in target,
+        mode=text(permissions.get("mode")),
+        owner=text(permissions.get("owner")),
+        group=text(permissions.get("group")),
+        changed=text(timestamps.get("ctime")),
+        modified=text(timestamps.get("mtime")),
+    )
+
+
+def volume_document(volume: NewVolume) -> str:
+    """The document that creates a volume; whatever libvirt would otherwise choose by itself is given."""
+    target: dict[str, Any] = {"format": {"@type": volume.format}}
+    permissions = {
+        key: value for key, value in (("mode", volume.mode), ("owner", volume.owner), ("group", volume.group)) if value
+    }
+    if permissions:
+        target["permissions"] = permissions
+    if volume.compat:
+        target["compat"] = volume.compat
+    if volume.cluster_size:
+        target["clusterSize"] = {"@unit": "B", "#text": str(volume.cluster_size)}
+    if volume.features:
+        target["features"] = dict.fromkeys(volume.features)
+    content: dict[str, Any] = {
+        "name": volume.name,
+        "capacity": {"@unit": "bytes", "#text": str(volume.capacity)},
+        "allocation": {"@unit": "bytes", "#text": str(volume.allocation)},
+        "target": target,
+    }
+    if volume.backing_path:
+        content["backingStore"] = {
+            "path": volume.backing_path,
+            "format": {"@type": volume.backing_format or "raw"},
+        }
+    return codec.unparse(content, "volume")
+
+
+def directory_pool_document(name: str, path: str) -> str:
+    """The document of a pool over a directory."""
+    return codec.unparse({"@type": "dir", "name": name, "target": {"path": path}}, "pool")
+
+
+def _bytes(element: Any) -> int:  # noqa: ANN401
+    """A size; libvirt always writes bytes, with or without saying so."""
+    value = text(element)
+    return int(value) if value else 0

@@ -1,0 +1,1 @@
+"""How volumes get duplicated: names of new volumes, image headers, and the transfers that fill them."""

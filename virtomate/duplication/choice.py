@@ -1,0 +1,162 @@
+"""How a volume will be duplicated: which transfer, and what is asked of libvirt for the new volume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from virtomate.definition.volume import NewVolume
+from virtomate.errors import UnsupportedError
+from virtomate.records import Action, Mode, Transfer
+
+if TYPE_CHECKING:
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.images import Qcow2Header
+
+_SECTOR_BYTES = 512
+# What an overlay takes on the host when it is new: header, and the first of its tables.
+_OVERLAY_BYTES = 1024 * 1024
+
+ACTIONS = {Mode.COPY: Action.COPIED, Mode.LINKED: Action.LINKED, Mode.REFLINK: Action.REFLINKED}
+
+
+def as_format(source: VolumeDescription, format_: str) -> VolumeDescription:
+    """The volume seen as the format that the definition gives.
+
+    A guest can write anything into its raw disk, a qcow2 header that names a file of the host included; libvirt looks
+    at the content and believes that. What is raw is therefore described by its length alone.
+    """
+    if format_ != "raw":
+        return source
+    return replace(
+        source,
+        format="raw",
+        capacity=source.physical,
+        compat=None,
+        cluster_size=None,
+        features=(),
+        backing_path=None,
+        backing_format=None,
+        is_encrypted=source.is_encrypted and source.format == "raw",
+    )
+
+
+def check_header(source: VolumeDescription, header: Qcow2Header | None) -> None:
+    """Refuse a qcow2 that is not one sound, self-contained file.
+
+    Raises:
+        UnsupportedError: It is corrupt, or keeps its data elsewhere.
+    """
+    if header is None:
+        raise UnsupportedError(f"'{source.path}' should be a qcow2 image, but does not begin like one")
+    if header.is_corrupt:
+        raise UnsupportedError(
+            f"the qcow2 image '{source.path}' is marked as corrupt", hint="qemu-img check -r all may repair it."
+        )
+    if header.has_data_file:
+        raise UnsupportedError(
+            f"the qcow2 image '{source.path}' keeps its data in an external file, which a copy would share",
+            hint="qemu-img convert makes one self-contained image of it.",
+        )
+
+
+def choose_transfer(
+    source: VolumeDescription, detected_format: str, header: Qcow2Header | None, mode: Mode, *, is_local: bool
+) -> Transfer:
+    """The transfer for a volume.
+
+    Args:
+        source: The volume as the definition's format has it.
+        detected_format: The format that libvirt would take the volume for.
+        header: The header of a qcow2.
+        mode: How it is to be duplicated.
+        is_local: Whether the daemon runs on this host.
+
+    Raises:
+        UnsupportedError: It cannot be duplicated that way.
+    """
+    if mode is Mode.LINKED:
+        return Transfer.LINK
+    if mode is Mode.REFLINK:
+        if source.format != "raw" or detected_format != "raw":
+            raise UnsupportedError(
+                f"'{source.path}' cannot be reflinked: libvirt reflinks raw volumes only, and this is {detected_format}",
+                hint="Use --mode copy or --mode linked.",
+            )
+        return Transfer.SERVER
+    if source.format == "raw":
+        # a conversion would believe what the guest wrote
+        is_plain = detected_format == "raw" and not source.is_encrypted
+        return Transfer.SERVER if is_plain and not is_local else Transfer.STREAM
+    if source.backing_path is None and header is not None and header.needs_byte_copy:
+        return Transfer.STREAM
+    if source.is_encrypted:
+        raise UnsupportedError(
+            f"'{source.path}' is encrypted and has a backing file, so it can be copied neither as it is nor flattened",
+            hint="Use --mode linked.",
+        )
+    return Transfer.SERVER
+
+
+def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep_owner: bool) -> NewVolume:
+    """What libvirt is asked for: nothing that it would otherwise choose by itself is left open.
+
+    Args:
+        source: The original as the definition's format has it.
+        name: Name of the new volume.
+        transfer: How it will be filled.
+        keep_owner: Whether owner and group are the original's; an unprivileged daemon may not give files away.
+    """
+    owner = source.owner if keep_owner else None
+    group = source.group if keep_owner else None
+    if transfer is Transfer.LINK:
+        return NewVolume(
+            name=name,
+            capacity=-(-source.capacity // _SECTOR_BYTES) * _SECTOR_BYTES,
+            allocation=0,
+            format="qcow2",
+            mode=source.mode,
+            owner=owner,
+            group=group,
+            compat="1.1",
+            backing_path=source.path,
+            backing_format=source.format,
+        )
+    # libvirt allocates all of a volume whose document does not say otherwise
+    is_preallocated = source.format == "raw" and source.is_preallocated
+    if transfer is Transfer.STREAM:
+        size = source.physical if is_preallocated else 0
+        return NewVolume(
+            name=name, capacity=size, allocation=size, format="raw", mode=source.mode, owner=owner, group=group
+        )
+    return NewVolume(
+        name=name,
+        capacity=source.capacity,
+        allocation=source.capacity if is_preallocated else 0,
+        format=source.format,
+        mode=source.mode,
+        owner=owner,
+        group=group,
+        # without a version libvirt makes a qcow2 of the oldest one
+        compat=source.compat or ("0.10" if source.format == "qcow2" else None),
+        cluster_size=source.cluster_size,
+        features=source.features,
+    )
+
+
+def bytes_to_write(source: VolumeDescription, chain_bytes: int, transfer: Transfer, action: Action) -> int:
+    """How much a duplication will take on the host.
+
+    Args:
+        source: The original.
+        chain_bytes: Allocation of all that lies below it.
+        transfer: How the new volume will be filled.
+        action: What becomes of the disk.
+    """
+    if action is Action.REFLINKED:
+        return 0
+    if transfer is Transfer.LINK:
+        return _OVERLAY_BYTES
+    if source.backing_path is None:
+        return source.allocation
+    return min(source.allocation + chain_bytes, source.capacity)

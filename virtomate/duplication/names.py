@@ -1,0 +1,74 @@
+"""Names: what a clone may be called, and what its volumes are called after it."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from virtomate.errors import UsageError
+
+# ext4, XFS and Btrfs take 255 bytes; libvirt writes a definition to NAME.xml.new before it renames that.
+_MAX_FILE_NAME_BYTES = 255
+_LIBVIRT_SUFFIX = ".xml.new"
+
+_IMAGE_SUFFIX = re.compile(r"\.(raw|img|qcow2)$", re.IGNORECASE)
+
+
+def check_clone_name(name: str) -> None:
+    """Refuse a name that cannot be a domain's; libvirt is never asked (9.0, told to define `..`, deletes other things).
+
+    Raises:
+        UsageError: The name is empty, `.` or `..`, has a slash or control character, or is too long.
+    """
+    expected = "a clone's name must be 1 to {} bytes without '/' and control characters, and not '.' or '..'"
+    expected = expected.format(_MAX_FILE_NAME_BYTES - len(_LIBVIRT_SUFFIX))
+    if not name.strip() or name in {".", ".."}:
+        raise UsageError(f"'{name}' cannot be the name of a clone: {expected}")
+    if "/" in name or any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+        raise UsageError(f"'{name}' cannot be the name of a clone: {expected}")
+    if len(name.encode()) + len(_LIBVIRT_SUFFIX) > _MAX_FILE_NAME_BYTES:
+        raise UsageError(f"'{name}' is too long for the name of a clone: {expected}")
+
+
+def new_volume_name(volume: str, source: str, clone: str, *, is_overlay: bool) -> str:
+    """The name of a clone's volume.
+
+    Where the original volume is named after its domain, as a whole word, the clone's volume is named after the clone;
+    otherwise the clone's name is put in front. An overlay is qcow2, whatever its original was.
+
+    Args:
+        volume: Name of the original volume.
+        source: Name of the original domain.
+        clone: Name of the clone.
+        is_overlay: Whether the new volume is an overlay.
+    """
+    rest = volume.removeprefix(source)
+    is_named_after_source = rest != volume and (not rest or rest[0] in ".-_")
+    name = clone + rest if is_named_after_source else f"{clone}-{volume}"
+    if is_overlay:
+        stem = _IMAGE_SUFFIX.sub("", name)
+        name = f"{stem}.qcow2" if stem != name else name
+    return name
+
+
+def distinct_volume_name(name: str, target: str, taken: set[str]) -> str:
+    """The name, with the disk's target added where another volume of the same clone has it already.
+
+    Raises:
+        UsageError: The name is too long for a file.
+    """
+    candidate = name
+    if candidate in taken:
+        stem, dot, suffix = name.rpartition(".")
+        candidate = f"{stem}-{target}{dot}{suffix}" if stem else f"{name}-{target}"
+    counter = 2
+    base = candidate
+    while candidate in taken:
+        candidate = f"{base}-{counter}"
+        counter += 1
+    if len(candidate.encode()) > _MAX_FILE_NAME_BYTES:
+        raise UsageError(
+            f"the clone's volume would be called '{candidate}', which has more than {_MAX_FILE_NAME_BYTES} bytes; "
+            "a shorter name for the clone is needed"
+        )
+    return candidate

@@ -1,0 +1,22 @@
+"""Transfers: how a new volume comes into being and gets its content.
+
+Each implements `base.VolumeTransfer`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.duplication.transfers.link import LinkTransfer
+from virtomate.duplication.transfers.server import ServerTransfer
+from virtomate.duplication.transfers.stream import StreamTransfer
+from virtomate.records import Transfer
+
+if TYPE_CHECKING:
+    from virtomate.duplication.transfers.base import VolumeTransfer
+
+TRANSFERS: dict[Transfer, VolumeTransfer] = {
+    Transfer.LINK: LinkTransfer(),
+    Transfer.SERVER: ServerTransfer(),
+    Transfer.STREAM: StreamTransfer(),
+}

@@ -1,0 +1,78 @@
+"""What a transfer is, and the record that it works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtomate.cancel import CancelToken
+    from virtomate.definition.volume import NewVolume, VolumeDescription
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Volume
+    from virtomate.progress import Progress
+    from virtomate.records import Action, MadeKind, Transfer
+
+
+@dataclass(frozen=True)
+class Duplication:
+    """One volume to be duplicated.
+
+    Attributes:
+        label: What a person calls it: the disk's target, or `nvram`.
+        source: The original; for a raw disk as raw, whatever libvirt takes its content for.
+        pool: The pool that the new volume goes to.
+        new: The new volume.
+        path: Normalised path that the new volume will have.
+        total_bytes: What has to be written, as far as that is known beforehand.
+    """
+
+    label: str
+    kind: MadeKind
+    source: VolumeDescription
+    pool: str
+    new: NewVolume
+    path: str
+    action: Action
+    transfer: Transfer
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a transfer works with; it belongs to the one thread that runs the transfer.
+
+    Attributes:
+        connection: A connection that no other thread uses meanwhile.
+        connect: Opens one more, for looking on while the first is busy.
+    """
+
+    connection: Connection
+    connect: Callable[[], Connection]
+    progress: Progress
+    cancel: CancelToken
+
+
+class VolumeTransfer(Protocol):
+    """Creates a volume and fills it.
+
+    Where the two are one call to libvirt, `create` does all of it. Neither removes what it made; that is left to the
+    undo stack of the transaction, which knows what else was made.
+    """
+
+    def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
+        """Create the new volume, which claims its name.
+
+        Raises:
+            ConflictError: Something has the name, and has not been touched.
+        """
+
+    def fill(self, duplication: Duplication, volume: Volume, workplace: Workplace) -> int:
+        """Put the content into it and return the number of bytes written.
+
+        Raises:
+            InterruptedBySignalError: A signal arrived.
+            StoppedError: Another volume failed.
+        """

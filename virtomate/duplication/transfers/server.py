@@ -1,0 +1,78 @@
+"""The server transfer: libvirt duplicates the volume, where the daemon is.
+
+Source: https://libvirt.org/html/libvirt-libvirt-storage.html#virStorageVolCreateXMLFrom
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from virtomate.definition.volume import volume_document
+from virtomate.errors import VirtomateError
+from virtomate.hypervisor.storage import find_pool, get_pool, get_volume
+from virtomate.records import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.duplication.transfers.base import Duplication, Workplace
+    from virtomate.hypervisor.storage import Volume
+
+_SAMPLE_INTERVAL_SECONDS = 0.5
+
+
+class ServerTransfer:
+    """Has libvirt create and fill the volume in one call, which cannot be cancelled.
+
+    A signal or a failure elsewhere waits for the end of the call; what was made is then undone.
+    """
+
+    def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
+        """Create the volume with its content, and watch it grow meanwhile."""
+        connection = workplace.connection
+        source = get_volume(connection, duplication.source.pool, duplication.source.name)
+        pool = get_pool(connection, duplication.pool)
+        document = volume_document(duplication.new)
+        reflink = duplication.action is Action.REFLINKED
+        with _watched(duplication, workplace):
+            return pool.create_volume_from(duplication.new.name, document, source, reflink=reflink)
+
+    def fill(self, duplication: Duplication, volume: Volume, _workplace: Workplace) -> int:
+        """Tell how much was written."""
+        return 0 if duplication.action is Action.REFLINKED else volume.allocation_bytes()
+
+
+@contextmanager
+def _watched(duplication: Duplication, workplace: Workplace) -> Iterator[None]:
+    """Report the allocation of the new volume while it is being written, over a connection of its own."""
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(duplication, workplace, done), name=f"watch-{duplication.label}")
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _watch(duplication: Duplication, workplace: Workplace, done: threading.Event) -> None:
+    # a clone that takes less than a moment needs neither a second connection nor a report
+    if done.wait(_SAMPLE_INTERVAL_SECONDS):
+        return
+    has_said_that_it_waits = False
+    try:
+        with workplace.connect() as connection:
+            while not done.wait(_SAMPLE_INTERVAL_SECONDS):
+                if workplace.cancel.is_set and not has_said_that_it_waits:
+                    workplace.progress.note(f"waiting for libvirt to finish writing '{duplication.new.name}'")
+                    has_said_that_it_waits = True
+                pool = find_pool(connection, duplication.pool)
+                volume = None if pool is None else pool.find_volume(duplication.new.name)
+                if volume is not None:
+                    written = min(volume.allocation_bytes(), duplication.total_bytes)
+                    workplace.progress.advanced(duplication.label, written)
+    except VirtomateError:
+        # looking on is a courtesy: whatever is wrong with the daemon, the call itself will tell
+        return

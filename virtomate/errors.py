@@ -1,0 +1,123 @@
+"""Every error that virtomate reports, with its JSON type, its exit status and what to do next.
+
+Exit statuses are those that the manual pages document: 1 for a failure that left nothing behind, 2 for usage, 3 when
+something could not be cleaned up, 128 plus the number of the signal after an interruption.
+"""
+
+from __future__ import annotations
+
+import signal
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_LEFTOVERS = 3
+
+
+class VirtomateError(Exception):
+    """Base of all errors that are shown to people as one sentence and a hint.
+
+    Attributes:
+        json_type: Value of `type` in JSON output.
+        hint: What to do next, or None.
+        leftovers: What could not be cleaned up, each a phrase that names it.
+    """
+
+    json_type = "VirtomateError"
+    _exit_status = EXIT_FAILED
+
+    def __init__(self, message: str, hint: str | None = None, leftovers: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.leftovers = leftovers
+
+    @property
+    def exit_status(self) -> int:
+        """The status that the process ends with; leftovers outrank everything else."""
+        return EXIT_LEFTOVERS if self.leftovers else self._exit_status
+
+
+class UsageError(VirtomateError):
+    """An argument that cannot be used, whatever the hypervisor holds."""
+
+    json_type = "UsageError"
+    _exit_status = EXIT_USAGE
+
+
+class NotFoundError(VirtomateError):
+    """A domain, pool, volume or file that is not there."""
+
+    json_type = "NotFoundError"
+
+
+class ConflictError(VirtomateError):
+    """Something already has the name, path or identity that was to be taken."""
+
+    json_type = "Conflict"
+
+
+class IllegalStateError(VirtomateError):
+    """An object is not in the state that the operation needs."""
+
+    json_type = "IllegalStateError"
+
+
+class UnsupportedError(VirtomateError):
+    """The host, its file system or the format cannot do what was asked."""
+
+    json_type = "UnsupportedError"
+
+
+class NoSpaceError(VirtomateError):
+    """A pool has not enough space."""
+
+    json_type = "NoSpaceError"
+
+
+class SourceChangedError(VirtomateError):
+    """The original changed while it was being cloned, so that the copy is torn."""
+
+    json_type = "SourceChangedError"
+
+
+class HypervisorError(VirtomateError):
+    """Libvirt refused or failed.
+
+    Attributes:
+        code: libvirt's error code (`virErrorNumber`), or None where there is none.
+    """
+
+    json_type = "libvirtError"
+
+    def __init__(self, message: str, hint: str | None = None, code: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
+class NoConnectionError(HypervisorError):
+    """The connection to libvirt cannot be made."""
+
+
+class ConnectionLostError(HypervisorError):
+    """The connection to libvirt broke: what the daemon did since is not known."""
+
+
+class InterruptedBySignalError(VirtomateError):
+    """A signal asked to stop."""
+
+    json_type = "Interrupted"
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
+
+    @property
+    def exit_status(self) -> int:
+        """128 plus the number of the signal, as shells do; leftovers outrank it."""
+        return EXIT_LEFTOVERS if self.leftovers else 128 + self.signal_number
+
+
+class StoppedError(VirtomateError):
+    """Work was stopped because something beside it failed; that failure is the one to report."""
+
+    json_type = "Stopped"

@@ -1,0 +1,1 @@
+"""The only importer of libvirt: connections, domains, pools and volumes, typed, with errors told apart by code."""

@@ -1,0 +1,142 @@
+"""Connections to libvirt.
+
+Two threads on one connection can stall each other for seconds, so every connection belongs to one thread at a time;
+whoever works side by side opens another one.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+
+from virtomate.errors import NoConnectionError
+from virtomate.hypervisor.errors import translate, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+# A dead link is noticed after interval x (count + 1) seconds of silence.
+_KEEPALIVE_INTERVAL_SECONDS = 5
+_KEEPALIVE_COUNT = 4
+
+_CREDENTIALS = [
+    libvirt.VIR_CRED_USERNAME,
+    libvirt.VIR_CRED_AUTHNAME,
+    libvirt.VIR_CRED_PASSPHRASE,
+    libvirt.VIR_CRED_ECHOPROMPT,
+    libvirt.VIR_CRED_NOECHOPROMPT,
+]
+_SECRET_CREDENTIALS = {libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT}
+
+_event_loop_lock = threading.Lock()
+_event_loop_runs = False
+
+
+class Connection:
+    """An open connection; use it as a context manager, or close it."""
+
+    def __init__(self, handle: libvirt.virConnect, uri: str | None) -> None:
+        self.handle = handle
+        self.uri = uri
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the link still stands, as far as libvirt has noticed."""
+        try:
+            return bool(self.handle.isAlive())
+        except libvirt.libvirtError:
+            return False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the daemon runs on this host, by its URI: one without a host name goes through a local socket."""
+        with translated("cannot read the connection's URI"):
+            uri = str(self.handle.getURI())
+        _, _, rest = uri.partition("://")
+        return rest.startswith("/")
+
+    @property
+    def is_session(self) -> bool:
+        """Whether the daemon is a user's own, which may not give files to other users."""
+        with translated("cannot read the connection's URI"):
+            uri = str(self.handle.getURI())
+        return uri.partition("?")[0].endswith("/session")
+
+    def close(self) -> None:
+        """Close it; a link that is already broken is no error."""
+        try:
+            self.handle.close()
+        except libvirt.libvirtError:
+            return
+
+
+def connect(uri: str | None, ask: Callable[[str, bool], str] | None = None) -> Connection:
+    """Open a connection.
+
+    Args:
+        uri: libvirt's URI; None lets libvirt decide (https://libvirt.org/uri.html#default-uri-choice).
+        ask: Gets a prompt and whether the answer is secret, and returns the answer. Without it, a server that asks for
+            a password refuses.
+
+    Raises:
+        NoConnectionError: There is no daemon, or it does not let us in.
+    """
+    _start_event_loop()
+
+    def answer(credentials: list[list[Any]], _opaque: object) -> int:
+        if ask is None:
+            return -1
+        for credential in credentials:
+            credential[4] = ask(str(credential[1]), credential[0] in _SECRET_CREDENTIALS)
+        return 0
+
+    try:
+        handle = libvirt.openAuth(uri, [_CREDENTIALS, answer, None], 0)
+    except libvirt.libvirtError as error:
+        where = uri or "libvirt"
+        raise NoConnectionError(
+            translate(error, f"cannot connect to {where}").message,
+            hint="Check that libvirtd or virtqemud runs and that you may use it (group libvirt), or name another "
+            "connection with -c, such as qemu:///system.",
+            code=error.get_error_code(),
+        ) from error
+    try:
+        handle.setKeepAlive(_KEEPALIVE_INTERVAL_SECONDS, _KEEPALIVE_COUNT)
+    except libvirt.libvirtError:
+        # drivers without a link, such as the test driver, have nothing to keep alive
+        pass
+    return Connection(handle, uri)
+
+
+def _start_event_loop() -> None:
+    """Run libvirt's event loop in a daemon thread; keepalive needs it. Once per process."""
+    global _event_loop_runs  # noqa: PLW0603 - libvirt's event loop is global as well
+    with _event_loop_lock:
+        if _event_loop_runs:
+            return
+        # libvirt prints every error to stderr unless somebody else takes it
+        libvirt.registerErrorHandler(_ignore, None)
+        libvirt.virEventRegisterDefaultImpl()
+        threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True).start()
+        _event_loop_runs = True
+
+
+def _ignore(_opaque: object, _error: object) -> None:
+    return
+
+
+def _run_event_loop() -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()

@@ -1,0 +1,166 @@
+"""Domains of a connection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import libvirt
+
+from virtomate.errors import ConflictError, HypervisorError, NotFoundError, VirtomateError
+from virtomate.hypervisor.errors import translate, translated
+
+if TYPE_CHECKING:
+    from virtomate.hypervisor.connection import Connection
+
+# The names that virtomate 0.1.2 documented; https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainState
+_STATES = {
+    libvirt.VIR_DOMAIN_NOSTATE: "no state",
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "blocked",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "shutdown",
+    libvirt.VIR_DOMAIN_SHUTOFF: "shut-off",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended",
+}
+
+
+class Domain:
+    """A domain that libvirt knew when it was looked up."""
+
+    def __init__(self, handle: libvirt.virDomain) -> None:
+        self._handle = handle
+        self.name: str = handle.name()
+        self.uuid: str = handle.UUIDString()
+
+    def state(self) -> str:
+        """The state by its documented name."""
+        with translated(f"cannot read the state of domain '{self.name}'"):
+            return _STATES.get(self._handle.state(0)[0], "no state")
+
+    def is_active(self) -> bool:
+        """Whether it runs in any way, paused included."""
+        with translated(f"cannot read the state of domain '{self.name}'"):
+            return bool(self._handle.isActive())
+
+    def has_managed_save(self) -> bool:
+        """Whether an image of its memory waits to be resumed."""
+        with translated(f"cannot read the state of domain '{self.name}'"):
+            return bool(self._handle.hasManagedSaveImage(0))
+
+    def snapshot_count(self) -> int:
+        """How many snapshots libvirt keeps of it; 0 where the driver has none."""
+        try:
+            return int(self._handle.snapshotNum(0))
+        except libvirt.libvirtError:
+            return 0
+
+    def inactive_definition(self) -> str:
+        """The definition that the next start will use, passwords included."""
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+        with translated(f"cannot read the definition of domain '{self.name}'"):
+            return str(self._handle.XMLDesc(flags))
+
+    def inactive_definition_without_secrets(self) -> str:
+        """The definition that the next start will use; what a read-only connection may see."""
+        with translated(f"cannot read the definition of domain '{self.name}'"):
+            return str(self._handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+    def live_definition(self) -> str:
+        """The definition as it is now, which for an active domain names what it really uses."""
+        with translated(f"cannot read the definition of domain '{self.name}'"):
+            return str(self._handle.XMLDesc(0))
+
+    def undefine_keeping_nvram(self) -> None:
+        """Remove the definition and nothing else: libvirt would delete the NVRAM by its path, whosever it is."""
+        with translated(f"cannot undefine domain '{self.name}'"):
+            self._handle.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+
+
+def find_domain(connection: Connection, name_or_uuid: str) -> Domain:
+    """Look a domain up by its name, then by its UUID.
+
+    Raises:
+        NotFoundError: No domain has that name or UUID.
+    """
+    for lookup in (find_domain_by_name, find_domain_by_uuid):
+        domain = lookup(connection, name_or_uuid)
+        if domain is not None:
+            return domain
+    raise NotFoundError(
+        f"there is no domain '{name_or_uuid}'", hint="virtomate domain-list shows the domains of this connection."
+    )
+
+
+def find_domain_by_name(connection: Connection, name: str) -> Domain | None:
+    """The domain with this name, or None."""
+    try:
+        return Domain(connection.handle.lookupByName(name))
+    except libvirt.libvirtError as error:
+        return _none_if_missing(error, name)
+
+
+def find_domain_by_uuid(connection: Connection, uuid: str) -> Domain | None:
+    """The domain with this UUID, or None, also where the text is no UUID at all."""
+    try:
+        return Domain(connection.handle.lookupByUUIDString(uuid))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_INVALID_ARG:
+            return None
+        return _none_if_missing(error, uuid)
+
+
+def list_domains(connection: Connection) -> list[Domain]:
+    """All domains, active and inactive, persistent and transient."""
+    with translated("cannot list the domains"):
+        return [Domain(handle) for handle in connection.handle.listAllDomains(0)]
+
+
+def define_domain(connection: Connection, name: str, definition: str) -> Domain:
+    """Define a domain, or redefine the one with the same name and UUID.
+
+    Raises:
+        ConflictError: Another domain has the name or the UUID.
+        HypervisorError: libvirt does not accept the definition.
+    """
+    try:
+        return Domain(connection.handle.defineXMLFlags(definition, libvirt.VIR_DOMAIN_DEFINE_VALIDATE))
+    except libvirt.libvirtError as error:
+        # "already exists" comes as a failed operation, as other things do: look
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
+            holder = find_domain_by_name(connection, name)
+            if holder is not None:
+                raise ConflictError(f"there is already a domain '{name}'") from error
+        raise translate(error, f"libvirt does not accept the definition of '{name}'") from error
+
+
+def check_definition(connection: Connection, name: str, definition: str) -> None:
+    """Have libvirt judge a definition without defining it.
+
+    The definition must bear the UUID of an existing domain and a name that this domain does not have: then libvirt
+    parses and validates all of it, and only in the end refuses to give one UUID two names.
+
+    Raises:
+        HypervisorError: libvirt does not accept the definition.
+    """
+    try:
+        handle = connection.handle.defineXMLFlags(definition, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
+            return
+        raise translate(error, f"libvirt does not accept the definition of '{name}'") from error
+    # The domain that should have been in the way is gone.
+    Domain(handle).undefine_keeping_nvram()
+    raise HypervisorError(f"the claim on the name '{name}' vanished while the clone was being made")
+
+
+def native_command_line(connection: Connection, definition: str) -> str:
+    """The command line that libvirt would start the domain with; nothing is started or defined."""
+    with translated("cannot ask libvirt how it would start the domain"):
+        return str(connection.handle.domainXMLToNative("qemu-argv", definition, 0))
+
+
+def _none_if_missing(error: libvirt.libvirtError, what: str) -> None:
+    translation: VirtomateError = translate(error, f"cannot look up domain '{what}'")
+    if not isinstance(translation, NotFoundError):
+        raise translation from error

@@ -1,0 +1,96 @@
+"""Translation of libvirt's errors, by code and never by text.
+
+Source: https://libvirt.org/html/libvirt-virterror.html
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import libvirt
+
+from virtomate.errors import (
+    ConflictError,
+    ConnectionLostError,
+    HypervisorError,
+    IllegalStateError,
+    NotFoundError,
+    VirtomateError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NOT_FOUND = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL}
+_CONFLICT = {libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_STORAGE_VOL_EXIST}
+_NOT_ALLOWED = {
+    libvirt.VIR_ERR_OPERATION_DENIED,
+    libvirt.VIR_ERR_ACCESS_DENIED,
+    libvirt.VIR_ERR_AUTH_FAILED,
+    libvirt.VIR_ERR_AUTH_CANCELLED,
+    libvirt.VIR_ERR_AUTH_UNAVAILABLE,
+}
+
+
+@contextmanager
+def translated(failure: str) -> Iterator[None]:
+    """Raise libvirt's errors as ours.
+
+    Args:
+        failure: What did not work, as the beginning of a sentence: "cannot define domain 'web-1'".
+
+    Raises:
+        NotFoundError: The domain, pool or volume is not there.
+        ConflictError: Its name is taken.
+        IllegalStateError: It is in a state that does not allow it.
+        ConnectionLostError: The connection broke.
+        HypervisorError: Anything else.
+    """
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise translate(error, failure) from error
+
+
+def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
+    """The error of ours that stands for one of libvirt's."""
+    code = error.get_error_code()
+    message = f"{failure}: {_one_line(error)}"
+    if code in _NOT_FOUND:
+        return NotFoundError(message)
+    if code in _CONFLICT:
+        return ConflictError(message)
+    if code == libvirt.VIR_ERR_OPERATION_INVALID:
+        return IllegalStateError(message)
+    if _is_loss(error):
+        return ConnectionLostError(
+            f"{failure}: the connection to libvirt was lost ({_one_line(error)})",
+            hint="Check that the daemon and the network are up, then try again.",
+            code=code,
+        )
+    if code in _NOT_ALLOWED:
+        return HypervisorError(message, hint="Use an account that may manage this libvirt.", code=code)
+    return HypervisorError(message, code=code)
+
+
+def _is_loss(error: libvirt.libvirtError) -> bool:
+    """Whether the error comes from the link and not from the daemon.
+
+    The client side raises plain internal and system errors in the RPC domain; an answer of the daemon never has that
+    domain, except for refused authentication.
+    """
+    return (
+        error.get_error_domain() == libvirt.VIR_FROM_RPC
+        and error.get_error_code()
+        in {
+            libvirt.VIR_ERR_INTERNAL_ERROR,
+            libvirt.VIR_ERR_SYSTEM_ERROR,
+            libvirt.VIR_ERR_RPC,
+            libvirt.VIR_ERR_NO_CONNECT,
+        }
+    ) or error.get_error_code() == libvirt.VIR_ERR_INVALID_CONN
+
+
+def _one_line(error: libvirt.libvirtError) -> str:
+    return " ".join(str(error.get_error_message() or error).split())

@@ -1,0 +1,306 @@
+"""Storage pools and volumes of a connection."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import libvirt
+
+from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
+from virtomate.hypervisor.errors import translate, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from virtomate.hypervisor.connection import Connection
+
+# While a volume is being built its pool cannot be refreshed or stopped, nor the volume deleted.
+_BUSY_INTERVAL_SECONDS = 0.2
+_STOP_SECONDS = 20
+
+
+class Volume:
+    """A volume that libvirt knew when it was looked up; in a directory pool nothing more than a path."""
+
+    def __init__(self, handle: libvirt.virStorageVol) -> None:
+        self.handle = handle
+        self.name: str = handle.name()
+
+    def document(self) -> str:
+        """Libvirt's description, read anew from the file."""
+        with translated(f"cannot read volume '{self.name}'"):
+            return str(self.handle.XMLDesc(0))
+
+    def is_file(self) -> bool:
+        """Whether it is a file, and not a block device, directory or network volume."""
+        with translated(f"cannot read volume '{self.name}'"):
+            return bool(self.handle.info()[0] == libvirt.VIR_STORAGE_VOL_FILE)
+
+    def allocation_bytes(self) -> int:
+        """What it takes on the host now."""
+        with translated(f"cannot read volume '{self.name}'"):
+            return int(self.handle.info()[2])
+
+    def delete(self) -> None:
+        """Delete it; the caller has made sure that it is the one meant.
+
+        Raises:
+            NotFoundError: It is not there any more.
+        """
+        with translated(f"cannot delete volume '{self.name}'"):
+            self.handle.delete(0)
+
+
+class Pool:
+    """A storage pool."""
+
+    def __init__(self, handle: libvirt.virStoragePool) -> None:
+        self._handle = handle
+        self.name: str = handle.name()
+
+    def document(self) -> str:
+        """Libvirt's description."""
+        with translated(f"cannot read pool '{self.name}'"):
+            return str(self._handle.XMLDesc(0))
+
+    def is_active(self) -> bool:
+        """Whether its volumes can be used."""
+        with translated(f"cannot read pool '{self.name}'"):
+            return bool(self._handle.isActive())
+
+    def available_bytes(self) -> int:
+        """Free space as of the last refresh."""
+        with translated(f"cannot read pool '{self.name}'"):
+            return int(self._handle.info()[3])
+
+    def find_volume(self, name: str) -> Volume | None:
+        """The volume with this name, or None."""
+        try:
+            return Volume(self._handle.storageVolLookupByName(name))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
+                return None
+            raise translate(error, f"cannot look up volume '{name}' of pool '{self.name}'") from error
+
+    def refresh(self) -> bool:
+        """Have libvirt look at the files again; return False where it could not, which is no error."""
+        try:
+            self._handle.refresh(0)
+        except libvirt.libvirtError:
+            return False
+        return True
+
+    def create_volume(self, name: str, document: str) -> Volume:
+        """Create a volume without content, or an overlay.
+
+        Raises:
+            ConflictError: A volume or file with that name is there, and it has not been touched.
+        """
+        return self._create(name, lambda: self._handle.createXML(document, 0))
+
+    def create_volume_from(self, name: str, document: str, source: Volume, *, reflink: bool) -> Volume:
+        """Create a volume with another one's content; returns when libvirt has written all of it.
+
+        Raises:
+            ConflictError: A volume or file with that name is there, and it has not been touched.
+        """
+        flags = libvirt.VIR_STORAGE_VOL_CREATE_REFLINK if reflink else 0
+        return self._create(name, lambda: self._handle.createXMLFrom(document, source.handle, flags))
+
+    def stop(self) -> None:
+        """Stop it; a transient pool is gone then. Its volumes stay.
+
+        libvirt looks through a pool again by itself after an upload, and does not stop it meanwhile; that is waited for.
+        """
+        deadline = time.monotonic() + _STOP_SECONDS
+        while True:
+            try:
+                self._handle.destroy()
+            except libvirt.libvirtError as error:
+                is_busy = error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR
+                if not is_busy or time.monotonic() >= deadline:
+                    raise translate(error, f"cannot stop pool '{self.name}'") from error
+                time.sleep(_BUSY_INTERVAL_SECONDS)
+            else:
+                return
+
+    def _create(self, name: str, create: Callable[[], libvirt.virStorageVol]) -> Volume:
+        try:
+            return Volume(create())
+        except libvirt.libvirtError as error:
+            failure = f"cannot create volume '{name}' in pool '{self.name}'"
+            translation = translate(error, failure)
+            if isinstance(translation, IllegalStateError):
+                # A file that the pool does not know of is an invalid operation (55), which has other reasons too.
+                self.refresh()
+                if self.find_volume(name) is not None:
+                    translation = ConflictError(f"{failure}: a file with that name is there already")
+            raise translation from error
+
+
+def list_pools(connection: Connection) -> list[Pool]:
+    """All pools, active or not."""
+    with translated("cannot list the storage pools"):
+        return [Pool(handle) for handle in connection.handle.listAllStoragePools(0)]
+
+
+def find_pool(connection: Connection, name: str) -> Pool | None:
+    """The pool with this name, or None."""
+    try:
+        return Pool(connection.handle.storagePoolLookupByName(name))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL:
+            return None
+        raise translate(error, f"cannot look up pool '{name}'") from error
+
+
+def get_pool(connection: Connection, name: str) -> Pool:
+    """The pool with this name.
+
+    Raises:
+        NotFoundError: It is not there.
+    """
+    pool = find_pool(connection, name)
+    if pool is None:
+        raise NotFoundError(f"there is no storage pool '{name}'", hint="virsh pool-list --all shows the pools.")
+    return pool
+
+
+def get_volume(connection: Connection, pool_name: str, volume_name: str) -> Volume:
+    """The volume with this name.
+
+    Raises:
+        NotFoundError: The pool or the volume is not there.
+    """
+    volume = get_pool(connection, pool_name).find_volume(volume_name)
+    if volume is None:
+        raise NotFoundError(f"there is no volume '{volume_name}' in pool '{pool_name}'")
+    return volume
+
+
+def start_transient_pool(connection: Connection, name: str, document: str) -> Pool:
+    """Create and start a pool that vanishes when it is stopped.
+
+    Raises:
+        ConflictError: A pool with the same name, or the same spelling of its directory, is there.
+        HypervisorError: The directory cannot be read.
+    """
+    try:
+        return Pool(connection.handle.storagePoolCreateXML(document, 0))
+    except libvirt.libvirtError as error:
+        failure = f"cannot make a temporary pool '{name}'"
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
+            raise ConflictError(f"{failure}: {error.get_error_message()}") from error
+        raise translate(error, failure) from error
+
+
+class Stream:
+    """A stream between this process and a volume, with holes; blocking.
+
+    Source: https://libvirt.org/html/libvirt-libvirt-stream.html
+    """
+
+    def __init__(self, handle: libvirt.virStream, volume_name: str) -> None:
+        self._handle = handle
+        self._volume_name = volume_name
+
+    def receive(self, chunk_bytes: int) -> Iterator[bytes | int]:
+        """Content in order: bytes are data, a number is the length of a hole."""
+        with translated(f"cannot read volume '{self._volume_name}'"):
+            while True:
+                data = self._handle.recvFlags(chunk_bytes, libvirt.VIR_STREAM_RECV_STOP_AT_HOLE)
+                if data == _AT_HOLE:
+                    yield int(self._handle.recvHole())
+                elif data:
+                    yield data
+                else:
+                    return
+
+    def send(self, data: bytes) -> None:
+        """Write data at the current position."""
+        view = memoryview(data)
+        with translated(f"cannot write volume '{self._volume_name}'"):
+            while view:
+                sent = self._handle.send(bytes(view) if len(view) != len(data) else data)
+                view = view[sent:]
+
+    def send_hole(self, length: int) -> None:
+        """Leave a hole at the current position."""
+        with translated(f"cannot write volume '{self._volume_name}'"):
+            self._handle.sendHole(length)
+
+    def finish(self) -> None:
+        """Wait until the daemon has everything.
+
+        Raises:
+            HypervisorError: It could not write all of it.
+        """
+        with translated(f"cannot finish with volume '{self._volume_name}'"):
+            self._handle.finish()
+
+    def abort(self) -> None:
+        """Give up; nothing more is read or written."""
+        try:
+            self._handle.abort()
+        except libvirt.libvirtError:
+            return
+
+
+# what recvFlags returns in front of a hole
+_AT_HOLE = -3
+
+
+def open_download(connection: Connection, volume: Volume, length_bytes: int = 0) -> Stream:
+    """Read a volume's file from the beginning, whatever its format; 0 reads all of it, with its holes."""
+    flags = 0 if length_bytes else libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM
+    with translated(f"cannot read volume '{volume.name}'"):
+        stream = connection.handle.newStream(0)
+        volume.handle.download(stream, 0, length_bytes, flags)
+    return Stream(stream, volume.name)
+
+
+def read_head(connection: Connection, volume: Volume, length_bytes: int) -> bytes:
+    """The first bytes of a volume's file; fewer where it is shorter."""
+    stream = open_download(connection, volume, length_bytes)
+    try:
+        head = b"".join(piece for piece in stream.receive(length_bytes) if isinstance(piece, bytes))
+        stream.finish()
+    except BaseException:
+        stream.abort()
+        raise
+    return head
+
+
+def open_upload(connection: Connection, volume: Volume) -> Stream:
+    """Write a volume's file from the beginning, with holes. What a hole covers is not cleared: begin with an empty file."""
+    with translated(f"cannot write volume '{volume.name}'"):
+        stream = connection.handle.newStream(0)
+        volume.handle.upload(stream, 0, 0, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
+    return Stream(stream, volume.name)
+
+
+def delete_when_idle(find: Callable[[], Volume | None], seconds: float) -> None:
+    """Delete a volume, waiting while libvirt is still building it or something beside it.
+
+    Args:
+        find: Looks the volume up again and makes sure each time that it is the one meant; None means that it is gone.
+        seconds: How long to wait at most.
+
+    Raises:
+        IllegalStateError: It was still in use after that time.
+        HypervisorError: It cannot be deleted.
+    """
+    deadline = time.monotonic() + seconds
+    while (volume := find()) is not None:
+        try:
+            volume.delete()
+        except NotFoundError:
+            return
+        except IllegalStateError:
+            # "still being allocated"
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_BUSY_INTERVAL_SECONDS)
+        else:
+            return

@@ -1,0 +1,90 @@
+"""Progress bars."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from virtomate.output.console import stderr_console
+from virtomate.output.text import printable
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+_TOTAL = "total"
+
+
+class BarProgress:
+    """A line for each volume with bytes, rate and time left; a line for all of them as soon as there are several."""
+
+    def __init__(self) -> None:
+        self._console = stderr_console()
+        self._lock = threading.RLock()
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._totals: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+
+    def started(self, volume: str, total_bytes: int) -> None:
+        """Show a line for the volume."""
+        with self._lock:
+            if self._bars is None:
+                self._bars = Progress(*_columns(), console=self._console, transient=True)
+                self._bars.start()
+            self._totals[volume] = total_bytes
+            self._done[volume] = 0
+            self._tasks[volume] = self._bars.add_task(printable(volume), total=total_bytes)
+            if _TOTAL in self._tasks:
+                self._bars.remove_task(self._tasks.pop(_TOTAL))
+            if len(self._totals) > 1:
+                self._tasks[_TOTAL] = self._bars.add_task(_TOTAL, total=sum(self._totals.values()))
+            self._update_total()
+
+    def advanced(self, volume: str, done_bytes: int) -> None:
+        """Move the volume's bar."""
+        with self._lock:
+            self._done[volume] = done_bytes
+            if self._bars is not None:
+                self._bars.update(self._tasks[volume], completed=done_bytes)
+            self._update_total()
+
+    def finished(self, volume: str) -> None:
+        """Fill the volume's bar."""
+        self.advanced(volume, self._totals[volume])
+
+    def note(self, text: str) -> None:
+        """Write a line above the bars."""
+        self._console.print(printable(text), markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        with self._lock:
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
+
+    def _update_total(self) -> None:
+        if self._bars is not None and _TOTAL in self._tasks:
+            self._bars.update(self._tasks[_TOTAL], completed=sum(self._done.values()))
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+    )

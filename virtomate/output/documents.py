@@ -1,0 +1,206 @@
+"""Records as JSON documents; their shapes are a contract that the documentation describes and tests pin."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    from virtomate.errors import VirtomateError
+    from virtomate.records import (
+        CloneOrigin,
+        CloneResult,
+        DeletionResult,
+        DiskResult,
+        DomainListing,
+        DomainReference,
+        NvramResult,
+        VolumeReference,
+    )
+
+
+class ErrorDocument(TypedDict, total=False):
+    """An error; hint and leftovers only where there are any."""
+
+    type: str
+    message: str
+    hint: str
+    leftovers: list[str]
+
+
+class ReferenceDocument(TypedDict):
+    """A domain."""
+
+    name: str
+    uuid: str
+
+
+class VolumeDocument(TypedDict):
+    """Where content lives."""
+
+    pool: str | None
+    volume: str | None
+    path: str | None
+    format: str | None
+
+
+class DiskDocument(TypedDict):
+    """One disk of a clone."""
+
+    target: str
+    action: str
+    reason: str | None
+    source: VolumeDocument
+    clone: VolumeDocument
+    capacity: int | None
+    bytes_copied: int
+    transfer: str | None
+
+
+class NvramDocument(TypedDict):
+    """The NVRAM of a clone."""
+
+    action: str
+    source: str
+    clone: str
+    format: str
+
+
+class InterfaceDocument(TypedDict):
+    """One network interface of a clone."""
+
+    mac: str
+    source_mac: str
+
+
+class _CloneDocument(TypedDict):
+    status: str
+    name: str
+    uuid: str
+    source: ReferenceDocument
+    mode: str
+    disks: list[DiskDocument]
+    nvram: NvramDocument | None
+    interfaces: list[InterfaceDocument]
+    changes: list[str]
+    warnings: list[str]
+    seconds: float
+
+
+class CloneDocument(_CloneDocument, total=False):
+    """One element of what `domain-clone` prints; the error only where it failed."""
+
+    error: ErrorDocument
+
+
+class OriginDocument(TypedDict):
+    """Where a clone comes from."""
+
+    status: str
+    source: ReferenceDocument
+    mode: str
+    created: str
+
+
+class DomainDocument(TypedDict):
+    """One element of what `domain-list` prints."""
+
+    name: str
+    uuid: str
+    state: str
+    clone: OriginDocument | None
+
+
+class DeletionDocument(TypedDict):
+    """What `domain-delete` prints."""
+
+    name: str
+    uuid: str
+    removed: list[str]
+
+
+def dump(document: Any, *, pretty: bool) -> str:  # noqa: ANN401 - JSON is what it is
+    """One JSON document as text: keys sorted, nothing but the document."""
+    if pretty:
+        return json.dumps(document, ensure_ascii=False, sort_keys=True, indent=2)
+    return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def error_document(error: VirtomateError) -> ErrorDocument:
+    """An error."""
+    document: ErrorDocument = {"type": error.json_type, "message": error.message}
+    if error.hint is not None:
+        document["hint"] = error.hint
+    if error.leftovers:
+        document["leftovers"] = list(error.leftovers)
+    return document
+
+
+def clone_document(result: CloneResult) -> CloneDocument:
+    """One clone."""
+    document: CloneDocument = {
+        "status": result.status.value,
+        "name": result.name,
+        "uuid": result.uuid,
+        "source": _reference(result.source),
+        "mode": result.mode.value,
+        "disks": [_disk(disk) for disk in result.disks],
+        "nvram": None if result.nvram is None else _nvram(result.nvram),
+        "interfaces": [{"mac": interface.mac, "source_mac": interface.source_mac} for interface in result.interfaces],
+        "changes": list(result.changes),
+        "warnings": list(result.warnings),
+        "seconds": result.seconds,
+    }
+    if result.error is not None:
+        document["error"] = error_document(result.error)
+    return document
+
+
+def domain_document(listing: DomainListing) -> DomainDocument:
+    """One domain of a listing."""
+    return {
+        "name": listing.name,
+        "uuid": listing.uuid,
+        "state": listing.state,
+        "clone": None if listing.clone is None else _origin(listing.clone),
+    }
+
+
+def deletion_document(result: DeletionResult) -> DeletionDocument:
+    """What was deleted."""
+    return {"name": result.name, "uuid": result.uuid, "removed": list(result.removed)}
+
+
+def _reference(domain: DomainReference) -> ReferenceDocument:
+    return {"name": domain.name, "uuid": domain.uuid}
+
+
+def _volume(volume: VolumeReference) -> VolumeDocument:
+    return {"pool": volume.pool, "volume": volume.volume, "path": volume.path, "format": volume.format}
+
+
+def _disk(disk: DiskResult) -> DiskDocument:
+    return {
+        "target": disk.target,
+        "action": disk.action.value,
+        "reason": disk.reason,
+        "source": _volume(disk.source),
+        "clone": _volume(disk.clone),
+        "capacity": disk.capacity,
+        "bytes_copied": disk.bytes_copied,
+        "transfer": None if disk.transfer is None else disk.transfer.value,
+    }
+
+
+def _nvram(nvram: NvramResult) -> NvramDocument:
+    return {"action": nvram.action.value, "source": nvram.source, "clone": nvram.clone, "format": nvram.format}
+
+
+def _origin(origin: CloneOrigin) -> OriginDocument:
+    return {
+        "status": "finished" if origin.finished else "unfinished",
+        "source": _reference(origin.source),
+        "mode": origin.mode.value,
+        "created": datetime.fromtimestamp(origin.created, UTC).isoformat(timespec="seconds"),
+    }

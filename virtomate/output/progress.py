@@ -1,0 +1,100 @@
+"""Progress for those who watch: bars at a terminal, JSON lines for a front end, notes otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, TextIO
+
+from virtomate.output.text import printable
+
+if TYPE_CHECKING:
+    from virtomate.progress import Progress
+
+
+def make_progress(style: str, *, quiet: bool) -> Progress:
+    """The progress for a style.
+
+    Args:
+        style: `auto`, `bar`, `json` or `none`; `auto` means bars where stderr is a terminal that can show them.
+        quiet: Neither bars nor notes, whatever the style; JSON lines are asked for explicitly and stay.
+    """
+    if style == "json":
+        return JsonProgress(sys.stderr)
+    if quiet:
+        return SilentProgress()
+    if style == "bar" or (style == "auto" and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"):
+        # rich costs a tenth of a second, which a script need not pay
+        from virtomate.output.bars import BarProgress  # noqa: PLC0415
+
+        return BarProgress()
+    return NoteProgress(sys.stderr)
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    def started(self, volume: str, total_bytes: int) -> None:
+        """Show nothing."""
+
+    def advanced(self, volume: str, done_bytes: int) -> None:
+        """Show nothing."""
+
+    def finished(self, volume: str) -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Show nothing."""
+
+
+class NoteProgress(SilentProgress):
+    """Shows notes as lines and nothing else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def note(self, text: str) -> None:
+        """Write the note."""
+        self._stream.write(f"{printable(text)}\n")
+        self._stream.flush()
+
+
+class JsonProgress:
+    """Writes one JSON object a line for each event."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.RLock()
+        self._totals: dict[str, int] = {}
+
+    def started(self, volume: str, total_bytes: int) -> None:
+        """Write that a volume begins."""
+        self._totals[volume] = total_bytes
+        self._write({"event": "started", "volume": volume, "bytes": 0, "total": total_bytes})
+
+    def advanced(self, volume: str, done_bytes: int) -> None:
+        """Write how far a volume is."""
+        self._write({"event": "progress", "volume": volume, "bytes": done_bytes, "total": self._totals.get(volume, 0)})
+
+    def finished(self, volume: str) -> None:
+        """Write that a volume is complete."""
+        total = self._totals.get(volume, 0)
+        self._write({"event": "finished", "volume": volume, "bytes": total, "total": total})
+
+    def note(self, text: str) -> None:
+        """Write a note."""
+        self._write({"event": "note", "message": text})
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _write(self, event: dict[str, str | int]) -> None:
+        # reentrant, since a signal's handler may have a note while a line is being written
+        with self._lock:
+            self._stream.write(json.dumps(event, ensure_ascii=False, sort_keys=True) + "\n")
+            self._stream.flush()

@@ -1,0 +1,167 @@
+"""Rendering of records: as one JSON document, or for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from virtomate.output import documents
+from virtomate.output.text import aligned, binary_size, printable
+from virtomate.records import Action, CloneResult, DeletionResult, DomainListing, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from virtomate.errors import VirtomateError
+
+_DONE = {
+    Action.COPIED: "copied to",
+    Action.LINKED: "linked from",
+    Action.REFLINKED: "reflinked to",
+    Action.SHARED: "left untouched",
+}
+_TO_DO = {
+    Action.COPIED: "copy to",
+    Action.LINKED: "link from",
+    Action.REFLINKED: "reflink to",
+    Action.SHARED: "leave untouched",
+}
+
+
+@dataclass(frozen=True)
+class Format:
+    """How results are written.
+
+    Attributes:
+        is_json: One JSON document on stdout.
+        is_pretty: Indented.
+        has_json_messages: Every line of stderr is JSON, too.
+    """
+
+    is_json: bool = False
+    is_pretty: bool = False
+    has_json_messages: bool = False
+
+
+def render_clones(results: Sequence[CloneResult], format_: Format) -> None:
+    """Show how cloning went."""
+    if format_.is_json:
+        _print_json([documents.clone_document(result) for result in results], format_)
+    for result in results:
+        if not format_.is_json and result.error is None:
+            _print_lines(_clone_lines(result))
+        for warning in result.warnings if result.error is None else ():
+            _message("warning", warning, format_)
+        if result.error is not None and not format_.is_json:
+            _error_message(result.error, format_)
+
+
+def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:
+    """Show a list of domains."""
+    if format_.is_json:
+        _print_json([documents.domain_document(listing) for listing in listings], format_)
+        return
+    header = ("Name", "State", "UUID", "Clone of")
+    rows = [(printable(item.name), item.state, item.uuid, _origin(item)) for item in listings]
+    _print_table(header, rows)
+
+
+def render_deletion(result: DeletionResult, format_: Format) -> None:
+    """Show what was deleted."""
+    if format_.is_json:
+        _print_json(documents.deletion_document(result), format_)
+        return
+    _print_lines([f"Deleted {printable(result.name)}", *(f"  {printable(item)}" for item in result.removed)])
+
+
+def render_error(error: VirtomateError, format_: Format) -> None:
+    """Show an error: on stdout as JSON where that was asked for, else on stderr."""
+    if format_.is_json:
+        _print_json(documents.error_document(error), format_)
+    else:
+        _error_message(error, format_)
+
+
+def render_usage_error(usage: str, message: str, format_: Format) -> None:
+    """Show that the words of a call are off: always on stderr."""
+    if format_.has_json_messages:
+        _message("error", message, format_, type="UsageError")
+        return
+    sys.stderr.write(f"{usage}\n" if usage else "")
+    _message("error", message, format_)
+
+
+def _clone_lines(result: CloneResult) -> list[str]:
+    is_plan = result.status is Status.PLANNED
+    verb, verbs = ("Would clone", _TO_DO) if is_plan else ("Cloned", _DONE)
+    took = "" if is_plan else f" in {result.seconds:.1f} s"
+    lines = [f"{verb} {printable(result.source.name)} to {printable(result.name)} ({result.mode.value}){took}"]
+    rows = [("UUID", result.uuid)]
+    for disk in result.disks:
+        if disk.action is Action.SHARED:
+            text = f"{verbs[disk.action]} ({disk.reason})"
+        else:
+            place = disk.source if disk.action is Action.LINKED else disk.clone
+            size = f", {binary_size(disk.bytes_copied)}" if disk.transfer and disk.action is Action.COPIED else ""
+            new = f"{disk.clone.path}, " if disk.action is Action.LINKED else ""
+            text = f"{new}{verbs[disk.action]} {place.path}{size}"
+        rows.append((disk.target, text))
+    if result.nvram is not None:
+        rows.append(("NVRAM", f"{result.nvram.clone} ({result.nvram.action.value})"))
+    rows.extend(("MAC", f"{interface.mac} (was {interface.source_mac})") for interface in result.interfaces)
+    rows.extend(("new", change) for change in result.changes if is_plan)
+    return lines + [f"  {line}" for line in aligned([(printable(key), printable(value)) for key, value in rows])]
+
+
+def _origin(listing: DomainListing) -> str:
+    clone = listing.clone
+    if clone is None:
+        return ""
+    text = f"{printable(clone.source.name)} ({clone.mode.value})"
+    return text if clone.finished else f"{text}, unfinished"
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    if not sys.stdout.isatty():
+        _print_lines(aligned([header, *rows]))
+        return
+    from rich.table import Table  # noqa: PLC0415 - a pipe needs no rich
+    from rich.text import Text  # noqa: PLC0415
+
+    from virtomate.output.console import stdout_console  # noqa: PLC0415
+
+    table = Table(*(Text(title) for title in header), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    stdout_console().print(table, soft_wrap=False)
+
+
+def _print_json(document: Any, format_: Format) -> None:  # noqa: ANN401
+    _print_lines([documents.dump(document, pretty=format_.is_pretty)])
+
+
+def _print_lines(lines: list[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def _error_message(error: VirtomateError, format_: Format) -> None:
+    if format_.has_json_messages:
+        _message("error", error.message, format_, **documents.error_document(error))
+        return
+    _message("error", error.message, format_)
+    if error.leftovers:
+        sys.stderr.write("Left behind:\n" + "".join(f"  {printable(item)}\n" for item in error.leftovers))
+    if error.hint is not None:
+        sys.stderr.write(f"Hint: {printable(error.hint)}\n")
+
+
+def _message(kind: str, text: str, format_: Format, **more: object) -> None:
+    if format_.has_json_messages:
+        line = json.dumps({"event": kind, "message": text, **more}, ensure_ascii=False, sort_keys=True)
+    else:
+        line = f"{kind.capitalize()}: {printable(text)}"
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,43 @@
+"""What long work tells about itself, and the object that listens to nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Listens to long work; calls come from several threads, each volume from one."""
+
+    def started(self, volume: str, total_bytes: int) -> None:
+        """A volume begins to be written; the total is what will be written, in bytes."""
+
+    def advanced(self, volume: str, done_bytes: int) -> None:
+        """So many bytes of the volume have been written."""
+
+    def finished(self, volume: str) -> None:
+        """The volume is complete."""
+
+    def note(self, text: str) -> None:
+        """Something that a waiting person wants to know."""
+
+    def close(self) -> None:
+        """Nothing more will come; leave the screen clean."""
+
+
+class NullProgress:
+    """Listens to nothing."""
+
+    def started(self, volume: str, total_bytes: int) -> None:
+        """Ignore it."""
+
+    def advanced(self, volume: str, done_bytes: int) -> None:
+        """Ignore it."""
+
+    def finished(self, volume: str) -> None:
+        """Ignore it."""
+
+    def note(self, text: str) -> None:
+        """Ignore it."""
+
+    def close(self) -> None:
+        """Do nothing."""

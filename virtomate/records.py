@@ -1,0 +1,267 @@
+"""Frozen records: what services take and return, and what output renders.
+
+Sizes are in bytes, paths are as the daemon sees them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from virtomate.errors import VirtomateError
+
+
+class Mode(StrEnum):
+    """How volumes are duplicated."""
+
+    COPY = "copy"
+    LINKED = "linked"
+    REFLINK = "reflink"
+
+
+class Action(StrEnum):
+    """What becomes of one disk."""
+
+    COPIED = "copied"
+    LINKED = "linked"
+    REFLINKED = "reflinked"
+    SHARED = "shared"
+
+
+class Transfer(StrEnum):
+    """How content gets into a new volume.
+
+    `link` writes no content: the new volume is an overlay.
+    """
+
+    SERVER = "server"
+    STREAM = "stream"
+    LINK = "link"
+
+
+class Status(StrEnum):
+    """How one clone ended."""
+
+    CLONED = "cloned"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    PLANNED = "planned"
+
+
+@dataclass(frozen=True)
+class CloneRequest:
+    """What `domain-clone` was asked for.
+
+    Attributes:
+        source: Name or UUID of the original.
+        name: Name of the clone.
+        mode: How its volumes are duplicated.
+        dry_run: Plan only.
+    """
+
+    source: str
+    name: str
+    mode: Mode = Mode.COPY
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class DomainReference:
+    """A domain by both of its names."""
+
+    name: str
+    uuid: str
+
+
+@dataclass(frozen=True)
+class VolumeReference:
+    """Where content lives; pool and volume are None for what is no storage volume."""
+
+    pool: str | None
+    volume: str | None
+    path: str | None
+    format: str | None
+
+
+@dataclass(frozen=True)
+class DiskResult:
+    """One disk of a clone.
+
+    Attributes:
+        reason: Why a shared disk was left untouched, else None.
+        bytes_copied: Bytes that were written for it; for a plan, the bytes that will be.
+    """
+
+    target: str
+    action: Action
+    reason: str | None
+    source: VolumeReference
+    clone: VolumeReference
+    capacity: int | None
+    bytes_copied: int
+    transfer: Transfer | None
+
+
+class NvramAction(StrEnum):
+    """What becomes of the NVRAM."""
+
+    COPIED = "copied"
+    FRESH = "fresh"
+    SHARED = "shared"
+
+
+@dataclass(frozen=True)
+class NvramResult:
+    """The NVRAM of a clone; `fresh` means that libvirt makes it from the template at the first start."""
+
+    action: NvramAction
+    source: str
+    clone: str
+    format: str
+
+
+@dataclass(frozen=True)
+class InterfaceResult:
+    """One network interface of a clone."""
+
+    mac: str
+    source_mac: str
+
+
+@dataclass(frozen=True)
+class CloneResult:
+    """One clone, or the attempt at it."""
+
+    status: Status
+    name: str
+    uuid: str
+    source: DomainReference
+    mode: Mode
+    disks: tuple[DiskResult, ...]
+    nvram: NvramResult | None
+    interfaces: tuple[InterfaceResult, ...]
+    changes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+    error: VirtomateError | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What tells a volume that cloning made from another that has since taken its name.
+
+    In a directory pool a volume's handle and key are nothing but its path, so the file itself has to testify.
+
+    Attributes:
+        changed: Change time of the file when it was made, as libvirt reports it (seconds and nanoseconds since 1970).
+        device: Device number, where the file could be seen from here, else None.
+        inode: Inode number, likewise.
+        born: Birth time in nanoseconds since 1970, likewise and where the file system keeps it.
+    """
+
+    changed: str | None
+    device: int | None = None
+    inode: int | None = None
+    born: int | None = None
+
+
+class MadeState(StrEnum):
+    """How far the making of something got."""
+
+    PLANNED = "planned"
+    MADE = "made"
+
+
+class MadeKind(StrEnum):
+    """What kind of thing cloning made."""
+
+    VOLUME = "volume"
+    NVRAM = "nvram"
+    POOL = "pool"
+
+
+@dataclass(frozen=True)
+class Made:
+    """Something that cloning makes: a line of the journal, and later of the provenance.
+
+    Attributes:
+        pool: The pool it is made in; for a pool its own name.
+        volume: The volume's name, None for a pool.
+        path: Normalised path.
+        evidence: What identifies it, once it is made.
+    """
+
+    kind: MadeKind
+    state: MadeState
+    pool: str
+    volume: str | None
+    path: str
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The process that makes a clone, as far as it can be told from another one.
+
+    Attributes:
+        host: The host's name.
+        pid: Its process id there.
+        started: When it started, in clock ticks since that host's boot (field 22 of /proc/PID/stat).
+    """
+
+    host: str
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The record that cloning keeps in a clone's metadata.
+
+    Attributes:
+        finished: False while the clone is only claimed.
+        uuid: The clone's own UUID; a record whose UUID is not its domain's was carried over by another tool.
+        token: Random text of the run that made it.
+        created: When the clone was claimed, in seconds since 1970.
+        made: What cloning makes or made for it.
+    """
+
+    finished: bool
+    uuid: str
+    token: str
+    source: DomainReference
+    mode: Mode
+    created: float
+    made: tuple[Made, ...]
+    maker: Maker | None = None
+
+
+@dataclass(frozen=True)
+class CloneOrigin:
+    """What a listing tells about a clone of ours."""
+
+    finished: bool
+    source: DomainReference
+    mode: Mode
+    created: float
+
+
+@dataclass(frozen=True)
+class DomainListing:
+    """One line of `domain-list`."""
+
+    name: str
+    uuid: str
+    state: str
+    clone: CloneOrigin | None
+
+
+@dataclass(frozen=True)
+class DeletionResult:
+    """What `domain-delete` removed, each a phrase that names it."""
+
+    name: str
+    uuid: str
+    removed: tuple[str, ...]

@@ -1,0 +1,50 @@
+"""The undo stack: what was made is unmade in reverse order unless the work commits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.errors import VirtomateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Rollback:
+    """Undo actions of one transaction.
+
+    An action is pushed when the thing it undoes exists, or just before where making it is one call that may end half
+    way; then the action itself finds out whether there is anything to undo.
+    """
+
+    def __init__(self) -> None:
+        self._actions: list[tuple[str, Callable[[], None]]] = []
+        self._leftovers: list[str] = []
+
+    @property
+    def leftovers(self) -> tuple[str, ...]:
+        """What could not be undone so far, with the reason."""
+        return tuple(self._leftovers)
+
+    def push(self, leftover: str, undo: Callable[[], None]) -> None:
+        """Remember how to undo something.
+
+        Args:
+            leftover: A phrase that names what stays behind if the action fails.
+            undo: Removes it, or raises a VirtomateError where that is not possible.
+        """
+        self._actions.append((leftover, undo))
+
+    def commit(self) -> None:
+        """Keep what was made."""
+        self._actions.clear()
+
+    def run(self) -> tuple[str, ...]:
+        """Undo everything, newest first, and return what could not be undone with the reason."""
+        while self._actions:
+            leftover, undo = self._actions.pop()
+            try:
+                undo()
+            except VirtomateError as error:
+                self._leftovers.append(f"{leftover} ({error.message})")
+        return self.leftovers

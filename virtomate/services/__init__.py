@@ -1,0 +1,1 @@
+"""What the tool does: typed requests in, frozen records out. Nothing here prints."""

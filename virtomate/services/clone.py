@@ -1,0 +1,197 @@
+"""Cloning a domain: read, plan, claim, fill, define, commit."""
+
+from __future__ import annotations
+
+import posixpath
+import secrets
+import shlex
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from virtomate.errors import InterruptedBySignalError, VirtomateError
+from virtomate.hypervisor.storage import find_pool
+from virtomate.records import (
+    Action,
+    CloneResult,
+    DiskResult,
+    Made,
+    MadeKind,
+    MadeState,
+    NvramAction,
+    NvramResult,
+    Provenance,
+    Status,
+    VolumeReference,
+)
+from virtomate.rollback import Rollback
+from virtomate.services.plan import NvramPlan, plan_clone, plan_nvram_duplication
+from virtomate.services.pools import start_temporary_pool, temporary_pool_name
+from virtomate.services.removal import name_made
+from virtomate.services.transaction import (
+    Claim,
+    fill_volumes,
+    planned,
+    release_unless_needed,
+    require_unchanged,
+    this_process,
+    undo_made,
+)
+
+if TYPE_CHECKING:
+    from virtomate.cancel import CancelToken
+    from virtomate.duplication.transfers.base import Duplication
+    from virtomate.progress import Progress
+    from virtomate.records import CloneRequest
+    from virtomate.services.plan import ClonePlan, DiskPlan
+    from virtomate.services.session import Session
+
+
+def clone_domain(session: Session, request: CloneRequest, progress: Progress, cancel: CancelToken) -> CloneResult:
+    """Clone a domain.
+
+    Returns:
+        The clone; where it failed after its name was claimed, the failed attempt with its error.
+
+    Raises:
+        VirtomateError: It was refused; nothing has been touched.
+    """
+    begin = time.monotonic()
+    plan = plan_clone(session.connection, request)
+    cancel.check()
+    if request.dry_run:
+        return _result(plan, Status.PLANNED, plan.nvram, None, begin)
+    return _Run(session, plan, progress, cancel).execute(begin)
+
+
+class _Run:
+    """One clone in the making."""
+
+    def __init__(self, session: Session, plan: ClonePlan, progress: Progress, cancel: CancelToken) -> None:
+        self.session = session
+        self.plan = plan
+        self.progress = progress
+        self.cancel = cancel
+        self.rollback = Rollback()
+        self.nvram = plan.nvram
+        self.claim = Claim(
+            session,
+            plan.name,
+            Provenance(
+                finished=False,
+                uuid=plan.uuid,
+                token=secrets.token_hex(16),
+                source=plan.source.reference,
+                mode=plan.mode,
+                created=time.time(),
+                made=tuple(planned(duplication) for duplication in plan.duplications),
+                maker=this_process(),
+            ),
+            plan.source.definition.domain,
+        )
+
+    def execute(self, begin: float) -> CloneResult:
+        try:
+            written = self._make()
+        except VirtomateError as error:
+            error.leftovers = self.rollback.run()
+            if error.leftovers:
+                error.hint = f"virtomate domain-delete {shlex.quote(self.plan.name)} removes what is left of the clone."
+            is_interrupted = isinstance(error, InterruptedBySignalError)
+            status = Status.INTERRUPTED if is_interrupted else Status.FAILED
+            return _result(self.plan, status, self.nvram, None, begin, error)
+        except BaseException:
+            self.rollback.run()
+            raise
+        self.rollback.commit()
+        return _result(self.plan, Status.CLONED, self.nvram, written, begin)
+
+    def _make(self) -> dict[str, int]:
+        plan = self.plan
+        # Pushed before the claim: when the connection breaks during that call, only a look tells whether it is there.
+        self.rollback.push(
+            f"domain '{plan.name}', an unfinished clone", partial(release_unless_needed, self.claim, self.rollback)
+        )
+        self.claim.take()
+        self.cancel.check()
+        self.claim.check(plan.definition)
+        self.cancel.check()
+        duplications = (*plan.duplications, *self._nvram_of_no_pool())
+        written = fill_volumes(self.session, self.claim, self.rollback, duplications, self.progress, self.cancel)
+        require_unchanged(self.session, plan.source, duplications)
+        if self.nvram is not None and self.nvram.needs_temporary_pool:
+            self._stop_temporary_pool()
+        self.cancel.check()
+        self.claim.finish(plan.definition)
+        return written
+
+    def _nvram_of_no_pool(self) -> tuple[Duplication, ...]:
+        """Look at an NVRAM whose directory is no pool, through a pool that lasts as long as the clone takes."""
+        nvram = self.nvram
+        if nvram is None or not nvram.needs_temporary_pool:
+            return ()
+        directory = posixpath.dirname(nvram.path)
+        pool_name = temporary_pool_name(self.plan.uuid)
+        made = Made(MadeKind.POOL, MadeState.PLANNED, pool_name, None, directory)
+        self.claim.plan(made)
+        self.rollback.push(name_made(made), partial(undo_made, self.session, self.claim, made))
+        pool = start_temporary_pool(self.session.connection, self.plan.uuid, directory)
+        duplication = plan_nvram_duplication(
+            pool, nvram.source_path, nvram.path, nvram.format, keep_owner=self.plan.keeps_owner
+        )
+        if duplication is None:
+            self.nvram = NvramPlan(NvramAction.FRESH, nvram.source_path, nvram.path, nvram.format, pool.name, None)
+            self._stop_temporary_pool()
+            return ()
+        self.claim.plan(planned(duplication))
+        return (duplication,)
+
+    def _stop_temporary_pool(self) -> None:
+        pool = find_pool(self.session.connection, temporary_pool_name(self.plan.uuid))
+        if pool is not None:
+            pool.stop()
+
+
+def _result(
+    plan: ClonePlan,
+    status: Status,
+    nvram: NvramPlan | None,
+    written: dict[str, int] | None,
+    begin: float,
+    error: VirtomateError | None = None,
+) -> CloneResult:
+    return CloneResult(
+        status=status,
+        name=plan.name,
+        uuid=plan.uuid,
+        source=plan.source.reference,
+        mode=plan.mode,
+        disks=tuple(_disk_result(disk, status, written) for disk in plan.disks),
+        nvram=None if nvram is None else NvramResult(nvram.action, nvram.source_path, nvram.path, nvram.format),
+        interfaces=plan.interfaces,
+        changes=plan.changes,
+        warnings=plan.warnings,
+        seconds=round(time.monotonic() - begin, 3),
+        error=error,
+    )
+
+
+def _disk_result(plan: DiskPlan, status: Status, written: dict[str, int] | None) -> DiskResult:
+    duplication = plan.duplication
+    if duplication is None:
+        return DiskResult(plan.disk.target, Action.SHARED, plan.reason, plan.source, plan.source, None, 0, None)
+    format_ = "qcow2" if duplication.action is Action.LINKED else duplication.source.format
+    if written is not None:
+        bytes_copied = written[duplication.path]
+    else:
+        bytes_copied = duplication.total_bytes if status is Status.PLANNED else 0
+    return DiskResult(
+        target=plan.disk.target,
+        action=duplication.action,
+        reason=None,
+        source=plan.source,
+        clone=VolumeReference(duplication.pool, duplication.new.name, duplication.path, format_),
+        capacity=duplication.source.capacity,
+        bytes_copied=bytes_copied,
+        transfer=duplication.transfer,
+    )

@@ -1,0 +1,118 @@
+"""Listing domains, and deleting clones."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec
+from virtomate.definition.provenance import read_provenance
+from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, VirtomateError
+from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid, list_domains
+from virtomate.records import CloneOrigin, DeletionResult, DomainListing
+from virtomate.services.removal import name_made, remove_made
+from virtomate.services.transaction import process_start
+
+if TYPE_CHECKING:
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.records import Maker, Provenance
+
+# How long to wait for libvirt to finish a volume that a killed run had begun.
+_BUILD_WAIT_SECONDS = 3600
+
+
+def list_all_domains(connection: Connection) -> tuple[DomainListing, ...]:
+    """All domains by name; one that vanishes meanwhile is passed over."""
+    listings = []
+    for domain in list_domains(connection):
+        try:
+            provenance = _provenance(domain)
+            state = domain.state()
+        except NotFoundError:
+            continue
+        origin = None
+        if provenance is not None:
+            origin = CloneOrigin(provenance.finished, provenance.source, provenance.mode, provenance.created)
+        listings.append(DomainListing(domain.name, domain.uuid, state, origin))
+    return tuple(sorted(listings, key=lambda listing: listing.name))
+
+
+def delete_unfinished_clone(connection: Connection, name_or_uuid: str) -> DeletionResult:
+    """Remove an unfinished clone, and exactly what was made for it.
+
+    Raises:
+        NotFoundError: There is no such domain.
+        IllegalStateError: It is no unfinished clone, or is still being made.
+        VirtomateError: Something could not be removed.
+    """
+    domain = find_domain(connection, name_or_uuid)
+    provenance = _provenance(domain)
+    if provenance is None or provenance.finished:
+        what = "a finished clone" if provenance is not None else "not a clone made by virtomate"
+        raise IllegalStateError(
+            f"domain '{domain.name}' is {what}, and only unfinished clones are deleted",
+            hint=f"virsh undefine {shlex.quote(domain.name)} removes a domain, whatever it is.",
+        )
+    if domain.is_active():
+        raise IllegalStateError(f"domain '{domain.name}' is {domain.state()}")
+    if provenance.maker is not None and _is_running(provenance.maker):
+        raise IllegalStateError(
+            f"domain '{domain.name}' is still being made by process {provenance.maker.pid}",
+            hint="Wait for it to end, or interrupt it: it cleans up after itself.",
+        )
+    removed, replaced, failed = _remove_all(connection, provenance)
+    if failed:
+        raise IllegalStateError(
+            f"not everything that belongs to the unfinished clone '{domain.name}' could be removed",
+            hint=f"Mend that, then run virtomate domain-delete {shlex.quote(domain.name)} again.",
+            leftovers=(
+                *replaced,
+                *failed,
+                f"domain '{domain.name}', an unfinished clone (kept as the record of these)",
+            ),
+        )
+    _undefine(connection, domain, provenance)
+    if replaced:
+        raise ConflictError(
+            f"the unfinished clone '{domain.name}' was removed, but files that are not its own have taken the place of "
+            "some of its volumes",
+            hint="They are left as they are. See whose they are.",
+            leftovers=tuple(replaced),
+        )
+    return DeletionResult(domain.name, domain.uuid, tuple(removed))
+
+
+def _remove_all(connection: Connection, provenance: Provenance) -> tuple[list[str], list[str], list[str]]:
+    """Remove everything in the journal, newest first: what was removed, what is another's by now, what failed."""
+    removed, replaced, failed = [], [], []
+    for made in reversed(provenance.made):
+        try:
+            if remove_made(connection, made, provenance, _BUILD_WAIT_SECONDS):
+                removed.append(name_made(made))
+        except ConflictError as error:
+            replaced.append(f"{name_made(made)} ({error.message})")
+        except VirtomateError as error:
+            failed.append(f"{name_made(made)} ({error.message})")
+    return removed, replaced, failed
+
+
+def _undefine(connection: Connection, domain: Domain, provenance: Provenance) -> None:
+    """Undefine the claim if it still is what it was."""
+    now = find_domain_by_uuid(connection, domain.uuid)
+    if now is None:
+        return
+    again = _provenance(now)
+    if again is None or again.token != provenance.token or again.finished or now.is_active():
+        raise IllegalStateError(f"domain '{domain.name}' was changed by somebody else meanwhile")
+    now.undefine_keeping_nvram()
+
+
+def _provenance(domain: Domain) -> Provenance | None:
+    return read_provenance(codec.parse_definition(domain.inactive_definition_without_secrets()))
+
+
+def _is_running(maker: Maker) -> bool:
+    """Whether the process that makes a clone runs on this host; of other hosts nothing is known."""
+    return maker.host == socket.gethostname() and process_start(maker.pid) == maker.started

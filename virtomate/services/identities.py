@@ -1,0 +1,52 @@
+"""The one look at all domains of a connection: who uses which MAC address, and which files are open for writing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec, readers
+from virtomate.errors import NotFoundError
+from virtomate.hypervisor.domains import list_domains
+
+if TYPE_CHECKING:
+    from virtomate.hypervisor.connection import Connection
+
+
+@dataclass(frozen=True)
+class Identities:
+    """What is in use on a connection.
+
+    Attributes:
+        mac_addresses: Of every domain's interfaces, in lower case.
+        writers: Who has a disk open for writing: the name of the active domain, by the disk's path, or by its pool and
+            volume where the disk is named by those.
+    """
+
+    mac_addresses: frozenset[str]
+    writers: dict[str | tuple[str, str], str]
+
+
+def scan_identities(connection: Connection) -> Identities:
+    """Look at every domain once; an active one twice, since its next start may use other things than it does now.
+
+    A domain that vanishes meanwhile is passed over.
+    """
+    mac_addresses: set[str] = set()
+    writers: dict[str | tuple[str, str], str] = {}
+    for domain in list_domains(connection):
+        try:
+            inactive = codec.parse_definition(domain.inactive_definition_without_secrets()).domain
+            mac_addresses.update(readers.mac_addresses(inactive))
+            if not domain.is_active():
+                continue
+            live = codec.parse_definition(domain.live_definition()).domain
+        except NotFoundError:
+            continue
+        mac_addresses.update(readers.mac_addresses(live))
+        for disk in readers.open_for_writing(live):
+            if disk.path is not None:
+                writers[disk.path] = domain.name
+            if disk.pool is not None and disk.volume is not None:
+                writers[disk.pool, disk.volume] = domain.name
+    return Identities(frozenset(mac_addresses), writers)

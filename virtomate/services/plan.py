@@ -1,0 +1,477 @@
+"""The plan of a clone: everything that will be done, and every reason not to do it, before anything is touched."""
+
+from __future__ import annotations
+
+import posixpath
+import random
+import shlex
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from virtomate.definition import clone as changes
+from virtomate.definition import codec, readers
+from virtomate.definition.codec import Definition
+from virtomate.definition.provenance import read_provenance, without_provenance
+from virtomate.duplication import choice, names
+from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
+from virtomate.duplication.transfers.base import Duplication
+from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, NotFoundError, UnsupportedError
+from virtomate.hypervisor.domains import find_domain, find_domain_by_name, native_command_line
+from virtomate.hypervisor.storage import find_pool, read_head
+from virtomate.records import (
+    Action,
+    DomainReference,
+    InterfaceResult,
+    MadeKind,
+    Mode,
+    NvramAction,
+    Transfer,
+    VolumeReference,
+)
+from virtomate.services.identities import Identities, scan_identities
+from virtomate.services.pools import FoundVolume, PoolDirectory, describe, find_volume, read_pools
+
+if TYPE_CHECKING:
+    from virtomate.definition.readers import DiskDefinition, NvramDefinition
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Pool
+    from virtomate.records import CloneRequest
+
+
+@dataclass(frozen=True)
+class Source:
+    """The original, as it was when it was read."""
+
+    reference: DomainReference
+    definition: Definition
+    has_managed_save: bool
+
+
+@dataclass(frozen=True)
+class DiskPlan:
+    """What becomes of one disk.
+
+    Attributes:
+        reason: Why the disk is left untouched, else None.
+        duplication: How its volume is duplicated, None for a disk that is left untouched.
+    """
+
+    disk: DiskDefinition
+    reason: str | None
+    source: VolumeReference
+    duplication: Duplication | None
+
+
+@dataclass(frozen=True)
+class NvramPlan:
+    """What becomes of the NVRAM.
+
+    Attributes:
+        pool: The pool over its directory, None where a temporary one is needed.
+        duplication: How it is duplicated; None where that needs the temporary pool to tell, or nothing is to be copied.
+    """
+
+    action: NvramAction
+    source_path: str
+    path: str
+    format: str
+    pool: str | None
+    duplication: Duplication | None
+
+    @property
+    def needs_temporary_pool(self) -> bool:
+        """Whether its directory is no pool."""
+        return self.action is NvramAction.COPIED and self.pool is None
+
+
+@dataclass(frozen=True)
+class ClonePlan:
+    """Everything that will be done to make one clone.
+
+    Attributes:
+        definition: The clone's definition without a record of ours.
+    """
+
+    source: Source
+    name: str
+    uuid: str
+    mode: Mode
+    disks: tuple[DiskPlan, ...]
+    nvram: NvramPlan | None
+    interfaces: tuple[InterfaceResult, ...]
+    definition: Definition
+    changes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    keeps_owner: bool
+
+    @property
+    def duplications(self) -> tuple[Duplication, ...]:
+        """Every volume to be duplicated once, also where two disks share it."""
+        unique = {plan.duplication.path: plan.duplication for plan in self.disks if plan.duplication is not None}
+        if self.nvram is not None and self.nvram.duplication is not None:
+            unique[self.nvram.duplication.path] = self.nvram.duplication
+        return tuple(unique.values())
+
+
+def plan_clone(connection: Connection, request: CloneRequest) -> ClonePlan:
+    """Plan one clone; nothing is changed by it.
+
+    Raises:
+        UsageError: The clone cannot have that name.
+        NotFoundError: There is no such domain, or a volume of it is missing.
+        IllegalStateError: The original, one of its volumes or a pool is in no state to be cloned.
+        ConflictError: The clone's name, or that of one of its volumes, is taken.
+        UnsupportedError: A volume cannot be duplicated in this mode.
+        NoSpaceError: A pool has too little space.
+    """
+    names.check_clone_name(request.name)
+    source = read_source(connection, request.source)
+    if source.has_managed_save and request.mode is Mode.LINKED:
+        raise IllegalStateError(
+            f"domain '{source.reference.name}' has a saved state, so its disks are in the middle of something",
+            hint="Start it and shut it down, or use --mode copy.",
+        )
+    refuse_taken_name(connection, request.name)
+    planner = _Planner(connection, source, request, scan_identities(connection), read_pools(connection))
+    disks = planner.plan_disks()
+    nvram = planner.plan_nvram()
+    plan = _assemble(planner, disks, nvram)
+    _check_space(connection, plan.duplications)
+    return plan
+
+
+def read_source(connection: Connection, name_or_uuid: str) -> Source:
+    """Read the original once.
+
+    Raises:
+        NotFoundError: There is no such domain.
+        IllegalStateError: It is active, or an unfinished clone.
+    """
+    domain = find_domain(connection, name_or_uuid)
+    if domain.is_active():
+        raise IllegalStateError(
+            f"domain '{domain.name}' is {domain.state()}, and must be shut off to be cloned",
+            hint=f"Shut it down first: virsh shutdown {shlex.quote(domain.name)}",
+        )
+    definition = codec.parse_definition(domain.inactive_definition())
+    provenance = read_provenance(definition)
+    if provenance is not None and not provenance.finished:
+        raise IllegalStateError(
+            f"domain '{domain.name}' is an unfinished clone",
+            hint=f"virtomate domain-delete {shlex.quote(domain.name)} removes what is there of it.",
+        )
+    return Source(DomainReference(domain.name, domain.uuid), definition, domain.has_managed_save())
+
+
+def refuse_taken_name(connection: Connection, name: str) -> None:
+    """Refuse the name of an existing domain.
+
+    Raises:
+        ConflictError: There is such a domain.
+    """
+    taken = find_domain_by_name(connection, name)
+    if taken is None:
+        return
+    provenance = read_provenance(codec.parse_definition(taken.inactive_definition_without_secrets()))
+    if provenance is not None and not provenance.finished:
+        raise ConflictError(
+            f"there is already a domain '{name}', an unfinished clone of '{provenance.source.name}'",
+            hint=f"If no other virtomate is making it, virtomate domain-delete {shlex.quote(name)} removes it.",
+        )
+    raise ConflictError(f"there is already a domain '{name}'", hint="Choose another name for the clone.")
+
+
+def plan_nvram_duplication(
+    pool: Pool, source_path: str, path: str, format_: str, *, keep_owner: bool
+) -> Duplication | None:
+    """Plan the byte copy of an NVRAM within a pool over its directory; None if the file was never made.
+
+    Raises:
+        ConflictError: Something has the path that the clone's NVRAM would get; libvirt would silently use it.
+    """
+    name = posixpath.basename(path)
+    if find_volume(pool, name) is not None:
+        raise ConflictError(f"there is already a file '{path}', which the clone would take for its NVRAM")
+    found = find_volume(pool, posixpath.basename(source_path))
+    if found is None:
+        return None
+    # bytes are copied whatever they mean
+    raw = choice.as_format(found.description, "raw")
+    return Duplication(
+        label="nvram",
+        kind=MadeKind.NVRAM,
+        source=raw,
+        pool=pool.name,
+        new=choice.new_volume(raw, name, Transfer.STREAM, keep_owner=keep_owner),
+        path=path,
+        action=Action.COPIED,
+        transfer=Transfer.STREAM,
+        total_bytes=raw.allocation,
+    )
+
+
+class _Planner:
+    """What planning one clone looks at; it only reads."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        source: Source,
+        request: CloneRequest,
+        identities: Identities,
+        pools: PoolDirectory,
+    ) -> None:
+        self.connection = connection
+        self.source = source
+        self.request = request
+        self.identities = identities
+        self.pools = pools
+        self.domain = source.definition.domain
+        self.taken_names: defaultdict[str, set[str]] = defaultdict(set)
+
+    @property
+    def keeps_owner(self) -> bool:
+        return not self.connection.is_session
+
+    def plan_disks(self) -> tuple[DiskPlan, ...]:
+        plans: list[DiskPlan] = []
+        for disk in readers.disks(self.domain):
+            plan = self._plan_disk(disk, plans)
+            plans.append(plan)
+        return tuple(plans)
+
+    def _plan_disk(self, disk: DiskDefinition, others: list[DiskPlan]) -> DiskPlan:
+        reason = _reason_to_leave(disk)
+        if reason is not None:
+            return _untouched(disk, reason)
+        found = self._find(disk)
+        if not found.volume.is_file():
+            return _untouched(disk, "not file-based")
+        self._refuse_writer(disk, found.description)
+        format_ = disk.format or found.description.format
+        found = self._with_known_format(found, format_)
+        source = choice.as_format(found.description, format_)
+        for other in others:
+            # two disks of one volume stay two disks of one volume
+            if other.duplication is not None and other.duplication.source == source:
+                return DiskPlan(disk, None, other.source, other.duplication)
+        return DiskPlan(
+            disk=disk,
+            reason=None,
+            source=VolumeReference(source.pool, source.name, source.path, source.format),
+            duplication=self._plan_duplication(disk, found, source),
+        )
+
+    def _plan_duplication(self, disk: DiskDefinition, found: FoundVolume, source: VolumeDescription) -> Duplication:
+        mode = self.request.mode
+        if disk.is_sliced and mode is Mode.LINKED:
+            raise UnsupportedError(
+                f"disk {disk.target} is a slice of '{source.path}', which no overlay can be put on",
+                hint="Use --mode copy.",
+            )
+        header = self._header(found, source)
+        transfer = choice.choose_transfer(
+            source, found.description.format, header, mode, is_local=self.connection.is_local
+        )
+        name = names.new_volume_name(
+            source.name, self.source.reference.name, self.request.name, is_overlay=mode is Mode.LINKED
+        )
+        name = names.distinct_volume_name(name, disk.target, self.taken_names[source.pool])
+        self.taken_names[source.pool].add(name)
+        if found.pool.find_volume(name) is not None:
+            raise ConflictError(
+                f"there is already a volume '{name}' in storage pool '{source.pool}'",
+                hint="Choose another name for the clone.",
+            )
+        action = choice.ACTIONS[mode]
+        return Duplication(
+            label=disk.target,
+            kind=MadeKind.VOLUME,
+            source=source,
+            pool=source.pool,
+            new=choice.new_volume(source, name, transfer, keep_owner=self.keeps_owner),
+            path=posixpath.join(posixpath.dirname(source.path), name),
+            action=action,
+            transfer=transfer,
+            total_bytes=choice.bytes_to_write(source, self._chain_bytes(source), transfer, action),
+        )
+
+    def plan_nvram(self) -> NvramPlan | None:
+        nvram = readers.nvram(self.domain)
+        if nvram is None and not readers.has_selected_nvram(self.domain):
+            return None
+        if nvram is not None and nvram.type != "file":
+            return NvramPlan(
+                NvramAction.SHARED, f"a {nvram.type} source", f"a {nvram.type} source", nvram.format, None, None
+            )
+        path = self._nvram_path(nvram)
+        if path is None:
+            return None
+        directory, source_name = posixpath.split(path)
+        name = names.new_volume_name(source_name, self.source.reference.name, self.request.name, is_overlay=False)
+        new_path = posixpath.join(directory, names.distinct_volume_name(name, "nvram", set()))
+        format_ = "raw" if nvram is None else nvram.format
+        known = self.pools.covering(directory)
+        if known is None or not known.is_active:
+            return NvramPlan(NvramAction.COPIED, path, new_path, format_, None, None)
+        duplication = plan_nvram_duplication(known.pool, path, new_path, format_, keep_owner=self.keeps_owner)
+        action = NvramAction.FRESH if duplication is None else NvramAction.COPIED
+        return NvramPlan(action, path, new_path, format_, known.pool.name, duplication)
+
+    def _nvram_path(self, nvram: NvramDefinition | None) -> str | None:
+        """The normalised path; libvirt 9.0 does not show the one that it chose itself, but would start QEMU with it."""
+        if nvram is not None and nvram.path:
+            return posixpath.normpath(nvram.path)
+        path = readers.nvram_path_of_command_line(
+            native_command_line(self.connection, codec.unparse_definition(self.source.definition))
+        )
+        return None if path is None else posixpath.normpath(path)
+
+    def _find(self, disk: DiskDefinition) -> FoundVolume:
+        if disk.type == "volume":
+            return self.pools.find_named(disk.pool or "", disk.volume or "")
+        return self.pools.find_path(disk.path or "")
+
+    def _refuse_writer(self, disk: DiskDefinition, volume: VolumeDescription) -> None:
+        keys: list[str | tuple[str, str]] = [volume.path, (volume.pool, volume.name)]
+        for key in keys:
+            writer = self.identities.writers.get(key)
+            if writer is not None:
+                raise IllegalStateError(
+                    f"disk {disk.target} ('{volume.path}') is open for writing by domain '{writer}', which is active",
+                    hint=f"Shut it down first: virsh shutdown {shlex.quote(writer)}",
+                )
+
+    @staticmethod
+    def _with_known_format(found: FoundVolume, format_: str) -> FoundVolume:
+        """The volume, looked at again where libvirt remembers another format than the definition gives."""
+        if format_ in {"raw", found.description.format}:
+            return found
+        found.pool.refresh()
+        volume = found.pool.find_volume(found.volume.name)
+        again = found if volume is None else describe(found.pool, volume)
+        if again.description.format != format_:
+            raise UnsupportedError(
+                f"'{found.description.path}' is {again.description.format}, but the definition says that it is {format_}"
+            )
+        return again
+
+    def _header(self, found: FoundVolume, source: VolumeDescription) -> Qcow2Header | None:
+        if source.format != "qcow2" or self.request.mode is Mode.LINKED:
+            return None
+        header = read_qcow2_header(read_head(self.connection, found.volume, HEADER_BYTES))
+        choice.check_header(source, header)
+        return header
+
+    def _chain_bytes(self, source: VolumeDescription) -> int:
+        """What all volumes below one take on the host; what is in no pool cannot be told and counts nothing."""
+        total = 0
+        seen = {source.path}
+        below = source.backing_path
+        while below is not None and below not in seen:
+            seen.add(below)
+            try:
+                description = self.pools.find_path(below).description
+            except (IllegalStateError, NotFoundError):
+                break
+            total += description.allocation
+            below = description.backing_path
+        return total
+
+
+def _reason_to_leave(disk: DiskDefinition) -> str | None:
+    if disk.is_empty:
+        return "empty drive"
+    if disk.is_readonly:
+        return "read-only"
+    if disk.type not in {"file", "volume"}:
+        return f"{disk.type} disk, not file-based"
+    return None
+
+
+def _untouched(disk: DiskDefinition, reason: str) -> DiskPlan:
+    return DiskPlan(disk, reason, VolumeReference(disk.pool, disk.volume, disk.path, disk.format), None)
+
+
+def _assemble(planner: _Planner, disks: tuple[DiskPlan, ...], nvram: NvramPlan | None) -> ClonePlan:
+    source, request = planner.source, planner.request
+    new_uuid = str(uuid.uuid4())
+    addresses = changes.new_mac_addresses(planner.domain, planner.identities.mac_addresses, random.SystemRandom())
+    domain = changes.with_identity(planner.domain, changes.Identity(request.name, new_uuid, addresses))
+    domain = changes.with_automatic_ports(domain)
+    domain = changes.with_automatic_vsock(domain)
+    domain = changes.with_sources(
+        domain,
+        {
+            plan.disk.index: changes.NewSource(
+                path=plan.duplication.path,
+                pool=plan.duplication.pool,
+                volume=plan.duplication.new.name,
+                format="qcow2" if request.mode is Mode.LINKED else plan.duplication.source.format,
+            )
+            for plan in disks
+            if plan.duplication is not None
+        },
+    )
+    if nvram is not None and nvram.action is not NvramAction.SHARED:
+        domain = changes.with_nvram(domain, nvram.path, nvram.format)
+    stripped = without_provenance(source.definition)
+    interfaces = readers.devices(planner.domain, "interface")
+    return ClonePlan(
+        source=source,
+        name=request.name,
+        uuid=new_uuid,
+        mode=request.mode,
+        disks=disks,
+        nvram=nvram,
+        interfaces=tuple(
+            InterfaceResult(mac, str(readers.child(interfaces[index], "mac")["@address"]).lower())
+            for index, mac in addresses.items()
+        ),
+        definition=replace(stripped, domain=domain),
+        changes=changes.describe_changes(planner.domain),
+        warnings=_warnings(source, request.mode, disks, nvram),
+        keeps_owner=planner.keeps_owner,
+    )
+
+
+def _warnings(source: Source, mode: Mode, disks: tuple[DiskPlan, ...], nvram: NvramPlan | None) -> tuple[str, ...]:
+    warnings = [
+        f"disk {plan.disk.target} ({plan.disk.location}) is left untouched ({plan.reason}): original and clone both write "
+        "to it"
+        for plan in disks
+        if plan.duplication is None and not plan.disk.is_readonly and not plan.disk.is_empty
+    ]
+    if nvram is not None and nvram.action is NvramAction.SHARED:
+        warnings.append(f"the NVRAM ({nvram.source_path}) is left untouched: original and clone both write to it")
+    if mode is Mode.LINKED and any(plan.duplication is not None for plan in disks):
+        warnings.append(
+            f"starting '{source.reference.name}' from now on destroys its linked clones: their disks rest on its own"
+        )
+    if source.has_managed_save:
+        warnings.append(
+            f"'{source.reference.name}' has a saved state that is not carried over: the clone's disks are as after a "
+            "power cut"
+        )
+    return tuple(warnings)
+
+
+def _check_space(connection: Connection, duplications: tuple[Duplication, ...]) -> None:
+    """Compare what will be written with what each pool has; an old figure is not enough to refuse."""
+    needed: defaultdict[str, int] = defaultdict(int)
+    for duplication in duplications:
+        needed[duplication.pool] += duplication.total_bytes
+    for name, total in needed.items():
+        pool = find_pool(connection, name)
+        if pool is None or pool.available_bytes() >= total:
+            continue
+        pool.refresh()
+        available = pool.available_bytes()
+        if available < total:
+            raise NoSpaceError(
+                f"storage pool '{name}' has {available} bytes left, and the clone needs {total}",
+                hint="Make room, or use --mode linked.",
+            )

@@ -1,0 +1,172 @@
+"""Where volumes lie: the pools of a connection, and what is looked up in them."""
+
+from __future__ import annotations
+
+import posixpath
+import random
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtomate.definition.volume import (
+    PoolDescription,
+    VolumeDescription,
+    describe_pool,
+    describe_volume,
+    directory_pool_document,
+)
+from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
+from virtomate.hypervisor.storage import find_pool, list_pools, start_transient_pool
+
+if TYPE_CHECKING:
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Pool, Volume
+
+# Pools that a run makes over a directory that is no pool; known by their name after a crash.
+TEMPORARY_POOL_PREFIX = "virtomate-clone-"
+
+# libvirt takes two spellings of one directory for two directories, but allows no two pools over one spelling. A path may
+# have 4,096 bytes, and a repetition takes two.
+_MAX_REPETITIONS = 1000
+_SPELLING_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class KnownPool:
+    """A pool, and what its document says."""
+
+    pool: Pool
+    description: PoolDescription
+    is_active: bool
+
+
+@dataclass(frozen=True)
+class FoundVolume:
+    """A volume, and what its document says."""
+
+    volume: Volume
+    pool: Pool
+    description: VolumeDescription
+
+
+class PoolDirectory:
+    """All pools of a connection as they were when it was read.
+
+    libvirt's own look-up by path is not used: it may answer with the temporary pool of another run, which vanishes when
+    that run ends.
+    """
+
+    def __init__(self, pools: tuple[KnownPool, ...]) -> None:
+        self._pools = tuple(known for known in pools if not known.pool.name.startswith(TEMPORARY_POOL_PREFIX))
+
+    def named(self, name: str) -> KnownPool:
+        """The active pool with a name.
+
+        Raises:
+            NotFoundError: There is none.
+            IllegalStateError: It is not active.
+        """
+        for known in self._pools:
+            if known.pool.name == name:
+                if not known.is_active:
+                    raise _inactive(name)
+                return known
+        raise NotFoundError(f"there is no storage pool '{name}'", hint="virsh pool-list --all shows the pools.")
+
+    def covering(self, directory: str) -> KnownPool | None:
+        """A pool over a directory, an active one if there is any."""
+        covering = [known for known in self._pools if known.description.path == posixpath.normpath(directory)]
+        return next((known for known in covering if known.is_active), covering[0] if covering else None)
+
+    def find_path(self, path: str) -> FoundVolume:
+        """The volume with a path.
+
+        Raises:
+            IllegalStateError: It is in no pool, or in an inactive one.
+            NotFoundError: The file is not there.
+        """
+        directory, name = posixpath.split(posixpath.normpath(path))
+        known = self.covering(directory)
+        if known is None:
+            quoted = shlex.quote(directory)
+            raise IllegalStateError(
+                f"'{path}' is in no storage pool",
+                hint=f"Make its directory one: virsh pool-define-as NAME dir --target {quoted}; virsh pool-start NAME",
+            )
+        if not known.is_active:
+            raise _inactive(known.pool.name)
+        return self._find(known, name, path)
+
+    def find_named(self, pool_name: str, volume_name: str) -> FoundVolume:
+        """The volume with a name.
+
+        Raises:
+            IllegalStateError: Its pool is not active.
+            NotFoundError: The pool or the volume is not there.
+        """
+        return self._find(self.named(pool_name), volume_name, f"{pool_name}/{volume_name}")
+
+    @staticmethod
+    def _find(known: KnownPool, name: str, what: str) -> FoundVolume:
+        found = find_volume(known.pool, name)
+        if found is None:
+            raise NotFoundError(f"there is no volume '{what}' in pool '{known.pool.name}'")
+        return found
+
+
+def read_pools(connection: Connection) -> PoolDirectory:
+    """Look at all pools once; one that vanishes meanwhile is passed over."""
+    known = []
+    for pool in list_pools(connection):
+        try:
+            known.append(KnownPool(pool, describe_pool(pool.document()), pool.is_active()))
+        except NotFoundError:
+            continue
+    return PoolDirectory(tuple(known))
+
+
+def find_volume(pool: Pool, name: str) -> FoundVolume | None:
+    """A volume by its name; libvirt has to look at the files again before it is given up."""
+    volume = pool.find_volume(name)
+    if volume is None and pool.refresh():
+        volume = pool.find_volume(name)
+    return None if volume is None else describe(pool, volume)
+
+
+def describe(pool: Pool, volume: Volume) -> FoundVolume:
+    """A volume with its description."""
+    return FoundVolume(volume, pool, describe_volume(pool.name, volume.document()))
+
+
+def temporary_pool_name(clone_uuid: str) -> str:
+    """The name of the temporary pool that belongs to a clone."""
+    return f"{TEMPORARY_POOL_PREFIX}{clone_uuid}"
+
+
+def start_temporary_pool(connection: Connection, clone_uuid: str, directory: str) -> Pool:
+    """Start the temporary pool of a clone over a directory; whoever calls stops it again.
+
+    Its spelling of the directory is its own, so that runs side by side do not get in each other's way. A pool with the
+    clone's own name is one that a crash left behind, and is used again.
+
+    Raises:
+        HypervisorError: The directory cannot be read.
+    """
+    name = temporary_pool_name(clone_uuid)
+    for attempt in range(_SPELLING_ATTEMPTS):
+        left_behind = find_pool(connection, name)
+        if left_behind is not None:
+            return left_behind
+        spelling = posixpath.normpath(directory) + "/." * random.SystemRandom().randint(1, _MAX_REPETITIONS)
+        try:
+            return start_transient_pool(connection, name, directory_pool_document(name, spelling))
+        except ConflictError:
+            if attempt == _SPELLING_ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _inactive(name: str) -> IllegalStateError:
+    return IllegalStateError(
+        f"storage pool '{name}' is not active", hint=f"Start it: virsh pool-start {shlex.quote(name)}"
+    )

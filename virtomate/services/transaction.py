@@ -1,0 +1,290 @@
+"""The transaction that makes one clone: claim, journal, fill, define, and the undo of all of it.
+
+The claim is a small domain that cannot be started. It takes the clone's name and UUID, and its metadata keep the journal:
+what is going to be made, and what has been made, with the evidence that tells it from anything else. Whatever ends the
+run, the claim says what is left.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec
+from virtomate.definition.provenance import claim_definition, read_provenance, with_provenance
+from virtomate.duplication.evidence import observe
+from virtomate.duplication.transfers import TRANSFERS
+from virtomate.duplication.transfers.base import Duplication, Workplace
+from virtomate.errors import (
+    ConnectionLostError,
+    IllegalStateError,
+    SourceChangedError,
+    StoppedError,
+    VirtomateError,
+)
+from virtomate.hypervisor.domains import (
+    check_definition,
+    define_domain,
+    find_domain_by_name,
+    find_domain_by_uuid,
+)
+from virtomate.hypervisor.storage import get_pool, get_volume
+from virtomate.records import Made, MadeKind, MadeState, Maker
+from virtomate.services.pools import describe
+from virtomate.services.removal import name_made, remove_made
+
+if TYPE_CHECKING:
+    from virtomate.cancel import CancelToken
+    from virtomate.definition.codec import Definition, Document
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.progress import Progress
+    from virtomate.records import Provenance
+    from virtomate.rollback import Rollback
+    from virtomate.services.plan import Source
+    from virtomate.services.session import Session
+
+# Volumes that are filled side by side; more only compete for the same disks.
+_MAX_TRANSFERS = 4
+_POLL_SECONDS = 0.2
+# An undo waits that long for libvirt to let go of a volume.
+_UNDO_WAIT_SECONDS = 30
+
+
+class Claim:
+    """The hold on a clone's name, and the journal in it.
+
+    Several threads may record what they made; they take turns on the session's main connection, which nobody else uses
+    meanwhile.
+    """
+
+    def __init__(self, session: Session, name: str, provenance: Provenance, source: Document) -> None:
+        self.provenance = provenance
+        self._session = session
+        self._name = name
+        self._source = source
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        """Take the name.
+
+        Raises:
+            ConflictError: Another domain has it.
+        """
+        self._write()
+        # libvirt says nothing when a second define has the same name and UUID
+        self._require_ours()
+
+    def check(self, definition: Definition) -> None:
+        """Have libvirt judge the final definition before any byte is copied.
+
+        Raises:
+            HypervisorError: It does not accept the definition.
+        """
+        probe = replace(definition, domain={**definition.domain, "name": f"{self._name}.virtomate-check"})
+        check_definition(self._session.connection, self._name, codec.unparse_definition(probe))
+
+    def plan(self, made: Made) -> None:
+        """Write down that something is going to be made."""
+        with self._lock:
+            self._require_ours()
+            self.provenance = replace(self.provenance, made=(*self.provenance.made, made))
+            self._write()
+
+    def record(self, made: Made) -> None:
+        """Write down that something has been made."""
+        with self._lock:
+            self._require_ours()
+            others = tuple(item for item in self.provenance.made if (item.kind, item.path) != (made.kind, made.path))
+            self.provenance = replace(self.provenance, made=(*others, made))
+            self._write()
+
+    def finish(self, definition: Definition) -> None:
+        """Replace the claim by the clone: from here on it is complete.
+
+        Raises:
+            IllegalStateError: The claim is not ours any more.
+            HypervisorError: libvirt does not accept the definition.
+        """
+        self._require_ours()
+        volumes = tuple(made for made in self.provenance.made if made.kind is not MadeKind.POOL)
+        finished = replace(self.provenance, finished=True, made=volumes, maker=None)
+        text = codec.unparse_definition(with_provenance(definition, finished))
+        define_domain(self._session.connection, self._name, text)
+
+    def release(self) -> None:
+        """Give the name back, if the claim is still there and ours."""
+        domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
+        if domain is not None:
+            self._require_ours()
+            domain.undefine_keeping_nvram()
+
+    def _write(self) -> None:
+        text = codec.unparse_definition(claim_definition(self._name, self.provenance, self._source))
+        define_domain(self._session.connection, self._name, text)
+
+    def _require_ours(self) -> Domain:
+        domain = find_domain_by_name(self._session.connection, self._name)
+        if domain is not None and domain.uuid == self.provenance.uuid and not domain.is_active():
+            found = read_provenance(codec.parse_definition(domain.inactive_definition_without_secrets()))
+            if found is not None and found.token == self.provenance.token and not found.finished:
+                return domain
+        raise IllegalStateError(f"domain '{self._name}' was changed by somebody else while it was being made")
+
+
+def this_process() -> Maker:
+    """What identifies this process."""
+    return Maker(socket.gethostname(), os.getpid(), process_start(os.getpid()) or 0)
+
+
+def process_start(pid: int) -> int | None:
+    """When a process of this host started, in clock ticks since boot; None if there is no such process (proc(5))."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # the second field is the command's name in parentheses, which may hold blanks; the start time is field 22
+    return int(status.rpartition(")")[2].split()[19])
+
+
+def planned(duplication: Duplication) -> Made:
+    """The journal's line for a volume that is going to be made."""
+    return Made(duplication.kind, MadeState.PLANNED, duplication.pool, duplication.new.name, duplication.path)
+
+
+def undo_made(session: Session, claim: Claim, made: Made) -> None:
+    """Remove something that this run made, on a connection that works."""
+    remove_made(session.connection, made, claim.provenance, _UNDO_WAIT_SECONDS)
+
+
+def release_unless_needed(claim: Claim, rollback: Rollback) -> None:
+    """Give the name back, unless the claim is needed to tell what could not be removed."""
+    if rollback.leftovers:
+        raise IllegalStateError("kept, since it records what is left")
+    claim.release()
+
+
+def fill_volumes(
+    session: Session,
+    claim: Claim,
+    rollback: Rollback,
+    duplications: tuple[Duplication, ...],
+    progress: Progress,
+    cancel: CancelToken,
+) -> dict[str, int]:
+    """Create and fill volumes side by side, each on a connection of its own.
+
+    The calling thread only waits, so that a signal is noticed at once. The first failure stops the others; what was made
+    is on the undo stack.
+
+    Returns:
+        Bytes written, by the path of the new volume.
+
+    Raises:
+        InterruptedBySignalError: A signal arrived.
+        VirtomateError: One of them failed.
+    """
+    if not duplications:
+        return {}
+    stop = cancel.child()
+    rollback_lock = threading.Lock()
+
+    def duplicate(duplication: Duplication) -> int:
+        stop.check()
+        with session.connect() as connection:
+            workplace = Workplace(connection, session.connect, progress, stop)
+            creation = _Creation(session, claim, duplication)
+            with rollback_lock:
+                rollback.push(name_made(planned(duplication)), creation.undo)
+            progress.started(duplication.label, duplication.total_bytes)
+            written = creation.run(workplace)
+            progress.finished(duplication.label)
+            return written
+
+    with ThreadPoolExecutor(
+        max_workers=min(len(duplications), _MAX_TRANSFERS), thread_name_prefix="transfer"
+    ) as executor:
+        futures = {executor.submit(duplicate, duplication): duplication for duplication in duplications}
+        failure = _first_failure(set(futures), stop)
+    cancel.check()
+    if failure is not None:
+        raise failure
+    return {duplication.path: future.result() for future, duplication in futures.items()}
+
+
+def require_unchanged(session: Session, source: Source, duplications: tuple[Duplication, ...]) -> None:
+    """Make sure that what was copied is what is there: a torn copy is never handed out.
+
+    Raises:
+        SourceChangedError: The original was started, or a file of it was written to.
+    """
+    name = source.reference.name
+    hint = "Shut it down, and keep it down while it is being cloned."
+    domain = find_domain_by_uuid(session.connection, source.reference.uuid)
+    if domain is not None and domain.is_active():
+        raise SourceChangedError(f"domain '{name}' was started while it was being cloned", hint=hint)
+    for duplication in duplications:
+        before = duplication.source
+        volume = get_volume(session.connection, before.pool, before.name)
+        now = describe(get_pool(session.connection, before.pool), volume).description
+        if _content_stamp(now) != _content_stamp(before):
+            raise SourceChangedError(f"'{before.path}' was written to while it was being cloned", hint=hint)
+
+
+class _Creation:
+    """The making of one volume, and its undo."""
+
+    def __init__(self, session: Session, claim: Claim, duplication: Duplication) -> None:
+        self._session = session
+        self._claim = claim
+        self._duplication = duplication
+        self._made: Made | None = None
+
+    def run(self, workplace: Workplace) -> int:
+        duplication = self._duplication
+        transfer = TRANSFERS[duplication.transfer]
+        # While the call runs the volume may exist without evidence. If the connection breaks then, the undo goes by what
+        # the journal says: it was not there before the claim.
+        self._made = planned(duplication)
+        try:
+            volume = transfer.create(duplication, workplace)
+        except ConnectionLostError:
+            raise
+        except VirtomateError:
+            # libvirt itself removes what a failed call had begun
+            self._made = None
+            raise
+        pool = get_pool(workplace.connection, duplication.pool)
+        evidence = observe(describe(pool, volume).description)
+        self._made = replace(self._made, state=MadeState.MADE, evidence=evidence)
+        self._claim.record(self._made)
+        return transfer.fill(duplication, volume, workplace)
+
+    def undo(self) -> None:
+        if self._made is not None:
+            undo_made(self._session, self._claim, self._made)
+
+
+def _first_failure(futures: set[Future[int]], stop: CancelToken) -> BaseException | None:
+    """Wait for all of them; stop the others when one fails, and return the failure that came first."""
+    failure: BaseException | None = None
+    pending = futures
+    while pending:
+        done, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+        for future in done:
+            error = future.exception()
+            if error is None:
+                continue
+            stop.stop()
+            if failure is None or isinstance(failure, StoppedError):
+                failure = error
+    return failure
+
+
+def _content_stamp(volume: VolumeDescription) -> tuple[str | None, int]:
+    return volume.modified, volume.physical
