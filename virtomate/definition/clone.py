@@ -7,13 +7,13 @@ changes in a clone; the elements are those of https://libvirt.org/formatdomain.h
 from __future__ import annotations
 
 import copy
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.readers import child, devices, mac_addresses
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Collection, Mapping
 
     from virtomate.definition.codec import Document
@@ -157,9 +157,11 @@ def describe_changes(domain: Document) -> tuple[str, ...]:
         changes.append("VM generation ID")
     if mac_addresses(domain):
         changes.append("MAC addresses")
-    for graphics in devices(domain, "graphics"):
-        if graphics.get("@type") in _GRAPHICS_WITH_PORTS and graphics.get("@autoport") != "yes":
-            changes.append(f"{str(graphics['@type']).upper()} ports: chosen by libvirt at every start")
+    changes.extend(
+        f"{str(graphics['@type']).upper()} ports: chosen by libvirt at every start"
+        for graphics in devices(domain, "graphics")
+        if graphics.get("@type") in _GRAPHICS_WITH_PORTS and graphics.get("@autoport") != "yes"
+    )
     if any(child(vsock, "cid").get("@auto") != "yes" for vsock in devices(domain, "vsock")):
         changes.append("vsock context ID: chosen by libvirt at every start")
     return tuple(changes)

@@ -1,8 +1,8 @@
 """Conversion between libvirt's XML and dicts, without any policy.
 
-The dicts are xmltodict's: attributes start with `@`, text beside attributes is `#text`, an empty element is None. On top
-of that, elements that libvirt lets stand more than once are always lists, leaf text keeps its blanks, and a domain's
-`<metadata>` never becomes a dict at all: it belongs to others, may hold anything, and is carried as the very text that
+The dicts are xmltodict's: attributes start with `@`, text beside attributes is `#text`, an empty element is None. On
+top of that, elements that libvirt lets stand more than once are always lists, leaf text keeps its blanks, and a
+domain's `<metadata>` never becomes a dict at all: it belongs to others, may hold anything, and is carried as the very text that
 libvirt gave.
 """
 
@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
 import xmltodict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Document = dict[str, Any]
 
@@ -89,7 +92,12 @@ def parse(text: str, root: str) -> Document:
         MalformedDocumentError: The text is not such a document.
     """
     try:
-        document = xmltodict.parse(text, strip_whitespace=False, force_list=_is_repeatable, disable_entities=True)
+        document = xmltodict.parse(
+            text,
+            strip_whitespace=False,
+            force_list=_is_repeatable,  # type: ignore[arg-type] # the stubs take the path for one step of it
+            disable_entities=True,
+        )
     except (expat.ExpatError, ValueError) as error:
         raise MalformedDocumentError(f"not an XML document: {error}") from error
     if root not in document:
@@ -141,7 +149,7 @@ def append_element(fragment: str, child: str) -> str:
 
 
 def _find_element(data: bytes, depth: int, name: str, namespace: str | None = None) -> tuple[int, int] | None:
-    """Byte offsets of the first element at a depth (the root has 1) with this name, and namespace where one is given."""
+    """Byte offsets of the first element at a depth (the root has 1) with this name, and namespace if one is given."""
     parser = expat.ParserCreate("utf-8")
     stack: list[tuple[str, dict[str, str]]] = []
     found: list[int] = []
@@ -173,9 +181,8 @@ def _find_element(data: bytes, depth: int, name: str, namespace: str | None = No
     if not found:
         return None
     # The offset of an end event is that of `</name>`, or of the element itself where that is an empty-element tag.
-    return found[0], data.index(b">", found[1]) + 1 if data[found[1] : found[1] + 2] == b"</" else _tag_end(
-        data, found[0]
-    )
+    is_end_tag = data.startswith(b"</", found[1])
+    return found[0], _tag_end(data, found[1] if is_end_tag else found[0])
 
 
 def _tag_end(data: bytes, start: int) -> int:
@@ -192,7 +199,7 @@ def _tag_end(data: bytes, start: int) -> int:
     raise MalformedDocumentError("a tag does not end")
 
 
-def _is_repeatable(path: list[tuple[str, Any]], key: str, _value: Any) -> bool:  # noqa: ANN401
+def _is_repeatable(path: Sequence[tuple[str, Any]], key: str, _value: Any) -> bool:  # noqa: ANN401
     parent = path[-1][0] if path else ""
     if parent == "devices":
         return key != "emulator"

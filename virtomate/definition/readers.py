@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from virtomate.definition.codec import Document
 
-NVRAM_NODE_NAMES = ("libvirt-pflash1-storage", "libvirt-pflash1-format")
+# What libvirt calls the file behind the second flash device when it starts QEMU.
+_NVRAM_NODE_NAME = "libvirt-pflash1-storage"
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,7 @@ def nvram_path_of_command_line(command_line: str) -> str | None:
             node = json.loads(word)
         except ValueError:
             continue
-        if (
-            isinstance(node, dict)
-            and node.get("node-name") in NVRAM_NODE_NAMES
-            and isinstance(node.get("filename"), str)
-        ):
+        if isinstance(node, dict) and node.get("node-name") == _NVRAM_NODE_NAME and "filename" in node:
             return str(node["filename"])
     return None
 

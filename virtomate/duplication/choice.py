@@ -80,7 +80,7 @@ def choose_transfer(
     if mode is Mode.REFLINK:
         if source.format != "raw" or detected_format != "raw":
             raise UnsupportedError(
-                f"'{source.path}' cannot be reflinked: libvirt reflinks raw volumes only, and this is {detected_format}",
+                f"'{source.path}' is {detected_format} and cannot be reflinked: libvirt reflinks raw volumes only",
                 hint="Use --mode copy or --mode linked.",
             )
         return Transfer.SERVER

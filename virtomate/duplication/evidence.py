@@ -58,7 +58,7 @@ def is_younger(volume: VolumeDescription, seconds: float) -> bool:
 
 
 def timestamp(value: str | None) -> float:
-    """A time as libvirt writes it (seconds, a dot, nanoseconds without leading zeros) in seconds; 0 where it is absent."""
+    """A time as libvirt writes it, seconds and nanoseconds with a dot between, in seconds; 0 where it is absent."""
     if not value:
         return 0.0
     seconds, _, nanoseconds = value.partition(".")

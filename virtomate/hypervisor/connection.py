@@ -7,6 +7,7 @@ whoever works side by side opens another one.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import libvirt
@@ -112,11 +113,9 @@ def connect(uri: str | None, ask: Callable[[str, bool], str] | None = None) -> C
             "connection with -c, such as qemu:///system.",
             code=error.get_error_code(),
         ) from error
-    try:
+    # drivers without a link, such as the test driver, have nothing to keep alive
+    with suppress(libvirt.libvirtError):
         handle.setKeepAlive(_KEEPALIVE_INTERVAL_SECONDS, _KEEPALIVE_COUNT)
-    except libvirt.libvirtError:
-        # drivers without a link, such as the test driver, have nothing to keep alive
-        pass
     return Connection(handle, uri)
 
 

@@ -97,7 +97,8 @@ def find_domain_by_name(connection: Connection, name: str) -> Domain | None:
     try:
         return Domain(connection.handle.lookupByName(name))
     except libvirt.libvirtError as error:
-        return _none_if_missing(error, name)
+        _raise_unless_missing(error, name)
+        return None
 
 
 def find_domain_by_uuid(connection: Connection, uuid: str) -> Domain | None:
@@ -107,7 +108,8 @@ def find_domain_by_uuid(connection: Connection, uuid: str) -> Domain | None:
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_INVALID_ARG:
             return None
-        return _none_if_missing(error, uuid)
+        _raise_unless_missing(error, uuid)
+        return None
 
 
 def list_domains(connection: Connection) -> list[Domain]:
@@ -160,7 +162,7 @@ def native_command_line(connection: Connection, definition: str) -> str:
         return str(connection.handle.domainXMLToNative("qemu-argv", definition, 0))
 
 
-def _none_if_missing(error: libvirt.libvirtError, what: str) -> None:
+def _raise_unless_missing(error: libvirt.libvirtError, what: str) -> None:
     translation: VirtomateError = translate(error, f"cannot look up domain '{what}'")
     if not isinstance(translation, NotFoundError):
         raise translation from error

@@ -111,7 +111,7 @@ class Pool:
     def stop(self) -> None:
         """Stop it; a transient pool is gone then. Its volumes stay.
 
-        libvirt looks through a pool again by itself after an upload, and does not stop it meanwhile; that is waited for.
+        libvirt looks through a pool by itself after an upload, and does not stop it meanwhile; that is waited for.
         """
         deadline = time.monotonic() + _STOP_SECONDS
         while True:
@@ -273,7 +273,7 @@ def read_head(connection: Connection, volume: Volume, length_bytes: int) -> byte
 
 
 def open_upload(connection: Connection, volume: Volume) -> Stream:
-    """Write a volume's file from the beginning, with holes. What a hole covers is not cleared: begin with an empty file."""
+    """Write a volume's file from the beginning, with holes; what a hole covers is not cleared, so begin with none."""
     with translated(f"cannot write volume '{volume.name}'"):
         stream = connection.handle.newStream(0)
         volume.handle.upload(stream, 0, 0, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)

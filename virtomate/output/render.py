@@ -64,7 +64,7 @@ def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:
         _print_json([documents.domain_document(listing) for listing in listings], format_)
         return
     header = ("Name", "State", "UUID", "Clone of")
-    rows = [(printable(item.name), item.state, item.uuid, _origin(item)) for item in listings]
+    rows: list[tuple[str, ...]] = [(printable(item.name), item.state, item.uuid, _origin(item)) for item in listings]
     _print_table(header, rows)
 
 
@@ -132,7 +132,7 @@ def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
     from virtomate.output.console import stdout_console  # noqa: PLC0415
 
-    table = Table(*(Text(title) for title in header), box=None, pad_edge=False)
+    table = Table(*header, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     stdout_console().print(table, soft_wrap=False)

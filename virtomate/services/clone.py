@@ -136,9 +136,7 @@ class _Run:
         self.claim.plan(made)
         self.rollback.push(name_made(made), partial(undo_made, self.session, self.claim, made))
         pool = start_temporary_pool(self.session.connection, self.plan.uuid, directory)
-        duplication = plan_nvram_duplication(
-            pool, nvram.source_path, nvram.path, nvram.format, keep_owner=self.plan.keeps_owner
-        )
+        duplication = plan_nvram_duplication(pool, nvram.source_path, nvram.path, keep_owner=self.plan.keeps_owner)
         if duplication is None:
             self.nvram = NvramPlan(NvramAction.FRESH, nvram.source_path, nvram.path, nvram.format, pool.name, None)
             self._stop_temporary_pool()

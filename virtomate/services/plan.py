@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import clone as changes
 from virtomate.definition import codec, readers
-from virtomate.definition.codec import Definition
 from virtomate.definition.provenance import read_provenance, without_provenance
 from virtomate.duplication import choice, names
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
@@ -34,6 +33,7 @@ from virtomate.services.identities import Identities, scan_identities
 from virtomate.services.pools import FoundVolume, PoolDirectory, describe, find_volume, read_pools
 
 if TYPE_CHECKING:
+    from virtomate.definition.codec import Definition
     from virtomate.definition.readers import DiskDefinition, NvramDefinition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
@@ -184,9 +184,7 @@ def refuse_taken_name(connection: Connection, name: str) -> None:
     raise ConflictError(f"there is already a domain '{name}'", hint="Choose another name for the clone.")
 
 
-def plan_nvram_duplication(
-    pool: Pool, source_path: str, path: str, format_: str, *, keep_owner: bool
-) -> Duplication | None:
+def plan_nvram_duplication(pool: Pool, source_path: str, path: str, *, keep_owner: bool) -> Duplication | None:
     """Plan the byte copy of an NVRAM within a pool over its directory; None if the file was never made.
 
     Raises:
@@ -317,7 +315,7 @@ class _Planner:
         known = self.pools.covering(directory)
         if known is None or not known.is_active:
             return NvramPlan(NvramAction.COPIED, path, new_path, format_, None, None)
-        duplication = plan_nvram_duplication(known.pool, path, new_path, format_, keep_owner=self.keeps_owner)
+        duplication = plan_nvram_duplication(known.pool, path, new_path, keep_owner=self.keeps_owner)
         action = NvramAction.FRESH if duplication is None else NvramAction.COPIED
         return NvramPlan(action, path, new_path, format_, known.pool.name, duplication)
 
@@ -355,7 +353,7 @@ class _Planner:
         again = found if volume is None else describe(found.pool, volume)
         if again.description.format != format_:
             raise UnsupportedError(
-                f"'{found.description.path}' is {again.description.format}, but the definition says that it is {format_}"
+                f"'{found.description.path}' is {again.description.format}, but the definition calls it {format_}"
             )
         return again
 
@@ -440,8 +438,8 @@ def _assemble(planner: _Planner, disks: tuple[DiskPlan, ...], nvram: NvramPlan |
 
 def _warnings(source: Source, mode: Mode, disks: tuple[DiskPlan, ...], nvram: NvramPlan | None) -> tuple[str, ...]:
     warnings = [
-        f"disk {plan.disk.target} ({plan.disk.location}) is left untouched ({plan.reason}): original and clone both write "
-        "to it"
+        f"disk {plan.disk.target} ({plan.disk.location}) is left untouched ({plan.reason}): "
+        "original and clone both write to it"
         for plan in disks
         if plan.duplication is None and not plan.disk.is_readonly and not plan.disk.is_empty
     ]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # Pools that a run makes over a directory that is no pool; known by their name after a crash.
 TEMPORARY_POOL_PREFIX = "virtomate-clone-"
 
-# libvirt takes two spellings of one directory for two directories, but allows no two pools over one spelling. A path may
-# have 4,096 bytes, and a repetition takes two.
+# libvirt takes two spellings of one directory for two directories, but allows no two pools over one spelling. A path
+# may have 4,096 bytes, and a repetition takes two.
 _MAX_REPETITIONS = 1000
 _SPELLING_ATTEMPTS = 20
 

@@ -1,8 +1,8 @@
 """The transaction that makes one clone: claim, journal, fill, define, and the undo of all of it.
 
-The claim is a small domain that cannot be started. It takes the clone's name and UUID, and its metadata keep the journal:
-what is going to be made, and what has been made, with the evidence that tells it from anything else. Whatever ends the
-run, the claim says what is left.
+The claim is a small domain that cannot be started. It takes the clone's name and UUID, and its metadata keep the
+journal: what is going to be made, and what has been made, with the evidence that tells it from anything else. Whatever
+ends the run, the claim says what is left.
 """
 
 from __future__ import annotations
@@ -179,8 +179,8 @@ def fill_volumes(
 ) -> dict[str, int]:
     """Create and fill volumes side by side, each on a connection of its own.
 
-    The calling thread only waits, so that a signal is noticed at once. The first failure stops the others; what was made
-    is on the undo stack.
+    The calling thread only waits, so that a signal is noticed at once. The first failure stops the others; what was
+    made is on the undo stack.
 
     Returns:
         Bytes written, by the path of the new volume.
@@ -248,8 +248,8 @@ class _Creation:
     def run(self, workplace: Workplace) -> int:
         duplication = self._duplication
         transfer = TRANSFERS[duplication.transfer]
-        # While the call runs the volume may exist without evidence. If the connection breaks then, the undo goes by what
-        # the journal says: it was not there before the claim.
+        # While the call runs the volume may exist without evidence. If the connection breaks then, the undo goes by
+        # what the journal says: it was not there before the claim.
         self._made = planned(duplication)
         try:
             volume = transfer.create(duplication, workplace)
