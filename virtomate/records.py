@@ -156,13 +156,12 @@ class Evidence:
 
     Attributes:
         changed: Change time of the file when it was made, as libvirt reports it (seconds and nanoseconds since 1970).
-        device: Device number, where the file could be seen from here, else None.
-        inode: Inode number, likewise.
+        inode: Inode number, where the file could be seen from here, else None. The device's number would say nothing:
+            it may change with every boot.
         born: Birth time in nanoseconds since 1970, likewise and where the file system keeps it.
     """
 
     changed: str | None
-    device: int | None = None
     inode: int | None = None
     born: int | None = None
 

@@ -2,8 +2,8 @@
 
 The dicts are xmltodict's: attributes start with `@`, text beside attributes is `#text`, an empty element is None. On
 top of that, elements that libvirt lets stand more than once are always lists, leaf text keeps its blanks, and a
-domain's `<metadata>` never becomes a dict at all: it belongs to others, may hold anything, and is carried as the very text that
-libvirt gave.
+domain's `<metadata>` never becomes a dict at all: it belongs to others, may hold anything, and is carried as the very
+text that libvirt gave.
 """
 
 from __future__ import annotations
@@ -200,6 +200,8 @@ def _tag_end(data: bytes, start: int) -> int:
 
 
 def _is_repeatable(path: Sequence[tuple[str, Any]], key: str, _value: Any) -> bool:  # noqa: ANN401
+    if key[0] in "@#":
+        return False
     parent = path[-1][0] if path else ""
     if parent == "devices":
         return key != "emulator"

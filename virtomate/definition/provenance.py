@@ -107,7 +107,6 @@ def _write_made(made: Made) -> dict[str, str]:
         "@volume": made.volume,
         "@path": made.path,
         "@changed": evidence.changed,
-        "@device": evidence.device,
         "@inode": evidence.inode,
         "@born": evidence.born,
     }
@@ -138,7 +137,6 @@ def _read_made(item: Mapping[str, str]) -> Made:
     state = MadeState(item["@state"])
     evidence = Evidence(
         changed=item.get("@changed"),
-        device=_optional_int(item.get("@device")),
         inode=_optional_int(item.get("@inode")),
         born=_optional_int(item.get("@born")),
     )

@@ -32,7 +32,7 @@ def observe(volume: VolumeDescription) -> Evidence:
     status = _visible_status(volume)
     if status is None:
         return Evidence(volume.changed)
-    return Evidence(volume.changed, device=status.st_dev, inode=status.st_ino, born=_birth_time(volume.path))
+    return Evidence(volume.changed, inode=status.st_ino, born=_birth_time(volume.path))
 
 
 def is_same(evidence: Evidence, volume: VolumeDescription) -> bool:
@@ -43,7 +43,7 @@ def is_same(evidence: Evidence, volume: VolumeDescription) -> bool:
     """
     now = observe(volume)
     if evidence.inode is not None and now.inode is not None:
-        return (evidence.device, evidence.inode, evidence.born) == (now.device, now.inode, now.born)
+        return (evidence.inode, evidence.born) == (now.inode, now.born)
     return is_younger(volume, timestamp(evidence.changed))
 
 

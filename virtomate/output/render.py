@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 _DONE = {
     Action.COPIED: "copied to",
-    Action.LINKED: "linked from",
+    Action.LINKED: "linked as",
     Action.REFLINKED: "reflinked to",
     Action.SHARED: "left untouched",
 }
 _TO_DO = {
     Action.COPIED: "copy to",
-    Action.LINKED: "link from",
+    Action.LINKED: "link as",
     Action.REFLINKED: "reflink to",
     Action.SHARED: "leave untouched",
 }
@@ -103,10 +103,11 @@ def _clone_lines(result: CloneResult) -> list[str]:
         if disk.action is Action.SHARED:
             text = f"{verbs[disk.action]} ({disk.reason})"
         else:
-            place = disk.source if disk.action is Action.LINKED else disk.clone
-            size = f", {binary_size(disk.bytes_copied)}" if disk.transfer and disk.action is Action.COPIED else ""
-            new = f"{disk.clone.path}, " if disk.action is Action.LINKED else ""
-            text = f"{new}{verbs[disk.action]} {place.path}{size}"
+            more = {
+                Action.LINKED: f", on {disk.source.path}",
+                Action.COPIED: f", {binary_size(disk.bytes_copied)}",
+            }.get(disk.action, "")
+            text = f"{verbs[disk.action]} {disk.clone.path}{more}"
         rows.append((disk.target, text))
     if result.nvram is not None:
         rows.append(("NVRAM", f"{result.nvram.clone} ({result.nvram.action.value})"))
