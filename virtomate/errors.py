@@ -117,6 +117,12 @@ class InterruptedBySignalError(VirtomateError):
         return EXIT_LEFTOVERS if self.leftovers else 128 + self.signal_number
 
 
+class TransferUnavailableError(VirtomateError):
+    """A way of filling a volume turned out to be closed before anything was written."""
+
+    json_type = "UnsupportedError"
+
+
 class StoppedError(VirtomateError):
     """Work was stopped because something beside it failed; that failure is the one to report."""
 

@@ -36,6 +36,7 @@ class Transfer(StrEnum):
     `link` writes no content: the new volume is an overlay.
     """
 
+    HOST = "host"
     SERVER = "server"
     STREAM = "stream"
     LINK = "link"
@@ -59,12 +60,14 @@ class CloneRequest:
         name: Name of the clone.
         mode: How its volumes are duplicated.
         dry_run: Plan only.
+        transfer: How volumes are to be filled; None leaves that to the plan.
     """
 
     source: str
     name: str
     mode: Mode = Mode.COPY
     dry_run: bool = False
+    transfer: Transfer | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class DiskResult:
     Attributes:
         reason: Why a shared disk was left untouched, else None.
         bytes_copied: Bytes that were written for it; for a plan, the bytes that will be.
+        transfer: How its content got there; for a plan, how it probably will.
+        subclusters: Whether a new overlay has subclusters, None for anything but an overlay and in a plan.
     """
 
     target: str
@@ -102,6 +107,7 @@ class DiskResult:
     capacity: int | None
     bytes_copied: int
     transfer: Transfer | None
+    subclusters: bool | None = None
 
 
 class NvramAction(StrEnum):

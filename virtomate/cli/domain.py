@@ -11,7 +11,7 @@ from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.signals import cancelling
 from virtomate.output.progress import make_progress
 from virtomate.output.render import render_clones, render_deletion, render_domains
-from virtomate.records import CloneRequest, Mode
+from virtomate.records import CloneRequest, Mode, Transfer
 
 if TYPE_CHECKING:
     from virtomate.services.session import Session
@@ -33,11 +33,17 @@ def domain() -> None:
     help="How storage volumes are duplicated: copy makes independent volumes, linked makes overlays on the original "
     "ones, reflink lets the file system share what is equal.",
 )
+@click.option(
+    "--transfer",
+    type=click.Choice([Transfer.HOST.value, Transfer.STREAM.value, Transfer.SERVER.value]),
+    help="How content gets into new volumes: written here (host), through the libvirt connection (stream), or by "
+    "libvirt (server). [default: the fastest that is possible]",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @click.argument("source", metavar="DOMAIN")
 @click.argument("name", metavar="NEWNAME")
 @click.pass_obj
-def clone(settings: Settings, source: str, name: str, *, mode: str, dry_run: bool) -> int:
+def clone(settings: Settings, source: str, name: str, *, mode: str, transfer: str | None, dry_run: bool) -> int:
     """Clone DOMAIN, given by name or UUID, and call the clone NEWNAME.
 
     DOMAIN must be shut off. Its file-based volumes and its NVRAM are duplicated, unless they are read-only, and must be
@@ -46,7 +52,7 @@ def clone(settings: Settings, source: str, name: str, *, mode: str, dry_run: boo
     """
     from virtomate.services.clone import clone_domain  # noqa: PLC0415 - help and completion need no libvirt
 
-    request = CloneRequest(source, name, Mode(mode), dry_run)
+    request = CloneRequest(source, name, Mode(mode), dry_run, None if transfer is None else Transfer(transfer))
     cancel = CancelToken()
     progress = make_progress(settings.progress, quiet=settings.quiet)
     with cancelling(cancel, progress), _session(settings) as session:

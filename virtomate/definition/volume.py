@@ -12,6 +12,9 @@ from typing import Any
 from virtomate.definition import codec
 from virtomate.definition.readers import child, text
 
+# libvirt's name for the feature of a qcow2 that has subclusters
+SUBCLUSTERS = "extended_l2"
+
 
 @dataclass(frozen=True)
 class VolumeDescription:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import NewVolume
+from virtomate.definition.volume import SUBCLUSTERS, NewVolume
 from virtomate.errors import UnsupportedError
 from virtomate.records import Action, Mode, Transfer
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from virtomate.duplication.images import Qcow2Header
 
 _SECTOR_BYTES = 512
+# With 32 subclusters a cluster of this size copies 4 KiB for a small write.
+_OVERLAY_CLUSTER_BYTES = 128 * 1024
 # What an overlay takes on the host when it is new: header, and the first of its tables.
 _OVERLAY_BYTES = 1024 * 1024
 
@@ -61,41 +63,82 @@ def check_header(source: VolumeDescription, header: Qcow2Header | None) -> None:
 
 
 def choose_transfer(
-    source: VolumeDescription, detected_format: str, header: Qcow2Header | None, mode: Mode, *, is_local: bool
-) -> Transfer:
-    """The transfer for a volume.
+    source: VolumeDescription,
+    detected_format: str,
+    header: Qcow2Header | None,
+    mode: Mode,
+    *,
+    is_local: bool,
+    is_visible: bool,
+    forced: Transfer | None = None,
+) -> tuple[Transfer, ...]:
+    """The transfers for a volume, the best first; the next ones are for when it turns out not to be possible.
 
     Args:
         source: The volume as the definition's format has it.
         detected_format: The format that libvirt would take the volume for.
         header: The header of a qcow2.
         mode: How it is to be duplicated.
-        is_local: Whether the daemon runs on this host.
+        is_local: Whether the daemon runs on this host, by its URI.
+        is_visible: Whether the files can be seen and opened here.
+        forced: The only transfer that will do.
 
     Raises:
         UnsupportedError: It cannot be duplicated that way.
     """
     if mode is Mode.LINKED:
-        return Transfer.LINK
-    if mode is Mode.REFLINK:
-        if source.format != "raw" or detected_format != "raw":
+        if forced is not None:
+            raise UnsupportedError(f"a linked clone copies nothing, so there is no transfer '{forced.value}' for it")
+        return (Transfer.LINK,)
+    closed = _closed_transfers(source, detected_format, header, mode, is_visible=is_visible)
+    if forced is not None:
+        if forced in closed:
             raise UnsupportedError(
-                f"'{source.path}' is {detected_format} and cannot be reflinked: libvirt reflinks raw volumes only",
-                hint="Use --mode copy or --mode linked.",
+                f"'{source.path}' cannot be duplicated with --transfer {forced.value}: {closed[forced]}",
+                hint="Leave out --transfer.",
             )
-        return Transfer.SERVER
-    if source.format == "raw":
-        # a conversion would believe what the guest wrote
-        is_plain = detected_format == "raw" and not source.is_encrypted
-        return Transfer.SERVER if is_plain and not is_local else Transfer.STREAM
-    if source.backing_path is None and header is not None and header.needs_byte_copy:
-        return Transfer.STREAM
-    if source.is_encrypted:
+        return (forced,)
+    # Streams beat libvirt where nothing has to cross a network, except in what qemu-img does in one go.
+    prefers_stream = is_local and source.format == "raw"
+    rest = (Transfer.STREAM, Transfer.SERVER) if prefers_stream else (Transfer.SERVER, Transfer.STREAM)
+    transfers = tuple(transfer for transfer in (Transfer.HOST, *rest) if transfer not in closed)
+    if not transfers:
         raise UnsupportedError(
-            f"'{source.path}' is encrypted and has a backing file, so it can be copied neither as it is nor flattened",
-            hint="Use --mode linked.",
+            f"'{source.path}' cannot be duplicated by --mode {mode.value}: {closed[Transfer.SERVER]}",
+            hint="Use --mode linked." if mode is Mode.COPY else "Use --mode copy or --mode linked.",
         )
-    return Transfer.SERVER
+    return transfers
+
+
+def _closed_transfers(
+    source: VolumeDescription, detected_format: str, header: Qcow2Header | None, mode: Mode, *, is_visible: bool
+) -> dict[Transfer, str]:
+    """The transfers that a volume cannot go through, each with the reason."""
+    closed = {}
+    is_qcow2 = source.format == "qcow2"
+    has_backing = source.backing_path is not None or (header is not None and header.has_backing_file)
+    if source.format != "raw" and not is_qcow2:
+        reason = f"a {source.format} image may be more than one file"
+        closed[Transfer.HOST] = closed[Transfer.STREAM] = reason
+    elif has_backing and mode is Mode.COPY:
+        reason = "it has a backing file, and a copy is to be independent of it"
+        closed[Transfer.HOST] = closed[Transfer.STREAM] = reason
+    elif not is_visible:
+        closed[Transfer.HOST] = "its file cannot be seen and opened here"
+    if mode is Mode.REFLINK:
+        closed[Transfer.STREAM] = "a stream shares no data"
+        if source.format != "raw":
+            closed[Transfer.SERVER] = (
+                f"it is {source.format}, and libvirt reflinks raw volumes only; its file cannot be seen and opened here"
+            )
+    if source.is_encrypted:
+        closed[Transfer.SERVER] = "it is encrypted, and libvirt would have to decrypt it"
+    elif source.format == "raw" and detected_format != "raw":
+        # a conversion would believe what the guest wrote
+        closed[Transfer.SERVER] = f"its content looks like {detected_format}, and libvirt would take it for that"
+    elif header is not None and header.needs_byte_copy and not has_backing:
+        closed[Transfer.SERVER] = "it has internal snapshots, bitmaps or a dirty mark, which libvirt would not keep"
+    return closed
 
 
 def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep_owner: bool) -> NewVolume:
@@ -119,6 +162,8 @@ def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep
             owner=owner,
             group=group,
             compat="1.1",
+            cluster_size=_OVERLAY_CLUSTER_BYTES,
+            features=(SUBCLUSTERS,),
             backing_path=source.path,
             backing_format=source.format,
         )
@@ -132,7 +177,7 @@ def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep
     return NewVolume(
         name=name,
         capacity=source.capacity,
-        allocation=source.capacity if is_preallocated else 0,
+        allocation=source.capacity if is_preallocated and transfer is Transfer.SERVER else 0,
         format=source.format,
         mode=source.mode,
         owner=owner,

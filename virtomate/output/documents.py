@@ -56,6 +56,7 @@ class DiskDocument(TypedDict):
     capacity: int | None
     bytes_copied: int
     transfer: str | None
+    subclusters: bool | None
 
 
 class NvramDocument(TypedDict):
@@ -190,6 +191,7 @@ def _disk(disk: DiskResult) -> DiskDocument:
         "capacity": disk.capacity,
         "bytes_copied": disk.bytes_copied,
         "transfer": None if disk.transfer is None else disk.transfer.value,
+        "subclusters": disk.subclusters,
     }
 
 

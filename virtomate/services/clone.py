@@ -30,6 +30,7 @@ from virtomate.services.pools import start_temporary_pool, temporary_pool_name
 from virtomate.services.removal import name_made
 from virtomate.services.transaction import (
     Claim,
+    Filled,
     fill_volumes,
     planned,
     release_unless_needed,
@@ -92,7 +93,7 @@ class _Run:
 
     def execute(self, begin: float) -> CloneResult:
         try:
-            written = self._make()
+            filled = self._make()
         except VirtomateError as error:
             error.leftovers = self.rollback.run()
             if error.leftovers:
@@ -104,9 +105,9 @@ class _Run:
             self.rollback.run()
             raise
         self.rollback.commit()
-        return _result(self.plan, Status.CLONED, self.nvram, written, begin)
+        return _result(self.plan, Status.CLONED, self.nvram, filled, begin)
 
-    def _make(self) -> dict[str, int]:
+    def _make(self) -> dict[str, Filled]:
         plan = self.plan
         # Pushed before the claim: when the connection breaks during that call, only a look tells whether it is there.
         self.rollback.push(
@@ -117,13 +118,13 @@ class _Run:
         self.claim.check(plan.definition)
         self.cancel.check()
         duplications = (*plan.duplications, *self._nvram_of_no_pool())
-        written = fill_volumes(self.session, self.claim, self.rollback, duplications, self.progress, self.cancel)
+        filled = fill_volumes(self.session, self.claim, self.rollback, duplications, self.progress, self.cancel)
         require_unchanged(self.session, plan.source, duplications)
         if self.nvram is not None and self.nvram.needs_temporary_pool:
             self._stop_temporary_pool()
         self.cancel.check()
         self.claim.finish(plan.definition)
-        return written
+        return filled
 
     def _nvram_of_no_pool(self) -> tuple[Duplication, ...]:
         """Look at an NVRAM whose directory is no pool, through a pool that lasts as long as the clone takes."""
@@ -154,7 +155,7 @@ def _result(
     plan: ClonePlan,
     status: Status,
     nvram: NvramPlan | None,
-    written: dict[str, int] | None,
+    filled: dict[str, Filled] | None,
     begin: float,
     error: VirtomateError | None = None,
 ) -> CloneResult:
@@ -164,7 +165,7 @@ def _result(
         uuid=plan.uuid,
         source=plan.source.reference,
         mode=plan.mode,
-        disks=tuple(_disk_result(disk, status, written) for disk in plan.disks),
+        disks=tuple(_disk_result(disk, status, filled) for disk in plan.disks),
         nvram=None if nvram is None else NvramResult(nvram.action, nvram.source_path, nvram.path, nvram.format),
         interfaces=plan.interfaces,
         changes=plan.changes,
@@ -174,15 +175,15 @@ def _result(
     )
 
 
-def _disk_result(plan: DiskPlan, status: Status, written: dict[str, int] | None) -> DiskResult:
+def _disk_result(plan: DiskPlan, status: Status, filled: dict[str, Filled] | None) -> DiskResult:
     duplication = plan.duplication
     if duplication is None:
         return DiskResult(plan.disk.target, Action.SHARED, plan.reason, plan.source, plan.source, None, 0, None)
     format_ = "qcow2" if duplication.action is Action.LINKED else duplication.source.format
-    if written is not None:
-        bytes_copied = written[duplication.path]
+    if filled is not None:
+        done = filled[duplication.path]
     else:
-        bytes_copied = duplication.total_bytes if status is Status.PLANNED else 0
+        done = Filled(duplication.total_bytes if status is Status.PLANNED else 0, duplication.transfer, None)
     return DiskResult(
         target=plan.disk.target,
         action=duplication.action,
@@ -190,6 +191,7 @@ def _disk_result(plan: DiskPlan, status: Status, written: dict[str, int] | None)
         source=plan.source,
         clone=VolumeReference(duplication.pool, duplication.new.name, duplication.path, format_),
         capacity=duplication.source.capacity,
-        bytes_copied=bytes_copied,
-        transfer=duplication.transfer,
+        bytes_copied=done.written_bytes,
+        transfer=done.transfer,
+        subclusters=done.subclusters,
     )

@@ -14,6 +14,7 @@ from virtomate.definition import clone as changes
 from virtomate.definition import codec, readers
 from virtomate.definition.provenance import read_provenance, without_provenance
 from virtomate.duplication import choice, names
+from virtomate.duplication.hostfile import may_be_filled_here
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
 from virtomate.duplication.transfers.base import Duplication
 from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, NotFoundError, UnsupportedError
@@ -198,16 +199,39 @@ def plan_nvram_duplication(pool: Pool, source_path: str, path: str, *, keep_owne
         return None
     # bytes are copied whatever they mean
     raw = choice.as_format(found.description, "raw")
+    transfers = (Transfer.HOST, Transfer.STREAM) if may_be_filled_here(raw) else (Transfer.STREAM,)
+    return plan_duplication("nvram", MadeKind.NVRAM, raw, name, Action.COPIED, transfers, 0, keep_owner=keep_owner)
+
+
+def plan_duplication(
+    label: str,
+    kind: MadeKind,
+    source: VolumeDescription,
+    name: str,
+    action: Action,
+    transfers: tuple[Transfer, ...],
+    chain_bytes: int,
+    *,
+    keep_owner: bool,
+) -> Duplication:
+    """Plan the duplication of a volume within its pool: by the first transfer, or else by the next ones."""
+    transfer, *rest = transfers
+    alternative = None
+    if rest:
+        alternative = plan_duplication(
+            label, kind, source, name, action, tuple(rest), chain_bytes, keep_owner=keep_owner
+        )
     return Duplication(
-        label="nvram",
-        kind=MadeKind.NVRAM,
-        source=raw,
-        pool=pool.name,
-        new=choice.new_volume(raw, name, Transfer.STREAM, keep_owner=keep_owner),
-        path=path,
-        action=Action.COPIED,
-        transfer=Transfer.STREAM,
-        total_bytes=raw.allocation,
+        label=label,
+        kind=kind,
+        source=source,
+        pool=source.pool,
+        new=choice.new_volume(source, name, transfer, keep_owner=keep_owner),
+        path=posixpath.join(posixpath.dirname(source.path), name),
+        action=action,
+        transfer=transfer,
+        total_bytes=choice.bytes_to_write(source, chain_bytes, transfer, action),
+        alternative=alternative,
     )
 
 
@@ -271,8 +295,14 @@ class _Planner:
                 hint="Use --mode copy.",
             )
         header = self._header(found, source)
-        transfer = choice.choose_transfer(
-            source, found.description.format, header, mode, is_local=self.connection.is_local
+        transfers = choice.choose_transfer(
+            source,
+            found.description.format,
+            header,
+            mode,
+            is_local=self.connection.is_local,
+            is_visible=may_be_filled_here(found.description),
+            forced=self.request.transfer,
         )
         name = names.new_volume_name(
             source.name, self.source.reference.name, self.request.name, is_overlay=mode is Mode.LINKED
@@ -284,17 +314,15 @@ class _Planner:
                 f"there is already a volume '{name}' in storage pool '{source.pool}'",
                 hint="Choose another name for the clone.",
             )
-        action = choice.ACTIONS[mode]
-        return Duplication(
-            label=disk.target,
-            kind=MadeKind.VOLUME,
-            source=source,
-            pool=source.pool,
-            new=choice.new_volume(source, name, transfer, keep_owner=self.keeps_owner),
-            path=posixpath.join(posixpath.dirname(source.path), name),
-            action=action,
-            transfer=transfer,
-            total_bytes=choice.bytes_to_write(source, self._chain_bytes(source), transfer, action),
+        return plan_duplication(
+            disk.target,
+            MadeKind.VOLUME,
+            source,
+            name,
+            choice.ACTIONS[mode],
+            transfers,
+            chain_bytes=self._chain_bytes(source),
+            keep_owner=self.keeps_owner,
         )
 
     def plan_nvram(self) -> NvramPlan | None:

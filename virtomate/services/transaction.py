@@ -11,12 +11,13 @@ import os
 import socket
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
 from virtomate.definition.provenance import claim_definition, read_provenance, with_provenance
+from virtomate.definition.volume import SUBCLUSTERS
 from virtomate.duplication.evidence import observe
 from virtomate.duplication.transfers import TRANSFERS
 from virtomate.duplication.transfers.base import Duplication, Workplace
@@ -25,6 +26,7 @@ from virtomate.errors import (
     IllegalStateError,
     SourceChangedError,
     StoppedError,
+    TransferUnavailableError,
     VirtomateError,
 )
 from virtomate.hypervisor.domains import (
@@ -34,7 +36,7 @@ from virtomate.hypervisor.domains import (
     find_domain_by_uuid,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.records import Made, MadeKind, MadeState, Maker
+from virtomate.records import Made, MadeKind, MadeState, Maker, Transfer
 from virtomate.services.pools import describe
 from virtomate.services.removal import name_made, remove_made
 
@@ -54,6 +56,19 @@ _MAX_TRANSFERS = 4
 _POLL_SECONDS = 0.2
 # An undo waits that long for libvirt to let go of a volume.
 _UNDO_WAIT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What was done to fill a volume.
+
+    Attributes:
+        subclusters: Whether an overlay has subclusters, None for other volumes.
+    """
+
+    written_bytes: int
+    transfer: Transfer
+    subclusters: bool | None
 
 
 class Claim:
@@ -176,14 +191,14 @@ def fill_volumes(
     duplications: tuple[Duplication, ...],
     progress: Progress,
     cancel: CancelToken,
-) -> dict[str, int]:
+) -> dict[str, Filled]:
     """Create and fill volumes side by side, each on a connection of its own.
 
     The calling thread only waits, so that a signal is noticed at once. The first failure stops the others; what was
     made is on the undo stack.
 
     Returns:
-        Bytes written, by the path of the new volume.
+        What was done, by the path of the new volume.
 
     Raises:
         InterruptedBySignalError: A signal arrived.
@@ -194,7 +209,7 @@ def fill_volumes(
     stop = cancel.child()
     rollback_lock = threading.Lock()
 
-    def duplicate(duplication: Duplication) -> int:
+    def duplicate(duplication: Duplication) -> Filled:
         stop.check()
         with session.connect() as connection:
             workplace = Workplace(connection, session.connect, progress, stop)
@@ -202,9 +217,9 @@ def fill_volumes(
             with rollback_lock:
                 rollback.push(name_made(planned(duplication)), creation.undo)
             progress.started(duplication.label, duplication.total_bytes)
-            written = creation.run(workplace)
+            filled = creation.run(workplace)
             progress.finished(duplication.label)
-            return written
+            return filled
 
     with ThreadPoolExecutor(
         max_workers=min(len(duplications), _MAX_TRANSFERS), thread_name_prefix="transfer"
@@ -245,8 +260,18 @@ class _Creation:
         self._duplication = duplication
         self._made: Made | None = None
 
-    def run(self, workplace: Workplace) -> int:
-        duplication = self._duplication
+    def run(self, workplace: Workplace) -> Filled:
+        try:
+            return self._attempt(self._duplication, workplace)
+        except TransferUnavailableError:
+            if self._duplication.alternative is None:
+                raise
+        # only the volume itself could tell that this way is closed; it is still empty
+        self.undo()
+        self._made = None
+        return self._attempt(self._duplication.alternative, workplace)
+
+    def _attempt(self, duplication: Duplication, workplace: Workplace) -> Filled:
         transfer = TRANSFERS[duplication.transfer]
         # While the call runs the volume may exist without evidence. If the connection breaks then, the undo goes by
         # what the journal says: it was not there before the claim.
@@ -260,17 +285,19 @@ class _Creation:
             self._made = None
             raise
         pool = get_pool(workplace.connection, duplication.pool)
-        evidence = observe(describe(pool, volume).description)
-        self._made = replace(self._made, state=MadeState.MADE, evidence=evidence)
+        description = describe(pool, volume).description
+        self._made = replace(self._made, state=MadeState.MADE, evidence=observe(description))
         self._claim.record(self._made)
-        return transfer.fill(duplication, volume, workplace)
+        written = transfer.fill(duplication, volume, workplace)
+        is_overlay = duplication.transfer is Transfer.LINK
+        return Filled(written, duplication.transfer, SUBCLUSTERS in description.features if is_overlay else None)
 
     def undo(self) -> None:
         if self._made is not None:
             undo_made(self._session, self._claim, self._made)
 
 
-def _first_failure(futures: set[Future[int]], stop: CancelToken) -> BaseException | None:
+def _first_failure(futures: set[Future[Filled]], stop: CancelToken) -> BaseException | None:
     """Wait for all of them; stop the others when one fails, and return the failure that came first."""
     failure: BaseException | None = None
     pending = futures

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtomate.duplication.transfers.host import HostTransfer
 from virtomate.duplication.transfers.link import LinkTransfer
 from virtomate.duplication.transfers.server import ServerTransfer
 from virtomate.duplication.transfers.stream import StreamTransfer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 TRANSFERS: dict[Transfer, VolumeTransfer] = {
     Transfer.LINK: LinkTransfer(),
+    Transfer.HOST: HostTransfer(),
     Transfer.SERVER: ServerTransfer(),
     Transfer.STREAM: StreamTransfer(),
 }

@@ -27,6 +27,7 @@ class Duplication:
         new: The new volume.
         path: Normalised path that the new volume will have.
         total_bytes: What has to be written, as far as that is known beforehand.
+        alternative: What to do where the transfer turns out not to be possible, None where that is a failure.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Duplication:
     action: Action
     transfer: Transfer
     total_bytes: int
+    alternative: Duplication | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class VolumeTransfer(Protocol):
         """Put the content into it and return the number of bytes written.
 
         Raises:
+            TransferUnavailableError: It cannot be filled this way; nothing has been written.
             InterruptedBySignalError: A signal arrived.
             StoppedError: Another volume failed.
         """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import volume_document
+from virtomate.errors import ConnectionLostError, HypervisorError
 from virtomate.hypervisor.storage import get_pool
 
 if TYPE_CHECKING:
@@ -16,9 +18,20 @@ class LinkTransfer:
     """Has libvirt create the overlay; there is nothing to fill."""
 
     def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
-        """Create the overlay."""
+        """Create the overlay; one without subclusters where the host does not know them.
+
+        With subclusters a small write into the overlay copies 4 KiB from below and not a whole cluster. They need
+        libvirt 8.0 and QEMU 5.2.
+        """
         pool = get_pool(workplace.connection, duplication.pool)
-        return pool.create_volume(duplication.new.name, volume_document(duplication.new))
+        new = duplication.new
+        try:
+            return pool.create_volume(new.name, volume_document(new))
+        except ConnectionLostError:
+            raise
+        except HypervisorError:
+            plain = replace(new, cluster_size=None, features=())
+            return pool.create_volume(new.name, volume_document(plain))
 
     def fill(self, _duplication: Duplication, _volume: Volume, _workplace: Workplace) -> int:
         """Write nothing."""

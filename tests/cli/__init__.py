@@ -1,0 +1,1 @@
+"""Tests of virtomate.cli: the command line."""

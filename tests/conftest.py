@@ -1,0 +1,48 @@
+"""Fixtures that functional tests share: the lab, a clean lab for each test, and the program under test."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab import Lab, Program
+
+
+@pytest.fixture(scope="session")
+def session_lab() -> Iterator[Lab]:
+    """The lab, started once for all tests of this process."""
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def lab(session_lab: Lab) -> Iterator[Lab]:
+    """The lab, for one test: what the test makes in it goes away with the test."""
+    mark = session_lab.mark()
+    yield session_lab
+    session_lab.return_to(mark)
+
+
+@pytest.fixture
+def root_lab(request: pytest.FixtureRequest) -> Lab:
+    """The lab, for a test that wants file systems, networks or hosts of its own, which only root can make."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts, networks and hosts of its own")
+    lab: Lab = request.getfixturevalue("lab")
+    return lab
+
+
+@pytest.fixture
+def connection(lab: Lab) -> Any:
+    """A libvirt connection to the lab."""
+    return lab.connection
+
+
+@pytest.fixture
+def virtomate(lab: Lab, tmp_path: Path) -> Iterator[Program]:
+    """The program under test: `virtomate("domain-clone", "a", "b", json=True).status`."""
+    program = Program(lab.uri, tmp_path)
+    yield program
+    program.end()

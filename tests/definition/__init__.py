@@ -1,0 +1,1 @@
+"""Tests of virtomate.definition: libvirt's documents."""

@@ -1,0 +1,1 @@
+"""Tests of virtomate.duplication: how volumes get duplicated."""

@@ -1,0 +1,94 @@
+#!/bin/sh
+# First program of the lab's guest: says on the serial port who it is and what its disks hold, and keeps running.
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /run /tmp
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+ln -s /run /var/run
+
+while read -r module; do
+	insmod "/modules/$module.ko"
+done </modules/order
+
+ip link set lo up
+
+flag() {
+	grep -q -w -- "$1" /proc/cmdline
+}
+
+# Only printable characters that need no escape in JSON.
+plain() {
+	tr -cd ' !#-[]-~'
+}
+
+digest() {
+	# $1 device, $2 first sector, of one MiB at most
+	dd if="$1" bs=512 skip="$2" count=2048 2>/dev/null | sha256sum | cut -d ' ' -f 1
+}
+
+# A bootable disk has no room for it at its beginning.
+marker() {
+	# $1 device, $2 first sector of its last MiB
+	for sector in 0 "$2"; do
+		dd if="$1" bs=512 skip="$sector" count=1 2>/dev/null | sed -n '1s/^LAB-DISK //p' | plain
+	done
+}
+
+describe_disks() {
+	separator=
+	for block in /sys/block/vd* /sys/block/sd*; do
+		[ -e "$block" ] || continue
+		name=${block##*/}
+		sectors=$(cat "$block/size")
+		end=$((sectors > 2048 ? sectors - 2048 : 0))
+		printf '%s"%s":{"bytes":%s,"marker":"%s","first_mib":"%s","last_mib":"%s","serial":"%s","read_only":%s}' \
+			"$separator" "$name" "$((sectors * 512))" \
+			"$(marker "/dev/$name" "$end")" \
+			"$(digest "/dev/$name" 0)" "$(digest "/dev/$name" "$end")" \
+			"$(cat "$block/serial" 2>/dev/null | plain)" "$(cat "$block/ro")"
+		separator=,
+	done
+}
+
+describe_interfaces() {
+	separator=
+	for interface in /sys/class/net/*; do
+		name=${interface##*/}
+		[ "$name" = lo ] && continue
+		printf '%s"%s":{"mac":"%s","address":"%s"}' "$separator" "$name" "$(cat "$interface/address")" \
+			"$(ip -4 -o address show dev "$name" | sed -n 's/.* inet \([0-9.]*\).*/\1/p')"
+		separator=,
+	done
+}
+
+agent=
+for port in /sys/class/virtio-ports/*; do
+	[ "$(cat "$port/name" 2>/dev/null)" = org.qemu.guest_agent.0 ] && agent=/dev/${port##*/}
+done
+if [ -n "$agent" ] && ! flag lab.noagent; then
+	qemu-ga --daemonize --method virtio-serial --path "$agent" --statedir /run --logfile /run/qemu-ga.log
+fi
+
+for interface in /sys/class/net/*; do
+	name=${interface##*/}
+	[ "$name" = lo ] && continue
+	ip link set "$name" up
+	flag lab.dhcp && udhcpc -q -n -t 5 -T 1 -i "$name" -s /bin/udhcpc-script >/dev/null 2>&1
+done
+
+uuid=$(cat /sys/class/dmi/id/product_uuid)
+disks=$(describe_disks)
+firmware=bios
+[ -d /sys/firmware/efi ] && firmware=uefi
+report=$(printf '{"uuid":"%s","firmware":"%s","disks":{%s},"interfaces":{%s},"cmdline":"%s","agent":"%s"}' \
+	"$uuid" "$firmware" "$disks" "$(describe_interfaces)" "$(plain </proc/cmdline)" "$agent")
+
+# Again and again, as what is printed before somebody listens is lost.
+while :; do
+	printf '\nLAB-GUEST %s LAB-END\n' "$report"
+	flag lab.once && poweroff -f
+	sleep 0.5
+done

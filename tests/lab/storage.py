@@ -1,0 +1,93 @@
+"""File systems of the lab and the libvirt storage pools on them."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from tests.lab import images, mounts
+from tests.lab.hypervisor import Hypervisor
+
+FILE_SYSTEM_BYTES = 3 * images.GIB
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A directory pool; its directory is the same here and on its host.
+
+    The methods that make images work on the file system and refresh the pool, as somebody with a shell would.
+    """
+
+    hypervisor: Hypervisor
+    name: str
+    path: Path
+
+    @property
+    def handle(self) -> Any:
+        """The pool in libvirt (`libvirt.virStoragePool`)."""
+        return self.hypervisor.connection.storagePoolLookupByName(self.name)
+
+    def refresh(self) -> None:
+        """Have libvirt look at the directory again."""
+        self.handle.refresh()
+
+    def volumes(self) -> list[str]:
+        """Return the names of the volumes that libvirt finds in the directory."""
+        self.refresh()
+        return sorted(self.handle.listVolumes())
+
+    def copy(self, source: Path, name: str) -> Path:
+        """Make a volume that is a copy of a file."""
+        path = Path(shutil.copyfile(source, self.path / name))
+        self.refresh()
+        return path
+
+    def raw(self, name: str, capacity_bytes: int = 64 * images.MIB, **keywords: Any) -> Path:
+        """Make a raw volume; see `images.make_raw`."""
+        path = images.make_raw(self.path / name, capacity_bytes, **keywords)
+        self.refresh()
+        return path
+
+    def qcow2(self, name: str, capacity_bytes: int = 64 * images.MIB, **keywords: Any) -> Path:
+        """Make a qcow2 volume; see `images.make_qcow2`."""
+        path = images.make_qcow2(self.path / name, capacity_bytes, **keywords)
+        self.refresh()
+        return path
+
+    def overlay(self, name: str, backing: Path, backing_format: str = "qcow2", **keywords: Any) -> Path:
+        """Make a qcow2 volume on top of another; see `images.make_overlay`."""
+        path = images.make_overlay(self.path / name, backing, backing_format, **keywords)
+        self.refresh()
+        return path
+
+
+def make_pool(hypervisor: Hypervisor, name: str, path: Path, *, persistent: bool = True) -> Pool:
+    """Make an active directory pool over a directory."""
+    connection = hypervisor.connection
+    xml = f"<pool type='dir'><name>{escape(name)}</name><target><path>{escape(str(path))}</path></target></pool>"
+    if persistent:
+        connection.storagePoolDefineXML(xml).create()
+    else:
+        connection.storagePoolCreateXML(xml)
+    return Pool(hypervisor, name, path)
+
+
+def remove_pool(pool: Any) -> None:
+    """Stop a pool (`libvirt.virStoragePool`) and forget it; its directory and volumes stay."""
+    persistent = pool.isPersistent()
+    if pool.isActive():
+        pool.destroy()
+    if persistent:
+        pool.undefine()
+
+
+def make_mounted_directory(directory: Path, kind: str, size_bytes: int = FILE_SYSTEM_BYTES) -> Path:
+    """Make a file system of its own (ext4, xfs or btrfs) and mount it on a new directory."""
+    image = directory.with_name(f"{directory.name}.img")
+    mounts.make_file_system(kind, image, size_bytes)
+    mounts.mount_image(image, directory)
+    if (found := directory / "lost+found").is_dir():
+        # libvirt would take it for a volume.
+        found.rmdir()
+    return directory

@@ -1,0 +1,1 @@
+"""Tests of virtomate.output: what people and scripts see."""

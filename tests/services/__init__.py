@@ -1,0 +1,1 @@
+"""Tests of virtomate.services: what the tool does."""

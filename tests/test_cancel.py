@@ -1,0 +1,119 @@
+"""The token that signals set."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from virtomate.cancel import CancelToken
+from virtomate.errors import InterruptedBySignalError, StoppedError
+
+
+def test_fresh_token_lets_work_go_on() -> None:
+    """Nothing is set until something happens."""
+    token = CancelToken()
+
+    token.check()
+
+    assert not token.is_set
+    assert token.signal_number is None
+    assert not token.wait(0)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda value: str(value)
+)
+def test_signal_decides_the_exit_status(number: signal.Signals, status: int) -> None:
+    """Work that a signal stopped ends with 128 plus its number, and names it."""
+    token = CancelToken()
+    token.interrupt(number)
+
+    with pytest.raises(InterruptedBySignalError, match=number.name) as caught:
+        token.check()
+
+    assert caught.value.exit_status == status
+    assert caught.value.signal_number == number
+
+
+def test_leftovers_outrank_the_signal() -> None:
+    """An interruption that could not clean up ends with 3."""
+    error = InterruptedBySignalError(signal.SIGINT)
+    error.leftovers = ("volume 'x'",)
+
+    assert error.exit_status == 3
+
+
+def test_first_signal_counts() -> None:
+    """A second signal during the undo does not change what is reported."""
+    token = CancelToken()
+    token.interrupt(signal.SIGTERM)
+    token.interrupt(signal.SIGINT)
+
+    assert token.signal_number == signal.SIGTERM
+
+
+def test_stop_is_no_interruption() -> None:
+    """Work that is stopped because something else failed says so, and not that a signal came."""
+    token = CancelToken()
+    token.stop()
+
+    with pytest.raises(StoppedError):
+        token.check()
+    assert token.signal_number is None
+
+
+def test_child_follows_its_parent() -> None:
+    """A signal that reaches the parent stops every child."""
+    parent = CancelToken()
+    child = parent.child()
+    parent.interrupt(signal.SIGINT)
+
+    assert child.is_set
+    assert child.signal_number == signal.SIGINT
+    with pytest.raises(InterruptedBySignalError):
+        child.check()
+
+
+def test_parent_and_siblings_do_not_follow_a_child() -> None:
+    """One of several jobs can be stopped alone."""
+    parent = CancelToken()
+    child, sibling = parent.child(), parent.child()
+    child.stop()
+
+    assert child.is_set
+    assert not parent.is_set
+    assert not sibling.is_set
+
+
+def test_signal_outranks_a_stop() -> None:
+    """Where a job was stopped and a signal came too, the signal is reported."""
+    parent = CancelToken()
+    child = parent.child()
+    child.stop()
+    parent.interrupt(signal.SIGHUP)
+
+    with pytest.raises(InterruptedBySignalError):
+        child.check()
+
+
+def test_wait_tells_that_work_should_stop() -> None:
+    """A wait on a child returns true when the parent was set before, whether or not it was woken by it."""
+    parent = CancelToken()
+    child = parent.child()
+    parent.stop()
+
+    assert child.wait(0)
+
+
+def test_wait_ends_when_the_token_is_set() -> None:
+    """Somebody who sleeps on the token is woken by it."""
+    token = CancelToken()
+    answers: list[bool] = []
+    sleeper = threading.Thread(target=lambda: answers.append(token.wait(60)))
+    sleeper.start()
+    token.interrupt(signal.SIGINT)
+    sleeper.join(timeout=30)
+
+    assert answers == [True]

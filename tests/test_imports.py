@@ -1,0 +1,196 @@
+"""Which part of virtomate may import which, and which commands load what."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import virtomate
+
+PACKAGE = Path(virtomate.__file__).parent
+SHARED = {"errors", "records", "progress", "cancel", "rollback"}
+
+# What each part may import of ours; `virtomate` stands for the package itself, which holds the version.
+ALLOWED: dict[str, set[str]] = {
+    "virtomate": set(),
+    "__main__": {"cli"},
+    "cli": {"cli", "output", "services", "virtomate"} | SHARED,
+    "output": {"output"} | SHARED,
+    "services": {"services", "duplication", "definition", "hypervisor"} | SHARED,
+    "duplication": {"duplication", "definition", "hypervisor"} | SHARED,
+    "definition": {"definition"} | SHARED,
+    "hypervisor": {"hypervisor"} | SHARED,
+    **dict.fromkeys(SHARED, SHARED),
+}
+# The one part that may import each thing of others.
+OWNERS = {"click": "cli", "rich": "output", "libvirt": "hypervisor", "libvirtmod": "hypervisor", "xmltodict": "definition"}
+FORBIDDEN = {"importlib"}
+
+
+def imported_modules(source: str, module: str) -> set[str]:
+    """Every module that a source text imports, wherever the import stands, for a type or to run.
+
+    Args:
+        source: Text of the module.
+        module: Its dotted name; that of a package ends in `.__init__`.
+    """
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Name) and node.id == "__import__":
+            found.add("importlib")
+    return found
+
+
+def part_of(module: str) -> str:
+    """The part of virtomate that a module of ours belongs to; a name that is no module is the package's own."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 and names[1] in ALLOWED else "virtomate"
+
+
+def violations(source: str, module: str) -> list[str]:
+    """What a source text imports although its part may not."""
+    part = part_of(module)
+    wrong = []
+    for name in sorted(imported_modules(source, module)):
+        top = name.partition(".")[0]
+        if top == "virtomate":
+            is_allowed = part_of(name) in ALLOWED[part]
+        elif top in sys.stdlib_module_names:
+            is_allowed = top not in FORBIDDEN
+        else:
+            is_allowed = OWNERS.get(top) == part
+        if not is_allowed:
+            wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+def _modules() -> dict[str, Path]:
+    return {
+        ".".join(("virtomate", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+@pytest.mark.parametrize("module", _modules())
+def test_module_imports_only_what_its_part_may(module: str) -> None:
+    """A part imports the shared modules and the parts below it; click, rich, libvirt and xmltodict have one owner."""
+    assert violations(_modules()[module].read_text(encoding="utf-8"), module) == []
+
+
+def test_every_part_has_a_rule() -> None:
+    """A new folder or module of the package needs a rule here before it can import anything."""
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+
+    assert parts - {"__init__"} == ALLOWED.keys() - {"virtomate"}
+
+
+def test_shared_modules_import_each_other_in_one_direction() -> None:
+    """No two shared modules need each other when they run, or one could not be loaded first."""
+    needs: dict[str, set[str]] = {}
+    for name in SHARED:
+        tree = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+        runtime = "\n".join(ast.unparse(node) for node in tree.body if not isinstance(node, ast.If))
+        needs[name] = {part_of(module) for module in imported_modules(runtime, f"virtomate.{name}")} & SHARED
+    while free := {name for name, others in needs.items() if not others}:
+        needs = {name: others - free for name, others in needs.items() if name not in free}
+
+    assert needs == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("virtomate.definition.readers", "from virtomate.hypervisor import domains"),
+        ("virtomate.hypervisor.domains", "import virtomate.definition.codec"),
+        ("virtomate.services.plan", "import rich"),
+        ("virtomate.services.plan", "from rich.console import Console"),
+        ("virtomate.services.plan", "import libvirt"),
+        ("virtomate.services.plan", "from virtomate.output import text"),
+        ("virtomate.services.plan", "from virtomate import cli"),
+        ("virtomate.services.plan", "from ..cli import root"),
+        ("virtomate.services.__init__", "from ..cli import root"),
+        ("virtomate.services.plan", "import click"),
+        ("virtomate.output.render", "from virtomate.services.clone import clone_domain"),
+        ("virtomate.output.render", "from virtomate import services"),
+        ("virtomate.cli.domain", "from virtomate.hypervisor.connection import connect"),
+        ("virtomate.cli.domain", "from virtomate.definition import codec"),
+        ("virtomate.cli.domain", "from rich import print"),
+        ("virtomate.duplication.choice", "from virtomate.services import plan"),
+        ("virtomate.duplication.choice", "import xmltodict"),
+        ("virtomate.errors", "from virtomate.output import text"),
+        ("virtomate.errors", "from virtomate import __version__"),
+        ("virtomate.definition.codec", "def f():\n    import libvirt"),
+        ("virtomate.definition.codec", "if TYPE_CHECKING:\n    from virtomate.hypervisor.domains import Domain"),
+        ("virtomate.definition.codec", "try:\n    import lxml.etree\nexcept ImportError:\n    pass"),
+        ("virtomate.definition.codec", "import importlib\nimportlib.import_module('libvirt')"),
+        ("virtomate.definition.codec", "__import__('libvirt')"),
+    ],
+)
+def test_checker_sees_a_broken_rule(module: str, source: str) -> None:
+    """Each way of breaking a rule is found, within functions and in blocks for type checkers too."""
+    assert len(violations(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("virtomate.cli.root", "import click\nfrom virtomate import __version__"),
+        ("virtomate.cli.root", "from virtomate.services.clone import clone_domain"),
+        ("virtomate.services.plan", "from . import pools\nfrom ..definition.codec import parse"),
+        ("virtomate.services.__init__", "from .pools import read_pools"),
+        ("virtomate.output.bars", "def f():\n    import rich.progress"),
+        ("virtomate.records", "from virtomate.errors import VirtomateError\nimport dataclasses"),
+    ],
+)
+def test_checker_lets_allowed_imports_pass(module: str, source: str) -> None:
+    """What the rules allow is no violation."""
+    assert violations(source, module) == []
+
+
+_PROBE = """
+import json, sys
+from virtomate.__main__ import main
+try:
+    main()
+except SystemExit as end:
+    status = end.code
+heavy = sorted({"libvirt", "libvirtmod", "rich", "xmltodict"} & sys.modules.keys())
+print(json.dumps({"status": status, "heavy": heavy}), file=sys.stderr)
+"""
+
+
+def _probe(*arguments: str) -> dict[str, object]:
+    run = subprocess.run(
+        [sys.executable, "-c", _PROBE, *arguments], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+    )
+    report: dict[str, object] = json.loads(run.stderr.splitlines()[-1])
+    return report
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--version",), ("--help",), ("domain-clone", "-h"), ("domain", "clone", "--help"), ("domain-list", "--version")],
+)
+def test_help_and_version_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    """Help and version need neither libvirt nor rich nor xmltodict, and do not pay for them."""
+    assert _probe(*arguments) == {"status": 0, "heavy": []}
+
+
+def test_probe_sees_what_a_command_loads(tmp_path: Path) -> None:
+    """A command that asks libvirt does load it: the probe of the test above is not blind."""
+    report = _probe("-c", f"test://{tmp_path}/missing.xml", "domain-list")
+
+    assert report["status"] == 1
+    assert {"libvirt", "xmltodict"} <= set(map(str, report["heavy"] if isinstance(report["heavy"], list) else []))
+    assert "rich" not in str(report["heavy"]), "a pipe needs no rich"

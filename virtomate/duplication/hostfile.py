@@ -1,0 +1,222 @@
+"""The daemon's files, where they can be seen from here.
+
+That a path exists here proves nothing: the daemon may be in a container, in another mount namespace, or behind a
+forwarded socket. A file's change time does, to the nanosecond: libvirt reports it, and no two files share one by
+accident. Python has no call for some of what is needed, so a few go to the C library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import functools
+import os
+import stat
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from virtomate.errors import IllegalStateError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.definition.volume import VolumeDescription
+
+_NANOSECONDS = 1_000_000_000
+
+# statx(2) and <linux/stat.h>: offsets of stx_mask, and of stx_btime (64 bits of seconds, 32 of nanoseconds)
+_AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW = 0x100
+_STATX_BTIME = 0x800
+_STATX_BUFFER_BYTES = 256
+_STX_MASK = 0
+_STX_BTIME = 80
+
+# ioctl_ficlone(2), ioctl_iflags(2)
+_FICLONE = 0x40049409
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_NOCOW_FL = 0x00800000
+
+# sync_file_range(2)
+_SYNC_WAIT_BEFORE = 1
+_SYNC_WRITE = 2
+_SYNC_WAIT_AFTER = 4
+
+# fcntl(2): struct flock on 64-bit Linux
+_FLOCK = struct.Struct("hhqqi4x")
+# QEMU's image locks: the byte for "reads", the one for "writes", and the one for "lets nobody else write"
+# (https://gitlab.com/qemu-project/qemu/-/blob/master/docs/system/qemu-block-drivers.rst.inc, "Disk image file locking")
+_QEMU_READS = 100
+_QEMU_WRITES = 101
+_QEMU_FORBIDS_WRITING = 201
+
+
+def visible_status(volume: VolumeDescription) -> os.stat_result | None:
+    """The status of the volume's file if its path leads to that very file here, else None."""
+    try:
+        status = os.lstat(volume.path)
+    except (OSError, ValueError):
+        return None
+    return status if _is_of(status, volume) else None
+
+
+def may_be_filled_here(volume: VolumeDescription) -> bool:
+    """Whether a copy of the volume can probably be written here: its file can be read, and one like it written.
+
+    The copy gets the original's owner, so who is neither that nor root cannot open it.
+    """
+    status = visible_status(volume)
+    return (
+        status is not None
+        and stat.S_ISREG(status.st_mode)
+        and os.access(volume.path, os.R_OK)
+        and os.geteuid() in {0, status.st_uid}
+    )
+
+
+def open_visible(volume: VolumeDescription, flags: int) -> int | None:
+    """Open the volume's file, and no other; None where it cannot be seen or opened here.
+
+    Symbolic links are not followed, and what was opened is compared again with what libvirt reported.
+    """
+    try:
+        descriptor = os.open(volume.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and _is_of(status, volume):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def birth_time(path: str) -> int | None:
+    """When a file came into being, in nanoseconds since 1970; None where the file system does not keep it."""
+    statx = getattr(_libc(), "statx", None)
+    if statx is None:
+        return None
+    buffer = ctypes.create_string_buffer(_STATX_BUFFER_BYTES)
+    if statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer) != 0:
+        return None
+    mask = ctypes.c_uint32.from_buffer(buffer, _STX_MASK).value
+    if not mask & _STATX_BTIME:
+        return None
+    seconds = ctypes.c_int64.from_buffer(buffer, _STX_BTIME).value
+    nanoseconds = ctypes.c_uint32.from_buffer(buffer, _STX_BTIME + 8).value
+    return seconds * _NANOSECONDS + nanoseconds
+
+
+def forbid_writing(descriptor: int, path: str) -> None:
+    """Hold QEMU's shared lock on an image until its descriptor is closed, so that no QEMU opens it for writing.
+
+    A file system without such locks goes without.
+
+    Raises:
+        IllegalStateError: A QEMU has it open for writing.
+    """
+    try:
+        for byte in (_QEMU_READS, _QEMU_FORBIDS_WRITING):
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _QEMU_WRITES, 1, 0)
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
+    except OSError:
+        return
+    if _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK:
+        raise IllegalStateError(
+            f"'{path}' is open for writing by a running guest", hint="Shut it down, and keep it down meanwhile."
+        )
+
+
+def reflink(target: int, source: int, path: str) -> None:
+    """Let an empty file share all of another one's data.
+
+    Raises:
+        UnsupportedError: The file system cannot.
+    """
+    match_copy_on_write(target, source)
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS}:
+            raise
+        raise UnsupportedError(
+            f"'{path}' cannot be reflinked: its file system does not do that ({os.strerror(error.errno)})",
+            hint="Use --mode copy or --mode linked, or keep the volumes on Btrfs, or on XFS made with reflink=1.",
+        ) from error
+
+
+def match_copy_on_write(target: int, source: int) -> None:
+    """Give an empty file the other one's no-COW attribute.
+
+    libvirt sets it in Btrfs pools that it builds, and Btrfs does not reflink between a file that has it and one that
+    has not.
+    """
+    with suppress(OSError):
+        wanted = _flags(source) & _FS_NOCOW_FL
+        flags = _flags(target)
+        if flags & _FS_NOCOW_FL != wanted:
+            flags = flags & ~_FS_NOCOW_FL | wanted
+            fcntl.ioctl(target, _FS_IOC_SETFLAGS, struct.pack("l", flags))
+
+
+def data_extents(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """The parts of a file between two offsets that hold data, each with its first and its next offset."""
+    offset = begin
+    while offset < end:
+        try:
+            data = os.lseek(descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        if data >= end:
+            return
+        hole = min(os.lseek(descriptor, data, os.SEEK_HOLE), end)
+        yield data, hole
+        offset = hole
+
+
+def is_cached(descriptor: int, offset: int) -> bool:
+    """Whether the page at an offset is in the page cache; True where that cannot be told."""
+    try:
+        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def start_writing_back(descriptor: int, offset: int, length: int) -> None:
+    """Have the kernel begin to write a range to the disk."""
+    _sync_file_range(descriptor, offset, length, _SYNC_WRITE)
+
+
+def wait_for_writing_back(descriptor: int, offset: int, length: int) -> None:
+    """Wait until a range has been written to the disk. That it is safe there is up to fdatasync."""
+    _sync_file_range(descriptor, offset, length, _SYNC_WAIT_BEFORE | _SYNC_WRITE | _SYNC_WAIT_AFTER)
+
+
+def _sync_file_range(descriptor: int, offset: int, length: int, flags: int) -> None:
+    # A file system or C library without it just writes later; an error in writing shows again at fdatasync.
+    function = getattr(_libc(), "sync_file_range", None)
+    if function is not None:
+        function(descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(flags))
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _flags(descriptor: int) -> int:
+    (flags,) = struct.unpack("l", fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, struct.pack("l", 0)))
+    return int(flags)
+
+
+def _is_of(status: os.stat_result, volume: VolumeDescription) -> bool:
+    seconds, _, nanoseconds = (volume.changed or "0").partition(".")
+    return status.st_ctime_ns == int(seconds) * _NANOSECONDS + int(nanoseconds or 0)

@@ -1,0 +1,171 @@
+"""The host transfer: the new volume is filled here, where its very file can be seen and opened."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from virtomate.definition.volume import describe_volume, volume_document
+from virtomate.duplication import hostfile
+from virtomate.errors import HypervisorError, NoSpaceError, TransferUnavailableError
+from virtomate.hypervisor.storage import get_pool, get_volume
+from virtomate.records import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.base import Duplication, Workplace
+    from virtomate.hypervisor.storage import Volume
+
+# A copy writes the beginning last: until then nobody takes the file for an image, least of all libvirt, which puts a
+# pool out of service when it meets half a header.
+_HEAD_BYTES = 64 * 1024
+
+# How much goes between two looks at the cancel token, and how much may wait for the disk at a time.
+_CHUNK_BYTES = 8 * 1024 * 1024
+_WINDOW_BYTES = 32 * 1024 * 1024
+
+
+class HostTransfer:
+    """Has libvirt create the volume, and fills it without libvirt."""
+
+    def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
+        """Create the volume as what it is going to be, so that libvirt knows its format and capacity."""
+        pool = get_pool(workplace.connection, duplication.pool)
+        return pool.create_volume(duplication.new.name, volume_document(duplication.new))
+
+    def fill(self, duplication: Duplication, volume: Volume, workplace: Workplace) -> int:
+        """Fill it.
+
+        Raises:
+            TransferUnavailableError: The files are not to be seen or opened here; nothing has been written.
+            UnsupportedError: The file system has no reflinks.
+            NoSpaceError: The file system is full.
+        """
+        original = get_volume(workplace.connection, duplication.source.pool, duplication.source.name)
+        source_volume = describe_volume(duplication.source.pool, original.document())
+        target_volume = describe_volume(duplication.pool, volume.document())
+        with _opened(source_volume, os.O_RDONLY) as source, _opened(target_volume, os.O_WRONLY) as target:
+            hostfile.forbid_writing(source, source_volume.path)
+            try:
+                if duplication.action is Action.REFLINKED:
+                    os.ftruncate(target, 0)
+                    hostfile.reflink(target, source, source_volume.path)
+                    written = 0
+                else:
+                    written = _copy(source, target, duplication, workplace)
+                os.fdatasync(target)
+            except OSError as error:
+                raise _translated(error, target_volume.path) from error
+        return written
+
+
+@contextmanager
+def _opened(volume: VolumeDescription, flags: int) -> Iterator[int]:
+    descriptor = hostfile.open_visible(volume, flags)
+    if descriptor is None:
+        raise TransferUnavailableError(
+            f"'{volume.path}' cannot be opened here, so it cannot be filled without libvirt",
+            hint="Leave out --transfer host.",
+        )
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: int, target: int, duplication: Duplication, workplace: Workplace) -> int:
+    size = os.fstat(source).st_size
+    os.ftruncate(target, 0)
+    hostfile.match_copy_on_write(target, source)
+    os.ftruncate(target, size)
+    if duplication.source.format == "raw" and duplication.source.is_preallocated:
+        os.posix_fallocate(target, 0, size)
+    window = _Window(source, target, duplication.label, workplace)
+    head = min(_HEAD_BYTES, size)
+    extents = itertools.chain(hostfile.data_extents(source, head, size), hostfile.data_extents(source, 0, head))
+    for begin, end in extents:
+        os.lseek(target, begin, os.SEEK_SET)
+        offset = begin
+        while offset < end:
+            workplace.cancel.check()
+            window.include(offset)
+            # sendfile never shares data behind our back, as copy_file_range does on XFS and Btrfs
+            sent = os.sendfile(target, source, offset, min(end - offset, _CHUNK_BYTES))
+            if sent == 0:
+                break
+            offset += sent
+            window.advance(offset, sent)
+    window.finish()
+    return window.written
+
+
+class _Window:
+    """Keeps what waits for the disk small, so that progress tells the truth and the page cache stays others'.
+
+    While one window is being written back, the next one is being filled. What has been written is dropped from the page
+    cache, and what was read as well, unless somebody else had it there before.
+    """
+
+    def __init__(self, source: int, target: int, label: str, workplace: Workplace) -> None:
+        self._source = source
+        self._target = target
+        self._label = label
+        self._workplace = workplace
+        self._begin: int | None = None
+        self._end = 0
+        self._bytes = 0
+        self._was_cached = True
+        self._previous: tuple[int, int, int, bool] | None = None
+        self._on_disk = 0
+        self.written = 0
+
+    def include(self, offset: int) -> None:
+        """The next bytes begin here; a step back begins another window."""
+        if self._begin is not None and offset < self._end:
+            self._turn()
+        if self._begin is None:
+            self._begin = offset
+            self._was_cached = hostfile.is_cached(self._source, offset)
+
+    def advance(self, end: int, count: int) -> None:
+        """So many bytes up to here have been given to the kernel."""
+        self._end = end
+        self._bytes += count
+        self.written += count
+        if self._bytes >= _WINDOW_BYTES:
+            self._turn()
+
+    def finish(self) -> None:
+        """Wait for the rest."""
+        self._turn()
+        self._turn()
+
+    def _turn(self) -> None:
+        """Begin to write the current window back, and wait for the one before."""
+        current = None
+        if self._begin is not None:
+            current = (self._begin, self._end - self._begin, self._bytes, self._was_cached)
+            hostfile.start_writing_back(self._target, self._begin, self._end - self._begin)
+        if self._previous is not None:
+            begin, length, count, was_cached = self._previous
+            hostfile.wait_for_writing_back(self._target, begin, length)
+            os.posix_fadvise(self._target, begin, length, os.POSIX_FADV_DONTNEED)
+            if not was_cached:
+                os.posix_fadvise(self._source, begin, length, os.POSIX_FADV_DONTNEED)
+            self._on_disk += count
+            self._workplace.progress.advanced(self._label, self._on_disk)
+        self._previous = current
+        self._begin = None
+        self._bytes = 0
+
+
+def _translated(error: OSError, path: str) -> HypervisorError | NoSpaceError:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return NoSpaceError(f"cannot write '{path}': {reason}", hint="Make room, or use --mode linked.")
+    return HypervisorError(f"cannot write '{path}': {reason}")
