@@ -47,4 +47,6 @@ class Rollback:
                 undo()
             except VirtomateError as error:
                 self._leftovers.append(f"{leftover} ({error.message})")
+            except Exception as error:  # noqa: BLE001 - whatever goes wrong with one, the others are still undone
+                self._leftovers.append(f"{leftover} ({error!r})")
         return self.leftovers

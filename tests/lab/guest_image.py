@@ -1,8 +1,10 @@
 """The lab's guest: Debian's cloud kernel with an initramfs of busybox and the QEMU guest agent, made once and kept."""
 
 import hashlib
+import lzma
 import re
 import shutil
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +97,8 @@ class GuestImage:
         ]
         words: list[str | Path] = []
         for name, path, address in sections:
-            words += ["--add-section", f"{name}={path}", "--change-section-vma", f"{name}={address:#x}"]
+            words += ["--add-section", f"{name}={path}"]
+            words += ["--change-section-vma", f"{name}={_image_base(stub) + address:#x}"]
         run(require_program("objcopy", "binutils"), *words, stub, loader)
         mtools = tools / "usr/bin/mtools"
         run(mtools, "-c", "mformat", "-i", raw, "-F", "::")
@@ -132,6 +135,14 @@ def make_guest_image(cache: Cache) -> GuestImage:
     return GuestImage(directory / "vmlinuz", directory / "initrd", cache)
 
 
+def _image_base(program: Path) -> int:
+    """Return the address for which a 64-bit EFI program is linked: 0 in Debian 12's stub, not in Debian 13's."""
+    header = program.read_bytes()
+    (start,) = struct.unpack_from("<I", header, 0x3C)
+    (base,) = struct.unpack_from("<Q", header, start + 0x30)
+    return int(base)
+
+
 def _only(packages: Path, pattern: str) -> Path:
     """Return the one file of this pattern in unpacked packages; where it is differs between releases."""
     (found,) = packages.glob(pattern)
@@ -154,8 +165,10 @@ def _fill_root(root: Path, packages: Path) -> None:
     order = []
     for module in MODULES + SCSI_MODULES:
         # Some are built into one kernel and a module of the next.
-        for found in packages.glob(f"**/lib/modules/*/kernel/**/{module}.ko"):
-            shutil.copy(found, root / "modules")
+        for found in packages.glob(f"**/lib/modules/*/kernel/**/{module}.ko*"):
+            # Debian 13 compresses them, and busybox cannot load what is compressed.
+            code = lzma.decompress(found.read_bytes()) if found.suffix == ".xz" else found.read_bytes()
+            (root / "modules" / f"{module}.ko").write_bytes(code)
             order.append(module)
     (root / "modules/order").write_text("".join(f"{module}\n" for module in order))
     (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n")

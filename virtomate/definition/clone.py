@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from virtomate.definition.readers import child, devices, mac_addresses
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from virtomate.definition.codec import Document
 
@@ -167,7 +166,7 @@ def describe_changes(domain: Document) -> tuple[str, ...]:
     return tuple(changes)
 
 
-def new_mac_addresses(domain: Document, taken: Collection[str], source_of_chance: random.Random) -> dict[int, str]:
+def new_mac_addresses(domain: Document, taken: Collection[str], chance: Callable[[int], bytes]) -> dict[int, str]:
     """A new MAC address for every interface that has one, by position.
 
     The first three octets, which tell the manufacturer, stay the original's
@@ -176,7 +175,7 @@ def new_mac_addresses(domain: Document, taken: Collection[str], source_of_chance
     Args:
         domain: The original.
         taken: Addresses in use, in lower case.
-        source_of_chance: Where random numbers come from.
+        chance: Gives so many random bytes.
 
     Raises:
         RuntimeError: No free address was found; the manufacturer's whole range must be in use.
@@ -188,14 +187,14 @@ def new_mac_addresses(domain: Document, taken: Collection[str], source_of_chance
         if not isinstance(address, str):
             continue
         oui = address.lower().split(":")[:_OUI_OCTETS]
-        addresses[index] = _new_mac_address(oui, used, source_of_chance)
+        addresses[index] = _new_mac_address(oui, used, chance)
         used.add(addresses[index])
     return addresses
 
 
-def _new_mac_address(oui: list[str], used: Collection[str], source_of_chance: random.Random) -> str:
+def _new_mac_address(oui: list[str], used: Collection[str], chance: Callable[[int], bytes]) -> str:
     for _ in range(_MAC_ATTEMPTS):
-        rest = [f"{source_of_chance.randrange(256):02x}" for _ in range(_MAC_OCTETS - _OUI_OCTETS)]
+        rest = [f"{octet:02x}" for octet in chance(_MAC_OCTETS - _OUI_OCTETS)]
         address = ":".join(oui + rest)
         if address not in used:
             return address

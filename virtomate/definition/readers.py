@@ -6,6 +6,7 @@ Source for the elements: https://libvirt.org/formatdomain.html
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 # What libvirt calls the file behind the second flash device when it starts QEMU.
 _NVRAM_NODE_NAME = "libvirt-pflash1-storage"
+
+
+_MAC_ADDRESS = re.compile(r"<mac\s+address=['\"]([0-9A-Fa-f:]{17})['\"]")
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,11 @@ def mac_addresses(domain: Document) -> tuple[str, ...]:
         for interface in devices(domain, "interface")
         if (mac := child(interface, "mac").get("@address"))
     )
+
+
+def find_mac_addresses(definition: str) -> set[str]:
+    """The MAC addresses in the text of a definition, in lower case, and maybe some that only metadata mention."""
+    return {address.lower() for address in _MAC_ADDRESS.findall(definition)}
 
 
 def nvram(domain: Document) -> NvramDefinition | None:

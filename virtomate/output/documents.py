@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -200,6 +199,8 @@ def _nvram(nvram: NvramResult) -> NvramDocument:
 
 
 def _origin(origin: CloneOrigin) -> OriginDocument:
+    from datetime import UTC, datetime  # noqa: PLC0415 - only listings tell a time
+
     return {
         "status": "finished" if origin.finished else "unfinished",
         "source": _reference(origin.source),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
-import secrets
 import shlex
 import time
 from functools import partial
@@ -81,7 +81,7 @@ class _Run:
             Provenance(
                 finished=False,
                 uuid=plan.uuid,
-                token=secrets.token_hex(16),
+                token=os.urandom(16).hex(),
                 source=plan.source.reference,
                 mode=plan.mode,
                 created=time.time(),

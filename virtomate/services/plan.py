@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
-import random
 import shlex
 import uuid
 from collections import defaultdict
@@ -425,7 +425,7 @@ def _untouched(disk: DiskDefinition, reason: str) -> DiskPlan:
 def _assemble(planner: _Planner, disks: tuple[DiskPlan, ...], nvram: NvramPlan | None) -> ClonePlan:
     source, request = planner.source, planner.request
     new_uuid = str(uuid.uuid4())
-    addresses = changes.new_mac_addresses(planner.domain, planner.identities.mac_addresses, random.SystemRandom())
+    addresses = changes.new_mac_addresses(planner.domain, planner.identities.mac_addresses, os.urandom)
     domain = changes.with_identity(planner.domain, changes.Identity(request.name, new_uuid, addresses))
     domain = changes.with_automatic_ports(domain)
     domain = changes.with_automatic_vsock(domain)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
-import random
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -157,7 +157,7 @@ def start_temporary_pool(connection: Connection, clone_uuid: str, directory: str
         left_behind = find_pool(connection, name)
         if left_behind is not None:
             return left_behind
-        spelling = posixpath.normpath(directory) + "/." * random.SystemRandom().randint(1, _MAX_REPETITIONS)
+        spelling = posixpath.normpath(directory) + "/." * (1 + int.from_bytes(os.urandom(2)) % _MAX_REPETITIONS)
         try:
             return start_transient_pool(connection, name, directory_pool_document(name, spelling))
         except ConflictError:
