@@ -28,7 +28,13 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(SHARED, SHARED),
 }
 # The one part that may import each thing of others.
-OWNERS = {"click": "cli", "rich": "output", "libvirt": "hypervisor", "libvirtmod": "hypervisor", "xmltodict": "definition"}
+OWNERS = {
+    "click": "cli",
+    "rich": "output",
+    "libvirt": "hypervisor",
+    "libvirtmod": "hypervisor",
+    "xmltodict": "definition",
+}
 FORBIDDEN = {"importlib"}
 
 

@@ -126,7 +126,10 @@ def test_metadata_elsewhere_is_no_metadata() -> None:
         ("<domain><devices><disk/></devices></domain>", {"devices": {"disk": [None]}}),
         ("<domain><devices><new a='1'/></devices></domain>", {"devices": {"new": [{"@a": "1"}]}}),
         ("<domain><os><boot dev='hd'/></os></domain>", {"os": {"boot": [{"@dev": "hd"}]}}),
-        ("<domain><sysinfo><system><entry>1</entry></system></sysinfo></domain>", {"sysinfo": [{"system": {"entry": ["1"]}}]}),
+        (
+            "<domain><sysinfo><system><entry>1</entry></system></sysinfo></domain>",
+            {"sysinfo": [{"system": {"entry": ["1"]}}]},
+        ),
         ("<domain><seclabel type='none'/></domain>", {"seclabel": [{"@type": "none"}]}),
         (
             "<domain><devices><interface><ip address='::1'/></interface></devices></domain>",
@@ -170,11 +173,19 @@ def test_control_character_cannot_be_written(character: str, place: str) -> None
 
 
 CUTS = [
-    ("<metadata><o:r xmlns:o='urn:ours'>1</o:r></metadata>", "<metadata></metadata>", "<o:r xmlns:o='urn:ours'>1</o:r>"),
+    (
+        "<metadata><o:r xmlns:o='urn:ours'>1</o:r></metadata>",
+        "<metadata></metadata>",
+        "<o:r xmlns:o='urn:ours'>1</o:r>",
+    ),
     ("<metadata><r xmlns='urn:ours'/></metadata>", "<metadata></metadata>", "<r xmlns='urn:ours'/>"),
     ("<metadata><r xmlns='urn:ours'/> </metadata>", "<metadata> </metadata>", "<r xmlns='urn:ours'/>"),
     ("<metadata><r xmlns='urn:ours'/><a/></metadata>", "<metadata><a/></metadata>", "<r xmlns='urn:ours'/>"),
-    ("<metadata><a/><r xmlns='urn:ours'></r><b/></metadata>", "<metadata><a/><b/></metadata>", "<r xmlns='urn:ours'></r>"),
+    (
+        "<metadata><a/><r xmlns='urn:ours'></r><b/></metadata>",
+        "<metadata><a/><b/></metadata>",
+        "<r xmlns='urn:ours'></r>",
+    ),
     (
         "<metadata>ä<o:r xmlns:o='urn:ours' a='/>'>ü<o:r/></o:r>ö</metadata>",
         "<metadata>äö</metadata>",
@@ -228,7 +239,21 @@ def test_what_was_appended_can_be_cut_again(fragment: str, child: str) -> None:
 
 # Generated definitions: names that the codec treats in different ways, and any text that XML can hold.
 _NAMES = st.sampled_from(
-    ["devices", "disk", "interface", "source", "os", "boot", "sysinfo", "system", "entry", "name", "qemu:arg", "emulator", "x"]
+    [
+        "devices",
+        "disk",
+        "interface",
+        "source",
+        "os",
+        "boot",
+        "sysinfo",
+        "system",
+        "entry",
+        "name",
+        "qemu:arg",
+        "emulator",
+        "x",
+    ]
 )
 _CHARACTERS = st.characters(
     exclude_categories=["Cs", "Cc"], include_characters="\t\n\r", exclude_characters="\ufffe\uffff"
@@ -247,9 +272,7 @@ def _quoted(value: str) -> str:
     return quoteattr(value, {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})
 
 
-_LEAVES = st.builds(
-    _element, _NAMES, _ATTRIBUTES, _TEXT.map(lambda text: escape(text, {"\r": "&#13;"}))
-)
+_LEAVES = st.builds(_element, _NAMES, _ATTRIBUTES, _TEXT.map(lambda text: escape(text, {"\r": "&#13;"})))
 _ELEMENTS = st.recursive(
     _LEAVES,
     lambda inner: st.builds(

@@ -62,7 +62,7 @@ _APT = Manager(
         """,
         "lab": """
             dnsmasq-base ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools
-            binutils btrfs-progs e2fsprogs mount util-linux xfsprogs
+            binutils btrfs-progs e2fsprogs mount openssh-client openssh-server util-linux xfsprogs
         """,
     },
 )
@@ -84,7 +84,7 @@ _DNF = Manager(
         """,
         "lab": """
             dnsmasq edk2-ovmf qemu-img qemu-system-x86 swtpm swtpm-tools
-            binutils btrfs-progs e2fsprogs util-linux xfsprogs
+            binutils btrfs-progs e2fsprogs openssh-clients openssh-server util-linux xfsprogs
         """,
     },
 )
@@ -96,7 +96,7 @@ _ZYPPER = replace(
     | {
         "lab": """
             dnsmasq qemu-ovmf-x86_64 qemu-spice qemu-tools qemu-x86 swtpm
-            binutils btrfsprogs e2fsprogs util-linux xfsprogs
+            binutils btrfsprogs e2fsprogs openssh-clients openssh-server util-linux xfsprogs
         """,
     },
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from virtomate.output import documents
 from virtomate.output.text import aligned, binary_size, printable
-from virtomate.records import Action, CloneResult, DeletionResult, DomainListing, Status
+from virtomate.records import Action, CloneResult, DeletionResult, DiskResult, DomainListing, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,17 +103,21 @@ def _clone_lines(result: CloneResult) -> list[str]:
         if disk.action is Action.SHARED:
             text = f"{verbs[disk.action]} ({disk.reason})"
         else:
-            more = {
-                Action.LINKED: f", on {disk.source.path}",
-                Action.COPIED: f", {binary_size(disk.bytes_copied)}",
-            }.get(disk.action, "")
-            text = f"{verbs[disk.action]} {disk.clone.path}{more}"
+            text = f"{verbs[disk.action]} {disk.clone.path}{_details(disk)}"
         rows.append((disk.target, text))
     if result.nvram is not None:
         rows.append(("NVRAM", f"{result.nvram.clone} ({result.nvram.action.value})"))
     rows.extend(("MAC", f"{interface.mac} (was {interface.source_mac})") for interface in result.interfaces)
     rows.extend(("new", change) for change in result.changes if is_plan)
     return lines + [f"  {line}" for line in aligned([(printable(key), printable(value)) for key, value in rows])]
+
+
+def _details(disk: DiskResult) -> str:
+    if disk.action is Action.LINKED:
+        return f", on {disk.source.path}"
+    if disk.action is Action.COPIED and disk.transfer is not None:
+        return f", {binary_size(disk.bytes_copied)} ({disk.transfer.value})"
+    return ""
 
 
 def _origin(listing: DomainListing) -> str:

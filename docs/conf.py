@@ -1,0 +1,23 @@
+# ruff: noqa: INP001 - Sphinx runs this file; it is no package
+"""Settings of the documentation: a site (html) and manual pages (man)."""
+
+from virtomate import __version__
+
+project = "virtomate"
+project_copyright = "the virtomate authors"
+version = release = __version__
+
+exclude_patterns = ["_build"]
+highlight_language = "none"
+nitpicky = True
+
+html_theme = "furo"
+html_title = f"virtomate {__version__}"
+
+# document, name of the manual page, its description, authors, section
+man_pages = [
+    ("commands/virtomate", "virtomate", "clone libvirt domains, and look after the clones", [], 1),
+    ("commands/virtomate-domain-clone", "virtomate-domain-clone", "clone a domain", [], 1),
+    ("commands/virtomate-domain-delete", "virtomate-domain-delete", "delete an unfinished clone", [], 1),
+    ("commands/virtomate-domain-list", "virtomate-domain-list", "list domains, and say which are clones", [], 1),
+]

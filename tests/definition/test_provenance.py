@@ -1,0 +1,197 @@
+"""The record in a clone's metadata."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.definition.trees import canonical
+from virtomate.definition import codec
+from virtomate.definition.codec import Definition
+from virtomate.definition.provenance import (
+    NAMESPACE,
+    claim_definition,
+    read_provenance,
+    with_provenance,
+    without_provenance,
+)
+from virtomate.records import DomainReference, Evidence, Made, MadeKind, MadeState, Maker, Mode, Provenance
+
+UUID = "6e0c7d7e-2c68-4d3e-a2f3-6d1c2f1f3a4b"
+NASTY = """a&b<"c">'d' ü ]]>"""
+FULL = Provenance(
+    finished=False,
+    uuid=UUID,
+    token="0123",
+    source=DomainReference(NASTY, "5b3cf5b8-7d2c-4f4e-9a9f-0d6ab0f3c111"),
+    mode=Mode.LINKED,
+    created=1767225600.123,
+    made=(
+        Made(MadeKind.POOL, MadeState.PLANNED, "virtomate-clone-x", None, "/nvram"),
+        Made(MadeKind.VOLUME, MadeState.PLANNED, NASTY, NASTY, f"/p/{NASTY}"),
+        Made(
+            MadeKind.VOLUME, MadeState.MADE, "p", "\tv\n", "/p/\tv\n", Evidence("1767225600.000000001", 2**63, 1767225600000000001)
+        ),
+        Made(MadeKind.VOLUME, MadeState.MADE, "p", "w", "/p/w", Evidence("1767225600")),
+        Made(MadeKind.NVRAM, MadeState.MADE, "p", "n", "/p/n", Evidence(None)),
+    ),
+    maker=Maker("host.example", 4711, 123456789),
+)
+FOREIGN = "<metadata>\n  <!-- theirs --><a:x xmlns:a='urn:a'>1 <b/> 2</a:x><c:clone xmlns:c='urn:c'/>\n</metadata>"
+
+
+def definition(metadata: str | None = None, uuid: str = UUID) -> Definition:
+    """A definition with this metadata."""
+    return Definition({"name": "a", "uuid": uuid}, metadata)
+
+
+RECORDS = {
+    "unfinished": FULL,
+    "finished": replace(FULL, finished=True, maker=None),
+    "nothing made": replace(FULL, made=()),
+    "one thing made": replace(FULL, made=FULL.made[:1]),
+    **{f"mode {mode.value}": replace(FULL, mode=mode) for mode in Mode},
+}
+
+
+@pytest.mark.parametrize("metadata", [None, "<metadata/>", "<metadata></metadata>", FOREIGN])
+@pytest.mark.parametrize("provenance", RECORDS.values(), ids=RECORDS.keys())
+def test_record_survives(provenance: Provenance, metadata: str | None) -> None:
+    """What is written into a definition is read from its text again, whatever names it holds."""
+    text = codec.unparse_definition(with_provenance(definition(metadata), provenance))
+
+    assert read_provenance(codec.parse_definition(text)) == provenance
+
+
+def test_foreign_metadata_are_kept() -> None:
+    """Writing and removing our record leaves everybody else's as it was."""
+    written = with_provenance(definition(FOREIGN), FULL)
+
+    assert FOREIGN.removesuffix("</metadata>") in str(written.metadata)
+    assert without_provenance(written).metadata == FOREIGN
+
+
+def test_record_replaces_the_one_before() -> None:
+    """A definition has one record: that of a clone of a clone replaces what the source said of its own origin."""
+    again = with_provenance(with_provenance(definition(FOREIGN), FULL), RECORDS["finished"])
+
+    assert str(again.metadata).count(NAMESPACE) == 1
+    assert read_provenance(again) == RECORDS["finished"]
+
+
+def test_definitions_are_not_modified() -> None:
+    """Writing makes a new definition."""
+    before = definition(FOREIGN)
+    with_provenance(before, FULL)
+    without_provenance(before)
+
+    assert before == definition(FOREIGN)
+
+
+@pytest.mark.parametrize("metadata", [None, "<metadata/>", FOREIGN, f"<metadata><x xmlns='{NAMESPACE}'/></metadata>"])
+def test_no_record(metadata: str | None) -> None:
+    """A definition without a record of ours has none; nothing is taken away from it."""
+    assert read_provenance(definition(metadata)) is None
+    assert without_provenance(definition(metadata)) == definition(metadata)
+
+
+def test_record_of_another_domain_counts_for_nothing() -> None:
+    """A record whose UUID is not its domain's was carried over by another tool."""
+    metadata = with_provenance(definition(), FULL).metadata
+
+    assert read_provenance(definition(metadata, uuid="5b3cf5b8-7d2c-4f4e-9a9f-0d6ab0f3c222")) is None
+    assert read_provenance(Definition({}, metadata)) is None
+
+
+def _written(provenance: Provenance = FULL) -> str:
+    return str(with_provenance(definition(), provenance).metadata)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("virtomate:", "ns0:"),
+        (":virtomate=", ":ns0="),
+    ],
+)
+def test_half_a_prefix_is_no_record(old: str, new: str) -> None:
+    """Elements in no namespace of ours are not ours."""
+    assert read_provenance(definition(_written().replace(old, new))) is None
+
+
+@pytest.mark.parametrize("prefix", ["ns0:", "v:", ""])
+def test_prefix_may_be_rewritten(prefix: str) -> None:
+    """The namespace is what counts: another tool may have given it another prefix, or made it the default."""
+    declaration = f"xmlns:{prefix[:-1]}=" if prefix else "xmlns="
+    metadata = _written().replace("xmlns:virtomate=", declaration).replace("virtomate:", prefix)
+    metadata = metadata.replace(NAMESPACE.replace("virtomate:", prefix), NAMESPACE)
+
+    assert 'virtomate:source' not in metadata
+    assert read_provenance(definition(metadata)) == FULL
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (' state="unfinished"', ""),
+        (f' uuid="{UUID}"', ""),
+        (' token="0123"', ""),
+        (' mode="linked"', ' mode="moved"'),
+        (' mode="linked"', ""),
+        ('created="1767225600.123"', 'created="yesterday"'),
+        ("virtomate:source", "virtomate:origin"),
+        (' pid="4711"', ' pid="x"'),
+        (' host="host.example"', ""),
+        (' kind="pool"', ' kind="network"'),
+        (' kind="pool"', ""),
+        (' state="planned"', ' state="dreamt"'),
+        (' inode="9223372036854775808"', ' inode="x"'),
+        (' path="/nvram"', ""),
+        ('<virtomate:maker', '<virtomate:made/><virtomate:maker'),
+        ('<virtomate:maker', '<virtomate:made>text</virtomate:made><virtomate:maker'),
+    ],
+)
+def test_malformed_record_counts_for_nothing(old: str, new: str) -> None:
+    """A record that cannot be read in full says nothing that could be relied upon."""
+    metadata = _written()
+    assert old in metadata
+
+    assert read_provenance(definition(metadata.replace(old, new))) is None
+
+
+@pytest.mark.parametrize("content", ["<virtomate:made/>", "<virtomate:made>text</virtomate:made>"])
+def test_record_that_made_something_unreadable_counts_for_nothing(content: str) -> None:
+    """A single thing made, of which nothing can be read, is a malformed record and no crash."""
+    metadata = _written(RECORDS["nothing made"]).replace("</virtomate:clone>", f"{content}</virtomate:clone>")
+    assert content in metadata
+
+    assert read_provenance(definition(metadata)) is None
+
+
+SOURCE = codec.parse_definition(
+    "<domain type='kvm'><name>a</name><memory unit='KiB'>4194304</memory>"
+    "<os firmware='efi'><type arch='aarch64' machine='virt-9.2'>hvm</type><loader/></os>"
+    "<devices><emulator>/usr/bin/qemu</emulator><disk type='file'><source file='/a'/></disk></devices></domain>"
+).domain
+
+
+def test_claim_has_no_disk_and_cannot_start() -> None:
+    """A claim holds name, final UUID and record, what libvirt needs to accept it, and a kernel that does not exist."""
+    claim = claim_definition("new", FULL, SOURCE)
+
+    assert read_provenance(claim) == FULL
+    assert canonical(codec.unparse_definition(replace(claim, metadata=None))) == canonical(
+        f"<domain type='kvm'><name>new</name><uuid>{UUID}</uuid>"
+        "<title>Unfinished clone of a&amp;b&lt;\"c\"&gt;'d' ü ]]&gt;</title><memory unit='MiB'>1</memory>"
+        "<os><type arch='aarch64' machine='virt-9.2'>hvm</type><kernel>/nonexistent/virtomate-unfinished-clone</kernel></os>"
+        "<devices><emulator>/usr/bin/qemu</emulator></devices></domain>"
+    )
+
+
+def test_claim_of_a_source_without_attributes() -> None:
+    """What the source's definition leaves to libvirt, the claim leaves to it too."""
+    claim = claim_definition("new", FULL, {"@type": "test", "os": {"type": "hvm"}})
+
+    assert claim.domain["os"]["type"] == "hvm"
+    assert "devices" not in claim.domain

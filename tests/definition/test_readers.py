@@ -1,0 +1,243 @@
+"""What readers see in a definition."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+
+import pytest
+
+from virtomate.definition import codec, readers
+from virtomate.definition.readers import NvramDefinition
+
+
+def parse(content: str) -> codec.Document:
+    """A domain's content."""
+    return codec.parse_definition(f"<domain>{content}</domain>").domain
+
+
+DEFAULTS = {
+    "index": 0,
+    "target": "vda",
+    "device": "disk",
+    "type": "file",
+    "path": None,
+    "pool": None,
+    "volume": None,
+    "format": None,
+    "is_readonly": False,
+    "is_shareable": False,
+    "is_transient": False,
+    "is_sliced": False,
+    "is_encrypted": False,
+}
+TARGET = "<target dev='vda' bus='virtio'/>"
+DISKS = [
+    (f"<disk type='file'><source file='/a'/>{TARGET}</disk>", {"path": "/a"}, False, "/a"),
+    (f"<disk><source file='/a b'/>{TARGET}</disk>", {"path": "/a b"}, False, "/a b"),
+    (
+        f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/a'/>{TARGET}<readonly/></disk>",
+        {"path": "/a", "format": "qcow2", "is_readonly": True},
+        False,
+        "/a",
+    ),
+    (
+        f"<disk type='file'><driver name='qemu'/><source file='/a'/>{TARGET}<shareable/><transient/></disk>",
+        {"path": "/a", "is_shareable": True, "is_transient": True},
+        False,
+        "/a",
+    ),
+    (
+        f"<disk type='file'><source file='/a'><slices><slice type='storage' offset='1' size='2'/></slices></source>"
+        f"{TARGET}</disk>",
+        {"path": "/a", "is_sliced": True},
+        False,
+        "/a",
+    ),
+    (
+        f"<disk type='file'><source file='/a'><encryption format='luks'/></source>{TARGET}</disk>",
+        {"path": "/a", "is_encrypted": True},
+        False,
+        "/a",
+    ),
+    (
+        f"<disk type='file'><source file='/a'/><encryption format='luks'/>{TARGET}</disk>",
+        {"path": "/a", "is_encrypted": True},
+        False,
+        "/a",
+    ),
+    (
+        f"<disk type='volume'><source pool='p' volume='v'/>{TARGET}</disk>",
+        {"type": "volume", "pool": "p", "volume": "v"},
+        False,
+        "volume v of pool p",
+    ),
+    (
+        f"<disk type='file' device='cdrom'><source file='/a.iso'/>{TARGET}</disk>",
+        {"path": "/a.iso", "device": "cdrom", "is_readonly": True},
+        False,
+        "/a.iso",
+    ),
+    (f"<disk type='file' device='cdrom'>{TARGET}</disk>", {"device": "cdrom", "is_readonly": True}, True, "a file source"),
+    (f"<disk type='file' device='floppy'><source/>{TARGET}</disk>", {"device": "floppy"}, True, "a file source"),
+    (
+        f"<disk type='volume' device='floppy'>{TARGET}</disk>",
+        {"type": "volume", "device": "floppy"},
+        True,
+        "volume None of pool None",
+    ),
+    (
+        f"<disk type='block' device='lun'><source dev='/dev/sda'/>{TARGET}</disk>",
+        {"type": "block", "device": "lun"},
+        False,
+        "a block source",
+    ),
+    *(
+        (f"<disk type='{kind}'><source {more}/>{TARGET}</disk>", {"type": kind}, False, f"a {kind} source")
+        for kind, more in (
+            ("network", "protocol='rbd' name='p/i'"),
+            ("nvme", "type='pci' namespace='1'"),
+            ("vhostuser", "type='unix' path='/s'"),
+            ("vhostvdpa", "dev='/dev/vhost-vdpa-0'"),
+            ("dir", "dir='/d'"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected", "is_empty", "location"), DISKS)
+def test_disk(text: str, expected: dict[str, object], is_empty: bool, location: str) -> None:
+    """Every kind of disk is read as what it is."""
+    (disk,) = readers.disks(parse(f"<devices>{text}</devices>"))
+
+    assert asdict(disk) == DEFAULTS | expected
+    assert disk.is_empty is is_empty
+    assert disk.location == location
+
+
+def test_disks_keep_their_positions() -> None:
+    """The index is the position among all disks, also beside an empty element."""
+    disks = readers.disks(parse("<devices><disk><target dev='vda'/></disk><tpm/><disk/><disk><target dev='a'/></disk></devices>"))
+
+    assert [(disk.index, disk.target) for disk in disks] == [(0, "vda"), (1, "disk 1"), (2, "a")]
+
+
+@pytest.mark.parametrize("content", ["", "<devices/>", "<devices>\n</devices>", "<devices><emulator>/q</emulator></devices>"])
+def test_no_devices(content: str) -> None:
+    """A definition without devices has none of any kind."""
+    domain = parse(content)
+
+    assert readers.disks(domain) == ()
+    assert readers.mac_addresses(domain) == ()
+    assert readers.devices(domain, "graphics") == []
+
+
+def test_open_for_writing() -> None:
+    """A domain may write to what is neither read-only nor empty, whatever it is."""
+    domain = parse(
+        "<devices><disk><source file='/a'/><target dev='a'/></disk>"
+        "<disk><source file='/b'/><target dev='b'/><readonly/></disk>"
+        "<disk device='cdrom'><source file='/c'/><target dev='c'/></disk>"
+        "<disk device='floppy'><target dev='d'/></disk>"
+        "<disk type='volume'><source pool='p' volume='v'/><target dev='e'/></disk></devices>"
+    )
+
+    assert [disk.target for disk in readers.open_for_writing(domain)] == ["a", "e"]
+
+
+def test_name_and_uuid() -> None:
+    """Name and UUID are the domain's own, empty where there are none."""
+    domain = parse("<name>  a </name><uuid>1</uuid>")
+
+    assert (readers.name(domain), readers.uuid(domain)) == ("  a ", "1")
+    assert (readers.name({}), readers.uuid({})) == ("", "")
+
+
+def test_mac_addresses() -> None:
+    """MAC addresses are compared in lower case; an interface without one has none."""
+    domain = parse(
+        "<devices><interface><mac address='52:54:00:AA:bb:01'/></interface><interface/>"
+        "<interface><mac address='52:54:00:aa:bb:02'/></interface></devices>"
+    )
+
+    assert readers.mac_addresses(domain) == ("52:54:00:aa:bb:01", "52:54:00:aa:bb:02")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", None),
+        ("<os/>", None),
+        ("<os><loader>/l</loader></os>", None),
+        ("<os><nvram>/n</nvram></os>", NvramDefinition("/n", "file", "raw")),
+        ("<os><nvram>\n  /n\n</nvram></os>", NvramDefinition("/n", "file", "raw")),
+        ("<os><nvram template='/t'>/n</nvram></os>", NvramDefinition("/n", "file", "raw")),
+        ("<os><nvram template='/t' format='qcow2'>/n</nvram></os>", NvramDefinition("/n", "file", "qcow2")),
+        ("<os><nvram/></os>", NvramDefinition(None, "file", "raw")),
+        ("<os><nvram template='/t'/></os>", NvramDefinition(None, "file", "raw")),
+        ("<os><nvram type='file'><source file='/n'/></nvram></os>", NvramDefinition("/n", "file", "raw")),
+        (
+            "<os><nvram type='file' format='qcow2' template='/t'><source file='/n'/></nvram></os>",
+            NvramDefinition("/n", "file", "qcow2"),
+        ),
+        ("<os><nvram type='block'><source dev='/dev/n'/></nvram></os>", NvramDefinition(None, "block", "raw")),
+        (
+            "<os><nvram type='network'><source protocol='iscsi' name='i'/></nvram></os>",
+            NvramDefinition(None, "network", "raw"),
+        ),
+    ],
+)
+def test_nvram(content: str, expected: NvramDefinition | None) -> None:
+    """The NVRAM is found in each of its spellings."""
+    assert readers.nvram(parse(content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", False),
+        ("<os><type>hvm</type></os>", False),
+        ("<os firmware='efi'><type>hvm</type></os>", True),
+        ("<os firmware='efi'><loader secure='yes'/></os>", True),
+        ("<os firmware='efi'><loader stateless='yes'/></os>", False),
+        ("<os firmware='efi'><loader stateless='no'/></os>", True),
+        ("<os firmware='bios'/>", False),
+        ("<os><loader readonly='yes' type='pflash'>/c</loader></os>", True),
+        ("<os><loader readonly='yes' type='pflash' stateless='yes'>/c</loader></os>", False),
+        ("<os><loader readonly='no' type='pflash'>/c</loader></os>", False),
+        ("<os><loader readonly='yes' type='rom'>/c</loader></os>", False),
+        ("<os><loader>/c</loader></os>", False),
+    ],
+)
+def test_has_selected_nvram(content: str, expected: bool) -> None:
+    """Libvirt chooses an NVRAM for autoselected EFI and for a read-only pflash loader, unless it is stateless."""
+    assert readers.has_selected_nvram(parse(content)) is expected
+
+
+def _command_line(*nodes: object) -> str:
+    words = ["LC_ALL=C", "/usr/bin/qemu-system-x86_64", "-name", "guest=it's,debug-threads=on"]
+    for node in nodes:
+        words += ["-blockdev", node if isinstance(node, str) else json.dumps(node)]
+    return shlex.join(words)
+
+
+CODE = {"driver": "file", "filename": "/code.fd", "node-name": "libvirt-pflash0-storage", "read-only": True}
+VARS = {"driver": "file", "filename": "/var/lib/it's ä_VARS.fd", "node-name": "libvirt-pflash1-storage"}
+FORMAT = {"node-name": "libvirt-pflash1-format", "driver": "raw", "file": "libvirt-pflash1-storage"}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (_command_line(CODE, VARS, FORMAT), "/var/lib/it's ä_VARS.fd"),
+        (_command_line(CODE), None),
+        (_command_line(CODE, FORMAT), None),
+        (_command_line("{no json", "{}", "[1]", VARS), "/var/lib/it's ä_VARS.fd"),
+        (_command_line({"driver": "nbd", "node-name": "libvirt-pflash1-storage"}), None),
+        ("", None),
+    ],
+)
+def test_nvram_path_of_command_line(line: str, expected: str | None) -> None:
+    """The file behind the second flash device is the NVRAM, however its name is quoted."""
+    assert readers.nvram_path_of_command_line(line) == expected

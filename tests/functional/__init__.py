@@ -1,0 +1,1 @@
+"""Tests of the whole program against the lab's real hypervisor."""

@@ -1,0 +1,227 @@
+"""The documentation says what the code does: pages, options, JSON, error types and exit statuses agree with it."""
+
+import ast
+import re
+import runpy
+import types
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+import click
+import pytest
+
+from virtomate import errors
+from virtomate.cli import root as command_line
+from virtomate.cli import signals
+from virtomate.cli.options import CONTEXT_SETTINGS
+from virtomate.output import documents
+from virtomate.output.progress import JsonProgress
+from virtomate.output.render import Format, render_error, render_usage_error
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = DOCS / "commands"
+JSON_PAGE = DOCS / "reference" / "json.rst"
+STATUS_PAGE = DOCS / "reference" / "exit-status.rst"
+JSON_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+# the base class, and what a transfer says that was stopped because another one failed; that one is reported
+NEVER_REPORTED = {"VirtomateError", "Stopped"}
+
+
+def commands() -> dict[str, click.Command]:
+    """Every command by the name of its manual page, the root included."""
+    root = command_line.root
+    found: dict[str, click.Command] = {"virtomate": root}
+    for group_name, group in root.commands.items():
+        assert isinstance(group, click.Group)
+        found.update({f"virtomate-{group_name}-{name}": command for name, command in group.commands.items()})
+    return found
+
+
+COMMANDS = commands()
+TYPED_DICTS = {
+    name: value for name, value in vars(documents).items() if is_typeddict(value) and not name.startswith("_")
+}
+
+
+def page_text(name: str) -> str:
+    """The source of a manual page, with what it includes."""
+    text = (PAGES / f"{name}.rst").read_text()
+    return re.sub(r"^\.\. include:: (.+)$", lambda match: (PAGES / match[1]).read_text(), text, flags=re.MULTILINE)
+
+
+def documented_options(name: str) -> dict[frozenset[str], tuple[bool, str]]:
+    """The options of a page by all their names: whether each takes a value, and what the page says of it."""
+    found = {}
+    for block in re.split(r"^\.\. option:: ", page_text(name), flags=re.MULTILINE)[1:]:
+        head, _, rest = block.partition("\n")
+        words = [word.split(" ", 1) for word in re.split(r",\s+(?=-)", head)]
+        body = "\n".join(re.findall(r"^(?: {3}.*)?$", rest.split("\n\n.. ")[0], flags=re.MULTILINE))
+        found[frozenset(word[0] for word in words)] = (all(len(word) > 1 for word in words), f"{head}\n{body}")
+    return found
+
+
+def real_options(command: click.Command) -> dict[frozenset[str], click.Option]:
+    """The options of a command by all their names, help included."""
+    with click.Context(command, **CONTEXT_SETTINGS) as context:
+        options = [parameter for parameter in command.get_params(context) if isinstance(parameter, click.Option)]
+    return {frozenset([*option.opts, *option.secondary_opts]): option for option in options}
+
+
+def table(page: Path, name: str) -> dict[str, str]:
+    """The first column of a list table (without its header) with the second one, both as plain text."""
+    match = re.search(
+        rf"^ +:name: {re.escape(name)}\n(.*?)^(?=\S)", page.read_text() + "\nend", re.DOTALL | re.MULTILINE
+    )
+    assert match is not None, f"{page.name} has no table {name}"
+    rows = re.findall(r"^ +\* - (.+)\n +- (.+)$", match[1], re.MULTILINE)[1:]
+    return {first.strip("`"): second for first, second in rows}
+
+
+def json_type(hint: Any) -> str:
+    """What the documentation calls a type."""
+    if get_origin(hint) in {Union, types.UnionType}:
+        alternatives = [json_type(part) for part in get_args(hint) if part is not type(None)]
+        return " or ".join([*alternatives, "null"])
+    if get_origin(hint) is list:
+        (item,) = get_args(hint)
+        return f"array of {json_type(item)}s"
+    return "object" if is_typeddict(hint) else JSON_NAMES[hint]
+
+
+def error_types() -> set[str]:
+    """The JSON type of every error class."""
+
+    def classes(base: type[errors.VirtomateError]) -> Iterator[type[errors.VirtomateError]]:
+        yield base
+        for derived in base.__subclasses__():
+            yield from classes(derived)
+
+    return {error.json_type for error in classes(errors.VirtomateError)}
+
+
+def exit_statuses() -> set[int]:
+    """Every status that a run can end with."""
+    own = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    return {0, *own, *(128 + number for number in signals._SIGNALS), command_line._EXIT_BROKEN_PIPE}
+
+
+def test_every_command_has_a_page() -> None:
+    """There is one manual page for each command and for the program, and no other."""
+    assert {page.stem for page in PAGES.glob("*.rst")} == COMMANDS.keys()
+
+
+def test_every_page_becomes_a_manual_page() -> None:
+    """The man builder knows every page, under its own name and in section 1."""
+    settings = runpy.run_path(str(DOCS / "conf.py"))
+
+    built = {document: (name, section) for document, name, _, _, section in settings["man_pages"]}
+
+    assert built == {f"commands/{name}": (name, 1) for name in COMMANDS}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_pages_document_the_real_options(name: str) -> None:
+    """A page names exactly the options that the command has, and tells which of them take a value."""
+    documented = {names: takes_value for names, (takes_value, _) in documented_options(name).items()}
+    real = {names: not (option.is_flag or option.count) for names, option in real_options(COMMANDS[name]).items()}
+
+    assert documented == real
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_pages_name_choices_and_defaults(name: str) -> None:
+    """A page names every value that an option can have, and its default."""
+    documented = documented_options(name)
+    for names, option in real_options(COMMANDS[name]).items():
+        _, text = documented[names]
+        if isinstance(option.type, click.Choice):
+            assert [choice for choice in option.type.choices if choice not in text] == []
+            assert not isinstance(option.default, str) or f"default is ``{option.default}``" in text
+
+
+@pytest.mark.parametrize("name", COMMANDS.keys() - {"virtomate"})
+def test_synopsis_names_the_arguments(name: str) -> None:
+    """The synopsis has every argument under its real name, in the real order."""
+    real = [parameter.metavar for parameter in COMMANDS[name].params if isinstance(parameter, click.Argument)]
+    synopsis = next(line for line in page_text(name).splitlines() if line.startswith("**virtomate "))
+
+    assert synopsis.startswith(f"**{name.replace('-', ' ', 1)}**")
+    assert re.findall(r"\*([A-Z]+)\*", synopsis) == real
+
+
+def test_the_program_lists_its_commands() -> None:
+    """virtomate(1) refers to the page of every command."""
+    text = page_text("virtomate").partition("Options\n---")[0]
+
+    assert set(re.findall(r":manpage:`(virtomate-[\w-]+)\(1\)`", text)) == COMMANDS.keys() - {"virtomate"}
+
+
+@pytest.mark.parametrize("name", TYPED_DICTS)
+def test_json_tables_have_the_real_keys(name: str) -> None:
+    """A table has the keys of its document with their types; what can be absent is called optional."""
+    document = TYPED_DICTS[name]
+    always = document.__required_keys__
+    if document is documents.ErrorDocument:
+        always = frozenset(documents.error_document(errors.VirtomateError("message")))
+    hints = get_type_hints(document)
+    real = {key: json_type(hint) + ("" if key in always else ", optional") for key, hint in hints.items()}
+
+    assert table(JSON_PAGE, name) == real
+
+
+def test_error_types_are_documented() -> None:
+    """Every error that can be reported is in the table, and nothing else is."""
+    assert table(JSON_PAGE, "error-types").keys() == error_types() - NEVER_REPORTED
+
+
+def test_exit_statuses_are_documented() -> None:
+    """Every status is in the reference and in virtomate(1), and no other is."""
+    section = page_text("virtomate").partition("Exit status\n---")[2].partition("\n---")[0]
+    heads = re.findall(r"^(\d[\d, ]*)$", section, re.MULTILINE)
+
+    assert {int(status) for status in table(STATUS_PAGE, "exit-status")} == exit_statuses()
+    assert {int(status) for head in heads for status in head.split(",")} == exit_statuses()
+
+
+def test_events_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every event of --progress json is in the table with its keys."""
+    stream = StringIO()
+    progress = JsonProgress(stream)
+    progress.started("vda", 2)
+    progress.advanced("vda", 1)
+    progress.finished("vda")
+    progress.note("text")
+    as_json = Format(has_json_messages=True)
+    render_error(errors.VirtomateError("message"), as_json)
+    render_usage_error("usage", "message", as_json)
+    lines = [ast.literal_eval(line) for line in (stream.getvalue() + capsys.readouterr().err).splitlines()]
+    real = {line.pop("event"): ", ".join(f"``{key}``" for key in sorted(line)) for line in lines}
+
+    documented = table(JSON_PAGE, "events")
+
+    assert documented.pop("warning") == "``message``"
+    assert documented == real
+
+
+def test_nox_sessions_are_documented() -> None:
+    """The page for contributors lists every session."""
+    functions = [
+        node for node in ast.parse((ROOT / "noxfile.py").read_text()).body if isinstance(node, ast.FunctionDef)
+    ]
+    sessions = {node.name for node in functions if any("nox.session" in ast.unparse(d) for d in node.decorator_list)}
+
+    assert table(DOCS / "contributing.rst", "sessions").keys() == sessions
+
+
+def test_changelog_names_commands_and_options() -> None:
+    """Every command and every long option has its line in the changelog."""
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    names = {name.removeprefix("virtomate-") for name in COMMANDS}
+    names |= {
+        name for command in COMMANDS.values() for names in real_options(command) for name in names if len(name) > 2
+    }
+
+    assert sorted(name for name in names if f"`{name}" not in changelog and name != "virtomate") == []
