@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
-import xmltodict
+from virtomate.definition.quick_import import xmltodict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-import socket
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
@@ -115,4 +115,4 @@ def _provenance(domain: Domain) -> Provenance | None:
 
 def _is_running(maker: Maker) -> bool:
     """Whether the process that makes a clone runs on this host; of other hosts nothing is known."""
-    return maker.host == socket.gethostname() and process_start(maker.pid) == maker.started
+    return maker.host == os.uname().nodename and process_start(maker.pid) == maker.started

@@ -8,11 +8,10 @@ ends the run, the claim says what is left.
 from __future__ import annotations
 
 import os
-import socket
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition, Document
     from virtomate.definition.volume import VolumeDescription
+    from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.progress import Progress
     from virtomate.records import Provenance
@@ -154,7 +154,7 @@ class Claim:
 
 def this_process() -> Maker:
     """What identifies this process."""
-    return Maker(socket.gethostname(), os.getpid(), process_start(os.getpid()) or 0)
+    return Maker(os.uname().nodename, os.getpid(), process_start(os.getpid()) or 0)
 
 
 def process_start(pid: int) -> int | None:
@@ -204,32 +204,45 @@ def fill_volumes(
         InterruptedBySignalError: A signal arrived.
         VirtomateError: One of them failed.
     """
-    if not duplications:
-        return {}
     stop = cancel.child()
-    rollback_lock = threading.Lock()
+    waiting = iter(duplications)
+    ended: SimpleQueue[tuple[Duplication, Filled | BaseException]] = SimpleQueue()
 
-    def duplicate(duplication: Duplication) -> Filled:
-        stop.check()
-        with session.connect() as connection:
-            workplace = Workplace(connection, session.connect, progress, stop)
-            creation = _Creation(session, claim, duplication)
-            with rollback_lock:
-                rollback.push(name_made(planned(duplication)), creation.undo)
-            progress.started(duplication.label, duplication.total_bytes)
-            filled = creation.run(workplace)
-            progress.finished(duplication.label)
-            return filled
+    def duplicate(creation: _Creation) -> None:
+        try:
+            ended.put((creation.duplication, creation.run(progress, stop)))
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+            ended.put((creation.duplication, error))
 
-    with ThreadPoolExecutor(
-        max_workers=min(len(duplications), _MAX_TRANSFERS), thread_name_prefix="transfer"
-    ) as executor:
-        futures = {executor.submit(duplicate, duplication): duplication for duplication in duplications}
-        failure = _first_failure(set(futures), stop)
+    def start_next() -> int:
+        duplication = next(waiting, None)
+        if duplication is None or stop.is_set:
+            return 0
+        creation = _Creation(session, claim, duplication)
+        rollback.push(name_made(planned(duplication)), creation.undo)
+        threading.Thread(target=duplicate, args=(creation,), name=f"transfer-{duplication.label}").start()
+        return 1
+
+    filled: dict[str, Filled] = {}
+    failure: BaseException | None = None
+    running = sum(start_next() for _ in range(_MAX_TRANSFERS))
+    while running:
+        try:
+            duplication, outcome = ended.get(timeout=_POLL_SECONDS)
+        except Empty:
+            continue
+        running -= 1
+        if isinstance(outcome, Filled):
+            filled[duplication.path] = outcome
+        else:
+            stop.stop()
+            if failure is None or isinstance(failure, StoppedError):
+                failure = outcome
+        running += start_next()
     cancel.check()
     if failure is not None:
         raise failure
-    return {duplication.path: future.result() for future, duplication in futures.items()}
+    return filled
 
 
 def require_unchanged(session: Session, source: Source, duplications: tuple[Duplication, ...]) -> None:
@@ -257,19 +270,28 @@ class _Creation:
     def __init__(self, session: Session, claim: Claim, duplication: Duplication) -> None:
         self._session = session
         self._claim = claim
-        self._duplication = duplication
+        self.duplication = duplication
         self._made: Made | None = None
 
-    def run(self, workplace: Workplace) -> Filled:
+    def run(self, progress: Progress, cancel: CancelToken) -> Filled:
+        """Make and fill it, on a connection of its own."""
+        cancel.check()
+        label = self.duplication.label
+        with self._session.connect() as connection:
+            progress.started(label, self.duplication.total_bytes)
+            filled = self._try_in_turn(Workplace(connection, self._session.connect, progress, cancel))
+            progress.finished(label)
+            return filled
+
+    def _try_in_turn(self, workplace: Workplace) -> Filled:
         try:
-            return self._attempt(self._duplication, workplace)
+            return self._attempt(self.duplication, workplace)
         except TransferUnavailableError:
-            if self._duplication.alternative is None:
+            if self.duplication.alternative is None:
                 raise
         # only the volume itself could tell that this way is closed; it is still empty
-        self.undo()
-        self._made = None
-        return self._attempt(self._duplication.alternative, workplace)
+        self._remove(workplace.connection)
+        return self._attempt(self.duplication.alternative, workplace)
 
     def _attempt(self, duplication: Duplication, workplace: Workplace) -> Filled:
         transfer = TRANSFERS[duplication.transfer]
@@ -293,24 +315,13 @@ class _Creation:
         return Filled(written, duplication.transfer, SUBCLUSTERS in description.features if is_overlay else None)
 
     def undo(self) -> None:
+        """Remove it, if it was made."""
+        self._remove(self._session.connection)
+
+    def _remove(self, connection: Connection) -> None:
         if self._made is not None:
-            undo_made(self._session, self._claim, self._made)
-
-
-def _first_failure(futures: set[Future[Filled]], stop: CancelToken) -> BaseException | None:
-    """Wait for all of them; stop the others when one fails, and return the failure that came first."""
-    failure: BaseException | None = None
-    pending = futures
-    while pending:
-        done, pending = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
-        for future in done:
-            error = future.exception()
-            if error is None:
-                continue
-            stop.stop()
-            if failure is None or isinstance(failure, StoppedError):
-                failure = error
-    return failure
+            remove_made(connection, self._made, self._claim.provenance, _UNDO_WAIT_SECONDS)
+            self._made = None
 
 
 def _content_stamp(volume: VolumeDescription) -> tuple[str | None, int]:

@@ -1,0 +1,241 @@
+"""How a volume will be duplicated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.duplication.volumes import QCOW2, RAW
+from virtomate.definition.volume import NewVolume
+from virtomate.duplication import choice
+from virtomate.duplication.images import Qcow2Header
+from virtomate.errors import UnsupportedError
+from virtomate.records import Action, Mode, Transfer
+
+if TYPE_CHECKING:
+    from virtomate.definition.volume import VolumeDescription
+
+HOST, STREAM, SERVER, LINK = Transfer.HOST, Transfer.STREAM, Transfer.SERVER, Transfer.LINK
+COPY, LINKED, REFLINK = Mode.COPY, Mode.LINKED, Mode.REFLINK
+
+PLAIN = Qcow2Header(3, False, False, 0, False, False, False, False)  # noqa: FBT003 - the fields in order
+BACKED = replace(PLAIN, has_backing_file=True)
+OVERLAY = replace(QCOW2, backing_path="/p/base.raw", backing_format="raw")
+LUKS = replace(RAW, is_encrypted=True)
+VMDK = replace(RAW, format="vmdk", name="a.vmdk", path="/p/a.vmdk")
+
+ROWS: list[tuple[str, VolumeDescription, str, Qcow2Header | None, Mode, tuple[Transfer, ...], tuple[Transfer, ...]]] = [
+    # what, the volume, detected format, header, mode, transfers of a local daemon whose files can be seen, of a remote one
+    ("raw", RAW, "raw", None, COPY, (HOST, STREAM, SERVER), (SERVER, STREAM)),
+    ("raw that looks like qcow2", RAW, "qcow2", None, COPY, (HOST, STREAM), (STREAM,)),
+    ("encrypted raw", LUKS, "raw", None, COPY, (HOST, STREAM), (STREAM,)),
+    ("qcow2", QCOW2, "qcow2", PLAIN, COPY, (HOST, SERVER, STREAM), (SERVER, STREAM)),
+    ("snapshots", QCOW2, "qcow2", replace(PLAIN, snapshot_count=1), COPY, (HOST, STREAM), (STREAM,)),
+    ("bitmaps", QCOW2, "qcow2", replace(PLAIN, has_bitmaps=True), COPY, (HOST, STREAM), (STREAM,)),
+    ("dirty", QCOW2, "qcow2", replace(PLAIN, is_dirty=True), COPY, (HOST, STREAM), (STREAM,)),
+    (
+        "encrypted qcow2",
+        replace(QCOW2, is_encrypted=True),
+        "qcow2",
+        replace(PLAIN, is_encrypted=True),
+        COPY,
+        (HOST, STREAM),
+        (STREAM,),
+    ),
+    ("overlay", OVERLAY, "qcow2", BACKED, COPY, (SERVER,), (SERVER,)),
+    ("overlay that libvirt does not show", QCOW2, "qcow2", BACKED, COPY, (SERVER,), (SERVER,)),
+    ("encrypted overlay", replace(OVERLAY, is_encrypted=True), "qcow2", BACKED, COPY, (), ()),
+    ("another format", VMDK, "vmdk", None, COPY, (SERVER,), (SERVER,)),
+    ("raw", RAW, "raw", None, REFLINK, (HOST, SERVER), (SERVER,)),
+    ("raw that looks like qcow2", RAW, "qcow2", None, REFLINK, (HOST,), ()),
+    ("encrypted raw", LUKS, "raw", None, REFLINK, (HOST,), ()),
+    ("qcow2", QCOW2, "qcow2", PLAIN, REFLINK, (HOST,), ()),
+    ("snapshots", QCOW2, "qcow2", replace(PLAIN, snapshot_count=1), REFLINK, (HOST,), ()),
+    ("overlay", OVERLAY, "qcow2", BACKED, REFLINK, (HOST,), ()),
+    ("another format", VMDK, "vmdk", None, REFLINK, (), ()),
+    ("raw", RAW, "raw", None, LINKED, (LINK,), (LINK,)),
+    ("qcow2", QCOW2, "qcow2", None, LINKED, (LINK,), (LINK,)),
+    ("overlay", OVERLAY, "qcow2", None, LINKED, (LINK,), (LINK,)),
+    ("another format", VMDK, "vmdk", None, LINKED, (LINK,), (LINK,)),
+]
+NAMES = [f"{row[0]}, {row[4].value}" for row in ROWS]
+
+
+@pytest.mark.parametrize("is_local", [True, False], ids=["local", "remote"])
+@pytest.mark.parametrize(("source", "detected", "header", "mode", "local", "remote"), [row[1:] for row in ROWS], ids=NAMES)
+def test_transfers(
+    source: VolumeDescription,
+    detected: str,
+    header: Qcow2Header | None,
+    mode: Mode,
+    local: tuple[Transfer, ...],
+    remote: tuple[Transfer, ...],
+    is_local: bool,
+) -> None:
+    """The best transfer that keeps the volume what it is comes first; where there is none, it is refused with advice."""
+    expected = local if is_local else remote
+
+    def choose(forced: Transfer | None = None) -> tuple[Transfer, ...]:
+        return choice.choose_transfer(
+            source, detected, header, mode, is_local=is_local, is_visible=is_local, forced=forced
+        )
+
+    if expected:
+        assert choose() == expected
+    else:
+        with pytest.raises(UnsupportedError, match=source.path) as caught:
+            choose()
+        assert caught.value.hint is not None
+    for forced in (HOST, STREAM, SERVER):
+        if forced in expected:
+            assert choose(forced) == (forced,)
+        else:
+            with pytest.raises(UnsupportedError):
+                choose(forced)
+
+
+def test_files_that_cannot_be_seen() -> None:
+    """A local daemon whose files cannot be opened here is asked to do it, raw volumes by streams."""
+    assert choice.choose_transfer(RAW, "raw", None, COPY, is_local=True, is_visible=False) == (STREAM, SERVER)
+    assert choice.choose_transfer(QCOW2, "qcow2", PLAIN, COPY, is_local=True, is_visible=False) == (SERVER, STREAM)
+
+
+@pytest.mark.parametrize(
+    ("header", "word"),
+    [
+        (None, "does not begin"),
+        (replace(PLAIN, is_corrupt=True), "corrupt"),
+        (replace(PLAIN, has_data_file=True), "external"),
+    ],
+)
+def test_unsound_image_is_refused(header: Qcow2Header | None, word: str) -> None:
+    """A qcow2 that is none, is corrupt or keeps its data elsewhere is not copied."""
+    with pytest.raises(UnsupportedError, match=word):
+        choice.check_header(QCOW2, header)
+
+
+@pytest.mark.parametrize("header", [PLAIN, BACKED, replace(PLAIN, snapshot_count=3), replace(PLAIN, is_dirty=True)])
+def test_sound_image_is_accepted(header: Qcow2Header) -> None:
+    """Every other qcow2 can be looked at."""
+    choice.check_header(QCOW2, header)
+
+
+def test_raw_disk_is_described_by_its_length() -> None:
+    """What a guest wrote into its raw disk is believed in nothing."""
+    believed = replace(OVERLAY, is_encrypted=True, capacity=1 << 60)
+
+    assert choice.as_format(believed, "raw") == replace(
+        believed,
+        format="raw",
+        capacity=believed.physical,
+        compat=None,
+        cluster_size=None,
+        features=(),
+        backing_path=None,
+        backing_format=None,
+        is_encrypted=False,
+    )
+    assert choice.as_format(LUKS, "raw").is_encrypted
+    assert choice.as_format(OVERLAY, "qcow2") == OVERLAY
+
+
+OWNED = {"mode": "0600", "owner": "64055", "group": "106"}
+FULL_RAW = replace(RAW, allocation=10_000_000)
+NEW_VOLUMES: list[tuple[str, VolumeDescription, Transfer, dict[str, object]]] = [
+    ("raw, by libvirt", RAW, SERVER, {"format": "raw", "capacity": 10_000_000, "allocation": 0}),
+    ("raw, by stream", RAW, STREAM, {"format": "raw", "capacity": 0, "allocation": 0}),
+    ("raw, here", RAW, HOST, {"format": "raw", "capacity": 10_000_000, "allocation": 0}),
+    ("preallocated raw, by libvirt", FULL_RAW, SERVER, {"format": "raw", "capacity": 10_000_000, "allocation": 10_000_000}),
+    ("preallocated raw, by stream", FULL_RAW, STREAM, {"format": "raw", "capacity": 10_000_000, "allocation": 10_000_000}),
+    ("preallocated raw, here", FULL_RAW, HOST, {"format": "raw", "capacity": 10_000_000, "allocation": 0}),
+    (
+        "qcow2, by libvirt",
+        QCOW2,
+        SERVER,
+        {
+            "format": "qcow2",
+            "capacity": 10_000_000,
+            "allocation": 0,
+            "compat": "1.1",
+            "cluster_size": 65536,
+            "features": ("lazy_refcounts",),
+        },
+    ),
+    (
+        "qcow2 without a version, by libvirt",
+        replace(QCOW2, compat=None, cluster_size=None, features=()),
+        SERVER,
+        {"format": "qcow2", "capacity": 10_000_000, "allocation": 0, "compat": "0.10"},
+    ),
+    ("full qcow2, by libvirt", replace(QCOW2, allocation=20_000_000, compat="0.10", cluster_size=None, features=()), SERVER,
+     {"format": "qcow2", "capacity": 10_000_000, "allocation": 0, "compat": "0.10"}),
+    ("qcow2, by stream", QCOW2, STREAM, {"format": "raw", "capacity": 0, "allocation": 0}),
+    ("another format, by libvirt", VMDK, SERVER, {"format": "vmdk", "capacity": 10_000_000, "allocation": 0}),
+    (
+        "overlay on raw",
+        replace(RAW, capacity=10_000_001),
+        LINK,
+        {
+            "format": "qcow2",
+            "capacity": 10_000_384,
+            "allocation": 0,
+            "compat": "1.1",
+            "cluster_size": 131072,
+            "features": ("extended_l2",),
+            "backing_path": "/p/a.raw",
+            "backing_format": "raw",
+        },
+    ),
+    (
+        "overlay on qcow2",
+        replace(QCOW2, capacity=10_240_000),
+        LINK,
+        {
+            "format": "qcow2",
+            "capacity": 10_240_000,
+            "allocation": 0,
+            "compat": "1.1",
+            "cluster_size": 131072,
+            "features": ("extended_l2",),
+            "backing_path": "/p/a.qcow2",
+            "backing_format": "qcow2",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "transfer", "expected"), [row[1:] for row in NEW_VOLUMES], ids=[row[0] for row in NEW_VOLUMES])
+def test_new_volume(source: VolumeDescription, transfer: Transfer, expected: dict[str, object]) -> None:
+    """What libvirt is asked for leaves nothing open, and keeps what the original has; a daemon of root keeps its owner."""
+    privileged = choice.new_volume(source, "n", transfer, keep_owner=True)
+    unprivileged = choice.new_volume(source, "n", transfer, keep_owner=False)
+
+    assert privileged == NewVolume(name="n", **(expected | OWNED))  # type: ignore[arg-type]
+    assert unprivileged == replace(privileged, owner=None, group=None)
+
+
+@pytest.mark.parametrize(
+    ("source", "chain_bytes", "transfer", "action", "expected"),
+    [
+        (RAW, 0, STREAM, Action.COPIED, 4_000_000),
+        (RAW, 0, HOST, Action.COPIED, 4_000_000),
+        (RAW, 0, SERVER, Action.REFLINKED, 0),
+        (QCOW2, 0, HOST, Action.REFLINKED, 0),
+        (RAW, 0, LINK, Action.LINKED, 1024 * 1024),
+        (OVERLAY, 2_000_000, SERVER, Action.COPIED, 6_000_000),
+        (OVERLAY, 20_000_000, SERVER, Action.COPIED, 10_000_000),
+        (QCOW2, 5, SERVER, Action.COPIED, 4_000_000),
+    ],
+)
+def test_bytes_to_write(
+    source: VolumeDescription, chain_bytes: int, transfer: Transfer, action: Action, expected: int
+) -> None:
+    """A copy takes what the original takes, a flattened chain at most its capacity, the rest next to nothing."""
+    assert choice.bytes_to_write(source, chain_bytes, transfer, action) == expected
+
+
+def test_every_mode_has_an_action() -> None:
+    """What a result says of a disk follows from the mode."""
+    assert choice.ACTIONS == {COPY: Action.COPIED, LINKED: Action.LINKED, REFLINK: Action.REFLINKED}

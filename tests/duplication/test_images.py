@@ -1,0 +1,165 @@
+"""What the header of an image tells; the images are qemu-img's own."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab.programs import require_program
+from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSION_2 = Qcow2Header(
+    version=2,
+    has_backing_file=False,
+    is_encrypted=False,
+    snapshot_count=0,
+    is_dirty=False,
+    is_corrupt=False,
+    has_data_file=False,
+    has_bitmaps=False,
+)
+VERSION_3 = replace(VERSION_2, version=3)
+INCOMPATIBLE_OFFSET = 72
+
+
+def qemu_img(*arguments: object) -> None:
+    """Run qemu-img."""
+    subprocess.run([require_program("qemu-img", "qemu-utils"), *map(str, arguments)], check=True, capture_output=True)
+
+
+def head(path: Path) -> bytes:
+    """The first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(HEADER_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("compat=0.10", VERSION_2),
+        ("compat=1.1", VERSION_3),
+        ("compat=1.1,lazy_refcounts=on", VERSION_3),
+        ("compat=1.1,extended_l2=on,cluster_size=128k", VERSION_3),
+        ("compat=1.1,cluster_size=2M", VERSION_3),
+        ("compat=1.1,data_file=data.raw", replace(VERSION_3, has_data_file=True)),
+        ("compat=1.1,backing_file=base.raw,backing_fmt=raw", replace(VERSION_3, has_backing_file=True)),
+        ("compat=0.10,backing_file=base.raw,backing_fmt=raw", replace(VERSION_2, has_backing_file=True)),
+    ],
+)
+def test_new_image(tmp_path: Path, options: str, expected: Qcow2Header) -> None:
+    """A new image of each version and with each feature is read as what it was made."""
+    (tmp_path / "base.raw").write_bytes(bytes(1024 * 1024))
+    image = tmp_path / "image"
+    options = options.replace("data.raw", str(tmp_path / "data.raw")).replace("base.raw", str(tmp_path / "base.raw"))
+    qemu_img("create", "-q", "-f", "qcow2", "-o", options, image, "1M")
+
+    header = read_qcow2_header(head(image))
+
+    assert header == expected
+    assert not header.needs_byte_copy
+
+
+@pytest.mark.parametrize("compat", ["0.10", "1.1"])
+def test_internal_snapshots(tmp_path: Path, compat: str) -> None:
+    """Snapshots within the image are counted, and only a copy of the bytes keeps them."""
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", f"compat={compat}", image, "1M")
+    qemu_img("snapshot", "-c", "one", image)
+    qemu_img("snapshot", "-c", "two", image)
+
+    header = read_qcow2_header(head(image))
+
+    assert header is not None
+    assert header.snapshot_count == 2
+    assert header.needs_byte_copy
+
+
+def test_bitmaps(tmp_path: Path) -> None:
+    """A persistent bitmap is seen, and only a copy of the bytes keeps it."""
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", image, "1M")
+    qemu_img("bitmap", "--add", image, "b")
+
+    header = read_qcow2_header(head(image))
+
+    assert header == replace(VERSION_3, has_bitmaps=True)
+    assert header.needs_byte_copy
+
+
+def test_encryption(tmp_path: Path) -> None:
+    """An encrypted image is seen, and only a copy of the bytes can duplicate it without its secret."""
+    image = tmp_path / "image"
+    secret = "secret,id=s,data=x"
+    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
+    qemu_img("create", "-q", "--object", secret, "-f", "qcow2", "-o", options, image, "1M")
+
+    header = read_qcow2_header(head(image))
+
+    assert header == replace(VERSION_3, is_encrypted=True)
+    assert header.needs_byte_copy
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected", "needs_byte_copy"),
+    [
+        (1, replace(VERSION_3, is_dirty=True), True),
+        (2, replace(VERSION_3, is_corrupt=True), False),
+        (4, replace(VERSION_3, has_data_file=True), False),
+        (3, replace(VERSION_3, is_dirty=True, is_corrupt=True), True),
+        (1 << 3 | 1 << 4, VERSION_3, False),
+    ],
+)
+def test_incompatible_features(tmp_path: Path, bits: int, expected: Qcow2Header, needs_byte_copy: bool) -> None:
+    """The bits that say dirty, corrupt and external data are each told apart."""
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", image, "1M")
+    with image.open("r+b") as file:
+        file.seek(INCOMPATIBLE_OFFSET)
+        file.write(bits.to_bytes(8, "big"))
+
+    header = read_qcow2_header(head(image))
+
+    assert header == expected
+    assert header.needs_byte_copy is needs_byte_copy
+
+
+@pytest.mark.parametrize("format_", ["raw", "vmdk", "qed", "vdi", "vpc"])
+def test_other_format(tmp_path: Path, format_: str) -> None:
+    """What is no qcow2 has no header of one."""
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", format_, image, "1M")
+
+    assert read_qcow2_header(head(image)) is None
+
+
+@pytest.mark.parametrize("length", [0, 3, 4, 71])
+def test_truncated_header(tmp_path: Path, length: int) -> None:
+    """A header that is cut off says nothing."""
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", image, "1M")
+
+    assert read_qcow2_header(head(image)[:length]) is None
+
+
+def test_truncated_header_of_version_3(tmp_path: Path) -> None:
+    """A version 3 header that ends before its features is no header: it could hide that data lie elsewhere."""
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "compat=1.1", image, "1M")
+
+    assert read_qcow2_header(head(image)[:80]) is None
+
+
+def test_version_2_header_needs_no_features(tmp_path: Path) -> None:
+    """A version 2 header is 72 bytes; what comes after it means nothing."""
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "compat=0.10", image, "1M")
+    data = head(image)[:INCOMPATIBLE_OFFSET]
+
+    assert read_qcow2_header(data) == VERSION_2
+    assert read_qcow2_header(data + b"\xff" * 32) == VERSION_2

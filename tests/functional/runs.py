@@ -1,0 +1,169 @@
+"""What tests of failures and interruptions share: refusals, and runs that are caught in the middle of a copy."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lab import Inventory, Lab, Pool, Program, Result, disk, domain, interface
+from tests.lab.images import MIB, allocated_bytes
+from tests.lab.program import Background
+
+TRANSFERS = ("host", "stream", "server")
+
+# Enough that a copy can be caught in the middle: it takes a third of a second at least.
+BIG_BYTES = 320 * MIB
+
+WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How a refused command says so.
+
+    Attributes:
+        type: The JSON type.
+        message: What the sentence names.
+        hint: What the hint names.
+    """
+
+    type: str
+    message: tuple[str, ...]
+    hint: tuple[str, ...]
+
+
+def check_refusal(
+    lab: Lab, virtomate: Program, words: tuple[str | Path, ...], refusal: Refusal, uri: str | None = None
+) -> None:
+    """Run a command that is refused, for people and as JSON, and see that it says so and changed nothing."""
+    before = lab.inventory()
+    human = virtomate(*words, uri=uri)
+    machine = virtomate(*words, json=True, uri=uri)
+    unchanged(before, lab)
+
+    assert (human.status, human.stdout) == (1, ""), human
+    assert (machine.status, machine.stderr) == (1, ""), machine
+    check_error(error_of(machine), human, refusal)
+
+
+def check_error(error: dict[str, Any], human: Result, refusal: Refusal) -> None:
+    """See that an error is one sentence with a hint, the same in both forms, and names what it should."""
+    assert error["type"] == refusal.type
+    assert "leftovers" not in error
+    for part in refusal.message:
+        assert part in error["message"]
+    assert "\n" not in error["message"]
+    assert "hint" in error, f"There is no hint: {error}"
+    for part in refusal.hint:
+        assert part in error["hint"]
+    assert human.stderr == f"Error: {error['message']}\nHint: {error['hint']}\n"
+
+
+def error_of(result: Result) -> dict[str, Any]:
+    """Return the error of a run with `--json`: all that there is before the claim, a part of the clone after it."""
+    document = result.json
+    if isinstance(document, dict):
+        return document
+    (clone,) = document
+    assert clone["status"] in {"failed", "interrupted"}, result
+    error: dict[str, Any] = clone["error"]
+    return error
+
+
+def unchanged(before: Inventory, lab: Lab) -> None:
+    """See that the host is as it was."""
+    assert not before.difference(lab.inventory())
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"It never came to this: {what}"
+        time.sleep(0.002)
+
+
+@dataclass
+class Watched:
+    """A run with `--progress json`, whose events are read while it goes on."""
+
+    run: Background
+    events: list[dict[str, Any]] = field(default_factory=list)
+    _rest: bytes = b""
+
+    def wait_for_event(self, kind: str) -> dict[str, Any]:
+        """Read until an event of this kind comes."""
+        stderr = self.run.process.stderr
+        assert stderr is not None
+        while True:
+            while b"\n" in self._rest:
+                line, _, self._rest = self._rest.partition(b"\n")
+                self.events.append(json.loads(line))
+                if self.events[-1]["event"] == kind:
+                    return self.events[-1]
+            # Past the file object, which would keep what `Background.wait` is to read.
+            chunk = os.read(stderr.fileno(), 65536)
+            assert chunk, f"It ended without '{kind}': {self.events} {self.run.wait()}"
+            self._rest += chunk
+
+
+def start_clone(virtomate: Program, *words: str | Path, json: bool = True) -> Watched:
+    """Start `domain-clone` with progress that can be followed."""
+    return Watched(virtomate.start("--progress", "json", "domain-clone", *words, json=json))
+
+
+@contextmanager
+def halted(run: Background) -> Iterator[None]:
+    """Let a run stand still for the time of the block; what it is sent meanwhile arrives at its end."""
+    run.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        if run.running:
+            run.signal(signal.SIGCONT)
+
+
+@contextmanager
+def held_daemon(lab: Lab) -> Iterator[None]:
+    """Let the daemon stand still for the time of the block."""
+    lab.hypervisor.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        lab.hypervisor.signal(signal.SIGCONT)
+
+
+def make_big_source(lab: Lab, pool: Pool, name: str = "big") -> Path:
+    """Define a domain whose one raw disk takes a while to copy, and return the disk's path.
+
+    Its end is a hole: a copy of a full image would take all of its space from the beginning, and not tell how far it
+    is.
+    """
+    path = pool.raw(f"{name}.raw", BIG_BYTES + 64 * MIB, extents=[(0, BIG_BYTES)])
+    lab.define(domain(name, disks=[disk(path, "raw")], interfaces=[interface()]))
+    return path
+
+
+@contextmanager
+def midway(lab: Lab, watched: Watched, transfer: str, target: Path) -> Iterator[None]:
+    """Hold a run in the middle of copying a big disk for the time of the block.
+
+    Where libvirt does the work, it is the daemon that is held: the run waits for it and can be sent signals.
+    """
+    if transfer == "server":
+        watched.wait_for_event("started")
+        wait_for(lambda: target.exists() and allocated_bytes(target) > 0, f"{target} is being written")
+        with held_daemon(lab):
+            assert 0 < allocated_bytes(target) < BIG_BYTES, "The copy was over before it could be caught"
+            yield
+    else:
+        event = watched.wait_for_event("progress")
+        with halted(watched.run):
+            assert 0 < event["bytes"] < event["total"] == BIG_BYTES
+            assert 0 < allocated_bytes(target) < BIG_BYTES, "The copy was over before it could be caught"
+            yield

@@ -1,0 +1,446 @@
+"""Signals and kills at any moment: a clone is complete or not there, or one command removes what is left of it."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from tests.functional.runs import (
+    TRANSFERS,
+    Refusal,
+    Watched,
+    check_refusal,
+    error_of,
+    halted,
+    make_big_source,
+    midway,
+    start_clone,
+    unchanged,
+    wait_for,
+)
+from tests.lab import Inventory, Lab, Program, Result, disk, domain, images
+from tests.lab.domains import OVMF_TEMPLATE, nvram
+from tests.lab.images import MIB, allocated_bytes
+from tests.lab.program import Background
+
+STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+# Every way to make a clone, as the words that ask for it.
+WAYS = {
+    "host": ("--transfer", "host"),
+    "stream": ("--transfer", "stream"),
+    "server": ("--transfer", "server"),
+    "linked": ("--mode", "linked"),
+    "reflink": ("--mode", "reflink"),
+}
+
+SAMPLE_MOMENTS = 8
+SWEEP_MOMENTS = 36
+
+
+@pytest.fixture(scope="module")
+def big(session_lab: Lab) -> Iterator[Path]:
+    """A domain `big` with a disk that takes a while to copy; its path."""
+    mark = session_lab.mark()
+    yield make_big_source(session_lab, session_lab.pool)
+    session_lab.return_to(mark)
+
+
+@pytest.fixture(scope="module")
+def mixed(session_lab: Lab) -> Iterator[str]:
+    """A domain with two disks and an NVRAM in no pool, where reflinks work if the lab has that; its name."""
+    mark = session_lab.mark()
+    pool = session_lab.pools.get("xfs", session_lab.pool)
+    raw = pool.raw("mixed.raw", 128 * MIB, data_bytes=96 * MIB)
+    qcow2 = pool.qcow2("mixed-2.qcow2", 64 * MIB, data_bytes=32 * MIB)
+    store = session_lab.make_directory("mixed-nvram") / "mixed_VARS.fd"
+    store.write_bytes(OVMF_TEMPLATE.read_bytes())
+    session_lab.define(domain("mixed", disks=[disk(raw, "raw"), disk(qcow2, target="vdb")], firmware=nvram(store)))
+    yield "mixed"
+    session_lab.return_to(mark)
+
+
+def target_of(lab: Lab, name: str) -> Path:
+    """Return the path of the disk of a clone of `big`."""
+    return lab.pool.path / f"{name}.raw"
+
+
+def is_there(lab: Lab, name: str) -> bool:
+    """Tell whether there is a domain of this name."""
+    return name in {found.name() for found in lab.connection.listAllDomains()}
+
+
+def listing(virtomate: Program, name: str) -> dict[str, Any]:
+    """Return what `domain-list` says of a domain."""
+    (found,) = (item for item in virtomate("domain-list", json=True).json if item["name"] == name)
+    return dict(found)
+
+
+def discard(lab: Lab, name: str) -> None:
+    """Remove a finished clone as a person would, by hand."""
+    found = lab.connection.lookupByName(name)
+    document = found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    found.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+    for pool in lab.pools.values():
+        pool.refresh()
+        for volume in pool.handle.listAllVolumes():
+            if f"'{volume.path()}'" in document:
+                volume.delete()
+
+
+@pytest.mark.parametrize("number", STATUSES, ids=lambda number: number.name)
+@pytest.mark.parametrize("transfer", TRANSFERS)
+def test_signal_in_the_middle_of_a_copy_undoes_all(
+    lab: Lab, big: Path, virtomate: Program, transfer: str, number: signal.Signals
+) -> None:
+    """A signal in the middle of a copy leaves nothing behind, and the status is the one that shells give."""
+    before = lab.inventory()
+    watched = start_clone(virtomate, "--transfer", transfer, "big", "web")
+
+    with midway(lab, watched, transfer, target_of(lab, "web")):
+        assert is_there(lab, "web") or transfer == "server"  # the daemon does not answer then
+        watched.run.signal(number)
+    result = watched.run.wait()
+
+    assert result.status == STATUSES[number], result
+    (clone,) = result.json
+    assert clone["status"] == "interrupted"
+    assert clone["error"]["type"] == "Interrupted"
+    assert number.name in clone["error"]["message"]
+    assert "leftovers" not in clone["error"]
+    unchanged(before, lab)
+    assert images.allocated_bytes(big) >= allocated_bytes(big)
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+def test_second_signal_does_not_stop_the_undoing(lab: Lab, big: Path, virtomate: Program, transfer: str) -> None:
+    """The first signal decides the status; more of them, during the undoing, only hear what is being waited for."""
+    before = lab.inventory()
+    watched = start_clone(virtomate, "--transfer", transfer, "big", "web")
+
+    with midway(lab, watched, transfer, target_of(lab, "web")):
+        watched.run.signal(signal.SIGTERM)
+    watched.wait_for_event("note")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if watched.run.running:
+            watched.run.signal(number)
+    result = watched.run.wait()
+
+    assert result.status == 143, result
+    unchanged(before, lab)
+
+
+def test_two_signals_at_once(lab: Lab, big: Path, virtomate: Program) -> None:
+    """Two signals that arrive together undo once, and one of them decides the status."""
+    before = lab.inventory()
+    watched = start_clone(virtomate, "--transfer", "host", "big", "web")
+
+    with midway(lab, watched, "host", target_of(lab, "web")):
+        watched.run.signal(signal.SIGINT)
+        watched.run.signal(signal.SIGTERM)
+    result = watched.run.wait()
+
+    assert result.status in {130, 143}, result
+    unchanged(before, lab)
+
+
+@pytest.mark.parametrize("json", [True, False], ids=["json", "human"])
+def test_interruption_is_explained(lab: Lab, big: Path, virtomate: Program, json: bool) -> None:
+    """Whoever interrupts is told that it was noticed, and at the end that nothing was made."""
+    words = ("--progress", "none", "domain-clone", "--transfer", "stream", "big", "web")
+    run = virtomate.start(*words, json=json)
+    wait_for(lambda: target_of(lab, "web").exists() and allocated_bytes(target_of(lab, "web")) > 0, "it copies")
+    run.signal(signal.SIGINT)
+    result = run.wait()
+
+    assert result.status == 130, result
+    assert result.stderr.startswith("SIGINT: interrupted; undoing what was made\n")
+    if json:
+        assert error_of(result)["type"] == "Interrupted"
+    else:
+        assert result.stdout == ""
+        assert "Error: interrupted by SIGINT" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_ignored_signals_stay_ignored(lab: Lab, big: Path, virtomate: Program) -> None:
+    """What the caller ignores, as nohup and background jobs of scripts do, does not interrupt."""
+    argv = virtomate.argv("--progress", "json", "domain-clone", "--transfer", "host", "big", "web", json=True)
+    shell = ["sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh"]
+    with Background([*shell, *argv], virtomate.env(), virtomate.directory) as run:
+        watched = Watched(run)
+        with midway(lab, watched, "host", target_of(lab, "web")):
+            run.signal(signal.SIGINT)
+            run.signal(signal.SIGHUP)
+        result = run.wait()
+
+    assert result.status == 0, result
+    assert images.same_content(big, "raw", target_of(lab, "web"), "raw")
+
+
+def check_whole_or_gone(lab: Lab, before: Inventory, result: Result, name: str, number: int) -> bool:
+    """See that a clone is complete or that everything is as before, and that the status fits; tell which it was.
+
+    Before the program has taken the signal over, and after it has given it back, the signal itself ends it.
+    """
+    assert result.status in {0, STATUSES[signal.Signals(number)], -number}, result
+    if not is_there(lab, name):
+        assert result.status != 0, result
+        unchanged(before, lab)
+        return False
+    assert result.status != STATUSES[signal.Signals(number)], result
+    discard(lab, name)
+    unchanged(before, lab)
+    return True
+
+
+def duration(virtomate: Program, lab: Lab, source: str, words: tuple[str, ...]) -> float:
+    """Return how long an undisturbed run takes."""
+    result = virtomate("domain-clone", *words, source, "measured", json=True)
+    assert result.status == 0, result
+    discard(lab, "measured")
+    return result.seconds
+
+
+def sweep_signals(lab: Lab, virtomate: Program, source: str, words: tuple[str, ...], moments: int) -> None:
+    """Interrupt runs at moments spread evenly from their beginning to their end."""
+    seconds = duration(virtomate, lab, source, words)
+    before = lab.inventory()
+    numbers = list(STATUSES)
+    for moment in range(moments):
+        number = numbers[moment % len(numbers)]
+        run = virtomate.start("domain-clone", *words, source, "web", json=True)
+        time.sleep(seconds * moment / (moments - 1))
+        if run.running:
+            run.signal(number)
+        check_whole_or_gone(lab, before, run.wait(), "web", number)
+
+
+@pytest.mark.parametrize("way", ["host", "server"])
+def test_signals_spread_over_a_run(lab: Lab, mixed: str, virtomate: Program, way: str) -> None:
+    """Whenever a signal comes, the clone is complete or not there."""
+    sweep_signals(lab, virtomate, mixed, WAYS[way], SAMPLE_MOMENTS // 2)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("way", WAYS)
+def test_signals_at_every_moment(root_lab: Lab, mixed: str, virtomate: Program, way: str) -> None:
+    """Whenever a signal comes, in whichever mode, the clone is complete or not there."""
+    words = WAYS[way]
+    if way == "server":
+        # QEMU's own image would have to be converted, raw ones and NVRAM are copied.
+        words = ("--transfer", "server")
+    sweep_signals(root_lab, virtomate, mixed, words, SWEEP_MOMENTS)
+
+
+def check_left_by_kill(lab: Lab, virtomate: Program, before: Inventory, name: str, source: str) -> str:
+    """See what a killed run left, remove it as its user would, and see that everything is as before.
+
+    Returns:
+        What it was: nothing, unfinished or finished.
+    """
+    if not is_there(lab, name):
+        unchanged(before, lab)
+        return "nothing"
+    if listing(virtomate, name)["clone"]["status"] == "finished":
+        discard(lab, name)
+        unchanged(before, lab)
+        return "finished"
+    with pytest.raises(libvirt.libvirtError):
+        lab.connection.lookupByName(name).create()
+    again = virtomate("domain-clone", source, name, json=True)
+    assert again.status == 1, again
+    assert again.json["type"] == "Conflict"
+    assert f"virtomate domain-delete {name}" in again.json["hint"]
+    deleted = virtomate("domain-delete", name, json=True)
+    assert deleted.status == 0, deleted
+    assert deleted.json["name"] == name
+    unchanged(before, lab)
+    return "unfinished"
+
+
+@pytest.mark.parametrize("transfer", TRANSFERS)
+def test_killed_run_is_cleared_up_by_one_command(lab: Lab, big: Path, virtomate: Program, transfer: str) -> None:
+    """What SIGKILL leaves is an unfinished clone that cannot be started and that domain-delete removes."""
+    before = lab.inventory()
+    watched = start_clone(virtomate, "--transfer", transfer, "big", "web")
+    with midway(lab, watched, transfer, target_of(lab, "web")):
+        watched.run.signal(signal.SIGKILL)
+        watched.run.process.wait()
+
+    shown = listing(virtomate, "web")
+    assert shown["state"] == "shut-off"
+    assert shown["clone"]["status"] == "unfinished"
+    assert shown["clone"]["source"]["name"] == "big"
+    assert "big (copy), unfinished" in virtomate("domain-list").stdout
+    assert target_of(lab, "web").exists()
+    assert check_left_by_kill(lab, virtomate, before, "web", "big") == "unfinished"
+
+
+def sweep_kills(lab: Lab, virtomate: Program, source: str, words: tuple[str, ...], moments: int) -> set[str]:
+    """Kill runs at moments spread evenly from their beginning to their end, and clear up after each."""
+    seconds = duration(virtomate, lab, source, words)
+    before = lab.inventory()
+    found = set()
+    for moment in range(moments):
+        run = virtomate.start("domain-clone", *words, source, "web", json=True)
+        time.sleep(seconds * moment / (moments - 1))
+        run.signal(signal.SIGKILL)
+        run.wait()
+        found.add(check_left_by_kill(lab, virtomate, before, "web", source))
+    return found
+
+
+@pytest.mark.parametrize("way", ["host", "server"])
+def test_kills_spread_over_a_run(lab: Lab, mixed: str, virtomate: Program, way: str) -> None:
+    """Whenever a run is killed, one command at most puts the host back to what it was."""
+    sweep_kills(lab, virtomate, mixed, WAYS[way], SAMPLE_MOMENTS // 2)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("way", WAYS)
+def test_kills_at_every_moment(root_lab: Lab, mixed: str, virtomate: Program, way: str) -> None:
+    """Whenever a run is killed, in whichever mode, one command at most puts the host back to what it was."""
+    assert "unfinished" in sweep_kills(root_lab, virtomate, mixed, WAYS[way], SWEEP_MOMENTS)
+
+
+@pytest.fixture
+def unfinished(lab: Lab, big: Path, virtomate: Program) -> str:
+    """An unfinished clone of `big`, left by a killed run; its name."""
+    assert big.exists()
+    watched = start_clone(virtomate, "--transfer", "host", "big", "web")
+    with midway(lab, watched, "host", target_of(lab, "web")):
+        watched.run.signal(signal.SIGKILL)
+        watched.run.process.wait()
+    return "web"
+
+
+@pytest.mark.parametrize("json", [True, False], ids=["json", "human"])
+def test_delete_leaves_what_took_a_volumes_place(lab: Lab, unfinished: str, virtomate: Program, json: bool) -> None:
+    """A file that somebody put in place of a volume since is left and reported; the rest goes."""
+    target = target_of(lab, unfinished)
+    other = lab.pool.path / "other"
+    other.write_bytes(b"precious")
+    other.rename(target)
+
+    result = virtomate("domain-delete", unfinished, json=json)
+
+    assert result.status == 3, result
+    if json:
+        (leftover,) = result.json["leftovers"]
+        assert str(target) in leftover
+        assert "hint" in result.json
+    else:
+        assert result.stdout == ""
+        assert "Left behind:\n" in result.stderr
+        assert str(target) in result.stderr
+    assert target.read_bytes() == b"precious"
+    assert not is_there(lab, unfinished)
+
+
+def test_delete_of_a_volume_that_is_gone(lab: Lab, unfinished: str, virtomate: Program) -> None:
+    """What somebody removed by hand already is no obstacle."""
+    target_of(lab, unfinished).unlink()
+
+    result = virtomate("domain-delete", unfinished, json=True)
+
+    assert (result.status, result.json["removed"]) == (0, []), result
+    assert not is_there(lab, unfinished)
+
+
+def test_delete_by_uuid(lab: Lab, unfinished: str, virtomate: Program) -> None:
+    """An unfinished clone can be named by its UUID."""
+    uuid = lab.connection.lookupByName(unfinished).UUIDString()
+
+    result = virtomate("domain-delete", uuid, json=True)
+
+    assert result.status == 0, result
+    assert result.json["name"] == unfinished
+    assert result.json["uuid"] == uuid
+    assert [item for item in result.json["removed"] if str(target_of(lab, unfinished)) in item]
+    assert not is_there(lab, unfinished)
+    assert not target_of(lab, unfinished).exists()
+
+
+def test_delete_with_its_pool_stopped_keeps_the_record(lab: Lab, unfinished: str, virtomate: Program) -> None:
+    """Where the volume cannot be reached the claim stays, and the command can be given again."""
+    lab.pool.handle.destroy()
+
+    first = virtomate("domain-delete", unfinished, json=True)
+    lab.pool.handle.create()
+    second = virtomate("domain-delete", unfinished, json=True)
+
+    assert first.status == 3, first
+    assert any(str(target_of(lab, unfinished)) in item for item in first.json["leftovers"])
+    assert f"virtomate domain-delete {unfinished}" in first.json["hint"]
+    assert second.status == 0, second
+    assert not is_there(lab, unfinished)
+
+
+def test_delete_refuses_what_is_no_unfinished_clone(lab: Lab, virtomate: Program) -> None:
+    """Finished clones, ordinary domains and names of nothing are refused, and nothing is changed."""
+    path = lab.pool.raw("src.raw", MIB)
+    lab.define(domain("src", disks=[disk(path, "raw")]))
+    assert virtomate("domain-clone", "src", "done").status == 0
+
+    refusals = {
+        "done": Refusal("IllegalStateError", ("'done'", "finished clone"), ("virsh undefine done",)),
+        "src": Refusal("IllegalStateError", ("'src'", "not a clone"), ("virsh undefine src",)),
+        "nobody": Refusal("NotFoundError", ("'nobody'",), ("virtomate domain-list",)),
+    }
+    for name, refusal in refusals.items():
+        check_refusal(lab, virtomate, ("domain-delete", name), refusal)
+
+
+def test_delete_refuses_a_copied_record(lab: Lab, unfinished: str, virtomate: Program) -> None:
+    """A record that another tool carried over to another domain gives no right to delete that domain's things."""
+    claim = lab.connection.lookupByName(unfinished)
+    document = claim.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    uuid = claim.UUIDString()
+    # As virt-clone does: another name and UUID, and the metadata as they were.
+    copied = document.replace(f"<name>{unfinished}</name>", "<name>other</name>").replace(f"<uuid>{uuid}</uuid>", "")
+    lab.define(copied)
+
+    check_refusal(
+        lab,
+        virtomate,
+        ("domain-delete", "other"),
+        Refusal("IllegalStateError", ("'other'", "not a clone"), ("virsh undefine other",)),
+    )
+    assert listing(virtomate, "other")["clone"] is None
+
+
+def test_delete_refuses_while_the_clone_is_being_made(lab: Lab, big: Path, virtomate: Program) -> None:
+    """A claim whose maker is at work is left alone; the clone gets finished."""
+    watched = start_clone(virtomate, "--transfer", "host", "big", "web")
+    with midway(lab, watched, "host", target_of(lab, "web")):
+        check_refusal(
+            lab,
+            virtomate,
+            ("domain-delete", "web"),
+            Refusal("IllegalStateError", ("'web'", str(watched.run.process.pid)), ("interrupt",)),
+        )
+    result = watched.run.wait()
+
+    assert result.status == 0, result
+    assert images.same_content(big, "raw", target_of(lab, "web"), "raw")
+
+
+def test_nothing_of_a_run_outlives_it(lab: Lab, big: Path, virtomate: Program) -> None:
+    """A halted and interrupted run ends by itself once it goes on, with no process or file of its own left."""
+    before = lab.inventory()
+    watched = start_clone(virtomate, "--transfer", "stream", "big", "web")
+    with midway(lab, watched, "stream", target_of(lab, "web")), halted(watched.run):
+        watched.run.signal(signal.SIGTERM)
+    assert watched.run.wait().status == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(watched.run.process.pid, 0)
+    unchanged(before, lab)
+    assert big.exists()

@@ -1,0 +1,49 @@
+"""Records for tests of the output, with every part filled."""
+
+from __future__ import annotations
+
+from virtomate.errors import ConflictError
+from virtomate.records import (
+    Action,
+    CloneOrigin,
+    CloneResult,
+    DeletionResult,
+    DiskResult,
+    DomainListing,
+    DomainReference,
+    InterfaceResult,
+    Mode,
+    NvramAction,
+    NvramResult,
+    Status,
+    Transfer,
+    VolumeReference,
+)
+
+SOURCE = DomainReference("ubuntu", "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d")
+UUID = "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe"
+OLD = VolumeReference("images", "ubuntu.qcow2", "/srv/ubuntu.qcow2", "qcow2")
+NEW = VolumeReference("images", "web-1.qcow2", "/srv/web-1.qcow2", "qcow2")
+LUN = VolumeReference(None, None, "/dev/lun", None)
+
+CLONED = CloneResult(
+    status=Status.CLONED,
+    name="web-1",
+    uuid=UUID,
+    source=SOURCE,
+    mode=Mode.COPY,
+    disks=(
+        DiskResult("vda", Action.COPIED, None, OLD, NEW, 10737418240, 1610612736, Transfer.STREAM),
+        DiskResult("sda", Action.SHARED, "block disk, not file-based", LUN, LUN, None, 0, None),
+    ),
+    nvram=NvramResult(NvramAction.COPIED, "/nvram/ubuntu_VARS.fd", "/nvram/web-1_VARS.fd", "raw"),
+    interfaces=(InterfaceResult("52:54:00:00:00:02", "52:54:00:00:00:01"),),
+    changes=("UUID", "MAC addresses"),
+    warnings=("disk sda is left untouched",),
+    seconds=1.234,
+)
+ERROR = ConflictError("there is already a volume", "Choose another name.", ("volume '/srv/x'",))
+LISTING = DomainListing(
+    "web-1", UUID, "shut-off", CloneOrigin(finished=True, source=SOURCE, mode=Mode.LINKED, created=1767225600.9)
+)
+DELETION = DeletionResult("web-1", UUID, ("volume '/srv/web-1.qcow2'",))

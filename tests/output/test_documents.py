@@ -1,0 +1,148 @@
+"""The shapes of the JSON documents: a contract with the scripts that read them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.output.records import CLONED, DELETION, ERROR, LISTING
+from virtomate.errors import (
+    ConflictError,
+    HypervisorError,
+    IllegalStateError,
+    InterruptedBySignalError,
+    NoConnectionError,
+    NotFoundError,
+    VirtomateError,
+)
+from virtomate.output.documents import clone_document, deletion_document, domain_document, dump, error_document
+from virtomate.records import Action, Mode, NvramAction, Status, Transfer
+
+VOLUME_KEYS = {"pool", "volume", "path", "format"}
+
+
+def test_clone() -> None:
+    """The keys and values of a clone, in full."""
+    assert clone_document(CLONED) == {
+        "status": "cloned",
+        "name": "web-1",
+        "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
+        "source": {"name": "ubuntu", "uuid": "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"},
+        "mode": "copy",
+        "disks": [
+            {
+                "target": "vda",
+                "action": "copied",
+                "reason": None,
+                "source": {"pool": "images", "volume": "ubuntu.qcow2", "path": "/srv/ubuntu.qcow2", "format": "qcow2"},
+                "clone": {"pool": "images", "volume": "web-1.qcow2", "path": "/srv/web-1.qcow2", "format": "qcow2"},
+                "capacity": 10737418240,
+                "bytes_copied": 1610612736,
+                "transfer": "stream",
+                "subclusters": None,
+            },
+            {
+                "target": "sda",
+                "action": "shared",
+                "reason": "block disk, not file-based",
+                "source": {"pool": None, "volume": None, "path": "/dev/lun", "format": None},
+                "clone": {"pool": None, "volume": None, "path": "/dev/lun", "format": None},
+                "capacity": None,
+                "bytes_copied": 0,
+                "transfer": None,
+                "subclusters": None,
+            },
+        ],
+        "nvram": {
+            "action": "copied",
+            "source": "/nvram/ubuntu_VARS.fd",
+            "clone": "/nvram/web-1_VARS.fd",
+            "format": "raw",
+        },
+        "interfaces": [{"mac": "52:54:00:00:00:02", "source_mac": "52:54:00:00:00:01"}],
+        "changes": ["UUID", "MAC addresses"],
+        "warnings": ["disk sda is left untouched"],
+        "seconds": 1.234,
+    }
+
+
+def test_failed_clone_has_an_error() -> None:
+    """The error is there where the clone failed, and only there; the other keys stay."""
+    document = clone_document(replace(CLONED, status=Status.FAILED, error=ERROR, nvram=None))
+
+    assert document.keys() == clone_document(CLONED).keys() | {"error"}
+    assert document["error"] == error_document(ERROR)
+    assert document["nvram"] is None
+
+
+def test_domain() -> None:
+    """The keys of a listed domain: those of 0.1.2, and where a clone comes from."""
+    assert domain_document(LISTING) == {
+        "name": "web-1",
+        "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
+        "state": "shut-off",
+        "clone": {
+            "status": "finished",
+            "source": {"name": "ubuntu", "uuid": "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"},
+            "mode": "linked",
+            "created": "2026-01-01T00:00:00+00:00",
+        },
+    }
+    assert domain_document(replace(LISTING, clone=None))["clone"] is None
+
+
+def test_unfinished_clone_is_listed_as_such() -> None:
+    """Scripts can tell what a killed run left behind."""
+    assert LISTING.clone is not None
+    origin = domain_document(replace(LISTING, clone=replace(LISTING.clone, finished=False)))["clone"]
+
+    assert origin is not None
+    assert origin["status"] == "unfinished"
+
+
+def test_deletion() -> None:
+    """The keys of a deletion."""
+    assert deletion_document(DELETION) == {
+        "name": "web-1",
+        "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
+        "removed": ["volume '/srv/web-1.qcow2'"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (NotFoundError("m"), {"type": "NotFoundError", "message": "m"}),
+        (ConflictError("m", "h"), {"type": "Conflict", "message": "m", "hint": "h"}),
+        (IllegalStateError("m", leftovers=("l",)), {"type": "IllegalStateError", "message": "m", "leftovers": ["l"]}),
+        (HypervisorError("m", code=1), {"type": "libvirtError", "message": "m"}),
+        (NoConnectionError("m", "h", code=38), {"type": "libvirtError", "message": "m", "hint": "h"}),
+        (InterruptedBySignalError(2), {"type": "Interrupted", "message": "interrupted by SIGINT"}),
+        (ERROR, {"type": "Conflict", "message": ERROR.message, "hint": ERROR.hint, "leftovers": ["volume '/srv/x'"]}),
+    ],
+)
+def test_error(error: VirtomateError, expected: dict[str, object]) -> None:
+    """An error has its documented type; hint and leftovers are there where there are any."""
+    assert error_document(error) == expected
+
+
+def test_values_of_enumerations() -> None:
+    """The words that scripts compare with."""
+    assert {mode.value for mode in Mode} == {"copy", "linked", "reflink"}
+    assert {action.value for action in Action} == {"copied", "linked", "reflinked", "shared"}
+    assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link"}
+    assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned"}
+    assert {action.value for action in NvramAction} == {"copied", "fresh", "shared"}
+
+
+@pytest.mark.parametrize("pretty", [True, False])
+def test_dump(pretty: bool) -> None:
+    """Keys are sorted, characters are themselves, and only pretty documents have more than one line."""
+    text = dump({"b": ["ü", "\n"], "a": None}, pretty=pretty)
+
+    assert json.loads(text) == {"a": None, "b": ["ü", "\n"]}
+    assert text.index('"a"') < text.index('"b"')
+    assert "ü" in text
+    assert ("\n" in text) is pretty

@@ -1,0 +1,120 @@
+"""Progress as JSON lines, as notes, and not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from virtomate.output.progress import JsonProgress, NoteProgress, SilentProgress, make_progress
+
+if TYPE_CHECKING:
+    from virtomate.progress import Progress
+
+
+def _use(progress: Progress) -> None:
+    progress.started("vda", 100)
+    progress.started("vdb", 10)
+    progress.advanced("vda", 50)
+    progress.note("a \x1b[31m note")
+    progress.finished("vda")
+    progress.finished("vdb")
+    progress.close()
+
+
+def test_json_lines() -> None:
+    """Each event is one JSON object a line, with the bytes done and to do."""
+    stream = io.StringIO()
+    _use(JsonProgress(stream))
+
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [
+        {"event": "started", "volume": "vda", "bytes": 0, "total": 100},
+        {"event": "started", "volume": "vdb", "bytes": 0, "total": 10},
+        {"event": "progress", "volume": "vda", "bytes": 50, "total": 100},
+        {"event": "note", "message": "a \x1b[31m note"},
+        {"event": "finished", "volume": "vda", "bytes": 100, "total": 100},
+        {"event": "finished", "volume": "vdb", "bytes": 10, "total": 10},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("style", "quiet", "expected"),
+    [
+        ("auto", False, NoteProgress),
+        ("auto", True, SilentProgress),
+        ("none", False, NoteProgress),
+        ("none", True, SilentProgress),
+        ("bar", True, SilentProgress),
+        ("json", False, JsonProgress),
+        ("json", True, JsonProgress),
+    ],
+)
+def test_style_in_a_pipe(style: str, quiet: bool, expected: type) -> None:
+    """Where no terminal is there are no bars; quiet silences all but what was asked for by name."""
+    assert type(make_progress(style, quiet=quiet)) is expected
+
+
+def test_auto_in_a_pipe_shows_notes_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a pipe a log gets no bars, but the notes, and those cannot drive the terminal that shows it."""
+    _use(make_progress("auto", quiet=False))
+
+    captured = capsys.readouterr()
+    assert captured.err == "a \\x1b[31m note\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("style", ["auto", "bar", "none"])
+def test_quiet(style: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Quiet shows nothing, neither bars nor notes."""
+    _use(make_progress(style, quiet=True))
+
+    assert capsys.readouterr() == ("", "")
+
+
+def test_dumb_terminal_gets_no_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that cannot move its cursor gets notes."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+
+    assert type(make_progress("auto", quiet=False)) is NoteProgress
+
+
+def test_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets bars."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+
+    assert type(make_progress("auto", quiet=False)).__name__ == "BarProgress"
+
+
+def test_bars_show_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars and notes go to stderr; a name is never markup, and a note's control characters are spelled out."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    bars = make_progress("bar", quiet=False)
+
+    bars.started("[red]vda[/red]", 100)
+    bars.started("vdb\x07", 0)
+    bars.advanced("[red]vda[/red]", 40)
+    bars.note("a [bold]note[/bold] \x07")
+    bars.finished("[red]vda[/red]")
+    bars.finished("vdb\x07")
+    bars.close()
+
+    shown = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    assert "[red]vda[/red]" in shown
+    assert "a [bold]note[/bold] \\x07" in shown
+    assert "\x07" not in shown
+    assert "total" in shown
+
+
+def test_bars_can_be_closed_before_anything_began() -> None:
+    """A clone that is refused closes bars that never were."""
+    make_progress("bar", quiet=False).close()

@@ -1,0 +1,218 @@
+"""What is written where, as JSON and for people."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.output.records import CLONED, DELETION, ERROR, LISTING
+from virtomate.errors import NotFoundError
+from virtomate.output import documents, render
+from virtomate.output.render import Format
+from virtomate.records import DomainReference, InterfaceResult, Mode, NvramAction, NvramResult, Status, VolumeReference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HUMAN, JSON, PRETTY = Format(), Format(is_json=True), Format(is_json=True, is_pretty=True)
+JSON_MESSAGES = Format(has_json_messages=True)
+FAILED = replace(CLONED, status=Status.FAILED, error=ERROR)
+ESCAPE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
+
+
+RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
+    "a clone": (lambda form: render.render_clones([CLONED], form), [documents.clone_document(CLONED)]),
+    "two clones, one failed": (
+        lambda form: render.render_clones([FAILED, CLONED], form),
+        [documents.clone_document(FAILED), documents.clone_document(CLONED)],
+    ),
+    "no clones": (lambda form: render.render_clones([], form), []),
+    "domains": (
+        lambda form: render.render_domains([LISTING, replace(LISTING, clone=None)], form),
+        [documents.domain_document(LISTING), documents.domain_document(replace(LISTING, clone=None))],
+    ),
+    "no domains": (lambda form: render.render_domains([], form), []),
+    "a deletion": (lambda form: render.render_deletion(DELETION, form), documents.deletion_document(DELETION)),
+    "an error": (lambda form: render.render_error(ERROR, form), documents.error_document(ERROR)),
+}
+
+
+@pytest.mark.parametrize("form", [JSON, PRETTY, Format(is_json=True, has_json_messages=True)])
+@pytest.mark.parametrize(("show", "expected"), RENDERINGS.values(), ids=RENDERINGS.keys())
+def test_json_is_one_document(
+    show: Callable[[Format], None], expected: object, form: Format, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With JSON asked for, stdout holds exactly one document, which ends its line."""
+    show(form)
+
+    out = capsys.readouterr().out
+    assert json.loads(out) == expected
+    assert out.endswith("\n")
+    if not form.is_pretty:
+        assert out.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", [JSON_MESSAGES, Format(is_json=True, has_json_messages=True)])
+@pytest.mark.parametrize(("show", "_expected"), RENDERINGS.values(), ids=RENDERINGS.keys())
+def test_json_messages_are_json_lines(
+    show: Callable[[Format], None], _expected: object, form: Format, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With JSON progress every line of stderr is a JSON object that says what kind of event it is."""
+    show(form)
+
+    for line in capsys.readouterr().err.splitlines():
+        event = json.loads(line)
+        assert event["event"] in {"error", "warning"}
+        assert isinstance(event["message"], str)
+
+
+def test_error_as_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """An error on stderr as JSON has all that it has on stdout as JSON."""
+    render.render_error(ERROR, JSON_MESSAGES)
+
+    captured = capsys.readouterr()
+    assert json.loads(captured.err) == {"event": "error", **documents.error_document(ERROR)}
+    assert captured.out == ""
+
+
+def test_clone_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """Data go to stdout, warnings to stderr; every disk and MAC address is named."""
+    render.render_clones([CLONED], HUMAN)
+
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "Cloned ubuntu to web-1 (copy) in 1.2 s",
+        "  UUID   f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
+        "  vda    copied to /srv/web-1.qcow2, 1.5 GiB",
+        "  sda    left untouched (block disk, not file-based)",
+        "  NVRAM  /nvram/web-1_VARS.fd (copied)",
+        "  MAC    52:54:00:00:00:02 (was 52:54:00:00:00:01)",
+    ]
+    assert captured.err == "Warning: disk sda is left untouched\n"
+
+
+def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan says what would be done, not that it was, and tells no time."""
+    render.render_clones([replace(CLONED, status=Status.PLANNED, seconds=0.1)], HUMAN)
+
+    out = capsys.readouterr().out
+    assert out.startswith("Would clone ubuntu to web-1 (copy)\n")
+    assert "copy to /srv/web-1.qcow2" in out
+    assert "leave untouched" in out
+    assert "copied to" not in out
+    assert "Cloned" not in out
+
+
+def test_failure_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """A failed clone says what went wrong, what is left and what to do, on stderr alone."""
+    render.render_clones([FAILED], HUMAN)
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "Error: there is already a volume",
+        "Left behind:",
+        "  volume '/srv/x'",
+        "Hint: Choose another name.",
+    ]
+
+
+def test_domains_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """A piped list is a table without decoration, which tells where a clone comes from and whether it is finished."""
+    assert LISTING.clone is not None
+    unfinished = replace(LISTING, name="web-2", clone=replace(LISTING.clone, finished=False, mode=Mode.COPY))
+    render.render_domains([replace(LISTING, clone=None), LISTING, unfinished], HUMAN)
+
+    lines = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["Name", "State", "UUID", "Clone of"],
+        ["web-1", "shut-off", LISTING.uuid],
+        ["web-1", "shut-off", LISTING.uuid, "ubuntu (linked)"],
+        ["web-2", "shut-off", LISTING.uuid, "ubuntu (copy), unfinished"],
+    ]
+
+
+def test_deletion_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything that was deleted is named."""
+    render.render_deletion(DELETION, HUMAN)
+
+    assert capsys.readouterr().out.splitlines() == ["Deleted web-1", "  volume '/srv/web-1.qcow2'"]
+
+
+def test_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """A usage error leaves stdout empty, whatever format was asked for."""
+    render.render_usage_error("Usage: virtomate", "no \x1b[31m", JSON)
+    render.render_usage_error("", "nothing", HUMAN)
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == ["Usage: virtomate", r"Error: no \x1b[31m", "Error: nothing"]
+
+
+def test_usage_error_as_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """With JSON progress a usage error is one JSON line."""
+    render.render_usage_error("Usage: virtomate", "no", JSON_MESSAGES)
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert json.loads(captured.err) == {"event": "error", "type": "UsageError", "message": "no"}
+
+
+EVIL = "[red]x[/red] [link=http://x]y :smile: \x1b[31m\x1b]0;title\x07 \u202e\nnew line\r\x9b2J"
+EVIL_VOLUME = VolumeReference(EVIL, EVIL, f"/srv/{EVIL}", "raw")
+EVIL_CLONE = replace(
+    CLONED,
+    name=EVIL,
+    source=DomainReference(EVIL, "u"),
+    disks=tuple(replace(disk, target=EVIL, reason=EVIL, source=EVIL_VOLUME, clone=EVIL_VOLUME) for disk in CLONED.disks),
+    nvram=NvramResult(NvramAction.COPIED, EVIL, EVIL, "raw"),
+    interfaces=(InterfaceResult(EVIL, EVIL),),
+    changes=(EVIL,),
+    warnings=(EVIL,),
+)
+EVIL_LISTING = replace(LISTING, name=EVIL, clone=None if LISTING.clone is None else replace(LISTING.clone, source=EVIL_CLONE.source))
+EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
+    "clone": lambda: render.render_clones([EVIL_CLONE], HUMAN),
+    "plan": lambda: render.render_clones([replace(EVIL_CLONE, status=Status.PLANNED)], HUMAN),
+    "domains": lambda: render.render_domains([EVIL_LISTING], HUMAN),
+    "deletion": lambda: render.render_deletion(replace(DELETION, name=EVIL, removed=(EVIL,)), HUMAN),
+    "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, (EVIL,)), HUMAN),
+    "usage": lambda: render.render_usage_error("", EVIL, HUMAN),
+}
+
+
+@pytest.mark.parametrize("is_terminal", [False, True], ids=["pipe", "terminal"])
+@pytest.mark.parametrize("show", EVIL_RENDERINGS.values(), ids=EVIL_RENDERINGS.keys())
+def test_names_are_data(
+    show: Callable[[], None], is_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name is shown as it is: never as markup, and its control characters do not reach the terminal."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "1000")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if is_terminal:
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+
+    show()
+
+    shown = "".join(capsys.readouterr())
+    # a terminal's table has a bold header, which is no name's doing
+    names = re.sub("\x1b\\[[0-9;]*m(?=[A-Z])|(?<=[a-z\\s])\x1b\\[0m", "", shown) if is_terminal else shown
+    assert "[red]x[/red] [link=http://x]y :smile:" in names
+    assert not ESCAPE.search(names)
+    assert not any(line.startswith(("new line", "2J")) for line in names.splitlines())
+
+
+def test_piped_output_has_no_escape_codes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes into a pipe is plain, whatever the environment says of colours."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for show, _ in RENDERINGS.values():
+        show(HUMAN)
+
+    captured = capsys.readouterr()
+    assert captured.out
+    assert "\x1b" not in captured.out + captured.err

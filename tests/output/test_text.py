@@ -1,0 +1,70 @@
+"""Text for people."""
+
+from __future__ import annotations
+
+import pytest
+
+from virtomate.output.text import aligned, binary_size, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("web-1 ü \u65e5 \U0001f600", "web-1 ü \u65e5 \U0001f600"),
+        ("[red]x[/red]", "[red]x[/red]"),
+        (":smile:", ":smile:"),
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\x00\x7f\x9b", r"\x00\x7f\x9b"),
+        ("\u202egnp.exe\u2066", r"\u202egnp.exe\u2066"),
+        ("\u2028\u2029", r"\u2028\u2029"),
+        ("a\udcff", r"a\udcff"),
+        ("\U000e0001", r"\U000e0001"),
+    ],
+)
+def test_printable(text: str, expected: str) -> None:
+    """What could drive a terminal or turn the direction of writing is spelled out; everything else stays."""
+    assert printable(text) == expected
+
+
+def test_printable_text_can_be_written_everywhere() -> None:
+    """No character of Unicode gets through that breaks a line or cannot be encoded."""
+    for number in range(0x110000):
+        shown = printable(chr(number))
+        assert len(shown.splitlines()) == 1
+        assert shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (0, "0 B"),
+        (1, "1 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (10 * 1024**2, "10.0 MiB"),
+        (20 * 1024**3, "20.0 GiB"),
+        (1024**4, "1.0 TiB"),
+        (1024**5, "1.0 PiB"),
+        (2000 * 1024**5, "2000.0 PiB"),
+    ],
+)
+def test_binary_size(size: int, expected: str) -> None:
+    """A size stands in the largest unit that it fills, whole bytes without a fraction."""
+    assert binary_size(size) == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([], []),
+        ([("a",)], ["a"]),
+        ([("Name", "State"), ("a", "running"), ("longer name", "x")], ["Name         State", "a            running", "longer name  x"]),
+        ([("a", ""), ("bb", "")], ["a", "bb"]),
+    ],
+)
+def test_aligned(rows: list[tuple[str, ...]], expected: list[str]) -> None:
+    """Columns stand below each other, and no line ends in blanks."""
+    assert aligned(rows) == expected
