@@ -117,6 +117,25 @@ class InterruptedBySignalError(VirtomateError):
         return EXIT_LEFTOVERS if self.leftovers else 128 + self.signal_number
 
 
+class InternalError(VirtomateError):
+    """A mistake in virtomate itself."""
+
+    json_type = "InternalError"
+
+    def __init__(self, error: Exception, leftovers: tuple[str, ...] = ()) -> None:
+        super().__init__(
+            f"this should not have happened: {type(error).__name__}: {error}",
+            hint="Please report it, with what --log debug shows.",
+            leftovers=leftovers,
+        )
+
+
+class MalformedDocumentError(VirtomateError):
+    """Text that is no XML document of the expected kind."""
+
+    json_type = "MalformedDocumentError"
+
+
 class TransferUnavailableError(VirtomateError):
     """A way of filling a volume turned out to be closed before anything was written."""
 

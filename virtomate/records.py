@@ -120,11 +120,16 @@ class NvramAction(StrEnum):
 
 @dataclass(frozen=True)
 class NvramResult:
-    """The NVRAM of a clone; `fresh` means that libvirt makes it from the template at the first start."""
+    """The NVRAM of a clone; `fresh` means that libvirt makes it from the template at the first start.
+
+    Attributes:
+        source: Path of the original's, None where that is no file.
+        clone: Path of the clone's, likewise.
+    """
 
     action: NvramAction
-    source: str
-    clone: str
+    source: str | None
+    clone: str | None
     format: str
 
 

@@ -96,7 +96,7 @@ def test_encryption(tmp_path: Path) -> None:
     """An encrypted image is seen, and only a copy of the bytes can duplicate it without its secret."""
     image = tmp_path / "image"
     secret = "secret,id=s,data=x"
-    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
+    options = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=100"
     qemu_img("create", "-q", "--object", secret, "-f", "qcow2", "-o", options, image, "1M")
 
     header = read_qcow2_header(head(image))

@@ -144,7 +144,7 @@ def make_big_source(lab: Lab, pool: Pool, name: str = "big") -> Path:
     Its end is a hole: a copy of a full image would take all of its space from the beginning, and not tell how far it
     is.
     """
-    path = pool.raw(f"{name}.raw", BIG_BYTES + 64 * MIB, extents=[(0, BIG_BYTES)])
+    path = pool.raw(f"{name}.raw", BIG_BYTES + 64 * MIB, extents=[(offset, MIB) for offset in range(0, BIG_BYTES, MIB)])
     lab.define(domain(name, disks=[disk(path, "raw")], interfaces=[interface()]))
     return path
 

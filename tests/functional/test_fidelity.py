@@ -116,7 +116,7 @@ QCOW2_IMAGES: dict[str, dict[str, Any]] = {
 
 def define_qcow2_images(lab: Lab, pool: Pool, names: Sequence[str]) -> dict[str, Path]:
     """Define a domain with these images as disks, and return them by target."""
-    paths = {}
+    paths: dict[str, Path] = {}
     for target, name in zip(target_names(len(names)), names, strict=True):
         settings: dict[str, Any] = {"capacity_bytes": 16 * MIB, "seed": len(paths) + 1} | QCOW2_IMAGES[name]
         paths[target] = images.make_qcow2(pool.path / f"{name}.qcow2", **settings)
@@ -143,7 +143,9 @@ def test_qcow2_is_copied_byte_for_byte(lab: Lab, virtomate: Program, transfer: s
 
 def test_libvirt_makes_qcow2_of_the_same_kind(lab: Lab, virtomate: Program) -> None:
     """When libvirt writes the copy, it has its original's version, cluster size and features, and its content."""
-    paths = define_qcow2_images(lab, lab.pool, ["old", "new", "small clusters", "large clusters", "lazy", "subclusters"])
+    paths = define_qcow2_images(
+        lab, lab.pool, ["old", "new", "small clusters", "large clusters", "lazy", "subclusters"]
+    )
 
     document = clone(virtomate, "--transfer", "server")
 
@@ -260,9 +262,7 @@ def disguised(lab: Lab) -> Path:
 
 
 @pytest.mark.parametrize("transfer", ["host", "stream", None])
-def test_raw_content_is_never_interpreted(
-    lab: Lab, virtomate: Program, disguised: Path, transfer: str | None
-) -> None:
+def test_raw_content_is_never_interpreted(lab: Lab, virtomate: Program, disguised: Path, transfer: str | None) -> None:
     """A raw disk that looks like an overlay on another file is copied byte for byte, without that file."""
     document = clone(virtomate, *([] if transfer is None else ["--transfer", transfer]))
 
@@ -283,7 +283,7 @@ def test_disguised_raw_disk_is_not_given_to_libvirt(lab: Lab, virtomate: Program
     assert str(disguised) in refused(lab, before, result)["message"]
 
 
-def test_overlay_on_disguised_raw_disk_takes_it_for_raw(lab: Lab, virtomate: Program, disguised: Path) -> None:
+def test_overlay_on_disguised_raw_disk_takes_it_for_raw(virtomate: Program, disguised: Path) -> None:
     """A linked clone records the backing format, so that its guest reads the header and not the host's file."""
     document = clone(virtomate, "--mode", "linked")
 
@@ -425,7 +425,7 @@ def test_what_is_left_untouched(lab: Lab, virtomate: Program, mode: str) -> None
 NAMES = [
     "with blank.qcow2",
     "a & b.qcow2",
-    "it's \"quoted\".qcow2",
+    'it\'s "quoted".qcow2',
     "größe-日本.qcow2",
     "<b>[red]$(x);`y`%s{0}.qcow2",
     "-rf.qcow2",

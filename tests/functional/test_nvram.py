@@ -1,6 +1,5 @@
 """The NVRAM of a UEFI domain is the clone's own: copied byte for byte, wherever it lies."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +242,7 @@ def test_many_at_once_in_one_directory(lab: Lab, virtomate: Program, mode: str) 
 
     names = [f"clone-{number}" for number in range(6)]
     runs = [virtomate.start("domain-clone", "--mode", mode, "original", name, json=True) for name in names]
-    documents: Sequence[Any] = [cloned(run.wait()) for run in runs]
+    documents: list[Any] = [cloned(run.wait()) for run in runs]
 
     assert [Path(document["nvram"]["clone"]).name for document in documents] == [f"{name}_VARS.fd" for name in names]
     for document in documents:

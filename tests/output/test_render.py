@@ -87,7 +87,7 @@ def test_clone_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.out.splitlines() == [
         "Cloned ubuntu to web-1 (copy) in 1.2 s",
         "  UUID   f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
-        "  vda    copied to /srv/web-1.qcow2, 1.5 GiB",
+        "  vda    copied to /srv/web-1.qcow2, 1.5 GiB (stream)",
         "  sda    left untouched (block disk, not file-based)",
         "  NVRAM  /nvram/web-1_VARS.fd (copied)",
         "  MAC    52:54:00:00:00:02 (was 52:54:00:00:00:01)",
@@ -201,7 +201,7 @@ def test_names_are_data(
 
     shown = "".join(capsys.readouterr())
     # a terminal's table has a bold header, which is no name's doing
-    names = re.sub("\x1b\\[[0-9;]*m(?=[A-Z])|(?<=[a-z\\s])\x1b\\[0m", "", shown) if is_terminal else shown
+    names = shown.replace("\x1b[1m", "").replace("\x1b[0m", "") if is_terminal else shown
     assert "[red]x[/red] [link=http://x]y :smile:" in names
     assert not ESCAPE.search(names)
     assert not any(line.startswith(("new line", "2J")) for line in names.splitlines())

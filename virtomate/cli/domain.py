@@ -9,6 +9,7 @@ import click
 from virtomate.cancel import CancelToken
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.signals import cancelling
+from virtomate.output.log import start_log
 from virtomate.output.progress import make_progress
 from virtomate.output.render import render_clones, render_deletion, render_domains
 from virtomate.records import CloneRequest, Mode, Transfer
@@ -87,13 +88,18 @@ def delete(settings: Settings, name: str) -> None:
     """
     from virtomate.services.domains import delete_unfinished_clone  # noqa: PLC0415
 
-    with _session(settings) as session:
-        render_deletion(delete_unfinished_clone(session.connection, name), settings.format)
+    cancel = CancelToken()
+    progress = make_progress(settings.progress, quiet=settings.quiet)
+    with cancelling(cancel, progress), _session(settings) as session:
+        result = delete_unfinished_clone(session.connection, name, progress, cancel)
+    render_deletion(result, settings.format)
 
 
 def _session(settings: Settings) -> Session:
     from virtomate.services.session import Session  # noqa: PLC0415
 
+    if settings.log is not None:
+        start_log(settings.log, is_json=settings.format.has_json_messages)
     return Session(settings.uri, _ask)
 
 

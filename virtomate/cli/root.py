@@ -10,7 +10,8 @@ import click
 
 from virtomate.cli.domain import domain
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.errors import EXIT_USAGE, UsageError, VirtomateError
+from virtomate.errors import EXIT_USAGE, InternalError, UsageError, VirtomateError
+from virtomate.output.log import log_traceback
 from virtomate.output.render import render_error, render_usage_error
 
 if TYPE_CHECKING:
@@ -103,6 +104,11 @@ def run(arguments: Sequence[str]) -> int:
         # whoever read our output has seen enough; let the interpreter flush into nothing
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - a traceback tells people nothing
+        log_traceback()
+        internal = InternalError(error)
+        render_error(internal, settings.format)
+        return internal.exit_status
     return status if isinstance(status, int) else 0
 
 

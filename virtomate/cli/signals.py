@@ -23,7 +23,7 @@ def cancelling(cancel: CancelToken, progress: Progress) -> Iterator[None]:
     def handle(number: int, _frame: FrameType | None) -> None:
         is_repeated = cancel.signal_number is not None
         cancel.interrupt(number)
-        what = "still undoing what was made" if is_repeated else "interrupted; undoing what was made"
+        what = "still cleaning up" if is_repeated else "interrupted; cleaning up"
         progress.note(f"{signal.Signals(number).name}: {what}")
 
     before = {number: signal.getsignal(number) for number in _SIGNALS}

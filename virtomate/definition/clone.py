@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.readers import child, devices, mac_addresses
+from virtomate.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -159,11 +160,15 @@ def describe_changes(domain: Document) -> tuple[str, ...]:
     changes.extend(
         f"{str(graphics['@type']).upper()} ports: chosen by libvirt at every start"
         for graphics in devices(domain, "graphics")
-        if graphics.get("@type") in _GRAPHICS_WITH_PORTS and graphics.get("@autoport") != "yes"
+        if graphics.get("@type") in _GRAPHICS_WITH_PORTS and not _has_automatic_ports(graphics)
     )
     if any(child(vsock, "cid").get("@auto") != "yes" for vsock in devices(domain, "vsock")):
         changes.append("vsock context ID: chosen by libvirt at every start")
     return tuple(changes)
+
+
+def _has_automatic_ports(graphics: Document) -> bool:
+    return graphics.get("@autoport") == "yes" and graphics.get("@websocket", "-1") == "-1"
 
 
 def new_mac_addresses(domain: Document, taken: Collection[str], chance: Callable[[int], bytes]) -> dict[int, str]:
@@ -178,7 +183,7 @@ def new_mac_addresses(domain: Document, taken: Collection[str], chance: Callable
         chance: Gives so many random bytes.
 
     Raises:
-        RuntimeError: No free address was found; the manufacturer's whole range must be in use.
+        UnsupportedError: No free address was found; the manufacturer's whole range must be in use.
     """
     used = set(taken)
     addresses = {}
@@ -198,4 +203,4 @@ def _new_mac_address(oui: list[str], used: Collection[str], chance: Callable[[in
         address = ":".join(oui + rest)
         if address not in used:
             return address
-    raise RuntimeError(f"no free MAC address begins with {':'.join(oui)}")
+    raise UnsupportedError(f"no free MAC address begins with {':'.join(oui)}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
 from virtomate.definition.quick_import import xmltodict
+from virtomate.errors import MalformedDocumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,10 +44,6 @@ _REPEATABLE: dict[str, frozenset[str]] = {
 }
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
-
-
-class MalformedDocumentError(ValueError):
-    """Text that is no XML document of the expected kind."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from virtomate.definition import codec
-from virtomate.definition.codec import Definition, Document, MalformedDocumentError
+from virtomate.definition.codec import Definition, Document
 from virtomate.definition.readers import child, uuid
+from virtomate.errors import MalformedDocumentError
 from virtomate.records import DomainReference, Evidence, Made, MadeKind, MadeState, Maker, Mode, Provenance
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 
 from virtomate.errors import NoConnectionError
-from virtomate.hypervisor.errors import translate, translated
+from virtomate.hypervisor.errors import one_line, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ def connect(uri: str | None, ask: Callable[[str, bool], str] | None = None) -> C
     except libvirt.libvirtError as error:
         where = uri or "libvirt"
         raise NoConnectionError(
-            translate(error, f"cannot connect to {where}").message,
+            f"cannot connect to {where}: {one_line(error)}",
             hint="Check that libvirtd or virtqemud runs and that you may use it (group libvirt), or name another "
             "connection with -c, such as qemu:///system.",
             code=error.get_error_code(),

@@ -5,6 +5,7 @@ Source: https://libvirt.org/html/libvirt-virterror.html
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from virtomate.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_LOG = logging.getLogger(__name__)
 
 _NOT_FOUND = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL}
 _CONFLICT = {libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_STORAGE_VOL_EXIST}
@@ -56,7 +59,8 @@ def translated(failure: str) -> Iterator[None]:
 def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
     """The error of ours that stands for one of libvirt's."""
     code = error.get_error_code()
-    message = f"{failure}: {_one_line(error)}"
+    _LOG.debug("%s: libvirt error %s of domain %s: %s", failure, code, error.get_error_domain(), error)
+    message = f"{failure}: {one_line(error)}"
     if code in _NOT_FOUND:
         return NotFoundError(message)
     if code in _CONFLICT:
@@ -65,7 +69,7 @@ def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
         return IllegalStateError(message)
     if _is_loss(error):
         return ConnectionLostError(
-            f"{failure}: the connection to libvirt was lost ({_one_line(error)})",
+            f"{failure}: the connection to libvirt was lost ({one_line(error)})",
             hint="Check that the daemon and the network are up, then try again.",
             code=code,
         )
@@ -92,5 +96,6 @@ def _is_loss(error: libvirt.libvirtError) -> bool:
     ) or error.get_error_code() == libvirt.VIR_ERR_INVALID_CONN
 
 
-def _one_line(error: libvirt.libvirtError) -> str:
+def one_line(error: libvirt.libvirtError) -> str:
+    """Libvirt's message without line breaks."""
     return " ".join(str(error.get_error_message() or error).split())

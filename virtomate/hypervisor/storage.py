@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
-from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
+from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.errors import translate, translated
 
 if TYPE_CHECKING:
@@ -280,27 +280,24 @@ def open_upload(connection: Connection, volume: Volume) -> Stream:
     return Stream(stream, volume.name)
 
 
-def delete_when_idle(find: Callable[[], Volume | None], seconds: float) -> None:
+def delete_when_idle(find: Callable[[], Volume | None], wait: Callable[[VirtomateError], None]) -> None:
     """Delete a volume, waiting while libvirt is still building it or something beside it.
 
     Args:
         find: Looks the volume up again and makes sure each time that it is the one meant; None means that it is gone.
-        seconds: How long to wait at most.
+        wait: Waits a moment, or raises the error that it is given.
 
     Raises:
-        IllegalStateError: It was still in use after that time.
+        IllegalStateError: It was still in use when patience ended.
         HypervisorError: It cannot be deleted.
     """
-    deadline = time.monotonic() + seconds
     while (volume := find()) is not None:
         try:
             volume.delete()
         except NotFoundError:
             return
-        except IllegalStateError:
+        except IllegalStateError as error:
             # "still being allocated"
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(_BUSY_INTERVAL_SECONDS)
+            wait(error)
         else:
             return

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     )
 
 
-class ErrorDocument(TypedDict, total=False):
-    """An error; hint and leftovers only where there are any."""
-
+class _ErrorDocument(TypedDict):
     type: str
     message: str
+
+
+class ErrorDocument(_ErrorDocument, total=False):
+    """An error; hint and leftovers only where there are any."""
+
     hint: str
     leftovers: list[str]
 
@@ -62,8 +65,8 @@ class NvramDocument(TypedDict):
     """The NVRAM of a clone."""
 
     action: str
-    source: str
-    clone: str
+    source: str | None
+    clone: str | None
     format: str
 
 

@@ -106,7 +106,7 @@ def _clone_lines(result: CloneResult) -> list[str]:
             text = f"{verbs[disk.action]} {disk.clone.path}{_details(disk)}"
         rows.append((disk.target, text))
     if result.nvram is not None:
-        rows.append(("NVRAM", f"{result.nvram.clone} ({result.nvram.action.value})"))
+        rows.append(("NVRAM", f"{result.nvram.clone or 'no file'} ({result.nvram.action.value})"))
     rows.extend(("MAC", f"{interface.mac} (was {interface.source_mac})") for interface in result.interfaces)
     rows.extend(("new", change) for change in result.changes if is_plan)
     return lines + [f"  {line}" for line in aligned([(printable(key), printable(value)) for key, value in rows])]

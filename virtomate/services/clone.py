@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from virtomate.errors import InterruptedBySignalError, VirtomateError
+from virtomate.errors import InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.storage import find_pool
 from virtomate.records import (
     Action,
@@ -101,9 +101,10 @@ class _Run:
             is_interrupted = isinstance(error, InterruptedBySignalError)
             status = Status.INTERRUPTED if is_interrupted else Status.FAILED
             return _result(self.plan, status, self.nvram, None, begin, error)
-        except BaseException:
-            self.rollback.run()
-            raise
+        except Exception as error:
+            # a mistake of ours; what it leaves behind has to be named all the same
+            leftovers = self.rollback.run()
+            raise InternalError(error, leftovers) from error
         self.rollback.commit()
         return _result(self.plan, Status.CLONED, self.nvram, filled, begin)
 
@@ -134,7 +135,7 @@ class _Run:
         directory = posixpath.dirname(nvram.path)
         pool_name = temporary_pool_name(self.plan.uuid)
         made = Made(MadeKind.POOL, MadeState.PLANNED, pool_name, None, directory)
-        self.claim.plan(made)
+        self.claim.record(made)
         self.rollback.push(name_made(made), partial(undo_made, self.session, self.claim, made))
         pool = start_temporary_pool(self.session.connection, self.plan.uuid, directory)
         duplication = plan_nvram_duplication(pool, nvram.source_path, nvram.path, keep_owner=self.plan.keeps_owner)
@@ -142,7 +143,7 @@ class _Run:
             self.nvram = NvramPlan(NvramAction.FRESH, nvram.source_path, nvram.path, nvram.format, pool.name, None)
             self._stop_temporary_pool()
             return ()
-        self.claim.plan(planned(duplication))
+        self.claim.record(planned(duplication))
         return (duplication,)
 
     def _stop_temporary_pool(self) -> None:
@@ -183,7 +184,8 @@ def _disk_result(plan: DiskPlan, status: Status, filled: dict[str, Filled] | Non
     if filled is not None:
         done = filled[duplication.path]
     else:
-        done = Filled(duplication.total_bytes if status is Status.PLANNED else 0, duplication.transfer, None)
+        is_to_write = status is Status.PLANNED and duplication.action is Action.COPIED
+        done = Filled(duplication.total_bytes if is_to_write else 0, duplication.transfer, None)
     return DiskResult(
         target=plan.disk.target,
         action=duplication.action,

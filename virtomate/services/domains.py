@@ -15,12 +15,15 @@ from virtomate.services.removal import name_made, remove_made
 from virtomate.services.transaction import process_start
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.progress import Progress
     from virtomate.records import Maker, Provenance
 
-# How long to wait for libvirt to finish a volume that a killed run had begun.
-_BUILD_WAIT_SECONDS = 3600
+_INTERVAL_SECONDS = 0.2
 
 
 def list_all_domains(connection: Connection) -> tuple[DomainListing, ...]:
@@ -39,12 +42,17 @@ def list_all_domains(connection: Connection) -> tuple[DomainListing, ...]:
     return tuple(sorted(listings, key=lambda listing: listing.name))
 
 
-def delete_unfinished_clone(connection: Connection, name_or_uuid: str) -> DeletionResult:
+def delete_unfinished_clone(
+    connection: Connection, name_or_uuid: str, progress: Progress, cancel: CancelToken
+) -> DeletionResult:
     """Remove an unfinished clone, and exactly what was made for it.
+
+    A volume that libvirt is still building is waited for.
 
     Raises:
         NotFoundError: There is no such domain.
         IllegalStateError: It is no unfinished clone, or is still being made.
+        InterruptedBySignalError: A signal ended the waiting; what is left is still an unfinished clone.
         VirtomateError: Something could not be removed.
     """
     domain = find_domain(connection, name_or_uuid)
@@ -53,7 +61,7 @@ def delete_unfinished_clone(connection: Connection, name_or_uuid: str) -> Deleti
         what = "a finished clone" if provenance is not None else "not a clone made by virtomate"
         raise IllegalStateError(
             f"domain '{domain.name}' is {what}, and only unfinished clones are deleted",
-            hint=f"virsh undefine {shlex.quote(domain.name)} removes a domain, whatever it is.",
+            hint=f"virsh undefine {shlex.quote(domain.name)} removes a domain's definition and leaves its volumes.",
         )
     if domain.is_active():
         raise IllegalStateError(f"domain '{domain.name}' is {domain.state()}")
@@ -62,7 +70,8 @@ def delete_unfinished_clone(connection: Connection, name_or_uuid: str) -> Deleti
             f"domain '{domain.name}' is still being made by process {provenance.maker.pid}",
             hint="Wait for it to end, or interrupt it: it cleans up after itself.",
         )
-    removed, replaced, failed = _remove_all(connection, provenance)
+    removed, replaced, failed = _remove_all(connection, provenance, _patience(progress, cancel))
+    cancel.check()
     if failed:
         raise IllegalStateError(
             f"not everything that belongs to the unfinished clone '{domain.name}' could be removed",
@@ -84,12 +93,29 @@ def delete_unfinished_clone(connection: Connection, name_or_uuid: str) -> Deleti
     return DeletionResult(domain.name, domain.uuid, tuple(removed))
 
 
-def _remove_all(connection: Connection, provenance: Provenance) -> tuple[list[str], list[str], list[str]]:
+def _patience(progress: Progress, cancel: CancelToken) -> Callable[[VirtomateError], None]:
+    """What waits for libvirt until a signal comes, and says once that it does."""
+    has_said_so = False
+
+    def wait(error: VirtomateError) -> None:
+        nonlocal has_said_so
+        if not has_said_so:
+            progress.note("waiting for libvirt to finish a volume that it is still writing")
+            has_said_so = True
+        if cancel.wait(_INTERVAL_SECONDS):
+            raise error
+
+    return wait
+
+
+def _remove_all(
+    connection: Connection, provenance: Provenance, wait: Callable[[VirtomateError], None]
+) -> tuple[list[str], list[str], list[str]]:
     """Remove everything in the journal, newest first: what was removed, what is another's by now, what failed."""
     removed, replaced, failed = [], [], []
     for made in reversed(provenance.made):
         try:
-            if remove_made(connection, made, provenance, _BUILD_WAIT_SECONDS):
+            if remove_made(connection, made, provenance, wait):
                 removed.append(name_made(made))
         except ConflictError as error:
             replaced.append(f"{name_made(made)} ({error.message})")
@@ -106,7 +132,11 @@ def _undefine(connection: Connection, domain: Domain, provenance: Provenance) ->
     again = _provenance(now)
     if again is None or again.token != provenance.token or again.finished or now.is_active():
         raise IllegalStateError(f"domain '{domain.name}' was changed by somebody else meanwhile")
-    now.undefine_keeping_nvram()
+    try:
+        now.undefine_keeping_nvram()
+    except VirtomateError as error:
+        error.leftovers = (f"domain '{domain.name}', an unfinished clone",)
+        raise
 
 
 def _provenance(domain: Domain) -> Provenance | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import shlex
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from virtomate.records import CloneRequest
 
 
+_LOG = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Source:
     """The original, as it was when it was read."""
@@ -71,13 +75,15 @@ class NvramPlan:
     """What becomes of the NVRAM.
 
     Attributes:
+        source_path: Its path, None where it is no file.
+        path: Path of the clone's, likewise.
         pool: The pool over its directory, None where a temporary one is needed.
         duplication: How it is duplicated; None where that needs the temporary pool to tell, or nothing is to be copied.
     """
 
     action: NvramAction
-    source_path: str
-    path: str
+    source_path: str | None
+    path: str | None
     format: str
     pool: str | None
     duplication: Duplication | None
@@ -136,6 +142,7 @@ def plan_clone(connection: Connection, request: CloneRequest) -> ClonePlan:
             hint="Start it and shut it down, or use --mode copy.",
         )
     refuse_taken_name(connection, request.name)
+    _LOG.info("planning to clone %r to %r", source.reference.name, request.name)
     planner = _Planner(connection, source, request, scan_identities(connection), read_pools(connection))
     disks = planner.plan_disks()
     nvram = planner.plan_nvram()
@@ -200,7 +207,7 @@ def plan_nvram_duplication(pool: Pool, source_path: str, path: str, *, keep_owne
     # bytes are copied whatever they mean
     raw = choice.as_format(found.description, "raw")
     transfers = (Transfer.HOST, Transfer.STREAM) if may_be_filled_here(raw) else (Transfer.STREAM,)
-    return plan_duplication("nvram", MadeKind.NVRAM, raw, name, Action.COPIED, transfers, 0, keep_owner=keep_owner)
+    return plan_duplication("nvram", MadeKind.NVRAM, raw, name, Action.COPIED, transfers, (), keep_owner=keep_owner)
 
 
 def plan_duplication(
@@ -210,7 +217,7 @@ def plan_duplication(
     name: str,
     action: Action,
     transfers: tuple[Transfer, ...],
-    chain_bytes: int,
+    below: tuple[VolumeDescription, ...],
     *,
     keep_owner: bool,
 ) -> Duplication:
@@ -218,9 +225,7 @@ def plan_duplication(
     transfer, *rest = transfers
     alternative = None
     if rest:
-        alternative = plan_duplication(
-            label, kind, source, name, action, tuple(rest), chain_bytes, keep_owner=keep_owner
-        )
+        alternative = plan_duplication(label, kind, source, name, action, tuple(rest), below, keep_owner=keep_owner)
     return Duplication(
         label=label,
         kind=kind,
@@ -230,7 +235,8 @@ def plan_duplication(
         path=posixpath.join(posixpath.dirname(source.path), name),
         action=action,
         transfer=transfer,
-        total_bytes=choice.bytes_to_write(source, chain_bytes, transfer, action),
+        total_bytes=choice.bytes_to_write(source, sum(volume.allocation for volume in below), transfer, action),
+        below=below,
         alternative=alternative,
     )
 
@@ -321,7 +327,7 @@ class _Planner:
             name,
             choice.ACTIONS[mode],
             transfers,
-            chain_bytes=self._chain_bytes(source),
+            below=self._chain_below(source) if mode is Mode.COPY else (),
             keep_owner=self.keeps_owner,
         )
 
@@ -330,9 +336,7 @@ class _Planner:
         if nvram is None and not readers.has_selected_nvram(self.domain):
             return None
         if nvram is not None and nvram.type != "file":
-            return NvramPlan(
-                NvramAction.SHARED, f"a {nvram.type} source", f"a {nvram.type} source", nvram.format, None, None
-            )
+            return NvramPlan(NvramAction.SHARED, None, None, nvram.format, None, None)
         path = self._nvram_path(nvram)
         if path is None:
             return None
@@ -392,9 +396,9 @@ class _Planner:
         choice.check_header(source, header)
         return header
 
-    def _chain_bytes(self, source: VolumeDescription) -> int:
-        """What all volumes below one take on the host; what is in no pool cannot be told and counts nothing."""
-        total = 0
+    def _chain_below(self, source: VolumeDescription) -> tuple[VolumeDescription, ...]:
+        """The volumes below one, nearest first, as far as they are in pools."""
+        chain = []
         seen = {source.path}
         below = source.backing_path
         while below is not None and below not in seen:
@@ -403,9 +407,9 @@ class _Planner:
                 description = self.pools.find_path(below).description
             except (IllegalStateError, NotFoundError):
                 break
-            total += description.allocation
+            chain.append(description)
             below = description.backing_path
-        return total
+        return tuple(chain)
 
 
 def _reason_to_leave(disk: DiskDefinition) -> str | None:
@@ -442,7 +446,7 @@ def _assemble(planner: _Planner, disks: tuple[DiskPlan, ...], nvram: NvramPlan |
             if plan.duplication is not None
         },
     )
-    if nvram is not None and nvram.action is not NvramAction.SHARED:
+    if nvram is not None and nvram.path is not None:
         domain = changes.with_nvram(domain, nvram.path, nvram.format)
     stripped = without_provenance(source.definition)
     interfaces = readers.devices(planner.domain, "interface")
@@ -472,7 +476,7 @@ def _warnings(source: Source, mode: Mode, disks: tuple[DiskPlan, ...], nvram: Nv
         if plan.duplication is None and not plan.disk.is_readonly and not plan.disk.is_empty
     ]
     if nvram is not None and nvram.action is NvramAction.SHARED:
-        warnings.append(f"the NVRAM ({nvram.source_path}) is left untouched: original and clone both write to it")
+        warnings.append("the NVRAM is no file and left untouched: original and clone both write to it")
     if mode is Mode.LINKED and any(plan.duplication is not None for plan in disks):
         warnings.append(
             f"starting '{source.reference.name}' from now on destroys its linked clones: their disks rest on its own"

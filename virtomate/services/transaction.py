@@ -7,6 +7,7 @@ ends the run, the claim says what is left.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
 from virtomate.definition.provenance import claim_definition, read_provenance, with_provenance
-from virtomate.definition.volume import SUBCLUSTERS
+from virtomate.definition.volume import SUBCLUSTERS, describe_volume
 from virtomate.duplication.evidence import observe
 from virtomate.duplication.transfers import TRANSFERS
 from virtomate.duplication.transfers.base import Duplication, Workplace
@@ -37,7 +38,7 @@ from virtomate.hypervisor.domains import (
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.records import Made, MadeKind, MadeState, Maker, Transfer
 from virtomate.services.pools import describe
-from virtomate.services.removal import name_made, remove_made
+from virtomate.services.removal import name_made, remove_made, wait_at_most
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from virtomate.rollback import Rollback
     from virtomate.services.plan import Source
     from virtomate.services.session import Session
+
+_LOG = logging.getLogger(__name__)
 
 # Volumes that are filled side by side; more only compete for the same disks.
 _MAX_TRANSFERS = 4
@@ -80,6 +83,7 @@ class Claim:
 
     def __init__(self, session: Session, name: str, provenance: Provenance, source: Document) -> None:
         self.provenance = provenance
+        self.may_be_finished = False
         self._session = session
         self._name = name
         self._source = source
@@ -91,6 +95,7 @@ class Claim:
         Raises:
             ConflictError: Another domain has it.
         """
+        _LOG.info("claiming the name %r with UUID %s", self._name, self.provenance.uuid)
         self._write()
         # libvirt says nothing when a second define has the same name and UUID
         self._require_ours()
@@ -104,15 +109,8 @@ class Claim:
         probe = replace(definition, domain={**definition.domain, "name": f"{self._name}.virtomate-check"})
         check_definition(self._session.connection, self._name, codec.unparse_definition(probe))
 
-    def plan(self, made: Made) -> None:
-        """Write down that something is going to be made."""
-        with self._lock:
-            self._require_ours()
-            self.provenance = replace(self.provenance, made=(*self.provenance.made, made))
-            self._write()
-
     def record(self, made: Made) -> None:
-        """Write down that something has been made."""
+        """Write down that something is going to be made, or has been made."""
         with self._lock:
             self._require_ours()
             others = tuple(item for item in self.provenance.made if (item.kind, item.path) != (made.kind, made.path))
@@ -130,14 +128,42 @@ class Claim:
         volumes = tuple(made for made in self.provenance.made if made.kind is not MadeKind.POOL)
         finished = replace(self.provenance, finished=True, made=volumes, maker=None)
         text = codec.unparse_definition(with_provenance(definition, finished))
-        define_domain(self._session.connection, self._name, text)
+        self.may_be_finished = True
+        _LOG.info("defining domain %r", self._name)
+        try:
+            define_domain(self._session.connection, self._name, text)
+        except ConnectionLostError:
+            # libvirt may have carried it out all the same
+            if not self._is_finished():
+                self.may_be_finished = False
+                raise
+        except VirtomateError:
+            self.may_be_finished = False
+            raise
+
+    def require_unfinished(self) -> None:
+        """Make sure that nothing is undone of a clone that may be complete.
+
+        Raises:
+            IllegalStateError: The connection broke when the clone was to be completed, and nothing is known since.
+        """
+        if self.may_be_finished:
+            raise IllegalStateError("kept, since the clone may be complete")
 
     def release(self) -> None:
         """Give the name back, if the claim is still there and ours."""
+        self.require_unfinished()
         domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
         if domain is not None:
             self._require_ours()
             domain.undefine_keeping_nvram()
+
+    def _is_finished(self) -> bool:
+        domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
+        if domain is None:
+            return False
+        found = read_provenance(codec.parse_definition(domain.inactive_definition_without_secrets()))
+        return found is not None and found.token == self.provenance.token and found.finished
 
     def _write(self) -> None:
         text = codec.unparse_definition(claim_definition(self._name, self.provenance, self._source))
@@ -174,7 +200,8 @@ def planned(duplication: Duplication) -> Made:
 
 def undo_made(session: Session, claim: Claim, made: Made) -> None:
     """Remove something that this run made, on a connection that works."""
-    remove_made(session.connection, made, claim.provenance, _UNDO_WAIT_SECONDS)
+    claim.require_unfinished()
+    remove_made(session.connection, made, claim.provenance, wait_at_most(_UNDO_WAIT_SECONDS))
 
 
 def release_unless_needed(claim: Claim, rollback: Rollback) -> None:
@@ -249,17 +276,16 @@ def require_unchanged(session: Session, source: Source, duplications: tuple[Dupl
     """Make sure that what was copied is what is there: a torn copy is never handed out.
 
     Raises:
-        SourceChangedError: The original was started, or a file of it was written to.
+        SourceChangedError: The original was started, or a file of it, or below it, was written to.
     """
     name = source.reference.name
     hint = "Shut it down, and keep it down while it is being cloned."
     domain = find_domain_by_uuid(session.connection, source.reference.uuid)
     if domain is not None and domain.is_active():
         raise SourceChangedError(f"domain '{name}' was started while it was being cloned", hint=hint)
-    for duplication in duplications:
-        before = duplication.source
+    for before in (volume for duplication in duplications for volume in (duplication.source, *duplication.below)):
         volume = get_volume(session.connection, before.pool, before.name)
-        now = describe(get_pool(session.connection, before.pool), volume).description
+        now = describe_volume(before.pool, volume.document())
         if _content_stamp(now) != _content_stamp(before):
             raise SourceChangedError(f"'{before.path}' was written to while it was being cloned", hint=hint)
 
@@ -286,11 +312,13 @@ class _Creation:
     def _try_in_turn(self, workplace: Workplace) -> Filled:
         try:
             return self._attempt(self.duplication, workplace)
-        except TransferUnavailableError:
+        except TransferUnavailableError as error:
+            _LOG.info("falling back: %s", error)
             if self.duplication.alternative is None:
                 raise
         # only the volume itself could tell that this way is closed; it is still empty
         self._remove(workplace.connection)
+        self._claim.record(planned(self.duplication.alternative))
         return self._attempt(self.duplication.alternative, workplace)
 
     def _attempt(self, duplication: Duplication, workplace: Workplace) -> Filled:
@@ -298,6 +326,7 @@ class _Creation:
         # While the call runs the volume may exist without evidence. If the connection breaks then, the undo goes by
         # what the journal says: it was not there before the claim.
         self._made = planned(duplication)
+        _LOG.info("creating %s by transfer %s", duplication.path, duplication.transfer.value)
         try:
             volume = transfer.create(duplication, workplace)
         except ConnectionLostError:
@@ -316,11 +345,13 @@ class _Creation:
 
     def undo(self) -> None:
         """Remove it, if it was made."""
+        self._claim.require_unfinished()
         self._remove(self._session.connection)
 
     def _remove(self, connection: Connection) -> None:
         if self._made is not None:
-            remove_made(connection, self._made, self._claim.provenance, _UNDO_WAIT_SECONDS)
+            _LOG.info("removing %s", self._made.path)
+            remove_made(connection, self._made, self._claim.provenance, wait_at_most(_UNDO_WAIT_SECONDS))
             self._made = None
 
 

@@ -27,6 +27,7 @@ class Duplication:
         new: The new volume.
         path: Normalised path that the new volume will have.
         total_bytes: What has to be written, as far as that is known beforehand.
+        below: The volumes that the source rests on and whose content is copied as well, nearest first.
         alternative: What to do where the transfer turns out not to be possible, None where that is a failure.
     """
 
@@ -39,6 +40,7 @@ class Duplication:
     action: Action
     transfer: Transfer
     total_bytes: int
+    below: tuple[VolumeDescription, ...] = ()
     alternative: Duplication | None = None
 
 

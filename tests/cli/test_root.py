@@ -1,0 +1,268 @@
+"""The command line: spellings, options, help and refusals. Nothing here needs a hypervisor."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from virtomate import __version__
+from virtomate.cli import run
+from virtomate.cli.root import root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# A definition file of libvirt's test driver, whose domains live in the process that asks.
+NODE = """
+<node>
+  <domain type='test'>
+    <name>{}</name>
+    <memory>65536</memory>
+    <os><type>hvm</type></os>
+    <test:runstate xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>5</test:runstate>
+  </domain>
+</node>
+"""
+
+
+@pytest.fixture
+def uris(tmp_path: Path) -> dict[str, str]:
+    """Connections, each with a domain that is called after it, and one that cannot be made."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.xml").write_text(NODE.format(name))
+    return {name: f"test://{tmp_path}/{name}.xml" for name in ("a", "b", "missing")}
+
+
+def _commands() -> Iterator[tuple[str, click.Command]]:
+    yield "", root
+    for group_name, group in root.commands.items():
+        assert isinstance(group, click.Group)
+        yield group_name, group
+        for name, command in group.commands.items():
+            yield f"{group_name}-{name}", command
+
+
+COMMANDS = dict(_commands())
+
+
+def test_real_process(uris: dict[str, str]) -> None:
+    """The installed entry point passes the arguments on and ends with the status."""
+    command = [sys.executable, "-m", "virtomate"]
+    good = subprocess.run([*command, "-c", uris["a"], "domain-list"], capture_output=True, text=True, check=False)
+    bad = subprocess.run([*command, "domain-lst"], capture_output=True, text=True, check=False)
+
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.splitlines()[1].split()[:2] == ["a", "shut-off"]
+    assert (bad.returncode, bad.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("words", [["domain-list"], ["domain", "list"]])
+@pytest.mark.parametrize("options", [["-c"], ["--connection"], ["--connect"]])
+def test_both_spellings_with_options_on_both_sides(
+    words: list[str], options: list[str], uris: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GROUP-COMMAND and GROUP COMMAND are one command, which takes the common options before its name and after it."""
+    shown = []
+    for before, after in (
+        ([*options, uris["a"], "--json"], []),
+        ([], [*options, uris["a"], "--json"]),
+        ([*options, uris["a"]], ["--json"]),
+        (["--json"], [*options, uris["a"]]),
+    ):
+        assert run([*before, *words, *after]) == 0
+        shown.append(json.loads(capsys.readouterr().out))
+
+    assert [domain["name"] for domain in shown[0]] == ["a"]
+    assert all(document[0]["state"] == "shut-off" for document in shown)
+    assert len(shown) == 4
+
+
+def test_options_between_group_and_command(uris: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A group takes the options, too."""
+    assert run(["domain", "-c", uris["a"], "--json", "list"]) == 0
+
+    assert [domain["name"] for domain in json.loads(capsys.readouterr().out)] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-c", "missing", "domain-list", "-c", "b"],
+        ["-c", "a", "domain", "-c", "missing", "list", "--connection", "b"],
+        ["-c", "a", "domain", "-c", "b", "list"],
+        ["domain-list", "-c", "a", "-c", "b"],
+    ],
+)
+def test_inner_connection_wins(arguments: list[str], uris: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two connections the one nearer to the end is used."""
+    assert run([*(uris.get(word, word) for word in arguments), "--json"]) == 0
+
+    assert [domain["name"] for domain in json.loads(capsys.readouterr().out)] == ["b"]
+
+
+def test_pretty_implies_json(uris: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Indented JSON is JSON."""
+    assert run(["-p", "-c", uris["a"], "domain-list"]) == 0
+
+    out = capsys.readouterr().out
+    assert json.loads(out)[0]["name"] == "a"
+    assert out.count("\n") > 1
+
+
+@pytest.mark.parametrize(
+    ("word", "suggestion"),
+    [("domain-clon", "domain-clone"), ("domain-lst", "domain-list"), ("domian-clone", "domain-clone"), ("clone", None)],
+)
+def test_mistyped_command(word: str, suggestion: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that does not exist is answered with one that does, by its documented name, or with where to look."""
+    assert run([word, "a", "b"]) == 2
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"'{word}'" in captured.err
+    assert (f"Did you mean '{suggestion}'?" if suggestion else "virtomate -h") in captured.err
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--progress", "json"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nothing"],
+        ["domain", "nothing"],
+        ["domain-clone"],
+        ["domain-clone", "a"],
+        ["domain-clone", "a", "b", "--mode", "move"],
+        ["domain-clone", "a", "b", "--mode"],
+        ["domain-clone", "a", "b", "--nothing"],
+        ["domain-list", "a"],
+        ["domain-list", "--progress", "loud"],
+        ["domain-list", "--log", "loud"],
+        ["domain-delete"],
+    ],
+)
+def test_usage_error(arguments: list[str], more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A call that cannot be meant ends with 2, says why on stderr and leaves stdout to scripts."""
+    assert run([*more, *arguments]) == 2
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    if "json" in more:
+        assert [json.loads(line)["type"] for line in captured.err.splitlines()] == ["UsageError"]
+    else:
+        assert "Error: " in captured.err
+        assert "Usage: virtomate" in captured.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["domain"]])
+def test_no_command_shows_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a command there is help on stderr, and the status of a usage error."""
+    assert run(arguments) == 2
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Usage: virtomate" in captured.err
+    assert "list" in captured.err
+
+
+BAD_NAMES = ["", ".", "..", "a/b", "/", "a\nb", "\x1b[31m", "ü" * 128]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_unusable_clone_name_is_refused_before_libvirt_is_asked(
+    name: str, uris: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name that no clone can have is a usage error; no connection is made for it, let alone libvirt asked."""
+    assert run(["-c", uris["missing"], "--json", "domain-clone", "--", "a", name]) == 2
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "cannot" in captured.err or "too long" in captured.err
+    assert "connect" not in captured.err
+    assert "\x1b" not in captured.err
+
+
+@pytest.mark.parametrize("arguments", [["domain-list"], ["domain-clone", "a", "b"], ["domain-delete", "a"]])
+def test_no_connection(arguments: list[str], uris: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Where libvirt cannot be reached the status is 1, and the error says what to do next, also as JSON."""
+    assert run(["-c", uris["missing"], *arguments]) == 1
+    shown = capsys.readouterr()
+    assert run(["-c", uris["missing"], "--json", *arguments]) == 1
+    document = json.loads(capsys.readouterr().out)
+
+    assert shown.out == ""
+    assert f"Error: cannot connect to {uris['missing']}" in shown.err
+    assert "Hint: " in shown.err
+    assert document.keys() == {"type", "message", "hint"}
+    assert document["type"] == "libvirtError"
+
+
+@pytest.mark.parametrize("arguments", [["domain-clone", "nobody", "b"], ["domain-delete", "nobody"]])
+def test_missing_domain(arguments: list[str], uris: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A domain that is not there is an error with its documented type and status 1."""
+    assert run(["-c", uris["a"], "--json", *arguments]) == 1
+
+    document = json.loads(capsys.readouterr().out)
+    assert document["type"] == "NotFoundError"
+    assert "nobody" in document["message"]
+
+
+@pytest.mark.parametrize("option", ["-v", "--version"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_version(name: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command tells the version."""
+    assert run([*([name] if name else []), option]) == 0
+
+    assert capsys.readouterr().out == f"virtomate {__version__}\n"
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_a_terminal(
+    name: str, option: str, columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command has help on stdout, which fits 80 columns whatever the terminal has."""
+    monkeypatch.setenv("COLUMNS", columns)
+
+    assert run([*([name] if name else []), option]) == 0
+
+    out = capsys.readouterr().out
+    assert out.startswith(f"Usage: virtomate {name}".rstrip())
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_everything_has_help(name: str) -> None:
+    """Every command says what it is for, and every option what it does."""
+    command = COMMANDS[name]
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+
+    assert (command.help or "").strip().endswith(".")
+    assert [option.name for option in options if not (option.help or "").strip()] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_the_common_options(name: str) -> None:
+    """No command forgets an option that is documented for all."""
+    names = {name for parameter in COMMANDS[name].params for name in parameter.opts}
+
+    assert names >= {
+        *("-c", "--connection", "--connect", "--json", "-p", "--pretty", "-q", "--quiet", "--progress"),
+        *("-l", "--log", "-v", "--version"),
+    }
+
+
+def test_root_help_lists_documented_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """Help names commands as the documentation does."""
+    assert run(["-h"]) == 0
+
+    out = capsys.readouterr().out
+    for name in COMMANDS:
+        if "-" in name:
+            assert f"  {name}" in out

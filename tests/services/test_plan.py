@@ -1,0 +1,309 @@
+"""What services see and plan, on libvirt's test driver, which keeps its state in this process and touches nothing."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from virtomate.errors import (
+    ConflictError,
+    IllegalStateError,
+    NoSpaceError,
+    NotFoundError,
+    UnsupportedError,
+    UsageError,
+    VirtomateError,
+)
+from virtomate.hypervisor.connection import Connection, connect
+from virtomate.records import Action, CloneRequest, Mode
+from virtomate.services.domains import list_all_domains
+from virtomate.services.identities import scan_identities
+from virtomate.services.plan import plan_clone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SHUT_OFF, RUNNING = 5, 1
+DISK = "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/srv/p/src.raw'/><target dev='vda' bus='virtio'/></disk>"
+INTERFACE = "<interface type='network'><mac address='52:54:00:AA:BB:01'/><source network='default'/></interface>"
+
+
+def domain(name: str, devices: str = "", state: int = SHUT_OFF) -> str:
+    """A domain of the test driver."""
+    return (
+        f"<domain type='test'><name>{name}</name><uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, name)}</uuid><memory>65536</memory>"
+        f"<os><type>hvm</type></os><devices>{devices}</devices>"
+        f"<test:runstate xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>{state}</test:runstate></domain>"
+    )
+
+
+def volume(name: str, directory: str = "/srv/p", capacity: int = 1000, allocation: int = 500, format_: str = "raw") -> str:
+    """A volume of the test driver."""
+    return (
+        f"<volume type='file'><name>{name}</name><capacity>{capacity}</capacity><allocation>{allocation}</allocation>"
+        f"<target><path>{directory}/{name}</path><format type='{format_}'/></target></volume>"
+    )
+
+
+def pool(name: str, path: str, *volumes: str) -> str:
+    """A pool of the test driver."""
+    return f"<pool type='dir'><name>{name}</name><target><path>{path}</path></target>{''.join(volumes)}</pool>"
+
+
+P = pool("p", "/srv/p", volume("src.raw"), volume("other.raw"))
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[_Node]:
+    """Makes a hypervisor of parts, and ends it with the test."""
+    node = _Node(tmp_path)
+    yield node
+    node.close()
+
+
+class _Node:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._connections: list[Connection] = []
+
+    def __call__(self, *parts: str) -> Connection:
+        path = self._directory / f"{len(self._connections)}.xml"
+        path.write_text(f"<node>{''.join(parts)}</node>")
+        self._connections.append(connect(f"test://{path}"))
+        return self._connections[-1]
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+
+
+def test_identities(node: _Node) -> None:
+    """Every MAC address counts, of active and inactive domains; writers are the active domains with a writable disk."""
+    connection = node(
+        domain("off", DISK + INTERFACE),
+        domain("on", DISK.replace("src", "other") + INTERFACE.replace("01", "02"), RUNNING),
+        domain("reads", DISK.replace("</disk>", "<readonly/></disk>").replace("src", "iso"), RUNNING),
+        domain("named", "<disk type='volume'><source pool='p' volume='v'/><target dev='vda'/></disk>", RUNNING),
+        P,
+    )
+
+    identities = scan_identities(connection)
+
+    assert identities.mac_addresses == {"52:54:00:aa:bb:01", "52:54:00:aa:bb:02"}
+    assert identities.writers == {"/srv/p/other.raw": "on", ("p", "v"): "named"}
+
+
+def test_domains_are_listed_by_name(node: _Node) -> None:
+    """Domains come in the order of their names with their documented states; none of these is a clone."""
+    listings = list_all_domains(node(domain("b", state=RUNNING), domain("c", state=3), domain("a")))
+
+    assert [(item.name, item.state, item.clone) for item in listings] == [
+        ("a", "shut-off", None),
+        ("b", "running", None),
+        ("c", "paused", None),
+    ]
+
+
+def test_plan(node: _Node) -> None:
+    """A plan names everything that will be done, and nothing is done by making it."""
+    connection = node(domain("src", DISK + INTERFACE), P)
+
+    plan = plan_clone(connection, CloneRequest("src", "new"))
+
+    (disk,) = plan.disks
+    assert disk.duplication is not None
+    assert (disk.duplication.path, disk.duplication.action) == ("/srv/p/new.raw", Action.COPIED)
+    assert disk.duplication.total_bytes == 500
+    assert [interface.source_mac for interface in plan.interfaces] == ["52:54:00:aa:bb:01"]
+    assert plan.interfaces[0].mac.startswith("52:54:00:")
+    assert plan.interfaces[0].mac != plan.interfaces[0].source_mac
+    assert plan.uuid != plan.source.reference.uuid
+    assert [item.name for item in list_all_domains(connection)] == ["src"]
+
+
+def test_source_by_uuid(node: _Node) -> None:
+    """The original may be given by its UUID."""
+    connection = node(domain("src", DISK), P)
+
+    plan = plan_clone(connection, CloneRequest(str(uuid.uuid5(uuid.NAMESPACE_DNS, "src")), "new"))
+
+    assert plan.source.reference.name == "src"
+
+
+def _disk(path: str, more: str = "", target: str = "vda") -> str:
+    return DISK.replace("/srv/p/src.raw", path).replace("</disk>", f"{more}</disk>").replace("'vda'", f"'{target}'")
+
+
+@pytest.mark.parametrize(
+    ("disk", "reason", "has_warning"),
+    [
+        (_disk("/elsewhere/a.iso", "<readonly/>"), "read-only", False),
+        ("<disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>", "empty drive", False),
+        ("<disk type='file' device='floppy'><target dev='fda'/></disk>", "empty drive", False),
+        ("<disk type='block'><source dev='/dev/x'/><target dev='sda'/></disk>", "block disk, not file-based", True),
+        (
+            "<disk type='network'><source protocol='nbd' name='x'><host name='h'/></source><target dev='sda'/></disk>",
+            "network disk, not file-based",
+            True,
+        ),
+    ],
+)
+def test_disk_that_is_left_untouched(node: _Node, disk: str, reason: str, has_warning: bool) -> None:
+    """What is not duplicated says why, and a writable one gives a warning."""
+    plan = plan_clone(node(domain("src", disk), P), CloneRequest("src", "new"))
+
+    assert [(item.reason, item.duplication) for item in plan.disks] == [(reason, None)]
+    assert bool(plan.warnings) is has_warning
+
+
+def test_two_disks_get_two_names(node: _Node) -> None:
+    """Volumes that would get one name, and one volume used twice, stay what they are to each other."""
+    disks = _disk("/srv/p/src.raw") + _disk("/srv/p/src.qcow2", target="vdb") + _disk("/srv/p/src.raw", target="vdc")
+    images = pool("p", "/srv/p", volume("src.raw"), volume("src.qcow2"))
+
+    plan = plan_clone(node(domain("src", disks), images), CloneRequest("src", "new", Mode.LINKED))
+
+    paths = [disk.duplication.path for disk in plan.disks if disk.duplication is not None]
+    assert paths == ["/srv/p/new.qcow2", "/srv/p/new-vdb.qcow2", "/srv/p/new.qcow2"]
+    assert len(plan.duplications) == 2
+
+
+def test_volumes_of_two_pools_over_one_directory_get_two_files(node: _Node) -> None:
+    """Two new volumes never get one path, also where two pools share a directory."""
+    disks = _disk("/srv/p/src.raw") + (
+        "<disk type='volume'><driver name='qemu' type='raw'/><source pool='q' volume='new-like.raw'/><target dev='vdb'/></disk>"
+    )
+    # src.raw → new.raw-like names: one is named after its domain, the other gets the clone's name in front
+    connection = node(
+        domain("src", disks.replace("src.raw", "src-x.raw").replace("new-like.raw", "x.raw")),
+        pool("p", "/srv/p", volume("src-x.raw"), volume("x.raw")),
+        pool("q", "/srv/./p", volume("x.raw", "/srv/p")),
+    )
+
+    plan = plan_clone(connection, CloneRequest("src", "new"))
+
+    assert len(plan.duplications) == 2
+
+
+def test_nvram_and_disk_get_two_files(node: _Node) -> None:
+    """The NVRAM's copy and a disk's never get one path, or one would overwrite the other."""
+    devices = _disk("/srv/p/src-x.fd")
+    text = domain("src", devices).replace("</type></os>", "</type><nvram>/srv/p/x.fd</nvram></os>")
+    connection = node(text, pool("p", "/srv/p", volume("src-x.fd"), volume("x.fd")))
+
+    plan = plan_clone(connection, CloneRequest("src", "new"))
+
+    if plan.nvram is None:
+        pytest.skip("this libvirt's test driver drops the NVRAM")
+    assert plan.nvram.path != plan.disks[0].duplication.path if plan.disks[0].duplication else False
+
+
+REFUSALS: list[tuple[str, list[str], CloneRequest, type[VirtomateError], str]] = [
+    ("bad name", [domain("src")], CloneRequest("src", ".."), UsageError, "'..'"),
+    ("no such domain", [domain("src")], CloneRequest("nobody", "new"), NotFoundError, "nobody"),
+    ("running", [domain("src", state=RUNNING)], CloneRequest("src", "new"), IllegalStateError, "running"),
+    ("paused", [domain("src", state=3)], CloneRequest("src", "new"), IllegalStateError, "paused"),
+    ("name taken", [domain("src"), domain("new")], CloneRequest("src", "new"), ConflictError, "'new'"),
+    ("its own name", [domain("src")], CloneRequest("src", "src"), ConflictError, "'src'"),
+    (
+        "in no pool",
+        [domain("src", _disk("/elsewhere/my disks/a.raw")), P],
+        CloneRequest("src", "new"),
+        IllegalStateError,
+        "/elsewhere/my disks/a.raw",
+    ),
+    (
+        "no such volume",
+        [domain("src", _disk("/srv/p/gone.raw")), P],
+        CloneRequest("src", "new"),
+        NotFoundError,
+        "/srv/p/gone.raw",
+    ),
+    (
+        "no such pool",
+        [domain("src", "<disk type='volume'><source pool='gone' volume='v'/><target dev='vda'/></disk>"), P],
+        CloneRequest("src", "new"),
+        NotFoundError,
+        "'gone'",
+    ),
+    (
+        "volume name taken",
+        [domain("src", DISK), pool("p", "/srv/p", volume("src.raw"), volume("new.raw"))],
+        CloneRequest("src", "new"),
+        ConflictError,
+        "'new.raw'",
+    ),
+    (
+        "volume name too long",
+        [domain("src", _disk("/srv/p/x.raw")), pool("p", "/srv/p", volume("x.raw"))],
+        CloneRequest("src", "n" * 247, Mode.LINKED),
+        UsageError,
+        "255 bytes",
+    ),
+    (
+        "open for writing",
+        [domain("src", DISK), domain("on", DISK, RUNNING), P],
+        CloneRequest("src", "new"),
+        IllegalStateError,
+        "'on'",
+    ),
+    (
+        "open for writing by another spelling of its path",
+        [domain("src", DISK), domain("on", _disk("/srv//p/./src.raw"), RUNNING), P],
+        CloneRequest("src", "new"),
+        IllegalStateError,
+        "'on'",
+    ),
+    (
+        "open for writing by its pool's name",
+        [
+            domain("src", DISK),
+            domain("on", "<disk type='volume'><source pool='p' volume='src.raw'/><target dev='vda'/></disk>", RUNNING),
+            P,
+        ],
+        CloneRequest("src", "new"),
+        IllegalStateError,
+        "'on'",
+    ),
+    (
+        "too big",
+        [domain("src", DISK), pool("p", "/srv/p", volume("src.raw", capacity=1 << 50, allocation=1 << 36))],
+        CloneRequest("src", "new"),
+        NoSpaceError,
+        "'p'",
+    ),
+    (
+        "not what the definition says",
+        [domain("src", DISK.replace("type='raw'", "type='qcow2'")), P],
+        CloneRequest("src", "new"),
+        UnsupportedError,
+        "/srv/p/src.raw",
+    ),
+]
+
+
+@pytest.mark.parametrize(("parts", "request_", "kind", "word"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS])
+def test_refusal(node: _Node, parts: list[str], request_: CloneRequest, kind: type[VirtomateError], word: str) -> None:
+    """Every reason not to clone is found by the plan, and its sentence names what is in the way."""
+    with pytest.raises(kind) as caught:
+        plan_clone(node(*parts), request_)
+
+    assert type(caught.value) is kind
+    assert word in caught.value.message
+
+
+def test_read_only_disk_of_a_running_domain_is_no_obstacle(node: _Node) -> None:
+    """A domain that only reads the disk does not tear a copy of it."""
+    connection = node(domain("src", DISK), domain("on", _disk("/srv/p/src.raw", "<readonly/>"), RUNNING), P)
+
+    assert plan_clone(connection, CloneRequest("src", "new")).name == "new"
+
+
+def test_linked_clone_warns_of_the_source(node: _Node) -> None:
+    """A linked clone is destroyed when its source is started, which is said every time."""
+    plan = plan_clone(node(domain("src", DISK), P), CloneRequest("src", "new", Mode.LINKED))
+
+    assert any("'src'" in warning and "destroys" in warning for warning in plan.warnings)

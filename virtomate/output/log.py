@@ -1,0 +1,37 @@
+"""The log on stderr that --log asks for."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+
+class _JsonFormatter(logging.Formatter):
+    """Lines for a front end, which reads every line of stderr as JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return json.dumps({"event": "log", "level": record.levelname.lower(), "message": text}, sort_keys=True)
+
+
+def start_log(level: str, *, is_json: bool) -> None:
+    """Log to stderr from a level on.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`.
+        is_json: Write each record as a JSON object.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _JsonFormatter("%(message)s")
+        if is_json
+        else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logger = logging.getLogger("virtomate")
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+
+
+def log_traceback() -> None:
+    """Log where the exception that is being handled comes from."""
+    logging.getLogger("virtomate").debug("traceback", exc_info=True)
