@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import io
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -13,17 +14,14 @@ from tests.definition.trees import canonical
 from virtomate.definition import clone, codec
 from virtomate.definition.clone import Identity, NewSource
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 IDENTITY = Identity("new", "uuid-2", {0: "52:54:00:00:00:01", 2: "52:54:00:00:00:02"})
 SOURCES = {0: NewSource("/p/new.qcow2", "p", "new.qcow2", "qcow2"), 2: NewSource("/p/n2", "p2", "n2", "raw")}
 
-Change = "Callable[[codec.Document], codec.Document]"
-IDENTIFY: Change = lambda domain: clone.with_identity(domain, IDENTITY)  # noqa: E731 - a row of a table
-SOURCE: Change = lambda domain: clone.with_sources(domain, SOURCES)  # noqa: E731
-RAW_NVRAM: Change = lambda domain: clone.with_nvram(domain, "/n/new", "raw")  # noqa: E731
-QCOW2_NVRAM: Change = lambda domain: clone.with_nvram(domain, "/n/new", "qcow2")  # noqa: E731
+Change = Callable[[codec.Document], codec.Document]
+IDENTIFY: Change = partial(clone.with_identity, identity=IDENTITY)
+SOURCE: Change = partial(clone.with_sources, sources=SOURCES)
+RAW_NVRAM: Change = partial(clone.with_nvram, path="/n/new", format_="raw")
+QCOW2_NVRAM: Change = partial(clone.with_nvram, path="/n/new", format_="qcow2")
 
 
 def in_devices(content: str) -> str:
@@ -96,8 +94,12 @@ ROWS: list[tuple[str, Change, str, str]] = [
     (
         "graphics without ports",
         clone.with_automatic_ports,
-        in_devices("<graphics type='sdl' display=':0'/><graphics type='egl-headless'/><graphics type='dbus' p2p='yes'/>"),
-        in_devices("<graphics type='sdl' display=':0'/><graphics type='egl-headless'/><graphics type='dbus' p2p='yes'/>"),
+        in_devices(
+            "<graphics type='sdl' display=':0'/><graphics type='egl-headless'/><graphics type='dbus' p2p='yes'/>"
+        ),
+        in_devices(
+            "<graphics type='sdl' display=':0'/><graphics type='egl-headless'/><graphics type='dbus' p2p='yes'/>"
+        ),
     ),
     (
         "vsock context ID",
@@ -149,7 +151,9 @@ ROWS: list[tuple[str, Change, str, str]] = [
     (
         "what a source holds besides",
         SOURCE,
-        in_devices("<disk type='file'><source file='/p/a'><encryption format='luks'/><seclabel model='dac'/></source></disk>"),
+        in_devices(
+            "<disk type='file'><source file='/p/a'><encryption format='luks'/><seclabel model='dac'/></source></disk>"
+        ),
         in_devices(
             "<disk type='file'><source file='/p/new.qcow2'><encryption format='luks'/><seclabel model='dac'/></source>"
             "<driver type='qcow2'/></disk>"
@@ -180,13 +184,18 @@ ROWS: list[tuple[str, Change, str, str]] = [
         "<os firmware='efi'><type>hvm</type></os>",
         "<os firmware='efi'><type>hvm</type><nvram format='qcow2'>/n/new</nvram></os>",
     ),
-    ("NVRAM without a path", RAW_NVRAM, "<os><nvram template='/t'/></os>", "<os><nvram template='/t'>/n/new</nvram></os>"),
+    (
+        "NVRAM without a path",
+        RAW_NVRAM,
+        "<os><nvram template='/t'/></os>",
+        "<os><nvram template='/t'>/n/new</nvram></os>",
+    ),
     ("empty NVRAM", RAW_NVRAM, "<os><nvram/></os>", "<os><nvram>/n/new</nvram></os>"),
 ]
 
 
 @pytest.mark.parametrize(("change", "before", "after"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_change(change: Callable[[codec.Document], codec.Document], before: str, after: str) -> None:
+def test_change(change: Change, before: str, after: str) -> None:
     """A change does what it says, leaves everything else as it was, and its input untouched."""
     domain = codec.parse_definition(f"<domain>{before}</domain>").domain
     untouched = copy.deepcopy(domain)
@@ -198,9 +207,11 @@ def test_change(change: Callable[[codec.Document], codec.Document], before: str,
 
 
 @pytest.mark.parametrize("change", {row[0]: row[1] for row in ROWS}.values(), ids=[row[0] for row in ROWS])
-def test_nothing_in_common_with_the_original(change: Callable[[codec.Document], codec.Document]) -> None:
+def test_nothing_in_common_with_the_original(change: Change) -> None:
     """Whoever changes a clone's definition does not change the original's."""
-    domain = codec.parse_definition("<domain><os><type>hvm</type></os><devices><disk/><tpm><x/></tpm></devices></domain>").domain
+    domain = codec.parse_definition(
+        "<domain><os><type>hvm</type></os><devices><disk/><tpm><x/></tpm></devices></domain>"
+    ).domain
 
     changed = change(domain)
     changed["devices"]["tpm"].clear()
@@ -249,7 +260,9 @@ def test_fixed_websocket_port_is_described() -> None:
 
 
 def _interfaces(*addresses: str) -> codec.Document:
-    text = "".join(f"<interface><mac address='{address}'/></interface>" if address else "<interface/>" for address in addresses)
+    text = "".join(
+        f"<interface><mac address='{address}'/></interface>" if address else "<interface/>" for address in addresses
+    )
     return codec.parse_definition(f"<domain>{in_devices(text)}</domain>").domain
 
 

@@ -26,7 +26,9 @@ NVRAM = "/var/lib/libvirt/qemu/nvram/web & <1>_VARS.fd"
 def make_clone() -> str:
     """The clone's definition, by the changes that services.plan makes in its order."""
     definition = codec.parse_definition(ORIGINAL)
-    addresses = clone.new_mac_addresses(definition.domain, readers.mac_addresses(definition.domain), random.Random(4711).randbytes)
+    addresses = clone.new_mac_addresses(
+        definition.domain, readers.mac_addresses(definition.domain), random.Random(4711).randbytes
+    )
     domain = clone.with_identity(definition.domain, clone.Identity("web & <1>", UUID, addresses))
     domain = clone.with_automatic_ports(domain)
     domain = clone.with_automatic_vsock(domain)

@@ -31,7 +31,12 @@ FULL = Provenance(
         Made(MadeKind.POOL, MadeState.PLANNED, "virtomate-clone-x", None, "/nvram"),
         Made(MadeKind.VOLUME, MadeState.PLANNED, NASTY, NASTY, f"/p/{NASTY}"),
         Made(
-            MadeKind.VOLUME, MadeState.MADE, "p", "\tv\n", "/p/\tv\n", Evidence("1767225600.000000001", 2**63, 1767225600000000001)
+            MadeKind.VOLUME,
+            MadeState.MADE,
+            "p",
+            "\tv\n",
+            "/p/\tv\n",
+            Evidence("1767225600.000000001", 2**63, 1767225600000000001),
         ),
         Made(MadeKind.VOLUME, MadeState.MADE, "p", "w", "/p/w", Evidence("1767225600")),
         Made(MadeKind.NVRAM, MadeState.MADE, "p", "n", "/p/n", Evidence(None)),
@@ -127,7 +132,7 @@ def test_prefix_may_be_rewritten(prefix: str) -> None:
     metadata = _written().replace("xmlns:virtomate=", declaration).replace("virtomate:", prefix)
     metadata = metadata.replace(NAMESPACE.replace("virtomate:", prefix), NAMESPACE)
 
-    assert 'virtomate:source' not in metadata
+    assert "virtomate:source" not in metadata
     assert read_provenance(definition(metadata)) == FULL
 
 
@@ -148,8 +153,8 @@ def test_prefix_may_be_rewritten(prefix: str) -> None:
         (' state="planned"', ' state="dreamt"'),
         (' inode="9223372036854775808"', ' inode="x"'),
         (' path="/nvram"', ""),
-        ('<virtomate:maker', '<virtomate:made/><virtomate:maker'),
-        ('<virtomate:maker', '<virtomate:made>text</virtomate:made><virtomate:maker'),
+        ("<virtomate:maker", "<virtomate:made/><virtomate:maker"),
+        ("<virtomate:maker", "<virtomate:made>text</virtomate:made><virtomate:maker"),
     ],
 )
 def test_malformed_record_counts_for_nothing(old: str, new: str) -> None:

@@ -79,7 +79,12 @@ DISKS = [
         False,
         "/a.iso",
     ),
-    (f"<disk type='file' device='cdrom'>{TARGET}</disk>", {"device": "cdrom", "is_readonly": True}, True, "a file source"),
+    (
+        f"<disk type='file' device='cdrom'>{TARGET}</disk>",
+        {"device": "cdrom", "is_readonly": True},
+        True,
+        "a file source",
+    ),
     (f"<disk type='file' device='floppy'><source/>{TARGET}</disk>", {"device": "floppy"}, True, "a file source"),
     (
         f"<disk type='volume' device='floppy'>{TARGET}</disk>",
@@ -118,12 +123,16 @@ def test_disk(text: str, expected: dict[str, object], is_empty: bool, location: 
 
 def test_disks_keep_their_positions() -> None:
     """The index is the position among all disks, also beside an empty element."""
-    disks = readers.disks(parse("<devices><disk><target dev='vda'/></disk><tpm/><disk/><disk><target dev='a'/></disk></devices>"))
+    disks = readers.disks(
+        parse("<devices><disk><target dev='vda'/></disk><tpm/><disk/><disk><target dev='a'/></disk></devices>")
+    )
 
     assert [(disk.index, disk.target) for disk in disks] == [(0, "vda"), (1, "disk 1"), (2, "a")]
 
 
-@pytest.mark.parametrize("content", ["", "<devices/>", "<devices>\n</devices>", "<devices><emulator>/q</emulator></devices>"])
+@pytest.mark.parametrize(
+    "content", ["", "<devices/>", "<devices>\n</devices>", "<devices><emulator>/q</emulator></devices>"]
+)
 def test_no_devices(content: str) -> None:
     """A definition without devices has none of any kind."""
     domain = parse(content)

@@ -110,7 +110,8 @@ def test_blanks_of_a_name_are_part_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capacity", "allocation", "expected"), [(10, 0, False), (10, 9, False), (10, 10, True), (10, 12, True), (0, 0, False)]
+    ("capacity", "allocation", "expected"),
+    [(10, 0, False), (10, 9, False), (10, 10, True), (10, 12, True), (0, 0, False)],
 )
 def test_is_preallocated(capacity: int, allocation: int, expected: bool) -> None:
     """A volume is preallocated when all of its capacity is taken; an empty one is not."""
@@ -133,7 +134,10 @@ def test_other_documents_are_refused(document: str) -> None:
             "<pool type='dir'><name>a&amp;b</name><target><path>/srv//x/./y/</path></target></pool>",
             PoolDescription("a&b", "dir", "/srv/x/y"),
         ),
-        ("<pool type='dir'><name>a</name><target><path>/srv/././.</path></target></pool>", PoolDescription("a", "dir", "/srv")),
+        (
+            "<pool type='dir'><name>a</name><target><path>/srv/././.</path></target></pool>",
+            PoolDescription("a", "dir", "/srv"),
+        ),
         ("<pool type='rbd'><name>a</name><source/></pool>", PoolDescription("a", "rbd", None)),
         ("<pool type='iscsi-direct'><name>a</name><target/></pool>", PoolDescription("a", "iscsi-direct", None)),
     ],
@@ -153,7 +157,18 @@ def test_describe_pool(document: str, expected: PoolDescription) -> None:
         ),
         (
             NewVolume(
-                "a&b", 10, 10, "qcow2", "0640", "0", "107", "1.1", 2097152, ("lazy_refcounts", "extended_l2"), "/p/<b>", "qcow2"
+                "a&b",
+                10,
+                10,
+                "qcow2",
+                "0640",
+                "0",
+                "107",
+                "1.1",
+                2097152,
+                ("lazy_refcounts", "extended_l2"),
+                "/p/<b>",
+                "qcow2",
             ),
             "<volume><name>a&amp;b</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>10</allocation>"
             "<target><format type='qcow2'/>"

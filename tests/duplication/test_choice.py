@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HOST, STREAM, SERVER, LINK = Transfer.HOST, Transfer.STREAM, Transfer.SERVER, Transfer.LINK
 COPY, LINKED, REFLINK = Mode.COPY, Mode.LINKED, Mode.REFLINK
 
-PLAIN = Qcow2Header(3, False, False, 0, False, False, False, False)  # noqa: FBT003 - the fields in order
+PLAIN = Qcow2Header(3, False, False, 0, False, False, False, False)
 BACKED = replace(PLAIN, has_backing_file=True)
 OVERLAY = replace(QCOW2, backing_path="/p/base.raw", backing_format="raw")
 LUKS = replace(RAW, is_encrypted=True)
@@ -64,7 +64,9 @@ NAMES = [f"{row[0]}, {row[4].value}" for row in ROWS]
 
 
 @pytest.mark.parametrize("is_local", [True, False], ids=["local", "remote"])
-@pytest.mark.parametrize(("source", "detected", "header", "mode", "local", "remote"), [row[1:] for row in ROWS], ids=NAMES)
+@pytest.mark.parametrize(
+    ("source", "detected", "header", "mode", "local", "remote"), [row[1:] for row in ROWS], ids=NAMES
+)
 def test_transfers(
     source: VolumeDescription,
     detected: str,
@@ -147,8 +149,18 @@ NEW_VOLUMES: list[tuple[str, VolumeDescription, Transfer, dict[str, object]]] = 
     ("raw, by libvirt", RAW, SERVER, {"format": "raw", "capacity": 10_000_000, "allocation": 0}),
     ("raw, by stream", RAW, STREAM, {"format": "raw", "capacity": 0, "allocation": 0}),
     ("raw, here", RAW, HOST, {"format": "raw", "capacity": 10_000_000, "allocation": 0}),
-    ("preallocated raw, by libvirt", FULL_RAW, SERVER, {"format": "raw", "capacity": 10_000_000, "allocation": 10_000_000}),
-    ("preallocated raw, by stream", FULL_RAW, STREAM, {"format": "raw", "capacity": 10_000_000, "allocation": 10_000_000}),
+    (
+        "preallocated raw, by libvirt",
+        FULL_RAW,
+        SERVER,
+        {"format": "raw", "capacity": 10_000_000, "allocation": 10_000_000},
+    ),
+    (
+        "preallocated raw, by stream",
+        FULL_RAW,
+        STREAM,
+        {"format": "raw", "capacity": 10_000_000, "allocation": 10_000_000},
+    ),
     ("preallocated raw, here", FULL_RAW, HOST, {"format": "raw", "capacity": 10_000_000, "allocation": 0}),
     (
         "qcow2, by libvirt",
@@ -169,8 +181,12 @@ NEW_VOLUMES: list[tuple[str, VolumeDescription, Transfer, dict[str, object]]] = 
         SERVER,
         {"format": "qcow2", "capacity": 10_000_000, "allocation": 0, "compat": "0.10"},
     ),
-    ("full qcow2, by libvirt", replace(QCOW2, allocation=20_000_000, compat="0.10", cluster_size=None, features=()), SERVER,
-     {"format": "qcow2", "capacity": 10_000_000, "allocation": 0, "compat": "0.10"}),
+    (
+        "full qcow2, by libvirt",
+        replace(QCOW2, allocation=20_000_000, compat="0.10", cluster_size=None, features=()),
+        SERVER,
+        {"format": "qcow2", "capacity": 10_000_000, "allocation": 0, "compat": "0.10"},
+    ),
     ("qcow2, by stream", QCOW2, STREAM, {"format": "raw", "capacity": 0, "allocation": 0}),
     ("another format, by libvirt", VMDK, SERVER, {"format": "vmdk", "capacity": 10_000_000, "allocation": 0}),
     (
@@ -206,7 +222,9 @@ NEW_VOLUMES: list[tuple[str, VolumeDescription, Transfer, dict[str, object]]] = 
 ]
 
 
-@pytest.mark.parametrize(("source", "transfer", "expected"), [row[1:] for row in NEW_VOLUMES], ids=[row[0] for row in NEW_VOLUMES])
+@pytest.mark.parametrize(
+    ("source", "transfer", "expected"), [row[1:] for row in NEW_VOLUMES], ids=[row[0] for row in NEW_VOLUMES]
+)
 def test_new_volume(source: VolumeDescription, transfer: Transfer, expected: dict[str, object]) -> None:
     """What libvirt is asked for leaves nothing open, and keeps what the original has; a daemon of root keeps its owner."""
     privileged = choice.new_volume(source, "n", transfer, keep_owner=True)

@@ -160,7 +160,13 @@ def test_change_decides_whether_an_invisible_file_is_younger(seconds: float, exp
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(None, 0.0), ("", 0.0), ("1767225600", 1767225600.0), ("1767225600.500000000", 1767225600.5), ("1.000000001", 1.000000001)],
+    [
+        (None, 0.0),
+        ("", 0.0),
+        ("1767225600", 1767225600.0),
+        ("1767225600.500000000", 1767225600.5),
+        ("1.000000001", 1.000000001),
+    ],
 )
 def test_timestamp(value: str | None, expected: float) -> None:
     """What stands behind the dot are nanoseconds."""

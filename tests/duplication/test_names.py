@@ -10,7 +10,23 @@ from virtomate.errors import UsageError
 
 @pytest.mark.parametrize(
     "name",
-    ["a", "web-1", ".a", "..a", "...", "a.", "with blank", " a ", "a&b<\"c\">'d'", "-a", "ü", "\u65e5\u672c", "$(x)", "%s", "a" * 247]
+    [
+        "a",
+        "web-1",
+        ".a",
+        "..a",
+        "...",
+        "a.",
+        "with blank",
+        " a ",
+        "a&b<\"c\">'d'",
+        "-a",
+        "ü",
+        "\u65e5\u672c",
+        "$(x)",
+        "%s",
+        "a" * 247,
+    ]
     + ["ü" * 123 + "a", "\U0001f600" * 61 + "abc"],
 )
 def test_usable_name(name: str) -> None:
@@ -20,7 +36,26 @@ def test_usable_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "\t", "\u3000", ".", "..", "/", "a/b", "/a", "a/", "../a", "a\n", "\na", "a\tb", "a\x00b", "\x1b[31m", "\x7f", "a\x85b"]
+    [
+        "",
+        " ",
+        "\t",
+        "\u3000",
+        ".",
+        "..",
+        "/",
+        "a/b",
+        "/a",
+        "a/",
+        "../a",
+        "a\n",
+        "\na",
+        "a\tb",
+        "a\x00b",
+        "\x1b[31m",
+        "\x7f",
+        "a\x85b",
+    ]
     + ["\ud800", "a\udcff", "a" * 248, "a" * 256, "ü" * 124, "\U0001f600" * 62],
 )
 def test_unusable_name(name: str) -> None:
@@ -89,7 +124,9 @@ def test_many_volumes_with_one_name() -> None:
         taken.add(name)
 
 
-@pytest.mark.parametrize(("name", "is_usable"), [("a" * 255, True), ("a" * 256, False), ("ü" * 127, True), ("ü" * 128, False)])
+@pytest.mark.parametrize(
+    ("name", "is_usable"), [("a" * 255, True), ("a" * 256, False), ("ü" * 127, True), ("ü" * 128, False)]
+)
 def test_length_of_a_volume_name(name: str, is_usable: bool) -> None:
     """A volume's name must fit a file's 255 bytes, counted after all that is added."""
     if is_usable:

@@ -168,13 +168,17 @@ EVIL_CLONE = replace(
     CLONED,
     name=EVIL,
     source=DomainReference(EVIL, "u"),
-    disks=tuple(replace(disk, target=EVIL, reason=EVIL, source=EVIL_VOLUME, clone=EVIL_VOLUME) for disk in CLONED.disks),
+    disks=tuple(
+        replace(disk, target=EVIL, reason=EVIL, source=EVIL_VOLUME, clone=EVIL_VOLUME) for disk in CLONED.disks
+    ),
     nvram=NvramResult(NvramAction.COPIED, EVIL, EVIL, "raw"),
     interfaces=(InterfaceResult(EVIL, EVIL),),
     changes=(EVIL,),
     warnings=(EVIL,),
 )
-EVIL_LISTING = replace(LISTING, name=EVIL, clone=None if LISTING.clone is None else replace(LISTING.clone, source=EVIL_CLONE.source))
+EVIL_LISTING = replace(
+    LISTING, name=EVIL, clone=None if LISTING.clone is None else replace(LISTING.clone, source=EVIL_CLONE.source)
+)
 EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
     "clone": lambda: render.render_clones([EVIL_CLONE], HUMAN),
     "plan": lambda: render.render_clones([replace(EVIL_CLONE, status=Status.PLANNED)], HUMAN),

@@ -61,7 +61,10 @@ def test_binary_size(size: int, expected: str) -> None:
     [
         ([], []),
         ([("a",)], ["a"]),
-        ([("Name", "State"), ("a", "running"), ("longer name", "x")], ["Name         State", "a            running", "longer name  x"]),
+        (
+            [("Name", "State"), ("a", "running"), ("longer name", "x")],
+            ["Name         State", "a            running", "longer name  x"],
+        ),
         ([("a", ""), ("bb", "")], ["a", "bb"]),
     ],
 )

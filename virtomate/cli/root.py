@@ -10,7 +10,7 @@ import click
 
 from virtomate.cli.domain import domain
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.errors import EXIT_USAGE, InternalError, UsageError, VirtomateError
+from virtomate.errors import EXIT_FAILED, EXIT_USAGE, InternalError, UsageError, VirtomateError
 from virtomate.output.log import log_traceback
 from virtomate.output.render import render_error, render_usage_error
 
@@ -90,35 +90,40 @@ def run(arguments: Sequence[str]) -> int:
     try:
         # Click's own handling prints "Aborted!" and exits 1 whatever happened
         status = root.main(list(arguments), prog_name="virtomate", standalone_mode=False, obj=settings)
-    except click.ClickException as error:
-        return _show_click_error(error, settings)
-    except click.exceptions.Abort:
-        return _EXIT_SIGINT
-    except UsageError as error:
-        render_usage_error("", error.message, settings.format)
-        return EXIT_USAGE
-    except VirtomateError as error:
-        render_error(error, settings.format)
-        return error.exit_status
-    except BrokenPipeError:
-        # whoever read our output has seen enough; let the interpreter flush into nothing
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _EXIT_BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - a traceback tells people nothing
-        log_traceback()
-        internal = InternalError(error)
-        render_error(internal, settings.format)
-        return internal.exit_status
+        return _report(error, settings)
     return status if isinstance(status, int) else 0
 
 
-def _show_click_error(error: click.ClickException, settings: Settings) -> int:
-    context = error.ctx if isinstance(error, click.UsageError) else None
+def _report(error: Exception, settings: Settings) -> int:
+    """Show an error, and return the exit status for it."""
+    match error:
+        case click.ClickException():
+            return _report_misuse(error, settings)
+        case UsageError():
+            render_usage_error("", error.message, settings.format)
+            return EXIT_USAGE
+        case VirtomateError():
+            render_error(error, settings.format)
+            return error.exit_status
+        case click.exceptions.Abort():
+            # at a prompt
+            return _EXIT_SIGINT
+        case BrokenPipeError():
+            # whoever read our output has seen enough; let the interpreter flush into nothing
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _EXIT_BROKEN_PIPE
+    log_traceback(error)
+    render_error(InternalError(error), settings.format)
+    return EXIT_FAILED
+
+
+def _report_misuse(error: click.ClickException, settings: Settings) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         sys.stderr.write(f"{error.format_message()}\n")
         return EXIT_USAGE
     usage = ""
-    if context is not None:
-        usage = f"{context.get_usage()}\nTry '{context.command_path} -h' for help."
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        usage = f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} -h' for help."
     render_usage_error(usage, error.format_message(), settings.format)
     return error.exit_code

@@ -32,6 +32,6 @@ def start_log(level: str, *, is_json: bool) -> None:
     logger.setLevel(level.upper())
 
 
-def log_traceback() -> None:
-    """Log where the exception that is being handled comes from."""
-    logging.getLogger("virtomate").debug("traceback", exc_info=True)
+def log_traceback(error: Exception) -> None:
+    """Log where an exception comes from."""
+    logging.getLogger("virtomate").debug("unforeseen", exc_info=error)

@@ -130,7 +130,7 @@ class _Run:
     def _nvram_of_no_pool(self) -> tuple[Duplication, ...]:
         """Look at an NVRAM whose directory is no pool, through a pool that lasts as long as the clone takes."""
         nvram = self.nvram
-        if nvram is None or not nvram.needs_temporary_pool:
+        if nvram is None or not nvram.needs_temporary_pool or nvram.source_path is None or nvram.path is None:
             return ()
         directory = posixpath.dirname(nvram.path)
         pool_name = temporary_pool_name(self.plan.uuid)
