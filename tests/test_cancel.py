@@ -25,7 +25,7 @@ def test_fresh_token_lets_work_go_on() -> None:
 @pytest.mark.parametrize(
     ("number", "status"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_signal_decides_the_exit_status(number: signal.Signals, status: int) -> None:
     """Work that a signal stopped ends with 128 plus its number, and names it."""

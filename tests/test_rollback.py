@@ -14,6 +14,10 @@ def _fail(message: str) -> None:
     raise IllegalStateError(message)
 
 
+def _crash(message: str) -> None:
+    raise RuntimeError(message)
+
+
 def test_undo_runs_newest_first() -> None:
     """What was made last is unmade first, since it may rest on what was made before."""
     undone: list[str] = []
@@ -79,7 +83,7 @@ def test_unforeseen_error_in_an_undo_does_not_stop_the_others() -> None:
     undone: list[str] = []
     rollback = Rollback()
     rollback.push("a", partial(undone.append, "a"))
-    rollback.push("b", partial(int, "no number"))
+    rollback.push("b", partial(_crash, "nobody thought of it"))
 
     (leftover,) = rollback.run()
 

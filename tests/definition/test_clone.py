@@ -38,18 +38,18 @@ ROWS: list[tuple[str, Change, str, str]] = [
     (
         "SMBIOS UUID",
         IDENTIFY,
-        "<sysinfo type='smbios'><bios><entry name='vendor'>LENOVO</entry></bios><system><entry name='serial'>1</entry>"
-        "<entry name='uuid'>uuid-1</entry></system></sysinfo>",
-        f"{NAMED}<sysinfo type='smbios'><bios><entry name='vendor'>LENOVO</entry></bios><system>"
-        "<entry name='serial'>1</entry><entry name='uuid'>uuid-2</entry></system></sysinfo>",
+        ("<sysinfo type='smbios'><bios><entry name='vendor'>LENOVO</entry></bios><system><entry name='serial'>1</entry>"
+        "<entry name='uuid'>uuid-1</entry></system></sysinfo>"),
+        (f"{NAMED}<sysinfo type='smbios'><bios><entry name='vendor'>LENOVO</entry></bios><system>"
+        "<entry name='serial'>1</entry><entry name='uuid'>uuid-2</entry></system></sysinfo>"),
     ),
     (
         "no SMBIOS UUID is made up",
         IDENTIFY,
-        "<sysinfo type='smbios'><system><entry name='serial'>1</entry></system></sysinfo>"
-        "<sysinfo type='fwcfg'><entry name='opt/uuid'>uuid-1</entry></sysinfo>",
-        f"{NAMED}<sysinfo type='smbios'><system><entry name='serial'>1</entry></system></sysinfo>"
-        "<sysinfo type='fwcfg'><entry name='opt/uuid'>uuid-1</entry></sysinfo>",
+        ("<sysinfo type='smbios'><system><entry name='serial'>1</entry></system></sysinfo>"
+        "<sysinfo type='fwcfg'><entry name='opt/uuid'>uuid-1</entry></sysinfo>"),
+        (f"{NAMED}<sysinfo type='smbios'><system><entry name='serial'>1</entry></system></sysinfo>"
+        "<sysinfo type='fwcfg'><entry name='opt/uuid'>uuid-1</entry></sysinfo>"),
     ),
     (
         "MAC addresses by position",

@@ -49,8 +49,8 @@ DISKS = [
         "/a",
     ),
     (
-        f"<disk type='file'><source file='/a'><slices><slice type='storage' offset='1' size='2'/></slices></source>"
-        f"{TARGET}</disk>",
+        (f"<disk type='file'><source file='/a'><slices><slice type='storage' offset='1' size='2'/></slices></source>"
+        f"{TARGET}</disk>"),
         {"path": "/a", "is_sliced": True},
         False,
         "/a",

@@ -152,8 +152,8 @@ def test_describe_pool(document: str, expected: PoolDescription) -> None:
     [
         (
             NewVolume("a", 10, 0, "raw"),
-            "<volume><name>a</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>0</allocation>"
-            "<target><format type='raw'/></target></volume>",
+            ("<volume><name>a</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>0</allocation>"
+            "<target><format type='raw'/></target></volume>"),
         ),
         (
             NewVolume(
@@ -170,16 +170,16 @@ def test_describe_pool(document: str, expected: PoolDescription) -> None:
                 "/p/<b>",
                 "qcow2",
             ),
-            "<volume><name>a&amp;b</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>10</allocation>"
+            ("<volume><name>a&amp;b</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>10</allocation>"
             "<target><format type='qcow2'/>"
             "<permissions><mode>0640</mode><owner>0</owner><group>107</group></permissions><compat>1.1</compat>"
             "<clusterSize unit='B'>2097152</clusterSize><features><lazy_refcounts/><extended_l2/></features></target>"
-            "<backingStore><path>/p/&lt;b></path><format type='qcow2'/></backingStore></volume>",
+            "<backingStore><path>/p/&lt;b></path><format type='qcow2'/></backingStore></volume>"),
         ),
         (
             NewVolume("a", 10, 0, "qcow2", mode="0600", compat="0.10"),
-            "<volume><name>a</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>0</allocation>"
-            "<target><format type='qcow2'/><permissions><mode>0600</mode></permissions><compat>0.10</compat></target></volume>",
+            ("<volume><name>a</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>0</allocation>"
+            "<target><format type='qcow2'/><permissions><mode>0600</mode></permissions><compat>0.10</compat></target></volume>"),
         ),
     ],
 )

@@ -24,7 +24,7 @@ def domain() -> None:
     """Work with domains."""
 
 
-@domain.command("clone", context_settings=CONTEXT_SETTINGS)
+@domain.command("clone", short_help="Clone a domain.", context_settings=CONTEXT_SETTINGS)
 @common_options
 @click.option(
     "--mode",
@@ -76,7 +76,9 @@ def list_(settings: Settings) -> None:
         render_domains(list_all_domains(session.connection), settings.format)
 
 
-@domain.command("delete", context_settings=CONTEXT_SETTINGS)
+@domain.command(
+    "delete", short_help="Delete an unfinished clone and what was made for it.", context_settings=CONTEXT_SETTINGS
+)
 @common_options
 @click.argument("name", metavar="NAME")
 @click.pass_obj

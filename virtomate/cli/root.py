@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ from virtomate.output.render import render_error, render_usage_error
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_EXIT_BROKEN_PIPE = 141
 _EXIT_SIGINT = 130
 
 
@@ -109,10 +107,6 @@ def _report(error: Exception, settings: Settings) -> int:
         case click.exceptions.Abort():
             # at a prompt
             return _EXIT_SIGINT
-        case BrokenPipeError():
-            # whoever read our output has seen enough; let the interpreter flush into nothing
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _EXIT_BROKEN_PIPE
     log_traceback(error)
     render_error(InternalError(error), settings.format)
     return EXIT_FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import libvirt
@@ -84,10 +85,17 @@ class Pool:
             raise translate(error, f"cannot look up volume '{name}' of pool '{self.name}'") from error
 
     def refresh(self) -> bool:
-        """Have libvirt look at the files again; return False where it could not, which is no error."""
+        """Have libvirt look at the files again; return False where it could not, which is no error.
+
+        It cannot while a volume is being built. When it meets a broken image it takes the pool out of service; then the
+        pool is started again, which is as far as we can put that right.
+        """
         try:
             self._handle.refresh(0)
         except libvirt.libvirtError:
+            with suppress(libvirt.libvirtError):
+                if not self._handle.isActive():
+                    self._handle.create(0)
             return False
         return True
 
