@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent
 BOOTSTRAP = ROOT / ".nox-bootstrap"
 NOX = "nox>=2025.5.1"
 LAB = ("build", "libvirt", "lab")  # groups of system packages
+PREDECESSOR = "virtomate==0.1.2"
 
 # Caches stay in the checkout, too: running a session changes nothing else of the user's.
 os.environ.setdefault("PIP_CACHE_DIR", str(ROOT / ".nox" / "pip"))
@@ -26,6 +27,13 @@ def has_nox(python: Path) -> bool:
     """Tell whether an interpreter is there and has a nox that is recent enough."""
     test = "import nox; from importlib.metadata import version; assert int(version('nox').split('.')[0]) >= 2025"
     return python.exists() and subprocess.run([python, "-c", test], capture_output=True, check=False).returncode == 0
+
+
+def has_distribution(python: Path, requirement: str) -> bool:
+    """Tell whether an interpreter is there and has a distribution, NAME==VERSION."""
+    test = "import sys; from importlib.metadata import version; assert version(sys.argv[1]) == sys.argv[2]"
+    words = [python, "-c", test, *requirement.split("==")]
+    return python.exists() and subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 
 def fetch_nox() -> Path:
@@ -107,6 +115,20 @@ def stress(session: nox.Session) -> None:
     system(session, *LAB)
     session.install("--editable", ".", *groups("tests"))
     session.run("pytest", "-m", "stress", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time clones beside other tools on a private hypervisor; after -- stand cases, --rounds N, --quick, --help."""
+    system(session, *LAB, "peers")
+    session.install("--editable", ".")
+    predecessor = ROOT / ".bench" / PREDECESSOR.replace("==", "-")
+    python = predecessor / "bin" / "python"
+    if not has_distribution(python, PREDECESSOR):
+        # By the session's own interpreter, so that both programs run on the same Python.
+        session.run("python", "-m", "venv", "--clear", "--without-pip", str(predecessor))
+        session.run("python", "-m", "pip", "--python", str(python), "install", "--quiet", PREDECESSOR)
+    session.run("python", "-m", "tests.bench", *session.posargs)
 
 
 @nox.session

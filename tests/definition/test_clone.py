@@ -13,6 +13,7 @@ import pytest
 from tests.definition.trees import canonical
 from virtomate.definition import clone, codec
 from virtomate.definition.clone import Identity, NewSource
+from virtomate.errors import UnsupportedError
 
 IDENTITY = Identity("new", "uuid-2", {0: "52:54:00:00:00:01", 2: "52:54:00:00:00:02"})
 SOURCES = {0: NewSource("/p/new.qcow2", "p", "new.qcow2", "qcow2"), 2: NewSource("/p/n2", "p2", "n2", "raw")}
@@ -38,18 +39,26 @@ ROWS: list[tuple[str, Change, str, str]] = [
     (
         "SMBIOS UUID",
         IDENTIFY,
-        ("<sysinfo type='smbios'><bios><entry name='vendor'>LENOVO</entry></bios><system><entry name='serial'>1</entry>"
-        "<entry name='uuid'>uuid-1</entry></system></sysinfo>"),
-        (f"{NAMED}<sysinfo type='smbios'><bios><entry name='vendor'>LENOVO</entry></bios><system>"
-        "<entry name='serial'>1</entry><entry name='uuid'>uuid-2</entry></system></sysinfo>"),
+        (
+            "<sysinfo type='smbios'><bios><entry name='vendor'>LENOVO</entry></bios><system>"
+            "<entry name='serial'>1</entry><entry name='uuid'>uuid-1</entry></system></sysinfo>"
+        ),
+        (
+            f"{NAMED}<sysinfo type='smbios'><bios><entry name='vendor'>LENOVO</entry></bios><system>"
+            "<entry name='serial'>1</entry><entry name='uuid'>uuid-2</entry></system></sysinfo>"
+        ),
     ),
     (
         "no SMBIOS UUID is made up",
         IDENTIFY,
-        ("<sysinfo type='smbios'><system><entry name='serial'>1</entry></system></sysinfo>"
-        "<sysinfo type='fwcfg'><entry name='opt/uuid'>uuid-1</entry></sysinfo>"),
-        (f"{NAMED}<sysinfo type='smbios'><system><entry name='serial'>1</entry></system></sysinfo>"
-        "<sysinfo type='fwcfg'><entry name='opt/uuid'>uuid-1</entry></sysinfo>"),
+        (
+            "<sysinfo type='smbios'><system><entry name='serial'>1</entry></system></sysinfo>"
+            "<sysinfo type='fwcfg'><entry name='opt/uuid'>uuid-1</entry></sysinfo>"
+        ),
+        (
+            f"{NAMED}<sysinfo type='smbios'><system><entry name='serial'>1</entry></system></sysinfo>"
+            "<sysinfo type='fwcfg'><entry name='opt/uuid'>uuid-1</entry></sysinfo>"
+        ),
     ),
     (
         "MAC addresses by position",
@@ -118,16 +127,20 @@ ROWS: list[tuple[str, Change, str, str]] = [
         "volumes by position",
         SOURCE,
         in_devices(
-            "<disk type='file'><driver name='qemu' type='raw' cache='none'/><source file='/p/a' startupPolicy='optional'/>"
-            "<backingStore type='file'><format type='raw'/><source file='/p/b'/></backingStore><target dev='vda'/></disk>"
+            "<disk type='file'><driver name='qemu' type='raw' cache='none'/>"
+            "<source file='/p/a' startupPolicy='optional'/>"
+            "<backingStore type='file'><format type='raw'/><source file='/p/b'/></backingStore>"
+            "<target dev='vda'/></disk>"
             "<disk type='file'><source file='/p/c'/><backingStore/><target dev='vdb'/></disk>"
-            "<disk type='volume'><driver type='qcow2'/><source pool='p' volume='v' mode='host'/><target dev='vdc'/></disk>"
+            "<disk type='volume'><driver type='qcow2'/><source pool='p' volume='v' mode='host'/>"
+            "<target dev='vdc'/></disk>"
         ),
         in_devices(
             "<disk type='file'><driver name='qemu' type='qcow2' cache='none'/>"
             "<source file='/p/new.qcow2' startupPolicy='optional'/><target dev='vda'/></disk>"
             "<disk type='file'><source file='/p/c'/><backingStore/><target dev='vdb'/></disk>"
-            "<disk type='volume'><driver type='raw'/><source pool='p2' volume='n2' mode='host'/><target dev='vdc'/></disk>"
+            "<disk type='volume'><driver type='raw'/><source pool='p2' volume='n2' mode='host'/>"
+            "<target dev='vdc'/></disk>"
         ),
     ),
     (
@@ -298,5 +311,5 @@ def test_no_mac_address_left() -> None:
     """Where the whole range is in use there is an error and no endless search."""
     chance = _chance(*[1] * 300_000)
 
-    with pytest.raises(RuntimeError, match="52:54:00"):
+    with pytest.raises(UnsupportedError, match="52:54:00"):
         clone.new_mac_addresses(_interfaces("52:54:00:aa:bb:cc"), {"52:54:00:01:01:01"}, chance)

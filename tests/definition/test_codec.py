@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tests.definition.trees import canonical
 from virtomate.definition import codec
-from virtomate.definition.codec import Definition, MalformedDocumentError
+from virtomate.definition.codec import Definition
+from virtomate.errors import MalformedDocumentError
 
 NAMESPACE = "urn:ours"
 

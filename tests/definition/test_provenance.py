@@ -189,7 +189,8 @@ def test_claim_has_no_disk_and_cannot_start() -> None:
     assert canonical(codec.unparse_definition(replace(claim, metadata=None))) == canonical(
         f"<domain type='kvm'><name>new</name><uuid>{UUID}</uuid>"
         "<title>Unfinished clone of a&amp;b&lt;\"c\"&gt;'d' ü ]]&gt;</title><memory unit='MiB'>1</memory>"
-        "<os><type arch='aarch64' machine='virt-9.2'>hvm</type><kernel>/nonexistent/virtomate-unfinished-clone</kernel></os>"
+        "<os><type arch='aarch64' machine='virt-9.2'>hvm</type>"
+        "<kernel>/nonexistent/virtomate-unfinished-clone</kernel></os>"
         "<devices><emulator>/usr/bin/qemu</emulator></devices></domain>"
     )
 

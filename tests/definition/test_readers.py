@@ -37,7 +37,7 @@ DISKS = [
     (f"<disk type='file'><source file='/a'/>{TARGET}</disk>", {"path": "/a"}, False, "/a"),
     (f"<disk><source file='/a b'/>{TARGET}</disk>", {"path": "/a b"}, False, "/a b"),
     (
-        f"<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/a'/>{TARGET}<readonly/></disk>",
+        f"<disk device='disk'><driver name='qemu' type='qcow2'/><source file='/a'/>{TARGET}<readonly/></disk>",
         {"path": "/a", "format": "qcow2", "is_readonly": True},
         False,
         "/a",
@@ -49,8 +49,10 @@ DISKS = [
         "/a",
     ),
     (
-        (f"<disk type='file'><source file='/a'><slices><slice type='storage' offset='1' size='2'/></slices></source>"
-        f"{TARGET}</disk>"),
+        (
+            f"<disk type='file'><source file='/a'><slices><slice type='storage' offset='1' size='2'/></slices></source>"
+            f"{TARGET}</disk>"
+        ),
         {"path": "/a", "is_sliced": True},
         False,
         "/a",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.definition.trees import canonical
-from virtomate.definition.codec import MalformedDocumentError
 from virtomate.definition.volume import (
     NewVolume,
     PoolDescription,
@@ -15,6 +14,7 @@ from virtomate.definition.volume import (
     directory_pool_document,
     volume_document,
 )
+from virtomate.errors import MalformedDocumentError
 
 FULL = """
 <volume type='file'>
@@ -152,8 +152,10 @@ def test_describe_pool(document: str, expected: PoolDescription) -> None:
     [
         (
             NewVolume("a", 10, 0, "raw"),
-            ("<volume><name>a</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>0</allocation>"
-            "<target><format type='raw'/></target></volume>"),
+            (
+                "<volume><name>a</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>0</allocation>"
+                "<target><format type='raw'/></target></volume>"
+            ),
         ),
         (
             NewVolume(
@@ -170,16 +172,23 @@ def test_describe_pool(document: str, expected: PoolDescription) -> None:
                 "/p/<b>",
                 "qcow2",
             ),
-            ("<volume><name>a&amp;b</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>10</allocation>"
-            "<target><format type='qcow2'/>"
-            "<permissions><mode>0640</mode><owner>0</owner><group>107</group></permissions><compat>1.1</compat>"
-            "<clusterSize unit='B'>2097152</clusterSize><features><lazy_refcounts/><extended_l2/></features></target>"
-            "<backingStore><path>/p/&lt;b></path><format type='qcow2'/></backingStore></volume>"),
+            (
+                "<volume><name>a&amp;b</name><capacity unit='bytes'>10</capacity>"
+                "<allocation unit='bytes'>10</allocation>"
+                "<target><format type='qcow2'/>"
+                "<permissions><mode>0640</mode><owner>0</owner><group>107</group></permissions><compat>1.1</compat>"
+                "<clusterSize unit='B'>2097152</clusterSize><features><lazy_refcounts/><extended_l2/></features>"
+                "</target>"
+                "<backingStore><path>/p/&lt;b></path><format type='qcow2'/></backingStore></volume>"
+            ),
         ),
         (
             NewVolume("a", 10, 0, "qcow2", mode="0600", compat="0.10"),
-            ("<volume><name>a</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>0</allocation>"
-            "<target><format type='qcow2'/><permissions><mode>0600</mode></permissions><compat>0.10</compat></target></volume>"),
+            (
+                "<volume><name>a</name><capacity unit='bytes'>10</capacity><allocation unit='bytes'>0</allocation>"
+                "<target><format type='qcow2'/><permissions><mode>0600</mode></permissions><compat>0.10</compat>"
+                "</target></volume>"
+            ),
         ),
     ],
 )

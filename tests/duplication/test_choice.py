@@ -27,7 +27,7 @@ LUKS = replace(RAW, is_encrypted=True)
 VMDK = replace(RAW, format="vmdk", name="a.vmdk", path="/p/a.vmdk")
 
 ROWS: list[tuple[str, VolumeDescription, str, Qcow2Header | None, Mode, tuple[Transfer, ...], tuple[Transfer, ...]]] = [
-    # what, the volume, detected format, header, mode, transfers of a local daemon whose files can be seen, of a remote one
+    # what, volume, detected format, header, mode, transfers of a local daemon with visible files, of a remote one
     ("raw", RAW, "raw", None, COPY, (HOST, STREAM, SERVER), (SERVER, STREAM)),
     ("raw that looks like qcow2", RAW, "qcow2", None, COPY, (HOST, STREAM), (STREAM,)),
     ("encrypted raw", LUKS, "raw", None, COPY, (HOST, STREAM), (STREAM,)),
@@ -76,7 +76,7 @@ def test_transfers(
     remote: tuple[Transfer, ...],
     is_local: bool,
 ) -> None:
-    """The best transfer that keeps the volume what it is comes first; where there is none, it is refused with advice."""
+    """The best transfer that keeps the volume as it is comes first; where there is none, it is refused with advice."""
     expected = local if is_local else remote
 
     def choose(forced: Transfer | None = None) -> tuple[Transfer, ...]:
@@ -226,7 +226,7 @@ NEW_VOLUMES: list[tuple[str, VolumeDescription, Transfer, dict[str, object]]] = 
     ("source", "transfer", "expected"), [row[1:] for row in NEW_VOLUMES], ids=[row[0] for row in NEW_VOLUMES]
 )
 def test_new_volume(source: VolumeDescription, transfer: Transfer, expected: dict[str, object]) -> None:
-    """What libvirt is asked for leaves nothing open, and keeps what the original has; a daemon of root keeps its owner."""
+    """What libvirt is asked for leaves nothing open; the new volume is like the original, its owner where possible."""
     privileged = choice.new_volume(source, "n", transfer, keep_owner=True)
     unprivileged = choice.new_volume(source, "n", transfer, keep_owner=False)
 

@@ -59,7 +59,7 @@ def test_invisible_file_has_its_change_time_alone(path: str) -> None:
 
 
 def test_path_alone_proves_nothing(file: Path) -> None:
-    """A file of the same path whose change time is not what libvirt reports is another one: the daemon's is elsewhere."""
+    """A file at the path whose change time is not what libvirt reports is not the daemon's."""
     volume = replace(described(file), changed=libvirt_time(os.lstat(file).st_ctime_ns + 1))
 
     assert observe(volume) == Evidence(volume.changed)

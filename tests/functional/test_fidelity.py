@@ -49,47 +49,69 @@ RAW_IMAGES: dict[str, Callable[[Path], Path]] = {
 }
 
 
-@pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])
-def test_raw_images_are_copied_with_their_holes(lab: Lab, virtomate: Program, file_system: str) -> None:
-    """A raw copy has the size, the bytes and the holes of its original, whatever its size and shape."""
-    pool = pool_on(lab, file_system)
+def define_raw_images(lab: Lab, pool: Pool) -> dict[str, Path]:
+    """Define a domain with all of these images as disks, and return them by target."""
     paths = {
         target: make(pool.path / f"{name}.raw")
         for target, (name, make) in zip(target_names(len(RAW_IMAGES)), RAW_IMAGES.items(), strict=True)
     }
     pool.refresh()
     lab.define(domain("original", disks=[disk(path, "raw", target) for target, path in paths.items()]))
+    return paths
 
-    document = clone(virtomate)
+
+@pytest.mark.parametrize(
+    ("file_system", "transfer"),
+    [("ext4", "host"), ("xfs", "host"), ("btrfs", "host"), ("ext4", "stream"), ("ext4", "server")],
+)
+def test_raw_images_are_copied_with_their_holes(lab: Lab, virtomate: Program, file_system: str, transfer: str) -> None:
+    """A raw copy has the size, the bytes and the holes of its original, whatever its size and shape."""
+    paths = define_raw_images(lab, pool_on(lab, file_system))
+
+    document = clone(virtomate, "--transfer", transfer)
 
     for target, path in paths.items():
         copy = clone_path(document, target)
+        assert by_target(document)[target]["transfer"] == transfer
         assert copy.stat().st_size == path.stat().st_size, path.name
         assert images.file_digest(copy) == images.file_digest(path), path.name
         difference = images.allocated_bytes(copy) - images.allocated_bytes(path)
         assert abs(difference) <= BOOKKEEPING_BYTES, path.name
 
 
-@pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])
-def test_many_extents(lab: Lab, virtomate: Program, file_system: str) -> None:
+def test_overlays_on_raw_images(lab: Lab, virtomate: Program) -> None:
+    """A linked clone of a raw image of whatever size reads the same as the image, to the last whole sector."""
+    paths = define_raw_images(lab, lab.pool)
+
+    document = clone(virtomate, "--mode", "linked")
+
+    for target, path in paths.items():
+        if "GiB" not in path.name:
+            assert images.same_content(clone_path(document, target), "qcow2", path, "raw"), path.name
+
+
+@pytest.mark.parametrize(("file_system", "transfer"), [("ext4", "host"), ("btrfs", "host"), ("xfs", "stream")])
+def test_many_extents(lab: Lab, virtomate: Program, file_system: str, transfer: str) -> None:
     """An image of many small pieces is copied piece by piece, and the holes between them stay."""
-    check_fragmented_copy(lab, virtomate, pool_on(lab, file_system), 20_000 if file_system == "ext4" else 4_000)
+    extents = 20_000 if file_system == "ext4" else 4_000
+    check_fragmented_copy(lab, virtomate, pool_on(lab, file_system), extents, transfer)
 
 
 @pytest.mark.stress
+@pytest.mark.parametrize("transfer", ["host", "stream"])
 @pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])
-def test_very_many_extents(lab: Lab, virtomate: Program, file_system: str) -> None:
+def test_very_many_extents(lab: Lab, virtomate: Program, file_system: str, transfer: str) -> None:
     """An image of 100,000 pieces is copied like any other."""
-    check_fragmented_copy(lab, virtomate, pool_on(lab, file_system), 100_000)
+    check_fragmented_copy(lab, virtomate, pool_on(lab, file_system), 100_000, transfer)
 
 
-def check_fragmented_copy(lab: Lab, virtomate: Program, pool: Pool, extents: int) -> None:
+def check_fragmented_copy(lab: Lab, virtomate: Program, pool: Pool, extents: int, transfer: str) -> None:
     """Copy an image of so many pieces and compare."""
     path = fragmented(pool.path / "original.raw", extents)
     pool.refresh()
     lab.define(domain("original", disks=[disk(path, "raw")]))
 
-    document = clone(virtomate)
+    document = clone(virtomate, "--transfer", transfer)
 
     copy = clone_path(document)
     assert images.file_digest(copy) == images.file_digest(path)
@@ -111,6 +133,7 @@ QCOW2_IMAGES: dict[str, dict[str, Any]] = {
     "odd capacity": {"capacity_bytes": 16 * MIB + 512},
     "snapshots": {"snapshots": ["first", "second"]},
     "old with snapshots": {"snapshots": ["first"], "compat": "0.10"},
+    "bitmap": {},
 }
 
 
@@ -120,6 +143,8 @@ def define_qcow2_images(lab: Lab, pool: Pool, names: Sequence[str]) -> dict[str,
     for target, name in zip(target_names(len(names)), names, strict=True):
         settings: dict[str, Any] = {"capacity_bytes": 16 * MIB, "seed": len(paths) + 1} | QCOW2_IMAGES[name]
         paths[target] = images.make_qcow2(pool.path / f"{name}.qcow2", **settings)
+        if name == "bitmap":
+            images.qemu_img("bitmap", "--add", paths[target], "since-monday")
     pool.refresh()
     lab.define(domain("original", disks=[disk(path, "qcow2", target) for target, path in paths.items()]))
     return paths
@@ -173,6 +198,20 @@ def test_libvirt_is_not_asked_to_convert_snapshots(lab: Lab, virtomate: Program)
     result = virtomate("domain-clone", "--transfer", "server", "original", "clone", json=True)
 
     assert "snapshots" in refused(lab, before, result)["message"]
+
+
+def test_snapshots_of_an_overlay_are_not_lost_in_silence(lab: Lab, virtomate: Program) -> None:
+    """A flattened copy cannot keep the internal snapshots of an overlay, which its result or a refusal must say."""
+    path = lab.pool.overlay("original.qcow2", lab.pool.qcow2("base.qcow2", 4 * MIB))
+    images.qemu_img("snapshot", "-c", "precious", path)
+    lab.define(domain("original", disks=[disk(path)]))
+
+    result = virtomate("domain-clone", "original", "clone", json=True)
+
+    if result.status == 0:
+        assert any("snapshot" in warning for warning in result.json[0]["warnings"])
+    else:
+        assert "snapshot" in str(result.json)
 
 
 @pytest.mark.parametrize("compat", ["0.10", "1.1"])
@@ -367,6 +406,18 @@ def test_two_disks_of_one_volume_stay_together(lab: Lab, virtomate: Program) -> 
 
     assert clone_path(document, "vda") == clone_path(document, "vdb")
     assert set(lab.pool.volumes()) - before == {"clone.raw"}
+    assert images.file_digest(clone_path(document)) == images.file_digest(path)
+
+
+def test_paths_are_normalised(lab: Lab, virtomate: Program) -> None:
+    """However a definition spells a path, the volume is found, and the clone's is written plainly."""
+    path = lab.pool.raw("original.raw", 4 * MIB)
+    lab.define(domain("original", disks=[disk(f"{lab.pool.path}//./../{lab.pool.path.name}/original.raw", "raw")]))
+
+    document = clone(virtomate)
+
+    assert clone_path(document) == path.with_name("clone.raw")
+    assert f"<source file='{path.with_name('clone.raw')}'/>" in definition(lab, "clone")
     assert images.file_digest(clone_path(document)) == images.file_digest(path)
 
 

@@ -1,5 +1,6 @@
 """The NVRAM of a UEFI domain is the clone's own: copied byte for byte, wherever it lies."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def test_copied_wherever_it_lies(lab: Lab, virtomate: Program, place: str, eleme
         pool = lab.make_pool("nvram", directory)
     store = make_store(directory / "original_VARS.fd")
     store.chmod(0o640)
+    if lab.privileged:
+        os.chown(store, 12345, 54321)
     if place == "inactive pool":
         pool.handle.destroy()
     elif place != "no pool":
@@ -56,6 +59,7 @@ def test_copied_wherever_it_lies(lab: Lab, virtomate: Program, place: str, eleme
     assert images.file_digest(path) == images.file_digest(store) == digest
     assert path.stat().st_ino != store.stat().st_ino
     assert oct(path.stat().st_mode) == oct(store.stat().st_mode)
+    assert (path.stat().st_uid, path.stat().st_gid) == (store.stat().st_uid, store.stat().st_gid)
     spelling = f"<source file='{path}'/>" if element else f">{path}</nvram>"
     assert spelling in definition(lab, "clone")
     assert str(store) not in definition(lab, "clone")
@@ -218,6 +222,25 @@ def test_taken_path_is_a_conflict(lab: Lab, virtomate: Program, place: str, made
 
     assert error["type"] == "Conflict"
     assert stranger.name in error["message"]
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["made", "never-made"])
+@pytest.mark.parametrize("place", ["pool", "no pool"])
+def test_dangling_link_is_a_conflict(lab: Lab, virtomate: Program, place: str, made: bool) -> None:
+    """A link where the clone's NVRAM would be stays, and nothing comes into being where it leads."""
+    directory = lab.pool.path if place == "pool" else lab.make_directory("nvram")
+    victim = lab.make_directory("elsewhere") / "victim"
+    if made:
+        make_store(directory / "original_VARS.fd")
+    (directory / "clone_VARS.fd").symlink_to(victim)
+    lab.pool.refresh()
+    define_original(lab, lab.pool, nvram(directory / "original_VARS.fd"))
+    before = lab.inventory()
+
+    error = refused(lab, before, virtomate("domain-clone", "original", "clone", json=True))
+
+    assert "clone_VARS.fd" in error["message"]
+    assert not victim.exists()
 
 
 def test_dry_run_changes_nothing(lab: Lab, virtomate: Program) -> None:

@@ -64,6 +64,7 @@ _APT = Manager(
             dnsmasq-base ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools
             binutils btrfs-progs e2fsprogs mount openssh-client openssh-server util-linux xfsprogs
         """,
+        "peers": "virtinst",
     },
 )
 
@@ -86,6 +87,7 @@ _DNF = Manager(
             dnsmasq edk2-ovmf qemu-img qemu-system-x86 swtpm swtpm-tools
             binutils btrfs-progs e2fsprogs openssh-clients openssh-server util-linux xfsprogs
         """,
+        "peers": "virt-install",
     },
 )
 

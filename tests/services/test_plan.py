@@ -37,7 +37,8 @@ INTERFACE = "<interface type='network'><mac address='52:54:00:AA:BB:01'/><source
 def domain(name: str, devices: str = "", state: int = SHUT_OFF) -> str:
     """A domain of the test driver."""
     return (
-        f"<domain type='test'><name>{name}</name><uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, name)}</uuid><memory>65536</memory>"
+        f"<domain type='test'><name>{name}</name><uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, name)}</uuid>"
+        f"<memory>65536</memory>"
         f"<os><type>hvm</type></os><devices>{devices}</devices>"
         f"<test:runstate xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>{state}</test:runstate></domain>"
     )

@@ -9,6 +9,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from virtomate.duplication.names import check_clone_name
 from virtomate.errors import InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.storage import find_pool
 from virtomate.records import (
@@ -55,9 +56,11 @@ def clone_domain(session: Session, request: CloneRequest, progress: Progress, ca
         The clone; where it failed after its name was claimed, the failed attempt with its error.
 
     Raises:
+        UsageError: The clone cannot have that name; libvirt was not asked.
         VirtomateError: It was refused; nothing has been touched.
     """
     begin = time.monotonic()
+    check_clone_name(request.name)
     plan = plan_clone(session.connection, request)
     cancel.check()
     if request.dry_run:

@@ -124,17 +124,16 @@ class ClonePlan:
 
 
 def plan_clone(connection: Connection, request: CloneRequest) -> ClonePlan:
-    """Plan one clone; nothing is changed by it.
+    """Plan one clone, whose name has been checked; nothing is changed by it.
 
     Raises:
-        UsageError: The clone cannot have that name.
+        UsageError: A volume's name would be too long.
         NotFoundError: There is no such domain, or a volume of it is missing.
         IllegalStateError: The original, one of its volumes or a pool is in no state to be cloned.
         ConflictError: The clone's name, or that of one of its volumes, is taken.
         UnsupportedError: A volume cannot be duplicated in this mode.
         NoSpaceError: A pool has too little space.
     """
-    names.check_clone_name(request.name)
     source = read_source(connection, request.source)
     if source.has_managed_save and request.mode is Mode.LINKED:
         raise IllegalStateError(

@@ -1,0 +1,281 @@
+"""What is measured: one function for each case, which makes the sources, names the contenders and states the bars."""
+
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from tests.bench import contenders as who
+from tests.bench.contenders import (
+    BARE,
+    CLONE,
+    CP,
+    CP_REFLINK,
+    NEW_FILE,
+    OLD,
+    ORIGINAL,
+    OURS,
+    QEMU_IMG,
+    SERVER,
+    STREAM,
+    VIRT_CLONE,
+    Contender,
+)
+from tests.bench.measure import Sample
+from tests.bench.report import MIB, Bar, CaseResult, Quantity, Series, at_most, faster
+from tests.bench.workbench import Workbench
+from tests.lab import Pool
+from tests.lab.images import GIB, KIB, allocated_bytes
+from tests.lab.programs import require_program
+
+SOURCE = "source"
+PEAK_MEMORY_BYTES = 70 * MIB
+WRITES = 6000
+WRITE_BYTES = 4 * KIB
+WRITE_SEED = 3
+
+Case = Callable[[Workbench, str], CaseResult]
+
+
+def copy_raw(bench: Workbench, name: str) -> CaseResult:
+    """Copy a raw disk that is mostly hole."""
+    capacity, data = bench.scaled(20 * GIB), bench.scaled(512 * MIB)
+    pool = bench.make_pool("ext4", capacity + 2 * data)
+    source = pool.raw("original.raw", capacity, data_bytes=data)
+    bench.define(ORIGINAL, (source, "raw"))
+    target = pool.path / f"{CLONE}.raw"
+    found = bench.race(
+        [
+            Contender(OURS, who.clone_with_ours(bench.uri, "copy"), [source], note=who.note_transfers),
+            Contender(
+                STREAM,
+                who.clone_with_ours(bench.uri, "copy", transfer="stream"),
+                [source],
+                note=who.note_transfers,
+            ),
+            Contender(OLD, who.clone_with_old(bench.uri, "copy"), [source]),
+            Contender(VIRT_CLONE, who.clone_with_virt_clone(bench.uri, target), [source]),
+            Contender(CP, who.copy_with_cp(source, target), [source]),
+        ],
+        pool,
+    )
+    equal = Bar(
+        f"{OURS}: allocation equal to the source's, within 1 %",
+        over=OURS,
+        by=SOURCE,
+        low=0.99,
+        high=1.01,
+        quantity=Quantity.ALLOCATION,
+    )
+    return CaseResult(
+        name,
+        f"copy of a sparse raw disk, {size(capacity)} with {size(data)} of data, ext4",
+        series=(*found, Series(SOURCE, (Sample(allocated_bytes=allocated_bytes(source)),))),
+        bars=(
+            faster(OLD, 20, OURS),
+            faster(VIRT_CLONE, 8, OURS),
+            at_most(1.3, CP, OURS),
+            equal,
+            faster(OLD, 8, STREAM),
+        ),
+    )
+
+
+def copy_qcow2(bench: Workbench, name: str) -> CaseResult:
+    """Copy a qcow2 disk."""
+    data = bench.scaled(GIB)
+    pool = bench.make_pool("ext4", 4 * data)
+    source = pool.qcow2("original.qcow2", 4 * data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "qcow2"))
+    found = bench.race(
+        [
+            Contender(OURS, who.clone_with_ours(bench.uri, "copy"), [source], note=who.note_transfers),
+            Contender(OLD, who.clone_with_old(bench.uri, "copy"), [source]),
+            Contender(CP, who.copy_with_cp(source, pool.path / f"{CLONE}.qcow2"), [source]),
+        ],
+        pool,
+    )
+    title = f"copy of a qcow2 disk with {size(data)} of data, ext4"
+    return CaseResult(name, title, series=found, bars=(at_most(1.25, CP, OURS), at_most(1, OLD, OURS)))
+
+
+def reflink(bench: Workbench, name: str, kind: str, format_: str) -> CaseResult:
+    """Reflink a small and a large disk."""
+    sizes = (bench.scaled(GIB), bench.scaled(4 * GIB))
+    pool = bench.make_pool(kind, 2 * sum(sizes))
+    small, large = map(size, sizes)
+    taking_part = []
+    for data in sizes:
+        source = make_original(bench, pool, data, format_)
+        target, of = pool.path / f"{CLONE}.{format_}", f", {size(data)}"
+        taking_part += [
+            Contender(
+                f"{OURS} {mode}{of}",
+                who.clone_with_ours(bench.uri, mode, source.stem),
+                [source],
+                note=who.note_transfers,
+            )
+            for mode in ("reflink", "linked")
+        ]
+        taking_part += [
+            Contender(f"{OLD} reflink{of}", who.clone_with_old(bench.uri, "reflink", source.stem), [source]),
+            Contender(f"{CP_REFLINK}{of}", who.copy_with_cp(source, target, reflink=True), [source]),
+        ]
+    ours, linked = f"{OURS} reflink, ", f"{OURS} linked, "
+    return CaseResult(
+        name,
+        f"reflink of a full {format_} disk of {small} and of {large}, {kind}",
+        series=bench.race(taking_part, pool, times=2),
+        bars=(
+            at_most(1.3, ours + small, ours + large),
+            at_most(1.5, linked + small, ours + small),
+            at_most(1.5, linked + large, ours + large),
+        ),
+    )
+
+
+def linked(bench: Workbench, name: str) -> CaseResult:
+    """Make a linked clone."""
+    data = bench.scaled(GIB)
+    pool = bench.make_pool("ext4", 4 * data)
+    source = pool.qcow2("original.qcow2", 4 * data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "qcow2"))
+    target = pool.path / f"{CLONE}.qcow2"
+    found = bench.race(
+        [
+            Contender(OURS, who.clone_with_ours(bench.uri, "linked"), [source], note=who.note_transfers),
+            Contender(OLD, who.clone_with_old(bench.uri, "linked"), [source]),
+            Contender(QEMU_IMG, who.link_with_qemu_img(source, "qcow2", target), [source]),
+            Contender(BARE, who.link_with_bare_calls(bench.uri), [source]),
+        ],
+        pool,
+        times=3,
+    )
+    return CaseResult(name, "linked clone of one domain, ext4", series=found, bars=(at_most(1.1, OLD, OURS),))
+
+
+def write(bench: Workbench, name: str) -> CaseResult:
+    """Write into a linked clone as a guest would."""
+    data, count = bench.scaled(3 * GIB // 2), bench.scaled(WRITES)
+    pool = bench.make_pool("ext4", 4 * data)
+    source = pool.raw("original.raw", data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "raw"))
+    randomness = random.Random(WRITE_SEED)
+    offsets = [randomness.randrange(data // WRITE_BYTES) * WRITE_BYTES for _ in range(count)]
+    writes = [f"write -q -P {1 + number % 255} {offset} {WRITE_BYTES}" for number, offset in enumerate(offsets)]
+    commands = [word for command in (*writes, "flush") for word in ("-c", command)]
+    argv = [require_program("qemu-io", "qemu-utils"), "-f", "qcow2", "-t", "writeback", *commands, NEW_FILE]
+    makers = {OURS: who.clone_with_ours(bench.uri, "linked"), OLD: who.clone_with_old(bench.uri, "linked")}
+    found = bench.race(
+        [Contender(label, argv, [source], prepare=[maker]) for label, maker in makers.items()],
+        pool,
+    )
+    return CaseResult(
+        name,
+        f"{count} random 4 KiB writes into a linked clone of a raw base holding {size(data)}, ext4",
+        "qemu-io, cache mode writeback (QEMU's default), the same offsets for all, a flush at the end",
+        found,
+        (faster(OLD, 1.5, OURS), at_most(0.2, OLD, OURS, Quantity.ALLOCATION)),
+    )
+
+
+def start(bench: Workbench, name: str) -> CaseResult:
+    """Start and say next to nothing."""
+    programs = {OURS: who.find_ours(), OLD: who.find_old()}
+    taking_part = [
+        Contender(f"{label} {option}", [program, option], sync=False)
+        for label, program in programs.items()
+        for option in ("--version", "--help")
+    ]
+    old = f"{OLD} --version"
+    return CaseResult(
+        name,
+        "time to start",
+        "nothing is written, hence without sync",
+        bench.race(taking_part, times=5),
+        tuple(at_most(0.7, old, f"{OURS} {option}") for option in ("--version", "--help")),
+    )
+
+
+def memory(bench: Workbench, name: str) -> CaseResult:
+    """Clone a small and a large disk in every way."""
+    sizes = (bench.scaled(GIB), bench.scaled(4 * GIB))
+    pool = bench.make_pool("xfs", sum(sizes) + 2 * max(sizes))
+    small, large = map(size, sizes)
+    ways: list[tuple[str, str, str | None]] = [
+        (f"{OURS} copy, ", "copy", None),
+        (f"{STREAM} copy, ", "copy", "stream"),
+        (f"{SERVER} copy, ", "copy", "server"),
+        (f"{OURS} linked, ", "linked", None),
+        (f"{OURS} reflink, ", "reflink", None),
+    ]
+    taking_part = []
+    for data in sizes:
+        source = make_original(bench, pool, data, "raw")
+        for label, mode, transfer in ways:
+            argv = who.clone_with_ours(bench.uri, mode, source.stem, transfer)
+            taking_part.append(Contender(label + size(data), argv, [source], note=who.note_transfers))
+    bars = []
+    for label, _, _ in ways:
+        of = label.removesuffix(", ")
+        text = f"{of}: at most {PEAK_MEMORY_BYTES // MIB} MiB"
+        bars += [
+            Bar(text, over=label + large, high=PEAK_MEMORY_BYTES, quantity=Quantity.MEMORY),
+            Bar(
+                f"{of}: the same for {large} as for {small}, within 5 %",
+                over=label + large,
+                by=label + small,
+                low=0.95,
+                high=1.05,
+                quantity=Quantity.MEMORY,
+            ),
+        ]
+    title = f"peak memory of clones of a full raw disk of {small} and of {large}, XFS"
+    return CaseResult(name, title, series=bench.race(taking_part, pool), bars=tuple(bars))
+
+
+def two_disks(bench: Workbench, name: str) -> CaseResult:
+    """Copy two disks."""
+    data = bench.scaled(512 * MIB)
+    pool = bench.make_pool("ext4", 8 * data)
+    sources = [pool.raw(f"original-{number}.raw", data, data_bytes=data, seed=number) for number in (1, 2)]
+    bench.define(ORIGINAL, *((source, "raw") for source in sources))
+    one_by_one = f"{OURS}, one after the other"
+    found = bench.race(
+        [
+            Contender(OURS, who.clone_with_ours(bench.uri, "copy"), sources, note=who.note_transfers),
+            Contender(one_by_one, who.clone_one_by_one(bench.uri), sources, note=who.note_transfers),
+        ],
+        pool,
+    )
+    title = f"copy of two full raw disks of {size(data)} each, ext4"
+    return CaseResult(name, title, series=found, bars=(at_most(1, one_by_one, OURS),))
+
+
+def make_original(bench: Workbench, pool: Pool, data_bytes: int, format_: str) -> Path:
+    """Make a full disk and a domain that has it; both are named after its size."""
+    make = pool.raw if format_ == "raw" else pool.qcow2
+    source = make(f"{ORIGINAL}-{data_bytes // MIB}.{format_}", data_bytes, data_bytes=data_bytes)
+    bench.define(source.stem, (source, format_))
+    return source
+
+
+def size(size_bytes: int) -> str:
+    """Write a size in the unit that leaves no fraction, or hardly one."""
+    return f"{size_bytes / GIB:g} GiB" if size_bytes >= GIB else f"{size_bytes / MIB:g} MiB"
+
+
+CASES: Mapping[str, Case] = {
+    "copy-raw": copy_raw,
+    "copy-qcow2": copy_qcow2,
+    **{
+        f"reflink-{kind}-{format_}": partial(reflink, kind=kind, format_=format_)
+        for kind in ("xfs", "btrfs")
+        for format_ in ("raw", "qcow2")
+    },
+    "linked": linked,
+    "write": write,
+    "start": start,
+    "memory": memory,
+    "two-disks": two_disks,
+}

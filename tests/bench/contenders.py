@@ -1,0 +1,125 @@
+"""Who is measured: virtomate, its predecessor, other tools, and the floors that nobody can fall below."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.programs import require_program
+from tests.lab.workspace import CHECKOUT
+
+OURS = "virtomate"
+STREAM = "virtomate (stream)"
+SERVER = "virtomate (server)"
+OLD = "virtomate 0.1.2"
+VIRT_CLONE = "virt-clone"
+CP = "cp"
+CP_REFLINK = "cp --reflink"
+QEMU_IMG = "qemu-img create -b"
+BARE = "bare libvirt calls"
+
+ORIGINAL = "original"
+CLONE = "clone"
+
+NEW_FILE = "{new file}"
+"""In a command line: the file that the preparation made."""
+
+OLD_PROGRAM = CHECKOUT / ".bench" / "virtomate-0.1.2" / "bin" / "virtomate"
+
+Argv = Sequence[str | Path]
+
+
+def _no_note(_: str) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One program that does the work of a case.
+
+    Attributes:
+        label: What it is called in the table.
+        argv: What is measured.
+        sources: The files that it reads, which are in the page cache when it starts.
+        prepare: What is run before, and not measured.
+        note: Makes a note out of what it printed.
+        sync: Whether `sync` belongs to its work.
+    """
+
+    label: str
+    argv: Argv
+    sources: Sequence[Path] = ()
+    prepare: Sequence[Argv] = ()
+    note: Callable[[str], str] = _no_note
+    sync: bool = True
+
+
+def find_ours() -> Path:
+    """Return the program under test as it was installed, beside the interpreter."""
+    return _installed(Path(sys.executable).with_name("virtomate"))
+
+
+def find_old() -> Path:
+    """Return virtomate 0.1.2, which the nox session installs."""
+    return _installed(OLD_PROGRAM)
+
+
+def clone_with_ours(uri: str, mode: str, source: str = ORIGINAL, transfer: str | None = None) -> list[str | Path]:
+    """Compose a clone by virtomate."""
+    words: list[str | Path] = [find_ours(), "-c", uri, "--json", "domain-clone", "--mode", mode]
+    return [*words, *([] if transfer is None else ["--transfer", transfer]), source, CLONE]
+
+
+def clone_with_old(uri: str, mode: str, source: str = ORIGINAL) -> list[str | Path]:
+    """Compose a clone by virtomate 0.1.2."""
+    return [find_old(), "-c", uri, "domain-clone", "--mode", mode, source, CLONE]
+
+
+def clone_with_virt_clone(uri: str, path: Path) -> list[str | Path]:
+    """Compose a copy of a domain with one disk by virt-clone."""
+    program = require_program("virt-clone", "virtinst")
+    return [program, "--connect", uri, "--original", ORIGINAL, "--name", CLONE, "--file", path, "--quiet"]
+
+
+def copy_with_cp(source: Path, path: Path, *, reflink: bool = False) -> list[str | Path]:
+    """Compose a copy of one file by cp."""
+    options = ["--reflink=always"] if reflink else ["--sparse=auto", "--reflink=never"]
+    return [require_program("cp", "coreutils"), *options, source, path]
+
+
+def link_with_qemu_img(source: Path, format_: str, path: Path) -> list[str | Path]:
+    """Compose an overlay by qemu-img."""
+    program = require_program("qemu-img", "qemu-utils")
+    return [program, "create", "-q", "-f", "qcow2", "-b", source, "-F", format_, path]
+
+
+def link_with_bare_calls(uri: str) -> list[str | Path]:
+    """Compose a linked clone by the fewest libvirt calls."""
+    return [sys.executable, Path(__file__).with_name("bare_libvirt.py"), uri, ORIGINAL, CLONE]
+
+
+def clone_one_by_one(uri: str) -> list[str | Path]:
+    """Compose a copy by virtomate that takes one volume after the other."""
+    script = Path(__file__).with_name("one_at_a_time.py")
+    return [sys.executable, script, "-c", uri, "--json", "domain-clone", ORIGINAL, CLONE]
+
+
+def note_transfers(stdout: str) -> str:
+    """Say how virtomate duplicated the disks, by its JSON."""
+    notes = set()
+    for disk in json.loads(stdout)[0]["disks"]:
+        notes.add(disk["transfer"] + (", subclusters" if disk.get("subclusters") else ""))
+    return "; ".join(sorted(notes))
+
+
+def make_environment(home: Path) -> dict[str, str]:
+    """Return what every program gets: nothing of the caller's but the search path."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(home), "LANG": "C.UTF-8", "TERM": "dumb"}
+
+
+def _installed(path: Path) -> Path:
+    if not path.exists():
+        raise SystemExit(f"{path} is missing; run the benchmark by nox -s bench, which installs it")
+    return path

@@ -1,0 +1,139 @@
+"""An SSH server on the loopback interface, with keys and a configuration of its own on both ends."""
+
+import getpass
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlencode
+
+from tests.lab.hypervisor import Hypervisor
+from tests.lab.programs import require_program, run
+
+START_TIMEOUT_SECONDS = 20.0
+
+# As a netcat for libvirt: `nc -U SOCKET`.
+NETCAT = """#!{python} -I
+import os, select, socket, sys
+if "-U" not in sys.argv:
+    sys.exit("only -U SOCKET is known")
+link = socket.socket(socket.AF_UNIX)
+link.connect(sys.argv[-1])
+while True:
+    for ready in select.select([0, link], [], [])[0]:
+        data = os.read(0, 65536) if ready == 0 else link.recv(65536)
+        if not data:
+            sys.exit()
+        if ready == 0:
+            link.sendall(data)
+        else:
+            while data:
+                data = data[os.write(1, data):]
+"""
+
+SERVER_SETTINGS = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {directory}/host_key
+AuthorizedKeysFile {directory}/user_key.pub
+PidFile none
+StrictModes no
+UsePAM no
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+"""
+
+CLIENT_SETTINGS = """
+IdentityFile {directory}/user_key
+IdentitiesOnly yes
+IdentityAgent none
+UserKnownHostsFile {directory}/known_hosts
+GlobalKnownHostsFile none
+StrictHostKeyChecking yes
+PasswordAuthentication no
+"""
+
+
+class SshServer:
+    """An SSH server for `qemu+ssh://`, for a `with` block; nothing of the machine's or the user's SSH is touched.
+
+    Args:
+        directory: where its files are made; it must not exist.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+
+    def __enter__(self) -> Self:
+        keygen = require_program("ssh-keygen", "openssh-client")
+        for name in ("host_key", "user_key"):
+            run(keygen, "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", self._directory / name)
+        host_key = (self._directory / "host_key.pub").read_text()
+        self._write("known_hosts", f"[127.0.0.1]:{self.port} {host_key}")
+        self._write("sshd_config", SERVER_SETTINGS.format(port=self.port, directory=self._directory))
+        self._write("ssh_config", CLIENT_SETTINGS.format(directory=self._directory))
+        client = require_program("ssh", "openssh-client")
+        self._write("ssh", f'#!/bin/sh\nexec {client} -F {self._directory}/ssh_config "$@"\n', executable=True)
+        self._write("nc", NETCAT.format(python=sys.executable), executable=True)
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def uri(self, hypervisor: Hypervisor) -> str:
+        """Return the URI that leads to a hypervisor through this server."""
+        kind = "system" if hypervisor.privileged else "session"
+        words = {
+            "socket": str(hypervisor.socket_path),
+            "command": str(self._directory / "ssh"),
+            "netcat": str(self._directory / "nc"),
+            "proxy": "netcat",
+        }
+        return f"qemu+ssh://{getpass.getuser()}@127.0.0.1:{self.port}/{kind}?{urlencode(words, safe='/')}"
+
+    def _write(self, name: str, text: str, *, executable: bool = False) -> None:
+        path = self._directory / name
+        path.write_text(text)
+        if executable:
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def _start(self) -> None:
+        server = require_program("sshd", "openssh-server")
+        argv = [server, "-D", "-e", "-f", str(self._directory / "sshd_config")]
+        if os.geteuid() == 0:
+            # As root it wants a directory in /run, which is the machine's and not ours to make.
+            script = 'mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec "$@"'
+            argv = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", script, "sh", *argv]
+        log = self._directory / "sshd.log"
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                # A killed test run takes the server with it.
+                [require_program("setpriv", "util-linux"), "--pdeathsig", "KILL", "--", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"sshd does not answer:\n{log.read_text()}")
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as link:
+            return link.recv(4) == b"SSH-"
+        return False

@@ -1,0 +1,90 @@
+"""Files and sockets outside of storage pools that get a path of the clone's own."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import TYPE_CHECKING, Any
+
+from virtomate.definition.outcome import Outcome
+from virtomate.definition.readers import child, devices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.definition.codec import Document
+
+# Character devices: https://libvirt.org/formatdomain.html#consoles-serial-parallel-channel-devices
+CHARACTER_DEVICES = ("serial", "parallel", "console", "channel", "smartcard", "redirdev", "rng")
+_CHARACTER_FILES = frozenset({"file", "pipe"})
+
+
+def own_paths(domain: Document, source: str, clone: str) -> Outcome:
+    """Give the clone its own path for everything that its guest or its QEMU writes to or listens on by path.
+
+    Those are files and pipes behind character devices, their log files and sockets made by hand, audio files, the
+    pstore's file and passt's log. Where the original's name is a word of the path, the clone's name takes its place;
+    otherwise both would use one file or socket, which is said in a warning.
+
+    Args:
+        domain: The definition.
+        source: Name of the original.
+        clone: Name of the clone.
+
+    Source: https://libvirt.org/formatdomain.html#consoles-serial-parallel-channel-devices,
+    https://libvirt.org/formatdomain.html#audio-devices, https://libvirt.org/formatdomain.html#pstore and
+    https://libvirt.org/formatdomain.html#userspace-connection-using-passt
+    """
+    domain = copy.deepcopy(domain)
+    changes: list[str] = []
+    warnings: list[str] = []
+    for what, element, key in _places(domain):
+        path = str(element[key])
+        own = _renamed(path, source, clone)
+        if own == path:
+            sentence = f"{what} '{path}' is kept: original and clone both use it"
+            if sentence not in warnings:
+                warnings.append(sentence)
+            continue
+        element[key] = own
+        change = f"{what}: {own}"
+        # a serial port and its console are one device, and stand twice in a definition
+        if change not in changes:
+            changes.append(change)
+    return Outcome(domain, tuple(changes), tuple(warnings))
+
+
+def _places(domain: Document) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every such path: what it is, and the element and key where it stands."""
+    for kind in CHARACTER_DEVICES:
+        for device in devices(domain, kind):
+            character = child(device, "backend") if kind == "rng" else device
+            yield from _character_places(kind, character, str(device.get("@type", "")))
+    for audio in devices(domain, "audio"):
+        if audio.get("@type") == "file" and "@path" in audio:
+            yield "audio file", audio, "@path"
+    for pstore in devices(domain, "pstore"):
+        if isinstance(pstore.get("path"), str):
+            yield "pstore file", pstore, "path"
+    for interface in devices(domain, "interface"):
+        backend = child(interface, "backend")
+        if "@logFile" in backend:
+            yield "passt log file", backend, "@logFile"
+
+
+def _character_places(kind: str, device: dict[str, Any], type_: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    source = child(device, "source")
+    if type_ in _CHARACTER_FILES and "@path" in source:
+        yield f"{kind} {type_}", source, "@path"
+    # a socket that QEMU connects to belongs to somebody else, who may serve several
+    if type_ == "unix" and source.get("@mode", "bind") == "bind" and "@path" in source:
+        yield f"{kind} socket", source, "@path"
+    log = child(device, "log")
+    if "@file" in log:
+        yield f"{kind} log file", log, "@file"
+
+
+def _renamed(path: str, source: str, clone: str) -> str:
+    """The path with the clone's name in place of the original's where that stands as a word."""
+    word = rf"(?<![^/._-]){re.escape(source)}(?![^/._-])"
+    return re.sub(word, lambda _match: clone, path)
