@@ -10,7 +10,19 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from virtomate.definition import readers
+from virtomate.definition.automatic import (
+    automatic_channel_sockets,
+    automatic_graphics_sockets,
+    automatic_interface_targets,
+    automatic_ports,
+    automatic_virtual_ports,
+    automatic_vsock,
+)
+from virtomate.definition.outcome import Outcome
+from virtomate.definition.own_paths import own_paths
 from virtomate.definition.readers import child, devices, mac_addresses
+from virtomate.definition.shared import shared_things
 from virtomate.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -21,9 +33,6 @@ if TYPE_CHECKING:
 _MAC_OCTETS = 6
 _OUI_OCTETS = 3
 _MAC_ATTEMPTS = 10_000
-
-# Graphics devices that listen on ports; the others draw on the host's own screen or nowhere.
-_GRAPHICS_WITH_PORTS = frozenset({"vnc", "spice", "rdp"})
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,68 @@ class NewSource:
     format: str
 
 
+@dataclass(frozen=True)
+class NewNvram:
+    """Where the clone's NVRAM lies."""
+
+    path: str
+    format: str
+
+
+_AUTOMATIC = (
+    automatic_ports,
+    automatic_graphics_sockets,
+    automatic_channel_sockets,
+    automatic_vsock,
+    automatic_interface_targets,
+    automatic_virtual_ports,
+)
+
+
+def clone_domain_definition(
+    domain: Document, identity: Identity, sources: Mapping[int, NewSource], nvram: NewNvram | None
+) -> Outcome:
+    """Make a clone's definition, and tell what was renewed and what original and clone still share.
+
+    Args:
+        domain: The original's definition.
+        identity: What is the clone's own.
+        sources: The duplicated disks, by position.
+        nvram: The clone's NVRAM, None where it has none or shares a source that is no file.
+    """
+    source = readers.name(domain)
+    changes = list(renewed_identifiers(domain))
+    domain = with_sources(with_identity(domain, identity), sources)
+    if nvram is not None:
+        domain = with_nvram(domain, nvram.path, nvram.format)
+    for rule in _AUTOMATIC:
+        outcome = rule(domain)
+        domain = outcome.domain
+        changes += outcome.changes
+    outcome = own_paths(domain, source, identity.name)
+    return Outcome(
+        domain=outcome.domain,
+        changes=(*changes, *outcome.changes),
+        warnings=(*outcome.warnings, *shared_things(outcome.domain)),
+    )
+
+
+def renewed_identifiers(domain: Document) -> tuple[str, ...]:
+    """What `with_identity` renews in this definition, in words."""
+    changes = ["UUID"]
+    if any(
+        isinstance(entry, dict) and entry.get("@name") == "uuid"
+        for sysinfo in domain.get("sysinfo", [])
+        for entry in child(sysinfo or {}, "system").get("entry", [])
+    ):
+        changes.append("SMBIOS system UUID")
+    if "genid" in domain:
+        changes.append("VM generation ID")
+    if mac_addresses(domain):
+        changes.append("MAC addresses")
+    return tuple(changes)
+
+
 def with_identity(domain: Document, identity: Identity) -> Document:
     """Name, UUID, and what else says who the domain is.
 
@@ -70,34 +141,6 @@ def with_identity(domain: Document, identity: Identity) -> Document:
         mac = identity.mac_addresses.get(index)
         if mac is not None:
             child(interface, "mac")["@address"] = mac
-    return domain
-
-
-def with_automatic_ports(domain: Document) -> Document:
-    """Let libvirt choose every port of every graphics device when the clone starts.
-
-    A port that the original's definition fixes can be listened on by one domain only.
-    """
-    domain = copy.deepcopy(domain)
-    for graphics in devices(domain, "graphics"):
-        if graphics.get("@type") not in _GRAPHICS_WITH_PORTS:
-            continue
-        graphics.pop("@port", None)
-        graphics.pop("@tlsPort", None)
-        graphics["@autoport"] = "yes"
-        if "@websocket" in graphics:
-            graphics["@websocket"] = "-1"
-    return domain
-
-
-def with_automatic_vsock(domain: Document) -> Document:
-    """Let libvirt choose the vsock's context ID: it addresses one guest of the host."""
-    domain = copy.deepcopy(domain)
-    for vsock in devices(domain, "vsock"):
-        cid = child(vsock, "cid")
-        if cid:
-            cid.pop("@address", None)
-            cid["@auto"] = "yes"
     return domain
 
 
@@ -136,39 +179,12 @@ def with_nvram(domain: Document, path: str, format_: str) -> Document:
     os_element = child(domain, "os")
     element: Any = os_element.get("nvram")
     if isinstance(element, dict) and "@type" in element:
-        child(element, "source")["@file"] = path
+        element["source"] = {**child(element, "source"), "@file": path}
     elif isinstance(element, dict):
         element["#text"] = path
     else:
         os_element["nvram"] = path if format_ == "raw" else {"@format": format_, "#text": path}
     return domain
-
-
-def describe_changes(domain: Document) -> tuple[str, ...]:
-    """What `with_identity`, `with_automatic_ports` and `with_automatic_vsock` renew in this definition, in words."""
-    changes = ["UUID"]
-    if any(
-        isinstance(entry, dict) and entry.get("@name") == "uuid"
-        for sysinfo in domain.get("sysinfo", [])
-        for entry in child(sysinfo or {}, "system").get("entry", [])
-    ):
-        changes.append("SMBIOS system UUID")
-    if "genid" in domain:
-        changes.append("VM generation ID")
-    if mac_addresses(domain):
-        changes.append("MAC addresses")
-    changes.extend(
-        f"{str(graphics['@type']).upper()} ports: chosen by libvirt at every start"
-        for graphics in devices(domain, "graphics")
-        if graphics.get("@type") in _GRAPHICS_WITH_PORTS and not _has_automatic_ports(graphics)
-    )
-    if any(child(vsock, "cid").get("@auto") != "yes" for vsock in devices(domain, "vsock")):
-        changes.append("vsock context ID: chosen by libvirt at every start")
-    return tuple(changes)
-
-
-def _has_automatic_ports(graphics: Document) -> bool:
-    return graphics.get("@autoport") == "yes" and graphics.get("@websocket", "-1") == "-1"
 
 
 def new_mac_addresses(domain: Document, taken: Collection[str], chance: Callable[[int], bytes]) -> dict[int, str]:

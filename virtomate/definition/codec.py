@@ -78,8 +78,7 @@ def unparse_definition(definition: Definition) -> str:
     text = unparse(definition.domain, "domain")
     if definition.metadata is None:
         return text
-    end = text.rindex("</domain>")
-    return text[:end] + definition.metadata + text[end:]
+    return append_element(text, definition.metadata)
 
 
 def parse(text: str, root: str) -> Document:
@@ -177,9 +176,10 @@ def _find_element(data: bytes, depth: int, name: str, namespace: str | None = No
         raise MalformedDocumentError(f"not an XML document: {error}") from error
     if not found:
         return None
-    # The offset of an end event is that of `</name>`, or of the element itself where that is an empty-element tag.
-    is_end_tag = data.startswith(b"</", found[1])
-    return found[0], _tag_end(data, found[1] if is_end_tag else found[0])
+    # The end event of an empty-element tag has no tag of its own, and its offset is of no use.
+    end_of_start_tag = _tag_end(data, found[0])
+    is_empty = data.endswith(b"/>", found[0], end_of_start_tag)
+    return found[0], end_of_start_tag if is_empty else _tag_end(data, found[1])
 
 
 def _tag_end(data: bytes, start: int) -> int:

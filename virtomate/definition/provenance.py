@@ -23,6 +23,9 @@ _ELEMENT = "clone"
 _PREFIX = "virtomate"
 _SCHEMA = "1"
 
+# the year 10000, which calendars do not reach
+_END_OF_TIME = 253_402_300_800
+
 # QEMU cannot load a kernel that does not exist: a domain that names this one cannot be started.
 _NO_KERNEL = "/nonexistent/virtomate-unfinished-clone"
 
@@ -40,7 +43,7 @@ def read_provenance(definition: Definition) -> Provenance | None:
         if element is None:
             return None
         provenance = _read(element)
-    except (MalformedDocumentError, KeyError, ValueError):
+    except (MalformedDocumentError, KeyError, TypeError, ValueError):
         return None
     return provenance if provenance.uuid == uuid(definition.domain) else None
 
@@ -128,7 +131,7 @@ def _read(element: str) -> Provenance:
         token=record["@token"],
         source=DomainReference(source["@name"], source["@uuid"]),
         mode=Mode(record["@mode"]),
-        created=float(record["@created"]),
+        created=_moment(record["@created"]),
         made=tuple(_read_made(item) for item in (made if isinstance(made, list) else [made])),
         maker=Maker(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
     )
@@ -149,6 +152,13 @@ def _read_made(item: Mapping[str, str]) -> Made:
         path=item["@path"],
         evidence=evidence if state is MadeState.MADE else None,
     )
+
+
+def _moment(value: str) -> float:
+    seconds = float(value)
+    if not 0 <= seconds < _END_OF_TIME:
+        raise ValueError(f"no moment: {value}")
+    return seconds
 
 
 def _optional_int(value: str | None) -> int | None:

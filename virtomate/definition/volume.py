@@ -90,6 +90,14 @@ class PoolDescription:
     path: str | None
 
 
+def normalise(path: str) -> str:
+    """The shortest spelling of an absolute path, without looking at any file.
+
+    POSIX lets two leading slashes mean something else; on Linux, and for libvirt, they do not.
+    """
+    return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else posixpath.normpath(path)
+
+
 def describe_pool(document: str) -> PoolDescription:
     """Read a pool's document."""
     pool = codec.parse(document, "pool")
@@ -97,7 +105,7 @@ def describe_pool(document: str) -> PoolDescription:
     return PoolDescription(
         name=text(pool.get("name")) or "",
         type=str(pool.get("@type", "")),
-        path=posixpath.normpath(path) if path else None,
+        path=normalise(path) if path else None,
     )
 
 
@@ -111,7 +119,7 @@ def describe_volume(pool: str, document: str) -> VolumeDescription:
     return VolumeDescription(
         pool=pool,
         name=text(volume.get("name")) or "",
-        path=posixpath.normpath(text(target.get("path")) or ""),
+        path=normalise(text(target.get("path")) or ""),
         capacity=_bytes(volume.get("capacity")),
         allocation=_bytes(volume.get("allocation")),
         physical=_bytes(volume.get("physical")),

@@ -35,7 +35,9 @@ def is_same(evidence: Evidence, volume: VolumeDescription) -> bool:
     now = observe(volume)
     if evidence.inode is not None and now.inode is not None:
         return (evidence.inode, evidence.born) == (now.inode, now.born)
-    return is_younger(volume, timestamp(evidence.changed))
+    if evidence.changed is None or volume.changed is None:
+        return False
+    return timestamp(volume.changed) >= timestamp(evidence.changed)
 
 
 def is_younger(volume: VolumeDescription, seconds: float) -> bool:

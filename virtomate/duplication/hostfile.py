@@ -1,8 +1,9 @@
 """The daemon's files, where they can be seen from here.
 
 That a path exists here proves nothing: the daemon may be in a container, in another mount namespace, or behind a
-forwarded socket. A file's change time does, to the nanosecond: libvirt reports it, and no two files share one by
-accident. Python has no call for some of what is needed, so a few go to the C library.
+forwarded socket. A file's times do, to the nanosecond, together with its length: libvirt reports them, and two files
+with one path do not share them by accident. Python has no call for some of what is needed, so a few go to the C
+library.
 """
 
 from __future__ import annotations
@@ -69,12 +70,7 @@ def may_be_filled_here(volume: VolumeDescription) -> bool:
     The copy gets the original's owner, so who is neither that nor root cannot open it.
     """
     status = visible_status(volume)
-    return (
-        status is not None
-        and stat.S_ISREG(status.st_mode)
-        and os.access(volume.path, os.R_OK)
-        and os.geteuid() in {0, status.st_uid}
-    )
+    return status is not None and os.access(volume.path, os.R_OK) and os.geteuid() in {0, status.st_uid}
 
 
 def open_visible(volume: VolumeDescription, flags: int) -> int | None:
@@ -86,8 +82,7 @@ def open_visible(volume: VolumeDescription, flags: int) -> int | None:
         descriptor = os.open(volume.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (OSError, ValueError):
         return None
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode) and _is_of(status, volume):
+    if _is_of(os.fstat(descriptor), volume):
         return descriptor
     os.close(descriptor)
     return None
@@ -218,5 +213,14 @@ def _flags(descriptor: int) -> int:
 
 
 def _is_of(status: os.stat_result, volume: VolumeDescription) -> bool:
-    seconds, _, nanoseconds = (volume.changed or "0").partition(".")
-    return status.st_ctime_ns == int(seconds) * _NANOSECONDS + int(nanoseconds or 0)
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_size == volume.physical
+        and status.st_ctime_ns == _nanoseconds(volume.changed)
+        and status.st_mtime_ns == _nanoseconds(volume.modified)
+    )
+
+
+def _nanoseconds(time: str | None) -> int:
+    seconds, _, nanoseconds = (time or "0").partition(".")
+    return int(seconds) * _NANOSECONDS + int(nanoseconds or 0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 HEADER_BYTES = 104
 
+_VERSIONS = (2, 3)
 _MAGIC = b"QFI\xfb"
 _VERSION_2_FIELDS = struct.Struct(">4sIQIIQIIQQIIQ")
 _VERSION_3_FIELDS = struct.Struct(">QQQII")
@@ -46,7 +47,9 @@ def read_qcow2_header(data: bytes) -> Qcow2Header | None:
     fields = _VERSION_2_FIELDS.unpack_from(data)
     version, backing_offset, encryption, snapshots = fields[1], fields[2], fields[6], fields[11]
     incompatible = autoclear = 0
-    if version >= 3 and len(data) >= HEADER_BYTES:  # noqa: PLR2004 - the version of the format
+    if version < _VERSIONS[0] or (version > _VERSIONS[0] and len(data) < HEADER_BYTES):
+        return None
+    if version > _VERSIONS[0]:
         incompatible, _, autoclear, _, _ = _VERSION_3_FIELDS.unpack_from(data, _VERSION_2_FIELDS.size)
     return Qcow2Header(
         version=version,

@@ -60,12 +60,12 @@ def distinct_volume_name(name: str, target: str, taken: set[str]) -> str:
     candidate = name
     if candidate in taken:
         stem, dot, suffix = name.rpartition(".")
-        candidate = f"{stem}-{target}{dot}{suffix}" if stem else f"{name}-{target}"
-    counter = 2
-    base = candidate
-    while candidate in taken:
-        candidate = f"{base}-{counter}"
-        counter += 1
+        stem, suffix = (f"{stem}-{target}", dot + suffix) if stem else (f"{name}-{target}", "")
+        candidate = stem + suffix
+        counter = 2
+        while candidate in taken:
+            candidate = f"{stem}-{counter}{suffix}"
+            counter += 1
     if len(candidate.encode()) > _MAX_FILE_NAME_BYTES:
         raise UsageError(
             f"the clone's volume would be called '{candidate}', which has more than {_MAX_FILE_NAME_BYTES} bytes; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from dataclasses import dataclass
@@ -144,10 +145,16 @@ def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
 
 def _print_json(document: Any, format_: Format) -> None:  # noqa: ANN401
+    # JSON is UTF-8 wherever it goes
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
     _print_lines([documents.dump(document, pretty=format_.is_pretty)])
 
 
 def _print_lines(lines: list[str]) -> None:
+    # a name that the terminal's encoding lacks is spelled out
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
 

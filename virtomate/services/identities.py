@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
+from virtomate.definition.volume import normalise
 from virtomate.errors import NotFoundError
 from virtomate.hypervisor.domains import list_active_domains, list_domains
 
@@ -48,7 +49,7 @@ def scan_identities(connection: Connection) -> Identities:
         mac_addresses.update(readers.mac_addresses(live))
         for disk in readers.open_for_writing(live):
             if disk.path is not None:
-                writers[disk.path] = domain.name
+                writers[normalise(disk.path)] = domain.name
             if disk.pool is not None and disk.volume is not None:
                 writers[disk.pool, disk.volume] = domain.name
     return Identities(frozenset(mac_addresses), writers)

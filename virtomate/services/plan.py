@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition import clone as changes
 from virtomate.definition import codec, readers
 from virtomate.definition.provenance import read_provenance, without_provenance
+from virtomate.definition.volume import normalise
 from virtomate.duplication import choice, names
 from virtomate.duplication.hostfile import may_be_filled_here
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
@@ -312,8 +313,10 @@ class _Planner:
         name = names.new_volume_name(
             source.name, self.source.reference.name, self.request.name, is_overlay=mode is Mode.LINKED
         )
-        name = names.distinct_volume_name(name, disk.target, self.taken_names[source.pool])
-        self.taken_names[source.pool].add(name)
+        # by directory, since two pools may be over one
+        taken = self.taken_names[posixpath.dirname(source.path)]
+        name = names.distinct_volume_name(name, disk.target, taken)
+        taken.add(name)
         if found.pool.find_volume(name) is not None:
             raise ConflictError(
                 f"there is already a volume '{name}' in storage pool '{source.pool}'",
@@ -341,7 +344,7 @@ class _Planner:
             return None
         directory, source_name = posixpath.split(path)
         name = names.new_volume_name(source_name, self.source.reference.name, self.request.name, is_overlay=False)
-        new_path = posixpath.join(directory, names.distinct_volume_name(name, "nvram", set()))
+        new_path = posixpath.join(directory, names.distinct_volume_name(name, "nvram", self.taken_names[directory]))
         format_ = "raw" if nvram is None else nvram.format
         known = self.pools.covering(directory)
         if known is None or not known.is_active:
@@ -353,11 +356,11 @@ class _Planner:
     def _nvram_path(self, nvram: NvramDefinition | None) -> str | None:
         """The normalised path; libvirt 9.0 does not show the one that it chose itself, but would start QEMU with it."""
         if nvram is not None and nvram.path:
-            return posixpath.normpath(nvram.path)
+            return normalise(nvram.path)
         path = readers.nvram_path_of_command_line(
             native_command_line(self.connection, codec.unparse_definition(self.source.definition))
         )
-        return None if path is None else posixpath.normpath(path)
+        return None if path is None else normalise(path)
 
     def _find(self, disk: DiskDefinition) -> FoundVolume:
         if disk.type == "volume":
@@ -429,11 +432,9 @@ def _assemble(planner: _Planner, disks: tuple[DiskPlan, ...], nvram: NvramPlan |
     source, request = planner.source, planner.request
     new_uuid = str(uuid.uuid4())
     addresses = changes.new_mac_addresses(planner.domain, planner.identities.mac_addresses, os.urandom)
-    domain = changes.with_identity(planner.domain, changes.Identity(request.name, new_uuid, addresses))
-    domain = changes.with_automatic_ports(domain)
-    domain = changes.with_automatic_vsock(domain)
-    domain = changes.with_sources(
-        domain,
+    outcome = changes.clone_domain_definition(
+        planner.domain,
+        changes.Identity(request.name, new_uuid, addresses),
         {
             plan.disk.index: changes.NewSource(
                 path=plan.duplication.path,
@@ -444,9 +445,8 @@ def _assemble(planner: _Planner, disks: tuple[DiskPlan, ...], nvram: NvramPlan |
             for plan in disks
             if plan.duplication is not None
         },
+        None if nvram is None or nvram.path is None else changes.NewNvram(nvram.path, nvram.format),
     )
-    if nvram is not None and nvram.path is not None:
-        domain = changes.with_nvram(domain, nvram.path, nvram.format)
     stripped = without_provenance(source.definition)
     interfaces = readers.devices(planner.domain, "interface")
     return ClonePlan(
@@ -460,9 +460,9 @@ def _assemble(planner: _Planner, disks: tuple[DiskPlan, ...], nvram: NvramPlan |
             InterfaceResult(mac, str(readers.child(interfaces[index], "mac")["@address"]).lower())
             for index, mac in addresses.items()
         ),
-        definition=replace(stripped, domain=domain),
-        changes=changes.describe_changes(planner.domain),
-        warnings=_warnings(source, request.mode, disks, nvram),
+        definition=replace(stripped, domain=outcome.domain),
+        changes=outcome.changes,
+        warnings=(*_warnings(source, request.mode, disks, nvram), *outcome.warnings),
         keeps_owner=planner.keeps_owner,
     )
 

@@ -14,6 +14,7 @@ from virtomate.definition.volume import (
     describe_pool,
     describe_volume,
     directory_pool_document,
+    normalise,
 )
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
 from virtomate.hypervisor.storage import find_pool, list_pools, start_transient_pool
@@ -75,7 +76,7 @@ class PoolDirectory:
 
     def covering(self, directory: str) -> KnownPool | None:
         """A pool over a directory, an active one if there is any."""
-        covering = [known for known in self._pools if known.description.path == posixpath.normpath(directory)]
+        covering = [known for known in self._pools if known.description.path == normalise(directory)]
         return next((known for known in covering if known.is_active), covering[0] if covering else None)
 
     def find_path(self, path: str) -> FoundVolume:
@@ -85,7 +86,7 @@ class PoolDirectory:
             IllegalStateError: It is in no pool, or in an inactive one.
             NotFoundError: The file is not there.
         """
-        directory, name = posixpath.split(posixpath.normpath(path))
+        directory, name = posixpath.split(normalise(path))
         known = self.covering(directory)
         if known is None:
             quoted = shlex.quote(directory)
@@ -157,7 +158,7 @@ def start_temporary_pool(connection: Connection, clone_uuid: str, directory: str
         left_behind = find_pool(connection, name)
         if left_behind is not None:
             return left_behind
-        spelling = posixpath.normpath(directory) + "/." * (1 + int.from_bytes(os.urandom(2)) % _MAX_REPETITIONS)
+        spelling = normalise(directory) + "/." * (1 + int.from_bytes(os.urandom(2)) % _MAX_REPETITIONS)
         try:
             return start_transient_pool(connection, name, directory_pool_document(name, spelling))
         except ConflictError:
