@@ -25,7 +25,8 @@ from tests.lab.workspace import CHECKOUT
 RESULTS = CHECKOUT / ".bench"
 RULES = (
     "Medians. Every time includes sync, unless the case says otherwise; sync and clearing up come between the "
-    "measurements. The contenders take turns in every round. All sources are in the page cache."
+    "measurements. The contenders take turns in every round. The data of all sources is in the page cache, their holes are not. Memory is the peak of "
+    "the program alone, without libvirt's daemon; 11 MiB and less cannot be told apart."
 )
 QUICK = "A QUICK RUN: a sixteenth of every size. Its ratios say nothing about the bars."
 
@@ -63,7 +64,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often everything is measured (default: 5; 2 with --quick)")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see whether it runs")
     chosen = parser.parse_args()
-    chosen.rounds = chosen.rounds or (2 if chosen.quick else 5)
+    if chosen.rounds is None:
+        chosen.rounds = 2 if chosen.quick else 5
+    if chosen.rounds < 1:
+        parser.error("--rounds wants a number from 1 on")
     if unknown := set(chosen.cases) - CASES.keys():
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     return chosen

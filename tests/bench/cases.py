@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.bench import contenders as who
 from tests.bench.contenders import (
     BARE,
+    CACHED_HOLES,
     CLONE,
     CP,
     CP_REFLINK,
@@ -44,6 +45,7 @@ def copy_raw(bench: Workbench, name: str) -> CaseResult:
     source = pool.raw("original.raw", capacity, data_bytes=data)
     bench.define(ORIGINAL, (source, "raw"))
     target = pool.path / f"{CLONE}.raw"
+    old, virt_clone = who.clone_with_old(bench.uri, "copy"), who.clone_with_virt_clone(bench.uri, target)
     found = bench.race(
         [
             Contender(OURS, who.clone_with_ours(bench.uri, "copy"), [source], note=who.note_transfers),
@@ -53,8 +55,10 @@ def copy_raw(bench: Workbench, name: str) -> CaseResult:
                 [source],
                 note=who.note_transfers,
             ),
-            Contender(OLD, who.clone_with_old(bench.uri, "copy"), [source]),
-            Contender(VIRT_CLONE, who.clone_with_virt_clone(bench.uri, target), [source]),
+            Contender(OLD, old, [source]),
+            Contender(OLD + CACHED_HOLES, old, [source], cached_holes=True),
+            Contender(VIRT_CLONE, virt_clone, [source]),
+            Contender(VIRT_CLONE + CACHED_HOLES, virt_clone, [source], cached_holes=True),
             Contender(CP, who.copy_with_cp(source, target), [source]),
         ],
         pool,
@@ -100,7 +104,7 @@ def copy_qcow2(bench: Workbench, name: str) -> CaseResult:
 
 
 def reflink(bench: Workbench, name: str, kind: str, format_: str) -> CaseResult:
-    """Reflink a small and a large disk."""
+    """Reflink a small and a large disk; nobody reads their data."""
     sizes = (bench.scaled(GIB), bench.scaled(4 * GIB))
     pool = bench.make_pool(kind, 2 * sum(sizes))
     small, large = map(size, sizes)
@@ -112,14 +116,13 @@ def reflink(bench: Workbench, name: str, kind: str, format_: str) -> CaseResult:
             Contender(
                 f"{OURS} {mode}{of}",
                 who.clone_with_ours(bench.uri, mode, source.stem),
-                [source],
                 note=who.note_transfers,
             )
             for mode in ("reflink", "linked")
         ]
         taking_part += [
-            Contender(f"{OLD} reflink{of}", who.clone_with_old(bench.uri, "reflink", source.stem), [source]),
-            Contender(f"{CP_REFLINK}{of}", who.copy_with_cp(source, target, reflink=True), [source]),
+            Contender(f"{OLD} reflink{of}", who.clone_with_old(bench.uri, "reflink", source.stem)),
+            Contender(f"{CP_REFLINK}{of}", who.copy_with_cp(source, target, reflink=True)),
         ]
     ours, linked = f"{OURS} reflink, ", f"{OURS} linked, "
     return CaseResult(

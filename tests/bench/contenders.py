@@ -23,6 +23,8 @@ BARE = "bare libvirt calls"
 ORIGINAL = "original"
 CLONE = "clone"
 
+CACHED_HOLES = ", holes cached"
+
 NEW_FILE = "{new file}"
 """In a command line: the file that the preparation made."""
 
@@ -42,7 +44,8 @@ class Contender:
     Attributes:
         label: What it is called in the table.
         argv: What is measured.
-        sources: The files that it reads, which are in the page cache when it starts.
+        sources: The files that it reads; their data is in the page cache when it starts.
+        cached_holes: Whether their holes are there as well, as they are after somebody read the files whole.
         prepare: What is run before, and not measured.
         note: Makes a note out of what it printed.
         sync: Whether `sync` belongs to its work.
@@ -51,6 +54,7 @@ class Contender:
     label: str
     argv: Argv
     sources: Sequence[Path] = ()
+    cached_holes: bool = False
     prepare: Sequence[Argv] = ()
     note: Callable[[str], str] = _no_note
     sync: bool = True

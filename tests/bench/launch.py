@@ -1,14 +1,17 @@
 """Run one program, and write down how long it took and how much memory it had: `launch.py REPORT SYNC PROGRAM...`.
 
 A process of its own, and a small one: Linux counts the memory of whoever starts a program towards the program's peak
-(setmax_mm_hiwater_rss in fs/exec.c), so nothing below this script's own 10 MiB could be told apart.
+(setmax_mm_hiwater_rss in fs/exec.c), so nothing below this script's own 10 MiB can be told apart.
 """
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
+
+TIMEOUT_SECONDS = 1200
 
 
 def main() -> None:
@@ -16,6 +19,9 @@ def main() -> None:
     report, sync, *argv = sys.argv[1:]
     started = time.monotonic()
     pid = os.posix_spawn(argv[0], argv, os.environ)
+    # A program that hangs is one that failed, and must not outlive the run.
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGKILL))
+    signal.alarm(TIMEOUT_SECONDS)
     _, status, usage = os.wait4(pid, 0)
     ended = time.monotonic()
     if sync == "1":

@@ -1,6 +1,7 @@
 """Where cases are run: pools on the file system they want, domains to clone, and rounds in which all take turns."""
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -91,12 +92,12 @@ class Workbench:
             made = sorted(_files(pool) - before)
             argv = [word for part in contender.argv for word in (made if part == NEW_FILE else [part])]
             for source in contender.sources:
-                warm(source)
+                warm(source, holes=contender.cached_holes)
             os.sync()
             outcome = launch(argv, self.environment, sync=contender.sync)
             if outcome.status != 0:
-                said = [*outcome.stdout.splitlines(), *outcome.stderr.splitlines(), ""]
-                return Sample(error=f"status {outcome.status}: {self._anonymous(said[0])}")
+                said = [*outcome.stdout.splitlines(), *outcome.stderr.splitlines(), "it said nothing"]
+                return Sample(error=f"status {outcome.status}: {without_paths(said[0])}")
             allocated = sum(map(allocated_bytes, _files(pool) - before)) if pool else None
             return Sample(
                 outcome.seconds,
@@ -105,6 +106,8 @@ class Workbench:
                 allocated,
                 contender.note(outcome.stdout),
             )
+        except RuntimeError as error:
+            return Sample(error=without_paths(str(error)))
         finally:
             self._clear_up(pool, before)
 
@@ -119,8 +122,10 @@ class Workbench:
         pool.refresh()
         os.sync()
 
-    def _anonymous(self, text: str) -> str:
-        return text.replace(str(self.lab.directory), "LAB")
+
+def without_paths(text: str) -> str:
+    """Take the paths out of what a program said; results are to be shown, and paths tell whose machine it was."""
+    return re.sub(r"/[\w./:-]+", "PATH", text)
 
 
 def file_system_of(directory: Path) -> str:

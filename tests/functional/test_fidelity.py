@@ -49,11 +49,12 @@ RAW_IMAGES: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def define_raw_images(lab: Lab, pool: Pool) -> dict[str, Path]:
-    """Define a domain with all of these images as disks, and return them by target."""
+def define_raw_images(lab: Lab, pool: Pool, *, without: str = "") -> dict[str, Path]:
+    """Define a domain with all of these images but one as disks, and return them by target."""
+    names = [name for name in RAW_IMAGES if name != without]
     paths = {
-        target: make(pool.path / f"{name}.raw")
-        for target, (name, make) in zip(target_names(len(RAW_IMAGES)), RAW_IMAGES.items(), strict=True)
+        target: RAW_IMAGES[name](pool.path / f"{name}.raw")
+        for target, name in zip(target_names(len(names)), names, strict=True)
     }
     pool.refresh()
     lab.define(domain("original", disks=[disk(path, "raw", target) for target, path in paths.items()]))
@@ -66,7 +67,9 @@ def define_raw_images(lab: Lab, pool: Pool) -> dict[str, Path]:
 )
 def test_raw_images_are_copied_with_their_holes(lab: Lab, virtomate: Program, file_system: str, transfer: str) -> None:
     """A raw copy has the size, the bytes and the holes of its original, whatever its size and shape."""
-    paths = define_raw_images(lab, pool_on(lab, file_system))
+    # libvirt reads every byte of a hole, too, which takes as long as it does.
+    without = "beyond 4 GiB" if transfer == "server" else ""
+    paths = define_raw_images(lab, pool_on(lab, file_system), without=without)
 
     document = clone(virtomate, "--transfer", transfer)
 
@@ -80,14 +83,32 @@ def test_raw_images_are_copied_with_their_holes(lab: Lab, virtomate: Program, fi
 
 
 def test_overlays_on_raw_images(lab: Lab, virtomate: Program) -> None:
-    """A linked clone of a raw image of whatever size reads the same as the image, to the last whole sector."""
-    paths = define_raw_images(lab, lab.pool)
+    """A linked clone of a raw image of whatever size begins with all that is in the image; the rest is zeros."""
+    paths = define_raw_images(lab, lab.pool, without="beyond 4 GiB")
 
     document = clone(virtomate, "--mode", "linked")
 
+    flat = lab.directory / "flat"
     for target, path in paths.items():
-        if "GiB" not in path.name:
-            assert images.same_content(clone_path(document, target), "qcow2", path, "raw"), path.name
+        images.qemu_img("convert", "-f", "qcow2", "-O", "raw", clone_path(document, target), flat)
+        read, expected = flat.read_bytes(), path.read_bytes()
+        assert read[: len(expected)] == expected, path.name
+        assert not read[len(expected) :].strip(b"\0"), path.name
+
+
+@pytest.mark.parametrize(
+    ("format_", "words"), [("raw", "--mode linked"), ("qcow2", "--mode linked"), ("qcow2", "--transfer server")]
+)
+def test_capacity_of_an_odd_number_of_sectors(lab: Lab, virtomate: Program, format_: str, words: str) -> None:
+    """The guest sees a disk of the same size, although libvirt asks qemu-img for whole KiB."""
+    make = lab.pool.raw if format_ == "raw" else lab.pool.qcow2
+    path = make("original.img", 4 * MIB + 512)
+    lab.define(domain("original", disks=[disk(path, format_)]))
+
+    document = clone(virtomate, *words.split())
+
+    copy = clone_path(document)
+    assert images.virtual_size(copy, by_target(document)["vda"]["clone"]["format"]) == 4 * MIB + 512
 
 
 @pytest.mark.parametrize(("file_system", "transfer"), [("ext4", "host"), ("btrfs", "host"), ("xfs", "stream")])

@@ -104,7 +104,8 @@ def test_signal_in_the_middle_of_a_copy_undoes_all(
     watched = start_clone(virtomate, "--transfer", transfer, "big", "web")
 
     with midway(lab, watched, transfer, target_of(lab, "web")):
-        assert is_there(lab, "web") or transfer == "server"  # the daemon does not answer then
+        # While it is held, the daemon does not answer.
+        assert transfer == "server" or is_there(lab, "web")
         watched.run.signal(number)
     result = watched.run.wait()
 

@@ -88,7 +88,10 @@ def choose_transfer(
     """
     if mode is Mode.LINKED:
         if forced is not None:
-            raise UnsupportedError(f"a linked clone copies nothing, so there is no transfer '{forced.value}' for it")
+            raise UnsupportedError(
+                f"a linked clone copies nothing, so there is no transfer '{forced.value}' for it",
+                hint="Leave out --transfer.",
+            )
         return (Transfer.LINK,)
     closed = _closed_transfers(source, detected_format, header, mode, is_visible=is_visible)
     if forced is not None:

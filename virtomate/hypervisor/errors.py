@@ -5,6 +5,7 @@ Source: https://libvirt.org/html/libvirt-virterror.html
 
 from __future__ import annotations
 
+import errno
 import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from virtomate.errors import (
     ConnectionLostError,
     HypervisorError,
     IllegalStateError,
+    NoSpaceError,
     NotFoundError,
     VirtomateError,
 )
@@ -27,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 
 _NOT_FOUND = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL}
 _CONFLICT = {libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_STORAGE_VOL_EXIST}
+# a failed system call comes with its errno
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {
     libvirt.VIR_ERR_OPERATION_DENIED,
     libvirt.VIR_ERR_ACCESS_DENIED,
@@ -73,6 +77,8 @@ def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
             hint="Check that the daemon and the network are up, then try again.",
             code=code,
         )
+    if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in _FULL:
+        return NoSpaceError(message, hint="Make room, or use --mode linked.")
     if code in _NOT_ALLOWED:
         return HypervisorError(message, hint="Use an account that may manage this libvirt.", code=code)
     return HypervisorError(message, code=code)

@@ -199,8 +199,12 @@ def plan_nvram_duplication(pool: Pool, source_path: str, path: str, *, keep_owne
         ConflictError: Something has the path that the clone's NVRAM would get; libvirt would silently use it.
     """
     name = posixpath.basename(path)
-    if find_volume(pool, name) is not None:
-        raise ConflictError(f"there is already a file '{path}', which the clone would take for its NVRAM")
+    # a pool does not list a link that leads nowhere
+    if find_volume(pool, name) is not None or os.path.islink(path):
+        raise ConflictError(
+            f"there is already a file '{path}', which the clone would take for its NVRAM",
+            hint="Choose another name for the clone, or move that file away.",
+        )
     found = find_volume(pool, posixpath.basename(source_path))
     if found is None:
         return None
@@ -377,8 +381,7 @@ class _Planner:
                     hint=f"Shut it down first: virsh shutdown {shlex.quote(writer)}",
                 )
 
-    @staticmethod
-    def _with_known_format(found: FoundVolume, format_: str) -> FoundVolume:
+    def _with_known_format(self, found: FoundVolume, format_: str) -> FoundVolume:
         """The volume, looked at again where libvirt remembers another format than the definition gives."""
         if format_ in {"raw", found.description.format}:
             return found
@@ -387,7 +390,8 @@ class _Planner:
         again = found if volume is None else describe(found.pool, volume)
         if again.description.format != format_:
             raise UnsupportedError(
-                f"'{found.description.path}' is {again.description.format}, but the definition calls it {format_}"
+                f"'{found.description.path}' is {again.description.format}, but the definition calls it {format_}",
+                hint=f"Put that right first: virsh edit {shlex.quote(self.source.reference.name)}",
             )
         return again
 
