@@ -77,7 +77,8 @@ def error_of(result: Result) -> dict[str, Any]:
 
 def unchanged(before: Inventory, lab: Lab) -> None:
     """See that the host is as it was."""
-    assert not before.difference(lab.inventory())
+    difference = before.difference(lab.inventory())
+    assert not difference, difference
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

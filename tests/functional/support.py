@@ -1,13 +1,14 @@
 """What the functional tests share: one clone made and looked at, and images as qemu-img sees them."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import libvirt
 import pytest
 
-from tests.lab import Inventory, Lab, Pool, Program, Result, images
+from tests.lab import GuestReport, Inventory, Lab, Pool, Program, Result, boot, images
 
 EVERYTHING = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 
@@ -62,6 +63,14 @@ def pool_on(lab: Lab, file_system: str) -> Pool:
     if file_system != "ext4":
         pytest.skip("needs root: file systems of its own")
     return lab.pool
+
+
+def boot_all(lab: Lab, *names: str) -> list[GuestReport]:
+    """Boot domains side by side, each beside the others, and return what their guests say."""
+    # Two threads on one connection would wait for each other.
+    connections = [lab.hypervisor.connect() for _ in names]
+    with ThreadPoolExecutor(len(names)) as executor:
+        return list(executor.map(boot, connections, names))
 
 
 def definition(lab: Lab, name: str) -> str:

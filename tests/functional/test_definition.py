@@ -70,6 +70,10 @@ def test_rich_domain_differs_in_what_must_differ(lab: Lab, virtomate: Program, m
         "/domain/devices/graphics[2]/@autoport": "yes",
         "/domain/devices/vsock/cid/@auto": "yes",
         "/domain/devices/vsock/cid/@address": None,
+        "/domain/devices/channel[2]/source/@path": str(logs / "clone.channel"),
+        "/domain/devices/serial[2]/source/@path": str(logs / "clone-serial.log"),
+        "/domain/devices/parallel/source/@path": str(logs / "clone-parallel.log"),
+        "/domain/devices/audio/@path": str(logs / "clone.wav"),
     }
     if mode == "linked":
         expected["/domain/devices/disk[1]/driver/@type"] = "qcow2"

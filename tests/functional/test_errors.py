@@ -381,6 +381,7 @@ def test_full_in_the_middle_fails_clean(root_lab: Lab, virtomate: Program, trans
         os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - MIB)
     result = watched.run.wait()
     eater.unlink()
+    pool.refresh()
 
     assert result.status == 1, result
     error = error_of(result)

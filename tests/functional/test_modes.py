@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.functional.support import by_target, clone, clone_path, image_info, pool_on, refused
-from tests.lab import Lab, Pool, Program, disk, domain, images, interface, running
+from tests.functional.support import boot_all, by_target, clone, clone_path, image_info, pool_on, refused
+from tests.lab import Lab, Pool, Program, disk, domain, images, interface
 from tests.lab.domains import OUI_OTHER, mac_address
 from tests.lab.programs import require_program, run
 
@@ -42,14 +42,13 @@ def check_clone_boots(lab: Lab, document: Any, *, beside_original: bool) -> None
     assert len({*new_macs, *MACS}) == 4
     assert document["uuid"] != UUID
 
-    with running(lab.connection, "clone") as guest:
-        assert guest.report.markers == MARKERS
-        assert guest.report.uuid == document["uuid"]
-        assert guest.report.macs == new_macs
-        if beside_original:
-            original = lab.boot("original")
-            assert (original.uuid, original.macs, original.markers) == (UUID, MACS, MARKERS)
-            assert original.disks == guest.report.disks
+    guest, *others = boot_all(lab, "clone", "original") if beside_original else boot_all(lab, "clone")
+    assert guest.markers == MARKERS
+    assert guest.uuid == document["uuid"]
+    assert guest.macs == new_macs
+    for original in others:
+        assert (original.uuid, original.macs, original.markers) == (UUID, MACS, MARKERS)
+        assert original.disks == guest.disks
 
 
 @pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-_NOT_FOUND = {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL}
-_CONFLICT = {libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_STORAGE_VOL_EXIST}
+_KINDS: tuple[tuple[set[int], type[VirtomateError]], ...] = (
+    ({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL}, NotFoundError),
+    ({libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_STORAGE_VOL_EXIST}, ConflictError),
+    ({libvirt.VIR_ERR_OPERATION_INVALID}, IllegalStateError),
+)
 # a failed system call comes with its errno
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {
@@ -65,12 +68,9 @@ def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
     code = error.get_error_code()
     _LOG.debug("%s: libvirt error %s of domain %s: %s", failure, code, error.get_error_domain(), error)
     message = f"{failure}: {one_line(error)}"
-    if code in _NOT_FOUND:
-        return NotFoundError(message)
-    if code in _CONFLICT:
-        return ConflictError(message)
-    if code == libvirt.VIR_ERR_OPERATION_INVALID:
-        return IllegalStateError(message)
+    for codes, kind in _KINDS:
+        if code in codes:
+            return kind(message)
     if _is_loss(error):
         return ConnectionLostError(
             f"{failure}: the connection to libvirt was lost ({one_line(error)})",

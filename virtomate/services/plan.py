@@ -9,6 +9,7 @@ import shlex
 import uuid
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition import clone as changes
@@ -200,7 +201,7 @@ def plan_nvram_duplication(pool: Pool, source_path: str, path: str, *, keep_owne
     """
     name = posixpath.basename(path)
     # a pool does not list a link that leads nowhere
-    if find_volume(pool, name) is not None or os.path.islink(path):
+    if find_volume(pool, name) is not None or Path(path).is_symlink():
         raise ConflictError(
             f"there is already a file '{path}', which the clone would take for its NVRAM",
             hint="Choose another name for the clone, or move that file away.",
@@ -367,9 +368,17 @@ class _Planner:
         return None if path is None else normalise(path)
 
     def _find(self, disk: DiskDefinition) -> FoundVolume:
-        if disk.type == "volume":
-            return self.pools.find_named(disk.pool or "", disk.volume or "")
-        return self.pools.find_path(disk.path or "")
+        try:
+            if disk.type == "volume":
+                return self.pools.find_named(disk.pool or "", disk.volume or "")
+            return self.pools.find_path(disk.path or "")
+        except NotFoundError as error:
+            name = shlex.quote(self.source.reference.name)
+            raise NotFoundError(
+                f"disk {disk.target}: {error.message}", hint=f"Bring it back, or take the disk out: virsh edit {name}"
+            ) from error
+        except IllegalStateError as error:
+            raise IllegalStateError(f"disk {disk.target}: {error.message}", error.hint) from error
 
     def _refuse_writer(self, disk: DiskDefinition, volume: VolumeDescription) -> None:
         keys: list[str | tuple[str, str]] = [volume.path, (volume.pool, volume.name)]

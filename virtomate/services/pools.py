@@ -111,10 +111,7 @@ class PoolDirectory:
     def _find(known: KnownPool, name: str, what: str) -> FoundVolume:
         found = find_volume(known.pool, name)
         if found is None:
-            raise NotFoundError(
-                f"there is no volume '{what}' in pool '{known.pool.name}'",
-                hint=f"virsh vol-list {shlex.quote(known.pool.name)} shows what is there.",
-            )
+            raise NotFoundError(f"there is no volume '{what}' in pool '{known.pool.name}'")
         return found
 
 
