@@ -374,9 +374,8 @@ class _Planner:
             return self.pools.find_path(disk.path or "")
         except NotFoundError as error:
             name = shlex.quote(self.source.reference.name)
-            raise NotFoundError(
-                f"disk {disk.target}: {error.message}", hint=f"Bring it back, or take the disk out: virsh edit {name}"
-            ) from error
+            hint = error.hint or f"Bring it back, or take the disk out: virsh edit {name}"
+            raise NotFoundError(f"disk {disk.target}: {error.message}", hint) from error
         except IllegalStateError as error:
             raise IllegalStateError(f"disk {disk.target}: {error.message}", error.hint) from error
 
