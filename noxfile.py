@@ -32,7 +32,7 @@ def has_nox(python: Path) -> bool:
 def has_distribution(python: Path, requirement: str) -> bool:
     """Tell whether an interpreter is there and has a distribution, NAME==VERSION."""
     test = "import sys; from importlib.metadata import version; assert version(sys.argv[1]) == sys.argv[2]"
-    words = [python, "-c", test, *requirement.split("==")]
+    words: list[str | Path] = [python, "-c", test, *requirement.split("==")]
     return python.exists() and subprocess.run(words, capture_output=True, check=False).returncode == 0
 
 

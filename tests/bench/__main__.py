@@ -26,8 +26,8 @@ RESULTS = CHECKOUT / ".bench"
 RULES = (
     "Medians. Every time includes sync, unless the case says otherwise; sync and clearing up come between the "
     "measurements. The contenders take turns in every round. The data of all sources is in the page cache, their holes "
-    "are not, unless the contender says otherwise. Memory is the peak of the program alone, without libvirt's daemon; "
-    "11 MiB and less cannot be told apart."
+    "are not, unless the contender says otherwise. Memory is the largest peak of the program alone, without libvirt's "
+    "daemon; 11 MiB and less cannot be told apart."
 )
 QUICK = "A QUICK RUN: a sixteenth of every size. Its ratios say nothing about the bars."
 

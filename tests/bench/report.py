@@ -29,10 +29,12 @@ class Series:
     label: str
     samples: tuple[Sample, ...]
 
-    def median(self, quantity: Quantity) -> float | None:
-        """Return the median over all rounds, or None if there is none or a round failed."""
+    def figure(self, quantity: Quantity) -> float | None:
+        """Return what counts: the median of all rounds, of memory the maximum; None if there is none or one failed."""
         values = self.values(quantity)
-        return statistics.median(values) if values and self.error is None else None
+        if not values or self.error is not None:
+            return None
+        return max(values) if quantity is Quantity.MEMORY else statistics.median(values)
 
     def values(self, quantity: Quantity) -> list[float]:
         """Return what was measured, in order of the rounds."""
@@ -52,12 +54,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """What a case is measured against: a bound on a median, or on how two medians relate.
+    """What a case is measured against: a bound on a contender's figure, or on how two contenders' figures relate.
 
     Attributes:
         text: The bar in words.
-        over: Whose median it is, or is divided.
-        by: By whose median it is divided; None for no one's.
+        over: Whose figure it is, or is divided.
+        by: By whose figure it is divided; None for no one's.
         low: The smallest value that meets the bar.
         high: The largest one.
         quantity: What is compared.
@@ -118,11 +120,11 @@ def at_most(times: float, than: str, subject: str, quantity: Quantity = Quantity
 
 
 def judge(bar: Bar, series: Sequence[Series]) -> Verdict:
-    """Hold medians against a bar."""
-    medians = {one.label: one.median(bar.quantity) for one in series}
-    value = medians.get(bar.over)
+    """Hold figures against a bar."""
+    figures = {one.label: one.figure(bar.quantity) for one in series}
+    value = figures.get(bar.over)
     if bar.by is not None:
-        divisor = medians.get(bar.by)
+        divisor = figures.get(bar.by)
         value = value / divisor if value is not None and divisor else None
     met = value is not None and (bar.low is None or value >= bar.low) and (bar.high is None or value <= bar.high)
     return Verdict(bar, value, met)
@@ -161,9 +163,9 @@ def _row(one: Series) -> tuple[str, ...]:
     if one.error is not None:
         return (one.label, "failed", "", "", "", "", one.error)
     seconds = one.values(Quantity.SECONDS)
-    times = [one.median(Quantity.SECONDS), min(seconds, default=None), max(seconds, default=None)]
+    times = [one.figure(Quantity.SECONDS), min(seconds, default=None), max(seconds, default=None)]
     figures = [format_figure(Quantity.SECONDS, value) for value in times]
-    figures += [format_figure(quantity, one.median(quantity)) for quantity in (Quantity.MEMORY, Quantity.ALLOCATION)]
+    figures += [format_figure(quantity, one.figure(quantity)) for quantity in (Quantity.MEMORY, Quantity.ALLOCATION)]
     return (one.label, *figures, one.note)
 
 
@@ -177,7 +179,7 @@ def describe_case(case: CaseResult) -> dict[str, Any]:
         "contenders": [
             {
                 "label": one.label,
-                "medians": {quantity.value: one.median(quantity) for quantity in Quantity},
+                "figures": {quantity.value: one.figure(quantity) for quantity in Quantity},
                 "rounds": [asdict(sample) for sample in one.samples],
             }
             for one in case.series

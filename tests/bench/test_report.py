@@ -42,17 +42,25 @@ FAILED = Series("other", (Sample(3.0), Sample(error="status 1: no")))
         (faster("nobody", 1, "ours"), None, False),
     ],
 )
-def test_bars_compare_medians(bar: Bar, value: float | None, met: bool) -> None:
-    """A bar holds the ratio of two medians, or one median, against its bounds, which themselves are good enough."""
+def test_bars_compare_figures(bar: Bar, value: float | None, met: bool) -> None:
+    """A bar holds the ratio of two figures, or one figure, against its bounds, which themselves are good enough."""
     verdict = judge(bar, [series("ours", 9.0, 1.0, 2.0), series("other", 8.0, 8.0, 1.0)])
 
     assert verdict.value == value
     assert verdict.met is met
 
 
+def test_memory_counts_at_its_worst() -> None:
+    """Of times and space the median counts, of memory the largest."""
+    samples = [Sample(seconds, None, memory, memory) for seconds, memory in ((1.0, 5), (9.0, 1), (2.0, 2))]
+    one = Series("ours", tuple(samples))
+
+    assert [one.figure(quantity) for quantity in Quantity] == [2.0, 5, 2]
+
+
 def test_what_failed_meets_no_bar() -> None:
-    """A contender that failed in one round has no median, and a bar that needs it is not met."""
-    assert FAILED.median(Quantity.SECONDS) is None
+    """A contender that failed in one round has no figure, and a bar that needs it is not met."""
+    assert FAILED.figure(Quantity.SECONDS) is None
     verdict = judge(faster("other", 1, "ours"), [series("ours", 1.0), FAILED])
     assert not verdict.met
     assert verdict.describe() == "ours: at least 1x faster than other: not measured, NOT MET"
@@ -76,12 +84,12 @@ def test_table_names_figures_errors_and_verdicts() -> None:
 
 
 def test_json_holds_every_round() -> None:
-    """The JSON document has all measurements, medians, and the verdicts with their bounds."""
+    """The JSON document has all measurements, figures, and the verdicts with their bounds."""
     document = json.loads(json.dumps(describe_case(CaseResult("c", "t", "", (series("ours", 1, 3),), ()))))
 
     (ours,) = document["contenders"]
     assert [sample["seconds"] for sample in ours["rounds"]] == [1, 3]
-    assert ours["medians"] == {"seconds": 2, "peak_memory_bytes": 40 * MIB, "allocated_bytes": 2 * MIB}
+    assert ours["figures"] == {"seconds": 2, "peak_memory_bytes": 40 * MIB, "allocated_bytes": 2 * MIB}
 
 
 def test_skipped_case_says_why() -> None:

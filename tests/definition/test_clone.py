@@ -12,7 +12,7 @@ import pytest
 
 from tests.definition.trees import canonical
 from virtomate.definition import clone, codec
-from virtomate.definition.clone import Identity, NewSource
+from virtomate.definition.clone import Identity, NewNvram, NewSource
 from virtomate.errors import UnsupportedError
 
 IDENTITY = Identity("new", "uuid-2", {0: "52:54:00:00:00:01", 2: "52:54:00:00:00:02"})
@@ -73,56 +73,6 @@ ROWS: list[tuple[str, Change, str, str]] = [
             "<interface><mac address='52:54:00:00:00:02'/></interface>"
         ),
     ),
-    *(
-        (
-            f"{kind} ports",
-            clone.with_automatic_ports,
-            in_devices(f"<graphics type='{kind}' port='5901' tlsPort='5902' autoport='no' passwd='x'/>"),
-            in_devices(f"<graphics type='{kind}' autoport='yes' passwd='x'/>"),
-        )
-        for kind in ("vnc", "spice", "rdp")
-    ),
-    (
-        "automatic ports",
-        clone.with_automatic_ports,
-        in_devices("<graphics type='vnc' port='-1' autoport='yes'><listen type='address' address='::'/></graphics>"),
-        in_devices("<graphics type='vnc' autoport='yes'><listen type='address' address='::'/></graphics>"),
-    ),
-    (
-        "a port of the websocket",
-        clone.with_automatic_ports,
-        in_devices("<graphics type='vnc' port='5901' websocket='5700'/>"),
-        in_devices("<graphics type='vnc' autoport='yes' websocket='-1'/>"),
-    ),
-    (
-        "ports of every graphics device",
-        clone.with_automatic_ports,
-        in_devices("<graphics type='vnc' port='1'/><graphics type='spice' port='2'/>"),
-        in_devices("<graphics type='vnc' autoport='yes'/><graphics type='spice' autoport='yes'/>"),
-    ),
-    (
-        "graphics without ports",
-        clone.with_automatic_ports,
-        in_devices(
-            "<graphics type='sdl' display=':0'/><graphics type='egl-headless'/><graphics type='dbus' p2p='yes'/>"
-        ),
-        in_devices(
-            "<graphics type='sdl' display=':0'/><graphics type='egl-headless'/><graphics type='dbus' p2p='yes'/>"
-        ),
-    ),
-    (
-        "vsock context ID",
-        clone.with_automatic_vsock,
-        in_devices("<vsock model='virtio'><cid auto='no' address='3'/></vsock>"),
-        in_devices("<vsock model='virtio'><cid auto='yes'/></vsock>"),
-    ),
-    (
-        "automatic vsock context ID",
-        clone.with_automatic_vsock,
-        in_devices("<vsock model='virtio'><cid auto='yes' address='3'/></vsock>"),
-        in_devices("<vsock model='virtio'><cid auto='yes'/></vsock>"),
-    ),
-    ("no vsock", clone.with_automatic_vsock, in_devices("<disk/>"), in_devices("<disk/>")),
     (
         "volumes by position",
         SOURCE,
@@ -246,30 +196,106 @@ def test_nothing_in_common_with_the_original(change: Change) -> None:
         ("<sysinfo><system><entry name='serial'>1</entry></system></sysinfo>", ("UUID",)),
         (in_devices("<interface><mac address='52:54:00:00:00:01'/></interface>"), ("UUID", "MAC addresses")),
         (in_devices("<interface/>"), ("UUID",)),
-        (
-            in_devices("<graphics type='vnc' port='1'/><graphics type='spice' autoport='no'/><graphics type='sdl'/>"),
-            ("UUID", "VNC ports: chosen by libvirt at every start", "SPICE ports: chosen by libvirt at every start"),
-        ),
-        (in_devices("<graphics type='vnc' autoport='yes'/>"), ("UUID",)),
-        (
-            in_devices("<vsock><cid auto='no' address='3'/></vsock>"),
-            ("UUID", "vsock context ID: chosen by libvirt at every start"),
-        ),
-        (in_devices("<vsock><cid auto='yes'/></vsock>"), ("UUID",)),
+        (in_devices("<graphics type='vnc' port='5901'/>"), ("UUID",)),
     ],
 )
 def test_changes_are_described(content: str, expected: tuple[str, ...]) -> None:
     """What is renewed is named, and what stays as it was is not."""
-    assert clone.describe_changes(codec.parse_definition(f"<domain>{content}</domain>").domain) == expected
+    assert clone.renewed_identifiers(codec.parse_definition(f"<domain>{content}</domain>").domain) == expected
 
 
-def test_fixed_websocket_port_is_described() -> None:
-    """A websocket's port is renewed although the other ports were automatic before, so that is named, too."""
-    content = in_devices("<graphics type='vnc' autoport='yes' websocket='5700'/>")
+@pytest.mark.parametrize("type_", ["file", "volume"])
+@pytest.mark.parametrize("place", ["disk", "source"])
+def test_overlay_of_an_encrypted_volume_names_it(type_: str, place: str) -> None:
+    """The secret stays with the volume below, which alone is encrypted, however the definition spells that."""
+    secret = "<encryption format='luks'><secret type='passphrase' uuid='1'/></encryption>"
+    named = {"file": "file='/p/old'", "volume": "pool='p' volume='old'"}[type_]
+    within, beside = (secret, "") if place == "source" else ("", secret)
+    before = in_devices(
+        f"<disk type='{type_}'><driver type='raw'/><source {named} mode='host'>{within}</source>{beside}"
+        "<backingStore/></disk>"
+    )
+    new = NewSource("/p/new", "p", "new", "qcow2", base_path="/p/old", base_format="raw")
 
-    described = clone.describe_changes(codec.parse_definition(f"<domain>{content}</domain>").domain)
+    changed = clone.with_sources(codec.parse_definition(f"<domain>{before}</domain>").domain, {0: new})
 
-    assert any("VNC" in change for change in described)
+    named = {"file": "file='/p/new'", "volume": "pool='p' volume='new'"}[type_]
+    after = in_devices(
+        f"<disk type='{type_}'><driver type='qcow2'/><source {named} mode='host'/><backingStore type='file'>"
+        f"<format type='raw'/><source file='/p/old'>{secret}</source></backingStore></disk>"
+    )
+    assert canonical(codec.unparse(changed, "domain")) == canonical(f"<domain>{after}</domain>")
+
+
+def test_overlay_of_a_plain_volume_names_nothing() -> None:
+    """libvirt finds the chain of what is not encrypted by itself."""
+    devices = in_devices("<disk type='file'><source file='/p/old'/></disk>")
+    domain = codec.parse_definition(f"<domain>{devices}</domain>")
+    new = NewSource("/p/new", "p", "new", "qcow2", base_path="/p/old", base_format="raw")
+
+    (disk,) = clone.with_sources(domain.domain, {0: new})["devices"]["disk"]
+
+    assert "backingStore" not in disk
+
+
+PLAIN = """
+<domain><name>old</name><uuid>1</uuid><os><type>hvm</type></os><devices><emulator>/usr/bin/qemu</emulator>
+<disk type='file'><source file='/p/old.qcow2'/><target dev='vda'/></disk>
+<controller type='pci'/><interface type='network'><mac address='52:54:00:00:00:09'/><source network='default'/></interface>
+<serial type='pty'><target port='0'/></serial><console type='pty'><target type='serial' port='0'/></console>
+<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+<graphics type='vnc' port='-1' autoport='yes'><listen type='address' address='127.0.0.1'/></graphics>
+<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng></devices></domain>"""
+
+
+def test_plain_clone_gets_no_warning() -> None:
+    """A domain as virt-manager makes it shares nothing with its clone, and only its identifiers are new."""
+    outcome = clone.clone_domain_definition(codec.parse_definition(PLAIN).domain, IDENTITY, SOURCES, None)
+
+    assert outcome.warnings == ()
+    assert outcome.changes == ("UUID", "MAC addresses")
+
+
+def test_every_rule_is_applied() -> None:
+    """What each rule says comes out of the whole, and the original's document stays as it is."""
+    domain = codec.parse_definition(
+        "<domain><name>old</name><uuid>1</uuid><genid>2</genid><os><nvram>/n/old</nvram></os>"
+        + in_devices(
+            "<disk type='file'><source file='/p/a'/></disk><graphics type='vnc' port='5901'/>"
+            "<graphics type='vnc'><listen type='socket' socket='/s'/></graphics>"
+            "<channel type='unix'><source path='/var/lib/libvirt/qemu/channel/target/domain-1-old/x'/></channel>"
+            "<vsock><cid auto='no' address='3'/></vsock>"
+            "<interface><mac address='52:54:00:00:00:09'/><target dev='vnet3'/><virtualport type='openvswitch'>"
+            "<parameters interfaceid='i'/></virtualport></interface>"
+            "<serial type='file'><source path='/log/old.log'/></serial>"
+            "<serial type='file'><source path='/log/serial.log'/></serial>"
+            "<shmem name='s'/><tpm><backend type='emulator'/></tpm>"
+        )
+        + "</domain>"
+    ).domain
+    untouched = copy.deepcopy(domain)
+
+    outcome = clone.clone_domain_definition(domain, IDENTITY, SOURCES, NewNvram("/n/new", "raw"))
+
+    assert domain == untouched
+    assert outcome.domain["os"]["nvram"] == "/n/new"
+    assert outcome.changes == (
+        "UUID",
+        "VM generation ID",
+        "MAC addresses",
+        "VNC ports: chosen by libvirt at every start",
+        "VNC socket: chosen by libvirt at every start",
+        "socket of channel: chosen by libvirt at every start",
+        "vsock context ID: chosen by libvirt at every start",
+        "interface target vnet3: chosen by libvirt at every start",
+        "interface ID of a virtual port",
+        "serial file: /log/new.log",
+    )
+    assert outcome.warnings == (
+        "serial file '/log/serial.log' is kept: original and clone both use it",
+        "shared memory 's' is kept: original and clone both use it",
+        "the state of the emulated TPM is not carried over: the clone starts with an empty one",
+    )
 
 
 def _interfaces(*addresses: str) -> codec.Document:

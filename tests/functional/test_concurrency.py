@@ -255,17 +255,21 @@ def test_undo_that_fails_is_reported(root_lab: Lab, big: Path, virtomate: Progra
 
 
 def test_pool_busy_with_another_build_is_waited_out(lab: Lab, big: Path, virtomate: Program) -> None:
-    """A clone is made and undone beside a build that keeps its pool busy."""
+    """A clone is made, and another one undone, beside a build that keeps their pool from being refreshed."""
+    path = lab.pool.raw("small.raw", MIB)
+    lab.define(domain("small", disks=[disk(path, "raw")]))
     slow = start_clone(virtomate, "--transfer", "server", "big", "slow")
     slow.wait_for_event("started")
-    path = lab.pool.raw("small.raw", MIB) if not slow.run.running else images.make_raw(lab.pool.path / "small.raw", MIB)
-    lab.define(domain("small", disks=[disk(path, "raw")]))
 
-    result = virtomate("domain-clone", "small", "web", json=True)
+    clone = virtomate("domain-clone", "small", "web", json=True)
+    refused = virtomate("domain-clone", "--transfer", "server", "--mode", "reflink", "small", "other", json=True)
 
-    assert result.status == 0, result
+    assert clone.status == 0, clone
+    assert refused.status == 1, refused
     assert slow.run.wait().status == 0
     assert images.same_content(big, "raw", lab.pool.path / "slow.raw", "raw")
+    assert sorted(found.name() for found in lab.connection.listAllDomains()) == ["big", "slow", "small", "web"]
+    assert lab.pool.volumes() == ["big.raw", "slow.raw", "small.raw", "web.raw"]
 
 
 def test_claim_taken_over_is_left_alone(lab: Lab, big: Path, virtomate: Program) -> None:

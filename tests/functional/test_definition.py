@@ -88,14 +88,18 @@ def test_rich_domain_differs_in_what_must_differ(lab: Lab, virtomate: Program, m
     assert "<serial>  A  1 </serial>" in copy_text
 
 
-def test_changes_are_named(lab: Lab, virtomate: Program) -> None:
-    """The result says what else is new in the clone than its name, volumes and addresses."""
-    lab.define(rich_domain("original", [disk(lab.pool.raw("original.raw"), "raw")], lab.make_directory("logs")))
+def test_result_names_what_is_new_and_what_is_shared(lab: Lab, virtomate: Program) -> None:
+    """The result says what else is new in the clone than its volumes, and what it still shares with its original."""
+    logs = lab.make_directory("logs")
+    lab.define(rich_domain("original", [disk(lab.pool.raw("original.raw"), "raw")], logs))
 
-    changes = "\n".join(clone(virtomate)["changes"])
+    document = clone(virtomate)
 
-    for what in ("UUID", "SMBIOS", "generation ID", "MAC", "VNC", "SPICE", "vsock"):
+    changes, warnings = "\n".join(document["changes"]), "\n".join(document["warnings"])
+    for what in ("UUID", "SMBIOS", "generation ID", "MAC", "VNC", "SPICE", "vsock", str(logs / "clone.channel")):
         assert what in changes
+    for what in ("127.0.0.1:4555", "original-shared", f"'{logs}'", "lab-tap"):
+        assert what in warnings
 
 
 def test_foreign_metadata_is_kept_as_it_is(lab: Lab, virtomate: Program) -> None:

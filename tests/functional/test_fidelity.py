@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.functional.support import by_target, clone, clone_path, definition, image_info, pool_on, refused
+from tests.functional.support import by_target, clone, clone_path, cloned, definition, image_info, pool_on, refused
 from tests.lab import Lab, Pool, Program, disk, domain, images
 from tests.lab.images import GIB, KIB, MIB
 from tests.lab.programs import require_program, run
@@ -332,6 +332,19 @@ def test_raw_content_is_never_interpreted(lab: Lab, virtomate: Program, disguise
     assert b"no guest may read" not in copy.read_bytes()
     assert "type='raw'" in definition(lab, "clone")
     assert "secret" not in definition(lab, "clone")
+
+
+def test_disguised_raw_disk_is_reflinked_as_it_is(root_lab: Lab, virtomate: Program, disguised: Path) -> None:
+    """The file system shares bytes and does not ask what they mean."""
+    pool = root_lab.pools["xfs"]
+    path = pool.copy(disguised, "other.raw")
+    root_lab.define(domain("other", disks=[disk(path, "raw")]))
+
+    document = cloned(virtomate("domain-clone", "--mode", "reflink", "other", "clone", json=True))
+
+    assert clone_path(document).name == "clone.raw"
+    assert by_target(document)["vda"]["clone"]["format"] == "raw"
+    assert images.file_digest(clone_path(document)) == images.file_digest(disguised)
 
 
 def test_disguised_raw_disk_is_not_given_to_libvirt(lab: Lab, virtomate: Program, disguised: Path) -> None:

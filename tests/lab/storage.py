@@ -1,15 +1,21 @@
 """File systems of the lab and the libvirt storage pools on them."""
 
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import libvirt
+
 from tests.lab import images, mounts
 from tests.lab.hypervisor import Hypervisor
 
 FILE_SYSTEM_BYTES = 3 * images.GIB
+
+# While it builds a volume, which may go on when who asked for it is gone, libvirt does not refresh the pool.
+BUILD_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -29,8 +35,17 @@ class Pool:
         return self.hypervisor.connection.storagePoolLookupByName(self.name)
 
     def refresh(self) -> None:
-        """Have libvirt look at the directory again."""
-        self.handle.refresh()
+        """Have libvirt look at the directory again, once it has built what it is building there."""
+        deadline = time.monotonic() + BUILD_TIMEOUT_SECONDS
+        while True:
+            try:
+                self.handle.refresh()
+            except libvirt.libvirtError as error:
+                if "asynchronous jobs" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def volumes(self) -> list[str]:
         """Return the names of the volumes that libvirt finds in the directory."""

@@ -38,7 +38,8 @@ def automatic_ports(domain: Document) -> Outcome:
     for graphics in devices(domain, "graphics"):
         kind = graphics.get("@type")
         listeners = [child({"listen": listen}, "listen").get("@type") for listen in graphics.get("listen", [])]
-        if kind not in _GRAPHICS_WITH_PORTS or (listeners and not {"address", "network"} & set(listeners)):
+        listens_on_ports = {"address", "network"} & set(listeners) if listeners else "@socket" not in graphics
+        if kind not in _GRAPHICS_WITH_PORTS or not listens_on_ports:
             continue
         before = dict(graphics)
         for port in _PORTS:
@@ -63,6 +64,9 @@ def automatic_graphics_sockets(domain: Document) -> Outcome:
     changes = []
     for graphics in devices(domain, "graphics"):
         named = [graphics.pop("@socket", None)]
+        # without this a device that has no other listener would listen on ports
+        if named[0] is not None and "listen" not in graphics:
+            graphics["listen"] = [{"@type": "socket"}]
         named += [listen.pop("@socket", None) for listen in graphics.get("listen", []) if isinstance(listen, dict)]
         if any(named):
             changes.append(f"{str(graphics.get('@type')).upper()} socket: chosen by libvirt at every start")
@@ -81,7 +85,8 @@ def automatic_channel_sockets(domain: Document) -> Outcome:
     changes = []
     for channel in devices(domain, "channel"):
         source = child(channel, "source")
-        if channel.get("@type") == "unix" and _GENERATED_SOCKET.search(str(source.get("@path", ""))):
+        is_server = channel.get("@type") == "unix" and source.get("@mode", "bind") == "bind"
+        if is_server and _GENERATED_SOCKET.search(str(source.get("@path", ""))):
             channel.pop("source")
             name = child(channel, "target").get("@name", "channel")
             changes.append(f"socket of {name}: chosen by libvirt at every start")
@@ -109,6 +114,8 @@ def automatic_vsock(domain: Document) -> Outcome:
 def automatic_interface_targets(domain: Document) -> Outcome:
     """Let libvirt name the host's side of interfaces again that it named itself.
 
+    A device that libvirt does not manage was made by somebody else, whatever it is called.
+
     Source: https://libvirt.org/formatdomain.html#overriding-the-target-element
     """
     domain = copy.deepcopy(domain)
@@ -116,7 +123,7 @@ def automatic_interface_targets(domain: Document) -> Outcome:
     for interface in devices(domain, "interface"):
         target = child(interface, "target")
         name = str(target.get("@dev", ""))
-        if _GENERATED_TARGET.fullmatch(name):
+        if _GENERATED_TARGET.fullmatch(name) and target.get("@managed") != "no":
             target.pop("@dev")
             if not target:
                 interface.pop("target")

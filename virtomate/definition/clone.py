@@ -22,7 +22,7 @@ from virtomate.definition.automatic import (
 from virtomate.definition.outcome import Outcome
 from virtomate.definition.own_paths import own_paths
 from virtomate.definition.readers import child, devices, mac_addresses
-from virtomate.definition.shared import shared_things
+from virtomate.definition.shared import left_behind, shared_things
 from virtomate.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -52,12 +52,16 @@ class NewSource:
         path: Path of the volume, for a disk named by its file.
         pool: Pool and volume, for a disk named by those.
         format: What the driver is told.
+        base_path: Of an overlay, the volume below; else None.
+        base_format: Its format.
     """
 
     path: str
     pool: str
     volume: str
     format: str
+    base_path: str | None = None
+    base_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def clone_domain_definition(
     return Outcome(
         domain=outcome.domain,
         changes=(*changes, *outcome.changes),
-        warnings=(*outcome.warnings, *shared_things(outcome.domain)),
+        warnings=(*outcome.warnings, *shared_things(outcome.domain), *left_behind(outcome.domain)),
     )
 
 
@@ -148,7 +152,10 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
     """Put the new volumes into the duplicated disks, by position.
 
     What the definition says of the chain below is removed: it is the original's, and libvirt finds the true one in the
-    images. An old `<backingStore/>` would make libvirt take an overlay for all there is.
+    images. An old `<backingStore/>` would make libvirt take an overlay for all there is. An encrypted volume below an
+    overlay is named, with the secret that opens it, which no image can tell; the overlay itself is not encrypted.
+
+    Source: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms (backingStore)
     """
     domain = copy.deepcopy(domain)
     for index, disk in enumerate(devices(domain, "disk")):
@@ -158,6 +165,8 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
         disk.pop("backingStore", None)
         disk.pop("mirror", None)
         source = child(disk, "source")
+        if new.base_path is not None:
+            _move_encryption_below(disk, source, new)
         if disk.get("@type") == "volume":
             source["@pool"], source["@volume"] = new.pool, new.volume
         else:
@@ -168,6 +177,17 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
         else:
             disk["driver"] = {"@type": new.format}
     return domain
+
+
+def _move_encryption_below(disk: dict[str, Any], source: dict[str, Any], new: NewSource) -> None:
+    # the element stands in the disk or, since libvirt 3.9, in its source
+    encryption = disk.pop("encryption", None) or source.pop("encryption", None)
+    if encryption is not None:
+        disk["backingStore"] = {
+            "@type": "file",
+            "format": {"@type": new.base_format},
+            "source": {"@file": new.base_path, "encryption": encryption},
+        }
 
 
 def with_nvram(domain: Document, path: str, format_: str) -> Document:

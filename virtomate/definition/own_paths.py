@@ -23,8 +23,9 @@ def own_paths(domain: Document, source: str, clone: str) -> Outcome:
     """Give the clone its own path for everything that its guest or its QEMU writes to or listens on by path.
 
     Those are files and pipes behind character devices, their log files and sockets made by hand, audio files, the
-    pstore's file and passt's log. Where the original's name is a word of the path, the clone's name takes its place;
-    otherwise both would use one file or socket, which is said in a warning.
+    pstore's file and passt's log. Where the original's name is a word of the path, the clone's name takes its place in
+    the last component that has it, since a directory above need not exist under another name. Otherwise both would use
+    one file or socket, which is said in a warning.
 
     Args:
         domain: The definition.
@@ -36,30 +37,27 @@ def own_paths(domain: Document, source: str, clone: str) -> Outcome:
     https://libvirt.org/formatdomain.html#userspace-connection-using-passt
     """
     domain = copy.deepcopy(domain)
-    changes: list[str] = []
-    warnings: list[str] = []
+    # by path, since a serial port and its console are one device and stand twice in a definition
+    changes: dict[str, str] = {}
+    warnings: dict[str, str] = {}
     for what, element, key in _places(domain):
         path = str(element[key])
         own = _renamed(path, source, clone)
-        if own == path:
-            sentence = f"{what} '{path}' is kept: original and clone both use it"
-            if sentence not in warnings:
-                warnings.append(sentence)
-            continue
         element[key] = own
-        change = f"{what}: {own}"
-        # a serial port and its console are one device, and stand twice in a definition
-        if change not in changes:
-            changes.append(change)
-    return Outcome(domain, tuple(changes), tuple(warnings))
+        if own == path:
+            warnings.setdefault(path, f"{what} '{path}' is kept: original and clone both use it")
+        else:
+            changes.setdefault(path, f"{what}: {own}")
+    return Outcome(domain, tuple(changes.values()), tuple(warnings.values()))
 
 
 def _places(domain: Document) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Every such path: what it is, and the element and key where it stands."""
     for kind in CHARACTER_DEVICES:
         for device in devices(domain, kind):
+            # an entropy source behind a character device names its type there
             character = child(device, "backend") if kind == "rng" else device
-            yield from _character_places(kind, character, str(device.get("@type", "")))
+            yield from _character_places(kind, character, str(character.get("@type", "")))
     for audio in devices(domain, "audio"):
         if audio.get("@type") == "file" and "@path" in audio:
             yield "audio file", audio, "@path"
@@ -85,6 +83,11 @@ def _character_places(kind: str, device: dict[str, Any], type_: str) -> Iterator
 
 
 def _renamed(path: str, source: str, clone: str) -> str:
-    """The path with the clone's name in place of the original's where that stands as a word."""
-    word = rf"(?<![^/._-]){re.escape(source)}(?![^/._-])"
-    return re.sub(word, lambda _match: clone, path)
+    """The path with the clone's name in place of the original's, in the last component where that stands as a word."""
+    word = re.compile(rf"(?<![^._-]){re.escape(source)}(?![^._-])")
+    components = path.split("/")
+    for index in reversed(range(len(components))):
+        components[index], count = word.subn(lambda _match: clone, components[index])
+        if count:
+            break
+    return "/".join(components)

@@ -13,15 +13,48 @@ if TYPE_CHECKING:
 
     from virtomate.definition.codec import Document
 
-# Devices that hold nothing two domains could get into each other's way with, or whose parts are looked at by name.
-_KNOWN_DEVICES = frozenset(
-    {
-        "emulator", "disk", "controller", "interface", "input", "graphics", "video", "sound", "audio", "watchdog",
-        "memballoon", "hub", "panic", "vsock", "iommu", "crypto", "pstore", "nvram", "tpm", "filesystem", "hostdev",
-        "shmem", "lease", "memory", *CHARACTER_DEVICES,
-    }
-)  # fmt: skip
-_TELLING_ATTRIBUTES = frozenset({"@path", "@file", "@dev", "@socket", "@port", "@addr", "@host"})
+# What such devices hold at a known place is looked at below or by another rule, or it does no harm to share it.
+_CHARACTER_PLACES = frozenset(
+    {"source/@path", "source/@host", "source/@service", "log/@file", "target/@port", "target/@address", "@tty"}
+)
+_KNOWN_PLACES: dict[str, frozenset[str]] = {
+    **dict.fromkeys(CHARACTER_DEVICES, _CHARACTER_PLACES),
+    "audio": frozenset({"@path", "@serverName", "input/@dev", "output/@dev"}),
+    "controller": frozenset({"target/@port"}),
+    "filesystem": frozenset(
+        {"binary/@path", "source/@dev", "source/@dir", "source/@file", "source/@socket", "target/@dir"}
+    ),
+    "graphics": frozenset(
+        {"@address", "@port", "@socket", "@xauth", "gl/@rendernode", "listen/@address", "listen/@socket"}
+    ),
+    "hostdev": frozenset(
+        {"rom/@file", "ip/@address", "route/@address", "source/block", "source/char", "source/host/@port"}
+    ),
+    "input": frozenset({"source/@dev", "source/@evdev"}),
+    "interface": frozenset(
+        {
+            "backend/@logFile", "backend/@tap", "backend/@vhost", "downscript/@path", "guest/@dev", "ip/@address",
+            "mac/@address", "portForward/@address", "portForward/@dev", "rom/@file", "route/@address", "script/@path",
+            "source/@address", "source/@dev", "source/@path", "source/@port", "source/ip/@address",
+            "source/local/@address", "source/local/@port", "source/route/@address", "target/@dev",
+        }
+    ),
+    "lease": frozenset({"target/@path"}),
+    "memory": frozenset({"source/path"}),
+    "pstore": frozenset({"path"}),
+    "rng": frozenset({"backend", "backend/@tty", *(f"backend/{place}" for place in _CHARACTER_PLACES)}),
+    "shmem": frozenset({"server/@path"}),
+    "smartcard": frozenset({*_CHARACTER_PLACES, "database"}),
+    "tpm": frozenset({"backend/device/@path", "backend/source/@path"}),
+    "video": frozenset({"model/acceleration/@rendernode"}),
+    "vsock": frozenset({"cid/@address"}),
+}  # fmt: skip
+# Disks are the plan's; the address of a device, or of a device's target, is the guest's.
+_DEVICES_LOOKED_AT_ELSEWHERE = frozenset({"disk", "emulator"})
+_GUEST_ADDRESS = "address"
+_TELLING_ATTRIBUTES = frozenset(
+    {"@path", "@file", "@dev", "@socket", "@port", "@service", "@addr", "@address", "@host"}
+)
 
 _INTERFACES = {
     "vhostuser": "vhost-user socket",
@@ -29,9 +62,12 @@ _INTERFACES = {
     "hostdev": "host device",
     "udp": "UDP port",
     "server": "TCP port",
+    "client": "TCP connection",
 }
-_FILE_SYSTEM_SOURCES = ("@dir", "@file", "@dev", "@name", "@socket")
-_ADDRESS_PARAMETERS = frozenset({"IP", "IPV6", "MAC", "CTRL_IP_LEARNING", "DHCPSERVER"})
+_FILE_SYSTEM_SOURCES = ("@dir", "@file", "@dev", "@name", "@socket", "@volume")
+_MEMORY_FILE_SYSTEM = "ram"
+# of the variables of libvirt's filters, those that hold an address of the guest
+_ADDRESS_PARAMETERS = frozenset({"IP", "IPV6", "MAC"})
 _SUSPECT_ARGUMENT = re.compile(r"/|:\d|port=|hostfwd|socket|tcp:|udp:|unix:|cid=|mac=", re.IGNORECASE)
 
 
@@ -53,33 +89,64 @@ def shared_things(domain: Document) -> tuple[str, ...]:
         *_tpm(domain),
         *_data_stores(domain),
         *_command_line(domain),
-        *_unknown_devices(domain),
+        *_unknown_places(domain),
     )
     return tuple(dict.fromkeys(f"{what} is kept: original and clone both use it" for what in found))
 
 
+def left_behind(domain: Document) -> tuple[str, ...]:
+    """A sentence for what the definition speaks of and libvirt keeps elsewhere, by the original's UUID.
+
+    Source: https://libvirt.org/formatdomain.html#tpm-device
+    """
+    backends = [child(tpm, "backend") for tpm in devices(domain, "tpm")]
+    if any(backend.get("@type") == "emulator" and "source" not in backend for backend in backends):
+        return ("the state of the emulated TPM is not carried over: the clone starts with an empty one",)
+    return ()
+
+
 def _character_ports(domain: Document) -> Iterator[str]:
-    """TCP and UDP ports behind character devices (#tcp-client-server, #udp-network-console), and D-Bus names."""
+    """Ports, host devices, and sockets of somebody else behind character devices.
+
+    Source: https://libvirt.org/formatdomain.html#tcp-client-server, #udp-network-console, #host-device-proxy and
+    #unix-domain-socket-client-server
+    """
+    # a serial port and its console are one device and stand twice in a definition
+    seen = set()
     for kind in CHARACTER_DEVICES:
         for device in devices(domain, kind):
             character = child(device, "backend") if kind == "rng" else device
-            if device.get("@type") == "dbus":
-                yield f"{kind} channel on D-Bus"
+            type_ = character.get("@type")
             for source in _as_list(character.get("source")):
-                port = source.get("@service")
-                if port is not None:
-                    yield f"{kind} port {source.get('@host', '')}:{port}"
+                if "@service" in source:
+                    where, what = f"{source.get('@host', '')}:{source['@service']}", f"{kind} port"
+                elif type_ == "dev" and "@path" in source:
+                    where, what = f"'{source['@path']}'", f"{kind} on host device"
+                elif type_ == "unix" and source.get("@mode") == "connect":
+                    where, what = f"'{source.get('@path', '')}'", f"{kind} connection to socket"
+                else:
+                    continue
+                if where not in seen:
+                    seen.add(where)
+                    yield f"{what} {where}"
 
 
 def _host_devices(domain: Document) -> Iterator[str]:
     """Host devices of every kind (#host-device-assignment): one domain at a time can have them."""
     for device in devices(domain, "hostdev"):
-        source = child(device, "source")
-        address = source.get("address")
-        parts = next(iter(_as_list(address)), {})
-        where = ":".join(str(value) for key, value in parts.items() if key != "@type")
         kind = device.get("@type") or device.get("@mode") or "unknown"
+        where = ":".join(_values(child(device, "source")))
         yield f"host device ({kind}{' ' + where if where else ''})"
+
+
+def _values(element: dict[str, Any]) -> Iterator[str]:
+    """Every value in an element, in order."""
+    for key, value in element.items():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict):
+                yield from _values(part)
+            elif part is not None and key not in {"@type", "@startupPolicy", "@writeFiltering", "@guestReset"}:
+                yield str(part)
 
 
 def _memory(domain: Document) -> Iterator[str]:
@@ -87,7 +154,7 @@ def _memory(domain: Document) -> Iterator[str]:
     for memory in devices(domain, "memory"):
         source = child(memory, "source")
         path = text(source.get("path"))
-        if path is not None:
+        if path is not None and "readonly" not in child(memory, "target"):
             yield f"{memory.get('@model', 'memory')} file '{path}'"
     for shmem in devices(domain, "shmem"):
         yield f"shared memory '{shmem.get('@name', '')}'"
@@ -96,10 +163,10 @@ def _memory(domain: Document) -> Iterator[str]:
 
 
 def _file_systems(domain: Document) -> Iterator[str]:
-    """Host directories that both guests may write to (#filesystems)."""
+    """Host directories that both guests may write to, and sockets of servers for one (#filesystems)."""
     for filesystem in devices(domain, "filesystem"):
-        if "readonly" not in filesystem:
-            source = child(filesystem, "source")
+        source = child(filesystem, "source")
+        if ("readonly" not in filesystem or "@socket" in source) and filesystem.get("@type") != _MEMORY_FILE_SYSTEM:
             where = next((str(source[key]) for key in _FILE_SYSTEM_SOURCES if key in source), "")
             yield f"writable file system '{where}'"
 
@@ -147,8 +214,9 @@ def _inputs(domain: Document) -> Iterator[str]:
 def _firmware(domain: Document) -> Iterator[str]:
     """Firmware that the guest may write to (#bios-bootloader)."""
     loader = child(child(domain, "os"), "loader")
-    if loader.get("@type") == "pflash" and loader.get("@readonly") != "yes":
-        yield f"writable loader '{text(loader) or ''}'"
+    path = text(loader)
+    if path is not None and loader.get("@type") == "pflash" and loader.get("@readonly") != "yes":
+        yield f"writable loader '{path}'"
 
 
 def _labels(domain: Document) -> Iterator[str]:
@@ -183,22 +251,30 @@ def _command_line(domain: Document) -> Iterator[str]:
             yield f"QEMU argument '{value}'"
 
 
-def _unknown_devices(domain: Document) -> Iterator[str]:
-    """Devices that this program does not know, where they hold a path, port or address."""
-    for kind in child(domain, "devices"):
-        if kind in _KNOWN_DEVICES:
+def _unknown_places(domain: Document) -> Iterator[str]:
+    """Paths, ports and addresses at places that this program does not know, newer libvirt's for example."""
+    for kind, elements in child(domain, "devices").items():
+        if kind in _DEVICES_LOOKED_AT_ELSEWHERE:
             continue
-        for device in devices(domain, kind):
-            for value in _telling_values(device):
-                yield f"{kind} '{value}'"
+        known = _KNOWN_PLACES.get(kind, frozenset())
+        for element in elements if isinstance(elements, list) else [elements]:
+            for place, value in _telling_values(element, ""):
+                if place not in known:
+                    yield f"{kind}{place and ' ' + place} '{value}'"
 
 
-def _telling_values(element: dict[str, Any]) -> Iterator[str]:
-    for key, value in element.items():
-        if key in _TELLING_ATTRIBUTES or (isinstance(value, str) and value.startswith("/")):
-            yield str(value)
-        for part in _as_list(value):
-            yield from _telling_values(part)
+def _telling_values(value: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+    """Every path, port and address of a device with its place in it, such as `source/@path`."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if place or key != _GUEST_ADDRESS:
+                inner = place if key == "#text" else f"{place}/{key}".lstrip("/")
+                yield from _telling_values(part, inner)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _telling_values(part, place)
+    elif isinstance(value, str) and (value.startswith("/") or place.rpartition("/")[2] in _TELLING_ATTRIBUTES):
+        yield place, value
 
 
 def _as_list(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401

@@ -55,6 +55,20 @@ class Domain:
         except libvirt.libvirtError:
             return 0
 
+    def checkpoint_count(self) -> int:
+        """How many checkpoints libvirt keeps of it; 0 where the driver has none."""
+        try:
+            return len(self._handle.listAllCheckpoints(0))
+        except libvirt.libvirtError:
+            return 0
+
+    def is_autostarted(self) -> bool:
+        """Whether libvirt starts it with the host; False where the driver does not do that."""
+        try:
+            return bool(self._handle.autostart())
+        except libvirt.libvirtError:
+            return False
+
     def inactive_definition(self) -> str:
         """The definition that the next start will use, passwords included."""
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE

@@ -6,7 +6,6 @@ import logging
 import os
 import posixpath
 import shlex
-import uuid
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,16 +44,24 @@ if TYPE_CHECKING:
     from virtomate.records import CloneRequest
 
 
+# A random UUID of the kernel's (random(4)); Python's module takes longer to import than libvirt to define a domain.
+_RANDOM_UUID = Path("/proc/sys/kernel/random/uuid")
+
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Source:
-    """The original, as it was when it was read."""
+    """The original, as it was when it was read.
+
+    Attributes:
+        left_behind: What libvirt keeps of it beside the definition, and a clone does not get.
+    """
 
     reference: DomainReference
     definition: Definition
     has_managed_save: bool
+    left_behind: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,14 @@ class DiskPlan:
     Attributes:
         reason: Why the disk is left untouched, else None.
         duplication: How its volume is duplicated, None for a disk that is left untouched.
+        warnings: What should be known of it, each a sentence.
     """
 
     disk: DiskDefinition
     reason: str | None
     source: VolumeReference
     duplication: Duplication | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +181,18 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
             f"domain '{domain.name}' is an unfinished clone",
             hint=f"virtomate domain-delete {shlex.quote(domain.name)} removes what is there of it.",
         )
-    return Source(DomainReference(domain.name, domain.uuid), definition, domain.has_managed_save())
+    name = domain.name
+    left_behind = {
+        f"'{name}' has snapshots, which are not carried over": domain.snapshot_count() > 0,
+        f"'{name}' has checkpoints, which are not carried over": domain.checkpoint_count() > 0,
+        f"'{name}' starts with its host, its clone does not": domain.is_autostarted(),
+    }
+    return Source(
+        reference=DomainReference(domain.name, domain.uuid),
+        definition=definition,
+        has_managed_save=domain.has_managed_save(),
+        left_behind=tuple(sentence for sentence, is_so in left_behind.items() if is_so),
+    )
 
 
 def refuse_taken_name(connection: Connection, name: str) -> None:
@@ -291,21 +311,37 @@ class _Planner:
             # two disks of one volume stay two disks of one volume
             if other.duplication is not None and other.duplication.source == source:
                 return DiskPlan(disk, None, other.source, other.duplication)
+        header = self._header(found, source)
         return DiskPlan(
             disk=disk,
             reason=None,
             source=VolumeReference(source.pool, source.name, source.path, source.format),
-            duplication=self._plan_duplication(disk, found, source),
+            duplication=self._plan_duplication(disk, found, source, header),
+            warnings=self._header_warnings(disk, source, header),
         )
 
-    def _plan_duplication(self, disk: DiskDefinition, found: FoundVolume, source: VolumeDescription) -> Duplication:
+    def _header_warnings(
+        self, disk: DiskDefinition, source: VolumeDescription, header: Qcow2Header | None
+    ) -> tuple[str, ...]:
+        warnings = []
+        if header is not None and header.is_dirty:
+            warnings.append(f"disk {disk.target} ('{source.path}') was not closed properly, and neither is its clone's")
+        is_flattened = self.request.mode is Mode.COPY and header is not None and header.has_backing_file
+        if header is not None and header.snapshot_count and is_flattened:
+            warnings.append(
+                f"internal snapshots of disk {disk.target} are not carried over: it is merged with what is below"
+            )
+        return tuple(warnings)
+
+    def _plan_duplication(
+        self, disk: DiskDefinition, found: FoundVolume, source: VolumeDescription, header: Qcow2Header | None
+    ) -> Duplication:
         mode = self.request.mode
         if disk.is_sliced and mode is Mode.LINKED:
             raise UnsupportedError(
                 f"disk {disk.target} is a slice of '{source.path}', which no overlay can be put on",
                 hint="Use --mode copy.",
             )
-        header = self._header(found, source)
         transfers = choice.choose_transfer(
             source,
             found.description.format,
@@ -442,7 +478,7 @@ def _untouched(disk: DiskDefinition, reason: str) -> DiskPlan:
 
 def _assemble(planner: _Planner, disks: tuple[DiskPlan, ...], nvram: NvramPlan | None) -> ClonePlan:
     source, request = planner.source, planner.request
-    new_uuid = str(uuid.uuid4())
+    new_uuid = _RANDOM_UUID.read_text(encoding="ascii").strip()
     addresses = changes.new_mac_addresses(planner.domain, planner.identities.mac_addresses, os.urandom)
     outcome = changes.clone_domain_definition(
         planner.domain,
@@ -492,6 +528,8 @@ def _warnings(source: Source, mode: Mode, disks: tuple[DiskPlan, ...], nvram: Nv
         warnings.append(
             f"starting '{source.reference.name}' from now on destroys its linked clones: their disks rest on its own"
         )
+    warnings += [warning for plan in disks for warning in plan.warnings]
+    warnings += source.left_behind
     if source.has_managed_save:
         warnings.append(
             f"'{source.reference.name}' has a saved state that is not carried over: the clone's disks are as after a "

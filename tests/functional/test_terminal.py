@@ -1,0 +1,412 @@
+"""What people and their terminals see, and what scripts get instead."""
+
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from tests.functional.runs import BIG_BYTES, Watched, make_big_source, midway, start_clone
+from tests.lab import Lab, Program, disk, domain, interface
+from tests.lab.images import MIB
+
+ESCAPE = "\x1b"
+HIDE_CURSOR = "\x1b[?25l"
+SHOW_CURSOR = "\x1b[?25h"
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+MAC = r"([0-9a-f]{2}:){5}[0-9a-f]{2}"
+
+EVENT_KEYS = {"event", "volume", "bytes", "total"}
+CLONE_KEYS = {
+    "changes",
+    "disks",
+    "interfaces",
+    "mode",
+    "name",
+    "nvram",
+    "seconds",
+    "source",
+    "status",
+    "uuid",
+    "warnings",
+}
+DISK_KEYS = {
+    "action",
+    "bytes_copied",
+    "capacity",
+    "clone",
+    "reason",
+    "source",
+    "subclusters",
+    "target",
+    "transfer",
+}
+VOLUME_KEYS = {"format", "path", "pool", "volume"}
+
+
+@pytest.fixture(scope="module")
+def big(session_lab: Lab) -> Iterator[Path]:
+    """A domain `big` with a disk that takes a while to copy; its path."""
+    mark = session_lab.mark()
+    yield make_big_source(session_lab, session_lab.pool)
+    session_lab.return_to(mark)
+
+
+@pytest.fixture
+def small(lab: Lab) -> Path:
+    """A domain `small` with one small disk and one network interface; the disk's path."""
+    path = lab.pool.raw("small.raw", 8 * MIB, data_bytes=2 * MIB)
+    lab.define(domain("small", disks=[disk(path, "raw")], interfaces=[interface()]))
+    return path
+
+
+class Terminal:
+    """A run of the program in a pseudo-terminal."""
+
+    def __init__(
+        self, virtomate: Program, *words: str | Path, columns: int = 120, env: Mapping[str, str] | None = None
+    ) -> None:
+        argv = virtomate.argv(*words)
+        environment = virtomate.env({"TERM": "xterm-256color", **(env or {})})
+        # Only what the terminal itself says counts.
+        del environment["COLUMNS"]
+        self.child = pexpect.spawn(
+            argv[0],
+            argv[1:],
+            env=environment,
+            cwd=str(virtomate.directory),
+            dimensions=(24, columns),
+            encoding="utf-8",
+            timeout=60,
+        )
+
+    def finish(self) -> tuple[int, str]:
+        """Wait for the end; return the exit status and everything that was shown, without carriage returns."""
+        before = self.child.before if isinstance(self.child.before, str) else ""
+        after = self.child.after if isinstance(self.child.after, str) else ""
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        shown = before + after + str(self.child.before)
+        return self.child.exitstatus if self.child.exitstatus is not None else -1, shown.replace("\r\n", "\n")
+
+
+def screen(text: str) -> list[str]:
+    """Return what stays on a terminal's screen: a model of the few codes that progress bars use."""
+    lines = [""]
+    row = column = 0
+    for piece in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|[^\x1b]", text):
+        if piece == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif piece == "\r":
+            column = 0
+        elif piece.startswith(ESCAPE):
+            if piece.endswith("K"):
+                lines[row] = "" if piece == "\x1b[2K" else lines[row][:column]
+            elif piece.endswith("A"):
+                row -= int(piece[2:-1] or 1)
+        else:
+            lines[row] = lines[row].ljust(column)[:column] + piece + lines[row][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+@pytest.mark.usefixtures("big")
+def test_bars_show_bytes_and_go_away(lab: Lab, virtomate: Program) -> None:
+    """At a terminal a copy shows a bar with bytes, rate and percentage; afterwards only the summary is there."""
+    status, shown = Terminal(virtomate, "domain-clone", "--transfer", "stream", "big", "web").finish()
+
+    assert status == 0, shown
+    plain = COLOUR.sub("", shown)
+    assert re.search(r"vda +\S+ +\d+% +\d+(\.\d+)?/3\d\d(\.\d+)? MiB \S+ \S+/s \S+", plain), plain
+    assert HIDE_CURSOR in shown
+    assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
+    lines = screen(shown)
+    assert lines[0].startswith("Cloned big to web (copy) in ")
+    assert not [line for line in lines if "%" in line]
+    assert lab.connection.lookupByName("web")
+
+
+def test_several_volumes_have_a_total(lab: Lab, virtomate: Program) -> None:
+    """Each volume has a line of its own, and all of them one for the total."""
+    disks = []
+    for target in ("vda", "vdb"):
+        path = lab.pool.raw(f"two-{target}.raw", 200 * MIB, data_bytes=160 * MIB)
+        disks.append(disk(path, "raw", target))
+    lab.define(domain("two", disks=disks))
+
+    status, shown = Terminal(virtomate, "domain-clone", "--transfer", "stream", "two", "web").finish()
+
+    assert status == 0, shown
+    plain = COLOUR.sub("", shown)
+    for label in ("vda", "vdb", "total"):
+        assert re.search(rf"^{label} .*\d+%", plain.replace("\r", "\n").replace("\x1b[2K", ""), re.MULTILINE), plain
+
+
+@pytest.mark.usefixtures("big")
+def test_a_pipe_shows_no_bars(virtomate: Program) -> None:
+    """Where stderr is no terminal there is nothing but messages, whatever TERM says."""
+    result = virtomate("domain-clone", "big", "web", env={"TERM": "xterm-256color"})
+
+    assert (result.status, result.stderr) == (0, ""), result
+    assert ESCAPE not in result.stdout
+
+
+def test_bars_can_be_forced(small: Path, virtomate: Program) -> None:
+    """With --progress bar there are bars in a pipe, too, and stdout holds the result alone."""
+    result = virtomate("--progress", "bar", "domain-clone", "small", "web", env={"TERM": "xterm-256color"})
+
+    assert result.status == 0, result
+    assert result.stdout.startswith("Cloned small to web")
+    assert str(small.parent) in result.stdout
+
+
+@pytest.mark.usefixtures("big")
+def test_no_color_means_no_colours(virtomate: Program) -> None:
+    """With NO_COLOR bars are drawn without colours."""
+    status, shown = Terminal(virtomate, "domain-clone", "big", "web", env={"NO_COLOR": "1"}).finish()
+
+    assert status == 0, shown
+    codes = {code for code in COLOUR.findall(shown) if re.search(r"[;\[](3[0-8]|4[0-8]|9[0-7]|10[0-7])\b", code)}
+    assert codes == set()
+    assert "%" in shown
+
+
+@pytest.mark.usefixtures("big")
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [((), {"TERM": "dumb"}), (("-q",), {}), (("--progress", "none"), {})],
+    ids=["dumb", "quiet", "none"],
+)
+def test_terminal_without_bars(virtomate: Program, words: tuple[str, ...], variables: dict[str, str]) -> None:
+    """A dumb terminal, -q and --progress none get the summary and no escape code at all."""
+    status, shown = Terminal(virtomate, *words, "domain-clone", "big", "web", env=variables).finish()
+
+    assert status == 0, shown
+    assert ESCAPE not in shown
+    assert shown.startswith("Cloned big to web (copy) in ")
+
+
+@pytest.mark.usefixtures("big")
+@pytest.mark.parametrize("columns", [40, 10, 1])
+def test_narrow_terminal(virtomate: Program, columns: int) -> None:
+    """However narrow the terminal is, the copy and its summary are not hurt."""
+    status, shown = Terminal(virtomate, "domain-clone", "big", "web", columns=columns).finish()
+
+    assert status == 0, shown
+    assert "Traceback" not in shown
+    assert "Cloned big to web" in shown
+    assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
+
+
+@pytest.mark.usefixtures("big")
+def test_narrow_terminal_lists_domains(virtomate: Program) -> None:
+    """A list in a narrow terminal loses nothing of a name that a person needs to type."""
+    status, shown = Terminal(virtomate, "domain-list", columns=40).finish()
+
+    assert status == 0, shown
+    assert "big" in shown
+
+
+@pytest.mark.usefixtures("big")
+@pytest.mark.parametrize("transfer", ["host", "stream"])
+def test_ctrl_c_leaves_a_clean_screen(lab: Lab, virtomate: Program, transfer: str) -> None:
+    """After Ctrl-C the bars are gone, the cursor is there, the messages say what happened, and the status is 130."""
+    terminal = Terminal(virtomate, "domain-clone", "--transfer", transfer, "big", "web")
+    terminal.child.expect(r"\s[1-9]\d?%")
+    terminal.child.send("\x03")
+    status, shown = terminal.finish()
+
+    assert status == 130, shown
+    assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
+    lines = [line for line in screen(shown) if line != "^C"]
+    assert not [line for line in lines if "%" in line], lines
+    assert any("SIGINT: interrupted; undoing what was made" in line for line in lines)
+    assert lines[-1].startswith("Error: interrupted by SIGINT")
+    assert "Traceback" not in shown
+    assert [found.name() for found in lab.connection.listAllDomains()] == ["big"]
+
+
+@pytest.mark.usefixtures("big")
+def test_progress_json_is_one_object_a_line(virtomate: Program) -> None:
+    """With --progress json each line of stderr is an object with known keys, and bytes only grow up to the total."""
+    result = virtomate("--progress", "json", "domain-clone", "big", "web")
+
+    assert result.status == 0, result
+    events = result.progress
+    assert [event["event"] for event in events] == ["started", *["progress"] * (len(events) - 2), "finished"]
+    assert len(events) > 4
+    assert {frozenset(event) for event in events} == {frozenset(EVENT_KEYS)}
+    assert {event["volume"] for event in events} == {"vda"}
+    done = [event["bytes"] for event in events]
+    assert done == sorted(done)
+    assert done[0] == 0
+    (total,) = {event["total"] for event in events}
+    assert done[-1] == total
+    assert BIG_BYTES <= total < BIG_BYTES + MIB
+
+
+@pytest.mark.usefixtures("big")
+def test_progress_json_holds_notes_and_errors(lab: Lab, virtomate: Program) -> None:
+    """With --progress json notes, warnings and errors are lines of JSON as well."""
+    watched: Watched = start_clone(virtomate, "--transfer", "host", "big", "web", json=False)
+    with midway(lab, watched, "host", lab.pool.path / "web.raw"):
+        watched.run.signal(signal.SIGHUP)
+    note = watched.wait_for_event("note")
+    error = watched.wait_for_event("error")
+    result = watched.run.wait()
+
+    assert (result.status, result.stdout) == (129, ""), result
+    assert "SIGHUP" in note["message"]
+    assert note.keys() == {"event", "message"}
+    assert error.keys() == {"event", "message", "type"}
+    linked = virtomate("--progress", "json", "domain-clone", "--mode", "linked", "big", "linked")
+    (warning,) = (event for event in linked.progress if event["event"] == "warning")
+    assert warning.keys() == {"event", "message"}
+
+
+def test_quiet_keeps_warnings_and_errors(small: Path, virtomate: Program) -> None:
+    """-q hides progress and notes, not what has to be known."""
+    linked = virtomate("-q", "domain-clone", "--mode", "linked", "small", "web")
+    again = virtomate("-q", "domain-clone", "small", "web")
+
+    assert linked.stderr.startswith("Warning: starting 'small' from now on destroys its linked clones")
+    assert again.stderr.startswith("Error: there is already a domain 'web'\n")
+    assert str(small.parent) in linked.stdout
+
+
+def matches(lines: list[str], patterns: list[str]) -> None:
+    """See that each line matches its pattern."""
+    assert len(lines) == len(patterns), lines
+    for line, pattern in zip(lines, patterns, strict=True):
+        assert re.fullmatch(pattern, line), f"{line!r} is not {pattern!r}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "disk_line"),
+    [
+        ("copy", r"  vda   copied to {}/web\.raw, 2\.0 MiB"),
+        ("linked", r"  vda   linked as {}/web\.qcow2, on {}/small\.raw"),
+    ],
+)
+def test_summary_of_a_clone(small: Path, virtomate: Program, mode: str, disk_line: str) -> None:
+    """The summary names the clone, each disk and each MAC address, a line for each."""
+    result = virtomate("domain-clone", "--mode", mode, "small", "web")
+
+    directory = re.escape(str(small.parent))
+    matches(
+        result.stdout.splitlines(),
+        [
+            rf"Cloned small to web \({mode}\) in \d+\.\d s",
+            rf"  UUID  {UUID}",
+            disk_line.format(directory, directory),
+            rf"  MAC   {MAC} \(was {MAC}\)",
+        ],
+    )
+
+
+def test_summary_of_a_plan(lab: Lab, small: Path, virtomate: Program) -> None:
+    """--dry-run says what would be done and by which transfer, and does nothing."""
+    before = lab.inventory()
+
+    result = virtomate("domain-clone", "--dry-run", "small", "web")
+
+    assert (result.status, result.stderr) == (0, ""), result
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Would clone small to web (copy)"
+    assert re.fullmatch(rf"  vda   copy to {re.escape(str(small.parent))}/web\.raw, 2\.0 MiB.*", lines[2])
+    assert any("MAC addresses" in line for line in lines)
+    assert not before.difference(lab.inventory())
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("transfer", ["host", "stream", "server"])
+def test_plan_names_the_transfer(virtomate: Program, transfer: str) -> None:
+    """Which way the bytes will probably go is shown by --dry-run, for people too."""
+    words = ("domain-clone", "--dry-run", "--transfer", transfer, "small", "web")
+
+    (line,) = (line for line in virtomate(*words).stdout.splitlines() if line.startswith("  vda "))
+    assert transfer in line.partition(".raw")[2]
+    assert virtomate(*words, json=True).json[0]["disks"][0]["transfer"] == transfer
+
+
+@pytest.mark.usefixtures("big", "small")
+def test_list_of_domains(virtomate: Program) -> None:
+    """The list has a line for each domain in the order of names; of clones it says of what and how."""
+    assert virtomate("domain-clone", "small", "a clone").status == 0
+
+    matches(
+        virtomate("domain-list").stdout.splitlines(),
+        [
+            r"Name     State     UUID {34}Clone of",
+            rf"a clone  shut-off  {UUID}  small \(copy\)",
+            rf"big      shut-off  {UUID}",
+            rf"small    shut-off  {UUID}",
+        ],
+    )
+
+
+@pytest.mark.usefixtures("big")
+def test_deletion_names_what_is_gone(lab: Lab, virtomate: Program) -> None:
+    """domain-delete says what it deleted, a line for each thing."""
+    watched = start_clone(virtomate, "--transfer", "host", "big", "web")
+    target = lab.pool.path / "web.raw"
+    with midway(lab, watched, "host", target):
+        watched.run.signal(signal.SIGKILL)
+        watched.run.process.wait()
+
+    result = virtomate("domain-delete", "web")
+
+    assert (result.status, result.stderr) == (0, ""), result
+    assert result.stdout == f"Deleted web\n  volume '{target}'\n"
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("pretty", [False, True], ids=["json", "pretty"])
+@pytest.mark.parametrize("dry_run", [False, True], ids=["real", "dry-run"])
+def test_json_of_a_clone(virtomate: Program, pretty: bool, dry_run: bool) -> None:
+    """With --json the output is one array with one element, whose keys are these, sorted."""
+    words = ["-p" if pretty else "--json", "domain-clone", "small", "web", *["--dry-run"][: int(dry_run)]]
+    result = virtomate(*words)
+
+    assert (result.status, result.stderr) == (0, ""), result
+    assert (result.stdout.count("\n") > 1) == pretty
+    (clone,) = result.json
+    assert clone.keys() == CLONE_KEYS
+    assert clone["status"] == ("planned" if dry_run else "cloned")
+    (disk_,) = clone["disks"]
+    assert disk_.keys() == DISK_KEYS
+    assert disk_["clone"].keys() == disk_["source"].keys() == VOLUME_KEYS
+    assert (disk_["bytes_copied"], disk_["capacity"]) == (2 * MIB, 8 * MIB)
+    assert [interface_.keys() for interface_ in clone["interfaces"]] == [{"mac", "source_mac"}]
+    assert clone["source"].keys() == {"name", "uuid"}
+    assert list(clone) == sorted(clone)
+
+
+@pytest.mark.usefixtures("big", "small")
+def test_json_of_lists_and_errors(virtomate: Program) -> None:
+    """The keys of what domain-list, a failure and a refusal print are these."""
+    assert virtomate("domain-clone", "small", "web").status == 0
+    listed: list[dict[str, Any]] = virtomate("domain-list", json=True).json
+
+    assert [item["name"] for item in listed] == ["big", "small", "web"]
+    assert all(item.keys() == {"name", "uuid", "state", "clone"} for item in listed)
+    assert {item["state"] for item in listed} == {"shut-off"}
+    assert listed[0]["clone"] is None
+    assert listed[2]["clone"].keys() == {"created", "mode", "source", "status"}
+    assert virtomate("domain-clone", "small", "web", json=True).json.keys() == {"hint", "message", "type"}
+
+
+def test_stdout_that_is_closed_early(small: Path, virtomate: Program) -> None:
+    """Who reads only the beginning of the output (head) gets no traceback."""
+    shell = ["-c", '"$@" | head -c 1', "sh", *virtomate.argv("domain-list", json=True)]
+    child = pexpect.spawn("sh", shell, env=virtomate.env(), encoding="utf-8", timeout=60)
+    child.expect(pexpect.EOF)
+    child.close()
+
+    assert str(child.before) == "["
+    assert small.exists()
