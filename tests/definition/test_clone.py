@@ -228,7 +228,7 @@ def test_overlay_of_an_encrypted_volume_names_it(type_: str, place: str) -> None
 
 
 def test_overlay_of_a_plain_volume_names_nothing() -> None:
-    """libvirt finds the chain of what is not encrypted by itself."""
+    """The chain of what is not encrypted is found by libvirt itself."""
     devices = in_devices("<disk type='file'><source file='/p/old'/></disk>")
     domain = codec.parse_definition(f"<domain>{devices}</domain>")
     new = NewSource("/p/new", "p", "new", "qcow2", base_path="/p/old", base_format="raw")
@@ -241,7 +241,8 @@ def test_overlay_of_a_plain_volume_names_nothing() -> None:
 PLAIN = """
 <domain><name>old</name><uuid>1</uuid><os><type>hvm</type></os><devices><emulator>/usr/bin/qemu</emulator>
 <disk type='file'><source file='/p/old.qcow2'/><target dev='vda'/></disk>
-<controller type='pci'/><interface type='network'><mac address='52:54:00:00:00:09'/><source network='default'/></interface>
+<controller type='pci'/>
+<interface type='network'><mac address='52:54:00:00:00:09'/><source network='default'/></interface>
 <serial type='pty'><target port='0'/></serial><console type='pty'><target type='serial' port='0'/></console>
 <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
 <graphics type='vnc' port='-1' autoport='yes'><listen type='address' address='127.0.0.1'/></graphics>

@@ -125,14 +125,14 @@ def test_source_started_meanwhile(lab: Lab, virtomate: Program, transfer: str) -
         source.destroy()
 
     if started:
-        assert result.status == 1, result
+        assert result.status == 1, str(result)
         assert error_of(result)["type"] == "SourceChangedError"
         assert "'big'" in error_of(result)["message"]
         assert "hint" in error_of(result)
         assert not before.difference(lab.inventory())
     else:
         assert transfer == "host"
-        assert result.status == 0, result
+        assert result.status == 0, str(result)
 
 
 @pytest.mark.parametrize("transfer", TRANSFERS)
@@ -146,7 +146,7 @@ def test_source_written_meanwhile(lab: Lab, virtomate: Program, transfer: str) -
         file.write(b"changed")
     result = watched.run.wait()
 
-    assert result.status == 1, result
+    assert result.status == 1, str(result)
     error = error_of(result)
     assert error["type"] == "SourceChangedError"
     assert str(path) in error["message"]
@@ -168,7 +168,7 @@ def test_daemon_dies_in_the_middle(lab: Lab, virtomate: Program, transfer: str) 
     result = watched.run.wait()
     lab.hypervisor.start()
 
-    assert result.status == 3, result
+    assert result.status == 3, str(result)
     error = error_of(result)
     assert error["type"] == "libvirtError"
     assert any(str(lab.pool.path / "web.raw") in item for item in error["leftovers"])
@@ -191,7 +191,7 @@ def test_daemon_restarts_in_the_middle(lab: Lab, virtomate: Program) -> None:
         lab.hypervisor.start()
     result = watched.run.wait()
 
-    assert result.status in {1, 3}, result
+    assert result.status in {1, 3}, str(result)
     if result.status == 3:
         assert virtomate("domain-delete", "web").status == 0
     lab.pool.refresh()
@@ -228,7 +228,7 @@ def test_undo_that_fails_is_reported(root_lab: Lab, big: Path, virtomate: Progra
         watched.run.signal(signal.SIGTERM)
     result = watched.run.wait()
 
-    assert result.status == 3, result
+    assert result.status == 3, str(result)
     if json_:
         error = error_of(result)
     else:
@@ -281,7 +281,7 @@ def test_claim_taken_over_is_left_alone(lab: Lab, big: Path, virtomate: Program)
         other = lab.connection.lookupByName("web").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     result = watched.run.wait()
 
-    assert result.status == 1, result
+    assert result.status == 1, str(result)
     assert error_of(result)["type"] == "IllegalStateError"
     assert lab.connection.lookupByName("web").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) == other
     assert not (lab.pool.path / "web.raw").exists()
@@ -299,7 +299,7 @@ def test_volume_of_a_stranger_is_not_undone(lab: Lab, big: Path, virtomate: Prog
         watched.run.signal(signal.SIGINT)
     result = watched.run.wait()
 
-    assert result.status == 3, result
+    assert result.status == 3, str(result)
     assert any(str(target) in item for item in error_of(result)["leftovers"])
     assert target.read_bytes() == b"precious"
     assert virtomate("domain-delete", "web").status == 3

@@ -232,7 +232,7 @@ def test_impossible_name_is_a_usage_error(lab: Lab, virtomate: Program, name: st
 
     result = virtomate("domain-clone", "src", name, json=as_json)
 
-    assert (result.status, result.stdout) == (2, ""), result
+    assert (result.status, result.stdout) == (2, ""), str(result)
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     assert "\x1b" not in result.stderr
@@ -253,7 +253,7 @@ def test_volume_name_too_long_is_a_usage_error(lab: Lab, virtomate: Program) -> 
 
     result = virtomate("domain-clone", "src", "x" * 246, json=True)
 
-    assert (result.status, result.stdout) == (2, ""), result
+    assert (result.status, result.stdout) == (2, ""), str(result)
     assert "some-disk.raw" in result.stderr
     unchanged(before, lab)
 
@@ -265,7 +265,7 @@ def test_longest_name_works(lab: Lab, virtomate: Program, name: str) -> None:
 
     result = virtomate("domain-clone", "src", name, json=True)
 
-    assert result.status == 0, result
+    assert result.status == 0, str(result)
     assert lab.connection.lookupByName(name).UUIDString() == result.json[0]["uuid"]
 
 
@@ -280,7 +280,7 @@ def test_file_unknown_to_libvirt_is_left_alone(lab: Lab, virtomate: Program) -> 
         stranger = stranger.rename(lab.pool.path / name)
         result = virtomate("domain-clone", "--mode", mode, "src", "web", json=True)
 
-        assert result.status == 1, result
+        assert result.status == 1, str(result)
         assert error_of(result)["type"] == "Conflict"
         assert name in error_of(result)["message"]
         assert stranger.read_bytes() == b"precious"
@@ -339,7 +339,7 @@ def test_closed_socket_is_a_clear_error(root_lab: Lab, virtomate: Program) -> No
     finally:
         socket.chmod(mode)
 
-    assert result.status == 1, result
+    assert result.status == 1, str(result)
     assert result.json["type"] == "libvirtError"
     assert str(socket) in result.json["message"]
     assert "group libvirt" in result.json["hint"]
@@ -356,7 +356,7 @@ def test_too_little_space_is_refused_with_both_figures(root_lab: Lab, virtomate:
 
     result = virtomate(*clone_words(), json=mode == "json")
 
-    assert result.status == 1, result
+    assert result.status == 1, str(result)
     text = result.json["message"] if mode == "json" else result.stderr
     assert "'small'" in text
     assert str(images.allocated_bytes(path)) in text or "40.0 MiB" in text
@@ -383,7 +383,7 @@ def test_full_in_the_middle_fails_clean(root_lab: Lab, virtomate: Program, trans
     eater.unlink()
     pool.refresh()
 
-    assert result.status == 1, result
+    assert result.status == 1, str(result)
     error = error_of(result)
     assert "web.raw" in error["message"]
     assert "No space left" in error["message"]
@@ -402,7 +402,7 @@ def test_full_in_the_middle_of_a_flattening_fails_clean(root_lab: Lab, virtomate
 
     result = virtomate(*clone_words(), json=True)
 
-    assert result.status == 1, result
+    assert result.status == 1, str(result)
     assert "web.qcow2" in error_of(result)["message"]
     unchanged(before, root_lab)
 
@@ -414,7 +414,7 @@ def test_saved_state_is_warned_of_in_a_copy(lab: Lab, virtomate: Program) -> Non
 
     result = virtomate(*clone_words(), json=True)
 
-    assert result.status == 0, result
+    assert result.status == 0, str(result)
     (warning,) = result.json[0]["warnings"]
     assert "'src'" in warning
     assert "saved state" in warning
@@ -472,7 +472,7 @@ def test_unusual_names_are_only_names(lab: Lab, virtomate: Program, name: str) -
 
     result = virtomate("domain-clone", "--", name, f"{name} 2", json=True)
 
-    assert result.status == 0, result
+    assert result.status == 0, str(result)
     (clone,) = result.json
     assert (clone["name"], clone["source"]["name"]) == (f"{name} 2", name)
     assert clone["disks"][0]["clone"]["volume"] == f"{name} 2-a.raw"

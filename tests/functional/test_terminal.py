@@ -152,7 +152,7 @@ def test_a_pipe_shows_no_bars(virtomate: Program) -> None:
     """Where stderr is no terminal there is nothing but messages, whatever TERM says."""
     result = virtomate("domain-clone", "big", "web", env={"TERM": "xterm-256color"})
 
-    assert (result.status, result.stderr) == (0, ""), result
+    assert (result.status, result.stderr) == (0, ""), str(result)
     assert ESCAPE not in result.stdout
 
 
@@ -160,7 +160,7 @@ def test_bars_can_be_forced(small: Path, virtomate: Program) -> None:
     """With --progress bar there are bars in a pipe, too, and stdout holds the result alone."""
     result = virtomate("--progress", "bar", "domain-clone", "small", "web", env={"TERM": "xterm-256color"})
 
-    assert result.status == 0, result
+    assert result.status == 0, str(result)
     assert result.stdout.startswith("Cloned small to web")
     assert str(small.parent) in result.stdout
 
@@ -225,7 +225,7 @@ def test_ctrl_c_leaves_a_clean_screen(lab: Lab, virtomate: Program, transfer: st
     assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
     lines = [line for line in screen(shown) if line != "^C"]
     assert not [line for line in lines if "%" in line], lines
-    assert any("SIGINT: interrupted; undoing what was made" in line for line in lines)
+    assert any("SIGINT: interrupted" in line for line in lines)
     assert lines[-1].startswith("Error: interrupted by SIGINT")
     assert "Traceback" not in shown
     assert [found.name() for found in lab.connection.listAllDomains()] == ["big"]
@@ -236,7 +236,7 @@ def test_progress_json_is_one_object_a_line(virtomate: Program) -> None:
     """With --progress json each line of stderr is an object with known keys, and bytes only grow up to the total."""
     result = virtomate("--progress", "json", "domain-clone", "big", "web")
 
-    assert result.status == 0, result
+    assert result.status == 0, str(result)
     events = result.progress
     assert [event["event"] for event in events] == ["started", *["progress"] * (len(events) - 2), "finished"]
     assert len(events) > 4
@@ -260,7 +260,7 @@ def test_progress_json_holds_notes_and_errors(lab: Lab, virtomate: Program) -> N
     error = watched.wait_for_event("error")
     result = watched.run.wait()
 
-    assert (result.status, result.stdout) == (129, ""), result
+    assert (result.status, result.stdout) == (129, ""), str(result)
     assert "SIGHUP" in note["message"]
     assert note.keys() == {"event", "message"}
     assert error.keys() == {"event", "message", "type"}
@@ -289,7 +289,7 @@ def matches(lines: list[str], patterns: list[str]) -> None:
 @pytest.mark.parametrize(
     ("mode", "disk_line"),
     [
-        ("copy", r"  vda   copied to {}/web\.raw, 2\.0 MiB"),
+        ("copy", r"  vda   copied to {}/web\.raw, 2\.0 MiB \(\w+\)"),
         ("linked", r"  vda   linked as {}/web\.qcow2, on {}/small\.raw"),
     ],
 )
@@ -315,7 +315,7 @@ def test_summary_of_a_plan(lab: Lab, small: Path, virtomate: Program) -> None:
 
     result = virtomate("domain-clone", "--dry-run", "small", "web")
 
-    assert (result.status, result.stderr) == (0, ""), result
+    assert (result.status, result.stderr) == (0, ""), str(result)
     lines = result.stdout.splitlines()
     assert lines[0] == "Would clone small to web (copy)"
     assert re.fullmatch(rf"  vda   copy to {re.escape(str(small.parent))}/web\.raw, 2\.0 MiB.*", lines[2])
@@ -361,7 +361,7 @@ def test_deletion_names_what_is_gone(lab: Lab, virtomate: Program) -> None:
 
     result = virtomate("domain-delete", "web")
 
-    assert (result.status, result.stderr) == (0, ""), result
+    assert (result.status, result.stderr) == (0, ""), str(result)
     assert result.stdout == f"Deleted web\n  volume '{target}'\n"
 
 
@@ -373,7 +373,7 @@ def test_json_of_a_clone(virtomate: Program, pretty: bool, dry_run: bool) -> Non
     words = ["-p" if pretty else "--json", "domain-clone", "small", "web", *["--dry-run"][: int(dry_run)]]
     result = virtomate(*words)
 
-    assert (result.status, result.stderr) == (0, ""), result
+    assert (result.status, result.stderr) == (0, ""), str(result)
     assert (result.stdout.count("\n") > 1) == pretty
     (clone,) = result.json
     assert clone.keys() == CLONE_KEYS

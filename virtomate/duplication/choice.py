@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import SUBCLUSTERS, NewVolume
+from virtomate.duplication.transfers.base import Duplication
 from virtomate.errors import UnsupportedError
 from virtomate.records import Action, Mode, Transfer
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.images import Qcow2Header
+    from virtomate.records import MadeKind
 
 _SECTOR_BYTES = 512
 # With 32 subclusters a cluster of this size copies 4 KiB for a small write.
@@ -208,3 +211,34 @@ def bytes_to_write(source: VolumeDescription, chain_bytes: int, transfer: Transf
     if source.backing_path is None:
         return source.allocation
     return min(source.allocation + chain_bytes, source.capacity)
+
+
+def plan_duplication(
+    label: str,
+    kind: MadeKind,
+    source: VolumeDescription,
+    name: str,
+    action: Action,
+    transfers: tuple[Transfer, ...],
+    below: tuple[VolumeDescription, ...],
+    *,
+    keep_owner: bool,
+) -> Duplication:
+    """Plan the duplication of a volume within its pool: by the first transfer, or else by the next ones."""
+    transfer, *rest = transfers
+    alternative = None
+    if rest:
+        alternative = plan_duplication(label, kind, source, name, action, tuple(rest), below, keep_owner=keep_owner)
+    return Duplication(
+        label=label,
+        kind=kind,
+        source=source,
+        pool=source.pool,
+        new=new_volume(source, name, transfer, keep_owner=keep_owner),
+        path=posixpath.join(posixpath.dirname(source.path), name),
+        action=action,
+        transfer=transfer,
+        total_bytes=bytes_to_write(source, sum(volume.allocation for volume in below), transfer, action),
+        below=below,
+        alternative=alternative,
+    )

@@ -26,7 +26,8 @@ from virtomate.records import (
     VolumeReference,
 )
 from virtomate.rollback import Rollback
-from virtomate.services.plan import NvramPlan, plan_clone, plan_nvram_duplication
+from virtomate.services.nvram import NvramPlan, plan_nvram_duplication
+from virtomate.services.plan import plan_clone
 from virtomate.services.pools import start_temporary_pool, temporary_pool_name
 from virtomate.services.removal import name_made
 from virtomate.services.transaction import (
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.progress import Progress
     from virtomate.records import CloneRequest
-    from virtomate.services.plan import ClonePlan, DiskPlan
+    from virtomate.services.disks import DiskPlan
+    from virtomate.services.plan import ClonePlan
     from virtomate.services.session import Session
 
 
@@ -141,7 +143,7 @@ class _Run:
         self.claim.record(made)
         self.rollback.push(name_made(made), partial(undo_made, self.session, self.claim, made))
         pool = start_temporary_pool(self.session.connection, self.plan.uuid, directory)
-        duplication = plan_nvram_duplication(pool, nvram.source_path, nvram.path, keep_owner=self.plan.keeps_owner)
+        duplication = plan_nvram_duplication(pool, nvram.source_path, nvram.path, keep_owner=self.plan.keep_owner)
         if duplication is None:
             self.nvram = NvramPlan(NvramAction.FRESH, nvram.source_path, nvram.path, nvram.format, pool.name, None)
             self._stop_temporary_pool()

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from virtomate.progress import Progress
     from virtomate.records import Provenance
     from virtomate.rollback import Rollback
-    from virtomate.services.plan import Source
     from virtomate.services.session import Session
+    from virtomate.services.source import Source
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,0 +1,83 @@
+"""The original, read once."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec
+from virtomate.definition.provenance import read_provenance
+from virtomate.errors import ConflictError, IllegalStateError
+from virtomate.hypervisor.domains import find_domain, find_domain_by_name
+from virtomate.records import DomainReference
+
+if TYPE_CHECKING:
+    from virtomate.definition.codec import Definition
+    from virtomate.hypervisor.connection import Connection
+
+
+@dataclass(frozen=True)
+class Source:
+    """The original, as it was when it was read.
+
+    Attributes:
+        left_behind: What libvirt keeps of it beside the definition, and a clone does not get.
+    """
+
+    reference: DomainReference
+    definition: Definition
+    has_managed_save: bool
+    left_behind: tuple[str, ...]
+
+
+def read_source(connection: Connection, name_or_uuid: str) -> Source:
+    """Read the original once.
+
+    Raises:
+        NotFoundError: There is no such domain.
+        IllegalStateError: It is active, or an unfinished clone.
+    """
+    domain = find_domain(connection, name_or_uuid)
+    if domain.is_active():
+        raise IllegalStateError(
+            f"domain '{domain.name}' is {domain.state()}, and must be shut off to be cloned",
+            hint=f"Shut it down first: virsh shutdown {shlex.quote(domain.name)}",
+        )
+    definition = codec.parse_definition(domain.inactive_definition())
+    provenance = read_provenance(definition)
+    if provenance is not None and not provenance.finished:
+        raise IllegalStateError(
+            f"domain '{domain.name}' is an unfinished clone",
+            hint=f"virtomate domain-delete {shlex.quote(domain.name)} removes what is there of it.",
+        )
+    name = domain.name
+    left_behind = {
+        f"'{name}' has snapshots, which are not carried over": domain.snapshot_count() > 0,
+        f"'{name}' has checkpoints, which are not carried over": domain.checkpoint_count() > 0,
+        f"'{name}' starts with its host, its clone does not": domain.is_autostarted(),
+    }
+    return Source(
+        reference=DomainReference(domain.name, domain.uuid),
+        definition=definition,
+        has_managed_save=domain.has_managed_save(),
+        left_behind=tuple(sentence for sentence, is_so in left_behind.items() if is_so),
+    )
+
+
+def refuse_taken_name(connection: Connection, name: str) -> None:
+    """Refuse the name of an existing domain.
+
+    Raises:
+        ConflictError: There is such a domain.
+    """
+    taken = find_domain_by_name(connection, name)
+    if taken is None:
+        return
+    provenance = read_provenance(codec.parse_definition(taken.inactive_definition_without_secrets()))
+    if provenance is not None and not provenance.finished:
+        raise ConflictError(
+            f"there is already a domain '{name}', an unfinished clone of '{provenance.source.name}'",
+            hint=f"If no other virtomate is making it, virtomate domain-delete {shlex.quote(name)} removes it.",
+        )
+    raise ConflictError(f"there is already a domain '{name}'", hint="Choose another name for the clone.")
