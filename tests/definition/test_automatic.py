@@ -116,7 +116,8 @@ ROWS: list[tuple[str, Rule, str, str, tuple[str, ...]]] = [
             "<graphics type='rdp'><listen type='socket'/></graphics>"
         ),
         (
-            "<graphics type='vnc'><listen type='socket'/></graphics><graphics type='spice'><listen type='socket'/></graphics>"
+            "<graphics type='vnc'><listen type='socket'/></graphics>"
+            "<graphics type='spice'><listen type='socket'/></graphics>"
             "<graphics type='rdp'><listen type='socket'/></graphics>"
         ),
         (f"VNC socket: {AT_EVERY_START}", f"SPICE socket: {AT_EVERY_START}"),
@@ -197,11 +198,11 @@ ROWS: list[tuple[str, Rule, str, str, tuple[str, ...]]] = [
         automatic.automatic_virtual_ports,
         (
             f"<interface>{OVS}<parameters interfaceid='i' profileid='p'/></virtualport></interface>"
-            "<interface><virtualport type='802.1Qbg'><parameters managerid='1' instanceid='j'/></virtualport></interface>"
+            "<interface><virtualport type='802.1Qbg'><parameters typeid='1' instanceid='j'/></virtualport></interface>"
         ),
         (
             f"<interface>{OVS}<parameters profileid='p'/></virtualport></interface>"
-            "<interface><virtualport type='802.1Qbg'><parameters managerid='1'/></virtualport></interface>"
+            "<interface><virtualport type='802.1Qbg'><parameters typeid='1'/></virtualport></interface>"
         ),
         ("interface ID of a virtual port", "instance ID of a virtual port"),
     ),

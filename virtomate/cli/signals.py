@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,12 +21,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @contextmanager
 def cancelling(cancel: CancelToken, progress: Progress) -> Iterator[None]:
     """Let SIGINT, SIGTERM and SIGHUP cancel the work; what the caller of this program ignores stays ignored (nohup)."""
+    notes: SimpleQueue[str | None] = SimpleQueue()
 
     def handle(number: int, _frame: FrameType | None) -> None:
         is_repeated = cancel.signal_number is not None
         cancel.interrupt(number)
         what = "still cleaning up" if is_repeated else "interrupted; cleaning up"
-        progress.note(f"{signal.Signals(number).name}: {what}")
+        # A handler runs in the midst of anything, writing to stderr included; putting into this queue is allowed there.
+        notes.put(f"{signal.Signals(number).name}: {what}")
+
+    def tell() -> None:
+        while (note := notes.get()) is not None:
+            progress.note(note)
+
+    teller = threading.Thread(target=tell, name="signal-notes", daemon=True)
+    teller.start()
 
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]
@@ -35,3 +46,5 @@ def cancelling(cancel: CancelToken, progress: Progress) -> Iterator[None]:
     finally:
         for number in handled:
             signal.signal(number, before[number])
+        notes.put(None)
+        teller.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shlex
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ TEMPORARY_POOL_PREFIX = "virtomate-clone-"
 # may have 4,096 bytes, and a repetition takes two.
 _MAX_REPETITIONS = 1000
 _SPELLING_ATTEMPTS = 20
+
+_BUSY_ATTEMPTS = 25
+_BUSY_INTERVAL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,12 @@ class PoolDirectory:
     @staticmethod
     def _find(known: KnownPool, name: str, what: str) -> FoundVolume:
         found = find_volume(known.pool, name)
+        for _ in range(_BUSY_ATTEMPTS):
+            # while anything is being built in a pool, libvirt does not look for new files
+            if found is not None or known.pool.refresh():
+                break
+            time.sleep(_BUSY_INTERVAL_SECONDS)
+            found = find_volume(known.pool, name)
         if found is None:
             raise NotFoundError(f"there is no volume '{what}' in pool '{known.pool.name}'")
         return found
@@ -131,7 +141,13 @@ def find_volume(pool: Pool, name: str) -> FoundVolume | None:
     volume = pool.find_volume(name)
     if volume is None and pool.refresh():
         volume = pool.find_volume(name)
-    return None if volume is None else describe(pool, volume)
+    if volume is None:
+        return None
+    try:
+        return describe(pool, volume)
+    except NotFoundError:
+        # the pool remembers it, but the file is gone
+        return None
 
 
 def describe(pool: Pool, volume: Volume) -> FoundVolume:
