@@ -136,8 +136,10 @@ def check_fragmented_copy(lab: Lab, virtomate: Program, pool: Pool, extents: int
 
     copy = clone_path(document)
     assert images.file_digest(copy) == images.file_digest(path)
-    # Had the holes been filled, it would be twice as much.
-    assert images.allocated_bytes(copy) < 1.25 * images.allocated_bytes(path)
+    # Had the holes been filled, it would be twice as much. That is what XFS makes of it where libvirt's daemon writes a
+    # stream: the daemon cuts the file off at every hole, and XFS takes space in advance behind the end of the file.
+    if (transfer, pool.handle.name()) != ("stream", "xfs"):
+        assert images.allocated_bytes(copy) < 1.25 * images.allocated_bytes(path)
     assert by_target(document)["vda"]["bytes_copied"] <= 1.25 * extents * 4 * KIB
 
 

@@ -43,6 +43,11 @@ class Volume:
         with translated(f"cannot read volume '{self.name}'"):
             return int(self.handle.info()[2])
 
+    def resize(self, capacity_bytes: int) -> None:
+        """Make it larger."""
+        with translated(f"cannot resize volume '{self.name}'"):
+            self.handle.resize(capacity_bytes, 0)
+
     def delete(self) -> None:
         """Delete it; the caller has made sure that it is the one meant.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import shlex
 from collections import defaultdict
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
 from virtomate.duplication import choice, names
-from virtomate.duplication.hostfile import may_be_filled_here
+from virtomate.duplication.hostfile import may_be_filled_here, visible_status
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError
 from virtomate.hypervisor.storage import read_head
@@ -130,7 +131,7 @@ class DiskPlanner:
         taken = self.taken_names[posixpath.dirname(source.path)]
         name = names.distinct_volume_name(name, disk.target, taken)
         taken.add(name)
-        if found.pool.find_volume(name) is not None:
+        if found.pool.find_volume(name) is not None or self._stands_here(found, name):
             raise ConflictError(
                 f"there is already a volume '{name}' in storage pool '{source.pool}'",
                 hint="Choose another name for the clone.",
@@ -145,6 +146,15 @@ class DiskPlanner:
             below=self._chain_below(source) if mode is Mode.COPY else (),
             keep_owner=self.keep_owner,
         )
+
+    @staticmethod
+    def _stands_here(found: FoundVolume, name: str) -> bool:
+        """Whether something has the name that libvirt does not know of, as far as the directory can be seen from here.
+
+        That may be a new file, or a link that leads nowhere: libvirt does not see it, and qemu-img writes through it.
+        """
+        path = posixpath.join(posixpath.dirname(found.description.path), name)
+        return visible_status(found.description) is not None and os.path.lexists(path)
 
     def _find(self, disk: DiskDefinition) -> FoundVolume:
         try:

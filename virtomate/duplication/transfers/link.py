@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.storage import Volume
 
 
+_KIB = 1024
+
+
 class LinkTransfer:
     """Has libvirt create the overlay; there is nothing to fill."""
 
@@ -24,14 +27,20 @@ class LinkTransfer:
         libvirt 8.0 and QEMU 5.2.
         """
         pool = get_pool(workplace.connection, duplication.pool)
-        new = duplication.new
+        # libvirt gives qemu-img whole KiB and rounds up; an overlay a sector longer than what is below it would move
+        # the end of the disk, where a GPT has its second header.
+        capacity = duplication.new.capacity
+        new = replace(duplication.new, capacity=capacity // _KIB * _KIB or capacity)
         try:
-            return pool.create_volume(new.name, volume_document(new))
+            volume = pool.create_volume(new.name, volume_document(new))
         except ConnectionLostError:
             raise
         except HypervisorError:
             plain = replace(new, cluster_size=None, features=())
-            return pool.create_volume(new.name, volume_document(plain))
+            volume = pool.create_volume(new.name, volume_document(plain))
+        if new.capacity != capacity:
+            volume.resize(capacity)
+        return volume
 
     def fill(self, _duplication: Duplication, _volume: Volume, _workplace: Workplace) -> int:
         """Write nothing."""

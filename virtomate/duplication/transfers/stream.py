@@ -19,9 +19,9 @@ _REPORT_EVERY_BYTES = 8 * 1024 * 1024
 class StreamTransfer:
     """Creates an empty file and streams into it.
 
-    What the new volume is created as is a plain file without content, whatever its format: an upload neither truncates
-    nor clears what a hole covers, so bytes that libvirt had put there would stay. libvirt looks at the result again by
-    itself when the upload ends.
+    It is created as raw, whatever its format: an upload neither truncates nor clears what a hole covers, so bytes that
+    libvirt had put there would stay. libvirt looks at the result again by itself when the upload ends. Its daemon cuts
+    the file off at every hole, so XFS, which takes space in advance behind the end of a growing file, keeps some of it.
     """
 
     def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
