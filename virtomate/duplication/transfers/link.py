@@ -18,7 +18,7 @@ _KIB = 1024
 
 
 class LinkTransfer:
-    """Has libvirt create the overlay; there is nothing to fill."""
+    """Has libvirt create the overlay; there is nothing to copy."""
 
     def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
         """Create the overlay; one without subclusters where the host does not know them.
@@ -27,21 +27,22 @@ class LinkTransfer:
         libvirt 8.0 and QEMU 5.2.
         """
         pool = get_pool(workplace.connection, duplication.pool)
-        # libvirt gives qemu-img whole KiB and rounds up; an overlay a sector longer than what is below it would move
-        # the end of the disk, where a GPT has its second header.
-        capacity = duplication.new.capacity
-        new = replace(duplication.new, capacity=capacity // _KIB * _KIB or capacity)
+        new = duplication.new
         try:
-            volume = pool.create_volume(new.name, volume_document(new))
+            return pool.create_volume(new.name, volume_document(new))
         except ConnectionLostError:
             raise
         except HypervisorError:
             plain = replace(new, cluster_size=None, features=())
-            volume = pool.create_volume(new.name, volume_document(plain))
-        if new.capacity != capacity:
-            volume.resize(capacity)
-        return volume
+            return pool.create_volume(new.name, volume_document(plain))
 
-    def fill(self, _duplication: Duplication, _volume: Volume, _workplace: Workplace) -> int:
-        """Write nothing."""
+    def fill(self, duplication: Duplication, volume: Volume, _workplace: Workplace) -> int:
+        """Write nothing, but give the overlay the exact capacity of what is below it.
+
+        libvirt gives qemu-img whole KiB and rounds up. An overlay a sector too long would move the end of the disk,
+        where a GPT has its second header. libvirt does not make a volume smaller than its file is already.
+        """
+        capacity = duplication.new.capacity
+        if capacity % _KIB and capacity > volume.allocation_bytes():
+            volume.shrink(capacity)
         return 0
