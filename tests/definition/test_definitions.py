@@ -1,4 +1,4 @@
-"""Written definitions that between them use every device of libvirt's domain format, through the codec and the rules."""
+"""Written definitions that between them use every device of libvirt's format, through the codec and the rules."""
 
 from __future__ import annotations
 

@@ -378,7 +378,7 @@ def test_readable_files_alone_are_no_access(root_lab: Lab, nobody: OrdinaryUser)
 @pytest.fixture
 def sshd(root_lab: Lab) -> Iterator[SshServer]:
     """An SSH server with keys of its own."""
-    with SshServer(root_lab.directory / "ssh") as server:
+    with SshServer(root_lab.directory / "ssh", root_lab.workspace.cache) as server:
         yield server
 
 

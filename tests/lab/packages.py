@@ -62,15 +62,22 @@ _APT = Manager(
         """,
         "lab": """
             dnsmasq-base ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools
-            binutils btrfs-progs e2fsprogs mount openssh-client openssh-server util-linux xfsprogs
+            binutils btrfs-progs e2fsprogs libwrap0 libwtmpdb0 mount openssh-client util-linux xfsprogs
         """,
         "peers": "virtinst",
     },
 )
 
 # Here the drivers are in libvirt-daemon, SPICE is in QEMU's own package, and only libvirt-daemon-system makes the
-# directories and the user without which the QEMU driver does not start.
-_APT_BEFORE_SPLIT = replace(_APT, groups=_APT.groups | {"libvirt": "libvirt-clients libvirt-daemon-system"})
+# directories and the user without which the QEMU driver does not start. OpenSSH's server does without libwtmpdb0.
+_APT_BEFORE_SPLIT = replace(
+    _APT,
+    groups=_APT.groups
+    | {
+        "libvirt": "libvirt-clients libvirt-daemon-system",
+        "lab": _APT.groups["lab"].replace("libwtmpdb0", ""),
+    },
+)
 _RELEASES_BEFORE_SPLIT = frozenset({"bookworm", "noble"})
 
 _DNF = Manager(
@@ -85,7 +92,7 @@ _DNF = Manager(
         """,
         "lab": """
             dnsmasq edk2-ovmf qemu-img qemu-system-x86 swtpm swtpm-tools
-            binutils btrfs-progs e2fsprogs openssh-clients openssh-server util-linux xfsprogs
+            binutils btrfs-progs e2fsprogs openssh-clients util-linux xfsprogs
         """,
         "peers": "virt-install",
     },
@@ -98,7 +105,7 @@ _ZYPPER = replace(
     | {
         "lab": """
             dnsmasq qemu-ovmf-x86_64 qemu-spice qemu-tools qemu-x86 swtpm
-            binutils btrfsprogs e2fsprogs openssh-clients openssh-server util-linux xfsprogs
+            binutils btrfsprogs e2fsprogs openssh-clients util-linux xfsprogs
         """,
     },
 )

@@ -1,7 +1,6 @@
 """An SSH server on the loopback interface, with keys and a configuration of its own on both ends."""
 
 import getpass
-import os
 import socket
 import stat
 import subprocess
@@ -13,7 +12,12 @@ from typing import Self
 from urllib.parse import urlencode
 
 from tests.lab.hypervisor import Hypervisor
-from tests.lab.programs import require_program, run
+from tests.lab.programs import require_program, run, unpack_packages
+from tests.lab.workspace import Cache
+
+# Unpacked; the libraries that it needs are installed.
+SERVER_PACKAGES = ["openssh-server"]
+SERVER_USER = "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"
 
 START_TIMEOUT_SECONDS = 20.0
 
@@ -61,14 +65,18 @@ PasswordAuthentication no
 
 
 class SshServer:
-    """An SSH server for `qemu+ssh://`, for a `with` block; nothing of the machine's or the user's SSH is touched.
+    """An SSH server for `qemu+ssh://`, for a `with` block as root.
+
+    Nothing of the machine's or the user's SSH is touched.
 
     Args:
         directory: where its files are made; it must not exist.
+        cache: where Debian's package of the server is unpacked.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, cache: Cache) -> None:
         directory.mkdir()
+        self._cache = cache
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
@@ -112,12 +120,20 @@ class SshServer:
             path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     def _start(self) -> None:
-        server = require_program("sshd", "openssh-server")
-        argv = [server, "-D", "-e", "-f", str(self._directory / "sshd_config")]
-        if os.geteuid() == 0:
-            # As root it wants a directory in /run, which is the machine's and not ours to make.
-            script = 'mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && exec "$@"'
-            argv = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c", script, "sh", *argv]
+        # Installed, it would listen on the machine's port 22 from the next boot on.
+        unpacked = unpack_packages(self._cache, SERVER_PACKAGES)
+        passwd = self._directory / "passwd"
+        passwd.write_text(Path("/etc/passwd").read_text() + SERVER_USER)
+        # It wants a directory in /run, a user and its helpers where the package has them, which is not ours to change
+        # for others.
+        script = f"""
+            mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd
+            mount --bind {passwd} /etc/passwd
+            mount --bind {unpacked}/usr/lib/openssh /usr/lib/openssh
+            exec "$@"
+        """
+        argv = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-ec", script, "sh"]
+        argv += [f"{unpacked}/usr/sbin/sshd", "-D", "-e", "-f", str(self._directory / "sshd_config")]
         log = self._directory / "sshd.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(

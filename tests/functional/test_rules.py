@@ -1,0 +1,516 @@
+"""What becomes of everything in a definition, through libvirt: define, clone, read back.
+
+The rules, with the reason for each, are in the documentation's page on what changes in a clone.
+"""
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import libvirt
+import pytest
+
+from tests.definition.test_definitions import DEFINITIONS
+from tests.definition.trees import values
+from tests.functional.support import clone, definition
+from tests.lab import Lab, Program, disk, domain, interface
+from tests.lab.domains import OVMF_CODE, mac_address, nvram, spice, vnc
+from virtomate.definition import codec
+
+KEPT = " is kept: original and clone both use it"
+AT_EVERY_START = "chosen by libvirt at every start"
+DEVICES = "/domain/devices"
+PCI = "<address domain='0x0000' bus='0x3b' slot='0x00' function='0x0'/>"
+QEMU = "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'"
+INTERFACE_ID = "09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f"
+MEMORY_HOTPLUG = """
+  <maxMemory slots='4' unit='MiB'>4096</maxMemory>
+  <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model>
+    <numa><cell id='0' cpus='0' memory='192' unit='MiB'/></numa></cpu>"""
+
+
+def define(lab: Lab, text: str) -> str:
+    """Define a domain, and again as libvirt tells it: it sorts the controllers that it had added itself."""
+    name = str(lab.define(text).name())
+    lab.define(definition(lab, name))
+    return name
+
+
+def changed(lab: Lab) -> dict[str, tuple[str | None, str | None]]:
+    """Return every value in which the clone differs, by its XPath, as it was and as it is; the record is left out."""
+    before, after = (without_record(values(definition(lab, name))) for name in ("original", "clone"))
+    paths = before.keys() | after.keys()
+    return {path: (before.get(path), after.get(path)) for path in paths if before.get(path) != after.get(path)}
+
+
+def without_record(facts: Mapping[str, str]) -> dict[str, str]:
+    """Return what a definition says besides its metadata."""
+    return {path: value for path, value in facts.items() if not path.startswith("/domain/metadata")}
+
+
+def warned(document: Any) -> list[str]:
+    """Return what original and clone both use, by the result's warnings; there must be no other warning."""
+    assert all(warning.endswith(KEPT) for warning in document["warnings"])
+    return [warning.removesuffix(KEPT) for warning in document["warnings"]]
+
+
+def test_plain_domain_has_no_warning(lab: Lab, virtomate: Program) -> None:
+    """A domain as tools make it shares nothing with its clone: only what must be new is, and there is no warning."""
+    devices = vnc() + spice() + "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"
+    disks = [disk(lab.pool.qcow2("original.qcow2", 1 << 20)), disk(None, "raw", "sda", bus="sata", device="cdrom")]
+    define(lab, domain("original", disks=disks, interfaces=[interface(mac_address(1))], devices=devices, agent=True))
+
+    document = clone(virtomate)
+
+    assert document["warnings"] == []
+    assert document["changes"] == ["UUID", "MAC addresses"]
+    assert changed(lab).keys() == {
+        "/domain/name",
+        "/domain/uuid",
+        f"{DEVICES}/disk[1]/source/@file",
+        f"{DEVICES}/interface/mac/@address",
+    }
+
+
+def test_what_is_new(lab: Lab, virtomate: Program) -> None:
+    """Name, UUIDs, addresses and generation ID are the clone's own."""
+    define(
+        lab,
+        domain(
+            "original",
+            disks=[disk(lab.pool.raw("original.raw", 1 << 20), "raw")],
+            interfaces=[interface(mac_address(1)), interface(mac_address(2, "00:16:3e"))],
+            smbios=True,
+            extra=f"<genid>{uuid.uuid4()}</genid>",
+        ),
+    )
+
+    document = clone(virtomate)
+
+    differences = changed(lab)
+    assert document["changes"] == ["UUID", "SMBIOS system UUID", "VM generation ID", "MAC addresses"]
+    assert differences.pop("/domain/name") == ("original", "clone")
+    assert differences.pop("/domain/uuid")[1] == document["uuid"]
+    assert differences.pop("/domain/sysinfo/system/entry[2]")[1] == document["uuid"]
+    assert differences.pop(f"{DEVICES}/disk/source/@file")[1] == document["disks"][0]["clone"]["path"]
+    assert uuid.UUID(str(differences.pop("/domain/genid")[1]))
+    macs = [differences.pop(f"{DEVICES}/interface[{position}]/mac/@address") for position in (1, 2)]
+    assert [str(mac)[:8] for _, mac in macs] == ["52:54:00", "00:16:3e"]
+    assert differences == {}
+
+
+AUTOMATIC = """
+    <vsock model='virtio'><cid auto='no' address='4711'/></vsock>
+    <channel type='unix'>
+      <source mode='bind' path='{libvirt}/channel/target/domain-7-original/kept-by-libvirt'/>
+      <target type='virtio' name='org.example.agent'/>
+    </channel>"""
+
+
+def ovs_interface(number: int, parameters: str) -> str:
+    """Describe an interface with a port of an Open vSwitch."""
+    port = f"<virtualport type='openvswitch'><parameters {parameters}/></virtualport>"
+    return interface(mac_address(number), type_="bridge", source="ovs0", extra=port)
+
+
+def test_what_becomes_automatic(lab: Lab, virtomate: Program) -> None:
+    """Ports, context ID, generated socket and switch ports are left to libvirt, which chooses other ones."""
+    bg = (
+        "<interface type='direct'><mac address='52:54:00:00:00:09'/><source dev='eth0' mode='vepa'/>"
+        "<virtualport type='802.1Qbg'><parameters managerid='11' typeid='1193047' typeidversion='2' "
+        f"instanceid='{INTERFACE_ID}'/></virtualport></interface>"
+    )
+    define(
+        lab,
+        domain(
+            "original",
+            interfaces=[ovs_interface(1, f"interfaceid='{INTERFACE_ID}'"), bg],
+            devices=AUTOMATIC.format(libvirt="/var/lib/libvirt/qemu") + vnc(5931, websocket=5731) + spice(5932),
+        ),
+    )
+
+    document = clone(virtomate)
+
+    assert document["changes"] == [
+        "UUID",
+        "MAC addresses",
+        f"VNC ports: {AT_EVERY_START}",
+        f"SPICE ports: {AT_EVERY_START}",
+        f"socket of org.example.agent: {AT_EVERY_START}",
+        f"vsock context ID: {AT_EVERY_START}",
+        "interface ID of a virtual port",
+        "instance ID of a virtual port",
+    ]
+    assert document["warnings"] == []
+    differences = changed(lab)
+    graphics = f"{DEVICES}/graphics"
+    assert differences[f"{graphics}[1]/@port"] == ("5931", "-1")
+    assert differences[f"{graphics}[1]/@autoport"] == ("no", "yes")
+    assert differences[f"{graphics}[1]/@websocket"] == ("5731", "-1")
+    assert differences[f"{graphics}[2]/@port"] == ("5932", None)
+    assert differences[f"{graphics}[2]/@autoport"] == ("no", "yes")
+    assert differences[f"{DEVICES}/vsock/cid/@auto"] == ("no", "yes")
+    assert differences[f"{DEVICES}/vsock/cid/@address"] == ("4711", None)
+    assert differences[f"{DEVICES}/channel/source/@path"][1] is None
+    for position, attribute in enumerate(("interfaceid", "instanceid"), 1):
+        before, after = differences[f"{DEVICES}/interface[{position}]/virtualport/parameters/@{attribute}"]
+        assert before == INTERFACE_ID != after
+        assert uuid.UUID(str(after))
+
+
+def test_fixed_ports_do_not_collide(lab: Lab, virtomate: Program) -> None:
+    """Original and clone run at the same time although the original's definition fixes its ports."""
+    define(lab, domain("original", devices=vnc(5931, websocket=5731)))
+    clone(virtomate)
+
+    for name in ("original", "clone"):
+        lab.connection.lookupByName(name).create()
+
+    ports = [
+        re.findall(
+            r"(?:port|websocket)='(\d+)'", str(lab.connection.lookupByName(name).XMLDesc()).split("<graphics")[1]
+        )
+        for name in ("original", "clone")
+    ]
+    assert ports[0][:2] == ["5931", "5731"]
+    assert not {*ports[0]} & {*ports[1]}
+
+
+@pytest.mark.parametrize("kind", ["vnc", "spice"])
+def test_socket_of_a_display(lab: Lab, virtomate: Program, kind: str) -> None:
+    """A display on a socket stays on a socket, whose path libvirt chooses; both run at the same time."""
+    path = lab.make_directory("sockets") / "original.sock"
+    listen = f"<listen type='socket' socket='{path}'/>"
+    define(lab, domain("original", devices=f"<graphics type='{kind}'>{listen}</graphics>"))
+    assert str(path) in definition(lab, "original")
+
+    document = clone(virtomate)
+
+    assert f"{kind.upper()} socket: {AT_EVERY_START}" in document["changes"]
+    assert document["warnings"] == []
+    text = definition(lab, "clone")
+    assert str(path) not in text
+    assert "<listen type='socket'/>" in text
+    if kind == "vnc":
+        for name in ("original", "clone"):
+            lab.connection.lookupByName(name).create()
+        live = str(lab.connection.lookupByName("clone").XMLDesc())
+        assert "<listen type='socket' socket='" in live
+        assert str(path) not in live
+
+
+@pytest.mark.parametrize("type_", ["bridge", "ethernet"])
+def test_interface_target_that_libvirt_generated(lab: Lab, virtomate: Program, type_: str) -> None:
+    """A name like libvirt's own is not kept, whether libvirt forgets it or this program does."""
+    source = "br0" if type_ == "bridge" else None
+    define(
+        lab,
+        domain(
+            "original",
+            interfaces=[interface(mac_address(1), type_=type_, source=source, extra="<target dev='vnet7'/>")],
+        ),
+    )
+
+    document = clone(virtomate)
+
+    assert "vnet7" not in definition(lab, "clone")
+    assert document["warnings"] == []
+
+
+OWN_PATHS = """
+    <serial type='file'><source path='{0}/NAME-1.log'/><log file='{0}/log.NAME'/><target port='1'/></serial>
+    <serial type='pipe'><source path='{0}/NAME_pipe'/><target port='2'/></serial>
+    <parallel type='file'><source path='{0}/NAME.parallel'/><target port='0'/></parallel>
+    <channel type='unix'><source mode='bind' path='{0}/NAME/x.sock'/><target type='virtio' name='a.b'/></channel>
+    <channel type='file'><source path='{0}/NAME.channel'/><target type='virtio' name='a.c'/></channel>
+    <console type='file'><source path='{0}/NAME.console'/><target type='virtio' port='1'/></console>
+    <redirdev bus='usb' type='unix'><source mode='bind' path='{0}/NAME.usb'/></redirdev>
+    <smartcard mode='passthrough' type='unix'><source mode='bind' path='{0}/NAME.card'/></smartcard>
+    <rng model='virtio'><backend model='egd' type='unix'><source mode='bind' path='{0}/NAME.egd'/></backend></rng>
+    <audio id='1' type='file' path='{0}/NAME.wav'/>"""
+
+
+@pytest.mark.parametrize("name", ["original", "my web+(1)"])
+def test_own_paths(lab: Lab, virtomate: Program, name: str) -> None:
+    """What a guest writes to or listens on gets the clone's name in its path, where the original's is in it."""
+    directory = lab.make_directory("files")
+    text = OWN_PATHS.format(directory)
+    define(lab, domain(name, devices=text.replace("NAME", name)))
+    paths = re.findall(rf"{directory}/[^']+", text)
+
+    result = virtomate("domain-clone", name, "new", json=True)
+
+    assert result.status == 0, str(result)
+    (document,) = result.json
+    assert document["warnings"] == []
+    own = [change.partition(": ")[2] for change in document["changes"] if f"{directory}/" in change]
+    assert sorted(own) == sorted(path.replace("NAME", "new") for path in paths)
+    copy = definition(lab, "new")
+    assert name not in copy.partition("<devices>")[2]
+    for path in paths:
+        assert path.replace("NAME", "new") in copy
+
+
+def test_paths_without_the_name(lab: Lab, virtomate: Program) -> None:
+    """Where the original's name is no word of the path, both use the same file or socket, and that is said."""
+    directory = lab.make_directory("files")
+    text = OWN_PATHS.format(directory).replace("NAME", "originals")
+    define(lab, domain("original", devices=text))
+    paths = re.findall(rf"{directory}/[^']+", text)
+
+    document = clone(virtomate)
+
+    assert sorted(warning.split("'")[1] for warning in warned(document)) == sorted(paths)
+    assert document["changes"] == ["UUID"]
+    assert changed(lab).keys() == {"/domain/name", "/domain/uuid"}
+
+
+# devices, and the warnings for them
+SHARED = [
+    (
+        "<serial type='tcp'><source mode='bind' host='127.0.0.1' service='4555'/><target port='1'/></serial>",
+        ["serial port 127.0.0.1:4555"],
+    ),
+    (
+        (
+            "<serial type='udp'><source mode='bind' host='127.0.0.1' service='4556'/>"
+            "<source mode='connect' host='127.0.0.1' service='4557'/><target port='2'/></serial>"
+        ),
+        ["serial port 127.0.0.1:4556", "serial port 127.0.0.1:4557"],
+    ),
+    (
+        "<serial type='dev'><source path='/dev/ttyS'/><target port='3'/></serial>",
+        ["serial on host device '/dev/ttyS'"],
+    ),
+    (
+        "<channel type='unix'><source mode='connect' path='/srv/out.sock'/><target type='virtio' name='c'/></channel>",
+        ["channel connection to socket '/srv/out.sock'"],
+    ),
+    (
+        f"<hostdev mode='subsystem' type='pci' managed='yes'><source>{PCI}</source></hostdev>",
+        ["host device (pci 0x0000:0x3b:0x00:0x0)"],
+    ),
+    (
+        (
+            "<hostdev mode='subsystem' type='mdev' model='vfio-pci'><source>"
+            "<address uuid='c2177883-f1bb-47f0-914d-32a22e3a8804'/></source></hostdev>"
+        ),
+        ["host device (mdev c2177883-f1bb-47f0-914d-32a22e3a8804)"],
+    ),
+    (
+        "<hostdev mode='subsystem' type='usb'><source><vendor id='0x1234'/><product id='0xbeef'/></source></hostdev>",
+        ["host device (usb 0x1234:0xbeef)"],
+    ),
+    (
+        (
+            "<hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host0'/>"
+            "<address bus='0' target='0' unit='0'/></source></hostdev>"
+        ),
+        ["host device (scsi scsi_host0:0:0:0)"],
+    ),
+    (
+        (
+            "<memory model='nvdimm'><source><path>/srv/nvdimm</path></source>"
+            "<target><size unit='MiB'>512</size><node>0</node></target></memory>"
+        ),
+        ["nvdimm file '/srv/nvdimm'"],
+    ),
+    (
+        "<shmem name='original-shared'><model type='ivshmem-plain'/><size unit='M'>4</size></shmem>",
+        ["shared memory 'original-shared'"],
+    ),
+    (
+        "<lease><lockspace>space</lockspace><key>key-1</key><target path='/srv/lease'/></lease>",
+        ["lease 'key-1'"],
+    ),
+    (
+        (
+            "<filesystem type='mount'><source dir='/srv/original'/><target dir='a'/></filesystem>"
+            "<filesystem type='mount'><source dir='/srv/ro'/><target dir='b'/><readonly/></filesystem>"
+        ),
+        ["writable file system '/srv/original'"],
+    ),
+    (
+        interface(mac_address(11), type_="bridge", source="br0", extra="<target dev='original-tap'/>"),
+        ["interface target 'original-tap'"],
+    ),
+    (
+        (
+            "<interface type='direct'><mac address='52:54:00:00:00:12'/><source dev='eth0' mode='passthrough'/>"
+            "</interface>"
+        ),
+        ["host interface 'eth0', passed through"],
+    ),
+    (
+        (
+            "<interface type='vhostuser'><mac address='52:54:00:00:00:13'/>"
+            "<source type='unix' path='/srv/original.sock' mode='client'/><model type='virtio'/></interface>"
+        ),
+        ["vhost-user socket of an interface (/srv/original.sock)"],
+    ),
+    (
+        "<interface type='vdpa'><mac address='52:54:00:00:00:14'/><source dev='/dev/vhost-vdpa-0'/></interface>",
+        ["vDPA device of an interface (/dev/vhost-vdpa-0)"],
+    ),
+    (
+        (
+            "<interface type='udp'><mac address='52:54:00:00:00:15'/><source address='127.0.0.1' port='11115'>"
+            "<local address='127.0.0.1' port='11116'/></source></interface>"
+        ),
+        ["UDP port of an interface (11115)"],
+    ),
+    (
+        (
+            "<interface type='server'><mac address='52:54:00:00:00:16'/><source address='127.0.0.1' port='5558'/>"
+            "</interface>"
+        ),
+        ["TCP port of an interface (5558)"],
+    ),
+    (
+        (
+            "<interface type='client'><mac address='52:54:00:00:00:17'/><source address='127.0.0.1' port='5559'/>"
+            "</interface>"
+        ),
+        ["TCP connection of an interface (5559)"],
+    ),
+    (
+        (
+            "<interface type='hostdev'><mac address='52:54:00:00:00:18'/><source>"
+            "<address type='pci' domain='0x0000' bus='0x3b' slot='0x00' function='0x1'/></source></interface>"
+        ),
+        ["host device of an interface"],
+    ),
+    (
+        (
+            "<interface type='bridge'><mac address='52:54:00:00:00:19'/><source bridge='br0'/>"
+            f"<virtualport type='midonet'><parameters interfaceid='{INTERFACE_ID}'/></virtualport></interface>"
+        ),
+        ["Midonet port of an interface"],
+    ),
+    (
+        (
+            "<interface type='bridge'><mac address='52:54:00:00:00:1a'/><source bridge='br0'/>"
+            "<filterref filter='clean-traffic'><parameter name='IP' value='192.0.2.1'/></filterref></interface>"
+        ),
+        ["network filter parameter IP=192.0.2.1"],
+    ),
+    ("<input type='evdev'><source dev='/dev/input/event7'/></input>", ["host input device '/dev/input/event7'"]),
+    (
+        "<input type='passthrough' bus='virtio'><source evdev='/dev/input/event8'/></input>",
+        ["host input device '/dev/input/event8'"],
+    ),
+    (
+        "<tpm model='tpm-tis'><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>",
+        ["TPM at '/dev/tpm0'"],
+    ),
+]
+
+
+def test_what_both_use(lab: Lab, virtomate: Program) -> None:
+    """Devices that two domains cannot share are kept as they are, each with a warning of its own and no others."""
+    define(
+        lab,
+        domain(
+            "original",
+            devices="".join(devices for devices, _ in SHARED),
+            extra=f"""{MEMORY_HOTPLUG}
+  <seclabel type='static' model='dac' relabel='yes'><label>+0:+0</label></seclabel>
+  <qemu:commandline {QEMU}>
+    <qemu:arg value='-netdev'/><qemu:arg value='user,id=n0,hostfwd=tcp::2222-:22'/>
+    <qemu:arg value='-global'/><qemu:arg value='ICH9-LPC.noreboot=off'/>
+  </qemu:commandline>""",
+        ),
+    )
+
+    document = clone(virtomate)
+
+    expected = [warning for _, warnings in SHARED for warning in warnings]
+    expected += ["static security label '+0:+0'", "QEMU argument 'user,id=n0,hostfwd=tcp::2222-:22'"]
+    assert sorted(warned(document)) == sorted(expected)
+    assert document["changes"] == ["UUID", "MAC addresses"]
+    assert {path for path in changed(lab) if not path.endswith("/mac/@address")} == {"/domain/name", "/domain/uuid"}
+
+
+def test_writable_disks_left_untouched(lab: Lab, virtomate: Program) -> None:
+    """A disk that is no file is kept, with a warning unless it is read-only."""
+    block = "<disk type='block'><driver name='qemu' type='raw'/><source dev='/dev/{0}'/><target dev='{0}'/>{1}</disk>"
+    network = (
+        "<disk type='network'><driver name='qemu' type='raw'/><source protocol='nbd' name='x'><host name='h'/></source>"
+        "<target dev='vdc' bus='virtio'/></disk>"
+    )
+    define(lab, domain("original", disks=[block.format("vda", ""), block.format("vdb", "<readonly/>"), network]))
+
+    document = clone(virtomate)
+
+    assert [warning.split()[1] for warning in document["warnings"]] == ["vda", "vdc"]
+    assert all("both write to it" in warning for warning in document["warnings"])
+    assert [entry["action"] for entry in document["disks"]] == ["shared"] * 3
+    assert changed(lab).keys() == {"/domain/name", "/domain/uuid"}
+
+
+def test_writable_loader(lab: Lab, virtomate: Program) -> None:
+    """Firmware that the guest may write to is kept with a warning, read-only firmware without one."""
+    loader = f"<loader readonly='no' type='pflash'>{OVMF_CODE}</loader>"
+    define(lab, domain("original", firmware=loader, memory_mib=256))
+
+    assert warned(clone(virtomate)) == [f"writable loader '{OVMF_CODE}'"]
+
+
+def test_read_only_loader(lab: Lab, virtomate: Program) -> None:
+    """Firmware that nobody can write to is no matter, and the NVRAM is the clone's own."""
+    directory = lab.make_directory("nvram")
+    define(lab, domain("original", firmware=nvram(directory / "original_VARS.fd"), memory_mib=256))
+
+    document = clone(virtomate)
+
+    assert document["warnings"] == []
+    assert changed(lab)["/domain/os/nvram"][1] == str(directory / "clone_VARS.fd")
+
+
+def test_state_of_the_tpm_is_left_behind(lab: Lab, virtomate: Program) -> None:
+    """An emulated TPM stays, and the clone's is empty, which is said."""
+    define(lab, domain("original", devices="<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"))
+
+    document = clone(virtomate)
+
+    (warning,) = document["warnings"]
+    assert "empty" in warning
+    assert "TPM" in warning
+    assert changed(lab).keys() == {"/domain/name", "/domain/uuid"}
+
+
+def test_external_tpm(lab: Lab, virtomate: Program) -> None:
+    """A TPM that somebody else runs is kept with a warning."""
+    source = "<source type='unix' mode='connect' path='/srv/original-tpm.sock'/>"
+    define(lab, domain("original", devices=f"<tpm model='tpm-crb'><backend type='external'>{source}</backend></tpm>"))
+
+    assert warned(clone(virtomate)) == ["TPM at '/srv/original-tpm.sock'"]
+    assert changed(lab).keys() == {"/domain/name", "/domain/uuid"}
+
+
+@pytest.mark.parametrize("name", sorted(DEFINITIONS))
+def test_written_definition_survives(lab: Lab, name: str) -> None:
+    """What libvirt takes and tells is the same after it went through the codec, to the letter."""
+    try:
+        defined = define(lab, DEFINITIONS[name])
+    except libvirt.libvirtError as error:
+        pytest.skip(f"this libvirt does not take it: {str(error).splitlines()[0]}")
+    told = definition(lab, defined)
+
+    lab.define(codec.unparse_definition(codec.parse_definition(told)))
+
+    assert definition(lab, defined) == told
+
+
+def test_most_written_definitions_are_taken(lab: Lab) -> None:
+    """The lab's libvirt takes at least forty of them, so that the test above has something to say."""
+    taken = 0
+    for text in DEFINITIONS.values():
+        try:
+            lab.define(text)
+        except libvirt.libvirtError:
+            continue
+        taken += 1
+
+    assert taken >= 40
