@@ -1,6 +1,7 @@
 """The documentation says what the code does: pages, options, JSON, error types and exit statuses agree with it."""
 
 import ast
+import logging
 import re
 import runpy
 import types
@@ -17,6 +18,7 @@ from virtomate.cli import root as command_line
 from virtomate.cli import signals
 from virtomate.cli.options import CONTEXT_SETTINGS
 from virtomate.output import documents
+from virtomate.output.log import start_log
 from virtomate.output.progress import JsonProgress
 from virtomate.output.render import Format, render_error, render_usage_error
 
@@ -105,7 +107,7 @@ def error_types() -> set[str]:
 def exit_statuses() -> set[int]:
     """Every status that a run can end with."""
     own = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
-    return {0, *own, *(128 + number for number in signals._SIGNALS), command_line._EXIT_BROKEN_PIPE}
+    return {0, *own, *(128 + number for number in signals._SIGNALS)}
 
 
 def test_every_command_has_a_page() -> None:
@@ -197,6 +199,11 @@ def test_events_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
     as_json = Format(has_json_messages=True)
     render_error(errors.VirtomateError("message"), as_json)
     render_usage_error("usage", "message", as_json)
+    start_log("info", is_json=True)
+    logger = logging.getLogger("virtomate")
+    logger.info("message")
+    logger.removeHandler(logger.handlers[-1])
+    logger.setLevel(logging.NOTSET)
     lines = [ast.literal_eval(line) for line in (stream.getvalue() + capsys.readouterr().err).splitlines()]
     real = {line.pop("event"): ", ".join(f"``{key}``" for key in sorted(line)) for line in lines}
 

@@ -4,8 +4,10 @@ The rules, with the reason for each, are in the documentation's page on what cha
 """
 
 import re
+import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -487,6 +489,56 @@ def test_external_tpm(lab: Lab, virtomate: Program) -> None:
 
     assert warned(clone(virtomate)) == ["TPM at '/srv/original-tpm.sock'"]
     assert changed(lab).keys() == {"/domain/name", "/domain/uuid"}
+
+
+SECRET = """
+<secret ephemeral='no' private='no'>
+  <uuid>f52a81b2-424e-490c-823d-6bd4235bc572</uuid><usage type='volume'><volume>/lab/luks</volume></usage>
+</secret>"""
+ENCRYPTION = (
+    "<encryption format='luks'><secret type='passphrase' uuid='f52a81b2-424e-490c-823d-6bd4235bc572'/></encryption>"
+)
+
+
+@pytest.fixture
+def secret(lab: Lab) -> Iterator[None]:
+    """A passphrase in libvirt's keeping."""
+    handle = lab.connection.secretDefineXML(SECRET)
+    handle.setValue(b"passphrase")
+    yield
+    handle.undefine()
+
+
+def make_luks(path: Path, format_: str) -> Path:
+    """Make an encrypted image; qemu-img sometimes fails to find out how fast this machine is."""
+    options = {"raw": ["luks", "-o", "iter-time=10,key-secret=s"], "qcow2": ["qcow2", "-o", QCOW2_LUKS]}[format_]
+    command = ["qemu-img", "create", "-q", "--object", "secret,id=s,data=passphrase", "-f", *options, path, "4M"]
+    for _ in range(50):
+        if subprocess.run(command, check=False, capture_output=True).returncode == 0:
+            return path
+    raise AssertionError("qemu-img makes no encrypted image")
+
+
+QCOW2_LUKS = "encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=s"
+
+
+@pytest.mark.parametrize("format_", ["raw", "qcow2"])
+@pytest.mark.parametrize("mode", ["copy", "linked"])
+@pytest.mark.usefixtures("secret")
+def test_secret_stays_with_what_it_opens(lab: Lab, virtomate: Program, mode: str, format_: str) -> None:
+    """A clone of an encrypted volume starts: a copy is encrypted itself, an overlay names the volume below that is."""
+    path = make_luks(lab.pool.path / "original.img", format_)
+    lab.pool.refresh()
+    define(lab, domain("original", disks=[disk(path, format_, extra=ENCRYPTION)]))
+
+    document = clone(virtomate, "--mode", mode)
+
+    (element,) = re.findall(r"<disk .*?</disk>", definition(lab, "clone"), re.DOTALL)
+    below = re.findall(r"<backingStore.*</backingStore>", element, re.DOTALL)
+    assert element.count("<encryption") == 1
+    assert [str(path) in text and "<encryption" in text for text in below] == ([True] if mode == "linked" else [])
+    assert document["disks"][0]["clone"]["path"] in element
+    lab.connection.lookupByName("clone").create()
 
 
 @pytest.mark.parametrize("name", sorted(DEFINITIONS))

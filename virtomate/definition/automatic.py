@@ -137,7 +137,7 @@ def automatic_virtual_ports(domain: Document) -> Outcome:
     A switch takes two interfaces with one ID for the same. libvirt makes a missing one itself, except for Midonet,
     where it names a port that somebody has set up.
 
-    Source: https://libvirt.org/formatdomain.html#setting-the-network-virtualport (virtualport), and
+    Source: https://libvirt.org/formatdomain.html#direct-attachment-to-physical-interface (802.1Qbg), and
     https://libvirt.org/formatdomain.html#bridge-to-lan (Open vSwitch, Midonet)
     """
     domain = copy.deepcopy(domain)
