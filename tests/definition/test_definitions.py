@@ -1,4 +1,4 @@
-"""Written definitions that between them use every device of libvirt's format, through the codec and the rules."""
+"""The written definitions use every device there is, and go through the codec and the rules."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.definition.trees import canonical
+from tests.definition.written import DEFINITIONS
 from virtomate.definition import clone, codec, readers
 
-DEFINITIONS = {path.stem: path.read_text("utf-8") for path in Path(__file__).with_name("definitions").glob("*.xml")}
 SCHEMAS = Path("/usr/share/libvirt/schemas")
 RNG = "{http://relaxng.org/ns/structure/1.0}"
 

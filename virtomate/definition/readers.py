@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _NVRAM_NODE_NAME = "libvirt-pflash1-storage"
 
 
-_MAC_ADDRESS = re.compile(r"<mac\s+address=['\"]([0-9A-Fa-f:]{17})['\"]")
+_MAC_ADDRESS = r"<mac\s+address=['\"]([0-9A-Fa-f:]{17})['\"]"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def mac_addresses(domain: Document) -> tuple[str, ...]:
 
 def find_mac_addresses(definition: str) -> set[str]:
     """The MAC addresses in the text of a definition, in lower case, and maybe some that only metadata mention."""
-    return {address.lower() for address in _MAC_ADDRESS.findall(definition)}
+    return {address.lower() for address in re.findall(_MAC_ADDRESS, definition)}
 
 
 def nvram(domain: Document) -> NvramDefinition | None:

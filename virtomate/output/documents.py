@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, TypedDict
 
 if TYPE_CHECKING:
@@ -125,6 +124,8 @@ class DeletionDocument(TypedDict):
 
 def dump(document: Any, *, pretty: bool) -> str:  # noqa: ANN401 - JSON is what it is
     """One JSON document as text: keys sorted, nothing but the document."""
+    import json  # noqa: PLC0415 - people read no JSON
+
     if pretty:
         return json.dumps(document, ensure_ascii=False, sort_keys=True, indent=2)
     return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
+
+from virtomate.output.documents import dump
 
 
 class _JsonFormatter(logging.Formatter):
@@ -11,7 +12,7 @@ class _JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        return json.dumps({"event": "log", "level": record.levelname.lower(), "message": text}, sort_keys=True)
+        return dump({"event": "log", "level": record.levelname.lower(), "message": text}, pretty=False)
 
 
 def start_log(level: str, *, is_json: bool) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 from typing import TYPE_CHECKING, TextIO
 
+from virtomate.output.documents import dump
 from virtomate.output.text import printable
 
 if TYPE_CHECKING:
@@ -96,5 +96,5 @@ class JsonProgress:
     def _write(self, event: dict[str, str | int]) -> None:
         # reentrant, since a signal's handler may have a note while a line is being written
         with self._lock:
-            self._stream.write(json.dumps(event, ensure_ascii=False, sort_keys=True) + "\n")
+            self._stream.write(dump(event, pretty=False) + "\n")
             self._stream.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -172,7 +171,7 @@ def _error_message(error: VirtomateError, format_: Format) -> None:
 
 def _message(kind: str, text: str, format_: Format, **more: object) -> None:
     if format_.has_json_messages:
-        line = json.dumps({"event": kind, "message": text, **more}, ensure_ascii=False, sort_keys=True)
+        line = documents.dump({"event": kind, "message": text, **more}, pretty=False)
     else:
         line = f"{kind.capitalize()}: {printable(text)}"
     sys.stderr.write(f"{line}\n")

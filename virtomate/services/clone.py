@@ -33,7 +33,7 @@ from virtomate.services.removal import name_made
 from virtomate.services.transaction import (
     Claim,
     Filled,
-    fill_volumes,
+    Filling,
     planned,
     release_unless_needed,
     require_unchanged,
@@ -121,10 +121,9 @@ class _Run:
         )
         self.claim.take()
         self.cancel.check()
-        self.claim.check(plan.definition)
-        self.cancel.check()
         duplications = (*plan.duplications, *self._nvram_of_no_pool())
-        filled = fill_volumes(self.session, self.claim, self.rollback, duplications, self.progress, self.cancel)
+        filling = Filling(self.session, self.claim, self.rollback, self.progress, self.cancel)
+        filled = filling.run(duplications, plan.definition)
         require_unchanged(self.session, plan.source, duplications)
         if self.nvram is not None and self.nvram.needs_temporary_pool:
             self._stop_temporary_pool()

@@ -41,6 +41,8 @@ from virtomate.services.pools import describe
 from virtomate.services.removal import name_made, remove_made, wait_at_most
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition, Document
     from virtomate.definition.volume import VolumeDescription
@@ -88,6 +90,8 @@ class Claim:
         self._name = name
         self._source = source
         self._lock = threading.Lock()
+        self._is_checked = threading.Event()
+        self._is_accepted = False
 
     def take(self) -> None:
         """Take the name.
@@ -103,9 +107,29 @@ class Claim:
     def check(self, definition: Definition) -> None:
         """Have libvirt judge the final definition before any byte is copied.
 
+        That takes as long as creating an overlay, so it is done while volumes are being created.
+
         Raises:
             HypervisorError: It does not accept the definition.
         """
+        try:
+            with self._lock:
+                self._check(definition)
+            self._is_accepted = True
+        finally:
+            self._is_checked.set()
+
+    def require_accepted(self) -> None:
+        """Wait until libvirt has judged the final definition.
+
+        Raises:
+            StoppedError: It does not accept it.
+        """
+        self._is_checked.wait()
+        if not self._is_accepted:
+            raise StoppedError("stopped, since libvirt does not accept the clone's definition")
+
+    def _check(self, definition: Definition) -> None:
         probe = replace(definition, domain={**definition.domain, "name": f"{self._name}.virtomate-check"})
         check_definition(self._session.connection, self._name, codec.unparse_definition(probe))
 
@@ -211,65 +235,81 @@ def release_unless_needed(claim: Claim, rollback: Rollback) -> None:
     claim.release()
 
 
-def fill_volumes(
-    session: Session,
-    claim: Claim,
-    rollback: Rollback,
-    duplications: tuple[Duplication, ...],
-    progress: Progress,
-    cancel: CancelToken,
-) -> dict[str, Filled]:
-    """Create and fill volumes side by side, each on a connection of its own.
+class Filling:
+    """The creating and filling of a clone's volumes side by side, each on a connection of its own."""
 
-    The calling thread only waits, so that a signal is noticed at once. The first failure stops the others; what was
-    made is on the undo stack.
+    def __init__(
+        self, session: Session, claim: Claim, rollback: Rollback, progress: Progress, cancel: CancelToken
+    ) -> None:
+        self._session = session
+        self._claim = claim
+        self._rollback = rollback
+        self._progress = progress
+        self._cancel = cancel
+        self._stop = cancel.child()
+        self._ended: SimpleQueue[tuple[Duplication, Filled | BaseException]] = SimpleQueue()
+        self._filled: dict[str, Filled] = {}
+        self._failure: BaseException | None = None
 
-    Returns:
-        What was done, by the path of the new volume.
+    def run(self, duplications: tuple[Duplication, ...], definition: Definition) -> dict[str, Filled]:
+        """Do it; what was made is on the undo stack.
 
-    Raises:
-        InterruptedBySignalError: A signal arrived.
-        VirtomateError: One of them failed.
-    """
-    stop = cancel.child()
-    waiting = iter(duplications)
-    ended: SimpleQueue[tuple[Duplication, Filled | BaseException]] = SimpleQueue()
+        The calling thread has libvirt judge the definition and then only waits, so that a signal is noticed at once. The
+        first failure stops the others.
 
-    def duplicate(creation: _Creation) -> None:
+        Args:
+            duplications: The volumes.
+            definition: The clone's final definition, without which no byte is to be copied.
+
+        Returns:
+            What was done, by the path of the new volume.
+
+        Raises:
+            InterruptedBySignalError: A signal arrived.
+            VirtomateError: One of them failed, or libvirt does not accept the definition.
+        """
+        waiting = iter(duplications)
+        running = sum(self._start_next(waiting) for _ in range(_MAX_TRANSFERS))
         try:
-            ended.put((creation.duplication, creation.run(progress, stop)))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
-            ended.put((creation.duplication, error))
+            self._claim.check(definition)
+        except VirtomateError as error:
+            self._fail(error)
+        while running:
+            try:
+                duplication, outcome = self._ended.get(timeout=_POLL_SECONDS)
+            except Empty:
+                continue
+            if isinstance(outcome, Filled):
+                self._filled[duplication.path] = outcome
+            else:
+                self._fail(outcome)
+            running += self._start_next(waiting) - 1
+        self._cancel.check()
+        if self._failure is not None:
+            raise self._failure
+        return self._filled
 
-    def start_next() -> int:
-        duplication = next(waiting, None)
-        if duplication is None or stop.is_set:
+    def _start_next(self, waiting: Iterator[Duplication]) -> int:
+        """Start the next one if there is any, and return how many were started."""
+        duplication = None if self._stop.is_set else next(waiting, None)
+        if duplication is None:
             return 0
-        creation = _Creation(session, claim, duplication)
-        rollback.push(name_made(planned(duplication)), creation.undo)
-        threading.Thread(target=duplicate, args=(creation,), name=f"transfer-{duplication.label}").start()
+        creation = _Creation(self._session, self._claim, duplication)
+        self._rollback.push(name_made(planned(duplication)), creation.undo)
+        threading.Thread(target=self._duplicate, args=(creation,), name=f"transfer-{duplication.label}").start()
         return 1
 
-    filled: dict[str, Filled] = {}
-    failure: BaseException | None = None
-    running = sum(start_next() for _ in range(_MAX_TRANSFERS))
-    while running:
+    def _duplicate(self, creation: _Creation) -> None:
         try:
-            duplication, outcome = ended.get(timeout=_POLL_SECONDS)
-        except Empty:
-            continue
-        running -= 1
-        if isinstance(outcome, Filled):
-            filled[duplication.path] = outcome
-        else:
-            stop.stop()
-            if failure is None or isinstance(failure, StoppedError):
-                failure = outcome
-        running += start_next()
-    cancel.check()
-    if failure is not None:
-        raise failure
-    return filled
+            self._ended.put((creation.duplication, creation.run(self._progress, self._stop)))
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+            self._ended.put((creation.duplication, error))
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop the others, and keep the failure that came first."""
+        self._stop.stop()
+        if self._failure is None or isinstance(self._failure, StoppedError):
+            self._failure = error
 
 
 def require_unchanged(session: Session, source: Source, duplications: tuple[Duplication, ...]) -> None:
@@ -323,6 +363,9 @@ class _Creation:
 
     def _attempt(self, duplication: Duplication, workplace: Workplace) -> Filled:
         transfer = TRANSFERS[duplication.transfer]
+        if duplication.transfer is Transfer.SERVER:
+            # this one copies while it creates
+            self._claim.require_accepted()
         # While the call runs the volume may exist without evidence. If the connection breaks then, the undo goes by
         # what the journal says: it was not there before the claim.
         self._made = planned(duplication)
@@ -339,6 +382,7 @@ class _Creation:
         description = describe(pool, volume).description
         self._made = replace(self._made, state=MadeState.MADE, evidence=observe(description))
         self._claim.record(self._made)
+        self._claim.require_accepted()
         written = transfer.fill(duplication, volume, workplace)
         is_overlay = duplication.transfer is Transfer.LINK
         return Filled(written, duplication.transfer, SUBCLUSTERS in description.features if is_overlay else None)
