@@ -61,6 +61,7 @@ class CloneRequest:
         mode: How its volumes are duplicated.
         dry_run: Plan only.
         transfer: How volumes are to be filled; None leaves that to the plan.
+        check_space: Whether to refuse when a pool has less space than will be written.
     """
 
     source: str
@@ -68,6 +69,7 @@ class CloneRequest:
     mode: Mode = Mode.COPY
     dry_run: bool = False
     transfer: Transfer | None = None
+    check_space: bool = True
 
 
 @dataclass(frozen=True)

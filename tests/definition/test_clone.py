@@ -299,6 +299,17 @@ def test_every_rule_is_applied() -> None:
     )
 
 
+def test_same_change_is_named_once() -> None:
+    """Two interfaces that lose their switch's ID are one line."""
+    port = "<virtualport type='openvswitch'><parameters interfaceid='{}'/></virtualport>"
+    devices = in_devices("".join(f"<interface>{port.format(number)}</interface>" for number in (1, 2)))
+    domain = codec.parse_definition(f"<domain><name>old</name>{devices}</domain>").domain
+
+    outcome = clone.clone_domain_definition(domain, IDENTITY, {}, None)
+
+    assert outcome.changes == ("UUID", "interface ID of a virtual port")
+
+
 def _interfaces(*addresses: str) -> codec.Document:
     text = "".join(
         f"<interface><mac address='{address}'/></interface>" if address else "<interface/>" for address in addresses

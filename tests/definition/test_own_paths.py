@@ -160,6 +160,7 @@ def test_console_of_a_serial_port_is_named_once() -> None:
         "",
         "<serial type='pty'><source path='/dev/pts/web'/></serial>",
         "<serial type='dev'><source path='/dev/web'/></serial>",
+        "<serial type='file'><source path='/dev/null'/><log file='/dev/null'/></serial>",
         "<serial type='tcp'><source mode='bind' host='web' service='1'/></serial>",
         "<serial type='udp'><source mode='bind' host='web'/><source mode='connect' host='web' service='1'/></serial>",
         "<serial type='unix'><source mode='connect' path='/run/web.sock'/></serial>",

@@ -367,6 +367,22 @@ def test_too_little_space_is_refused_with_both_figures(root_lab: Lab, virtomate:
     unchanged(before, root_lab)
 
 
+def test_space_is_not_checked_when_told_so(root_lab: Lab, virtomate: Program) -> None:
+    """Without the check, cloning begins, and fails clean where the space really is not there."""
+    pool = root_lab.make_small_pool("small")
+    path = pool.raw("src.raw", 40 * MIB, data_bytes=40 * MIB)
+    root_lab.define(domain("src", disks=[disk(path, "raw")]))
+    before = root_lab.inventory()
+
+    plan = virtomate("domain-clone", "--dry-run", "--no-space-check", "src", "web", json=True)
+    result = virtomate("domain-clone", "--no-space-check", "src", "web", json=True)
+
+    assert plan.status == 0, str(plan)
+    assert result.status == 1, str(result)
+    assert error_of(result)["type"] == "NoSpaceError"
+    unchanged(before, root_lab)
+
+
 @pytest.mark.parametrize("transfer", ["host", "stream"])
 def test_full_in_the_middle_fails_clean(root_lab: Lab, virtomate: Program, transfer: str) -> None:
     """When the space that the plan saw is gone before the copy is done, everything is undone."""

@@ -40,11 +40,18 @@ def domain() -> None:
     help="How content gets into new volumes: written here (host), through the libvirt connection (stream), or by "
     "libvirt (server). [default: the fastest that is possible]",
 )
+@click.option(
+    "--no-space-check",
+    is_flag=True,
+    help="Do not compare what will be written with what the pools have left; for file systems that compress.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
 @click.argument("source", metavar="DOMAIN")
 @click.argument("name", metavar="NEWNAME")
 @click.pass_obj
-def clone(settings: Settings, source: str, name: str, *, mode: str, transfer: str | None, dry_run: bool) -> int:
+def clone(
+    settings: Settings, source: str, name: str, *, mode: str, transfer: str | None, no_space_check: bool, dry_run: bool
+) -> int:
     """Clone DOMAIN, given by name or UUID, and call the clone NEWNAME.
 
     DOMAIN must be shut off. Its file-based volumes and its NVRAM are duplicated, unless they are read-only, and must be
@@ -53,7 +60,14 @@ def clone(settings: Settings, source: str, name: str, *, mode: str, transfer: st
     """
     from virtomate.services.clone import clone_domain  # noqa: PLC0415 - help and completion need no libvirt
 
-    request = CloneRequest(source, name, Mode(mode), dry_run, None if transfer is None else Transfer(transfer))
+    request = CloneRequest(
+        source=source,
+        name=name,
+        mode=Mode(mode),
+        dry_run=dry_run,
+        transfer=None if transfer is None else Transfer(transfer),
+        check_space=not no_space_check,
+    )
     cancel = CancelToken()
     progress = make_progress(settings.progress, quiet=settings.quiet)
     with cancelling(cancel, progress), _session(settings) as session:

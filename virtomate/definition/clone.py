@@ -105,7 +105,8 @@ def clone_domain_definition(
     outcome = own_paths(domain, source, identity.name)
     return Outcome(
         domain=outcome.domain,
-        changes=(*changes, *outcome.changes),
+        # several interfaces may have lost the same
+        changes=tuple(dict.fromkeys((*changes, *outcome.changes))),
         warnings=(*outcome.warnings, *shared_things(outcome.domain), *left_behind(outcome.domain)),
     )
 

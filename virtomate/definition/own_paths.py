@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Character devices: https://libvirt.org/formatdomain.html#consoles-serial-parallel-channel-devices
 CHARACTER_DEVICES = ("serial", "parallel", "console", "channel", "smartcard", "redirdev", "rng")
 _CHARACTER_FILES = frozenset({"file", "pipe"})
+_NOWHERE = "/dev/null"
 
 
 def own_paths(domain: Document, source: str, clone: str) -> Outcome:
@@ -42,6 +43,8 @@ def own_paths(domain: Document, source: str, clone: str) -> Outcome:
     warnings: dict[str, str] = {}
     for what, element, key in _places(domain):
         path = str(element[key])
+        if path == _NOWHERE:
+            continue
         own = _renamed(path, source, clone)
         element[key] = own
         if own == path:

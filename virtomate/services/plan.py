@@ -93,7 +93,8 @@ def plan_clone(connection: Connection, request: CloneRequest) -> ClonePlan:
     nvram = plan_nvram(connection, source, request.name, pools, planner.taken_names, keep_owner=keep_owner)
     addresses = changes.new_mac_addresses(source.definition.domain, identities.mac_addresses, os.urandom)
     plan = _assemble(source, request, disks, nvram, addresses, keep_owner=keep_owner)
-    _check_space(connection, plan.duplications)
+    if request.check_space:
+        _check_space(connection, plan.duplications)
     return plan
 
 
@@ -180,5 +181,5 @@ def _check_space(connection: Connection, duplications: tuple[Duplication, ...]) 
         if available < total:
             raise NoSpaceError(
                 f"storage pool '{name}' has {available} bytes left, and the clone needs {total}",
-                hint="Make room, or use --mode linked.",
+                hint="Make room, use --mode linked, or, where the file system compresses, --no-space-check.",
             )

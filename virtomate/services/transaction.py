@@ -254,8 +254,8 @@ class Filling:
     def run(self, duplications: tuple[Duplication, ...], definition: Definition) -> dict[str, Filled]:
         """Do it; what was made is on the undo stack.
 
-        The calling thread has libvirt judge the definition and then only waits, so that a signal is noticed at once. The
-        first failure stops the others.
+        The calling thread has libvirt judge the definition and then only waits, so that a signal is noticed at once.
+        The first failure stops the others.
 
         Args:
             duplications: The volumes.
@@ -272,7 +272,7 @@ class Filling:
         running = sum(self._start_next(waiting) for _ in range(_MAX_TRANSFERS))
         try:
             self._claim.check(definition)
-        except VirtomateError as error:
+        except Exception as error:  # noqa: BLE001 - it is raised again when the others have ended
             self._fail(error)
         while running:
             try:
