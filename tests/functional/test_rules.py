@@ -537,9 +537,7 @@ QCOW2_LUKS = "encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=s"
     "mode",
     [
         "copy",
-        pytest.param(
-            "linked", marks=pytest.mark.xfail(strict=False, reason="services.plan does not name the base yet")
-        ),
+        "linked",
     ],
 )
 @pytest.mark.usefixtures("secret")

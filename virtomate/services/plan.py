@@ -118,6 +118,8 @@ def _assemble(
                 pool=plan.duplication.pool,
                 volume=plan.duplication.new.name,
                 format="qcow2" if request.mode is Mode.LINKED else plan.duplication.source.format,
+                base_path=plan.duplication.source.path if request.mode is Mode.LINKED else None,
+                base_format=plan.duplication.source.format if request.mode is Mode.LINKED else None,
             )
             for plan in disks
             if plan.duplication is not None

@@ -80,8 +80,7 @@ class PoolDirectory:
 
     def covering(self, directory: str) -> KnownPool | None:
         """A pool over a directory, an active one if there is any."""
-        covering = [known for known in self._pools if known.description.path == normalise(directory)]
-        return next((known for known in covering if known.is_active), covering[0] if covering else None)
+        return next(iter(self._all_covering(directory)), None)
 
     def find_path(self, path: str) -> FoundVolume:
         """The volume with a path.
@@ -91,16 +90,25 @@ class PoolDirectory:
             NotFoundError: The file is not there.
         """
         directory, name = posixpath.split(normalise(path))
-        known = self.covering(directory)
-        if known is None:
+        pools = self._all_covering(directory)
+        if not pools:
             quoted = shlex.quote(directory)
             raise IllegalStateError(
                 f"'{path}' is in no storage pool",
                 hint=f"Make its directory one: virsh pool-define-as NAME dir --target {quoted}; virsh pool-start NAME",
             )
-        if not known.is_active:
-            raise _inactive(known.pool.name)
-        return self._find(known, name, path)
+        if not pools[0].is_active:
+            raise _inactive(pools[0].pool.name)
+        for known in pools[1:]:
+            # of two pools over one directory, the first may not have looked at it for a while
+            if known.is_active and pools[0].pool.find_volume(name) is None and known.pool.find_volume(name) is not None:
+                return self._find(known, name, path)
+        return self._find(pools[0], name, path)
+
+    def _all_covering(self, directory: str) -> list[KnownPool]:
+        """The pools over a directory, active ones first."""
+        covering = [known for known in self._pools if known.description.path == normalise(directory)]
+        return sorted(covering, key=lambda known: (not known.is_active, known.pool.name))
 
     def find_named(self, pool_name: str, volume_name: str) -> FoundVolume:
         """The volume with a name.
