@@ -8,6 +8,15 @@ from typing import Any
 import pytest
 
 from tests.lab import Lab, Program
+from tests.lab.ordinary_user import NoInterpreterError, OrdinaryUser
+from tests.lab.workspace import CHECKOUT
+
+
+def pytest_configure() -> None:
+    """Keep pytest's temporary directories in the checkout as well."""
+    directory = CHECKOUT / ".lab" / "pytest"
+    directory.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(directory))
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +41,17 @@ def root_lab(request: pytest.FixtureRequest) -> Lab:
         pytest.skip("needs root: mounts, networks and hosts of its own")
     lab: Lab = request.getfixturevalue("lab")
     return lab
+
+
+@pytest.fixture
+def nobody(root_lab: Lab) -> Iterator[OrdinaryUser]:
+    """The program, run by an ordinary user of the lab."""
+    try:
+        user = OrdinaryUser(root_lab)
+    except NoInterpreterError as error:
+        pytest.skip(str(error))
+    with user:
+        yield user
 
 
 @pytest.fixture

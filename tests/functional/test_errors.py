@@ -21,7 +21,7 @@ from tests.functional.runs import (
 )
 from tests.lab import Lab, Program, disk, domain, images
 from tests.lab.images import MIB
-from tests.lab.program import Background
+from tests.lab.ordinary_user import OrdinaryUser
 
 Words = tuple[str | Path, ...]
 
@@ -323,27 +323,23 @@ def test_read_only_socket_is_a_clear_error(lab: Lab, virtomate: Program) -> None
     check_refusal(lab, virtomate, clone_words(), Refusal("libvirtError", ("'src'",), ("account",)), uri=f"{lab.uri}-ro")
 
 
-def test_closed_socket_is_a_clear_error(root_lab: Lab, virtomate: Program) -> None:
+def test_closed_socket_is_a_clear_error(root_lab: Lab, nobody: OrdinaryUser) -> None:
     """Who may not open the daemon's socket is told which group may."""
     define_source(root_lab)
-    before = root_lab.inventory()
     socket = root_lab.hypervisor.socket_path
     mode = socket.stat().st_mode
+    before = root_lab.inventory()
     socket.chmod(0o700)
-    argv = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]
     try:
-        with Background(
-            [*argv, *virtomate.argv(*clone_words(), json=True)], virtomate.env({"HOME": "/"}), Path("/")
-        ) as run:
-            result = run.wait()
+        result = nobody(*clone_words())
     finally:
         socket.chmod(mode)
+    unchanged(before, root_lab)
 
     assert result.status == 1, str(result)
     assert result.json["type"] == "libvirtError"
-    assert str(socket) in result.json["message"]
+    assert socket.name in result.json["message"]
     assert "group libvirt" in result.json["hint"]
-    unchanged(before, root_lab)
 
 
 @pytest.mark.parametrize("mode", ["human", "json"])

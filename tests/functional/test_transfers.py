@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.functional.support import by_target, clone, clone_path, cloned, image_info, refused, unchanged
-from tests.lab import Hypervisor, Lab, Program, Result, disk, domain, images
+from tests.lab import Hypervisor, Lab, Program, disk, domain, images
 from tests.lab.images import KIB, MIB
 from tests.lab.inventory import Inventory, take_inventory
+from tests.lab.ordinary_user import OrdinaryUser
 from tests.lab.programs import require_program, run
 from tests.lab.ssh import SshServer
 from tests.lab.storage import Pool, make_pool
@@ -284,53 +284,14 @@ def test_decoys_are_neither_read_nor_written(
         check_far_clone(far, document, paths)
 
 
-class OrdinaryUser:
-    """The program as it is run by somebody who may talk to libvirt but not open its files."""
-
-    def __init__(self, lab: Lab) -> None:
-        home = lab.make_directory("home-of-nobody")
-        home.chmod(0o777)
-        # Where the checkout is too deep for sockets they are in a directory of root's own.
-        lab.hypervisor.socket_path.parent.chmod(0o755)
-        self._program = Program(lab.uri, home)
-        self._prefix = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--"]
-        self._environment = self._program.env()
-        for path in home.rglob("*"):
-            path.chmod(0o777)
-
-    def __call__(self, *words: str) -> Result:
-        """Run the program to its end, with `--json`."""
-        argv = [*self._prefix, *self._program.argv(*words, json=True)]
-        environment = {**self._environment, "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(
-            argv, env=environment, cwd=self._program.directory, capture_output=True, text=True, timeout=120, check=False
-        )
-        return Result(argv, done.returncode, done.stdout, done.stderr, 0)
-
-    def can_read(self, path: Path) -> bool:
-        """Tell whether this user can read a file."""
-        argv = [*self._prefix, "cat", str(path)]
-        return subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
-
-
-@pytest.fixture
-def nobody(root_lab: Lab) -> OrdinaryUser:
-    """The program, run by an ordinary user."""
-    user = OrdinaryUser(root_lab)
-    # The checkout or its interpreter may be where only root can go.
-    if (probe := user("--version")).status != 0:
-        pytest.skip(f"an ordinary user cannot run the program here: {probe.stderr.strip()}")
-    return user
-
-
 @pytest.mark.parametrize("transfer", ["stream", None])
 def test_ordinary_user_of_libvirt(root_lab: Lab, nobody: OrdinaryUser, transfer: str | None) -> None:
     """Who may use libvirt but not open the files gets exact copies, too, with holes, modes and owners."""
-    raw = root_lab.pool.raw("original.raw", 64 * MIB + 512, extents=[(0, 3 * MIB), (40 * MIB, 5)])
-    qcow2 = root_lab.pool.qcow2("original.qcow2", 16 * MIB, seed=2, snapshots=["kept"])
+    raw = nobody.pool.raw("original.raw", 64 * MIB + 512, extents=[(0, 3 * MIB), (40 * MIB, 5)])
+    qcow2 = nobody.pool.qcow2("original.qcow2", 16 * MIB, seed=2, snapshots=["kept"])
     for path in (raw, qcow2):
         path.chmod(0o600)
-    root_lab.pool.refresh()
+    nobody.pool.refresh()
     root_lab.define(domain("original", disks=[disk(raw, "raw"), disk(qcow2, "qcow2", "vdb")]))
     assert not nobody.can_read(raw)
     assert not nobody.can_read(qcow2)
@@ -350,9 +311,9 @@ def test_ordinary_user_of_libvirt(root_lab: Lab, nobody: OrdinaryUser, transfer:
 
 def test_ordinary_user_of_libvirt_cannot_force_the_host_transfer(root_lab: Lab, nobody: OrdinaryUser) -> None:
     """Files that cannot be opened are not filled here; forced to, the clone fails and nothing was made."""
-    path = root_lab.pool.raw("original.raw", 4 * MIB)
+    path = nobody.pool.raw("original.raw", 4 * MIB)
     path.chmod(0o600)
-    root_lab.pool.refresh()
+    nobody.pool.refresh()
     root_lab.define(domain("original", disks=[disk(path, "raw")]))
     before = root_lab.inventory()
 
@@ -363,10 +324,10 @@ def test_ordinary_user_of_libvirt_cannot_force_the_host_transfer(root_lab: Lab, 
 
 def test_readable_files_alone_are_no_access(root_lab: Lab, nobody: OrdinaryUser) -> None:
     """Where the originals can be read here but their copies could not be written, libvirt carries the content."""
-    path = root_lab.pool.raw("original.raw", 4 * MIB)
+    path = nobody.pool.raw("original.raw", 4 * MIB)
     path.chmod(0o644)
     assert nobody.can_read(path)
-    root_lab.pool.refresh()
+    nobody.pool.refresh()
     root_lab.define(domain("original", disks=[disk(path, "raw")]))
 
     document = cloned(nobody("domain-clone", "original", "clone"))
