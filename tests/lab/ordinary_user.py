@@ -61,9 +61,9 @@ class OrdinaryUser:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def __call__(self, *words: str) -> Result:
+    def __call__(self, *words: str | Path) -> Result:
         """Run the program to its end, with `--json`."""
-        argv = [*PREFIX, self._python, "-B", "-m", "virtomate", "-c", self.uri, "--json", *words]
+        argv = [*PREFIX, self._python, "-B", "-m", "virtomate", "-c", self.uri, "--json", *map(str, words)]
         environment = {**self._program.env(), "PYTHONPATH": str(self._packages)}
         done = subprocess.run(
             argv,
