@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+import time
 
 from virtomate.errors import InterruptedBySignalError, StoppedError
+
+_LOOK_EVERY_SECONDS = 0.05
 
 
 class CancelToken:
@@ -12,11 +14,13 @@ class CancelToken:
 
     A signal handler calls `interrupt`; the work calls `check` between its steps, and `wait` instead of sleeping. A
     token made with `child` is stopped with its parent, and can be stopped alone when one of several jobs fails.
+
+    There is no lock in it: a handler may interrupt anything, this very code and another handler included.
     """
 
     def __init__(self, parent: CancelToken | None = None) -> None:
         self._parent = parent
-        self._stopped = threading.Event()
+        self._is_stopped = False
         self._signal_number: int | None = None
 
     def child(self) -> CancelToken:
@@ -27,11 +31,11 @@ class CancelToken:
         """Remember the first signal and stop."""
         if self._signal_number is None:
             self._signal_number = signal_number
-        self._stopped.set()
+        self._is_stopped = True
 
     def stop(self) -> None:
         """Stop because something else failed."""
-        self._stopped.set()
+        self._is_stopped = True
 
     @property
     def signal_number(self) -> int | None:
@@ -43,11 +47,14 @@ class CancelToken:
     @property
     def is_set(self) -> bool:
         """Whether the work should stop."""
-        return self._stopped.is_set() or (self._parent is not None and self._parent.is_set)
+        return self._is_stopped or (self._parent is not None and self._parent.is_set)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, but at most until this very token is set; return whether the work should stop."""
-        return self._stopped.wait(seconds) or self.is_set
+        """Sleep, but not much longer than until the token is set; return whether the work should stop."""
+        deadline = time.monotonic() + seconds
+        while not self.is_set and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_EVERY_SECONDS))
+        return self.is_set
 
     def check(self) -> None:
         """Raise if the work should stop.

@@ -75,7 +75,7 @@ def clone(
             result = clone_domain(session, request, progress, cancel)
         finally:
             progress.close()
-    render_clones([result], settings.format)
+        render_clones([result], settings.format)
     return 0 if result.error is None else result.error.exit_status
 
 
@@ -107,8 +107,7 @@ def delete(settings: Settings, name: str) -> None:
     cancel = CancelToken()
     progress = make_progress(settings.progress, quiet=settings.quiet)
     with cancelling(cancel, progress), _session(settings) as session:
-        result = delete_unfinished_clone(session.connection, name, progress, cancel)
-    render_deletion(result, settings.format)
+        render_deletion(delete_unfinished_clone(session.connection, name, progress, cancel), settings.format)
 
 
 def _session(settings: Settings) -> Session:

@@ -27,7 +27,6 @@ _REPEATABLE: dict[str, frozenset[str]] = {
     "domain": frozenset({"sysinfo", "seclabel"}),
     "os": frozenset({"boot", "initarg", "initenv"}),
     "firmware": frozenset({"feature"}),
-    "table": frozenset(),
     "graphics": frozenset({"listen", "channel"}),
     "interface": frozenset({"ip", "route", "portForward"}),
     "portForward": frozenset({"range"}),

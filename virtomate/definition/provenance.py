@@ -122,6 +122,8 @@ def _read(element: str) -> Provenance:
     prefix = element[1:].split(maxsplit=1)[0].rstrip("/>").rpartition(":")[0]
     prefix = f"{prefix}:" if prefix else ""
     record = codec.parse(element, f"{prefix}{_ELEMENT}")
+    if record["@schema"] != _SCHEMA:
+        raise ValueError(f"a record of schema {record['@schema']} is for a newer version")
     source = child(record, f"{prefix}source")
     maker = child(record, f"{prefix}maker")
     made = record.get(f"{prefix}made", [])

@@ -36,7 +36,8 @@ class DiskDefinition:
         pool: Pool and volume where the type is `volume`.
         format: The driver's format, or None where the definition leaves it to the pool.
         is_sliced: Whether only a slice of the source is the disk.
-        is_encrypted: Whether the source or the disk refers to an encryption secret.
+        names_chain: Whether the definition itself says what is below the source.
+        backing_path: Path of what it names there, None where it names nothing.
     """
 
     index: int
@@ -48,10 +49,9 @@ class DiskDefinition:
     volume: str | None
     format: str | None
     is_readonly: bool
-    is_shareable: bool
-    is_transient: bool
     is_sliced: bool
-    is_encrypted: bool
+    names_chain: bool
+    backing_path: str | None
 
     @property
     def is_empty(self) -> bool:
@@ -184,6 +184,7 @@ def open_for_writing(domain: Document) -> Iterator[DiskDefinition]:
 
 def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
     source = child(disk, "source")
+    below = child(child(disk, "backingStore"), "source")
     device = str(disk.get("@device", "disk"))
     return DiskDefinition(
         index=index,
@@ -196,8 +197,7 @@ def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
         format=child(disk, "driver").get("@type"),
         # libvirt makes every CD-ROM read-only, and says so in the definitions it returns
         is_readonly="readonly" in disk or device == "cdrom",
-        is_shareable="shareable" in disk,
-        is_transient="transient" in disk,
         is_sliced="slices" in source,
-        is_encrypted="encryption" in disk or "encryption" in source,
+        names_chain="backingStore" in disk,
+        backing_path=below.get("@file") or below.get("@dev"),
     )

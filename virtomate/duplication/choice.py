@@ -46,8 +46,8 @@ def as_format(source: VolumeDescription, format_: str) -> VolumeDescription:
     )
 
 
-def check_header(source: VolumeDescription, header: Qcow2Header | None) -> None:
-    """Refuse a qcow2 that is not one sound, self-contained file.
+def check_header(source: VolumeDescription, header: Qcow2Header | None, mode: Mode) -> None:
+    """Refuse a qcow2 that is not sound, or, unless it is only to be put an overlay on, not one self-contained file.
 
     Raises:
         UnsupportedError: It is corrupt, or keeps its data elsewhere.
@@ -58,7 +58,7 @@ def check_header(source: VolumeDescription, header: Qcow2Header | None) -> None:
         raise UnsupportedError(
             f"the qcow2 image '{source.path}' is marked as corrupt", hint="qemu-img check -r all may repair it."
         )
-    if header.has_data_file:
+    if header.has_data_file and mode is not Mode.LINKED:
         raise UnsupportedError(
             f"the qcow2 image '{source.path}' keeps its data in an external file, which a copy would share",
             hint="qemu-img convert makes one self-contained image of it.",

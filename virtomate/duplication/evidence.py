@@ -1,21 +1,19 @@
 """Evidence that a volume is the very one that cloning made.
 
 libvirt identifies a volume of a directory pool by its path alone, so a file that somebody put in its place since looks
-the same to it. Where the file can be seen from here, its inode and time of birth tell them apart; where it cannot, the
-change time that libvirt reports can only rule out a file that has not been touched since before ours was made.
+the same to it. Where the file can be seen from here, its inode and time of birth tell them apart; where it never could,
+the change time that libvirt reports can only rule out a file that has not been touched since before ours was made.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.hostfile import birth_time, visible_status
+from virtomate.duplication.hostfile import NANOSECONDS, birth_time, nanoseconds, visible_status
 from virtomate.records import Evidence
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
-
-_NANOSECONDS = 1_000_000_000
 
 
 def observe(volume: VolumeDescription) -> Evidence:
@@ -27,17 +25,17 @@ def observe(volume: VolumeDescription) -> Evidence:
 
 
 def is_same(evidence: Evidence, volume: VolumeDescription) -> bool:
-    """Whether a volume may be the one that the evidence was taken from.
+    """Whether a volume is the one that the evidence was taken from, as far as that can be told.
 
-    Where the file was seen when it was made and is seen now, inode and birth time decide. Otherwise a file whose last
-    change is older than the making of ours is certainly another one.
+    Where the file was seen when it was made, it has to be seen again: inode and birth time decide. Where it was not, a
+    file whose last change is older than the making of ours is certainly another one.
     """
-    now = observe(volume)
-    if evidence.inode is not None and now.inode is not None:
+    if evidence.inode is not None:
+        now = observe(volume)
         return (evidence.inode, evidence.born) == (now.inode, now.born)
     if evidence.changed is None or volume.changed is None:
         return False
-    return timestamp(volume.changed) >= timestamp(evidence.changed)
+    return nanoseconds(volume.changed) >= nanoseconds(evidence.changed)
 
 
 def is_younger(volume: VolumeDescription, seconds: float) -> bool:
@@ -45,14 +43,7 @@ def is_younger(volume: VolumeDescription, seconds: float) -> bool:
 
     Its birth time decides where it can be seen, else the time of its last change, which is never before its birth.
     """
+    moment = seconds * NANOSECONDS
     if visible_status(volume) is not None and (born := birth_time(volume.path)) is not None:
-        return born >= seconds * _NANOSECONDS
-    return timestamp(volume.changed) >= seconds
-
-
-def timestamp(value: str | None) -> float:
-    """A time as libvirt writes it, seconds and nanoseconds with a dot between, in seconds; 0 where it is absent."""
-    if not value:
-        return 0.0
-    seconds, _, nanoseconds = value.partition(".")
-    return int(seconds) + int(nanoseconds or 0) / _NANOSECONDS
+        return born >= moment
+    return nanoseconds(volume.changed) >= moment

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.volume import VolumeDescription
 
-_NANOSECONDS = 1_000_000_000
+NANOSECONDS = 1_000_000_000
 
 # statx(2) and <linux/stat.h>: offsets of stx_mask, and of stx_btime (64 bits of seconds, 32 of nanoseconds)
 _AT_FDCWD = -100
@@ -101,7 +101,7 @@ def birth_time(path: str) -> int | None:
         return None
     seconds = ctypes.c_int64.from_buffer(buffer, _STX_BTIME).value
     nanoseconds = ctypes.c_uint32.from_buffer(buffer, _STX_BTIME + 8).value
-    return seconds * _NANOSECONDS + nanoseconds
+    return seconds * NANOSECONDS + nanoseconds
 
 
 def forbid_writing(descriptor: int, path: str) -> None:
@@ -216,11 +216,12 @@ def _is_of(status: os.stat_result, volume: VolumeDescription) -> bool:
     return (
         stat.S_ISREG(status.st_mode)
         and status.st_size == volume.physical
-        and status.st_ctime_ns == _nanoseconds(volume.changed)
-        and status.st_mtime_ns == _nanoseconds(volume.modified)
+        and status.st_ctime_ns == nanoseconds(volume.changed)
+        and status.st_mtime_ns == nanoseconds(volume.modified)
     )
 
 
-def _nanoseconds(time: str | None) -> int:
+def nanoseconds(time: str | None) -> int:
+    """A time as libvirt writes it, seconds and nanoseconds with a dot between, in nanoseconds; 0 where it is absent."""
     seconds, _, nanoseconds = (time or "0").partition(".")
-    return int(seconds) * _NANOSECONDS + int(nanoseconds or 0)
+    return int(seconds) * NANOSECONDS + int(nanoseconds or 0)

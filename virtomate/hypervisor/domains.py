@@ -97,6 +97,10 @@ def find_domain(connection: Connection, name_or_uuid: str) -> Domain:
     Raises:
         NotFoundError: No domain has that name or UUID.
     """
+    try:
+        name_or_uuid.encode()
+    except UnicodeEncodeError as error:
+        raise NotFoundError(f"there is no domain {name_or_uuid!r}: names are UTF-8, and this is not") from error
     for lookup in (find_domain_by_name, find_domain_by_uuid):
         domain = lookup(connection, name_or_uuid)
         if domain is not None:

@@ -92,17 +92,25 @@ class Pool:
     def refresh(self) -> bool:
         """Have libvirt look at the files again; return False where it could not, which is no error.
 
-        It cannot while a volume is being built. When it meets a broken image it takes the pool out of service; then the
-        pool is started again, which is as far as we can put that right.
+        It cannot while a volume is being built. When it meets a broken image it takes the pool out of service; a pool
+        that was active is then started again, which is as far as we can put that right.
         """
+        was_active = False
         try:
+            was_active = bool(self._handle.isActive())
             self._handle.refresh(0)
         except libvirt.libvirtError:
             with suppress(libvirt.libvirtError):
-                if not self._handle.isActive():
+                if was_active and not self._handle.isActive():
                     self._handle.create(0)
             return False
         return True
+
+    def keep_active(self) -> None:
+        """Start it again if libvirt put it out of service."""
+        with translated(f"cannot start pool '{self.name}'"):
+            if not self._handle.isActive():
+                self._handle.create(0)
 
     def create_volume(self, name: str, document: str) -> Volume:
         """Create a volume without content, or an overlay.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from virtomate.output.documents import dump
 from virtomate.output.text import printable
+from virtomate.progress import NullProgress
 
 if TYPE_CHECKING:
     from virtomate.progress import Progress
@@ -24,7 +26,7 @@ def make_progress(style: str, *, quiet: bool) -> Progress:
     if style == "json":
         return JsonProgress(sys.stderr)
     if quiet:
-        return SilentProgress()
+        return NullProgress()
     if style == "bar" or (style == "auto" and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"):
         # rich costs a tenth of a second, which a script need not pay
         from virtomate.output.bars import BarProgress  # noqa: PLC0415
@@ -33,26 +35,7 @@ def make_progress(style: str, *, quiet: bool) -> Progress:
     return NoteProgress(sys.stderr)
 
 
-class SilentProgress:
-    """Shows nothing."""
-
-    def started(self, volume: str, total_bytes: int) -> None:
-        """Show nothing."""
-
-    def advanced(self, volume: str, done_bytes: int) -> None:
-        """Show nothing."""
-
-    def finished(self, volume: str) -> None:
-        """Show nothing."""
-
-    def note(self, text: str) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Show nothing."""
-
-
-class NoteProgress(SilentProgress):
+class NoteProgress(NullProgress):
     """Shows notes as lines and nothing else."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -60,8 +43,10 @@ class NoteProgress(SilentProgress):
 
     def note(self, text: str) -> None:
         """Write the note."""
-        self._stream.write(f"{printable(text)}\n")
-        self._stream.flush()
+        # who closed our stderr does not want to know, and a clone does not fail for that
+        with suppress(OSError):
+            self._stream.write(f"{printable(text)}\n")
+            self._stream.flush()
 
 
 class JsonProgress:
@@ -95,6 +80,6 @@ class JsonProgress:
 
     def _write(self, event: dict[str, str | int]) -> None:
         # reentrant, since a signal's handler may have a note while a line is being written
-        with self._lock:
+        with self._lock, suppress(OSError):
             self._stream.write(dump(event, pretty=False) + "\n")
             self._stream.flush()

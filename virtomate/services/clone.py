@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.names import check_clone_name
-from virtomate.errors import InternalError, InterruptedBySignalError, VirtomateError
+from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.storage import find_pool
 from virtomate.records import (
     Action,
@@ -99,17 +99,17 @@ class _Run:
     def execute(self, begin: float) -> CloneResult:
         try:
             filled = self._make()
-        except VirtomateError as error:
+        except Exception as unforeseen:
+            error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
             error.leftovers = self.rollback.run()
+            if isinstance(error, ConflictError) and not self.claim.is_taken and not error.leftovers:
+                # nothing was claimed: that is a refusal
+                raise
             if error.leftovers:
                 error.hint = f"virtomate domain-delete {shlex.quote(self.plan.name)} removes what is left of the clone."
             is_interrupted = isinstance(error, InterruptedBySignalError)
             status = Status.INTERRUPTED if is_interrupted else Status.FAILED
             return _result(self.plan, status, self.nvram, None, begin, error)
-        except Exception as error:
-            # a mistake of ours; what it leaves behind has to be named all the same
-            leftovers = self.rollback.run()
-            raise InternalError(error, leftovers) from error
         self.rollback.commit()
         return _result(self.plan, Status.CLONED, self.nvram, filled, begin)
 
@@ -142,7 +142,13 @@ class _Run:
         self.claim.record(made)
         self.rollback.push(name_made(made), partial(undo_made, self.session, self.claim, made))
         pool = start_temporary_pool(self.session.connection, self.plan.uuid, directory)
-        duplication = plan_nvram_duplication(pool, nvram.source_path, nvram.path, keep_owner=self.plan.keep_owner)
+        duplication = plan_nvram_duplication(
+            pool,
+            nvram.source_path,
+            nvram.path,
+            is_local=self.session.connection.is_local,
+            keep_owner=self.plan.keep_owner,
+        )
         if duplication is None:
             self.nvram = NvramPlan(NvramAction.FRESH, nvram.source_path, nvram.path, nvram.format, pool.name, None)
             self._stop_temporary_pool()

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
+from virtomate.definition.volume import normalise
 from virtomate.duplication import choice, names
-from virtomate.duplication.hostfile import may_be_filled_here, visible_status
+from virtomate.duplication.hostfile import forbid_writing, may_be_filled_here, open_visible, visible_status
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError
 from virtomate.hypervisor.storage import read_head
@@ -81,34 +82,46 @@ class DiskPlanner:
         format_ = disk.format or found.description.format
         found = self._with_known_format(found, format_)
         source = choice.as_format(found.description, format_)
+        _refuse_other_chain(disk, source)
         for other in others:
             # two disks of one volume stay two disks of one volume
             if other.duplication is not None and other.duplication.source == source:
                 return DiskPlan(disk, None, other.source, other.duplication)
         header = self._header(found, source)
+        below = self._chain_below(disk, source, header) if self.request.mode is Mode.COPY else ()
         return DiskPlan(
             disk=disk,
             reason=None,
             source=VolumeReference(source.pool, source.name, source.path, source.format),
-            duplication=self._plan_duplication(disk, found, source, header),
+            duplication=self._plan_duplication(disk, found, source, header, below),
             warnings=self._header_warnings(disk, source, header),
         )
 
     def _header_warnings(
         self, disk: DiskDefinition, source: VolumeDescription, header: Qcow2Header | None
     ) -> tuple[str, ...]:
+        if header is None:
+            return ()
         warnings = []
-        if header is not None and header.is_dirty:
-            warnings.append(f"disk {disk.target} ('{source.path}') was not closed properly, and neither is its clone's")
-        is_flattened = self.request.mode is Mode.COPY and header is not None and header.has_backing_file
-        if header is not None and header.snapshot_count and is_flattened:
-            warnings.append(
-                f"internal snapshots of disk {disk.target} are not carried over: it is merged with what is below"
-            )
+        is_flattened = self.request.mode is Mode.COPY and header.has_backing_file
+        if header.is_dirty and not is_flattened:
+            what = "what is below its clone's" if self.request.mode is Mode.LINKED else "its clone's"
+            warnings.append(f"disk {disk.target} ('{source.path}') was not closed properly, and neither is {what}")
+        lost = {"internal snapshots": header.snapshot_count > 0, "bitmaps": header.has_bitmaps}
+        warnings += [
+            f"{what} of disk {disk.target} are not carried over: it is merged with what is below"
+            for what, is_there in lost.items()
+            if is_there and is_flattened
+        ]
         return tuple(warnings)
 
     def _plan_duplication(
-        self, disk: DiskDefinition, found: FoundVolume, source: VolumeDescription, header: Qcow2Header | None
+        self,
+        disk: DiskDefinition,
+        found: FoundVolume,
+        source: VolumeDescription,
+        header: Qcow2Header | None,
+        below: tuple[VolumeDescription, ...],
     ) -> Duplication:
         mode = self.request.mode
         if disk.is_sliced and mode is Mode.LINKED:
@@ -143,7 +156,7 @@ class DiskPlanner:
             name,
             choice.ACTIONS[mode],
             transfers,
-            below=self._chain_below(source) if mode is Mode.COPY else (),
+            below=below,
             keep_owner=self.keep_owner,
         )
 
@@ -169,14 +182,19 @@ class DiskPlanner:
             raise IllegalStateError(f"disk {disk.target}: {error.message}", error.hint) from error
 
     def _refuse_writer(self, disk: DiskDefinition, volume: VolumeDescription) -> None:
-        keys: list[str | tuple[str, str]] = [volume.path, (volume.pool, volume.name)]
-        for key in keys:
-            writer = self.identities.writers.get(key)
-            if writer is not None:
+        """Refuse a volume that an active domain may write to, or any other QEMU as far as that can be seen."""
+        for key, writer in self.identities.writers.items():
+            if volume.path == (key if isinstance(key, str) else self.pools.path_of(*key)):
                 raise IllegalStateError(
                     f"disk {disk.target} ('{volume.path}') is open for writing by domain '{writer}', which is active",
                     hint=f"Shut it down first: virsh shutdown {shlex.quote(writer)}",
                 )
+        descriptor = open_visible(volume, os.O_RDONLY)
+        if descriptor is not None:
+            try:
+                forbid_writing(descriptor, volume.path)
+            finally:
+                os.close(descriptor)
 
     def _with_known_format(self, found: FoundVolume, format_: str) -> FoundVolume:
         """The volume, looked at again where libvirt remembers another format than the definition gives."""
@@ -193,26 +211,65 @@ class DiskPlanner:
         return again
 
     def _header(self, found: FoundVolume, source: VolumeDescription) -> Qcow2Header | None:
-        if source.format != "qcow2" or self.request.mode is Mode.LINKED:
+        if source.format != "qcow2":
             return None
         header = read_qcow2_header(read_head(self.connection, found.volume, HEADER_BYTES))
-        choice.check_header(source, header)
+        choice.check_header(source, header, self.request.mode)
         return header
 
-    def _chain_below(self, source: VolumeDescription) -> tuple[VolumeDescription, ...]:
-        """The volumes below one, nearest first, as far as they are in pools."""
-        chain = []
-        seen = {source.path}
-        below = source.backing_path
-        while below is not None and below not in seen:
-            seen.add(below)
-            try:
-                description = self.pools.find_path(below).description
-            except (IllegalStateError, NotFoundError):
-                break
-            chain.append(description)
-            below = description.backing_path
+    def _chain_below(
+        self, disk: DiskDefinition, source: VolumeDescription, header: Qcow2Header | None
+    ) -> tuple[VolumeDescription, ...]:
+        """The volumes below one, nearest first.
+
+        Each must say what the next one is: libvirt would look at the content, and believe what a guest may have written
+        there. libvirt does not start a domain with such a chain either.
+        """
+        chain: list[VolumeDescription] = []
+        above = source
+        while header is not None and header.has_backing_file:
+            if header.backing_format is None or above.backing_path is None:
+                raise UnsupportedError(
+                    f"the image '{above.path}' does not say what format the one below it has",
+                    hint=f"Write it down: qemu-img rebase -u -F FORMAT -b BELOW {shlex.quote(above.path)}",
+                )
+            found = self._find_below(above.backing_path)
+            below = choice.as_format(found.description, header.backing_format)
+            if below.format != header.backing_format:
+                raise UnsupportedError(
+                    f"'{below.path}' is {below.format}, but '{above.path}', which rests on it, calls it "
+                    f"{header.backing_format}"
+                )
+            if below.path in {volume.path for volume in (source, *chain)}:
+                raise UnsupportedError(f"'{below.path}' rests on itself")
+            self._refuse_writer(disk, below)
+            chain.append(below)
+            header = self._header(found, below)
+            above = below
         return tuple(chain)
+
+    def _find_below(self, path: str) -> FoundVolume:
+        try:
+            return self.pools.find_path(path)
+        except NotFoundError as error:
+            raise NotFoundError(error.message, hint="The image is incomplete without it: bring it back.") from error
+
+
+def _refuse_other_chain(disk: DiskDefinition, source: VolumeDescription) -> None:
+    """Refuse a disk whose definition says something else of what is below than its image does.
+
+    The original reads what its definition says; every way to duplicate it would go by the image.
+    """
+    if not disk.names_chain:
+        return
+    by_definition = None if disk.backing_path is None else normalise(disk.backing_path)
+    by_image = None if source.backing_path is None else normalise(source.backing_path)
+    if by_definition != by_image:
+        raise UnsupportedError(
+            f"disk {disk.target}: by the definition '{by_definition or 'nothing'}' is below '{source.path}', "
+            f"but by the image '{by_image or 'nothing'}' is",
+            hint="Make them agree: virsh edit changes the one, qemu-img rebase -u the other.",
+        )
 
 
 def _reason_to_leave(disk: DiskDefinition) -> str | None:

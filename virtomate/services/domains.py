@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
-from virtomate.definition.provenance import read_provenance
-from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, VirtomateError
-from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid, list_domains
+from virtomate.definition.provenance import read_provenance, with_provenance
+from virtomate.errors import ConflictError, IllegalStateError, InterruptedBySignalError, NotFoundError, VirtomateError
+from virtomate.hypervisor.domains import define_domain, find_domain, find_domain_by_uuid, list_domains
 from virtomate.records import CloneOrigin, DeletionResult, DomainListing
 from virtomate.services.removal import name_made, remove_made
-from virtomate.services.transaction import process_start
+from virtomate.services.transaction import process_start, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +71,13 @@ def delete_unfinished_clone(
             f"domain '{domain.name}' is still being made by process {provenance.maker.pid}",
             hint="Wait for it to end, or interrupt it: it cleans up after itself.",
         )
+    provenance = _seize(connection, domain, provenance)
     removed, replaced, failed = _remove_all(connection, provenance, _patience(progress, cancel))
-    cancel.check()
+    claim = f"domain '{domain.name}', an unfinished clone (kept as their record)"
+    if failed and cancel.signal_number is not None:
+        interrupted = InterruptedBySignalError(cancel.signal_number)
+        interrupted.leftovers = (*replaced, *failed, claim)
+        raise interrupted
     if failed:
         raise IllegalStateError(
             f"not everything that belongs to the unfinished clone '{domain.name}' could be removed",
@@ -91,6 +97,14 @@ def delete_unfinished_clone(
             leftovers=tuple(replaced),
         )
     return DeletionResult(domain.name, domain.uuid, tuple(removed))
+
+
+def _seize(connection: Connection, domain: Domain, provenance: Provenance) -> Provenance:
+    """Take the claim over, so that a run that is still making the clone somewhere finds it gone and does not finish."""
+    definition = codec.parse_definition(domain.inactive_definition())
+    seized = replace(provenance, token=os.urandom(16).hex(), maker=this_process())
+    define_domain(connection, domain.name, codec.unparse_definition(with_provenance(definition, seized)))
+    return seized
 
 
 def _patience(progress: Progress, cancel: CancelToken) -> Callable[[VirtomateError], None]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
@@ -89,7 +89,9 @@ def plan_nvram(
     known = pools.covering(directory)
     if known is None or not known.is_active:
         return NvramPlan(NvramAction.COPIED, path, new_path, format_, None, None)
-    duplication = plan_nvram_duplication(known.pool, path, new_path, keep_owner=keep_owner)
+    duplication = plan_nvram_duplication(
+        known.pool, path, new_path, is_local=connection.is_local, keep_owner=keep_owner
+    )
     action = NvramAction.FRESH if duplication is None else NvramAction.COPIED
     return NvramPlan(action, path, new_path, format_, known.pool.name, duplication)
 
@@ -103,7 +105,9 @@ def _nvram_path(connection: Connection, source: Source, nvram: NvramDefinition |
     return None if path is None else normalise(path)
 
 
-def plan_nvram_duplication(pool: Pool, source_path: str, path: str, *, keep_owner: bool) -> Duplication | None:
+def plan_nvram_duplication(
+    pool: Pool, source_path: str, path: str, *, is_local: bool, keep_owner: bool
+) -> Duplication | None:
     """Plan the byte copy of an NVRAM within a pool over its directory; None if the file was never made.
 
     Raises:
@@ -111,7 +115,7 @@ def plan_nvram_duplication(pool: Pool, source_path: str, path: str, *, keep_owne
     """
     name = posixpath.basename(path)
     # a pool does not list a link that leads nowhere
-    if find_volume(pool, name) is not None or Path(path).is_symlink():
+    if find_volume(pool, name) is not None or (is_local and os.path.lexists(path)):
         raise ConflictError(
             f"there is already a file '{path}', which the clone would take for its NVRAM",
             hint="Choose another name for the clone, or move that file away.",

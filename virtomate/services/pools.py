@@ -78,6 +78,13 @@ class PoolDirectory:
                 return known
         raise NotFoundError(f"there is no storage pool '{name}'", hint="virsh pool-list --all shows the pools.")
 
+    def path_of(self, pool_name: str, volume_name: str) -> str | None:
+        """The path of a volume by its name, if its pool has a directory."""
+        for known in self._pools:
+            if known.pool.name == pool_name and known.description.path is not None:
+                return posixpath.join(known.description.path, volume_name)
+        return None
+
     def covering(self, directory: str) -> KnownPool | None:
         """A pool over a directory, an active one if there is any."""
         return next(iter(self._all_covering(directory)), None)
@@ -121,13 +128,7 @@ class PoolDirectory:
 
     @staticmethod
     def _find(known: KnownPool, name: str, what: str) -> FoundVolume:
-        found = find_volume(known.pool, name)
-        for _ in range(_BUSY_ATTEMPTS):
-            # while anything is being built in a pool, libvirt does not look for new files
-            if found is not None or known.pool.refresh():
-                break
-            time.sleep(_BUSY_INTERVAL_SECONDS)
-            found = find_volume(known.pool, name)
+        found = find_volume(known.pool, name, _BUSY_ATTEMPTS)
         if found is None:
             raise NotFoundError(f"there is no volume '{what}' in pool '{known.pool.name}'")
         return found
@@ -144,11 +145,24 @@ def read_pools(connection: Connection) -> PoolDirectory:
     return PoolDirectory(tuple(known))
 
 
-def find_volume(pool: Pool, name: str) -> FoundVolume | None:
-    """A volume by its name; libvirt has to look at the files again before it is given up."""
+def find_volume(pool: Pool, name: str, attempts: int = 1) -> FoundVolume | None:
+    """A volume by its name; libvirt has to look at the files again before it is given up.
+
+    Args:
+        pool: Where it should be.
+        name: Its name.
+        attempts: How often to try; while anything is being built in a pool, libvirt does not look for new files.
+    """
     volume = pool.find_volume(name)
-    if volume is None and pool.refresh():
+    for attempt in range(attempts):
+        if volume is not None:
+            break
+        has_looked = pool.refresh()
         volume = pool.find_volume(name)
+        if has_looked:
+            break
+        if attempt + 1 < attempts:
+            time.sleep(_BUSY_INTERVAL_SECONDS)
     if volume is None:
         return None
     try:

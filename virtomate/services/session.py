@@ -24,7 +24,7 @@ class Session:
 
     def __init__(self, uri: str | None, ask: Callable[[str, bool], str] | None = None) -> None:
         self._uri = uri
-        self._ask = ask
+        self._ask = None if ask is None else _ask_once(ask)
         self._main: Connection | None = None
         self._lock = threading.Lock()
 
@@ -59,3 +59,17 @@ class Session:
             NoConnectionError: It cannot be opened.
         """
         return connect(self._uri, self._ask)
+
+
+def _ask_once(ask: Callable[[str, bool], str]) -> Callable[[str, bool], str]:
+    """Ask a person for each thing once, however many connections want to know it."""
+    answers: dict[str, str] = {}
+    lock = threading.Lock()
+
+    def answer(prompt: str, is_secret: bool) -> str:
+        with lock:
+            if prompt not in answers:
+                answers[prompt] = ask(prompt, is_secret)
+            return answers[prompt]
+
+    return answer

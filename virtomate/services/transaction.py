@@ -22,6 +22,7 @@ from virtomate.duplication.evidence import observe
 from virtomate.duplication.transfers import TRANSFERS
 from virtomate.duplication.transfers.base import Duplication, Workplace
 from virtomate.errors import (
+    ConflictError,
     ConnectionLostError,
     IllegalStateError,
     SourceChangedError,
@@ -85,6 +86,7 @@ class Claim:
 
     def __init__(self, session: Session, name: str, provenance: Provenance, source: Document) -> None:
         self.provenance = provenance
+        self.is_taken = False
         self.may_be_finished = False
         self._session = session
         self._name = name
@@ -103,6 +105,7 @@ class Claim:
         self._write()
         # libvirt says nothing when a second define has the same name and UUID
         self._require_ours()
+        self.is_taken = True
 
     def check(self, definition: Definition) -> None:
         """Have libvirt judge the final definition before any byte is copied.
@@ -296,7 +299,12 @@ class Filling:
             return 0
         creation = _Creation(self._session, self._claim, duplication)
         self._rollback.push(name_made(planned(duplication)), creation.undo)
-        threading.Thread(target=self._duplicate, args=(creation,), name=f"transfer-{duplication.label}").start()
+        thread = threading.Thread(target=self._duplicate, args=(creation,), name=f"transfer-{duplication.label}")
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._fail(error)
+            return 0
         return 1
 
     def _duplicate(self, creation: _Creation) -> None:
@@ -372,10 +380,8 @@ class _Creation:
         _LOG.info("creating %s by transfer %s", duplication.path, duplication.transfer.value)
         try:
             volume = transfer.create(duplication, workplace)
-        except ConnectionLostError:
-            raise
-        except VirtomateError:
-            # libvirt itself removes what a failed call had begun
+        except (ConflictError, IllegalStateError, StoppedError):
+            # nothing was begun; of other failures libvirt removes what it had begun, but the undo has a look
             self._made = None
             raise
         pool = get_pool(workplace.connection, duplication.pool)
@@ -384,6 +390,8 @@ class _Creation:
         self._claim.record(self._made)
         self._claim.require_accepted()
         written = transfer.fill(duplication, volume, workplace)
+        # a pool that met the image half way may have been put out of service
+        pool.keep_active()
         is_overlay = duplication.transfer is Transfer.LINK
         return Filled(written, duplication.transfer, SUBCLUSTERS in description.features if is_overlay else None)
 
