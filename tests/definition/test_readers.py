@@ -28,9 +28,9 @@ DEFAULTS = {
     "format": None,
     "is_readonly": False,
     "is_shareable": False,
-    "is_transient": False,
     "is_sliced": False,
-    "is_encrypted": False,
+    "names_chain": False,
+    "backing_path": None,
 }
 TARGET = "<target dev='vda' bus='virtio'/>"
 DISKS = [
@@ -44,7 +44,7 @@ DISKS = [
     ),
     (
         f"<disk type='file'><driver name='qemu'/><source file='/a'/>{TARGET}<shareable/><transient/></disk>",
-        {"path": "/a", "is_shareable": True, "is_transient": True},
+        {"path": "/a", "is_shareable": True},
         False,
         "/a",
     ),
@@ -58,14 +58,14 @@ DISKS = [
         "/a",
     ),
     (
-        f"<disk type='file'><source file='/a'><encryption format='luks'/></source>{TARGET}</disk>",
-        {"path": "/a", "is_encrypted": True},
+        f"<disk type='file'><source file='/a'/><backingStore/>{TARGET}</disk>",
+        {"path": "/a", "names_chain": True},
         False,
         "/a",
     ),
     (
-        f"<disk type='file'><source file='/a'/><encryption format='luks'/>{TARGET}</disk>",
-        {"path": "/a", "is_encrypted": True},
+        f"<disk><source file='/a'/><backingStore type='file'><source file='/b'/></backingStore>{TARGET}</disk>",
+        {"path": "/a", "names_chain": True, "backing_path": "/b"},
         False,
         "/a",
     ),

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 HOST, STREAM, SERVER, LINK = Transfer.HOST, Transfer.STREAM, Transfer.SERVER, Transfer.LINK
 COPY, LINKED, REFLINK = Mode.COPY, Mode.LINKED, Mode.REFLINK
 
-PLAIN = Qcow2Header(3, False, False, 0, False, False, False, False)
+PLAIN = Qcow2Header(
+    has_backing_file=False,
+    is_encrypted=False,
+    snapshot_count=0,
+    is_dirty=False,
+    is_corrupt=False,
+    has_data_file=False,
+    has_bitmaps=False,
+)
 BACKED = replace(PLAIN, has_backing_file=True)
 OVERLAY = replace(QCOW2, backing_path="/p/base.raw", backing_format="raw")
 LUKS = replace(RAW, is_encrypted=True)
@@ -115,13 +123,13 @@ def test_files_that_cannot_be_seen() -> None:
 def test_unsound_image_is_refused(header: Qcow2Header | None, word: str) -> None:
     """A qcow2 that is none, is corrupt or keeps its data elsewhere is not copied."""
     with pytest.raises(UnsupportedError, match=word):
-        choice.check_header(QCOW2, header)
+        choice.check_header(QCOW2, header, Mode.COPY)
 
 
 @pytest.mark.parametrize("header", [PLAIN, BACKED, replace(PLAIN, snapshot_count=3), replace(PLAIN, is_dirty=True)])
 def test_sound_image_is_accepted(header: Qcow2Header) -> None:
     """Every other qcow2 can be looked at."""
-    choice.check_header(QCOW2, header)
+    choice.check_header(QCOW2, header, Mode.COPY)
 
 
 def test_raw_disk_is_described_by_its_length() -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.duplication.volumes import RAW, described, libvirt_time
-from virtomate.duplication.evidence import is_same, is_younger, observe, timestamp
-from virtomate.duplication.hostfile import birth_time
+from virtomate.duplication.evidence import is_same, is_younger, observe
+from virtomate.duplication.hostfile import birth_time, nanoseconds
 from virtomate.records import Evidence
 
 if TYPE_CHECKING:
@@ -161,13 +161,13 @@ def test_change_decides_whether_an_invisible_file_is_younger(seconds: float, exp
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (None, 0.0),
-        ("", 0.0),
-        ("1767225600", 1767225600.0),
-        ("1767225600.500000000", 1767225600.5),
-        ("1.000000001", 1.000000001),
+        (None, 0),
+        ("", 0),
+        ("1767225600", 1767225600_000000000),
+        ("1767225600.500000000", 1767225600_500000000),
+        ("1.000000001", 1_000000001),
     ],
 )
-def test_timestamp(value: str | None, expected: float) -> None:
+def test_time(value: str | None, expected: int) -> None:
     """What stands behind the dot are nanoseconds."""
-    assert timestamp(value) == expected
+    assert nanoseconds(value) == expected

@@ -14,8 +14,7 @@ from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_h
 if TYPE_CHECKING:
     from pathlib import Path
 
-VERSION_2 = Qcow2Header(
-    version=2,
+PLAIN = Qcow2Header(
     has_backing_file=False,
     is_encrypted=False,
     snapshot_count=0,
@@ -24,7 +23,7 @@ VERSION_2 = Qcow2Header(
     has_data_file=False,
     has_bitmaps=False,
 )
-VERSION_3 = replace(VERSION_2, version=3)
+BACKED = replace(PLAIN, has_backing_file=True, backing_format="raw")
 ENCRYPTION_OFFSET = 32
 INCOMPATIBLE_OFFSET = 72
 LUKS = 2
@@ -44,14 +43,20 @@ def head(path: Path) -> bytes:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("compat=0.10", VERSION_2),
-        ("compat=1.1", VERSION_3),
-        ("compat=1.1,lazy_refcounts=on", VERSION_3),
-        ("compat=1.1,extended_l2=on,cluster_size=128k", VERSION_3),
-        ("compat=1.1,cluster_size=2M", VERSION_3),
-        ("compat=1.1,data_file=data.raw", replace(VERSION_3, has_data_file=True)),
-        ("compat=1.1,backing_file=base.raw,backing_fmt=raw", replace(VERSION_3, has_backing_file=True)),
-        ("compat=0.10,backing_file=base.raw,backing_fmt=raw", replace(VERSION_2, has_backing_file=True)),
+        ("compat=0.10", PLAIN),
+        ("compat=1.1", PLAIN),
+        ("compat=1.1,lazy_refcounts=on", PLAIN),
+        ("compat=1.1,extended_l2=on,cluster_size=128k", PLAIN),
+        ("compat=1.1,cluster_size=2M", PLAIN),
+        ("compat=1.1,data_file=data.raw", replace(PLAIN, has_data_file=True)),
+        (
+            "compat=1.1,backing_file=base.raw,backing_fmt=raw",
+            replace(PLAIN, has_backing_file=True, backing_format="raw"),
+        ),
+        (
+            "compat=0.10,backing_file=base.raw,backing_fmt=raw",
+            replace(PLAIN, has_backing_file=True, backing_format="raw"),
+        ),
     ],
 )
 def test_new_image(tmp_path: Path, options: str, expected: Qcow2Header) -> None:
@@ -90,7 +95,7 @@ def test_bitmaps(tmp_path: Path) -> None:
 
     header = read_qcow2_header(head(image))
 
-    assert header == replace(VERSION_3, has_bitmaps=True)
+    assert header == replace(PLAIN, has_bitmaps=True)
     assert header is not None
     assert header.needs_byte_copy
 
@@ -105,7 +110,7 @@ def test_encryption(tmp_path: Path) -> None:
 
     header = read_qcow2_header(head(image))
 
-    assert header == replace(VERSION_3, is_encrypted=True)
+    assert header == replace(PLAIN, is_encrypted=True)
     assert header is not None
     assert header.needs_byte_copy
 
@@ -113,11 +118,11 @@ def test_encryption(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bits", "expected", "needs_byte_copy"),
     [
-        (1, replace(VERSION_3, is_dirty=True), True),
-        (2, replace(VERSION_3, is_corrupt=True), False),
-        (4, replace(VERSION_3, has_data_file=True), False),
-        (3, replace(VERSION_3, is_dirty=True, is_corrupt=True), True),
-        (1 << 3 | 1 << 4, VERSION_3, False),
+        (1, replace(PLAIN, is_dirty=True), True),
+        (2, replace(PLAIN, is_corrupt=True), False),
+        (4, replace(PLAIN, has_data_file=True), False),
+        (3, replace(PLAIN, is_dirty=True, is_corrupt=True), True),
+        (1 << 3 | 1 << 4, PLAIN, False),
     ],
 )
 def test_incompatible_features(tmp_path: Path, bits: int, expected: Qcow2Header, needs_byte_copy: bool) -> None:
@@ -166,5 +171,5 @@ def test_version_2_header_needs_no_features(tmp_path: Path) -> None:
     qemu_img("create", "-q", "-f", "qcow2", "-o", "compat=0.10", image, "1M")
     data = head(image)[:INCOMPATIBLE_OFFSET]
 
-    assert read_qcow2_header(data) == VERSION_2
-    assert read_qcow2_header(data + b"\xff" * 32) == VERSION_2
+    assert read_qcow2_header(data) == PLAIN
+    assert read_qcow2_header(data + b"\xff" * 32) == PLAIN

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from virtomate.output.progress import JsonProgress, NoteProgress, SilentProgress, make_progress
+from virtomate.output.progress import JsonProgress, NoteProgress, make_progress
+from virtomate.progress import NullProgress
 
 if TYPE_CHECKING:
     from virtomate.progress import Progress
@@ -45,10 +46,10 @@ def test_json_lines() -> None:
     ("style", "quiet", "expected"),
     [
         ("auto", False, NoteProgress),
-        ("auto", True, SilentProgress),
+        ("auto", True, NullProgress),
         ("none", False, NoteProgress),
-        ("none", True, SilentProgress),
-        ("bar", True, SilentProgress),
+        ("none", True, NullProgress),
+        ("bar", True, NullProgress),
         ("json", False, JsonProgress),
         ("json", True, JsonProgress),
     ],

@@ -49,6 +49,7 @@ class DiskDefinition:
     volume: str | None
     format: str | None
     is_readonly: bool
+    is_shareable: bool
     is_sliced: bool
     names_chain: bool
     backing_path: str | None
@@ -197,6 +198,7 @@ def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
         format=child(disk, "driver").get("@type"),
         # libvirt makes every CD-ROM read-only, and says so in the definitions it returns
         is_readonly="readonly" in disk or device == "cdrom",
+        is_shareable="shareable" in disk,
         is_sliced="slices" in source,
         names_chain="backingStore" in disk,
         backing_path=below.get("@file") or below.get("@dev"),

@@ -80,6 +80,7 @@ class DiskPlanner:
             return _untouched(disk, "not file-based")
         self._refuse_writer(disk, found.description)
         format_ = disk.format or found.description.format
+        self._refuse_special(disk, found.description, format_)
         found = self._with_known_format(found, format_)
         source = choice.as_format(found.description, format_)
         _refuse_other_chain(disk, source)
@@ -88,7 +89,7 @@ class DiskPlanner:
             if other.duplication is not None and other.duplication.source == source:
                 return DiskPlan(disk, None, other.source, other.duplication)
         header = self._header(found, source)
-        below = self._chain_below(disk, source, header) if self.request.mode is Mode.COPY else ()
+        below = self._chain_below(disk, source, header)
         return DiskPlan(
             disk=disk,
             reason=None,
@@ -124,11 +125,6 @@ class DiskPlanner:
         below: tuple[VolumeDescription, ...],
     ) -> Duplication:
         mode = self.request.mode
-        if disk.is_sliced and mode is Mode.LINKED:
-            raise UnsupportedError(
-                f"disk {disk.target} is a slice of '{source.path}', which no overlay can be put on",
-                hint="Use --mode copy.",
-            )
         transfers = choice.choose_transfer(
             source,
             found.description.format,
@@ -156,7 +152,7 @@ class DiskPlanner:
             name,
             choice.ACTIONS[mode],
             transfers,
-            below=below,
+            below=below if mode is Mode.COPY else (),
             keep_owner=self.keep_owner,
         )
 
@@ -180,6 +176,20 @@ class DiskPlanner:
             raise NotFoundError(f"disk {disk.target}: {error.message}", hint) from error
         except IllegalStateError as error:
             raise IllegalStateError(f"disk {disk.target}: {error.message}", error.hint) from error
+
+    def _refuse_special(self, disk: DiskDefinition, volume: VolumeDescription, format_: str) -> None:
+        """Refuse what no volume of the wanted kind can stand in for."""
+        is_linked = self.request.mode is Mode.LINKED
+        if disk.is_sliced and (is_linked or format_ != "raw"):
+            raise UnsupportedError(
+                f"disk {disk.target} is a slice of '{volume.path}', and cannot be duplicated in this mode and format",
+                hint="Use --mode copy." if format_ == "raw" else "Make a volume of its own of the slice.",
+            )
+        if disk.is_shareable and is_linked:
+            raise UnsupportedError(
+                f"disk {disk.target} ('{volume.path}') is shareable, and an overlay cannot be: only raw volumes can",
+                hint="Use --mode copy.",
+            )
 
     def _refuse_writer(self, disk: DiskDefinition, volume: VolumeDescription) -> None:
         """Refuse a volume that an active domain may write to, or any other QEMU as far as that can be seen."""
@@ -234,6 +244,8 @@ class DiskPlanner:
                     hint=f"Write it down: qemu-img rebase -u -F FORMAT -b BELOW {shlex.quote(above.path)}",
                 )
             found = self._find_below(above.backing_path)
+            if found is None:
+                break
             below = choice.as_format(found.description, header.backing_format)
             if below.format != header.backing_format:
                 raise UnsupportedError(
@@ -248,11 +260,16 @@ class DiskPlanner:
             above = below
         return tuple(chain)
 
-    def _find_below(self, path: str) -> FoundVolume:
+    def _find_below(self, path: str) -> FoundVolume | None:
+        """A volume that another one rests on; None where it is in no pool, and not needed for more than being there."""
         try:
             return self.pools.find_path(path)
         except NotFoundError as error:
             raise NotFoundError(error.message, hint="The image is incomplete without it: bring it back.") from error
+        except IllegalStateError:
+            if self.request.mode is Mode.COPY:
+                raise
+            return None
 
 
 def _refuse_other_chain(disk: DiskDefinition, source: VolumeDescription) -> None:
