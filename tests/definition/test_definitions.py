@@ -65,7 +65,7 @@ def test_the_definitions_use_all_there_is(deep: bool) -> None:
 
 
 def test_there_are_enough() -> None:
-    """The issue asks for forty."""
+    """Forty definitions are the least that says something."""
     assert len(DEFINITIONS) >= 40
 
 

@@ -26,7 +26,9 @@ DEVICES = "/domain/devices"
 PCI = "<address domain='0x0000' bus='0x3b' slot='0x00' function='0x0'/>"
 QEMU = "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'"
 INTERFACE_ID = "09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f"
+# Newer libvirt takes a vhost-user interface only with shared memory.
 MEMORY_HOTPLUG = """
+  <memoryBacking><access mode='shared'/></memoryBacking>
   <maxMemory slots='4' unit='MiB'>4096</maxMemory>
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model>
     <numa><cell id='0' cpus='0' memory='192' unit='MiB'/></numa></cpu>"""
