@@ -393,6 +393,11 @@ def test_full_in_the_middle_fails_clean(root_lab: Lab, virtomate: Program, trans
         os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - MIB)
     result = watched.run.wait()
     eater.unlink()
+    if not root_lab.hypervisor.answers():
+        # libvirt 11.3 frees something twice when it cannot write a stream, and its daemon dies of that.
+        finish_without_daemon(root_lab, virtomate, result)
+        unchanged(before, root_lab)
+        return
     pool.refresh()
 
     assert result.status == 1, str(result)
@@ -402,6 +407,15 @@ def test_full_in_the_middle_fails_clean(root_lab: Lab, virtomate: Program, trans
     assert error["type"] == "NoSpaceError"
     assert "hint" in error
     unchanged(before, root_lab)
+
+
+def finish_without_daemon(lab: Lab, virtomate: Program, result: Result) -> None:
+    """See that a run whose daemon died names what is left, and that domain-delete removes it later."""
+    assert result.status == 3, str(result)
+    assert any("web.raw" in leftover for leftover in error_of(result)["leftovers"])
+    lab.hypervisor.restart()
+    deletion = virtomate("domain-delete", "web", json=True)
+    assert deletion.status == 0, str(deletion)
 
 
 def test_full_in_the_middle_of_a_flattening_fails_clean(root_lab: Lab, virtomate: Program) -> None:

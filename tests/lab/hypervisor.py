@@ -135,6 +135,14 @@ class Hypervisor:
             self._connection = self.connect()
         return self._connection
 
+    def answers(self) -> bool:
+        """Tell whether the daemon is there."""
+        try:
+            libvirt.open(self.uri).close()
+        except libvirt.libvirtError:
+            return False
+        return True
+
     def connect(self, *, read_only: bool = False) -> Any:
         """Open a connection (`libvirt.virConnect`); it is closed with the host at the latest."""
         connection = libvirt.openReadOnly(self.uri) if read_only else libvirt.open(self.uri)
