@@ -19,7 +19,7 @@ from tests.functional.runs import (
     start_clone,
     unchanged,
 )
-from tests.lab import Lab, Program, disk, domain, images
+from tests.lab import Lab, Program, Result, disk, domain, images
 from tests.lab.images import MIB
 from tests.lab.ordinary_user import OrdinaryUser
 
