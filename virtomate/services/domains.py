@@ -71,9 +71,10 @@ def delete_unfinished_clone(
             f"domain '{domain.name}' is still being made by process {provenance.maker.pid}",
             hint="Wait for it to end, or interrupt it: it cleans up after itself.",
         )
+    cancel.check()
     provenance = _seize(connection, domain, provenance)
     removed, replaced, failed = _remove_all(connection, provenance, _patience(progress, cancel))
-    claim = f"domain '{domain.name}', an unfinished clone (kept as their record)"
+    claim = f"domain '{domain.name}', an unfinished clone (kept as the record of these)"
     if failed and cancel.signal_number is not None:
         interrupted = InterruptedBySignalError(cancel.signal_number)
         interrupted.leftovers = (*replaced, *failed, claim)
@@ -82,11 +83,7 @@ def delete_unfinished_clone(
         raise IllegalStateError(
             f"not everything that belongs to the unfinished clone '{domain.name}' could be removed",
             hint=f"Mend that, then run virtomate domain-delete {shlex.quote(domain.name)} again.",
-            leftovers=(
-                *replaced,
-                *failed,
-                f"domain '{domain.name}', an unfinished clone (kept as the record of these)",
-            ),
+            leftovers=(*replaced, *failed, claim),
         )
     _undefine(connection, domain, provenance)
     if replaced:
