@@ -272,20 +272,26 @@ class Stream:
 _AT_HOLE = -3
 
 
-def open_download(connection: Connection, volume: Volume, length_bytes: int = 0) -> Stream:
-    """Read a volume's file from the beginning, whatever its format; 0 reads all of it, with its holes."""
-    flags = 0 if length_bytes else libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM
+def open_download(connection: Connection, volume: Volume, offset: int, length: int) -> Stream:
+    """Read a part of a volume's file, whatever its format, with its holes.
+
+    Args:
+        connection: Where the volume is.
+        volume: The volume.
+        offset: Where the part begins, in bytes.
+        length: How long it is, in bytes; 0 means the rest of the file.
+    """
     with translated(f"cannot read volume '{volume.name}'"):
         stream = connection.handle.newStream(0)
-        volume.handle.download(stream, 0, length_bytes, flags)
+        volume.handle.download(stream, offset, length, libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM)
     return Stream(stream, volume.name)
 
 
-def read_head(connection: Connection, volume: Volume, length_bytes: int) -> bytes:
+def read_head(connection: Connection, volume: Volume, length: int) -> bytes:
     """The first bytes of a volume's file; fewer where it is shorter."""
-    stream = open_download(connection, volume, length_bytes)
+    stream = open_download(connection, volume, 0, length)
     try:
-        head = b"".join(piece for piece in stream.receive(length_bytes) if isinstance(piece, bytes))
+        head = b"".join(piece if isinstance(piece, bytes) else bytes(piece) for piece in stream.receive(length))
         stream.finish()
     except BaseException:
         stream.abort()

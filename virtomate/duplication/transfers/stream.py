@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 256 * 1024
 _REPORT_EVERY_BYTES = 8 * 1024 * 1024
 
+# libvirt's client takes in all that the daemon sends, whether it is wanted yet or not. What has not been asked for
+# cannot pile up, so a volume is read in parts of about so much data.
+_PART_BYTES = 16 * 1024 * 1024
+_MAX_PART_BYTES = 1024 * 1024 * 1024
+
 
 class StreamTransfer:
     """Creates an empty file and streams into it.
@@ -33,32 +38,46 @@ class StreamTransfer:
         """Stream all of the source into it."""
         connection = workplace.connection
         source = get_volume(connection, duplication.source.pool, duplication.source.name)
-        download = open_download(connection, source)
+        upload = open_upload(connection, volume)
         try:
-            upload = open_upload(connection, volume)
-            try:
-                written = _pump(download, upload, duplication.label, workplace)
-                upload.finish()
-            except BaseException:
-                upload.abort()
-                raise
-            download.finish()
+            written = self._send(duplication, source, upload, workplace)
+            upload.finish()
         except BaseException:
-            download.abort()
+            upload.abort()
             raise
         return written
 
+    @staticmethod
+    def _send(duplication: Duplication, source: Volume, upload: Stream, workplace: Workplace) -> int:
+        size = duplication.source.physical
+        offset = written = reported = 0
+        part = _PART_BYTES
+        while offset < size:
+            length = min(part, size - offset)
+            sent = _send_part(open_download(workplace.connection, source, offset, length), upload, workplace)
+            offset += length
+            written += sent
+            if written - reported >= _REPORT_EVERY_BYTES:
+                workplace.progress.advanced(duplication.label, written)
+                reported = written
+            # more of a sparse volume at a time, so that its holes cost no calls
+            part = min(max(_PART_BYTES, min(2 * part, part * _PART_BYTES // max(sent, 1))), _MAX_PART_BYTES)
+        return written
 
-def _pump(download: Stream, upload: Stream, label: str, workplace: Workplace) -> int:
-    written = reported = 0
-    for piece in download.receive(_CHUNK_BYTES):
-        workplace.cancel.check()
-        if isinstance(piece, int):
-            upload.send_hole(piece)
-            continue
-        upload.send(piece)
-        written += len(piece)
-        if written - reported >= _REPORT_EVERY_BYTES:
-            workplace.progress.advanced(label, written)
-            reported = written
-    return written
+
+def _send_part(download: Stream, upload: Stream, workplace: Workplace) -> int:
+    """Pass one part on, and return how much data it held, in bytes."""
+    sent = 0
+    try:
+        for piece in download.receive(_CHUNK_BYTES):
+            workplace.cancel.check()
+            if isinstance(piece, int):
+                upload.send_hole(piece)
+            else:
+                upload.send(piece)
+                sent += len(piece)
+        download.finish()
+    except BaseException:
+        download.abort()
+        raise
+    return sent
