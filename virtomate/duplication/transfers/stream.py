@@ -17,7 +17,7 @@ _REPORT_EVERY_BYTES = 8 * 1024 * 1024
 
 # libvirt's client takes in all that the daemon sends, whether it is wanted yet or not. What has not been asked for
 # cannot pile up, so a volume is read in parts of about so much data.
-_PART_BYTES = 16 * 1024 * 1024
+_PART_BYTES = 4 * 1024 * 1024
 _MAX_PART_BYTES = 1024 * 1024 * 1024
 
 
