@@ -410,3 +410,16 @@ def test_stdout_that_is_closed_early(small: Path, virtomate: Program) -> None:
 
     assert str(child.before) == "["
     assert small.exists()
+
+
+def test_without_a_terminal_rich_is_not_loaded(lab: Lab, virtomate: Program) -> None:
+    """Where nobody sees bars, a clone does not wait for what draws them."""
+    path = lab.pool.raw("src.raw", 4 * MIB)
+    lab.define(domain("src", disks=[disk(path, "raw")]))
+
+    result = virtomate("domain-clone", "src", "web", env={"PYTHONPROFILEIMPORTTIME": "1"})
+
+    assert result.status == 0, str(result)
+    loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "libvirt" in loaded
+    assert not [name for name in loaded if name.partition(".")[0] == "rich"]

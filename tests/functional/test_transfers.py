@@ -16,6 +16,7 @@ from tests.lab.ordinary_user import OrdinaryUser
 from tests.lab.programs import require_program, run
 from tests.lab.ssh import SshServer
 from tests.lab.storage import Pool, make_pool
+from virtomate.duplication.hostfile import is_cached
 
 BOOKKEEPING_BYTES = 128 * KIB
 IMAGES = Path("/var/lib/libvirt/images")
@@ -392,3 +393,27 @@ def test_ssh_server_that_does_not_know_us(root_lab: Lab, sshd: SshServer, virtom
     assert json.loads(result.stdout)["type"] == "libvirtError"
     assert "Permission denied" in result.json["message"]
     assert "Traceback" not in result.stderr
+
+
+def test_copy_leaves_the_page_cache_alone(root_lab: Lab, virtomate: Program) -> None:
+    """Neither the copy nor what was read for it fills the host's page cache; what was there before stays."""
+    size = 192 * MIB
+    path = root_lab.pool.raw("original.raw", size, data_bytes=size)
+    root_lab.define(domain("original", disks=[disk(path, "raw")]))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        file.read(40 * MIB)
+
+    copy = clone_path(clone(virtomate, "--transfer", "host"))
+
+    cached = {name: cached_mib(name) for name in (path, copy)}
+    assert all(cached[path][:32]), cached
+    assert sum(cached[path]) < 96, cached
+    assert sum(cached[copy]) < 64, cached
+
+
+def cached_mib(path: Path) -> list[bool]:
+    """Tell of each MiB of a file whether it is in the page cache, by its last page."""
+    with path.open("rb") as file:
+        return [is_cached(file.fileno(), offset - 1) for offset in range(MIB, path.stat().st_size + 1, MIB)]

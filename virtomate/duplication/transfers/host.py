@@ -93,7 +93,7 @@ def _copy(source: int, target: int, duplication: Duplication, workplace: Workpla
         offset = begin
         while offset < end:
             workplace.cancel.check()
-            window.include(offset)
+            window.include(offset, end)
             # sendfile never shares data behind our back, as copy_file_range does on XFS and Btrfs
             sent = os.sendfile(target, source, offset, min(end - offset, _CHUNK_BYTES))
             if sent == 0:
@@ -124,13 +124,14 @@ class _Window:
         self._on_disk = 0
         self.written = 0
 
-    def include(self, offset: int) -> None:
-        """The next bytes begin here; a step back begins another window."""
+    def include(self, offset: int, end: int) -> None:
+        """The next bytes begin here, and data go on until there; a step back begins another window."""
         if self._begin is not None and offset < self._end:
             self._turn()
         if self._begin is None:
             self._begin = offset
-            self._was_cached = hostfile.is_cached(self._source, offset)
+            # further on, since the kernel has read ahead of the window before
+            self._was_cached = hostfile.is_cached(self._source, min(offset + _WINDOW_BYTES // 2, end - 1))
 
     def advance(self, end: int, count: int) -> None:
         """So many bytes up to here have been given to the kernel."""

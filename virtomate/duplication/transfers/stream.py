@@ -8,6 +8,8 @@ from virtomate.definition.volume import volume_document
 from virtomate.hypervisor.storage import get_pool, get_volume, open_download, open_upload
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from virtomate.duplication.transfers.base import Duplication, Workplace
     from virtomate.hypervisor.storage import Stream, Volume
 
@@ -49,35 +51,42 @@ class StreamTransfer:
 
     @staticmethod
     def _send(duplication: Duplication, source: Volume, upload: Stream, workplace: Workplace) -> int:
-        size = duplication.source.physical
-        offset = written = reported = 0
-        part = _PART_BYTES
-        while offset < size:
-            length = min(part, size - offset)
-            sent = _send_part(open_download(workplace.connection, source, offset, length), upload, workplace)
-            offset += length
-            written += sent
+        written = reported = hole = 0
+        for piece in _pieces(duplication.source.physical, source, workplace):
+            workplace.cancel.check()
+            if isinstance(piece, int):
+                # The daemon cuts the file off where a hole ends; one long hole leaves what is allocated there.
+                hole += piece
+                continue
+            if hole:
+                upload.send_hole(hole)
+                hole = 0
+            upload.send(piece)
+            written += len(piece)
             if written - reported >= _REPORT_EVERY_BYTES:
                 workplace.progress.advanced(duplication.label, written)
                 reported = written
-            # more of a sparse volume at a time, so that its holes cost no calls
-            part = min(max(_PART_BYTES, min(2 * part, part * _PART_BYTES // max(sent, 1))), _MAX_PART_BYTES)
+        if hole:
+            upload.send_hole(hole)
         return written
 
 
-def _send_part(download: Stream, upload: Stream, workplace: Workplace) -> int:
-    """Pass one part on, and return how much data it held, in bytes."""
-    sent = 0
-    try:
-        for piece in download.receive(_CHUNK_BYTES):
-            workplace.cancel.check()
-            if isinstance(piece, int):
-                upload.send_hole(piece)
-            else:
-                upload.send(piece)
-                sent += len(piece)
-        download.finish()
-    except BaseException:
-        download.abort()
-        raise
-    return sent
+def _pieces(size: int, source: Volume, workplace: Workplace) -> Iterator[bytes | int]:
+    """The content of a volume in order, read in parts: bytes are data, a number is the length of a hole."""
+    offset = 0
+    part = _PART_BYTES
+    while offset < size:
+        length = min(part, size - offset)
+        data_bytes = 0
+        download = open_download(workplace.connection, source, offset, length)
+        try:
+            for piece in download.receive(_CHUNK_BYTES):
+                data_bytes += 0 if isinstance(piece, int) else len(piece)
+                yield piece
+            download.finish()
+        except BaseException:
+            download.abort()
+            raise
+        offset += length
+        # more of a sparse volume at a time, so that its holes cost no calls
+        part = min(max(_PART_BYTES, min(2 * part, part * _PART_BYTES // max(data_bytes, 1))), _MAX_PART_BYTES)
