@@ -25,7 +25,7 @@ from virtomate.output.render import Format, render_error, render_usage_error
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = DOCS / "commands"
-JSON_PAGE = DOCS / "reference" / "json.rst"
+JSON_PAGES = DOCS / "reference" / "json"
 STATUS_PAGE = DOCS / "reference" / "exit-status.rst"
 JSON_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 # the base class, and what a transfer says that was stopped because another one failed; that one is reported
@@ -72,13 +72,18 @@ def real_options(command: click.Command) -> dict[frozenset[str], click.Option]:
     return {frozenset([*option.opts, *option.secondary_opts]): option for option in options}
 
 
-def table(page: Path, name: str) -> dict[str, str]:
-    """The first column of a list table (without its header) with the second one, both as plain text."""
-    match = re.search(
-        rf"^ +:name: {re.escape(name)}\n(.*?)^(?=\S)", page.read_text() + "\nend", re.DOTALL | re.MULTILINE
-    )
-    assert match is not None, f"{page.name} has no table {name}"
-    rows = re.findall(r"^ +\* - (.+)\n +- (.+)$", match[1], re.MULTILINE)[1:]
+def table(place: Path, name: str) -> dict[str, str]:
+    """The first column of a list table (without its header) with the second one, both as plain text.
+
+    Args:
+        place: The page, or a directory of pages of which one has the table.
+        name: The table's name.
+    """
+    pages = sorted(place.glob("*.rst")) if place.is_dir() else [place]
+    pattern = re.compile(rf"^ +:name: {re.escape(name)}\n(.*?)^(?=\S)", re.DOTALL | re.MULTILINE)
+    found = [match[1] for page in pages for match in pattern.finditer(page.read_text() + "\nend")]
+    assert len(found) == 1, f"{place.name} has {len(found)} tables {name}"
+    rows = re.findall(r"^ +\* - (.+)\n +- (.+)$", found[0], re.MULTILINE)[1:]
     return {first.strip("`"): second for first, second in rows}
 
 
@@ -161,6 +166,13 @@ def test_the_program_lists_its_commands() -> None:
     assert set(re.findall(r":manpage:`(virtomate-[\w-]+)\(1\)`", text)) == COMMANDS.keys() - {"virtomate"}
 
 
+def test_every_command_has_a_json_page() -> None:
+    """There is one page for what each command prints with --json, and one for what they have in common."""
+    names = {name.removeprefix("virtomate-") for name in COMMANDS.keys() - {"virtomate"}}
+
+    assert {page.stem for page in JSON_PAGES.glob("*.rst")} == names | {"index"}
+
+
 @pytest.mark.parametrize("name", TYPED_DICTS)
 def test_json_tables_have_the_real_keys(name: str) -> None:
     """A table has the keys of its document with their types; what can be absent is called optional."""
@@ -171,12 +183,12 @@ def test_json_tables_have_the_real_keys(name: str) -> None:
     hints = get_type_hints(document)
     real = {key: json_type(hint) + ("" if key in always else ", optional") for key, hint in hints.items()}
 
-    assert table(JSON_PAGE, name) == real
+    assert table(JSON_PAGES, name) == real
 
 
 def test_error_types_are_documented() -> None:
     """Every error that can be reported is in the table, and nothing else is."""
-    assert table(JSON_PAGE, "error-types").keys() == error_types() - NEVER_REPORTED
+    assert table(JSON_PAGES, "error-types").keys() == error_types() - NEVER_REPORTED
 
 
 def test_exit_statuses_are_documented() -> None:
@@ -207,7 +219,7 @@ def test_events_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [ast.literal_eval(line) for line in (stream.getvalue() + capsys.readouterr().err).splitlines()]
     real = {line.pop("event"): ", ".join(f"``{key}``" for key in sorted(line)) for line in lines}
 
-    documented = table(JSON_PAGE, "events")
+    documented = table(JSON_PAGES, "events")
 
     assert documented.pop("warning") == "``message``"
     assert documented == real
