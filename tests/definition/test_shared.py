@@ -204,12 +204,52 @@ def test_shared_device(devices: str, expected: tuple[str, ...]) -> None:
         (
             (
                 "<qemu:commandline><qemu:arg value='-global'/><qemu:arg value='ICH9-LPC.noreboot=off'/>"
-                "<qemu:arg value='-name'/><qemu:arg value='web,debug-threads=on'/><qemu:env name='A' value='/b'/>"
-                "</qemu:commandline>"
+                "<qemu:arg value='-name'/><qemu:arg value='web,debug-threads=on'/><qemu:env name='A' value='1'/>"
+                "<qemu:env name='B'/></qemu:commandline>"
             ),
             (),
         ),
-        ("<qemu:commandline><qemu:env name='A' value='b'/></qemu:commandline>", ()),
+        (
+            (
+                "<qemu:commandline><qemu:env name='AUDIO' value='/run/pulse'/><qemu:env name='B' value='tcp:h:1'/>"
+                "</qemu:commandline>"
+            ),
+            ("QEMU environment variable 'AUDIO=/run/pulse'", "QEMU environment variable 'B=tcp:h:1'"),
+        ),
+        (
+            (
+                "<qemu:override><qemu:device alias='v'><qemu:frontend><qemu:property name='guest-cid' type='unsigned' "
+                "value='3'/><qemu:property name='x' type='bool' value='true'/></qemu:frontend></qemu:device>"
+                "<qemu:device alias='n'><qemu:frontend><qemu:property name='mac' type='string' value='52:54:00:00:00:1'"
+                "/></qemu:frontend></qemu:device></qemu:override>"
+            ),
+            ("QEMU property 'guest-cid=3' of device 'v'", "QEMU property 'mac=52:54:00:00:00:1' of device 'n'"),
+        ),
+        (
+            (
+                "<qemu:capabilities><qemu:add capability='blockdev'/><qemu:del capability='netdev.socket'/>"
+                "</qemu:capabilities><qemu:deprecation behavior='crash'/>"
+            ),
+            (),
+        ),
+        ("<qemu:deprecation behavior='omit' file='/log'/>", ("qemu:deprecation @file '/log'",)),
+        ("<bhyve:commandline><bhyve:arg value='-s'/></bhyve:commandline>", ()),
+        (
+            "<bhyve:commandline><bhyve:arg value='-l'/><bhyve:arg value='com1,/dev/nmdm0A'/></bhyve:commandline>",
+            ("bhyve argument 'com1,/dev/nmdm0A'",),
+        ),
+        ("<lxc:namespace><lxc:sharenet type='netns' value='red'/></lxc:namespace>", ()),
+        # what this program does not know
+        ("<newthing>/srv/x</newthing>", ("newthing '/srv/x'",)),
+        ("<newthing><a><b address='x'/></a></newthing><new port='1'/>", ("newthing a/b/@address 'x'", "new @port '1'")),
+        (
+            "<os><kernel>/k</kernel><varstore path='/srv/vars' template='/t'/></os>",
+            ("os varstore/@path '/srv/vars'", "os varstore/@template '/t'"),
+        ),
+        (
+            "<memoryBacking><source type='file' path='/m'/></memoryBacking>",
+            ("memoryBacking source/@path '/m'",),
+        ),
         ("", ()),
         ("<devices/>", ()),
     ],
@@ -217,6 +257,32 @@ def test_shared_device(devices: str, expected: tuple[str, ...]) -> None:
 def test_shared_outside_of_devices(content: str, expected: tuple[str, ...]) -> None:
     """Firmware, security labels and QEMU's own arguments are looked at, too."""
     assert warnings(content) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (
+            "<os><boot dev='hd'/><boot dev='network'/><kernel>/k</kernel><initrd>/i</initrd><cmdline>/c</cmdline>"
+            "<dtb>/d</dtb><acpi><table type='slic'>/t</table></acpi><loader readonly='yes' type='pflash'>/l</loader>"
+            "<nvram template='/t'>/n</nvram></os>"
+        ),
+        "<os><nvram type='network'><source protocol='nbd'><host name='h' port='1'/></source></nvram></os>",
+        "<os><init>/sbin/init</init><initarg>/a</initarg><initdir>/</initdir><initenv name='x'>/e</initenv></os>",
+        "<title>/t</title><description>/d</description><resource><partition>/machine</partition></resource>",
+        (
+            "<sysinfo type='smbios'><system><entry name='sku'>/s</entry></system><oemStrings><entry>/o</entry>"
+            "</oemStrings></sysinfo><sysinfo type='fwcfg'><entry name='opt/x' file='/f'/></sysinfo>"
+        ),
+        "<launchSecurity type='sev'><dhCert>/Aa=</dhCert><session>/Bb=</session></launchSecurity>",
+        "<blkiotune><device><path>/dev/sda</path><weight>500</weight></device></blkiotune>",
+        "<seclabel type='dynamic'><baselabel>/b</baselabel><imagelabel>/i</imagelabel></seclabel>",
+        "<bootloader>/usr/bin/pygrub</bootloader><bootloader_args>/x</bootloader_args>",
+    ],
+)
+def test_harmless_outside_of_devices(content: str) -> None:
+    """What is only read, or is text, gets no warning."""
+    assert warnings(content) == ()
 
 
 @pytest.mark.parametrize(

@@ -423,7 +423,13 @@ def test_what_both_use(lab: Lab, virtomate: Program) -> None:
   <qemu:commandline {QEMU}>
     <qemu:arg value='-netdev'/><qemu:arg value='user,id=n0,hostfwd=tcp::2222-:22'/>
     <qemu:arg value='-global'/><qemu:arg value='ICH9-LPC.noreboot=off'/>
-  </qemu:commandline>""",
+    <qemu:env name='QEMU_AUDIO_DRV' value='none'/><qemu:env name='PULSE_SERVER' value='/run/pulse'/>
+  </qemu:commandline>
+  <qemu:capabilities {QEMU}><qemu:add capability='blockdev'/></qemu:capabilities>
+  <qemu:override {QEMU}><qemu:device alias='vsock0'><qemu:frontend>
+    <qemu:property name='guest-cid' type='unsigned' value='4712'/><qemu:property name='x' type='bool' value='true'/>
+  </qemu:frontend></qemu:device></qemu:override>
+  <qemu:deprecation {QEMU} behavior='omit'/>""",
         ),
     )
 
@@ -431,6 +437,10 @@ def test_what_both_use(lab: Lab, virtomate: Program) -> None:
 
     expected = [warning for _, warnings in SHARED for warning in warnings]
     expected += ["static security label '+0:+0'", "QEMU argument 'user,id=n0,hostfwd=tcp::2222-:22'"]
+    expected += [
+        "QEMU environment variable 'PULSE_SERVER=/run/pulse'",
+        "QEMU property 'guest-cid=4712' of device 'vsock0'",
+    ]
     assert sorted(warned(document)) == sorted(expected)
     assert document["changes"] == ["UUID", "MAC addresses"]
     assert {path for path in changed(lab) if not path.endswith("/mac/@address")} == {"/domain/name", "/domain/uuid"}

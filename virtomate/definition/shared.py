@@ -51,6 +51,20 @@ _KNOWN_PLACES: dict[str, frozenset[str]] = {
 }  # fmt: skip
 # Disks are the plan's; the address of a device, or of a device's target, is the guest's.
 _DEVICES_LOOKED_AT_ELSEWHERE = frozenset({"disk", "emulator"})
+# Likewise outside of <devices>: what is only read, free text that may begin with a slash, limits of host devices, and
+# what other rules look at; the NVRAM is the plan's.
+_KNOWN_OUTSIDE_OF_DEVICES = frozenset(
+    {
+        "blkiotune/device/path", "bootloader", "bootloader_args", "description", "launchSecurity/dhCert",
+        "launchSecurity/guestVisibleWorkarounds", "launchSecurity/hostData", "launchSecurity/idAuth",
+        "launchSecurity/idBlock", "launchSecurity/session", "os/acpi/table", "os/boot/@dev", "os/cmdline", "os/dtb",
+        "os/init", "os/initarg", "os/initdir", "os/initenv", "os/initrd", "os/kernel", "os/loader", "os/nvram",
+        "os/root", "os/shim", "resource/partition", "seclabel/baselabel", "seclabel/imagelabel", "seclabel/label",
+        "sysinfo/baseBoard/entry", "sysinfo/bios/entry", "sysinfo/chassis/entry", "sysinfo/entry",
+        "sysinfo/entry/@file", "sysinfo/oemStrings/entry", "sysinfo/system/entry", "title",
+    }
+)  # fmt: skip
+_IN_NVRAM = "os/nvram/"
 _GUEST_ADDRESS = "address"
 _TELLING_ATTRIBUTES = frozenset(
     {"@path", "@file", "@dev", "@socket", "@port", "@service", "@addr", "@address", "@host"}
@@ -68,6 +82,7 @@ _FILE_SYSTEM_SOURCES = ("@dir", "@file", "@dev", "@name", "@socket", "@volume")
 _MEMORY_FILE_SYSTEM = "ram"
 # of the variables of libvirt's filters, those that hold an address of the guest
 _ADDRESS_PARAMETERS = frozenset({"IP", "IPV6", "MAC"})
+_COMMAND_LINE = "commandline"
 _SUSPECT_ARGUMENT = re.compile(r"/|:\d|port=|hostfwd|socket|tcp:|udp:|unix:|cid=|mac=", re.IGNORECASE)
 
 
@@ -88,7 +103,8 @@ def shared_things(domain: Document) -> tuple[str, ...]:
         *_labels(domain),
         *_tpm(domain),
         *_data_stores(domain),
-        *_command_line(domain),
+        *_command_lines(domain),
+        *_overrides(domain),
         *_unknown_places(domain),
     )
     return tuple(dict.fromkeys(f"{what} is kept: original and clone both use it" for what in found))
@@ -243,12 +259,37 @@ def _data_stores(domain: Document) -> Iterator[str]:
             yield f"data store of disk {child(disk, 'target').get('@dev', '')}"
 
 
-def _command_line(domain: Document) -> Iterator[str]:
-    """Arguments for QEMU that look like ports, paths or addresses (https://libvirt.org/drvqemu.html)."""
-    for argument in _as_list(child(domain, "qemu:commandline").get("qemu:arg")):
-        value = str(argument.get("@value", ""))
-        if _SUSPECT_ARGUMENT.search(value):
-            yield f"QEMU argument '{value}'"
+def _command_lines(domain: Document) -> Iterator[str]:
+    """Arguments and environment for QEMU, or another hypervisor, that look like ports, paths or addresses.
+
+    Source: https://libvirt.org/drvqemu.html#pass-through-of-arbitrary-qemu-commands
+    """
+    for key in domain:
+        prefix, _, name = key.partition(":")
+        if name != _COMMAND_LINE:
+            continue
+        hypervisor = "QEMU" if prefix == "qemu" else prefix
+        command_line = child(domain, key)
+        for argument in _as_list(command_line.get(f"{prefix}:arg")):
+            value = str(argument.get("@value", ""))
+            if _SUSPECT_ARGUMENT.search(value):
+                yield f"{hypervisor} argument '{value}'"
+        for variable in _as_list(command_line.get(f"{prefix}:env")):
+            setting = f"{variable.get('@name', '')}={variable.get('@value', '')}"
+            if _SUSPECT_ARGUMENT.search(setting):
+                yield f"{hypervisor} environment variable '{setting}'"
+
+
+def _overrides(domain: Document) -> Iterator[str]:
+    """Properties of QEMU's devices, set past libvirt, that look like ports, paths or addresses.
+
+    Source: https://libvirt.org/drvqemu.html#overriding-properties-of-qemu-devices
+    """
+    for device in _as_list(child(domain, "qemu:override").get("qemu:device")):
+        for property_ in _as_list(child(device, "qemu:frontend").get("qemu:property")):
+            setting = f"{property_.get('@name', '')}={property_.get('@value', '')}"
+            if _SUSPECT_ARGUMENT.search(setting):
+                yield f"QEMU property '{setting}' of device '{device.get('@alias', '')}'"
 
 
 def _unknown_places(domain: Document) -> Iterator[str]:
@@ -261,6 +302,12 @@ def _unknown_places(domain: Document) -> Iterator[str]:
             for place, value in _telling_values(element, ""):
                 if place not in known:
                     yield f"{kind}{place and ' ' + place} '{value}'"
+    for kind, element in domain.items():
+        if kind == "devices" or kind.endswith(f":{_COMMAND_LINE}"):
+            continue
+        for place, value in _telling_values(element, kind):
+            if place not in _KNOWN_OUTSIDE_OF_DEVICES and not place.startswith(_IN_NVRAM):
+                yield f"{place.replace('/', ' ', 1)} '{value}'"
 
 
 def _telling_values(value: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401
