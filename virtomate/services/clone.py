@@ -26,6 +26,7 @@ from virtomate.records import (
     VolumeReference,
 )
 from virtomate.rollback import Rollback
+from virtomate.services.maker import this_process
 from virtomate.services.nvram import NvramPlan, plan_nvram_duplication
 from virtomate.services.plan import plan_clone
 from virtomate.services.pools import start_temporary_pool, temporary_pool_name
@@ -37,7 +38,6 @@ from virtomate.services.transaction import (
     planned,
     release_unless_needed,
     require_unchanged,
-    this_process,
     undo_made,
 )
 

@@ -12,8 +12,8 @@ from virtomate.definition.provenance import read_provenance, with_provenance
 from virtomate.errors import ConflictError, IllegalStateError, InterruptedBySignalError, NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import define_domain, find_domain, find_domain_by_uuid, list_domains
 from virtomate.records import CloneOrigin, DeletionResult, DomainListing
+from virtomate.services.maker import is_running, this_process
 from virtomate.services.removal import name_made, remove_made
-from virtomate.services.transaction import process_start, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.progress import Progress
-    from virtomate.records import Maker, Provenance
+    from virtomate.records import Provenance
 
 _INTERVAL_SECONDS = 0.2
 
@@ -66,7 +66,7 @@ def delete_unfinished_clone(
         )
     if domain.is_active():
         raise IllegalStateError(f"domain '{domain.name}' is {domain.state()}")
-    if provenance.maker is not None and _is_running(provenance.maker):
+    if provenance.maker is not None and is_running(provenance.maker):
         raise IllegalStateError(
             f"domain '{domain.name}' is still being made by process {provenance.maker.pid}",
             hint="Wait for it to end, or interrupt it: it cleans up after itself.",
@@ -152,8 +152,3 @@ def _undefine(connection: Connection, domain: Domain, provenance: Provenance) ->
 
 def _provenance(domain: Domain) -> Provenance | None:
     return read_provenance(codec.parse_definition(domain.inactive_definition_without_secrets()))
-
-
-def _is_running(maker: Maker) -> bool:
-    """Whether the process that makes a clone runs on this host; of other hosts nothing is known."""
-    return maker.host == os.uname().nodename and process_start(maker.pid) == maker.started

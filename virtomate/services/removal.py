@@ -14,7 +14,7 @@ from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
 from virtomate.hypervisor.domains import list_domains
 from virtomate.hypervisor.storage import delete_when_idle, find_pool
 from virtomate.records import MadeKind
-from virtomate.services.pools import FoundVolume, find_volume, start_temporary_pool, temporary_pool_name
+from virtomate.services.pools import TEMPORARY_POOL_PREFIX, FoundVolume, find_volume, start_temporary_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,8 +66,8 @@ def remove_made(connection: Connection, made: Made, claim: Provenance, wait: Cal
     """
     pool = find_pool(connection, made.pool)
     if made.kind is MadeKind.POOL:
-        if made.pool != temporary_pool_name(claim.uuid):
-            raise ConflictError("that is not the name of this clone's temporary pool")
+        if not made.pool.startswith(TEMPORARY_POOL_PREFIX):
+            raise ConflictError("that is not the name of a temporary pool")
         if pool is None:
             return False
         pool.stop()

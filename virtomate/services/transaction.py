@@ -8,10 +8,8 @@ ends the run, the claim says what is left.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from dataclasses import dataclass, replace
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -37,7 +35,7 @@ from virtomate.hypervisor.domains import (
     find_domain_by_uuid,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.records import Made, MadeKind, MadeState, Maker, Transfer
+from virtomate.records import Made, MadeKind, MadeState, Transfer
 from virtomate.services.pools import describe
 from virtomate.services.removal import name_made, remove_made, wait_at_most
 
@@ -203,21 +201,6 @@ class Claim:
             if found is not None and found.token == self.provenance.token and not found.finished:
                 return domain
         raise IllegalStateError(f"domain '{self._name}' was changed by somebody else while it was being made")
-
-
-def this_process() -> Maker:
-    """What identifies this process."""
-    return Maker(os.uname().nodename, os.getpid(), process_start(os.getpid()) or 0)
-
-
-def process_start(pid: int) -> int | None:
-    """When a process of this host started, in clock ticks since boot; None if there is no such process (proc(5))."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    # the second field is the command's name in parentheses, which may hold blanks; the start time is field 22
-    return int(status.rpartition(")")[2].split()[19])
 
 
 def planned(duplication: Duplication) -> Made:

@@ -1,0 +1,28 @@
+"""The process that makes or deletes a clone, as other processes recognise it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from virtomate.records import Maker
+
+
+def this_process() -> Maker:
+    """What identifies this process."""
+    return Maker(os.uname().nodename, os.getpid(), process_start(os.getpid()) or 0)
+
+
+def process_start(pid: int) -> int | None:
+    """When a process of this host started, in clock ticks since boot; None if there is no such process (proc(5))."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # the second field is the command's name in parentheses, which may hold blanks; the start time is field 22
+    return int(status.rpartition(")")[2].split()[19])
+
+
+def is_running(maker: Maker) -> bool:
+    """Whether the process runs on this host; of other hosts nothing is known."""
+    return maker.host == os.uname().nodename and process_start(maker.pid) == maker.started
