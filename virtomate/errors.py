@@ -1,7 +1,8 @@
 """Every error that virtomate reports, with its JSON type, its exit status and what to do next.
 
 Exit statuses are those that the manual pages document: 1 for a failure that left nothing behind, 2 for usage, 3 when
-something could not be cleaned up, 128 plus the number of the signal after an interruption.
+something could not be cleaned up, 125 when the guest agent did not answer, 128 plus the number of the signal after an
+interruption.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import signal
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_LEFTOVERS = 3
+EXIT_NO_AGENT = 125
 
 
 class VirtomateError(Exception):
@@ -100,6 +102,28 @@ class NoConnectionError(HypervisorError):
 
 class ConnectionLostError(HypervisorError):
     """The connection to libvirt broke: what the daemon did since is not known."""
+
+
+class AgentUnresponsiveError(HypervisorError):
+    """The guest agent does not answer; it may do so later."""
+
+    _exit_status = EXIT_NO_AGENT
+
+
+class NoAgentError(AgentUnresponsiveError):
+    """The domain has no channel to a guest agent, so that none will ever answer."""
+
+
+class ProgramError(VirtomateError):
+    """A program in the guest could not be run."""
+
+    json_type = "ProgramError"
+
+
+class TimedOutError(VirtomateError):
+    """Something did not happen in the time that it was given."""
+
+    json_type = "TimeoutError"
 
 
 class InterruptedBySignalError(VirtomateError):

@@ -277,3 +277,51 @@ class DeletionResult:
     name: str
     uuid: str
     removed: tuple[str, ...]
+
+
+class AddressSource(StrEnum):
+    """Who is asked for the addresses of a domain."""
+
+    LEASE = "lease"
+    AGENT = "agent"
+    ARP = "arp"
+
+
+@dataclass(frozen=True, order=True)
+class Address:
+    """An IP address and the length of its network's prefix.
+
+    Attributes:
+        type: `IPv4` or `IPv6`.
+    """
+
+    type: str
+    address: str
+    prefix: int
+
+
+@dataclass(frozen=True)
+class DomainInterface:
+    """A network interface of an active domain, with its addresses.
+
+    Attributes:
+        name: Its name on the host, or in the guest where the agent tells it.
+        hwaddr: Its MAC address, None where it has none.
+    """
+
+    name: str
+    hwaddr: str | None
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True)
+class PingResult:
+    """An answer of a guest agent.
+
+    Attributes:
+        seconds: How long it was waited for.
+    """
+
+    name: str
+    uuid: str
+    seconds: float

@@ -33,6 +33,11 @@ class Domain:
         self.name: str = handle.name()
         self.uuid: str = handle.UUIDString()
 
+    @property
+    def handle(self) -> libvirt.virDomain:
+        """libvirt's object, for the other modules of this package."""
+        return self._handle
+
     def state(self) -> str:
         """The state by its documented name."""
         with translated(f"cannot read the state of domain '{self.name}'"):

@@ -1,0 +1,110 @@
+"""What an active domain tells of itself: its guest agent, and its addresses.
+
+Source: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+import libvirt_qemu
+
+from virtomate.errors import AgentUnresponsiveError, NoAgentError, ProgramError
+from virtomate.hypervisor.errors import one_line, translate
+from virtomate.records import Address, AddressSource, DomainInterface
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtomate.errors import VirtomateError
+    from virtomate.hypervisor.domains import Domain
+
+# Since libvirt 11.2, whose names an older binding does not have.
+_AGENT_COMMAND_TIMEOUT = 112
+_AGENT_COMMAND_FAILED = 113
+
+_SILENT = {libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, _AGENT_COMMAND_TIMEOUT}
+# Before 11.2, that the agent refused a command was an internal error.
+_REFUSED = {libvirt.VIR_ERR_INTERNAL_ERROR, _AGENT_COMMAND_FAILED}
+
+_SOURCES = {
+    AddressSource.LEASE: libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
+    AddressSource.AGENT: libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
+    AddressSource.ARP: libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
+}
+_ADDRESS_TYPES = {libvirt.VIR_IP_ADDR_TYPE_IPV4: "IPv4", libvirt.VIR_IP_ADDR_TYPE_IPV6: "IPv6"}
+
+# A dead agent is noticed by the greeting that libvirt sends first (5 s); this is for one that has much to do.
+_COMMAND_SECONDS = 30
+
+
+def call_agent(domain: Domain, command: str, arguments: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+    """Have the guest agent carry out a command and return its answer; takes up to five seconds where there is none.
+
+    Raises:
+        IllegalStateError: The domain is not running.
+        AgentUnresponsiveError: The agent does not answer.
+        ProgramError: It does not carry out the command.
+    """
+    request: dict[str, Any] = {"execute": command}
+    if arguments is not None:
+        request["arguments"] = dict(arguments)
+    failure = f"the guest agent of domain '{domain.name}' does not carry out {command}"
+    try:
+        answer = libvirt_qemu.qemuAgentCommand(domain.handle, json.dumps(request), _COMMAND_SECONDS, 0)
+    except libvirt.libvirtError as error:
+        raise _translate(error, domain, failure) from error
+    return json.loads(answer)["return"]
+
+
+def ping_agent(domain: Domain) -> None:
+    """Ask the guest agent for an answer; returns at once or within five seconds.
+
+    Raises:
+        IllegalStateError: The domain is not running.
+        AgentUnresponsiveError: The agent does not answer.
+    """
+    call_agent(domain, "guest-ping")
+
+
+def interface_addresses(domain: Domain, source: AddressSource) -> tuple[DomainInterface, ...]:
+    """The network interfaces of an active domain, by name, with the addresses that the source knows.
+
+    Raises:
+        IllegalStateError: The domain is not active; with `agent`, it is not running.
+        AgentUnresponsiveError: The agent was to be asked and does not answer.
+    """
+    try:
+        found = domain.handle.interfaceAddresses(_SOURCES[source], 0)
+    except libvirt.libvirtError as error:
+        raise _translate(error, domain, f"cannot read the addresses of domain '{domain.name}'") from error
+    interfaces = [
+        DomainInterface(name, interface["hwaddr"] or None, tuple(sorted(map(_address, interface["addrs"] or []))))
+        for name, interface in found.items()
+    ]
+    return tuple(sorted(interfaces, key=lambda interface: interface.name))
+
+
+def _address(address: Mapping[str, Any]) -> Address:
+    return Address(_ADDRESS_TYPES[address["type"]], address["addr"], address["prefix"])
+
+
+def _translate(error: libvirt.libvirtError, domain: Domain, failure: str) -> VirtomateError:
+    code = error.get_error_code()
+    if code in _SILENT:
+        return AgentUnresponsiveError(
+            f"the guest agent of domain '{domain.name}' does not answer: {one_line(error)}",
+            hint="It may still be starting: virtomate guest-ping --wait SECONDS waits for it. Or the guest has none.",
+            code=code,
+        )
+    if code == libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED:
+        return NoAgentError(
+            f"domain '{domain.name}' has no guest agent: {one_line(error)}",
+            hint="Add a channel called org.qemu.guest_agent.0 to its definition, and qemu-guest-agent to the guest.",
+            code=code,
+        )
+    if code in _REFUSED and error.get_error_domain() == libvirt.VIR_FROM_QEMU:
+        return ProgramError(f"{failure}: {one_line(error)}")
+    return translate(error, failure)

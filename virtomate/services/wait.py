@@ -1,0 +1,142 @@
+"""Waiting for what happens in a guest, without keeping a processor or a signal waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from virtomate.errors import AgentUnresponsiveError, NoAgentError, TimedOutError
+from virtomate.hypervisor.agent import ping_agent
+from virtomate.services.interfaces import has_usable_address, read_interfaces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from virtomate.cancel import CancelToken
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.records import AddressSource, DomainInterface
+
+Result = TypeVar("Result")
+
+_LOOK_EVERY_SECONDS = 0.05
+_FIRST_INTERVAL_SECONDS = 0.05
+_LAST_INTERVAL_SECONDS = 0.5
+_INTERVAL_GROWTH = 1.5
+
+
+def agent_answers(domain: Domain) -> bool:
+    """Whether the guest agent answers now; does not wait, but libvirt may need five seconds to find out.
+
+    Raises:
+        IllegalStateError: The domain is not running.
+        NoAgentError: The domain has no channel to an agent.
+    """
+    try:
+        ping_agent(domain)
+    except NoAgentError:
+        raise
+    except AgentUnresponsiveError:
+        return False
+    return True
+
+
+def wait_for_agent(domain: Domain, seconds: float, cancel: CancelToken) -> None:
+    """Wait until the guest agent answers; with 0 seconds, ask once.
+
+    Raises:
+        IllegalStateError: The domain is not running, or not any more.
+        AgentUnresponsiveError: The agent did not answer in time, or there is none.
+        InterruptedBySignalError: A signal arrived.
+    """
+    for left in _moments(seconds, cancel):
+        try:
+            # libvirt is given its five seconds where there is no waiting at all
+            interruptible(lambda: ping_agent(domain), cancel, left if seconds else None)
+        except NoAgentError:
+            raise
+        except (AgentUnresponsiveError, TimedOutError):
+            # without waiting, libvirt's own words say more
+            if not seconds:
+                raise
+        else:
+            return
+    raise AgentUnresponsiveError(
+        f"the guest agent of domain '{domain.name}' did not answer within {seconds:g} seconds",
+        hint="The guest may need longer to start, or has no agent: qemu-guest-agent must be running in it.",
+    )
+
+
+def wait_for_address(
+    domain: Domain, source: AddressSource, seconds: float, cancel: CancelToken
+) -> tuple[DomainInterface, ...]:
+    """Wait until the domain has an address that others can use, and return its interfaces with their addresses.
+
+    An agent that does not answer yet is waited for as well.
+
+    Raises:
+        IllegalStateError: The domain is not active, or not any more.
+        NoAgentError: The agent is to be asked, and there is none.
+        TimedOutError: There was none in time.
+        InterruptedBySignalError: A signal arrived.
+    """
+    for left in _moments(seconds, cancel):
+        try:
+            interfaces = interruptible(lambda: read_interfaces(domain, source), cancel, left if seconds else None)
+        except NoAgentError:
+            raise
+        except (AgentUnresponsiveError, TimedOutError):
+            continue
+        if has_usable_address(interfaces):
+            return interfaces
+    raise TimedOutError(
+        f"domain '{domain.name}' had no address within {seconds:g} seconds (source: {source.value})",
+        hint="The guest may need longer to start, or its addresses come from elsewhere: see --source of "
+        "domain-iface-list.",
+    )
+
+
+def interruptible(call: Callable[[], Result], cancel: CancelToken, seconds: float | None = None) -> Result:
+    """Make a call that may take long without keeping a signal waiting.
+
+    Python handles no signal while its main thread is inside libvirt, so the call is made in another thread. When a
+    signal ends the waiting, the connection that the call uses may be busy for some seconds more.
+
+    Raises:
+        InterruptedBySignalError: A signal arrived.
+        TimedOutError: The call did not return in time.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
+            errors.append(error)
+        done.set()
+
+    deadline = None if seconds is None else time.monotonic() + seconds
+    threading.Thread(target=work, name="libvirt-call", daemon=True).start()
+    while not done.wait(_LOOK_EVERY_SECONDS):
+        cancel.check()
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimedOutError(f"libvirt did not answer within {seconds:g} seconds")
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _moments(seconds: float, cancel: CancelToken) -> Iterator[float]:
+    """When to look again: at once, then at growing intervals until the time is over; each is the seconds left."""
+    deadline = time.monotonic() + seconds
+    interval = _FIRST_INTERVAL_SECONDS
+    while True:
+        cancel.check()
+        yield max(0.0, deadline - time.monotonic())
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        cancel.wait(min(interval, left))
+        interval = min(interval * _INTERVAL_GROWTH, _LAST_INTERVAL_SECONDS)
