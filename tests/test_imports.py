@@ -32,6 +32,7 @@ OWNERS = {
     "click": "cli",
     "rich": "output",
     "libvirt": "hypervisor",
+    "libvirt_qemu": "hypervisor",
     "libvirtmod": "hypervisor",
     "xmltodict": "definition",
 }
@@ -122,6 +123,7 @@ def test_shared_modules_import_each_other_in_one_direction() -> None:
         ("virtomate.services.plan", "import rich"),
         ("virtomate.services.plan", "from rich.console import Console"),
         ("virtomate.services.plan", "import libvirt"),
+        ("virtomate.services.plan", "import libvirt_qemu"),
         ("virtomate.services.plan", "from virtomate.output import text"),
         ("virtomate.services.plan", "from virtomate import cli"),
         ("virtomate.services.plan", "from ..cli import root"),

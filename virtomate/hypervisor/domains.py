@@ -35,7 +35,7 @@ class Domain:
 
     @property
     def handle(self) -> libvirt.virDomain:
-        """libvirt's object, for the other modules of this package."""
+        """The object of libvirt's binding, for the other modules of this package."""
         return self._handle
 
     def state(self) -> str:
