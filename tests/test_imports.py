@@ -188,7 +188,15 @@ def _probe(*arguments: str) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--version",), ("--help",), ("domain-clone", "-h"), ("domain", "clone", "--help"), ("domain-list", "--version")],
+    [
+        ("--version",),
+        ("--help",),
+        ("domain-clone", "-h"),
+        ("domain", "clone", "--help"),
+        ("domain-list", "--version"),
+        ("pool-list", "-h"),
+        ("volume-list", "-h"),
+    ],
 )
 def test_help_and_version_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
     """Help and version need neither libvirt nor rich nor xmltodict, and do not pay for them."""

@@ -325,3 +325,58 @@ class PingResult:
     name: str
     uuid: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class PoolListing:
+    """One line of `pool-list`.
+
+    Attributes:
+        state: `inactive`, `building`, `running`, `degraded` or `inaccessible`.
+        is_persistent: Whether libvirt still knows it when it is stopped.
+        capacity: Of what it is on; for an inactive pool as it was when libvirt looked last.
+        allocation: What is taken of it, by whatever.
+        available: What is left.
+        volume_count: None for an inactive pool.
+    """
+
+    name: str
+    uuid: str
+    state: str
+    is_active: bool
+    is_persistent: bool
+    capacity: int
+    allocation: int
+    available: int
+    volume_count: int | None
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where content is, and how it is written; what libvirt does not tell is None."""
+
+    path: str | None
+    format: str | None
+
+
+@dataclass(frozen=True)
+class VolumeListing:
+    """One line of `volume-list`.
+
+    Attributes:
+        key: What libvirt tells volumes apart by; in a directory the path.
+        type: `file`, `block`, `dir`, `network`, `netdir` or `ploop`.
+        capacity: What a guest sees.
+        allocation: What is taken on the host.
+        physical: Length of the file, None for what has none.
+        backing_store: What lies below, None for a volume that stands alone.
+    """
+
+    name: str
+    key: str | None
+    type: str
+    capacity: int
+    allocation: int
+    physical: int | None
+    target: Location
+    backing_store: Location | None

@@ -12,11 +12,14 @@ from virtomate.records import (
     DomainListing,
     DomainReference,
     InterfaceResult,
+    Location,
     Mode,
     NvramAction,
     NvramResult,
+    PoolListing,
     Status,
     Transfer,
+    VolumeListing,
     VolumeReference,
 )
 
@@ -47,3 +50,14 @@ LISTING = DomainListing(
     "web-1", UUID, "shut-off", CloneOrigin(finished=True, source=SOURCE, mode=Mode.LINKED, created=1767225600.9)
 )
 DELETION = DeletionResult("web-1", UUID, ("volume '/srv/web-1.qcow2'",))
+POOL = PoolListing("images", UUID, "running", True, True, 1 << 40, 3 << 30, (1 << 40) - (3 << 30), 2)
+VOLUME = VolumeListing(
+    name="web-1.qcow2",
+    key="/srv/web-1.qcow2",
+    type="file",
+    capacity=10 << 30,
+    allocation=200704,
+    physical=196768,
+    target=Location("/srv/web-1.qcow2", "qcow2"),
+    backing_store=Location("/srv/ubuntu.qcow2", "raw"),
+)

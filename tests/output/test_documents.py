@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.output.records import CLONED, DELETION, ERROR, LISTING
+from tests.output.records import CLONED, DELETION, ERROR, LISTING, POOL, VOLUME
 from virtomate.errors import (
     ConflictError,
     HypervisorError,
@@ -17,7 +17,15 @@ from virtomate.errors import (
     NotFoundError,
     VirtomateError,
 )
-from virtomate.output.documents import clone_document, deletion_document, domain_document, dump, error_document
+from virtomate.output.documents import (
+    clone_document,
+    deletion_document,
+    domain_document,
+    dump,
+    error_document,
+    pool_document,
+    volume_listing_document,
+)
 from virtomate.records import Action, Mode, NvramAction, Status, Transfer
 
 VOLUME_KEYS = {"pool", "volume", "path", "format"}
@@ -109,6 +117,37 @@ def test_deletion() -> None:
         "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
         "removed": ["volume '/srv/web-1.qcow2'"],
     }
+
+
+def test_pool() -> None:
+    """The keys of a listed pool are those of 0.1.2; an inactive one has no number of volumes."""
+    assert pool_document(POOL) == {
+        "name": "images",
+        "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
+        "state": "running",
+        "active": True,
+        "persistent": True,
+        "capacity": 1099511627776,
+        "allocation": 3221225472,
+        "available": 1096290402304,
+        "number_of_volumes": 2,
+    }
+    assert pool_document(replace(POOL, volume_count=None))["number_of_volumes"] is None
+
+
+def test_volume() -> None:
+    """The keys of a listed volume are those of 0.1.2; one that stands alone has no backing store."""
+    assert volume_listing_document(VOLUME) == {
+        "name": "web-1.qcow2",
+        "key": "/srv/web-1.qcow2",
+        "type": "file",
+        "capacity": 10737418240,
+        "allocation": 200704,
+        "physical": 196768,
+        "target": {"path": "/srv/web-1.qcow2", "format_type": "qcow2"},
+        "backing_store": {"path": "/srv/ubuntu.qcow2", "format_type": "raw"},
+    }
+    assert volume_listing_document(replace(VOLUME, backing_store=None))["backing_store"] is None
 
 
 @pytest.mark.parametrize(

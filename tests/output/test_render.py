@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.output.records import CLONED, DELETION, ERROR, LISTING
+from tests.output.records import CLONED, DELETION, ERROR, LISTING, POOL, VOLUME
 from virtomate.errors import NotFoundError
 from virtomate.output import documents, render
 from virtomate.output.render import Format
-from virtomate.records import DomainReference, InterfaceResult, Mode, NvramAction, NvramResult, Status, VolumeReference
+from virtomate.records import (
+    DomainReference,
+    InterfaceResult,
+    Location,
+    Mode,
+    NvramAction,
+    NvramResult,
+    Status,
+    VolumeReference,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +45,8 @@ RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
         [documents.domain_document(LISTING), documents.domain_document(replace(LISTING, clone=None))],
     ),
     "no domains": (lambda form: render.render_domains([], form), []),
+    "pools": (lambda form: render.render_pools([POOL], form), [documents.pool_document(POOL)]),
+    "volumes": (lambda form: render.render_volumes([VOLUME], form), [documents.volume_listing_document(VOLUME)]),
     "a deletion": (lambda form: render.render_deletion(DELETION, form), documents.deletion_document(DELETION)),
     "an error": (lambda form: render.render_error(ERROR, form), documents.error_document(ERROR)),
 }
@@ -143,6 +154,29 @@ def test_deletion_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines() == ["Deleted web-1", "  volume '/srv/web-1.qcow2'"]
 
 
+def test_pools_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """Sizes are in binary units; an inactive pool shows no number of volumes."""
+    render.render_pools([POOL, replace(POOL, state="inactive", volume_count=None, is_persistent=False)], HUMAN)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "Name    State     Capacity  Allocation  Available   Volumes  Persistent",
+        "images  running   1.0 TiB   3.0 GiB     1021.0 GiB  2        yes",
+        "images  inactive  1.0 TiB   3.0 GiB     1021.0 GiB           no",
+    ]
+
+
+def test_volumes_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """Sizes are in binary units; what has no format is listed by its type."""
+    directory = replace(VOLUME, name="dir", type="dir", target=Location("/srv/dir", None), backing_store=None)
+    render.render_volumes([VOLUME, directory], HUMAN)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "Name         Format  Capacity  Allocation  Backing store",
+        "web-1.qcow2  qcow2   10.0 GiB  196.0 KiB   /srv/ubuntu.qcow2",
+        "dir          dir     10.0 GiB  196.0 KiB",
+    ]
+
+
 def test_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     """A usage error leaves stdout empty, whatever format was asked for."""
     render.render_usage_error("Usage: virtomate", "no \x1b[31m", JSON)
@@ -183,6 +217,8 @@ EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
     "clone": lambda: render.render_clones([EVIL_CLONE], HUMAN),
     "plan": lambda: render.render_clones([replace(EVIL_CLONE, status=Status.PLANNED)], HUMAN),
     "domains": lambda: render.render_domains([EVIL_LISTING], HUMAN),
+    "pools": lambda: render.render_pools([replace(POOL, name=EVIL)], HUMAN),
+    "volumes": lambda: render.render_volumes([replace(VOLUME, name=EVIL, backing_store=Location(EVIL, EVIL))], HUMAN),
     "deletion": lambda: render.render_deletion(replace(DELETION, name=EVIL, removed=(EVIL,)), HUMAN),
     "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, (EVIL,)), HUMAN),
     "usage": lambda: render.render_usage_error("", EVIL, HUMAN),

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from virtomate.cancel import CancelToken
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
+from virtomate.cli.session import open_session
 from virtomate.cli.signals import cancelling
-from virtomate.output.log import start_log
 from virtomate.output.progress import make_progress
 from virtomate.output.render import render_clones, render_deletion, render_domains
 from virtomate.records import CloneRequest, Mode, Transfer
-
-if TYPE_CHECKING:
-    from virtomate.services.session import Session
 
 
 @click.group(context_settings=CONTEXT_SETTINGS)
@@ -70,7 +65,7 @@ def clone(
     )
     cancel = CancelToken()
     progress = make_progress(settings.progress, quiet=settings.quiet)
-    with cancelling(cancel, progress), _session(settings) as session:
+    with cancelling(cancel, progress), open_session(settings) as session:
         try:
             result = clone_domain(session, request, progress, cancel)
         finally:
@@ -86,7 +81,7 @@ def list_(settings: Settings) -> None:
     """List all domains, and say which are clones."""
     from virtomate.services.domains import list_all_domains  # noqa: PLC0415
 
-    with _session(settings) as session:
+    with open_session(settings) as session:
         render_domains(list_all_domains(session.connection), settings.format)
 
 
@@ -106,17 +101,5 @@ def delete(settings: Settings, name: str) -> None:
 
     cancel = CancelToken()
     progress = make_progress(settings.progress, quiet=settings.quiet)
-    with cancelling(cancel, progress), _session(settings) as session:
+    with cancelling(cancel, progress), open_session(settings) as session:
         render_deletion(delete_unfinished_clone(session.connection, name, progress, cancel), settings.format)
-
-
-def _session(settings: Settings) -> Session:
-    from virtomate.services.session import Session  # noqa: PLC0415
-
-    if settings.log is not None:
-        start_log(settings.log, is_json=settings.format.has_json_messages)
-    return Session(settings.uri, _ask)
-
-
-def _ask(prompt: str, is_secret: bool) -> str:
-    return str(click.prompt(prompt.rstrip(": "), hide_input=is_secret, err=True))

@@ -9,6 +9,8 @@ import click
 
 from virtomate.cli.domain import domain
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
+from virtomate.cli.pool import pool
+from virtomate.cli.volume import volume
 from virtomate.errors import EXIT_FAILED, EXIT_USAGE, InternalError, UsageError, VirtomateError
 from virtomate.output.log import log_traceback
 from virtomate.output.render import render_error, render_usage_error
@@ -76,6 +78,8 @@ def root() -> None:
 
 
 root.add_command(domain)
+root.add_command(pool)
+root.add_command(volume)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from virtomate.definition import codec
 from virtomate.definition.readers import child, text
+from virtomate.records import Location, VolumeListing
 
 # libvirt's name for the feature of a qcow2 that has subclusters
 SUBCLUSTERS = "extended_l2"
@@ -138,6 +139,21 @@ def describe_volume(pool: str, document: str) -> VolumeDescription:
     )
 
 
+def read_volume_listing(document: str) -> VolumeListing:
+    """Read what a listing tells of a volume, as libvirt has it, from its document."""
+    volume = codec.parse(document, "volume")
+    return VolumeListing(
+        name=text(volume.get("name")) or "",
+        key=text(volume.get("key")),
+        type=str(volume.get("@type", "")),
+        capacity=_bytes(volume.get("capacity")),
+        allocation=_bytes(volume.get("allocation")),
+        physical=_bytes(volume["physical"]) if "physical" in volume else None,
+        target=_location(child(volume, "target")),
+        backing_store=_location(child(volume, "backingStore")) if volume.get("backingStore") else None,
+    )
+
+
 def volume_document(volume: NewVolume) -> str:
     """The document that creates a volume; whatever libvirt would otherwise choose by itself is given."""
     target: dict[str, Any] = {"format": {"@type": volume.format}}
@@ -169,6 +185,10 @@ def volume_document(volume: NewVolume) -> str:
 def directory_pool_document(name: str, path: str) -> str:
     """The document of a pool over a directory."""
     return codec.unparse({"@type": "dir", "name": name, "target": {"path": path}}, "pool")
+
+
+def _location(element: dict[str, Any]) -> Location:
+    return Location(text(element.get("path")), child(element, "format").get("@type"))
 
 
 def _bytes(element: Any) -> int:  # noqa: ANN401

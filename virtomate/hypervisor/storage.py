@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import libvirt
@@ -19,6 +20,25 @@ if TYPE_CHECKING:
 # While a volume is being built its pool cannot be refreshed or stopped, nor the volume deleted.
 _BUSY_INTERVAL_SECONDS = 0.2
 _STOP_SECONDS = 20
+
+# https://libvirt.org/html/libvirt-libvirt-storage.html#virStoragePoolState
+_STATES = {
+    libvirt.VIR_STORAGE_POOL_INACTIVE: "inactive",
+    libvirt.VIR_STORAGE_POOL_BUILDING: "building",
+    libvirt.VIR_STORAGE_POOL_RUNNING: "running",
+    libvirt.VIR_STORAGE_POOL_DEGRADED: "degraded",
+    libvirt.VIR_STORAGE_POOL_INACCESSIBLE: "inaccessible",
+}
+
+
+@dataclass(frozen=True)
+class PoolInfo:
+    """What libvirt counts in a pool, in bytes, as of its last look."""
+
+    state: str
+    capacity: int
+    allocation: int
+    available: int
 
 
 class Volume:
@@ -64,6 +84,7 @@ class Pool:
     def __init__(self, handle: libvirt.virStoragePool) -> None:
         self._handle = handle
         self.name: str = handle.name()
+        self.uuid: str = handle.UUIDString()
 
     def document(self) -> str:
         """Libvirt's description."""
@@ -74,6 +95,32 @@ class Pool:
         """Whether its volumes can be used."""
         with translated(f"cannot read pool '{self.name}'"):
             return bool(self._handle.isActive())
+
+    def is_persistent(self) -> bool:
+        """Whether libvirt still knows it when it is stopped."""
+        with translated(f"cannot read pool '{self.name}'"):
+            return bool(self._handle.isPersistent())
+
+    def info(self) -> PoolInfo:
+        """State and sizes."""
+        with translated(f"cannot read pool '{self.name}'"):
+            state, *sizes = self._handle.info()
+        return PoolInfo(_STATES.get(state, "inactive"), *sizes)
+
+    def volume_count(self) -> int | None:
+        """How many volumes it has; None for an inactive pool, whose volumes are not known."""
+        try:
+            return int(self._handle.numOfVolumes())
+        except libvirt.libvirtError as error:
+            translation = translate(error, f"cannot read pool '{self.name}'")
+            if isinstance(translation, IllegalStateError):
+                return None
+            raise translation from error
+
+    def list_volumes(self) -> list[Volume]:
+        """All volumes of an active pool, as of libvirt's last look."""
+        with translated(f"cannot list the volumes of pool '{self.name}'"):
+            return [Volume(handle) for handle in self._handle.listAllVolumes(0)]
 
     def available_bytes(self) -> int:
         """Free space as of the last refresh."""
@@ -182,9 +229,15 @@ def get_pool(connection: Connection, name: str) -> Pool:
     Raises:
         NotFoundError: It is not there.
     """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise NotFoundError(f"there is no storage pool {name!r}: names are UTF-8, and this is not") from error
     pool = find_pool(connection, name)
     if pool is None:
-        raise NotFoundError(f"there is no storage pool '{name}'", hint="virsh pool-list --all shows the pools.")
+        raise NotFoundError(
+            f"there is no storage pool '{name}'", hint="virtomate pool-list shows the pools of this connection."
+        )
     return pool
 
 

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
         DiskResult,
         DomainListing,
         DomainReference,
+        Location,
         NvramResult,
+        PoolListing,
+        VolumeListing,
         VolumeReference,
     )
 
@@ -122,6 +125,40 @@ class DeletionDocument(TypedDict):
     removed: list[str]
 
 
+class PoolDocument(TypedDict):
+    """One element of what `pool-list` prints."""
+
+    name: str
+    uuid: str
+    state: str
+    active: bool
+    persistent: bool
+    capacity: int
+    allocation: int
+    available: int
+    number_of_volumes: int | None
+
+
+class LocationDocument(TypedDict):
+    """Where the content of a listed volume is, or what lies below it."""
+
+    path: str | None
+    format_type: str | None
+
+
+class VolumeListingDocument(TypedDict):
+    """One element of what `volume-list` prints."""
+
+    name: str
+    key: str | None
+    type: str
+    capacity: int
+    allocation: int
+    physical: int | None
+    target: LocationDocument
+    backing_store: LocationDocument | None
+
+
 def dump(document: Any, *, pretty: bool) -> str:  # noqa: ANN401 - JSON is what it is
     """One JSON document as text: keys sorted, nothing but the document."""
     import json  # noqa: PLC0415 - people read no JSON
@@ -174,6 +211,39 @@ def domain_document(listing: DomainListing) -> DomainDocument:
 def deletion_document(result: DeletionResult) -> DeletionDocument:
     """What was deleted."""
     return {"name": result.name, "uuid": result.uuid, "removed": list(result.removed)}
+
+
+def pool_document(listing: PoolListing) -> PoolDocument:
+    """One pool of a listing."""
+    return {
+        "name": listing.name,
+        "uuid": listing.uuid,
+        "state": listing.state,
+        "active": listing.is_active,
+        "persistent": listing.is_persistent,
+        "capacity": listing.capacity,
+        "allocation": listing.allocation,
+        "available": listing.available,
+        "number_of_volumes": listing.volume_count,
+    }
+
+
+def volume_listing_document(listing: VolumeListing) -> VolumeListingDocument:
+    """One volume of a listing."""
+    return {
+        "name": listing.name,
+        "key": listing.key,
+        "type": listing.type,
+        "capacity": listing.capacity,
+        "allocation": listing.allocation,
+        "physical": listing.physical,
+        "target": _location(listing.target),
+        "backing_store": None if listing.backing_store is None else _location(listing.backing_store),
+    }
+
+
+def _location(location: Location) -> LocationDocument:
+    return {"path": location.path, "format_type": location.format}
 
 
 def _reference(domain: DomainReference) -> ReferenceDocument:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtomate.errors import VirtomateError
+    from virtomate.records import PoolListing, VolumeListing
 
 _DONE = {
     Action.COPIED: "copied to",
@@ -65,6 +66,44 @@ def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:
         return
     header = ("Name", "State", "UUID", "Clone of")
     rows: list[tuple[str, ...]] = [(printable(item.name), item.state, item.uuid, _origin(item)) for item in listings]
+    _print_table(header, rows)
+
+
+def render_pools(listings: Sequence[PoolListing], format_: Format) -> None:
+    """Show a list of storage pools."""
+    if format_.is_json:
+        _print_json([documents.pool_document(listing) for listing in listings], format_)
+        return
+    header = ("Name", "State", "Capacity", "Allocation", "Available", "Volumes", "Persistent")
+    rows: list[tuple[str, ...]] = [
+        (
+            printable(item.name),
+            item.state,
+            *(binary_size(size) for size in (item.capacity, item.allocation, item.available)),
+            "" if item.volume_count is None else str(item.volume_count),
+            "yes" if item.is_persistent else "no",
+        )
+        for item in listings
+    ]
+    _print_table(header, rows)
+
+
+def render_volumes(listings: Sequence[VolumeListing], format_: Format) -> None:
+    """Show a list of volumes."""
+    if format_.is_json:
+        _print_json([documents.volume_listing_document(listing) for listing in listings], format_)
+        return
+    header = ("Name", "Format", "Capacity", "Allocation", "Backing store")
+    rows: list[tuple[str, ...]] = [
+        (
+            printable(item.name),
+            item.target.format or item.type,
+            binary_size(item.capacity),
+            binary_size(item.allocation),
+            "" if item.backing_store is None else printable(item.backing_store.path or ""),
+        )
+        for item in listings
+    ]
     _print_table(header, rows)
 
 

@@ -18,7 +18,8 @@ from virtomate.definition.volume import (
     normalise,
 )
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
-from virtomate.hypervisor.storage import find_pool, list_pools, start_transient_pool
+from virtomate.hypervisor.storage import find_pool, get_pool, list_pools, start_transient_pool
+from virtomate.records import PoolListing
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
@@ -76,7 +77,9 @@ class PoolDirectory:
                 if not known.is_active:
                     raise _inactive(name)
                 return known
-        raise NotFoundError(f"there is no storage pool '{name}'", hint="virsh pool-list --all shows the pools.")
+        raise NotFoundError(
+            f"there is no storage pool '{name}'", hint="virtomate pool-list shows the pools of this connection."
+        )
 
     def path_of(self, pool_name: str, volume_name: str) -> str | None:
         """The path of a volume by its name, if its pool has a directory."""
@@ -143,6 +146,43 @@ def read_pools(connection: Connection) -> PoolDirectory:
         except NotFoundError:
             continue
     return PoolDirectory(tuple(known))
+
+
+def list_all_pools(connection: Connection) -> tuple[PoolListing, ...]:
+    """All pools by name; one that vanishes meanwhile is passed over."""
+    listings = []
+    for pool in list_pools(connection):
+        try:
+            info = pool.info()
+            listings.append(
+                PoolListing(
+                    name=pool.name,
+                    uuid=pool.uuid,
+                    state=info.state,
+                    is_active=pool.is_active(),
+                    is_persistent=pool.is_persistent(),
+                    capacity=info.capacity,
+                    allocation=info.allocation,
+                    available=info.available,
+                    volume_count=pool.volume_count(),
+                )
+            )
+        except NotFoundError:
+            continue
+    return tuple(sorted(listings, key=lambda listing: listing.name))
+
+
+def get_active_pool(connection: Connection, name: str) -> Pool:
+    """The pool with this name, which must be active.
+
+    Raises:
+        NotFoundError: There is none.
+        IllegalStateError: It is not active.
+    """
+    pool = get_pool(connection, name)
+    if not pool.is_active():
+        raise _inactive(name)
+    return pool
 
 
 def find_volume(pool: Pool, name: str, attempts: int = 1) -> FoundVolume | None:

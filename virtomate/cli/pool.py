@@ -1,0 +1,26 @@
+"""Commands about storage pools."""
+
+from __future__ import annotations
+
+import click
+
+from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
+from virtomate.cli.session import open_session
+from virtomate.output.render import render_pools
+
+
+@click.group(context_settings=CONTEXT_SETTINGS)
+@common_options
+def pool() -> None:
+    """Work with storage pools."""
+
+
+@pool.command("list", context_settings=CONTEXT_SETTINGS)
+@common_options
+@click.pass_obj
+def list_(settings: Settings) -> None:
+    """List all storage pools, active or not."""
+    from virtomate.services.pools import list_all_pools  # noqa: PLC0415 - help and completion need no libvirt
+
+    with open_session(settings) as session:
+        render_pools(list_all_pools(session.connection), settings.format)
