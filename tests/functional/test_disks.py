@@ -87,6 +87,16 @@ def test_empty_floppy_drive(lab: Lab, virtomate: Program) -> None:
     lab.connection.lookupByName("clone").create()
 
 
+@pytest.mark.parametrize("named", ["path", "volume"])
+def test_volume_that_libvirt_has_not_seen_yet(lab: Lab, virtomate: Program, named: str) -> None:
+    """A file that was put into a pool's directory is found, although nobody told libvirt of it."""
+    path = images.make_raw(lab.pool.path / "original.raw", 4 * MIB)
+    assert path.name not in lab.pool.handle.listVolumes()
+    lab.define(domain("original", disks=[disk(path if named == "path" else (lab.pool.name, path.name), "raw")]))
+
+    assert images.file_digest(clone_path(clone(virtomate))) == images.file_digest(path)
+
+
 @pytest.mark.parametrize("mode", ["copy", "reflink"])
 def test_shareable_disk(lab: Lab, virtomate: Program, mode: str) -> None:
     """A shareable disk that nobody uses is duplicated, and the clone's is shareable, too, with a volume of its own."""

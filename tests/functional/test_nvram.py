@@ -263,7 +263,7 @@ def test_many_at_once_in_one_directory(lab: Lab, virtomate: Program, mode: str) 
     define_original(lab, lab.pool, nvram(store), format_="qcow2")
     before = pools_of(lab)
 
-    names = [f"clone-{number}" for number in range(6)]
+    names = [f"clone-{number}" for number in range(20)]
     runs = [virtomate.start("domain-clone", "--mode", mode, "original", name, json=True) for name in names]
     documents: list[Any] = [cloned(run.wait()) for run in runs]
 

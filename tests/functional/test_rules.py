@@ -408,7 +408,77 @@ SHARED = [
         "<tpm model='tpm-tis'><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>",
         ["TPM at '/dev/tpm0'"],
     ),
+    (
+        (
+            "<hostdev mode='subsystem' type='scsi_host'><source protocol='vhost' wwpn='naa.50014055412e1a2b'/>"
+            "</hostdev><hostdev mode='subsystem' type='scsi'>"
+            "<source protocol='iscsi' name='iqn.2014-08.org.x:y/1'><host name='h' port='3260'/></source></hostdev>"
+        ),
+        [
+            "host device (scsi_host vhost:naa.50014055412e1a2b)",
+            "host device (scsi iscsi:iqn.2014-08.org.x:y/1:h:3260)",
+        ],
+    ),
+    (
+        (
+            "<memory model='virtio-pmem' access='shared'><source><path>/srv/pmem</path></source>"
+            "<target><size unit='MiB'>512</size></target></memory>"
+            "<memory model='nvdimm'><source><path>/srv/ro</path></source>"
+            "<target><size unit='MiB'>512</size><node>0</node><readonly/></target></memory>"
+        ),
+        ["virtio-pmem file '/srv/pmem'"],
+    ),
+    (
+        (
+            "<filesystem type='mount'><driver type='virtiofs'/><source socket='/srv/fs.sock'/><target dir='c'/>"
+            "</filesystem>"
+        ),
+        ["writable file system '/srv/fs.sock'"],
+    ),
+    (
+        (
+            "<redirdev bus='usb' type='tcp'><source mode='connect' host='127.0.0.1' service='4000'/>"
+            "<protocol type='raw'/></redirdev>"
+            "<rng model='virtio'><backend model='egd' type='udp'><source mode='bind' service='1234'/>"
+            "<source mode='connect' host='127.0.0.1' service='1235'/></backend></rng>"
+        ),
+        ["redirdev port 127.0.0.1:4000", "rng port :1234", "rng port 127.0.0.1:1235"],
+    ),
+    ("<graphics type='dbus' address='unix:path=/run/d'/>", ["D-Bus address 'unix:path=/run/d'"]),
 ]
+
+PASST = (
+    "<interface type='user'><mac address='52:54:00:00:00:1b'/><backend type='passt' logFile='/srv/{0}.log'/>"
+    "<portForward proto='tcp' address='127.0.0.1'><range start='2022' to='22'/></portForward></interface>"
+)
+
+# devices that not every libvirt knows, what is their own in the clone, and the warnings
+NEWER = {
+    "passt": (PASST, ["MAC addresses", "passt log file: /srv/clone.log"], ["port forward tcp 2022"]),
+    "pstore": (
+        "<pstore backend='acpi-erst'><path>/srv/{0}.pstore</path><size unit='KiB'>64</size></pstore>",
+        ["pstore file: /srv/clone.pstore"],
+        [],
+    ),
+    "state of a TPM": (
+        (
+            "<tpm model='tpm-crb'><backend type='emulator' version='2.0'><source type='dir' path='/srv/tpm'/></backend>"
+            "</tpm>"
+        ),
+        [],
+        ["TPM at '/srv/tpm'"],
+    ),
+    "data store": (
+        (
+            "<disk type='file'><driver name='qemu' type='qcow2'/><source file='/srv/x.qcow2'><dataStore type='file'>"
+            "<format type='raw'/><source file='/srv/x.raw'/></dataStore></source><target dev='vda' bus='virtio'/>"
+            "<readonly/></disk>"
+        ),
+        [],
+        ["data store of disk vda"],
+    ),
+    "RDP": ("<graphics type='rdp' port='3390' autoport='no'/>", [f"RDP ports: {AT_EVERY_START}"], []),
+}
 
 
 def test_what_both_use(lab: Lab, virtomate: Program) -> None:
@@ -446,6 +516,23 @@ def test_what_both_use(lab: Lab, virtomate: Program) -> None:
     assert {path for path in changed(lab) if not path.endswith("/mac/@address")} == {"/domain/name", "/domain/uuid"}
 
 
+@pytest.mark.parametrize("name", NEWER)
+def test_what_newer_libvirt_knows(lab: Lab, virtomate: Program, name: str) -> None:
+    """The rules hold for what only a newer libvirt has, too."""
+    devices, changes, warnings = NEWER[name]
+    try:
+        define(lab, domain("original", devices=devices.format("original")))
+    except libvirt.libvirtError as error:
+        pytest.skip(f"this libvirt does not take it: {str(error).splitlines()[0]}")
+
+    document = clone(virtomate)
+
+    assert document["changes"] == ["UUID", *changes]
+    assert warned(document) == warnings
+    text = definition(lab, "clone")
+    assert all(change.partition(": ")[2] in text for change in changes if "/srv/" in change)
+
+
 def test_writable_disks_left_untouched(lab: Lab, virtomate: Program) -> None:
     """A disk that is no file is kept, with a warning unless it is read-only."""
     block = "<disk type='block'><driver name='qemu' type='raw'/><source dev='/dev/{0}'/><target dev='{0}'/>{1}</disk>"
@@ -453,13 +540,23 @@ def test_writable_disks_left_untouched(lab: Lab, virtomate: Program) -> None:
         "<disk type='network'><driver name='qemu' type='raw'/><source protocol='nbd' name='x'><host name='h'/></source>"
         "<target dev='vdc' bus='virtio'/></disk>"
     )
-    define(lab, domain("original", disks=[block.format("vda", ""), block.format("vdb", "<readonly/>"), network]))
+    nvme = (
+        "<disk type='nvme'><driver name='qemu' type='raw'/><source type='pci' managed='yes' namespace='1'>"
+        "<address domain='0x0000' bus='0x01' slot='0x00' function='0x0'/></source>"
+        "<target dev='vdd' bus='virtio'/></disk>"
+    )
+    vhostuser = (
+        "<disk type='vhostuser'><driver name='qemu' type='raw'/><source type='unix' path='/srv/disk.sock'/>"
+        "<target dev='vde' bus='virtio'/></disk>"
+    )
+    disks = [block.format("vda", ""), block.format("vdb", "<readonly/>"), network, nvme, vhostuser]
+    define(lab, domain("original", disks=disks, extra=MEMORY_HOTPLUG))
 
     document = clone(virtomate)
 
-    assert [warning.split()[1] for warning in document["warnings"]] == ["vda", "vdc"]
+    assert [warning.split()[1] for warning in document["warnings"]] == ["vda", "vdc", "vdd", "vde"]
     assert all("both write to it" in warning for warning in document["warnings"])
-    assert [entry["action"] for entry in document["disks"]] == ["shared"] * 3
+    assert [entry["action"] for entry in document["disks"]] == ["shared"] * 5
     assert changed(lab).keys() == {"/domain/name", "/domain/uuid"}
 
 
@@ -480,6 +577,19 @@ def test_read_only_loader(lab: Lab, virtomate: Program) -> None:
 
     assert document["warnings"] == []
     assert changed(lab)["/domain/os/nvram"][1] == str(directory / "clone_VARS.fd")
+
+
+def test_nvram_that_is_no_file(lab: Lab, virtomate: Program) -> None:
+    """An NVRAM on a server is kept with a warning."""
+    source = "<source protocol='nbd' name='x'><host name='127.0.0.1' port='10809'/></source>"
+    code = f"<loader readonly='yes' type='pflash'>{OVMF_CODE}</loader>"
+    define(lab, domain("original", firmware=f"{code}<nvram type='network'>{source}</nvram>", memory_mib=256))
+
+    document = clone(virtomate)
+
+    (warning,) = document["warnings"]
+    assert "NVRAM" in warning
+    assert changed(lab).keys() == {"/domain/name", "/domain/uuid"}
 
 
 def test_state_of_the_tpm_is_left_behind(lab: Lab, virtomate: Program) -> None:

@@ -159,6 +159,20 @@ def _disk(path: str, more: str = "", target: str = "vda") -> str:
             "network disk, not file-based",
             True,
         ),
+        (
+            (
+                "<disk type='nvme'><source type='pci' namespace='1'><address domain='0' bus='1' slot='0' function='0'/>"
+                "</source><target dev='vda'/></disk>"
+            ),
+            "nvme disk, not file-based",
+            True,
+        ),
+        (
+            "<disk type='vhostuser'><source type='unix' path='/s'/><target dev='vda'/></disk>",
+            "vhostuser disk, not file-based",
+            True,
+        ),
+        ("<disk type='dir'><source dir='/d'/><target dev='vda'/></disk>", "dir disk, not file-based", True),
     ],
 )
 def test_disk_that_is_left_untouched(node: Node, disk: str, reason: str, has_warning: bool) -> None:
@@ -167,6 +181,17 @@ def test_disk_that_is_left_untouched(node: Node, disk: str, reason: str, has_war
 
     assert [(item.reason, item.duplication) for item in plan.disks] == [(reason, None)]
     assert bool(plan.warnings) is has_warning
+
+
+def test_volume_of_a_pool_that_is_not_file_based(node: Node) -> None:
+    """A disk that is named by pool and volume is left untouched where the volume is no file, a logical one's say."""
+    disk = "<disk type='volume'><source pool='lvm' volume='lv'/><target dev='vda'/></disk>"
+    group = pool("lvm", "/dev/vg", volume("lv")).replace("type='dir'", "type='logical'")
+
+    plan = plan_clone(node(domain("src", disk), group), CloneRequest("src", "new"))
+
+    assert [(item.reason, item.duplication) for item in plan.disks] == [("not file-based", None)]
+    assert "both write to it" in plan.warnings[0]
 
 
 def test_two_disks_get_two_names(node: Node) -> None:
