@@ -17,6 +17,7 @@ html_title = f"virtomate {__version__}"
 # document, name of the manual page, its description, authors, section
 man_pages = [
     ("commands/virtomate", "virtomate", "clone libvirt domains, and look after the clones", [], 1),
+    ("commands/virtomate-completion", "virtomate-completion", "print the completion script for a shell", [], 1),
     ("commands/virtomate-domain-clone", "virtomate-domain-clone", "clone a domain", [], 1),
     ("commands/virtomate-domain-delete", "virtomate-domain-delete", "delete an unfinished clone", [], 1),
     ("commands/virtomate-domain-list", "virtomate-domain-list", "list domains, and say which are clones", [], 1),

@@ -37,8 +37,10 @@ def commands() -> dict[str, click.Command]:
     root = command_line.root
     found: dict[str, click.Command] = {"virtomate": root}
     for group_name, group in root.commands.items():
-        assert isinstance(group, click.Group)
-        found.update({f"virtomate-{group_name}-{name}": command for name, command in group.commands.items()})
+        if isinstance(group, click.Group):
+            found.update({f"virtomate-{group_name}-{name}": command for name, command in group.commands.items()})
+        else:
+            found[f"virtomate-{group_name}"] = group
     return found
 
 

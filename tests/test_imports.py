@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -201,6 +202,28 @@ def _probe(*arguments: str) -> dict[str, object]:
 def test_help_and_version_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
     """Help and version need neither libvirt nor rich nor xmltodict, and do not pay for them."""
     assert _probe(*arguments) == {"status": 0, "heavy": []}
+
+
+def _heavy_imports(line: str) -> list[str]:
+    """What is loaded in order to complete a line in bash, by whatever process of ours."""
+    environment = os.environ | {"_VIRTOMATE_COMPLETE": "bash_complete", "PYTHONPROFILEIMPORTTIME": "1"}
+    run = subprocess.run(
+        [sys.executable, "-m", "virtomate", line], env=environment, capture_output=True, text=True, check=True
+    )
+    loaded = {report.rpartition("|")[2].strip() for report in run.stderr.splitlines()}
+    assert "virtomate.cli.shells" in loaded
+    return sorted({"libvirt", "rich", "xmltodict"} & loaded)
+
+
+@pytest.mark.parametrize("line", ["virtomate dom", "virtomate domain ", "virtomate domain-clone --", "virtomate -c "])
+def test_completing_commands_and_options_loads_nothing_heavy(line: str) -> None:
+    """A shell that completes a command, an option or its value waits for neither libvirt nor rich nor xmltodict."""
+    assert _heavy_imports(line) == []
+
+
+def test_completing_a_name_loads_libvirt_alone(tmp_path: Path) -> None:
+    """A shell that completes the name of a domain waits for libvirt, and for nothing else."""
+    assert _heavy_imports(f"virtomate -c test://{tmp_path}/missing.xml domain-clone ") == ["libvirt"]
 
 
 def test_probe_sees_what_a_command_loads(tmp_path: Path) -> None:

@@ -380,3 +380,11 @@ class VolumeListing:
     physical: int | None
     target: Location
     backing_store: Location | None
+
+
+@dataclass(frozen=True)
+class CompletionScript:
+    """What makes a shell complete command lines."""
+
+    shell: str
+    script: str

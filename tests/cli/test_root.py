@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -42,10 +43,10 @@ def uris(tmp_path: Path) -> dict[str, str]:
 def _commands() -> Iterator[tuple[str, click.Command]]:
     yield "", root
     for group_name, group in root.commands.items():
-        assert isinstance(group, click.Group)
         yield group_name, group
-        for name, command in group.commands.items():
-            yield f"{group_name}-{name}", command
+        if isinstance(group, click.Group):
+            for name, command in group.commands.items():
+                yield f"{group_name}-{name}", command
 
 
 COMMANDS = dict(_commands())
@@ -116,17 +117,27 @@ def test_pretty_implies_json(uris: dict[str, str], capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("word", "suggestion"),
-    [("domain-clon", "domain-clone"), ("domain-lst", "domain-list"), ("domian-clone", "domain-clone"), ("clone", None)],
+    ("words", "suggestion"),
+    [
+        ("domain-clon", "domain-clone"),
+        ("domain-lst", "domain-list"),
+        ("domian-clone", "domain-clone"),
+        ("completions", "completion"),
+        ("frobnicate", None),
+        ("domain clon", "domain-clone"),
+        ("domain frobnicate", None),
+    ],
 )
-def test_mistyped_command(word: str, suggestion: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistyped_command(words: str, suggestion: str | None, capsys: pytest.CaptureFixture[str]) -> None:
     """A command that does not exist is answered with one that does, by its documented name, or with where to look."""
-    assert run([word, "a", "b"]) == 2
+    *group, word = words.split()
+    assert run([*group, word, "a", "b"]) == 2
 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert f"'{word}'" in captured.err
-    assert (f"Did you mean '{suggestion}'?" if suggestion else "virtomate -h") in captured.err
+    where = " ".join(["virtomate", *group, "-h lists the commands."])
+    assert (f"Did you mean '{suggestion}'?" if suggestion else where) in captured.err
 
 
 @pytest.mark.parametrize("more", [[], ["--json"], ["--progress", "json"]])
@@ -144,6 +155,8 @@ def test_mistyped_command(word: str, suggestion: str | None, capsys: pytest.Capt
         ["domain-list", "--progress", "loud"],
         ["domain-list", "--log", "loud"],
         ["domain-delete"],
+        ["completion"],
+        ["completion", "tcsh"],
     ],
 )
 def test_usage_error(arguments: list[str], more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,12 +251,33 @@ def test_help_fits_a_terminal(
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_everything_has_help(name: str) -> None:
-    """Every command says what it is for, and every option what it does."""
+    """Every command says what it is for, and every option what it does and what happens without it."""
     command = COMMANDS[name]
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    takes_value = [option for option in options if not (option.is_flag or option.count)]
+
+    with click.Context(command) as context:
+        shown = {option.name: (option.get_help_record(context) or ("", ""))[1] for option in options}
 
     assert (command.help or "").strip().endswith(".")
-    assert [option.name for option in options if not (option.help or "").strip()] == []
+    assert command.get_short_help_str(200).endswith(".")
+    assert [option for option, text in shown.items() if not text.strip()] == []
+    assert [option.name for option in takes_value if "[default: " not in shown[option.name]] == []
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if "-" in name])
+def test_help_names_the_documented_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both spellings of a command show the same help, with the documented one, and its own options first."""
+    assert run([name, "-h"]) == 0
+    hyphenated = capsys.readouterr().out
+    assert run([*name.split("-", 1), "-h"]) == 0
+
+    assert capsys.readouterr().out == hyphenated
+    assert hyphenated.startswith(f"Usage: virtomate {name} [OPTIONS]")
+    own, headings, common = hyphenated.partition("Common options:\n")
+    if headings:
+        assert "--connection" in common
+        assert "--connection" not in own
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -261,7 +295,5 @@ def test_root_help_lists_documented_names(capsys: pytest.CaptureFixture[str]) ->
     """Help names commands as the documentation does."""
     assert run(["-h"]) == 0
 
-    out = capsys.readouterr().out
-    for name in COMMANDS:
-        if "-" in name:
-            assert f"  {name}" in out
+    listed = re.findall(r"^  ([a-z][a-z-]*)  ", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(listed) == sorted(name for name, command in COMMANDS.items() if not isinstance(command, click.Group))

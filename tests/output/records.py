@@ -7,6 +7,7 @@ from virtomate.records import (
     Action,
     CloneOrigin,
     CloneResult,
+    CompletionScript,
     DeletionResult,
     DiskResult,
     DomainListing,
@@ -49,6 +50,7 @@ ERROR = ConflictError("there is already a volume", "Choose another name.", ("vol
 LISTING = DomainListing(
     "web-1", UUID, "shut-off", CloneOrigin(finished=True, source=SOURCE, mode=Mode.LINKED, created=1767225600.9)
 )
+SCRIPT = CompletionScript("fish", "# a script\ncomplete virtomate\n")
 DELETION = DeletionResult("web-1", UUID, ("volume '/srv/web-1.qcow2'",))
 POOL = PoolListing("images", UUID, "running", True, True, 1 << 40, 3 << 30, (1 << 40) - (3 << 30), 2)
 VOLUME = VolumeListing(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.output.records import CLONED, DELETION, ERROR, LISTING, POOL, VOLUME
+from tests.output.records import CLONED, DELETION, ERROR, LISTING, POOL, SCRIPT, VOLUME
 from virtomate.errors import (
     ConflictError,
     HypervisorError,
@@ -19,6 +19,7 @@ from virtomate.errors import (
 )
 from virtomate.output.documents import (
     clone_document,
+    completion_document,
     deletion_document,
     domain_document,
     dump,
@@ -108,6 +109,11 @@ def test_unfinished_clone_is_listed_as_such() -> None:
 
     assert origin is not None
     assert origin["status"] == "unfinished"
+
+
+def test_completion_script() -> None:
+    """The keys of a completion script."""
+    assert completion_document(SCRIPT) == {"shell": "fish", "script": "# a script\ncomplete virtomate\n"}
 
 
 def test_deletion() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.output.records import CLONED, DELETION, ERROR, LISTING, POOL, VOLUME
+from tests.output.records import CLONED, DELETION, ERROR, LISTING, POOL, SCRIPT, VOLUME
 from virtomate.errors import NotFoundError
 from virtomate.output import documents, render
 from virtomate.output.render import Format
@@ -47,6 +47,7 @@ RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
     "no domains": (lambda form: render.render_domains([], form), []),
     "pools": (lambda form: render.render_pools([POOL], form), [documents.pool_document(POOL)]),
     "volumes": (lambda form: render.render_volumes([VOLUME], form), [documents.volume_listing_document(VOLUME)]),
+    "a script": (lambda form: render.render_completion_script(SCRIPT, form), documents.completion_document(SCRIPT)),
     "a deletion": (lambda form: render.render_deletion(DELETION, form), documents.deletion_document(DELETION)),
     "an error": (lambda form: render.render_error(ERROR, form), documents.error_document(ERROR)),
 }
@@ -145,6 +146,13 @@ def test_domains_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         ["web-1", "shut-off", LISTING.uuid, "ubuntu (linked)"],
         ["web-2", "shut-off", LISTING.uuid, "ubuntu (copy), unfinished"],
     ]
+
+
+def test_completion_script_for_shells(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script is printed as it is."""
+    render.render_completion_script(SCRIPT, HUMAN)
+
+    assert capsys.readouterr().out == SCRIPT.script
 
 
 def test_deletion_for_people(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from virtomate.cancel import CancelToken
+from virtomate.cli.commands import Group
+from virtomate.cli.completion import complete_domain
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.session import open_session
 from virtomate.cli.signals import cancelling
@@ -13,7 +15,7 @@ from virtomate.output.render import render_clones, render_deletion, render_domai
 from virtomate.records import CloneRequest, Mode, Transfer
 
 
-@click.group(context_settings=CONTEXT_SETTINGS)
+@click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
 @common_options
 def domain() -> None:
     """Work with domains."""
@@ -41,7 +43,7 @@ def domain() -> None:
     help="Do not compare what will be written with what the pools have left; for file systems that compress.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
-@click.argument("source", metavar="DOMAIN")
+@click.argument("source", metavar="DOMAIN", shell_complete=complete_domain)
 @click.argument("name", metavar="NEWNAME")
 @click.pass_obj
 def clone(
@@ -89,7 +91,7 @@ def list_(settings: Settings) -> None:
     "delete", short_help="Delete an unfinished clone and what was made for it.", context_settings=CONTEXT_SETTINGS
 )
 @common_options
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_domain)
 @click.pass_obj
 def delete(settings: Settings, name: str) -> None:
     """Delete the unfinished clone NAME, given by name or UUID, with everything that was made for it.

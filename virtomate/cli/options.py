@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+
+class CommonOption(click.Option):
+    """An option that every command takes."""
 
 
 @dataclass
@@ -50,7 +55,14 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
 
 def _option(*names: str, **attributes: Any) -> Callable[[Command], Command]:  # noqa: ANN401
     # without a default an option that is not given leaves what was given before the command's name
-    return click.option(*names, default=None, expose_value=False, callback=_remember, is_eager=True, **attributes)
+    return click.option(
+        *names, cls=CommonOption, default=None, expose_value=False, callback=_remember, is_eager=True, **attributes
+    )
+
+
+def _complete_uri(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    uris = dict.fromkeys([os.environ.get("LIBVIRT_DEFAULT_URI", ""), "qemu:///system", "qemu:///session"])
+    return [uri for uri in uris if uri and uri.startswith(incomplete)]
 
 
 _OPTIONS = (
@@ -60,6 +72,7 @@ _OPTIONS = (
         "--connect",
         "uri",
         metavar="URI",
+        shell_complete=_complete_uri,
         help="libvirt connection URI. [default: libvirt decides]",
     ),
     _option("--json", "json", is_flag=True, help="Write one JSON document to stdout."),
@@ -79,5 +92,12 @@ _OPTIONS = (
         metavar="LEVEL",
         help="Log to stderr from this level on: debug, info, warning or error. [default: no log]",
     ),
-    click.version_option(__version__, "-v", "--version", prog_name="virtomate", message="%(prog)s %(version)s"),
+    click.version_option(
+        __version__,
+        "-v",
+        "--version",
+        cls=CommonOption,
+        prog_name="virtomate",
+        message="%(prog)s %(version)s",
+    ),
 )

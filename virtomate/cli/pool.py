@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from virtomate.cli.commands import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.session import open_session
 from virtomate.output.render import render_pools
 
 
-@click.group(context_settings=CONTEXT_SETTINGS)
+@click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
 @common_options
 def pool() -> None:
     """Work with storage pools."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from virtomate.cli.commands import Group
+from virtomate.cli.completion import COMPLETE_VARIABLE, completion
 from virtomate.cli.domain import domain
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.pool import pool
@@ -21,51 +24,44 @@ if TYPE_CHECKING:
 _EXIT_SIGINT = 130
 
 
-class RootGroup(click.Group):
+class RootGroup(Group):
     """Resolves `GROUP-COMMAND`, the documented spelling, besides `GROUP COMMAND`."""
 
-    def hyphenated(self, context: click.Context) -> list[str]:
-        """The documented names of all commands, group by group."""
+    def documented_name(self, name: str) -> str:
+        """What the documentation calls a command: its name here has the group in it."""
+        return name
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """The documented names of all commands, group by group; then those that belong to no group."""
         names = []
-        for group_name, group in self.commands.items():
-            if isinstance(group, click.Group):
-                names += [f"{group_name}-{name}" for name in group.list_commands(context)]
-        return names
+        for group in self.commands.values():
+            if isinstance(group, Group):
+                names += [group.documented_name(name) for name in group.list_commands(context)]
+        return [*names, *(name for name, command in self.commands.items() if not isinstance(command, Group))]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The group, or the command of a group."""
         command = super().get_command(context, name)
         group_name, hyphen, command_name = name.partition("-")
         group = super().get_command(context, group_name)
-        if command is None and hyphen and isinstance(group, click.Group):
+        if command is None and hyphen and isinstance(group, Group):
             return group.get_command(context, command_name)
         return command
 
-    def resolve_command(
-        self, context: click.Context, arguments: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for one that does not exist, suggest one that does."""
-        name = arguments[0]
-        if self.get_command(context, name) is None and not name.startswith("-"):
-            import difflib  # noqa: PLC0415 - a twentieth of the time that a clone takes
-
-            similar = difflib.get_close_matches(name, self.hyphenated(context), n=1)
-            advice = f"Did you mean '{similar[0]}'?" if similar else "virtomate -h lists the commands."
-            context.fail(f"There is no command '{name}'. {advice}")
-        return super().resolve_command(context, arguments)
+    def format_usage(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write how commands are called into the help."""
+        click.Command.format_usage(self, context, formatter)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands by the object that they are about."""
-        for group_name, group in self.commands.items():
-            if not isinstance(group, click.Group):
-                continue
-            rows = [
-                (f"{group_name}-{name}", command.get_short_help_str(formatter.width))
-                for name in group.list_commands(context)
-                if (command := group.get_command(context, name)) is not None
-            ]
-            with formatter.section(f"{group_name.capitalize()} commands"):
-                formatter.write_dl(rows)
+        """Write the commands by the object that they are about into the help."""
+        others = []
+        for name, command in self.commands.items():
+            if isinstance(command, Group):
+                command.format_commands(context, formatter)
+            else:
+                others.append((name, command.get_short_help_str(formatter.width)))
+        with formatter.section("Other commands"):
+            formatter.write_dl(others)
 
 
 @click.group(cls=RootGroup, context_settings=CONTEXT_SETTINGS)
@@ -73,13 +69,14 @@ class RootGroup(click.Group):
 def root() -> None:
     """Clone libvirt domains, and look after the clones.
 
-    Every command takes the options below before or after its name.
+    'virtomate COMMAND -h' shows what a command does. Every command takes the options below before or after its name.
     """
 
 
 root.add_command(domain)
 root.add_command(pool)
 root.add_command(volume)
+root.add_command(completion)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -89,6 +86,10 @@ def run(arguments: Sequence[str]) -> int:
         The exit status, as the manual page virtomate(1) lists them.
     """
     settings = Settings()
+    if COMPLETE_VARIABLE in os.environ:
+        from virtomate.cli.shells import complete  # noqa: PLC0415 - a shell asks, and nobody else
+
+        return complete(root, settings, os.environ[COMPLETE_VARIABLE], list(arguments))
     try:
         # Click's own handling prints "Aborted!" and exits 1 whatever happened
         status = root.main(list(arguments), prog_name="virtomate", standalone_mode=False, obj=settings)

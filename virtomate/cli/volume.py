@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
+from virtomate.cli.commands import Group
+from virtomate.cli.completion import complete_pool
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.session import open_session
 from virtomate.output.render import render_volumes
 
 
-@click.group(context_settings=CONTEXT_SETTINGS)
+@click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
 @common_options
 def volume() -> None:
     """Work with storage volumes."""
@@ -17,7 +19,7 @@ def volume() -> None:
 
 @volume.command("list", context_settings=CONTEXT_SETTINGS)
 @common_options
-@click.argument("pool", metavar="POOL")
+@click.argument("pool", metavar="POOL", shell_complete=complete_pool)
 @click.pass_obj
 def list_(settings: Settings, pool: str) -> None:
     """List all volumes of the storage pool POOL, which must be active."""

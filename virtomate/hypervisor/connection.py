@@ -6,6 +6,7 @@ whoever works side by side opens another one.
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,27 @@ def connect(uri: str | None, ask: Callable[[str, bool], str] | None = None) -> C
     with suppress(libvirt.libvirtError):
         handle.setKeepAlive(_KEEPALIVE_INTERVAL_SECONDS, _KEEPALIVE_COUNT)
     return Connection(handle, uri)
+
+
+def connect_read_only(uri: str | None) -> Connection:
+    """Open a connection that can change nothing, for which nobody is asked for a password.
+
+    Args:
+        uri: libvirt's URI; None lets libvirt decide.
+
+    Raises:
+        libvirt.libvirtError: There is no daemon, or it does not let us in.
+    """
+    libvirt.registerErrorHandler(_ignore, None)
+    return Connection(libvirt.openReadOnly(_without_terminal(uri)), uri)
+
+
+def _without_terminal(uri: str | None) -> str | None:
+    """The URI, with what keeps ssh from asking for a password (https://libvirt.org/uri.html#ssh-transport)."""
+    uri = uri or os.environ.get("LIBVIRT_DEFAULT_URI") or None
+    if uri is None or "ssh" not in uri.partition("://")[0].partition("+")[2]:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}no_tty=1"
 
 
 def _start_event_loop() -> None:

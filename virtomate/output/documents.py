@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from virtomate.records import (
         CloneOrigin,
         CloneResult,
+        CompletionScript,
         DeletionResult,
         DiskResult,
         DomainListing,
@@ -159,6 +160,13 @@ class VolumeListingDocument(TypedDict):
     backing_store: LocationDocument | None
 
 
+class CompletionDocument(TypedDict):
+    """What `completion` prints."""
+
+    shell: str
+    script: str
+
+
 def dump(document: Any, *, pretty: bool) -> str:  # noqa: ANN401 - JSON is what it is
     """One JSON document as text: keys sorted, nothing but the document."""
     import json  # noqa: PLC0415 - people read no JSON
@@ -244,6 +252,11 @@ def volume_listing_document(listing: VolumeListing) -> VolumeListingDocument:
 
 def _location(location: Location) -> LocationDocument:
     return {"path": location.path, "format_type": location.format}
+
+
+def completion_document(result: CompletionScript) -> CompletionDocument:
+    """A completion script as JSON."""
+    return {"shell": result.shell, "script": result.script}
 
 
 def _reference(domain: DomainReference) -> ReferenceDocument:

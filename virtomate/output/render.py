@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from virtomate.output import documents
 from virtomate.output.text import aligned, binary_size, printable
-from virtomate.records import Action, CloneResult, DeletionResult, DiskResult, DomainListing, Status
+from virtomate.records import Action, CloneResult, CompletionScript, DeletionResult, DiskResult, DomainListing, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,6 +113,14 @@ def render_deletion(result: DeletionResult, format_: Format) -> None:
         _print_json(documents.deletion_document(result), format_)
         return
     _print_lines([f"Deleted {printable(result.name)}", *(f"  {printable(item)}" for item in result.removed)])
+
+
+def render_completion_script(result: CompletionScript, format_: Format) -> None:
+    """Print a completion script as it is."""
+    if format_.is_json:
+        _print_json(documents.completion_document(result), format_)
+        return
+    _print_lines(result.script.splitlines())
 
 
 def render_error(error: VirtomateError, format_: Format) -> None:

@@ -1,0 +1,65 @@
+"""The command that prints the scripts for shells, and the values that they complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from virtomate.cli.commands import Command
+from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
+from virtomate.output.render import render_completion_script
+from virtomate.records import CompletionScript
+
+if TYPE_CHECKING:
+    from virtomate.services.names import Kind
+
+# Click's name for it, which virtomate 0.1.2 had as well: what a shell's script sets when it wants to know something.
+COMPLETE_VARIABLE = "_VIRTOMATE_COMPLETE"
+
+_SCRIPTS = Path(__file__).parent / "scripts"
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command(
+    "completion", cls=Command, short_help="Print the completion script for a shell.", context_settings=CONTEXT_SETTINGS
+)
+@common_options
+@click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
+@click.pass_obj
+def completion(settings: Settings, shell: str) -> None:
+    """Print the script with which SHELL (bash, zsh or fish) completes virtomate's command lines.
+
+    Completed are commands, options and their values, files, and the names of domains and storage pools.
+    """
+    render_completion_script(CompletionScript(shell, read_script(shell)), settings.format)
+
+
+def read_script(shell: str) -> str:
+    """The script for one of the shells."""
+    return (_SCRIPTS / f"virtomate.{shell}").read_text(encoding="utf-8")
+
+
+def complete_domain(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of domains, for `shell_complete`."""
+    from virtomate.services.names import Kind  # noqa: PLC0415 - commands and options are completed without libvirt
+
+    return _names(Kind.DOMAIN, context, parameter, incomplete)
+
+
+def complete_pool(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of storage pools, for `shell_complete`."""
+    from virtomate.services.names import Kind  # noqa: PLC0415 - as above
+
+    return _names(Kind.POOL, context, parameter, incomplete)
+
+
+def _names(kind: Kind, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """What begins like this; where several are taken, without those that stand there already."""
+    from virtomate.services.names import list_names  # noqa: PLC0415 - as above
+
+    given = context.params.get(parameter.name or "")
+    taken = given if isinstance(given, tuple) else ()
+    names = list_names(kind, context.ensure_object(Settings).uri)
+    return [name for name in names if name.startswith(incomplete) and name not in taken]
