@@ -53,7 +53,8 @@ def test_one_name_goes_to_one_run(lab: Lab, virtomate: Program, mode: str) -> No
         assert [result.status for result in results] == [0, 1], [str(result) for result in results]
         winner, loser = results
         assert error_of(loser)["type"] == "Conflict"
-        assert f"'{name}'" in error_of(loser)["message"]
+        # What the loser meets first depends on how far the winner is: its domain, its volume or the file of that.
+        assert name in error_of(loser)["message"]
         (clone,) = winner.json
         assert lab.connection.lookupByName(name).UUIDString() == clone["uuid"]
         copy = clone["disks"][0]["clone"]

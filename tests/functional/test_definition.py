@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.definition.trees import values
-from tests.functional.support import clone, cloned, definition
+from tests.functional.support import clone, cloned, definition, refused
 from tests.lab import Lab, Program, disk, domain, interface
 from tests.lab.domains import FOREIGN_METADATA, OUI_OTHER, VNC_PASSWORD, mac_address, rich_domain
 
@@ -206,3 +206,22 @@ def test_domain_without_anything(lab: Lab, virtomate: Program) -> None:
     assert (document["disks"], document["interfaces"], document["nvram"]) == ([], [], None)
     changed = differences(facts(definition(lab, "original")), facts(definition(lab, "clone")))
     assert {path for path in changed if not path.startswith("/domain/metadata")} == {"/domain/name", "/domain/uuid"}
+
+
+@pytest.mark.parametrize("words", ["--transfer=host", "--transfer=server", "--mode=linked"])
+def test_definition_that_libvirt_no_longer_takes(lab: Lab, virtomate: Program, words: str) -> None:
+    """What libvirt does not accept fails before a byte is copied; libvirt lets old domains be whatever they are."""
+    lab.define(domain("original", disks=[disk(lab.pool.raw("original.raw", 1 << 20), "raw")]))
+    lab.hypervisor.stop()
+    (stored,) = (path for place in lab.hypervisor.state_directories for path in place.rglob("qemu/original.xml"))
+    stored.write_text(stored.read_text().replace("device='disk'", "device='lun'"))
+    lab.hypervisor.start()
+    assert "device='lun'" in definition(lab, "original")
+    before = lab.inventory()
+
+    result = virtomate("--progress", "json", "domain-clone", words, "original", "clone", json=True)
+
+    error = refused(lab, before, result)
+    assert error["type"] == "libvirtError"
+    assert "does not accept the definition of 'clone'" in error["message"]
+    assert all(event.get("bytes", 0) == 0 for event in result.progress)

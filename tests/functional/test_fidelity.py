@@ -545,3 +545,36 @@ def test_names_of_all_kinds(lab: Lab, virtomate: Program, mode: str, names: str)
         assert copy.name == (f"{target}.qcow2" if device == "vda" else f"{target}-{path.name}")
         assert images.same_content(copy, "qcow2", path, "qcow2"), path.name
     assert lab.connection.lookupByName(target).UUIDString() == document["uuid"]
+
+
+ODD_NAMES = ["new\nline.raw", "tab\there.raw", "cr\rx.raw", "esc\x1b[31m.raw", "bell\x07.raw", "bad\udcff.raw"]
+
+
+def test_odd_files_in_a_pool_are_no_obstacle(lab: Lab, virtomate: Program) -> None:
+    """Files whose names XML or UTF-8 cannot hold lie beside the volumes and change nothing."""
+    for name in ODD_NAMES:
+        images.make_raw(lab.pool.path / name, MIB)
+    path = lab.pool.raw("original.raw", MIB)
+    lab.define(domain("original", disks=[disk(path, "raw")]))
+
+    document = clone(virtomate)
+
+    assert images.file_digest(clone_path(document)) == images.file_digest(path)
+    assert {*ODD_NAMES, "original.raw", "clone.raw"} <= {found.name for found in lab.pool.path.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["new\nline.raw", "tab\there.raw"])
+def test_volume_that_a_definition_cannot_name(lab: Lab, virtomate: Program, name: str) -> None:
+    """Line breaks and tabs in names are not written by libvirt so that they can be read: the disk is not found."""
+    images.make_raw(lab.pool.path / name, MIB)
+    lab.pool.refresh()
+    reference = name.replace("\n", "&#10;").replace("\t", "&#9;")
+    lab.define(domain("original", disks=[disk((lab.pool.name, "VOLUME"), "raw")]).replace("VOLUME", reference))
+    before = lab.inventory()
+
+    result = virtomate("domain-clone", "original", "clone", json=True)
+
+    error = refused(lab, before, result)
+    assert error["type"] == "NotFoundError"
+    assert "\n" not in error["message"]
+    assert "\t" not in error["message"]

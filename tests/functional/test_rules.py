@@ -15,8 +15,8 @@ import pytest
 
 from tests.definition.trees import values
 from tests.definition.written import DEFINITIONS
-from tests.functional.support import clone, definition
-from tests.lab import Lab, Program, disk, domain, interface
+from tests.functional.support import clone, clone_path, definition, pool_on
+from tests.lab import Lab, Program, disk, domain, images, interface
 from tests.lab.domains import OVMF_CODE, mac_address, nvram, spice, vnc
 from virtomate.definition import codec
 
@@ -655,27 +655,24 @@ QCOW2_LUKS = "encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=s"
 
 
 @pytest.mark.parametrize("format_", ["raw", "qcow2"])
-@pytest.mark.parametrize(
-    "mode",
-    [
-        "copy",
-        "linked",
-    ],
-)
+@pytest.mark.parametrize("way", ["--mode=copy", "--mode=linked", "--mode=reflink", "--transfer=stream"])
 @pytest.mark.usefixtures("secret")
-def test_secret_stays_with_what_it_opens(lab: Lab, virtomate: Program, mode: str, format_: str) -> None:
+def test_secret_stays_with_what_it_opens(lab: Lab, virtomate: Program, way: str, format_: str) -> None:
     """A clone of an encrypted volume starts: a copy is encrypted itself, an overlay names the volume below that is."""
-    path = make_luks(lab.pool.path / "original.img", format_)
-    lab.pool.refresh()
+    pool = pool_on(lab, "xfs" if way == "--mode=reflink" else "ext4")
+    path = make_luks(pool.path / "original.img", format_)
+    pool.refresh()
     define(lab, domain("original", disks=[disk(path, format_, extra=ENCRYPTION)]))
 
-    document = clone(virtomate, "--mode", mode)
+    document = clone(virtomate, way)
 
     (element,) = re.findall(r"<disk .*?</disk>", definition(lab, "clone"), re.DOTALL)
     below = re.findall(r"<backingStore.*</backingStore>", element, re.DOTALL)
+    is_linked = way == "--mode=linked"
     assert element.count("<encryption") == 1
-    assert [str(path) in text and "<encryption" in text for text in below] == ([True] if mode == "linked" else [])
+    assert [str(path) in text and "<encryption" in text for text in below] == ([True] if is_linked else [])
     assert document["disks"][0]["clone"]["path"] in element
+    assert is_linked or images.file_digest(clone_path(document)) == images.file_digest(path)
     lab.connection.lookupByName("clone").create()
 
 
