@@ -94,9 +94,12 @@ class _Completion(ShellComplete):
         """What can stand in the place of a word."""
         option, equals, _ = incomplete.partition("=")
         items = super().get_completions(args, incomplete)
-        if equals and option.startswith("--"):
-            for item in items:
-                item.value = f"{option}={item.value}"
+        if not equals or not option.startswith("--"):
+            return items
+        if option not in [item.value for item in super().get_completions(args, option)]:
+            return []
+        for item in items:
+            item.value = f"{option}={item.value}"
         return items
 
 

@@ -1,0 +1,185 @@
+"""What a person gets who presses TAB in bash, zsh and fish."""
+
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Self
+
+import pexpect
+import pytest
+
+from tests.lab import Lab, Program, domain
+
+SHELLS = ("bash", "zsh", "fish")
+NAMES = ["my vm", "a:b", "c$d", "it's", 'say "so"', "größe", "x\\y", "sp;lit", "-dash", "~tilde", "twin-1", "twin-2"]
+
+ARGUMENTS = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}
+SETUP = {
+    "bash": "source <(virtomate completion bash)",
+    "zsh": "unsetopt prompt_sp; autoload -U compinit; compinit -D -u; source <(virtomate completion zsh)",
+    "fish": "function fish_prompt; end; virtomate completion fish | source",
+}
+
+# Completes as the program does. When it is run it only keeps its arguments, and says so.
+WRAPPER = """\
+#!/bin/sh
+if [ -n "$_VIRTOMATE_COMPLETE" ] || [ "$1" = completion ]; then
+    exec '{python}' -m virtomate "$@"
+fi
+printf '%s\\0' "$@" >'{arguments}'
+echo "--""ran--"
+"""
+
+
+# An ssh that never connects, and keeps what it could do about it.
+SSH = """\
+#!/bin/sh
+(: </dev/tty) 2>/dev/null && touch '{directory}/terminal'
+echo "$*" >'{directory}/options'
+echo $$ >'{directory}/pid'
+exec sleep 600
+"""
+
+
+class Shell:
+    """An interactive shell in a pseudo-terminal, in which `virtomate` completes."""
+
+    def __init__(self, name: str, virtomate: Program, programs: Path) -> None:
+        program = shutil.which(name)
+        if program is None:
+            pytest.skip(f"{name} is not installed")
+        self._arguments = virtomate.directory / "arguments"
+        programs.mkdir(exist_ok=True)
+        wrapper = programs / "virtomate"
+        wrapper.write_text(WRAPPER.format(python=sys.executable, arguments=self._arguments))
+        wrapper.chmod(0o755)
+        environment = virtomate.env({"TERM": "xterm", "PS1": "", "PROMPT": ""})
+        environment["PATH"] = f"{programs}:{environment['PATH']}"
+        self.child = pexpect.spawn(
+            program,
+            [*ARGUMENTS[name], "-i"],
+            env=environment,
+            cwd=str(virtomate.directory),
+            dimensions=(24, 200),
+            encoding="utf-8",
+            timeout=60,
+        )
+        self.child.sendline(SETUP[name])
+        self.run("virtomate set up")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.child.close(force=True)
+
+    def run(self, keys: str) -> list[str]:
+        """Press these keys and Enter; return the arguments with which virtomate was called."""
+        self.child.send(f"{keys}\r")
+        self.child.expect_exact("--ran--")
+        return self._arguments.read_text(encoding="utf-8").split("\0")[:-1]
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest, virtomate: Program) -> Iterator[Shell]:
+    """Each of the shells."""
+    with Shell(request.param, virtomate, virtomate.directory / "programs") as shell:
+        yield shell
+
+
+def quoted(uri: str) -> str:
+    """The URI as all shells take it."""
+    return f"'{uri}'"
+
+
+def runs(process: int) -> bool:
+    """Tell whether a process still does something; one that nobody has waited for does not."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.fixture
+def named(lab: Lab) -> str:
+    """The lab's URI, with a domain and a storage pool of each name."""
+    for name in NAMES:
+        lab.define(domain(name))
+    lab.make_pool("my pool")
+    return quoted(lab.uri)
+
+
+def test_names(shell: Shell, named: str) -> None:
+    """The names of domains and pools are completed as one word each, whatever is in them, with any quotation marks."""
+    before = f"virtomate -c {named} domain-clone "
+    after = f"virtomate domain clone -c {named} "
+
+    typed = {
+        f"{before}my": "my vm",
+        f"{before}my\\ v": "my vm",
+        f'{before}"my v': "my vm",
+        f"{before}'m": "my vm",
+        f"{after}a": "a:b",
+        f"{after}a:": "a:b",
+        f"{before}c": "c$d",
+        f"{before}'c": "c$d",
+        f'{before}"c': "c$d",
+        f"{before}it": "it's",
+        f"{before}say": 'say "so"',
+        f"{before}gr": "größe",
+        f"{before}x": "x\\y",
+        f"{before}sp": "sp;lit",
+        f"{before}\\~": "~tilde",
+        f"{before}tw\t2": "twin-2",
+        f"{before}-- -d": "-dash",
+        f"virtomate volume-list -c {named} my": "my pool",
+    }
+
+    assert {keys: shell.run(f"{keys}\t")[-1] for keys in typed} == typed
+
+
+def test_commands_options_and_values(shell: Shell) -> None:
+    """Commands and values of options are completed in both spellings; so are options and URIs."""
+    typed = {
+        "virtomate domain-cl": ["domain-clone"],
+        "virtomate -c qemu:///system domain-cl": ["-c", "qemu:///system", "domain-clone"],
+        "virtomate -q comp\tz": ["-q", "completion", "zsh"],
+        "virtomate domain cl": ["domain", "clone"],
+        "virtomate domain-clone --tr\tst": ["domain-clone", "--transfer", "stream"],
+        "virtomate domain-clone --mode l": ["domain-clone", "--mode", "linked"],
+        "virtomate -c qemu:///system domain-clone --mode=r": [
+            *("-c", "qemu:///system", "domain-clone"),
+            "--mode=reflink",
+        ],
+        "virtomate --log=w": ["--log=warning"],
+        "virtomate --progress j": ["--progress", "json"],
+        "virtomate -c qemu:///sy": ["-c", "qemu:///system"],
+        "virtomate --connect=qemu:///se": ["--connect=qemu:///session"],
+    }
+
+    assert {keys: shell.run(f"{keys}\t") for keys in typed} == typed
+
+
+def test_trouble_completes_nothing(shell: Shell, virtomate: Program, tmp_path: Path) -> None:
+    """Where libvirt does not answer, TAB changes nothing and prints nothing; nobody is asked, and nothing goes on."""
+    ssh = virtomate.directory / "programs" / "ssh"
+    ssh.write_text(SSH.format(directory=tmp_path))
+    ssh.chmod(0o755)
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        uris = [
+            "qemu+unix:///system?socket=/nonexistent/socket",
+            f"qemu+tcp://127.0.0.1:{silent.getsockname()[1]}/system",
+            "nonsense:///",
+            "qemu+ssh://root@127.0.0.1/system",
+        ]
+        for uri in uris:
+            assert shell.run(f"virtomate domain-clone -c {quoted(uri)} my\t") == ["domain-clone", "-c", uri, "my"]
+            assert "rror" not in str(shell.child.before)
+
+    assert "BatchMode=yes" in (tmp_path / "options").read_text()
+    assert not (tmp_path / "terminal").exists()
+    assert not runs(int((tmp_path / "pid").read_text()))
