@@ -358,6 +358,23 @@ def test_disguised_raw_disk_is_not_given_to_libvirt(lab: Lab, virtomate: Program
     assert str(disguised) in refused(lab, before, result)["message"]
 
 
+@pytest.mark.parametrize("name", [b"no\xfftext", b"\x1b[31mred"], ids=["no text", "no XML"])
+def test_header_that_libvirt_cannot_tell_of(lab: Lab, virtomate: Program, disguised: Path, name: bytes) -> None:
+    """A guest that writes a name into its raw disk that no document can hold keeps nobody from cloning and listing."""
+    content = disguised.read_bytes()
+    assert content.count(b"secret.raw") == 1
+    disguised.write_bytes(content.replace(b"secret.raw", name.ljust(10, b"_")))
+    lab.pool.refresh()
+
+    document = clone(virtomate)
+    linked = virtomate("domain-clone", "--mode", "linked", "original", "linked", json=True)
+
+    assert images.file_digest(clone_path(document)) == images.file_digest(disguised)
+    assert linked.status == 0, str(linked)
+    listed = {entry["name"]: entry for entry in virtomate("volume-list", lab.pool.name, json=True).json}
+    assert "\N{REPLACEMENT CHARACTER}" in listed["original.raw"]["backing_store"]["path"]
+
+
 def test_overlay_on_disguised_raw_disk_takes_it_for_raw(virtomate: Program, disguised: Path) -> None:
     """A linked clone records the backing format, so that its guest reads the header and not the host's file."""
     document = clone(virtomate, "--mode", "linked")
@@ -561,6 +578,9 @@ def test_odd_files_in_a_pool_are_no_obstacle(lab: Lab, virtomate: Program) -> No
 
     assert images.file_digest(clone_path(document)) == images.file_digest(path)
     assert {*ODD_NAMES, "original.raw", "clone.raw"} <= {found.name for found in lab.pool.path.iterdir()}
+    listed = {entry["name"] for entry in virtomate("volume-list", lab.pool.name, json=True).json}
+    assert {"original.raw", "clone.raw", "new\nline.raw", "tab\there.raw"} <= listed
+    assert "\x1b" not in virtomate("volume-list", lab.pool.name).stdout
 
 
 @pytest.mark.parametrize("name", ["new\nline.raw", "tab\there.raw"])

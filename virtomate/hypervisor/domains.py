@@ -8,6 +8,7 @@ import libvirt
 
 from virtomate.errors import ConflictError, HypervisorError, NotFoundError, VirtomateError
 from virtomate.hypervisor.errors import translate, translated
+from virtomate.hypervisor.text import legible
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
@@ -88,7 +89,8 @@ class Domain:
     def live_definition(self) -> str:
         """The definition as it is now, which for an active domain names what it really uses."""
         with translated(f"cannot read the definition of domain '{self.name}'"):
-            return str(self._handle.XMLDesc(0))
+            # A live definition shows the backing chain that libvirt found in the images.
+            return legible(lambda: self._handle.XMLDesc(0))
 
     def undefine_keeping_nvram(self) -> None:
         """Remove the definition and nothing else: libvirt would delete the NVRAM by its path, whosever it is."""

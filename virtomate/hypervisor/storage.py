@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ import libvirt
 
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.errors import translate, translated
+from virtomate.hypervisor.text import legible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from virtomate.hypervisor.connection import Connection
+
+_LOG = logging.getLogger(__name__)
 
 # While a volume is being built its pool cannot be refreshed or stopped, nor the volume deleted.
 _BUSY_INTERVAL_SECONDS = 0.2
@@ -51,7 +55,7 @@ class Volume:
     def document(self) -> str:
         """Libvirt's description, read anew from the file."""
         with translated(f"cannot read volume '{self.name}'"):
-            return str(self.handle.XMLDesc(0))
+            return legible(lambda: self.handle.XMLDesc(0))
 
     def is_file(self) -> bool:
         """Whether it is a file, and not a block device, directory or network volume."""
@@ -118,9 +122,19 @@ class Pool:
             raise translation from error
 
     def list_volumes(self) -> list[Volume]:
-        """All volumes of an active pool, as of libvirt's last look."""
+        """All volumes of an active pool, as of libvirt's last look, except those whose names are no UTF-8.
+
+        libvirt's binding has no way to tell such a name, and no definition can hold it.
+        """
         with translated(f"cannot list the volumes of pool '{self.name}'"):
-            return [Volume(handle) for handle in self._handle.listAllVolumes(0)]
+            handles = self._handle.listAllVolumes(0)
+        volumes = []
+        for handle in handles:
+            try:
+                volumes.append(Volume(handle))
+            except UnicodeDecodeError as error:
+                _LOG.warning("passing over a volume of pool %r whose name is no UTF-8: %r", self.name, error.object)
+        return volumes
 
     def available_bytes(self) -> int:
         """Free space as of the last refresh."""
