@@ -199,12 +199,20 @@ def test_shared_device(devices: str, expected: tuple[str, ...]) -> None:
                 "vhost-vsock-pci,guest-cid=3",
                 "virtio-net,mac=52:54:00:00:00:01",
                 "socket,id=c,port=5000",
+                "tap,id=n,ifname=web0",
+                "-s",
+                "type=1,uuid=5d4ae0f4-51fa-48d2-8ffa-af20a4f51740",
+                "5D4AE0F4-51FA-48D2-8FFA-AF20A4F51740",
+                "vmgenid,guid=auto",
+                "usb-host,vendorid=0x1234,productid=0xbeef",
+                "vfio-pci-nohotplug,sysfsdev=x",
             )
         ),
         (
             (
                 "<qemu:commandline><qemu:arg value='-global'/><qemu:arg value='ICH9-LPC.noreboot=off'/>"
                 "<qemu:arg value='-name'/><qemu:arg value='web,debug-threads=on'/><qemu:env name='A' value='1'/>"
+                "<qemu:arg value='-smp'/><qemu:arg value='4,sockets=2'/><qemu:arg value='-S'/>"
                 "<qemu:env name='B'/></qemu:commandline>"
             ),
             (),
@@ -233,7 +241,7 @@ def test_shared_device(devices: str, expected: tuple[str, ...]) -> None:
             (),
         ),
         ("<qemu:deprecation behavior='omit' file='/log'/>", ("qemu:deprecation @file '/log'",)),
-        ("<bhyve:commandline><bhyve:arg value='-s'/></bhyve:commandline>", ()),
+        ("<bhyve:commandline><bhyve:arg value='-H'/></bhyve:commandline>", ()),
         (
             "<bhyve:commandline><bhyve:arg value='-l'/><bhyve:arg value='com1,/dev/nmdm0A'/></bhyve:commandline>",
             ("bhyve argument 'com1,/dev/nmdm0A'",),

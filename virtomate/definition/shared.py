@@ -83,7 +83,12 @@ _MEMORY_FILE_SYSTEM = "ram"
 # of the variables of libvirt's filters, those that hold an address of the guest
 _ADDRESS_PARAMETERS = frozenset({"IP", "IPV6", "MAC"})
 _COMMAND_LINE = "commandline"
-_SUSPECT_ARGUMENT = re.compile(r"/|:\d|port=|hostfwd|socket|tcp:|udp:|unix:|cid=|mac=", re.IGNORECASE)
+# Paths and addresses, ports and sockets, identifiers, host devices; `-s` opens the debugger's port.
+_SUSPECT_ARGUMENT = re.compile(
+    r"/|:\d|port=|hostfwd|socket(?!s=)|tcp:|udp:|unix:|ifname="
+    r"|cid=|mac=|uuid=|guid=|[\da-f]{8}-[\da-f]{4}-|usb-host|hostbus=|hostaddr=|vfio|(?-i:^-s$)",
+    re.IGNORECASE,
+)
 
 
 def shared_things(domain: Document) -> tuple[str, ...]:
@@ -260,7 +265,7 @@ def _data_stores(domain: Document) -> Iterator[str]:
 
 
 def _command_lines(domain: Document) -> Iterator[str]:
-    """Arguments and environment for QEMU, or another hypervisor, that look like ports, paths or addresses.
+    """Arguments and environment for QEMU, or another hypervisor, that look like ports, paths, addresses or identifiers.
 
     Source: https://libvirt.org/drvqemu.html#pass-through-of-arbitrary-qemu-commands
     """
@@ -281,7 +286,7 @@ def _command_lines(domain: Document) -> Iterator[str]:
 
 
 def _overrides(domain: Document) -> Iterator[str]:
-    """Properties of QEMU's devices, set past libvirt, that look like ports, paths or addresses.
+    """Properties of QEMU's devices, set past libvirt, that look like ports, paths, addresses or identifiers.
 
     Source: https://libvirt.org/drvqemu.html#overriding-properties-of-qemu-devices
     """
