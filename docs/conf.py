@@ -22,5 +22,6 @@ man_pages = [
     ("commands/virtomate-domain-delete", "virtomate-domain-delete", "delete an unfinished clone", [], 1),
     ("commands/virtomate-domain-list", "virtomate-domain-list", "list domains, and say which are clones", [], 1),
     ("commands/virtomate-pool-list", "virtomate-pool-list", "list storage pools", [], 1),
+    ("commands/virtomate-volume-import", "virtomate-volume-import", "import a local file as a volume", [], 1),
     ("commands/virtomate-volume-list", "virtomate-volume-list", "list the volumes of a storage pool", [], 1),
 ]

@@ -196,6 +196,7 @@ def _probe(*arguments: str) -> dict[str, object]:
         ("domain", "clone", "--help"),
         ("domain-list", "--version"),
         ("pool-list", "-h"),
+        ("volume-import", "-h"),
         ("volume-list", "-h"),
     ],
 )

@@ -77,7 +77,7 @@ class NoSpaceError(VirtomateError):
 
 
 class SourceChangedError(VirtomateError):
-    """The original changed while it was being cloned, so that the copy is torn."""
+    """The original changed while it was being copied, so that the copy is torn."""
 
     json_type = "SourceChangedError"
 
@@ -152,6 +152,12 @@ class InternalError(VirtomateError):
             hint="Please report it, with what --log debug shows.",
             leftovers=leftovers,
         )
+
+
+class UnreadableFileError(VirtomateError):
+    """A local file that cannot be read, or is no file at all."""
+
+    json_type = "UnreadableFileError"
 
 
 class MalformedDocumentError(VirtomateError):

@@ -388,3 +388,37 @@ class CompletionScript:
 
     shell: str
     script: str
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """What `volume-import` was asked for.
+
+    Attributes:
+        path: The local file.
+        pool: Name of the pool.
+        name: Name of the new volume, None for the file's own.
+        check_space: Whether to refuse when the pool has less space than will be written.
+    """
+
+    path: str
+    pool: str
+    name: str | None = None
+    check_space: bool = True
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """A file that has become a volume.
+
+    Attributes:
+        path: The local file.
+        bytes_copied: What was sent of it; holes are not.
+    """
+
+    path: str
+    pool: str
+    volume: VolumeListing
+    bytes_copied: int
+    warnings: tuple[str, ...]
+    seconds: float

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab.programs import require_program
-from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
+from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, detect_format, read_qcow2_header, why_incomplete
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,3 +173,53 @@ def test_version_2_header_needs_no_features(tmp_path: Path) -> None:
 
     assert read_qcow2_header(data) == PLAIN
     assert read_qcow2_header(data + b"\xff" * 32) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("format_", "options"),
+    [
+        ("raw", ()),
+        ("qcow2", ()),
+        ("qcow2", ("-o", "compat=0.10")),
+        ("qcow", ()),
+        ("qed", ()),
+        ("vmdk", ()),
+        ("vmdk", ("-o", "subformat=streamOptimized")),
+        ("vdi", ()),
+        ("vpc", ()),
+        ("vhdx", ()),
+        ("luks", ("--object", "secret,id=s,data=x", "-o", "key-secret=s,iter-time=10")),
+    ],
+)
+def test_formats(tmp_path: Path, format_: str, options: tuple[str, ...]) -> None:
+    """An image is known by its beginning, and one that needs no other file is known to be whole."""
+    qemu_img("create", "-f", format_, *options, tmp_path / "image", "1M")
+    data = head(tmp_path / "image")
+
+    assert detect_format(data) == format_
+    assert why_incomplete(data, format_) is None
+
+
+@pytest.mark.parametrize("format_", ["qcow2", "qcow", "qed", "vmdk"])
+def test_overlays_are_not_whole(tmp_path: Path, format_: str) -> None:
+    """An image that rests on another one is told from one that does not."""
+    qemu_img("create", "-f", "vmdk", tmp_path / "base", "1M")
+    qemu_img("create", "-f", format_, "-b", tmp_path / "base", "-F", "vmdk", tmp_path / "image")
+
+    assert why_incomplete(head(tmp_path / "image"), format_) == "rests on a backing file"
+
+
+@pytest.mark.parametrize("data", [b"QFI\xfb", b"QFI\xfb\0\0\0\3" + bytes(60), b"QED\0", b"KDMV", b"conectix"])
+def test_fragments_of_images_are_not_whole(data: bytes) -> None:
+    """Some of these make libvirt take a pool out of service."""
+    reason = why_incomplete(data, detect_format(data))
+
+    assert reason is not None
+    assert "in the middle of its header" in reason
+
+
+@pytest.mark.parametrize("data", [b"", b"QFI", b"<html>", bytes(4096), b"MZ" + bytes(510), b"\x1f\x8b\x08"])
+def test_what_is_no_image_is_raw(data: bytes) -> None:
+    """Nothing is read into what has no mark of its own."""
+    assert detect_format(data) == "raw"
+    assert why_incomplete(data, "raw") is None

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from virtomate.duplication.names import check_clone_name, distinct_volume_name, new_volume_name
+from virtomate.duplication.names import (
+    check_clone_name,
+    check_volume_name,
+    distinct_volume_name,
+    new_volume_name,
+)
 from virtomate.errors import UsageError
 
 
@@ -34,6 +39,19 @@ def test_unusable_name(name: str) -> None:
         check_clone_name(name)
 
     assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize("name", ["a", ".a", "with blank", "ü" * 127 + "a", "a" * 255, "disk.xml.new"])
+def test_usable_volume_name(name: str) -> None:
+    """A volume can be called whatever a file can be called."""
+    check_volume_name(name)
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "a/b", "a\n", "\x1b[31m", "a\udcff", "a" * 256, "ü" * 128])
+def test_unusable_volume_name(name: str) -> None:
+    """What no file can be called, no volume can be called; the sentence says what was expected."""
+    with pytest.raises(UsageError, match="1 to 255 bytes"):
+        check_volume_name(name)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from virtomate.records import (
     DiskResult,
     DomainListing,
     DomainReference,
+    ImportResult,
     InterfaceResult,
     Location,
     Mode,
@@ -63,3 +64,4 @@ VOLUME = VolumeListing(
     target=Location("/srv/web-1.qcow2", "qcow2"),
     backing_store=Location("/srv/ubuntu.qcow2", "raw"),
 )
+IMPORT = ImportResult("web.qcow2", "images", VOLUME, 3 << 20, ("'web.raw' is called raw",), 0.456)

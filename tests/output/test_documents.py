@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.output.records import CLONED, DELETION, ERROR, LISTING, POOL, SCRIPT, VOLUME
+from tests.output.records import CLONED, DELETION, ERROR, IMPORT, LISTING, POOL, SCRIPT, VOLUME
 from virtomate.errors import (
     ConflictError,
     HypervisorError,
@@ -24,6 +24,7 @@ from virtomate.output.documents import (
     domain_document,
     dump,
     error_document,
+    import_document,
     pool_document,
     volume_listing_document,
 )
@@ -154,6 +155,17 @@ def test_volume() -> None:
         "backing_store": {"path": "/srv/ubuntu.qcow2", "format_type": "raw"},
     }
     assert volume_listing_document(replace(VOLUME, backing_store=None))["backing_store"] is None
+
+
+def test_import() -> None:
+    """The keys of an import: the new volume is described as in a list."""
+    assert import_document(IMPORT) == {
+        "pool": "images",
+        "volume": volume_listing_document(VOLUME),
+        "bytes_copied": 3145728,
+        "warnings": ["'web.raw' is called raw"],
+        "seconds": 0.456,
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.output.records import CLONED, DELETION, ERROR, LISTING, POOL, SCRIPT, VOLUME
+from tests.output.records import CLONED, DELETION, ERROR, IMPORT, LISTING, POOL, SCRIPT, VOLUME
 from virtomate.errors import NotFoundError
 from virtomate.output import documents, render
 from virtomate.output.render import Format
@@ -48,6 +48,7 @@ RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
     "pools": (lambda form: render.render_pools([POOL], form), [documents.pool_document(POOL)]),
     "volumes": (lambda form: render.render_volumes([VOLUME], form), [documents.volume_listing_document(VOLUME)]),
     "a script": (lambda form: render.render_completion_script(SCRIPT, form), documents.completion_document(SCRIPT)),
+    "an import": (lambda form: render.render_import(IMPORT, form), documents.import_document(IMPORT)),
     "a deletion": (lambda form: render.render_deletion(DELETION, form), documents.deletion_document(DELETION)),
     "an error": (lambda form: render.render_error(ERROR, form), documents.error_document(ERROR)),
 }
@@ -227,6 +228,9 @@ EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
     "domains": lambda: render.render_domains([EVIL_LISTING], HUMAN),
     "pools": lambda: render.render_pools([replace(POOL, name=EVIL)], HUMAN),
     "volumes": lambda: render.render_volumes([replace(VOLUME, name=EVIL, backing_store=Location(EVIL, EVIL))], HUMAN),
+    "import": lambda: render.render_import(
+        replace(IMPORT, path=EVIL, pool=EVIL, volume=replace(VOLUME, name=EVIL, target=Location(EVIL, EVIL))), HUMAN
+    ),
     "deletion": lambda: render.render_deletion(replace(DELETION, name=EVIL, removed=(EVIL,)), HUMAN),
     "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, (EVIL,)), HUMAN),
     "usage": lambda: render.render_usage_error("", EVIL, HUMAN),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import click
 
+from virtomate.cancel import CancelToken
 from virtomate.cli.commands import Group
 from virtomate.cli.completion import complete_pool
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.session import open_session
-from virtomate.output.render import render_volumes
+from virtomate.cli.signals import cancelling
+from virtomate.output.progress import make_progress
+from virtomate.output.render import render_import, render_volumes
+from virtomate.records import ImportRequest
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -27,3 +31,33 @@ def list_(settings: Settings, pool: str) -> None:
 
     with open_session(settings) as session:
         render_volumes(list_all_volumes(session.connection, pool), settings.format)
+
+
+@volume.command("import", short_help="Import a local file as a volume.", context_settings=CONTEXT_SETTINGS)
+@common_options
+@click.option(
+    "--no-space-check",
+    is_flag=True,
+    help="Do not compare what will be written with what the pool has left; for file systems that compress.",
+)
+@click.argument("file", metavar="FILE", type=click.Path())
+@click.argument("pool", metavar="POOL", shell_complete=complete_pool)
+@click.argument("name", metavar="[NEWNAME]", required=False)
+@click.pass_obj
+def import_(settings: Settings, file: str, pool: str, name: str | None, *, no_space_check: bool) -> None:
+    """Import the local file FILE into the storage pool POOL as a new volume, NEWNAME or named like the file.
+
+    The volume gets the content of the file byte for byte, in the format that it has; holes stay holes. The pool may be
+    on another host. A volume that exists is never touched.
+    """
+    from virtomate.services.volumes import import_volume  # noqa: PLC0415
+
+    request = ImportRequest(file, pool, name, check_space=not no_space_check)
+    cancel = CancelToken()
+    progress = make_progress(settings.progress, quiet=settings.quiet)
+    with cancelling(cancel, progress), open_session(settings) as session:
+        try:
+            result = import_volume(session, request, progress, cancel)
+        finally:
+            progress.close()
+        render_import(result, settings.format)

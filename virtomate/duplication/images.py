@@ -1,6 +1,7 @@
-"""What the header of a qcow2 image tells.
+"""What the first bytes of an image tell: its format, and of a qcow2 what is in the header.
 
-Source: https://www.qemu.org/docs/master/interop/qcow2.html
+Source: https://www.qemu.org/docs/master/interop/qcow2.html, and the same for qed; the other formats' magic numbers are
+those that libvirt looks for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 HEADER_BYTES = 4096
 
 _VERSION_3_BYTES = 104
+
+# No image of a known format is shorter than a sector.
+_SMALLEST_IMAGE_BYTES = 512
 
 _VERSIONS = (2, 3)
 _MAGIC = b"QFI\xfb"
@@ -27,6 +31,23 @@ _INCOMPATIBLE_DIRTY = 1 << 0
 _INCOMPATIBLE_CORRUPT = 1 << 1
 _INCOMPATIBLE_DATA_FILE = 1 << 2
 _AUTOCLEAR_BITMAPS = 1 << 0
+
+
+# Format, offset of the magic number, the number itself.
+_MAGICS = (
+    ("qed", 0, b"QED\0"),
+    ("vmdk", 0, b"KDMV"),
+    ("vmdk", 0, b"COWD"),
+    ("vmdk", 0, b"# Disk DescriptorFile"),
+    ("vdi", 64, b"\x7f\x10\xda\xbe"),
+    ("vpc", 0, b"conectix"),
+    ("vhdx", 0, b"vhdxfile"),
+    ("luks", 0, b"LUKS\xba\xbe"),
+)
+# The fields of a qcow of version 1 and of a qed that tell of a backing file.
+_QCOW_BACKING_OFFSET = struct.Struct(">8xQ")
+_QED_FEATURES = struct.Struct("<16xQ")
+_QED_HAS_BACKING_FILE = 1 << 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,40 @@ class Qcow2Header:
     def needs_byte_copy(self) -> bool:
         """Whether a conversion by qemu-img would lose something that a copy of the bytes keeps."""
         return self.snapshot_count > 0 or self.has_bitmaps or self.is_encrypted or self.is_dirty
+
+
+def detect_format(data: bytes) -> str:
+    """The format of an image by its first bytes; what begins like no known format is raw.
+
+    Args:
+        data: The first `HEADER_BYTES` of the image, fewer where it is shorter.
+    """
+    if data[:4] == _MAGIC:
+        return "qcow" if data[4:8] == b"\0\0\0\1" else "qcow2"
+    return next((name for name, offset, magic in _MAGICS if data.startswith(magic, offset)), "raw")
+
+
+def why_incomplete(data: bytes, format_: str) -> str | None:
+    """Why an image is not whole in itself, as the end of a sentence that begins with it; None where it is.
+
+    Args:
+        data: The first `HEADER_BYTES` of the image, fewer where it is shorter.
+        format_: What `detect_format` says of it.
+    """
+    if format_ == "vmdk" and data.startswith(b"#"):
+        return "only describes a disk, whose data is in other files"
+    header = read_qcow2_header(data) if format_ == "qcow2" else None
+    if format_ != "raw" and (len(data) < _SMALLEST_IMAGE_BYTES or (format_ == "qcow2" and header is None)):
+        return f"begins like a {format_} image, but ends in the middle of its header"
+    if header is not None and header.has_data_file:
+        return "keeps its data in an external file"
+    has_backing_file = (
+        (header is not None and header.has_backing_file)
+        or (format_ == "qcow" and _QCOW_BACKING_OFFSET.unpack_from(data)[0] != 0)
+        or (format_ == "qed" and bool(_QED_FEATURES.unpack_from(data)[0] & _QED_HAS_BACKING_FILE))
+        or (format_ == "vmdk" and b"parentFileNameHint" in data)
+    )
+    return "rests on a backing file" if has_backing_file else None
 
 
 def read_qcow2_header(data: bytes) -> Qcow2Header | None:

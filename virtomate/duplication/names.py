@@ -30,6 +30,23 @@ def check_clone_name(name: str) -> None:
         raise UsageError(f"'{name}' is too long for the name of a clone: {expected}")
 
 
+def check_volume_name(name: str) -> None:
+    """Refuse a name that cannot be a file's in a pool; libvirt is never asked.
+
+    Raises:
+        UsageError: The name is empty, `.` or `..`, has a slash or control character, or is too long.
+    """
+    expected = (
+        f"the name of a volume must be 1 to {_MAX_FILE_NAME_BYTES} bytes without '/' and control characters, and not "
+        "'.' or '..'"
+    )
+    is_bad = not name.strip() or name in {".", ".."} or "/" in name
+    if is_bad or any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+        raise UsageError(f"'{name}' cannot be the name of a volume: {expected}")
+    if len(name.encode()) > _MAX_FILE_NAME_BYTES:
+        raise UsageError(f"'{name}' is too long for the name of a volume: {expected}")
+
+
 def new_volume_name(volume: str, source: str, clone: str, *, is_overlay: bool) -> str:
     """The name of a clone's volume.
 

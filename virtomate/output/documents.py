@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         DiskResult,
         DomainListing,
         DomainReference,
+        ImportResult,
         Location,
         NvramResult,
         PoolListing,
@@ -167,6 +168,16 @@ class CompletionDocument(TypedDict):
     script: str
 
 
+class ImportDocument(TypedDict):
+    """What `volume-import` prints."""
+
+    pool: str
+    volume: VolumeListingDocument
+    bytes_copied: int
+    warnings: list[str]
+    seconds: float
+
+
 def dump(document: Any, *, pretty: bool) -> str:  # noqa: ANN401 - JSON is what it is
     """One JSON document as text: keys sorted, nothing but the document."""
     import json  # noqa: PLC0415 - people read no JSON
@@ -247,6 +258,17 @@ def volume_listing_document(listing: VolumeListing) -> VolumeListingDocument:
         "physical": listing.physical,
         "target": _location(listing.target),
         "backing_store": None if listing.backing_store is None else _location(listing.backing_store),
+    }
+
+
+def import_document(result: ImportResult) -> ImportDocument:
+    """A file that has become a volume."""
+    return {
+        "pool": result.pool,
+        "volume": volume_listing_document(result.volume),
+        "bytes_copied": result.bytes_copied,
+        "warnings": list(result.warnings),
+        "seconds": result.seconds,
     }
 
 

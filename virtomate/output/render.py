@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtomate.errors import VirtomateError
-    from virtomate.records import PoolListing, VolumeListing
+    from virtomate.records import ImportResult, PoolListing, VolumeListing
 
 _DONE = {
     Action.COPIED: "copied to",
@@ -105,6 +105,26 @@ def render_volumes(listings: Sequence[VolumeListing], format_: Format) -> None:
         for item in listings
     ]
     _print_table(header, rows)
+
+
+def render_import(result: ImportResult, format_: Format) -> None:
+    """Show what was imported."""
+    volume = result.volume
+    if format_.is_json:
+        _print_json(documents.import_document(result), format_)
+    else:
+        rows: list[tuple[str, ...]] = [
+            ("volume", f"{volume.name} in {result.pool}"),
+            ("path", volume.target.path or ""),
+            ("format", volume.target.format or ""),
+            ("capacity", binary_size(volume.capacity)),
+            ("copied", binary_size(result.bytes_copied)),
+        ]
+        lines = aligned([(key, printable(value)) for key, value in rows])
+        head = f"Imported {printable(result.path)} in {result.seconds:.1f} s"
+        _print_lines([head, *(f"  {line}" for line in lines)])
+    for warning in result.warnings:
+        _message("warning", warning, format_)
 
 
 def render_deletion(result: DeletionResult, format_: Format) -> None:
