@@ -252,3 +252,46 @@ FORMAT = {"node-name": "libvirt-pflash1-format", "driver": "raw", "file": "libvi
 def test_nvram_path_of_command_line(line: str, expected: str | None) -> None:
     """The file behind the second flash device is the NVRAM, however its name is quoted."""
     assert readers.nvram_path_of_command_line(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "dropped"),
+    [
+        (
+            (
+                "<name>a</name><uuid>u</uuid><memory>1</memory><vcpu>2</vcpu><os firmware='efi'><type>hvm</type>"
+                "<firmware><feature enabled='yes' name='secure-boot'/></firmware><loader secure='yes'/>"
+                "<nvram template='/t'/></os><features><acpi/><smm state='on'/></features>"
+                "<devices><emulator>/q</emulator></devices>"
+            ),
+            "",
+        ),
+        (
+            "<name>a</name><memory>1</memory><os firmware='efi'><type>hvm</type></os><features><acpi/></features>",
+            (
+                "<metadata/><iothreads>1</iothreads><sysinfo type='smbios'/><cpu/><launchSecurity type='sev'/>"
+                "<qemu:commandline><qemu:arg value='x'/></qemu:commandline>"
+            ),
+        ),
+    ],
+)
+def test_firmware_only(content: str, dropped: str) -> None:
+    """Of a definition is left what decides about the firmware, and no device."""
+    whole = codec.parse_definition(f"<domain type='kvm' xmlns:qemu='q'>{content}{dropped}</domain>")
+    domain = whole.domain
+    wanted = codec.parse_definition(f"<domain type='kvm'>{content}</domain>").domain
+
+    assert readers.firmware_only(domain) == wanted
+
+
+def test_firmware_only_leaves_out_what_needs_more() -> None:
+    """SMBIOS of the definition, a console for the BIOS, and devices are not there."""
+    text = (
+        "<domain><os><type>hvm</type><smbios mode='sysinfo'/><bios useserial='yes'/><boot dev='hd'/></os>"
+        "<features><acpi/><hyperv/></features><devices><disk/><hostdev/></devices></domain>"
+    )
+
+    assert readers.firmware_only(codec.parse_definition(text).domain) == {
+        "os": {"type": "hvm"},
+        "features": {"acpi": None},
+    }

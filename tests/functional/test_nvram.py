@@ -177,6 +177,29 @@ def test_selected_firmware(lab: Lab, virtomate: Program) -> None:
     assert images.file_digest(store) == digest
 
 
+HOST_DEVICES = """
+    <hostdev mode='subsystem' type='pci' managed='yes'>
+      <source><address domain='0x0000' bus='0x3b' slot='0x00' function='0x0'/></source></hostdev>
+    <hostdev mode='subsystem' type='usb'><source><vendor id='0x1234'/><product id='0xbeef'/></source></hostdev>
+    <hostdev mode='subsystem' type='scsi'>
+      <source><adapter name='scsi_host0'/><address bus='0' target='0' unit='0'/></source></hostdev>
+    <interface type='hostdev'><mac address='52:54:00:00:00:18'/>
+      <source><address type='pci' domain='0x0000' bus='0x3b' slot='0x00' function='0x1'/></source></interface>
+    <interface type='network'><mac address='52:54:00:00:00:19'/><source network='nowhere'/></interface>
+    <disk type='volume' device='cdrom'><source pool='gone' volume='x.iso'/><target dev='sdz' bus='sata'/></disk>"""
+
+
+def test_selected_firmware_beside_devices_of_the_host(lab: Lab, virtomate: Program) -> None:
+    """Where the NVRAM is does not depend on devices, on which libvirt would fail or die when asked how it starts."""
+    lab.define(domain("original", firmware="auto", memory_mib=256, devices=HOST_DEVICES))
+
+    document = clone(virtomate)
+
+    assert Path(document["nvram"]["clone"]).name == "clone_VARS.fd"
+    assert document["nvram"]["action"] == "fresh"
+    assert lab.connection.lookupByName("clone").UUIDString() == document["uuid"]
+
+
 @pytest.mark.parametrize("firmware", ["selected", "no pool", "pool"])
 @pytest.mark.parametrize("mode", ["copy", "linked"])
 def test_never_made_nvram_starts_fresh(lab: Lab, virtomate: Program, firmware: str, mode: str) -> None:

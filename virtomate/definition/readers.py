@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # What libvirt calls the file behind the second flash device when it starts QEMU.
 _NVRAM_NODE_NAME = "libvirt-pflash1-storage"
+# What decides which firmware libvirt selects: https://libvirt.org/formatdomain.html#bios-bootloader
+_FIRMWARE = frozenset({"@firmware", "type", "firmware", "loader", "nvram"})
+_FEATURES_OF_FIRMWARE = frozenset({"acpi", "apic", "gic", "smm"})
 
 
 _MAC_ADDRESS = r"<mac\s+address=['\"]([0-9A-Fa-f:]{17})['\"]"
@@ -162,6 +165,23 @@ def has_selected_nvram(domain: Document) -> bool:
     if os_element.get("@firmware") == "efi":
         return True
     return loader.get("@type") == "pflash" and loader.get("@readonly") == "yes"
+
+
+def firmware_only(domain: Document) -> Document:
+    """As much of a definition as decides about the firmware and where its NVRAM is.
+
+    With this alone libvirt is asked for the path: it fails for host devices, which it does not look up unless a domain
+    is really started, and the daemon of 9.0 even dies of an `<interface type='hostdev'>`.
+    """
+    os_element = child(domain, "os")
+    features = child(domain, "features")
+    emulator = child(domain, "devices").get("emulator")
+    few: Document = {
+        **{key: domain[key] for key in ("@type", "name", "uuid", "memory", "vcpu") if key in domain},
+        "os": {key: value for key, value in os_element.items() if key in _FIRMWARE},
+        "features": {key: value for key, value in features.items() if key in _FEATURES_OF_FIRMWARE},
+    }
+    return few if emulator is None else {**few, "devices": {"emulator": emulator}}
 
 
 def nvram_path_of_command_line(command_line: str) -> str | None:

@@ -100,7 +100,8 @@ def _nvram_path(connection: Connection, source: Source, nvram: NvramDefinition |
     """The normalised path; libvirt 9.0 does not show the one that it chose itself, but would start QEMU with it."""
     if nvram is not None and nvram.path:
         return normalise(nvram.path)
-    command_line = native_command_line(connection, codec.unparse_definition(source.definition))
+    firmware = codec.unparse(readers.firmware_only(source.definition.domain), "domain")
+    command_line = native_command_line(connection, firmware)
     path = readers.nvram_path_of_command_line(command_line)
     return None if path is None else normalise(path)
 
