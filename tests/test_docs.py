@@ -155,7 +155,7 @@ def test_pages_name_choices_and_defaults(name: str) -> None:
 def test_synopsis_names_the_arguments(name: str) -> None:
     """The synopsis has every argument under its real name, in the real order."""
     arguments = [parameter for parameter in COMMANDS[name].params if isinstance(parameter, click.Argument)]
-    real = [(argument.metavar or "").strip("[]") for argument in arguments]
+    real = [(argument.metavar or "").strip("[].") for argument in arguments]
     synopsis = next(line for line in page_text(name).splitlines() if line.startswith("**virtomate "))
 
     assert synopsis.startswith(f"**{name.replace('-', ' ', 1)}**")

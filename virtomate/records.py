@@ -422,3 +422,42 @@ class ImportResult:
     bytes_copied: int
     warnings: tuple[str, ...]
     seconds: float
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What `guest-run` was asked for.
+
+    Attributes:
+        domain: Name or UUID of the domain.
+        program: Name or path of a program in the guest.
+        stdin: What it gets to read; None leaves it without.
+        timeout_seconds: How long it may take; None means as long as it wants.
+    """
+
+    domain: str
+    program: str
+    arguments: tuple[str, ...] = ()
+    stdin: bytes | None = None
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a program in a guest ended.
+
+    Attributes:
+        exit_code: None where a signal ended it.
+        signal: Number of that signal, else None.
+        stdout: What it wrote, byte for byte.
+        stderr: Likewise.
+        stdout_truncated: Whether it wrote more than that.
+        stderr_truncated: Likewise.
+    """
+
+    exit_code: int | None
+    signal: int | None
+    stdout: bytes
+    stderr: bytes
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False

@@ -199,7 +199,17 @@ def test_unusable_clone_name_is_refused_before_libvirt_is_asked(
     assert "\x1b" not in captured.err
 
 
-@pytest.mark.parametrize("arguments", [["domain-list"], ["domain-clone", "a", "b"], ["domain-delete", "a"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["domain-list"],
+        ["domain-clone", "a", "b"],
+        ["domain-delete", "a"],
+        ["domain-iface-list", "a"],
+        ["guest-ping", "a"],
+        ["guest-run", "a", "ls"],
+    ],
+)
 def test_no_connection(arguments: list[str], uris: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """Where libvirt cannot be reached the status is 1, and the error says what to do next, also as JSON."""
     assert run(["-c", uris["missing"], *arguments]) == 1
@@ -214,7 +224,16 @@ def test_no_connection(arguments: list[str], uris: dict[str, str], capsys: pytes
     assert document["type"] == "libvirtError"
 
 
-@pytest.mark.parametrize("arguments", [["domain-clone", "nobody", "b"], ["domain-delete", "nobody"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["domain-clone", "nobody", "b"],
+        ["domain-delete", "nobody"],
+        ["domain-iface-list", "nobody"],
+        ["guest-ping", "nobody"],
+        ["guest-run", "nobody", "ls"],
+    ],
+)
 def test_missing_domain(arguments: list[str], uris: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """A domain that is not there is an error with its documented type and status 1."""
     assert run(["-c", uris["a"], "--json", *arguments]) == 1

@@ -148,7 +148,7 @@ def test_every_command_is_one_of_ours() -> None:
 @pytest.mark.parametrize("argument", [pytest.param(argument, id=name) for name, argument in _arguments()])
 def test_every_argument_completes(argument: click.Argument) -> None:
     """What names something that exists is completed; for that the parameter has a function or a type that knows."""
-    if argument.metavar is None or argument.metavar.strip("[]") in {"NEWNAME", "PROGRAM", "ARG"}:
+    if argument.metavar is None or argument.metavar.strip("[].") in {"NEWNAME", "PROGRAM", "ARG"}:
         return
     is_known_type = isinstance(argument.type, (click.Choice, click.Path, click.File))
 

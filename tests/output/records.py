@@ -5,11 +5,13 @@ from __future__ import annotations
 from virtomate.errors import ConflictError
 from virtomate.records import (
     Action,
+    Address,
     CloneOrigin,
     CloneResult,
     CompletionScript,
     DeletionResult,
     DiskResult,
+    DomainInterface,
     DomainListing,
     DomainReference,
     ImportResult,
@@ -18,7 +20,9 @@ from virtomate.records import (
     Mode,
     NvramAction,
     NvramResult,
+    PingResult,
     PoolListing,
+    RunResult,
     Status,
     Transfer,
     VolumeListing,
@@ -52,6 +56,11 @@ LISTING = DomainListing(
     "web-1", UUID, "shut-off", CloneOrigin(finished=True, source=SOURCE, mode=Mode.LINKED, created=1767225600.9)
 )
 SCRIPT = CompletionScript("fish", "# a script\ncomplete virtomate\n")
+PING = PingResult("web-1", UUID, 0.25)
+RUN = RunResult(exit_code=None, signal=9, stdout=b"\xfc\n", stderr=b"", stdout_truncated=True)
+INTERFACE = DomainInterface(
+    "eth0", "52:54:00:00:00:01", (Address("IPv4", "192.0.2.7", 24), Address("IPv6", "2001:db8::7", 64))
+)
 DELETION = DeletionResult("web-1", UUID, ("volume '/srv/web-1.qcow2'",))
 POOL = PoolListing("images", UUID, "running", True, True, 1 << 40, 3 << 30, (1 << 40) - (3 << 30), 2)
 VOLUME = VolumeListing(

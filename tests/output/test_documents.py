@@ -7,14 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from tests.output.records import CLONED, DELETION, ERROR, IMPORT, LISTING, POOL, SCRIPT, VOLUME
+from tests.output.records import CLONED, DELETION, ERROR, IMPORT, INTERFACE, LISTING, PING, POOL, RUN, SCRIPT, VOLUME
 from virtomate.errors import (
+    AgentUnresponsiveError,
     ConflictError,
     HypervisorError,
     IllegalStateError,
     InterruptedBySignalError,
     NoConnectionError,
     NotFoundError,
+    ProgramError,
+    TimedOutError,
     VirtomateError,
 )
 from virtomate.output.documents import (
@@ -22,13 +25,16 @@ from virtomate.output.documents import (
     completion_document,
     deletion_document,
     domain_document,
+    domain_interface_document,
     dump,
     error_document,
     import_document,
+    ping_document,
     pool_document,
+    run_document,
     volume_listing_document,
 )
-from virtomate.records import Action, Mode, NvramAction, Status, Transfer
+from virtomate.records import Action, AddressSource, Mode, NvramAction, Status, Transfer
 
 VOLUME_KEYS = {"pool", "volume", "path", "format"}
 
@@ -168,6 +174,38 @@ def test_import() -> None:
     }
 
 
+def test_interface() -> None:
+    """The keys of a domain's interface are those of 0.1.2."""
+    assert domain_interface_document(INTERFACE) == {
+        "name": "eth0",
+        "hwaddr": "52:54:00:00:00:01",
+        "addresses": [
+            {"address": "192.0.2.7", "prefix": 24, "type": "IPv4"},
+            {"address": "2001:db8::7", "prefix": 64, "type": "IPv6"},
+        ],
+    }
+    assert domain_interface_document(replace(INTERFACE, hwaddr=None))["hwaddr"] is None
+
+
+def test_ping() -> None:
+    """The keys of an answer."""
+    assert ping_document(PING) == {"name": "web-1", "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe", "seconds": 0.25}
+
+
+def test_run() -> None:
+    """The keys of a program's end are those of 0.1.2; what was not written is null."""
+    document = {
+        "exit_code": None,
+        "signal": 9,
+        "stdout": "\N{REPLACEMENT CHARACTER}\n",
+        "stderr": None,
+        "stdout_truncated": True,
+        "stderr_truncated": False,
+    }
+    assert run_document(RUN, encode=False) == document
+    assert run_document(RUN, encode=True) == document | {"stdout": "/Ao="}
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -175,6 +213,9 @@ def test_import() -> None:
         (ConflictError("m", "h"), {"type": "Conflict", "message": "m", "hint": "h"}),
         (IllegalStateError("m", leftovers=("l",)), {"type": "IllegalStateError", "message": "m", "leftovers": ["l"]}),
         (HypervisorError("m", code=1), {"type": "libvirtError", "message": "m"}),
+        (AgentUnresponsiveError("m", "h", code=86), {"type": "libvirtError", "message": "m", "hint": "h"}),
+        (ProgramError("m"), {"type": "ProgramError", "message": "m"}),
+        (TimedOutError("m"), {"type": "TimeoutError", "message": "m"}),
         (NoConnectionError("m", "h", code=38), {"type": "libvirtError", "message": "m", "hint": "h"}),
         (InterruptedBySignalError(2), {"type": "Interrupted", "message": "interrupted by SIGINT"}),
         (ERROR, {"type": "Conflict", "message": ERROR.message, "hint": ERROR.hint, "leftovers": ["volume '/srv/x'"]}),
@@ -191,6 +232,7 @@ def test_values_of_enumerations() -> None:
     assert {action.value for action in Action} == {"copied", "linked", "reflinked", "shared"}
     assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link"}
     assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned"}
+    assert {source.value for source in AddressSource} == {"lease", "agent", "arp"}
     assert {action.value for action in NvramAction} == {"copied", "fresh", "shared"}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.output.records import CLONED, DELETION, ERROR, IMPORT, LISTING, POOL, SCRIPT, VOLUME
+from tests.output.records import CLONED, DELETION, ERROR, IMPORT, INTERFACE, LISTING, PING, POOL, RUN, SCRIPT, VOLUME
 from virtomate.errors import NotFoundError
 from virtomate.output import documents, render
 from virtomate.output.render import Format
@@ -49,6 +49,11 @@ RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
     "volumes": (lambda form: render.render_volumes([VOLUME], form), [documents.volume_listing_document(VOLUME)]),
     "a script": (lambda form: render.render_completion_script(SCRIPT, form), documents.completion_document(SCRIPT)),
     "an import": (lambda form: render.render_import(IMPORT, form), documents.import_document(IMPORT)),
+    "interfaces": (
+        lambda form: render.render_interfaces([INTERFACE], form),
+        [documents.domain_interface_document(INTERFACE)],
+    ),
+    "an answer": (lambda form: render.render_ping(PING, form), documents.ping_document(PING)),
     "a deletion": (lambda form: render.render_deletion(DELETION, form), documents.deletion_document(DELETION)),
     "an error": (lambda form: render.render_error(ERROR, form), documents.error_document(ERROR)),
 }
@@ -186,6 +191,38 @@ def test_volumes_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_interfaces_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """There is a line for each address, and one for an interface that has none."""
+    bare = replace(INTERFACE, name="eth1", hwaddr=None, addresses=())
+    render.render_interfaces([INTERFACE, bare], HUMAN)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "Name  MAC address        Address",
+        "eth0  52:54:00:00:00:01  192.0.2.7/24",
+        "                         2001:db8::7/64",
+        "eth1",
+    ]
+
+
+def test_output_of_a_program_for_people(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """What a program wrote is written as it is, each to its own; that some of it is missing is a warning."""
+    render.render_run(replace(RUN, stdout=b"\xff\x1b\r\n", stderr=b"\xfe"), HUMAN, encode=False)
+
+    captured = capfdbinary.readouterr()
+    assert captured.out == b"\xff\x1b\r\n"
+    assert captured.err == b"\xfeWarning: of stdout, only the first 4 B are here\n"
+
+
+@pytest.mark.parametrize("encode", [True, False])
+def test_output_of_a_program_as_json(encode: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """As JSON there is one document, and the warning on stderr."""
+    render.render_run(RUN, JSON, encode=encode)
+
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == documents.run_document(RUN, encode=encode)
+    assert captured.err.startswith("Warning: of stdout")
+
+
 def test_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     """A usage error leaves stdout empty, whatever format was asked for."""
     render.render_usage_error("Usage: virtomate", "no \x1b[31m", JSON)
@@ -231,6 +268,8 @@ EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
     "import": lambda: render.render_import(
         replace(IMPORT, path=EVIL, pool=EVIL, volume=replace(VOLUME, name=EVIL, target=Location(EVIL, EVIL))), HUMAN
     ),
+    "interfaces": lambda: render.render_interfaces([replace(INTERFACE, name=EVIL)], HUMAN),
+    "answer": lambda: render.render_ping(replace(PING, name=EVIL), HUMAN),
     "deletion": lambda: render.render_deletion(replace(DELETION, name=EVIL, removed=(EVIL,)), HUMAN),
     "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, (EVIL,)), HUMAN),
     "usage": lambda: render.render_usage_error("", EVIL, HUMAN),

@@ -11,8 +11,8 @@ from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.session import open_session
 from virtomate.cli.signals import cancelling
 from virtomate.output.progress import make_progress
-from virtomate.output.render import render_clones, render_deletion, render_domains
-from virtomate.records import CloneRequest, Mode, Transfer
+from virtomate.output.render import render_clones, render_deletion, render_domains, render_interfaces
+from virtomate.records import AddressSource, CloneRequest, Mode, Transfer
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -105,3 +105,28 @@ def delete(settings: Settings, name: str) -> None:
     progress = make_progress(settings.progress, quiet=settings.quiet)
     with cancelling(cancel, progress), open_session(settings) as session:
         render_deletion(delete_unfinished_clone(session.connection, name, progress, cancel), settings.format)
+
+
+@domain.command(
+    "iface-list", short_help="List a domain's network interfaces and addresses.", context_settings=CONTEXT_SETTINGS
+)
+@common_options
+@click.option(
+    "--source",
+    type=click.Choice([source.value for source in AddressSource]),
+    default=AddressSource.LEASE.value,
+    show_default=True,
+    help="Who knows the addresses: the DHCP server of a network of libvirt's (lease), the agent in the guest, or the "
+    "host's ARP table.",
+)
+@click.argument("name", metavar="DOMAIN", shell_complete=complete_domain)
+@click.pass_obj
+def iface_list(settings: Settings, name: str, *, source: str) -> None:
+    """List the network interfaces of DOMAIN, given by name or UUID, with their addresses.
+
+    DOMAIN must be running.
+    """
+    from virtomate.services.interfaces import list_interfaces  # noqa: PLC0415
+
+    with open_session(settings) as session:
+        render_interfaces(list_interfaces(session.connection, name, AddressSource(source)), settings.format)

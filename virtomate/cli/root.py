@@ -11,6 +11,7 @@ import click
 from virtomate.cli.commands import Group
 from virtomate.cli.completion import COMPLETE_VARIABLE, completion
 from virtomate.cli.domain import domain
+from virtomate.cli.guest import guest
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.pool import pool
 from virtomate.cli.volume import volume
@@ -74,6 +75,7 @@ def root() -> None:
 
 
 root.add_command(domain)
+root.add_command(guest)
 root.add_command(pool)
 root.add_command(volume)
 root.add_command(completion)

@@ -5,21 +5,25 @@ Source: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html
 
 from __future__ import annotations
 
+import base64
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 import libvirt
 import libvirt_qemu
 
-from virtomate.errors import AgentUnresponsiveError, NoAgentError, ProgramError
+from virtomate.errors import AgentUnresponsiveError, ConnectionLostError, NoAgentError, ProgramError
 from virtomate.hypervisor.errors import one_line, translate
-from virtomate.records import Address, AddressSource, DomainInterface
+from virtomate.records import Address, AddressSource, DomainInterface, RunResult
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.domains import Domain
+
+_LOG = logging.getLogger(__name__)
 
 # Since libvirt 11.2, whose names an older binding does not have.
 _AGENT_COMMAND_TIMEOUT = 112
@@ -39,6 +43,9 @@ _ADDRESS_TYPES = {libvirt.VIR_IP_ADDR_TYPE_IPV4: "IPv4", libvirt.VIR_IP_ADDR_TYP
 # A dead agent is noticed by the greeting that libvirt sends first (5 s); this is for one that has much to do.
 _COMMAND_SECONDS = 30
 
+# A message has to fit into the buffer of the agent's socket (208 KiB): libvirt 9.0 gets stuck in longer ones.
+_MESSAGE_BYTES = 200_000
+
 
 def call_agent(domain: Domain, command: str, arguments: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
     """Have the guest agent carry out a command and return its answer; takes up to five seconds where there is none.
@@ -51,9 +58,16 @@ def call_agent(domain: Domain, command: str, arguments: Mapping[str, Any] | None
     request: dict[str, Any] = {"execute": command}
     if arguments is not None:
         request["arguments"] = dict(arguments)
+    message = json.dumps(request)
+    if len(message) > _MESSAGE_BYTES:
+        raise ProgramError(
+            f"what is to be passed on to the guest agent of domain '{domain.name}' is too long: {len(message)} bytes, "
+            f"of {_MESSAGE_BYTES} at most"
+        )
+    _LOG.debug("asking the guest agent of domain '%s': %s", domain.name, command)
     failure = f"the guest agent of domain '{domain.name}' does not carry out {command}"
     try:
-        answer = libvirt_qemu.qemuAgentCommand(domain.handle, json.dumps(request), _COMMAND_SECONDS, 0)
+        answer = libvirt_qemu.qemuAgentCommand(domain.handle, message, _COMMAND_SECONDS, 0)
     except libvirt.libvirtError as error:
         raise _translate(error, domain, failure) from error
     return json.loads(answer)["return"]
@@ -67,6 +81,56 @@ def ping_agent(domain: Domain) -> None:
         AgentUnresponsiveError: The agent does not answer.
     """
     call_agent(domain, "guest-ping")
+
+
+def start_program(
+    domain: Domain, program: str, arguments: Sequence[str], *, stdin: bytes | None = None, capture: bool = True
+) -> int:
+    """Start a program in the guest and return the number of its process.
+
+    Args:
+        domain: The domain.
+        program: Name or path of the program.
+        arguments: Its arguments.
+        stdin: What it gets to read; 140 KiB at most.
+        capture: Keep what it writes.
+
+    Raises:
+        ProgramError: The agent could not start it.
+        IllegalStateError: The domain is not running.
+        AgentUnresponsiveError: The agent does not answer.
+    """
+    request: dict[str, Any] = {"path": program, "arg": list(arguments), "capture-output": capture}
+    if stdin is not None:
+        request["input-data"] = base64.b64encode(stdin).decode("ascii")
+    return int(call_agent(domain, "guest-exec", request)["pid"])
+
+
+def program_end(domain: Domain, pid: int) -> RunResult | None:
+    """How a started program ended, None while it runs; the agent tells the end once, and forgets it.
+
+    Raises:
+        ProgramError: The agent does not know the process, or it wrote more than libvirt passes on (3 MiB).
+        IllegalStateError: The domain is not running.
+        AgentUnresponsiveError: The agent does not answer.
+    """
+    try:
+        status = call_agent(domain, "guest-exec-status", {"pid": pid})
+    except ConnectionLostError as error:
+        # "unable to encode message payload" looks like a broken link
+        if error.code == libvirt.VIR_ERR_RPC and domain.handle.connect().isAlive():
+            raise ProgramError(f"process {pid} wrote more than libvirt passes on in a message") from error
+        raise
+    if not status["exited"]:
+        return None
+    return RunResult(
+        exit_code=status.get("exitcode"),
+        signal=status.get("signal"),
+        stdout=base64.b64decode(status.get("out-data", "")),
+        stderr=base64.b64decode(status.get("err-data", "")),
+        stdout_truncated=bool(status.get("out-truncated", False)),
+        stderr_truncated=bool(status.get("err-truncated", False)),
+    )
 
 
 def interface_addresses(domain: Domain, source: AddressSource) -> tuple[DomainInterface, ...]:

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
         CompletionScript,
         DeletionResult,
         DiskResult,
+        DomainInterface,
         DomainListing,
         DomainReference,
         ImportResult,
         Location,
         NvramResult,
+        PingResult,
         PoolListing,
+        RunResult,
         VolumeListing,
         VolumeReference,
     )
@@ -178,6 +181,41 @@ class ImportDocument(TypedDict):
     seconds: float
 
 
+class AddressDocument(TypedDict):
+    """An IP address."""
+
+    address: str
+    prefix: int
+    type: str
+
+
+class DomainInterfaceDocument(TypedDict):
+    """One element of what `domain-iface-list` prints."""
+
+    name: str
+    hwaddr: str | None
+    addresses: list[AddressDocument]
+
+
+class PingDocument(TypedDict):
+    """What `guest-ping` prints."""
+
+    name: str
+    uuid: str
+    seconds: float
+
+
+class RunDocument(TypedDict):
+    """What `guest-run` prints."""
+
+    exit_code: int | None
+    signal: int | None
+    stdout: str | None
+    stderr: str | None
+    stdout_truncated: bool
+    stderr_truncated: bool
+
+
 def dump(document: Any, *, pretty: bool) -> str:  # noqa: ANN401 - JSON is what it is
     """One JSON document as text: keys sorted, nothing but the document."""
     import json  # noqa: PLC0415 - people read no JSON
@@ -279,6 +317,48 @@ def _location(location: Location) -> LocationDocument:
 def completion_document(result: CompletionScript) -> CompletionDocument:
     """A completion script as JSON."""
     return {"shell": result.shell, "script": result.script}
+
+
+def domain_interface_document(interface: DomainInterface) -> DomainInterfaceDocument:
+    """One interface of an active domain."""
+    return {
+        "name": interface.name,
+        "hwaddr": interface.hwaddr,
+        "addresses": [
+            {"address": address.address, "prefix": address.prefix, "type": address.type}
+            for address in interface.addresses
+        ],
+    }
+
+
+def ping_document(result: PingResult) -> PingDocument:
+    """An answer of a guest agent."""
+    return {"name": result.name, "uuid": result.uuid, "seconds": result.seconds}
+
+
+def run_document(result: RunResult, *, encode: bool) -> RunDocument:
+    """How a program in a guest ended.
+
+    Args:
+        result: What is known of it.
+        encode: Write its output in Base64; otherwise bytes that are not UTF-8 are replaced.
+    """
+    return {
+        "exit_code": result.exit_code,
+        "signal": result.signal,
+        "stdout": _output(result.stdout, encode=encode),
+        "stderr": _output(result.stderr, encode=encode),
+        "stdout_truncated": result.stdout_truncated,
+        "stderr_truncated": result.stderr_truncated,
+    }
+
+
+def _output(data: bytes, *, encode: bool) -> str | None:
+    import base64  # noqa: PLC0415 - only what a guest writes may need it
+
+    if not data:
+        return None
+    return base64.b64encode(data).decode("ascii") if encode else data.decode(errors="replace")
 
 
 def _reference(domain: DomainReference) -> ReferenceDocument:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from virtomate.output import documents
 from virtomate.output.text import aligned, binary_size, printable
-from virtomate.records import Action, CloneResult, CompletionScript, DeletionResult, DiskResult, DomainListing, Status
+from virtomate.records import (
+    Action,
+    CloneResult,
+    CompletionScript,
+    DeletionResult,
+    DiskResult,
+    DomainInterface,
+    DomainListing,
+    PingResult,
+    RunResult,
+    Status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,6 +154,48 @@ def render_completion_script(result: CompletionScript, format_: Format) -> None:
     _print_lines(result.script.splitlines())
 
 
+def render_interfaces(interfaces: Sequence[DomainInterface], format_: Format) -> None:
+    """Show the interfaces of an active domain, a line for each address."""
+    if format_.is_json:
+        _print_json([documents.domain_interface_document(interface) for interface in interfaces], format_)
+        return
+    rows: list[tuple[str, ...]] = []
+    for interface in interfaces:
+        head = (printable(interface.name), printable(interface.hwaddr or ""))
+        shown = [printable(f"{address.address}/{address.prefix}") for address in interface.addresses]
+        rows.extend((*(head if first else ("", "")), text) for first, text in _marked(shown or [""]))
+    _print_table(("Name", "MAC address", "Address"), rows)
+
+
+def render_ping(result: PingResult, format_: Format) -> None:
+    """Show that a guest agent answers."""
+    if format_.is_json:
+        _print_json(documents.ping_document(result), format_)
+        return
+    _print_lines([f"The guest agent of {printable(result.name)} answers"])
+
+
+def render_run(result: RunResult, format_: Format, *, encode: bool) -> None:
+    """Hand on what a program in a guest wrote; without JSON byte for byte.
+
+    Args:
+        result: How it ended.
+        format_: How results are written.
+        encode: In JSON, write its output in Base64.
+    """
+    if format_.is_json:
+        _print_json(documents.run_document(result, encode=encode), format_)
+    else:
+        _write(sys.stdout, result.stdout)
+        _write(sys.stderr, result.stderr)
+    for name, data, is_truncated in (
+        ("stdout", result.stdout, result.stdout_truncated),
+        ("stderr", result.stderr, result.stderr_truncated),
+    ):
+        if is_truncated:
+            _message("warning", f"of {name}, only the first {binary_size(len(data))} are here", format_)
+
+
 def render_error(error: VirtomateError, format_: Format) -> None:
     """Show an error: on stdout as JSON where that was asked for, else on stderr."""
     if format_.is_json:
@@ -193,6 +246,17 @@ def _origin(listing: DomainListing) -> str:
         return ""
     text = f"{printable(clone.source.name)} ({clone.mode.value})"
     return text if clone.finished else f"{text}, unfinished"
+
+
+def _marked(texts: list[str]) -> list[tuple[bool, str]]:
+    """Each text, and whether it is the first one."""
+    return [(number == 0, text) for number, text in enumerate(texts)]
+
+
+def _write(stream: TextIO, data: bytes) -> None:
+    stream.flush()
+    stream.buffer.write(data)
+    stream.flush()
 
 
 def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from virtomate.errors import UsageError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.records import PingResult
 from virtomate.services.interfaces import require_active
+from virtomate.services.programs import ProgramRun
 from virtomate.services.wait import wait_for_agent
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
+    from virtomate.records import RunRequest, RunResult
+    from virtomate.services.session import Session
 
 
 def ping_guest(connection: Connection, name_or_uuid: str, seconds: float, cancel: CancelToken) -> PingResult:
@@ -35,3 +39,25 @@ def ping_guest(connection: Connection, name_or_uuid: str, seconds: float, cancel
     require_active(domain)
     wait_for_agent(domain, seconds, cancel)
     return PingResult(domain.name, domain.uuid, round(time.monotonic() - begin, 3))
+
+
+def run_in_guest(session: Session, request: RunRequest, cancel: CancelToken) -> RunResult:
+    """Run a program in a guest and return how it ended.
+
+    Raises:
+        NotFoundError: There is no such domain.
+        IllegalStateError: It is not running, or not any more.
+        AgentUnresponsiveError: The agent does not answer, or not any more.
+        ProgramError: The program cannot be run, or its end is not known.
+        TimedOutError: It did not end in time, and goes on.
+        InterruptedBySignalError: A signal arrived, and the program goes on.
+        UsageError: A word is not UTF-8.
+    """
+    for word in (request.program, *request.arguments):
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{word!r} cannot be passed on to a guest: it is not UTF-8") from error
+    domain = find_domain(session.connection, request.domain)
+    require_active(domain)
+    return ProgramRun(domain, request, cancel).execute()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _LOOK_EVERY_SECONDS = 0.05
-_FIRST_INTERVAL_SECONDS = 0.05
+_FIRST_INTERVAL_SECONDS = 0.02
 _LAST_INTERVAL_SECONDS = 0.5
 _INTERVAL_GROWTH = 1.5
 
@@ -49,7 +49,7 @@ def wait_for_agent(domain: Domain, seconds: float, cancel: CancelToken) -> None:
         AgentUnresponsiveError: The agent did not answer in time, or there is none.
         InterruptedBySignalError: A signal arrived.
     """
-    for left in _moments(seconds, cancel):
+    for left in moments(seconds, cancel):
         try:
             # libvirt is given its five seconds where there is no waiting at all
             interruptible(lambda: ping_agent(domain), cancel, left if seconds else None)
@@ -80,7 +80,7 @@ def wait_for_address(
         TimedOutError: There was none in time.
         InterruptedBySignalError: A signal arrived.
     """
-    for left in _moments(seconds, cancel):
+    for left in moments(seconds, cancel):
         try:
             interfaces = interruptible(lambda: read_interfaces(domain, source), cancel, left if seconds else None)
         except NoAgentError:
@@ -128,7 +128,7 @@ def interruptible(call: Callable[[], Result], cancel: CancelToken, seconds: floa
     return results[0]
 
 
-def _moments(seconds: float, cancel: CancelToken) -> Iterator[float]:
+def moments(seconds: float, cancel: CancelToken) -> Iterator[float]:
     """When to look again: at once, then at growing intervals until the time is over; each is the seconds left."""
     deadline = time.monotonic() + seconds
     interval = _FIRST_INTERVAL_SECONDS

@@ -1,0 +1,258 @@
+"""Guests, through their agents: pings, programs, addresses."""
+
+import base64
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.lab import Lab, Program, domain, interface, running
+from tests.lab.domains import mac_address
+
+LINE = b"0123456789abcdefghijklmnopqrstu\n"
+MAC = mac_address(7)
+ANY_BYTES = bytes(range(256)) * 4
+
+
+@pytest.fixture(scope="module")
+def guest(session_lab: Lab) -> Iterator[str]:
+    """The name of a domain with a running guest, for all tests; as root it has an address."""
+    mark = session_lab.mark()
+    interfaces = []
+    if session_lab.privileged:
+        session_lab.make_network()
+        interfaces = [interface(MAC, type_="network", source="lab")]
+    session_lab.define(
+        domain("web", guest=session_lab.guest, agent=True, cmdline="lab.dhcp", interfaces=interfaces, memory_mib=256)
+    )
+    with running(session_lab.connection, "web") as started:
+        started.wait_for_agent()
+        yield "web"
+    session_lab.return_to(mark)
+
+
+def run(virtomate: Program, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the program with bytes for what it reads and writes."""
+    return subprocess.run(virtomate.argv(*words), env=virtomate.env(), input=stdin, capture_output=True, check=False)
+
+
+def spools(virtomate: Program, guest: str) -> set[str]:
+    """The files that runs have left in the guest; this one's own are called by another name."""
+    result = virtomate("guest-run", guest, "sh", "-c", "ls /tmp; readlink /proc/self/fd/1")
+    *names, own = result.stdout.split()
+    return {name for name in names if not own.removeprefix("/tmp/").startswith(name.rpartition(".")[0])}
+
+
+def process(virtomate: Program, guest: str, command_line: str) -> int:
+    """The one process in the guest that has this command line; it may still be starting."""
+    script = (
+        "for place in /proc/[0-9]*; do "
+        """[ "$(tr '\\0' ' ' <$place/cmdline)" = "$1 " ] && echo ${place#/proc/}; """
+        "done"
+    )
+    while not (found := virtomate("guest-run", guest, "sh", "-c", script, "sh", command_line).stdout.split()):
+        time.sleep(0.1)
+    (pid,) = found
+    return int(pid)
+
+
+def refused(virtomate: Program, *words: str) -> Any:
+    """The error of a command that must have failed with status 1."""
+    result = virtomate(*words, json=True)
+    assert result.status == 1, str(result)
+    return result.json
+
+
+def test_ping(virtomate: Program, guest: str) -> None:
+    """An agent that answers is told of, as JSON with these keys."""
+    for_people = virtomate("guest-ping", guest)
+    for_scripts = virtomate("guest-ping", "--wait", "0.5", guest, json=True)
+
+    assert (for_people.status, for_people.stdout, for_people.stderr) == (0, "The guest agent of web answers\n", "")
+    assert for_scripts.json.keys() == {"name", "uuid", "seconds"}
+    assert virtomate("guest-ping", for_scripts.json["uuid"]).status == 0
+
+
+def test_ping_of_domains_that_do_not_answer(lab: Lab, virtomate: Program) -> None:
+    """Status 125 is for agents that do not answer; domains that are not running, or are not there, are errors."""
+    for name, has_channel in (("deaf", True), ("mute", False)):
+        lab.define(domain(name, agent=has_channel)).create()
+    lab.define(domain("off", agent=True))
+
+    once = virtomate("guest-ping", "deaf", json=True)
+    assert (once.status, once.json["type"]) == (125, "libvirtError")
+    waited = virtomate("guest-ping", "--wait", "0.2", "deaf")
+    assert (waited.status, waited.stdout) == (125, "")
+    assert "0.2 seconds" in waited.stderr
+    # no waiting for what will never come
+    assert virtomate("guest-ping", "--wait", "3600", "mute").status == 125
+    assert virtomate("guest-run", "deaf", "ls").status == 125
+    assert virtomate("domain-iface-list", "--source", "agent", "deaf").status == 125
+    for words in (["guest-ping"], ["guest-ping", "--wait", "3600"], ["domain-iface-list"]):
+        assert refused(virtomate, *words, "off")["type"] == "IllegalStateError"
+        assert refused(virtomate, *words, "nobody")["type"] == "NotFoundError"
+    assert refused(virtomate, "guest-run", "off", "ls")["type"] == "IllegalStateError"
+    lab.connection.lookupByName("deaf").suspend()
+    assert refused(virtomate, "guest-ping", "--wait", "3600", "deaf")["type"] == "IllegalStateError"
+
+
+def test_ping_waits_for_an_agent_that_hangs(virtomate: Program, guest: str) -> None:
+    """An agent that takes what it is sent and says nothing is silent; when it wakes up, the waiting ends."""
+    script = "(sleep 1; kill -STOP $(pidof qemu-ga); sleep 7; kill -CONT $(pidof qemu-ga)) >/dev/null 2>&1 &"
+    assert virtomate("guest-run", guest, "sh", "-c", script).status == 0
+    while virtomate("guest-ping", "--wait", "0.3", guest).status == 0:
+        time.sleep(0.1)
+
+    assert virtomate("guest-ping", "--wait", "0.3", guest).status == 125
+    assert virtomate("guest-ping", "--wait", "90", guest).status == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_the_waiting_for_an_agent(lab: Lab, virtomate: Program, number: signal.Signals) -> None:
+    """A signal ends guest-ping --wait with the signal's status."""
+    lab.define(domain("deaf", agent=True)).create()
+    waiting = virtomate.start("-l", "debug", "guest-ping", "--wait", "3600", "deaf")
+    assert waiting.process.stderr is not None
+    # it is waiting when it has asked for the first time
+    assert "guest-ping" in waiting.process.stderr.readline()
+    waiting.signal(number)
+
+    assert waiting.wait().status == 128 + number
+
+
+def test_program_writes_and_ends_as_in_the_guest(virtomate: Program, guest: str) -> None:
+    """Without --json what a program writes and its status come through as they are, whatever bytes there are."""
+    script = "cat; echo 'to stderr' >&2; exit 42"
+
+    result = run(virtomate, "guest-run", "--stdin", guest, "sh", "-c", script, stdin=ANY_BYTES)
+
+    assert (result.returncode, result.stdout, result.stderr) == (42, ANY_BYTES, b"to stderr\n")
+    # without --stdin there is nothing to read
+    assert run(virtomate, "guest-run", guest, "cat", stdin=b"not for the guest").stdout == b""
+
+
+def test_json_of_a_program(virtomate: Program, guest: str) -> None:
+    """With --json the status tells whether it could be run; what was not written is null, and --encode keeps bytes."""
+    plain = virtomate("guest-run", guest, "sh", "-c", "echo ü; exit 3", json=True)
+    encoded = virtomate("guest-run", "-e", guest, "--", "printf", r"\377\000", json=True)
+    replaced = virtomate("guest-run", guest, "printf", r"a\377", json=True)
+
+    rest = {"signal": None, "stderr": None, "stderr_truncated": False, "stdout_truncated": False}
+    assert (plain.status, plain.json) == (0, {"exit_code": 3, "stdout": "ü\n", **rest})
+    assert list(plain.json) == sorted(plain.json)
+    assert (encoded.status, base64.b64decode(encoded.json["stdout"])) == (0, b"\xff\0")
+    assert replaced.json["stdout"] == "a\N{REPLACEMENT CHARACTER}"
+
+
+def test_program_that_a_signal_ends(virtomate: Program, guest: str) -> None:
+    """The status of a program that a signal ends is 128 and the signal's number; in JSON it has no exit code."""
+    words = ("guest-run", guest, "sh", "-c", "echo before; kill -KILL $$")
+
+    for_people, for_scripts = virtomate(*words), virtomate(*words, json=True)
+
+    assert (for_people.status, for_people.stdout) == (128 + signal.SIGKILL, "before\n")
+    document = for_scripts.json
+    assert (for_scripts.status, document["exit_code"], document["signal"]) == (0, None, signal.SIGKILL)
+    assert document["stdout"] == "before\n"
+
+
+@pytest.mark.parametrize("mark", [(), ("--",)])
+def test_everything_from_the_program_on_is_the_guests(virtomate: Program, guest: str, mark: tuple[str, ...]) -> None:
+    """Options after the program are the program's, with and without `--`; those before it are ours, wherever."""
+    result = virtomate("guest-run", guest, "--timeout", "60", *mark, "echo", "-v", "--json", "--", "-c", "it's", "")
+
+    assert (result.status, result.stdout) == (0, "-v --json -- -c it's \n")
+
+
+@pytest.mark.parametrize("program", ["nothing-like-this", "/nothing/like/this", "/etc/passwd", "/etc"])
+def test_program_that_is_none(virtomate: Program, guest: str, program: str) -> None:
+    """A program that is not there or cannot be executed is an error that names it."""
+    error = refused(virtomate, "guest-run", guest, program)
+
+    assert error["type"] == "ProgramError"
+    assert program in error["message"]
+
+
+def test_much_output_and_input(virtomate: Program, guest: str) -> None:
+    """Five megabytes of output arrive whole, beside errors, and input beyond one message of libvirt's goes in."""
+    size = 5_000_000
+    output = (LINE * (size // len(LINE) + 1))[:size]
+    script = f"yes '{LINE.decode().strip()}' | head -c {size}; echo done >&2"
+
+    result = run(virtomate, "guest-run", guest, "sh", "-c", script)
+    back = run(virtomate, "guest-run", "--stdin", guest, "cat", stdin=output[:400_000])
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, output, b"done\n")
+    assert (back.returncode, back.stdout) == (0, output[:400_000])
+    assert spools(virtomate, guest) == set()
+
+
+def test_program_that_outlives_its_time(virtomate: Program, guest: str) -> None:
+    """A program that takes too long goes on; the error names its process, and nothing else is left in the guest."""
+    error = refused(virtomate, "guest-run", "--timeout", "0.3", guest, "sleep", "7001")
+
+    assert error["type"] == "TimeoutError"
+    pid = process(virtomate, guest, "sleep 7001")
+    assert f"process {pid} " in error["message"]
+    assert f"guest-run web kill {pid}" in error["hint"]
+    assert spools(virtomate, guest) == set()
+    assert virtomate("guest-run", guest, "kill", str(pid)).status == 0
+
+
+def test_signal_while_a_program_runs(virtomate: Program, guest: str) -> None:
+    """A signal ends the waiting for a program, which goes on; the error names its process."""
+    waiting = virtomate.start("guest-run", guest, "sleep", "7002")
+    pid = process(virtomate, guest, "sleep 7002")
+    waiting.signal(signal.SIGINT)
+    result = waiting.wait()
+
+    assert result.status == 130, str(result)
+    assert process(virtomate, guest, "sleep 7002") == pid
+    assert f"Process {pid} goes on" in result.stderr
+    assert virtomate("guest-run", guest, "kill", str(pid)).status == 0
+
+
+def test_guest_without_a_place_for_output(virtomate: Program, guest: str) -> None:
+    """Where a guest has no shell, or no place for files, its agent keeps the output, as far as libvirt passes it on."""
+    # what was written before is below the new file system, and cannot be read
+    hidden = refused(virtomate, "guest-run", guest, "mount", "-t", "tmpfs", "-o", "ro", "none", "/tmp")
+    assert "has run" in hidden["message"]
+    result = run(virtomate, "guest-run", "--stdin", guest, "cat", stdin=ANY_BYTES)
+    assert (result.returncode, result.stdout) == (0, ANY_BYTES)
+    assert virtomate("guest-run", guest, "umount", "/tmp").status == 0
+
+    # what has no shell any more when it ends has run, all the same
+    moved = refused(virtomate, "guest-run", guest, "mv", "/bin/sh", "/bin/kept-sh")
+    assert moved["type"] == "ProgramError"
+    assert "has run" in moved["message"]
+    try:
+        result = run(virtomate, "guest-run", "--stdin", guest, "cat", stdin=ANY_BYTES)
+        assert (result.returncode, result.stdout) == (0, ANY_BYTES)
+        assert refused(virtomate, "guest-run", guest, "nothing-like-this")["type"] == "ProgramError"
+        too_much = refused(virtomate, "guest-run", guest, "head", "-c", "4000000", "/dev/zero")
+        assert too_much["type"] == "ProgramError"
+    finally:
+        assert virtomate("guest-run", guest, "busybox", "mv", "/bin/kept-sh", "/bin/sh").status == 0
+    assert virtomate("guest-run", guest, "sh", "-c", "rm -f /tmp/virtomate-*").status in {0, 1}
+
+
+def test_addresses(root_lab: Lab, virtomate: Program, guest: str) -> None:
+    """Lease and agent know the address that the guest has, each by the interface's name on its side."""
+    by_lease = virtomate("domain-iface-list", guest, json=True).json
+    by_agent = virtomate("domain-iface-list", "--source", "agent", guest, json=True).json
+    for_people = virtomate("domain-iface-list", "--source", "agent", guest).stdout.splitlines()
+
+    (lease,) = by_lease
+    assert lease.keys() == {"name", "hwaddr", "addresses"}
+    (address,) = lease["addresses"]
+    assert (lease["hwaddr"], address["prefix"], address["type"]) == (MAC, 24, "IPv4")
+    assert address["address"].startswith("192.168.77.")
+    assert [entry["name"] for entry in by_agent] == ["eth0", "lo"]
+    assert address in by_agent[0]["addresses"]
+    assert {"address": "::1", "prefix": 128, "type": "IPv6"} in by_agent[1]["addresses"]
+    assert for_people[0].split() == ["Name", "MAC", "address", "Address"]
+    assert for_people[1].split() == ["eth0", MAC, f"{address['address']}/24"]
+    assert root_lab.privileged

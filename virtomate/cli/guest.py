@@ -1,0 +1,164 @@
+"""Commands about guests: what runs inside a domain."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import click
+
+from virtomate.cancel import CancelToken
+from virtomate.cli.commands import Command, Group
+from virtomate.cli.completion import complete_domain
+from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
+from virtomate.cli.session import open_session
+from virtomate.cli.signals import cancelling
+from virtomate.errors import UsageError
+from virtomate.output.progress import make_progress
+from virtomate.output.render import render_ping, render_run
+from virtomate.records import RunRequest
+
+_SIGNAL_BASE = 128
+_MAX_STATUS = 255
+
+
+def _seconds(value: str | float) -> float:
+    """Read a time, which may have a fraction."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0:
+        raise click.BadParameter(f"'{value}' is not a number of seconds, such as 30 or 0.5.")
+    return seconds
+
+
+class _RunCommand(Command):
+    """Leaves everything from the program on to the guest, options included."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Put `--` before the program, where it is not."""
+        return super().parse_args(context, self._with_mark(context, arguments))
+
+    def _with_mark(self, context: click.Context, arguments: list[str]) -> list[str]:
+        with_value = {
+            name
+            for parameter in self.get_params(context)
+            if isinstance(parameter, click.Option) and not parameter.is_flag
+            for name in parameter.opts
+        }
+        has_domain = False
+        position = 0
+        while position < len(arguments):
+            word = arguments[position]
+            if word == "--":
+                rest = arguments[position + 1 :]
+                # before the domain it says no more than that this is none of ours: `-- DOMAIN -- PROGRAM`
+                if not has_domain and rest[1:2] == ["--"]:
+                    del rest[1]
+                return [*arguments[:position], "--", *rest]
+            if word.startswith("-") and word != "-":
+                position += 2 if _takes_next(word, with_value) else 1
+                continue
+            if has_domain:
+                return [*arguments[:position], "--", *arguments[position:]]
+            has_domain = True
+            position += 1
+        return arguments
+
+
+def _takes_next(word: str, with_value: set[str]) -> bool:
+    """Whether the value of an option is the next word."""
+    if word.startswith("--"):
+        return word in with_value
+    for place, letter in enumerate(word[1:], start=1):
+        if f"-{letter}" in with_value:
+            return place == len(word) - 1
+    return False
+
+
+@click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
+@common_options
+def guest() -> None:
+    """Work with guests, through the QEMU guest agent."""
+
+
+@guest.command("ping", short_help="See whether a guest's agent answers.", context_settings=CONTEXT_SETTINGS)
+@common_options
+@click.option(
+    "--wait",
+    "seconds",
+    type=_seconds,
+    metavar="SECONDS",
+    default=0.0,
+    help="How long to wait for an answer. [default: 0, ask once]",
+)
+@click.argument("name", metavar="DOMAIN", shell_complete=complete_domain)
+@click.pass_obj
+def ping(settings: Settings, name: str, *, seconds: float) -> None:
+    """See whether the guest agent of DOMAIN, given by name or UUID, answers.
+
+    If it does not, the exit status is 125. DOMAIN must be running.
+    """
+    from virtomate.services.guest import ping_guest  # noqa: PLC0415 - help and completion need no libvirt
+
+    cancel = CancelToken()
+    progress = make_progress(settings.progress, quiet=settings.quiet)
+    with cancelling(cancel, progress), open_session(settings) as session:
+        render_ping(ping_guest(session.connection, name, seconds, cancel), settings.format)
+
+
+@guest.command("run", cls=_RunCommand, short_help="Run a program in a guest.", context_settings=CONTEXT_SETTINGS)
+@common_options
+@click.option("--stdin", "has_stdin", is_flag=True, help="Let the program read what is read from stdin here.")
+@click.option("-e", "--encode", is_flag=True, help="Write the program's output in Base64; for --json.")
+@click.option(
+    "--timeout",
+    "timeout",
+    type=_seconds,
+    metavar="SECONDS",
+    help="How long to wait for the program's end; it goes on after that. [default: as long as it takes]",
+)
+@click.argument("name", metavar="DOMAIN", shell_complete=complete_domain)
+@click.argument("program", metavar="PROGRAM")
+@click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def run(
+    settings: Settings,
+    name: str,
+    program: str,
+    arguments: tuple[str, ...],
+    *,
+    has_stdin: bool,
+    encode: bool,
+    timeout: float | None,
+) -> int:
+    """Run PROGRAM in the guest of DOMAIN, given by name or UUID.
+
+    Everything from PROGRAM on belongs to the guest, as it is; options of virtomate stand before it. What the program
+    writes is written here when it has ended, and its exit status is that of this command. With --json, the exit status
+    tells only whether the program could be run.
+    """
+    is_json = settings.format.is_json
+    if encode and not is_json:
+        raise UsageError("--encode is for --json: without it, output is handed on byte for byte")
+    if settings.format.has_json_messages and not is_json:
+        raise UsageError("--progress json needs --json here: stderr holds what the guest writes otherwise")
+    stdin = None
+    if has_stdin:
+        # before signals are caught: a person who is asked for input may leave with Ctrl-C
+        stdin = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    from virtomate.services.guest import run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
+
+    request = RunRequest(name, program, arguments, stdin, timeout)
+    cancel = CancelToken()
+    progress = make_progress(settings.progress, quiet=settings.quiet)
+    with cancelling(cancel, progress), open_session(settings) as session:
+        result = run_in_guest(session, request, cancel)
+        render_run(result, settings.format, encode=encode)
+    if is_json:
+        return 0
+    if result.signal is not None:
+        return min(_SIGNAL_BASE + result.signal, _MAX_STATUS)
+    # Windows has larger ones, which must not become 0
+    return min(result.exit_code or 0, _MAX_STATUS) if (result.exit_code or 0) >= 0 else _MAX_STATUS
