@@ -15,7 +15,7 @@ import pytest
 
 from tests.definition.trees import values
 from tests.definition.written import DEFINITIONS
-from tests.functional.support import clone, clone_path, definition, pool_on
+from tests.functional.support import clone, clone_path, definition, pool_on, refused
 from tests.lab import Lab, Program, disk, domain, images, interface
 from tests.lab.domains import OVMF_CODE, mac_address, nvram, spice, vnc
 from virtomate.definition import codec
@@ -701,3 +701,25 @@ def test_most_written_definitions_are_taken(lab: Lab) -> None:
         taken += 1
 
     assert taken >= 40
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("name", sorted(DEFINITIONS))
+def test_written_definition_is_cloned_or_refused(lab: Lab, virtomate: Program, name: str) -> None:
+    """Whatever libvirt takes is cloned, and differs in what is said; or its volumes are not there, which is said."""
+    try:
+        defined = define(lab, DEFINITIONS[name])
+    except libvirt.libvirtError as error:
+        pytest.skip(f"this libvirt does not take it: {str(error).splitlines()[0]}")
+    before = lab.inventory()
+
+    result = virtomate("domain-clone", defined, "clone", json=True)
+
+    if result.status == 0:
+        (document,) = result.json
+        facts = [without_record(values(definition(lab, found))) for found in (defined, "clone")]
+        differing = {path for path in facts[0].keys() | facts[1].keys() if facts[0].get(path) != facts[1].get(path)}
+        differing -= {"/domain/name", "/domain/uuid", "/domain/os/nvram"}
+        assert bool(differing) == (document["changes"] != ["UUID"])
+    else:
+        assert refused(lab, before, result)["type"] in {"IllegalStateError", "NotFoundError"}
