@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
 
 
+# of the record of ours in a clone's metadata
+PROVENANCE_NAMESPACE = "urn:virtomate:clone:1"
+
+
 class Mode(StrEnum):
     """How volumes are duplicated."""
 

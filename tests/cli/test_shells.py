@@ -83,6 +83,15 @@ def test_both_spellings_complete_and_the_documented_one_is_offered() -> None:
     assert ask("bash", "virtomate --mode=", BREAKS) == []
 
 
+def test_words_of_the_guest_are_not_completed() -> None:
+    """Before its program, `guest-run` completes its own options; what comes after the program belongs to the guest."""
+    assert [fields[1] for fields in ask("zsh", "guest-run", "--en")] == ["--encode"]
+    assert [fields[1] for fields in ask("zsh", "guest-run", "vm", "--en")] == ["--encode"]
+    for words in (["--en"], ["-c", ""], ["--connect=qe"], ["--log", ""]):
+        assert ask("zsh", "guest-run", "vm", "ls", *words) == []
+        assert ask("zsh", "guest", "run", "vm", "--", "ls", *words) == []
+
+
 def test_options_given_are_not_offered_again() -> None:
     """An option that stands in the line already is not offered."""
     fresh = {fields[1] for fields in ask("zsh", "domain-clone", "--")}

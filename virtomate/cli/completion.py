@@ -48,6 +48,13 @@ def complete_domain(context: click.Context, parameter: click.Parameter, incomple
     return _names(Kind.DOMAIN, context, parameter, incomplete)
 
 
+def complete_clone(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of clones, for `shell_complete`."""
+    from virtomate.services.names import Kind  # noqa: PLC0415 - as above
+
+    return _names(Kind.CLONE, context, parameter, incomplete)
+
+
 def complete_pool(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """The names of storage pools, for `shell_complete`."""
     from virtomate.services.names import Kind  # noqa: PLC0415 - as above

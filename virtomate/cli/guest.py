@@ -36,6 +36,11 @@ def _seconds(value: str | float) -> float:
 class _RunCommand(Command):
     """Leaves everything from the program on to the guest, options included."""
 
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        """What is ours; nothing where a shell completes words behind the program."""
+        has_program = context.resilient_parsing and context.params.get("program") is not None
+        return [] if has_program else super().get_params(context)
+
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         """Put `--` before the program, where it is not."""
         return super().parse_args(context, self._with_mark(context, arguments))

@@ -13,12 +13,22 @@ from virtomate.definition import codec
 from virtomate.definition.codec import Definition, Document
 from virtomate.definition.readers import child, uuid
 from virtomate.errors import MalformedDocumentError
-from virtomate.records import DomainReference, Evidence, Made, MadeKind, MadeState, Maker, Mode, Provenance
+from virtomate.records import (
+    PROVENANCE_NAMESPACE,
+    DomainReference,
+    Evidence,
+    Made,
+    MadeKind,
+    MadeState,
+    Maker,
+    Mode,
+    Provenance,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NAMESPACE = "urn:virtomate:clone:1"
+NAMESPACE = PROVENANCE_NAMESPACE
 _ELEMENT = "clone"
 _PREFIX = "virtomate"
 _SCHEMA = "1"

@@ -68,6 +68,13 @@ class Domain:
         except libvirt.libvirtError:
             return 0
 
+    def has_metadata(self, namespace: str) -> bool:
+        """Whether its metadata has an element in this namespace."""
+        try:
+            return bool(self._handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, namespace))
+        except libvirt.libvirtError:
+            return False
+
     def is_autostarted(self) -> bool:
         """Whether libvirt starts it with the host; False where the driver does not do that."""
         try:

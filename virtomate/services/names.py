@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 from virtomate.hypervisor.connection import connect_read_only
 from virtomate.hypervisor.domains import list_domains
 from virtomate.hypervisor.storage import list_pools
+from virtomate.records import PROVENANCE_NAMESPACE
 
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from virtomate.hypervisor.connection import Connection
+
 # with Python's own start this stays below a second
-_LIMIT_SECONDS = 0.6
+_LIMIT_SECONDS = 0.5
 _CHUNK_BYTES = 1 << 16
 _SEPARATOR = "\0"
 
@@ -27,11 +30,12 @@ class Kind(Enum):
     """What has names."""
 
     DOMAIN = "domain"
+    CLONE = "clone"
     POOL = "pool"
 
 
 def list_names(kind: Kind, uri: str | None) -> list[str]:
-    """The names of all domains or storage pools, sorted; none where they cannot be had in a moment.
+    """The names of all domains, clones or storage pools, sorted; none where they cannot be had in a moment.
 
     A process of its own asks libvirt. It has no terminal, so that nobody can be asked for a password, and it is ended
     with everything that it started, such as ssh, when it takes too long: calls of libvirt cannot be interrupted.
@@ -65,13 +69,21 @@ def _answer(kind: Kind, uri: str | None, writer: int) -> NoReturn:
     try:
         os.setsid()
         with connect_read_only(uri) as connection:
-            found = list_domains(connection) if kind is Kind.DOMAIN else list_pools(connection)
-            answer = memoryview(_SEPARATOR.join(item.name for item in found).encode(errors="replace"))
+            answer = memoryview(_SEPARATOR.join(_find(kind, connection)).encode(errors="replace"))
         while answer:
             answer = answer[os.write(writer, answer) :]
         status = 0
     finally:
         os._exit(status)
+
+
+def _find(kind: Kind, connection: Connection) -> list[str]:
+    if kind is Kind.POOL:
+        return [pool.name for pool in list_pools(connection)]
+    domains = list_domains(connection)
+    if kind is Kind.CLONE:
+        domains = [domain for domain in domains if domain.has_metadata(PROVENANCE_NAMESPACE)]
+    return [domain.name for domain in domains]
 
 
 def _read(reader: int, deadline: float) -> bytes:

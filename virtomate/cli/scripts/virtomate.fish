@@ -10,7 +10,7 @@ function __virtomate_complete
             case plain
                 printf '%s\t%s\n' $fields[2] "$fields[3]"
             case file
-                __fish_complete_path $current
+                complete --do-complete "'' $current" # as fish does for a command that it does not know
             case dir
                 __fish_complete_directories $current
         end
