@@ -132,6 +132,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def examples(session: nox.Session) -> None:
+    """Run the examples of the documentation, and write into it what they print; after -- stand pages."""
+    system(session, *LAB)
+    session.install("--editable", ".")
+    session.run("python", "-m", "tests.lab.examples", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style."""
     session.install(*groups("lint"))

@@ -13,6 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddic
 import click
 import pytest
 
+from tests.lab.examples import examples
 from virtomate import errors
 from virtomate.cli import root as command_line
 from virtomate.cli import signals
@@ -174,6 +175,14 @@ def test_every_command_has_a_json_page() -> None:
     names = {name.removeprefix("virtomate-") for name in COMMANDS.keys() - {"virtomate"}}
 
     assert {page.stem for page in JSON_PAGES.glob("*.rst")} == names | {"index"}
+
+
+@pytest.mark.parametrize("page", sorted(JSON_PAGES.glob("*-*.rst")), ids=lambda page: page.stem)
+def test_json_pages_have_examples(page: Path) -> None:
+    """Every page shows how a script reads the JSON of its command; test_examples.py runs what it shows."""
+    commands = [example.command for example in examples(page)]
+
+    assert [command for command in commands if f"virtomate {page.stem}" in command and "jq" in command] != []
 
 
 @pytest.mark.parametrize("name", TYPED_DICTS)

@@ -63,7 +63,7 @@ _APT = Manager(
         "lab": """
             dnsmasq-base ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools
             binutils btrfs-progs e2fsprogs libwrap0 libwtmpdb0 mount openssh-client util-linux xfsprogs
-            bash fish man-db zsh
+            bash fish jq man-db zsh
         """,
         "peers": "virtinst",
     },
@@ -94,7 +94,7 @@ _DNF = Manager(
         "lab": """
             dnsmasq edk2-ovmf qemu-img qemu-system-x86 swtpm swtpm-tools
             binutils btrfs-progs e2fsprogs openssh-clients util-linux xfsprogs
-            bash fish man-db zsh
+            bash fish jq man-db zsh
         """,
         "peers": "virt-install",
     },
@@ -108,7 +108,7 @@ _ZYPPER = replace(
         "lab": """
             dnsmasq qemu-ovmf-x86_64 qemu-spice qemu-tools qemu-x86 swtpm
             binutils btrfsprogs e2fsprogs openssh-clients util-linux xfsprogs
-            bash fish man zsh
+            bash fish jq man zsh
         """,
     },
 )

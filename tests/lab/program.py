@@ -158,7 +158,7 @@ class Program:
         home = self.directory / "home"
         variables = {
             "PATH": os.environ.get("PATH", os.defpath),
-            "PYTHONPATH": _program_location(),
+            "PYTHONPATH": program_location(),
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "TERM": "dumb",
@@ -177,7 +177,7 @@ class Program:
         self._started.clear()
 
 
-def _program_location() -> str:
+def program_location() -> str:
     """Return the directory from which the tests import the program, so that the process runs the same code."""
     found = importlib.util.find_spec("virtomate")
     if found is None or found.origin is None:

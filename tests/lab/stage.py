@@ -1,0 +1,176 @@
+"""The host on which the examples of the documentation run: a reader's, with the standard paths and two domains."""
+
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tests.lab import mounts, storage
+from tests.lab.domains import OVMF_TEMPLATE, disk, domain, interface, mac_address, nvram, vnc
+from tests.lab.images import GIB, qemu_img
+from tests.lab.lab import Lab, remove_domain
+from tests.lab.program import program_location
+from tests.lab.programs import require_program, run
+
+TIMEOUT_SECONDS = 120
+FILE_SYSTEM_BYTES = 100 * GIB
+POOLS = {"default": Path("/var/lib/libvirt/images"), "fast": Path("/var/lib/libvirt/fast")}
+NVRAM = Path("/var/lib/libvirt/qemu/nvram")
+DOMAINS = ("debian-13", "ubuntu-24.04")
+
+NETWORK = """
+<network>
+  <name>default</name><forward mode='open'/><bridge name='virbr0' stp='off' delay='0'/>
+  <ip address='192.168.122.1' netmask='255.255.255.0'>
+    <dhcp><range start='192.168.122.2' end='192.168.122.254'/></dhcp>
+  </ip>
+</network>"""
+
+
+# Kills a command that clones in the middle of its work.
+KILL_MIDWAY = """#!/bin/sh
+"$@" --progress json >/dev/null 2>events &
+until grep -q '"progress"' events; do sleep 0.01; done
+kill -KILL $!
+wait
+"""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a command printed, as it stands on a terminal, and its status."""
+
+    lines: tuple[str, ...]
+    status: int
+
+
+class Stage:
+    """A host for the examples, one page after the other, for a `with` block as root.
+
+    Its pool `default` is on ext4, and has the disks of two domains: `debian-13`, whose guest boots from its disk, asks
+    for an address and runs the guest agent; and `ubuntu-24.04` with UEFI and NVRAM. Its pool `fast` is on XFS.
+
+    Args:
+        lab: where the host is.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._host = self._lab.make_host(f"stage-{uuid.uuid4().hex[:8]}")
+            stack.callback(self._host.close)
+            self._host.start()
+            self._directory = self._host.directory / "stage"
+            self._directory.mkdir()
+            for path, kind in zip(POOLS.values(), ("ext4", "xfs"), strict=True):
+                directory = self._host.on_host(path)
+                storage.make_mounted_directory(directory, kind, FILE_SYSTEM_BYTES)
+                stack.callback(mounts.unmount, directory)
+            self._make_programs()
+            self._host.connection.networkDefineXML(NETWORK).create()
+            self._make_domains()
+            self._kept = set(self._files())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, command: str, last_status: int = 0) -> Printed:
+        """Run a command in a shell on the host.
+
+        Args:
+            command: The command.
+            last_status: What `$?` is in it.
+        """
+        script, out, err = (self._directory / name for name in ("script", "out", "err"))
+        # At the beginning, so that the shell's own `$?` is that of the command.
+        script.write_text(f"(exit {last_status})\n{command}\n")
+        streams = f">{out} 2>{err}" if " | " in command else f">{out} 2>&1"
+        err.write_bytes(b"")
+        shell = f"cd {self._directory}/home && bash {script} {streams} </dev/null; echo $?"
+        status = int(self._run("timeout", str(TIMEOUT_SECONDS), "bash", "-c", shell))
+        text = err.read_text(errors="replace") + out.read_text(errors="replace")
+        return Printed(tuple(text.removesuffix("\n").split("\n")) if text else (), status)
+
+    def clear(self) -> None:
+        """Remove everything that commands have made, for the next page."""
+        connection = self._host.connection
+        for made in connection.listAllDomains():
+            if made.name() not in DOMAINS:
+                remove_domain(made)
+            elif made.isActive():
+                made.destroy()
+        for pool in connection.listAllStoragePools():
+            if pool.name() not in POOLS:
+                storage.remove_pool(pool)
+        for path in set(self._files()) - self._kept:
+            path.unlink()
+        for name in POOLS:
+            connection.storagePoolLookupByName(name).refresh()
+
+    def _files(self) -> Iterator[Path]:
+        for directory in (*(self._host.on_host(path) for path in (*POOLS.values(), NVRAM)), self._directory / "home"):
+            yield from directory.iterdir()
+
+    def _run(self, *argv: str) -> str:
+        environment = {
+            "PATH": f"{self._directory}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PYTHONPATH": program_location(),
+            "HOME": f"{self._directory}/home",
+            "LANG": "C.UTF-8",
+            "TERM": "dumb",
+        }
+        return self._host.run("env", "-i", *(f"{name}={value}" for name, value in environment.items()), *argv)
+
+    def _make_programs(self) -> None:
+        for name in ("bin", "home"):
+            (self._directory / name).mkdir()
+        programs = {
+            "virtomate": f'#!/bin/sh\nexec {sys.executable} -m virtomate "$@"\n',
+            "kill-midway": KILL_MIDWAY,
+        }
+        for name, text in programs.items():
+            (self._directory / "bin" / name).write_text(text)
+            (self._directory / "bin" / name).chmod(0o755)
+        # The daemon's socket is elsewhere; without a URI clients look for it here.
+        (self._host.on_host("/run/libvirt") / "libvirt-sock").symlink_to(self._host.socket_path)
+
+    def _make_domains(self) -> None:
+        images, guest = POOLS["default"], self._lab.guest
+        for name, image, data_mib in zip(DOMAINS, (guest.bios_disk(), guest.uefi_disk()), (200, 300), strict=True):
+            path = self._host.on_host(images) / f"{name}.qcow2"
+            shutil.copyfile(image, path)
+            qemu_img("resize", "-q", "-f", "qcow2", path, "20G")
+            # Not flushed to the machine's disk, which takes longer than all the rest.
+            run(require_program("qemu-io", "qemu-utils"), "-t", "unsafe", "-c", f"write -P 1 1G {data_mib}M", path)
+        for name, directory in POOLS.items():
+            storage.make_pool(self._host, name, directory)
+        debian = domain(
+            "debian-13",
+            disks=[disk(images / "debian-13.qcow2")],
+            interfaces=[interface(mac_address(0x6B3C58), type_="network", source="default")],
+            agent=True,
+        )
+        ubuntu = domain(
+            "ubuntu-24.04",
+            disks=[
+                disk(images / "ubuntu-24.04.qcow2"),
+                disk(None, "raw", "sda", bus="sata", device="cdrom", read_only=True),
+            ],
+            interfaces=[interface(mac_address(0x0A59D2), type_="network", source="default")],
+            devices=vnc(5900),
+            firmware=nvram(NVRAM / "ubuntu-24.04_VARS.fd"),
+            agent=True,
+            memory_mib=256,
+        )
+        shutil.copyfile(OVMF_TEMPLATE, self._host.on_host(NVRAM) / "ubuntu-24.04_VARS.fd")
+        for definition in (debian, ubuntu):
+            self._host.connection.defineXML(definition)
