@@ -72,11 +72,13 @@ class SshServer:
     Args:
         directory: where its files are made; it must not exist.
         cache: where Debian's package of the server is unpacked.
+        hypervisor: whose socket is where libvirt's usually is, for who comes in.
     """
 
-    def __init__(self, directory: Path, cache: Cache) -> None:
+    def __init__(self, directory: Path, cache: Cache, hypervisor: Hypervisor | None = None) -> None:
         directory.mkdir()
         self._cache = cache
+        self._hypervisor = hypervisor
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
@@ -124,12 +126,16 @@ class SshServer:
         unpacked = unpack_packages(self._cache, SERVER_PACKAGES)
         passwd = self._directory / "passwd"
         passwd.write_text(Path("/etc/passwd").read_text() + SERVER_USER)
+        link = ""
+        if self._hypervisor is not None:
+            link = f"mkdir /run/libvirt && ln -s {self._hypervisor.socket_path} /run/libvirt/libvirt-sock"
         # It wants a directory in /run, a user and its helpers where the package has them, which is not ours to change
         # for others.
         script = f"""
             mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd
             mount --bind {passwd} /etc/passwd
             mount --bind {unpacked}/usr/lib/openssh /usr/lib/openssh
+            {link}
             exec "$@"
         """
         argv = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-ec", script, "sh"]

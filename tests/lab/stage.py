@@ -1,6 +1,7 @@
 """The host on which the examples of the documentation run: a reader's, with the standard paths and two domains."""
 
 import shutil
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tests.lab.images import GIB, qemu_img
 from tests.lab.lab import Lab, remove_domain
 from tests.lab.program import program_location
 from tests.lab.programs import require_program, run
+from tests.lab.ssh import SshServer
 
 TIMEOUT_SECONDS = 120
 FILE_SYSTEM_BYTES = 100 * GIB
@@ -31,12 +33,14 @@ NETWORK = """
 </network>"""
 
 
-# Kills a command that clones in the middle of its work.
-KILL_MIDWAY = """#!/bin/sh
+# Sends a signal to a clone that is being made, in the middle of its work.
+MIDWAY = """#!/bin/sh
+signal=$1; shift
 "$@" --progress json >/dev/null 2>events &
 until grep -q '"progress"' events; do sleep 0.01; done
-kill -KILL $!
-wait
+echo $! >pid
+kill -$signal $!
+[ $signal = STOP ] || wait
 """
 
 
@@ -48,11 +52,18 @@ class Printed:
     status: int
 
 
+# As if it led to another host.
+SSH = """#!/bin/sh
+exec {directory}/ssh -o HostName=127.0.0.1 -o Port={port} -o HostKeyAlias=[127.0.0.1]:{port} "$@"
+"""
+
+
 class Stage:
     """A host for the examples, one page after the other, for a `with` block as root.
 
     Its pool `default` is on ext4, and has the disks of two domains: `debian-13`, whose guest boots from its disk, asks
-    for an address and runs the guest agent; and `ubuntu-24.04` with UEFI and NVRAM. Its pool `fast` is on XFS.
+    for an address and runs the guest agent; and `ubuntu-24.04` with UEFI and NVRAM. Its pool `fast` is on XFS. A
+    command with a URI of `qemu+ssh` runs elsewhere, where every name of a host leads to this one.
 
     Args:
         lab: where the host is.
@@ -93,12 +104,23 @@ class Stage:
         script, out, err = (self._directory / name for name in ("script", "out", "err"))
         # At the beginning, so that the shell's own `$?` is that of the command.
         script.write_text(f"(exit {last_status})\n{command}\n")
-        streams = f">{out} 2>{err}" if " | " in command else f">{out} 2>&1"
         err.write_bytes(b"")
-        shell = f"cd {self._directory}/home && bash {script} {streams} </dev/null; echo $?"
-        status = int(self._run("timeout", str(TIMEOUT_SECONDS), "bash", "-c", shell))
+        streams = f">{out} 2>{err}" if " | " in command else f">{out} 2>&1"
+        # The name stands in what unfinished clones say of their maker.
+        shell = f"""
+            echo host-1 >/proc/sys/kernel/hostname
+            cd {self._directory}/home
+            timeout {TIMEOUT_SECONDS} bash {script} {streams} </dev/null
+            echo $?
+        """
+        argv = ["env", "-i", *self._environment(), "unshare", "--uts", "sh", "-c", shell]
+        if "qemu+ssh://" in command:
+            self._open_ssh()
+            status = int(subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout)
+        else:
+            status = int(self._host.run(*argv))
         text = err.read_text(errors="replace") + out.read_text(errors="replace")
-        return Printed(tuple(text.removesuffix("\n").split("\n")) if text else (), status)
+        return Printed(tuple(text.rstrip("\n").split("\n")) if text.strip() else (), status)
 
     def clear(self) -> None:
         """Remove everything that commands have made, for the next page."""
@@ -108,6 +130,8 @@ class Stage:
                 remove_domain(made)
             elif made.isActive():
                 made.destroy()
+        for definition in self._definitions:
+            connection.defineXML(definition)
         for pool in connection.listAllStoragePools():
             if pool.name() not in POOLS:
                 storage.remove_pool(pool)
@@ -120,26 +144,32 @@ class Stage:
         for directory in (*(self._host.on_host(path) for path in (*POOLS.values(), NVRAM)), self._directory / "home"):
             yield from directory.iterdir()
 
-    def _run(self, *argv: str) -> str:
-        environment = {
+    def _environment(self) -> list[str]:
+        variables = {
             "PATH": f"{self._directory}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "PYTHONPATH": program_location(),
             "HOME": f"{self._directory}/home",
             "LANG": "C.UTF-8",
             "TERM": "dumb",
         }
-        return self._host.run("env", "-i", *(f"{name}={value}" for name, value in environment.items()), *argv)
+        return [f"{name}={value}" for name, value in variables.items()]
+
+    def _open_ssh(self) -> None:
+        directory = self._directory / "ssh"
+        if not directory.exists():
+            server = self._stack.enter_context(SshServer(directory, self._lab.workspace.cache, self._host))
+            self._write_program("ssh", SSH.format(directory=directory, port=server.port))
+
+    def _write_program(self, name: str, text: str) -> None:
+        path = self._directory / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
 
     def _make_programs(self) -> None:
         for name in ("bin", "home"):
             (self._directory / name).mkdir()
-        programs = {
-            "virtomate": f'#!/bin/sh\nexec {sys.executable} -m virtomate "$@"\n',
-            "kill-midway": KILL_MIDWAY,
-        }
-        for name, text in programs.items():
-            (self._directory / "bin" / name).write_text(text)
-            (self._directory / "bin" / name).chmod(0o755)
+        self._write_program("virtomate", f'#!/bin/sh\nexec {sys.executable} -m virtomate "$@"\n')
+        self._write_program("midway", MIDWAY)
         # The daemon's socket is elsewhere; without a URI clients look for it here.
         (self._host.on_host("/run/libvirt") / "libvirt-sock").symlink_to(self._host.socket_path)
 
@@ -161,10 +191,7 @@ class Stage:
         )
         ubuntu = domain(
             "ubuntu-24.04",
-            disks=[
-                disk(images / "ubuntu-24.04.qcow2"),
-                disk(None, "raw", "sda", bus="sata", device="cdrom", read_only=True),
-            ],
+            disks=[disk(images / "ubuntu-24.04.qcow2")],
             interfaces=[interface(mac_address(0x0A59D2), type_="network", source="default")],
             devices=vnc(5900),
             firmware=nvram(NVRAM / "ubuntu-24.04_VARS.fd"),
@@ -172,5 +199,4 @@ class Stage:
             memory_mib=256,
         )
         shutil.copyfile(OVMF_TEMPLATE, self._host.on_host(NVRAM) / "ubuntu-24.04_VARS.fd")
-        for definition in (debian, ubuntu):
-            self._host.connection.defineXML(definition)
+        self._definitions = [self._host.connection.defineXML(text).XMLDesc() for text in (debian, ubuntu)]
