@@ -36,6 +36,7 @@ NETWORK = """
 # Sends a signal to a clone that is being made, in the middle of its work.
 MIDWAY = """#!/bin/sh
 signal=$1; shift
+: >events
 "$@" --progress json >/dev/null 2>events &
 until grep -q '"progress"' events; do sleep 0.01; done
 echo $! >pid

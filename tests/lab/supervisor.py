@@ -17,6 +17,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -65,7 +66,7 @@ class Supervisor:
             case "signal" if self._daemon is not None:
                 os.kill(self._daemon, request["number"])
             case "run":
-                return run(request["argv"])
+                return self._run(request["argv"])
         self._reap()
         return {"running": self._daemon is not None}
 
@@ -79,6 +80,22 @@ class Supervisor:
             self._daemon = process.pid
             # The process is reaped here and not by Popen, which would complain that it still runs.
             process.returncode = 0
+
+    def _run(self, argv: list[str]) -> dict[str, Any]:
+        """Run a program to its end, and collect guests that end meanwhile, for whose end it may wait."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            while process.returncode is None:
+                pid, code = os.waitpid(-1, 0)
+                if pid == process.pid:
+                    process.returncode = os.waitstatus_to_exitcode(code)
+                elif pid == self._daemon:
+                    self._daemon = None
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().decode(errors="surrogateescape"))
+        return {"status": process.returncode, "stdout": texts[0], "stderr": texts[1]}
 
     def _end(self, number: int) -> None:
         if self._daemon is not None:
@@ -99,16 +116,6 @@ class Supervisor:
                     return
                 if pid == self._daemon:
                     self._daemon = None
-
-
-def run(argv: list[str]) -> dict[str, Any]:
-    """Run a program to its end."""
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return {
-        "status": done.returncode,
-        "stdout": done.stdout.decode(errors="surrogateescape"),
-        "stderr": done.stderr.decode(errors="surrogateescape"),
-    }
 
 
 def mount_private(binds: list[tuple[str, str]]) -> None:
