@@ -39,7 +39,7 @@ MASKS = [
         (r"\b\d+(\.\d+)? ([KMGT]i)?B\b", "<size>"),
         (r"\b\d+(\.\d+)? s\b", "<seconds>"),
         (r"\b192\.168\.\d+\.\d+\b", "<address>"),
-        (r'"(seconds|bytes|bytes_copied|total|allocation|available|physical)": ?[\d.]+', r'"\1": <number>'),
+        (r'"(seconds|bytes|bytes_copied|total|capacity|allocation|available|physical)": ?[\d.]+', r'"\1": <number>'),
         (r'\b(token|created|changed|inode|born|pid|started|host)="[^"]*"', r"\1=<value>"),
         (r"\bprocess \d+", "process <pid>"),
         (r"\bvirtomate \d+\.\d+\.\d+\b", "virtomate <version>"),
@@ -169,8 +169,12 @@ def _examples_of_block(page: Path, lines: list[str], start: int, end: int) -> It
 
 
 def main(words: list[str]) -> int:
-    """Run the examples of these pages, or all, and write into the pages what differs; 1 if a setup fails."""
-    chosen = [Path(word).resolve() for word in words] or pages()
+    """Run the examples of these pages, or all, and write into the pages what differs; 1 if a setup fails.
+
+    With `--all` in front, what differs in nothing but what is masked is written, too.
+    """
+    is_all = words[:1] == ["--all"]
+    chosen = [Path(word).resolve() for word in words[is_all:]] or pages()
     status = 0
     with Lab() as lab, Stage(lab) as stage:
         for page in chosen:
@@ -180,7 +184,8 @@ def main(words: list[str]) -> int:
             for example, printed in differing:
                 status |= example.is_setup
                 sys.stdout.write(f"{example}\n" + "".join(f"    {line}\n" for line in printed.lines))
-            rewrite(page, [(example, printed) for example, printed in differing if not example.is_setup])
+            written = ran if is_all else differing
+            rewrite(page, [(example, printed) for example, printed in written if not example.is_setup])
     return status
 
 

@@ -137,7 +137,10 @@ class Stage:
             if pool.name() not in POOLS:
                 storage.remove_pool(pool)
         for path in set(self._files()) - self._kept:
-            path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         for name in POOLS:
             connection.storagePoolLookupByName(name).refresh()
 
