@@ -53,6 +53,14 @@ class Printed:
     status: int
 
 
+# Removes all domains and volumes, and all pools but the one that most people have.
+EMPTY_HOST = """#!/bin/sh
+for domain in $(virsh list --all --name); do virsh undefine --nvram $domain; done
+virsh pool-destroy fast && virsh pool-undefine fast
+rm /var/lib/libvirt/images/*
+virsh pool-refresh default
+"""
+
 # As if it led to another host.
 SSH = """#!/bin/sh
 exec {directory}/ssh -o HostName=127.0.0.1 -o Port={port} -o HostKeyAlias=[127.0.0.1]:{port} "$@"
@@ -64,7 +72,8 @@ class Stage:
 
     Its pool `default` is on ext4, and has the disks of two domains: `debian-13`, whose guest boots from its disk, asks
     for an address and runs the guest agent; and `ubuntu-24.04` with UEFI and NVRAM. Its pool `fast` is on XFS. A
-    command with a URI of `qemu+ssh` runs elsewhere, where every name of a host leads to this one.
+    command with a URI of `qemu+ssh` runs elsewhere, where every name of a host leads to this one. Where
+    commands run, there is `debian-13.qcow2`, an image like that of `debian-13`.
 
     Args:
         lab: where the host is.
@@ -87,7 +96,8 @@ class Stage:
                 stack.callback(mounts.unmount, directory)
             self._make_programs()
             self._host.connection.networkDefineXML(NETWORK).create()
-            self._make_domains()
+            self._definitions = _definitions()
+            self._furnish()
             self._kept = set(self._files())
             self._stack = stack.pop_all()
         return self
@@ -124,15 +134,10 @@ class Stage:
         return Printed(tuple(text.rstrip("\n").split("\n")) if text.strip() else (), status)
 
     def clear(self) -> None:
-        """Remove everything that commands have made, for the next page."""
+        """Make everything what it was in the beginning, for the next page."""
         connection = self._host.connection
-        for made in connection.listAllDomains():
-            if made.name() not in DOMAINS:
-                remove_domain(made)
-            elif made.isActive():
-                made.destroy()
-        for definition in self._definitions:
-            connection.defineXML(definition)
+        for found in connection.listAllDomains():
+            remove_domain(found)
         for pool in connection.listAllStoragePools():
             if pool.name() not in POOLS:
                 storage.remove_pool(pool)
@@ -141,8 +146,7 @@ class Stage:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-        for name in POOLS:
-            connection.storagePoolLookupByName(name).refresh()
+        self._furnish()
 
     def _files(self) -> Iterator[Path]:
         for directory in (*(self._host.on_host(path) for path in (*POOLS.values(), NVRAM)), self._directory / "home"):
@@ -174,33 +178,51 @@ class Stage:
             (self._directory / name).mkdir()
         self._write_program("virtomate", f'#!/bin/sh\nexec {sys.executable} -m virtomate "$@"\n')
         self._write_program("midway", MIDWAY)
+        self._write_program("empty-host", EMPTY_HOST)
+        _make_image(self._directory / "home/debian-13.qcow2", self._lab.guest.bios_disk(), 3, 100)
         # The daemon's socket is elsewhere; without a URI clients look for it here.
         (self._host.on_host("/run/libvirt") / "libvirt-sock").symlink_to(self._host.socket_path)
 
-    def _make_domains(self) -> None:
+    def _furnish(self) -> None:
+        """Make what is missing of images, pools and domains."""
         images, guest = POOLS["default"], self._lab.guest
         for name, image, data_mib in zip(DOMAINS, (guest.bios_disk(), guest.uefi_disk()), (200, 300), strict=True):
             path = self._host.on_host(images) / f"{name}.qcow2"
-            shutil.copyfile(image, path)
-            qemu_img("resize", "-q", "-f", "qcow2", path, "20G")
-            # Not flushed to the machine's disk, which takes longer than all the rest.
-            run(require_program("qemu-io", "qemu-utils"), "-t", "unsafe", "-c", f"write -P 1 1G {data_mib}M", path)
+            if not path.exists():
+                _make_image(path, image, 20, data_mib)
+        connection = self._host.connection
+        known = {pool.name() for pool in connection.listAllStoragePools()}
         for name, directory in POOLS.items():
-            storage.make_pool(self._host, name, directory)
-        debian = domain(
-            "debian-13",
-            disks=[disk(images / "debian-13.qcow2")],
-            interfaces=[interface(mac_address(0x6B3C58), type_="network", source="default")],
-            agent=True,
-        )
-        ubuntu = domain(
-            "ubuntu-24.04",
-            disks=[disk(images / "ubuntu-24.04.qcow2")],
-            interfaces=[interface(mac_address(0x0A59D2), type_="network", source="default")],
-            devices=vnc(5900),
-            firmware=nvram(NVRAM / "ubuntu-24.04_VARS.fd"),
-            agent=True,
-            memory_mib=256,
-        )
+            if name not in known:
+                storage.make_pool(self._host, name, directory)
+            connection.storagePoolLookupByName(name).refresh()
         shutil.copyfile(OVMF_TEMPLATE, self._host.on_host(NVRAM) / "ubuntu-24.04_VARS.fd")
-        self._definitions = [self._host.connection.defineXML(text).XMLDesc() for text in (debian, ubuntu)]
+        for definition in self._definitions:
+            connection.defineXML(definition)
+
+
+def _make_image(path: Path, image: Path, capacity_gib: int, data_mib: int) -> None:
+    shutil.copyfile(image, path)
+    qemu_img("resize", "-q", "-f", "qcow2", path, f"{capacity_gib}G")
+    # Not flushed to the machine's disk, which takes longer than all the rest.
+    run(require_program("qemu-io", "qemu-utils"), "-t", "unsafe", "-c", f"write -P 1 1G {data_mib}M", path)
+
+
+def _definitions() -> list[str]:
+    images = POOLS["default"]
+    debian = domain(
+        "debian-13",
+        disks=[disk(images / "debian-13.qcow2")],
+        interfaces=[interface(mac_address(0x6B3C58), type_="network", source="default")],
+        agent=True,
+    )
+    ubuntu = domain(
+        "ubuntu-24.04",
+        disks=[disk(images / "ubuntu-24.04.qcow2")],
+        interfaces=[interface(mac_address(0x0A59D2), type_="network", source="default")],
+        devices=vnc(5900),
+        firmware=nvram(NVRAM / "ubuntu-24.04_VARS.fd"),
+        agent=True,
+        memory_mib=256,
+    )
+    return [debian, ubuntu]
