@@ -41,7 +41,8 @@ MASKS = [
         (r"\b192\.168\.\d+\.\d+\b", "<address>"),
         (r'"(seconds|bytes|bytes_copied|total|capacity|allocation|available|physical)": ?[\d.]+', r'"\1": <number>'),
         (r'\b(token|created|changed|inode|born|pid|started|host)="[^"]*"', r"\1=<value>"),
-        (r"\bprocess \d+", "process <pid>"),
+        (r"\b(process|kill) \d+", r"\1 <pid>"),
+        (r"\bvnet\d+\b", "<vnet>"),
         (r"\bvirtomate \d+\.\d+\.\d+\b", "virtomate <version>"),
         # the width of a column
         (r"(?<=\S) {2,}", "  "),
@@ -86,9 +87,10 @@ class Example:
 
 
 def pages() -> list[Path]:
-    """Return every page that has an example."""
+    """Return every page that has an example; last those that need a guest, so that they can use the same one."""
     candidates = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.rst"))]
-    return [page for page in candidates if any(example.is_run for example in examples(page))]
+    found = [page for page in candidates if any(example.is_run for example in examples(page))]
+    return sorted(found, key=lambda page: any(example.command.startswith("boot ") for example in examples(page)))
 
 
 def examples(page: Path) -> Iterator[Example]:

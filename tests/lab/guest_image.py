@@ -66,7 +66,10 @@ class GuestImage:
         return self._disk("uefi", ["mtools", "systemd-boot-efi"], self._make_uefi_disk)
 
     def bios_disk(self) -> Path:
-        """Return the qcow2 image of a disk that BIOS firmware boots. Copy it; it is shared by all runs."""
+        """Return the qcow2 image of a disk that BIOS firmware boots, and that asks for an address.
+
+        Copy it; it is shared by all runs.
+        """
         return self._disk("bios", ["mtools", "syslinux", "syslinux-common"], self._make_bios_disk)
 
     def _disk(self, kind: str, packages: list[str], fill: Callable[[Path, Path, Path], None]) -> Path:
@@ -109,7 +112,7 @@ class GuestImage:
 
     def _make_bios_disk(self, raw: Path, tools: Path, scratch: Path) -> None:
         settings = scratch / "syslinux.cfg"
-        settings.write_text(f"DEFAULT lab\nLABEL lab\n  LINUX vmlinuz\n  INITRD initrd\n  APPEND {CMDLINE}\n")
+        settings.write_text(f"DEFAULT lab\nLABEL lab\n  LINUX vmlinuz\n  INITRD initrd\n  APPEND {CMDLINE} lab.dhcp\n")
         mtools = tools / "usr/bin/mtools"
         run(mtools, "-c", "mformat", "-i", raw, "-F", "::")
         # The installer calls mtools' programs by name.

@@ -22,6 +22,7 @@ TIMEOUT_SECONDS = 120
 FILE_SYSTEM_BYTES = 100 * GIB
 POOLS = {"default": Path("/var/lib/libvirt/images"), "fast": Path("/var/lib/libvirt/fast")}
 NVRAM = Path("/var/lib/libvirt/qemu/nvram")
+RUNNING = "dev-1"
 DOMAINS = ("debian-13", "ubuntu-24.04")
 
 NETWORK = """
@@ -59,6 +60,14 @@ for domain in $(virsh list --all --name); do virsh undefine --nvram $domain; don
 virsh pool-destroy fast && virsh pool-undefine fast
 rm /var/lib/libvirt/images/*
 virsh pool-refresh default
+"""
+
+# Boots a clone of the name, unless an earlier page has done so, and waits for its address.
+BOOT = """#!/bin/sh
+virsh domstate $1 || virtomate domain-clone --mode linked debian-13 $1
+virsh start $1
+virtomate guest-ping --wait 100 $1
+until virtomate domain-iface-list $1 | grep -q 192.168; do sleep 0.2; done
 """
 
 # As if it led to another host.
@@ -134,14 +143,17 @@ class Stage:
         return Printed(tuple(text.rstrip("\n").split("\n")) if text.strip() else (), status)
 
     def clear(self) -> None:
-        """Make everything what it was in the beginning, for the next page."""
+        """Make everything what it was in the beginning, for the next page; but `dev-1` goes on if it was booted."""
         connection = self._host.connection
         for found in connection.listAllDomains():
-            remove_domain(found)
+            if found.name() != RUNNING:
+                remove_domain(found)
         for pool in connection.listAllStoragePools():
             if pool.name() not in POOLS:
                 storage.remove_pool(pool)
         for path in set(self._files()) - self._kept:
+            if path.stem == RUNNING:
+                continue
             if path.is_dir():
                 shutil.rmtree(path)
             else:
@@ -179,6 +191,7 @@ class Stage:
         self._write_program("virtomate", f'#!/bin/sh\nexec {sys.executable} -m virtomate "$@"\n')
         self._write_program("midway", MIDWAY)
         self._write_program("empty-host", EMPTY_HOST)
+        self._write_program("boot", BOOT)
         _make_image(self._directory / "home/debian-13.qcow2", self._lab.guest.bios_disk(), 3, 100)
         # The daemon's socket is elsewhere; without a URI clients look for it here.
         (self._host.on_host("/run/libvirt") / "libvirt-sock").symlink_to(self._host.socket_path)
