@@ -19,7 +19,7 @@ man_pages = [
     ("commands/virtomate", "virtomate", "clone libvirt domains, and look after the clones", [], 1),
     ("commands/virtomate-completion", "virtomate-completion", "print the completion script for a shell", [], 1),
     ("commands/virtomate-domain-clone", "virtomate-domain-clone", "clone a domain", [], 1),
-    ("commands/virtomate-domain-delete", "virtomate-domain-delete", "delete an unfinished clone", [], 1),
+    ("commands/virtomate-domain-delete", "virtomate-domain-delete", "delete clones and what was made for them", [], 1),
     (
         "commands/virtomate-domain-iface-list",
         "virtomate-domain-iface-list",

@@ -8,11 +8,17 @@ interruption.
 from __future__ import annotations
 
 import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_LEFTOVERS = 3
 EXIT_NO_AGENT = 125
+# an interruption adds the number of the signal
+_SIGNALLED = 128
 
 
 class VirtomateError(Exception):
@@ -37,6 +43,13 @@ class VirtomateError(Exception):
     def exit_status(self) -> int:
         """The status that the process ends with; leftovers outrank everything else."""
         return EXIT_LEFTOVERS if self.leftovers else self._exit_status
+
+
+def combined_exit_status(errors: Iterable[VirtomateError]) -> int:
+    """The status of a run in which several things failed: leftovers outrank signals, they outrank other failures."""
+    statuses = {error.exit_status for error in errors}
+    ranked = (EXIT_LEFTOVERS, *sorted(status for status in statuses if status > _SIGNALLED), EXIT_FAILED)
+    return next((status for status in ranked if status in statuses), max(statuses, default=0))
 
 
 class UsageError(VirtomateError):
@@ -138,7 +151,7 @@ class InterruptedBySignalError(VirtomateError):
     @property
     def exit_status(self) -> int:
         """128 plus the number of the signal, as shells do; leftovers outrank it."""
-        return EXIT_LEFTOVERS if self.leftovers else 128 + self.signal_number
+        return EXIT_LEFTOVERS if self.leftovers else _SIGNALLED + self.signal_number
 
 
 class InternalError(VirtomateError):

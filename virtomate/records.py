@@ -275,12 +275,59 @@ class DomainListing:
 
 
 @dataclass(frozen=True)
-class DeletionResult:
-    """What `domain-delete` removed, each a phrase that names it."""
+class DoomedThing:
+    """Something that goes away with a clone, as a phrase that names it.
+
+    Attributes:
+        size_bytes: What it takes on the host, None where that is not known or does not apply.
+    """
+
+    what: str
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class DeletionPreview:
+    """What the deletion of one clone would do.
+
+    Attributes:
+        is_finished: False for what is left of a clone that was never completed, or never deleted completely.
+        doomed: What would be removed besides the definition.
+        kept: What would stay, each a phrase with the reason.
+    """
 
     name: str
     uuid: str
-    removed: tuple[str, ...]
+    is_finished: bool
+    source: DomainReference
+    mode: Mode
+    doomed: tuple[DoomedThing, ...]
+    kept: tuple[str, ...]
+
+
+class DeletionStatus(StrEnum):
+    """How the deletion of one clone ended."""
+
+    DELETED = "deleted"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class DeletionResult:
+    """What `domain-delete` did about one clone.
+
+    Attributes:
+        removed: What was removed besides the definition, each a phrase that names it.
+        kept: Disks that the domain had and cloning did not make, likewise.
+    """
+
+    status: DeletionStatus
+    name: str
+    uuid: str
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    error: VirtomateError | None = None
 
 
 class AddressSource(StrEnum):

@@ -12,6 +12,7 @@ from virtomate.definition.codec import Definition
 from virtomate.definition.provenance import (
     NAMESPACE,
     claim_definition,
+    half_deleted_definition,
     read_provenance,
     with_provenance,
     without_provenance,
@@ -193,6 +194,20 @@ def test_claim_has_no_disk_and_cannot_start() -> None:
         "<kernel>/nonexistent/virtomate-unfinished-clone</kernel></os>"
         "<devices><emulator>/usr/bin/qemu</emulator></devices></domain>"
     )
+
+
+def test_half_deleted_clone() -> None:
+    """What takes the place of a clone that is being deleted is a claim that keeps the TPM, without which it stays."""
+    tpm = [{"@model": "tpm-crb", "backend": {"@type": "emulator"}}]
+    clone = {**SOURCE, "devices": {**SOURCE["devices"], "tpm": tpm, "disk": [{"source": {"@file": "/x"}}]}}
+
+    definition = half_deleted_definition("web", FULL, clone)
+
+    claim = claim_definition("web", FULL, clone)
+    assert read_provenance(definition) == FULL
+    assert definition.domain["title"].startswith("Half-deleted clone of ")
+    assert definition.domain["devices"] == {**claim.domain["devices"], "tpm": tpm}
+    assert definition.domain["os"] == claim.domain["os"]
 
 
 def test_claim_of_a_source_without_attributes() -> None:

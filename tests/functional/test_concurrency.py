@@ -244,7 +244,7 @@ def test_undo_that_fails_is_reported(root_lab: Lab, big: Path, virtomate: Progra
 
     blocked = virtomate("domain-delete", "web", json=True)
     assert blocked.status == 3, blocked
-    assert any(str(target) in item for item in blocked.json["leftovers"])
+    assert any(str(target) in item for item in error_of(blocked)["leftovers"])
     assert target.exists()
     assert root_lab.connection.lookupByName("web")
 

@@ -501,9 +501,12 @@ def test_unusual_names_are_only_names(lab: Lab, virtomate: Program, name: str) -
     assert f"{name} (copy)" in listed
     again = virtomate("domain-clone", "--", name, f"{name} 2")
     assert again.stderr.startswith(f"Error: there is already a domain '{name} 2'\n")
-    delete = virtomate("domain-delete", "--", f"{name} 2", json=True)
-    assert delete.json["type"] == "IllegalStateError"
-    assert shlex.quote(f"{name} 2") in delete.json["hint"]
+    refused = virtomate("domain-delete", "--", name, json=True)
+    assert refused.json["type"] == "IllegalStateError"
+    assert shlex.quote(name) in refused.json["hint"]
+    deleted = virtomate("domain-delete", "--yes", "--", f"{name} 2", json=True)
+    assert [(item["status"], item["name"]) for item in deleted.json] == [("deleted", f"{name} 2")]
+    assert f"{name} 2-a.raw" not in lab.pool.volumes()
 
 
 def test_domain_is_found_by_uuid(lab: Lab, virtomate: Program) -> None:

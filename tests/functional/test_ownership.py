@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.runs import Watched, halted, make_big_source
+from tests.functional.runs import Watched, error_of, halted, make_big_source
 from tests.lab import Lab, Program, disk, domain, images
 from tests.lab.images import MIB
 from tests.lab.program import Background
@@ -54,7 +54,7 @@ def test_planned_volume_that_another_domain_uses_stays(lab: Lab, virtomate: Prog
     result = virtomate("domain-delete", "left", json=True)
 
     assert result.status == 3, str(result)
-    assert any("'web' uses it" in leftover for leftover in result.json["leftovers"]), result.json
+    assert any("'web' uses it" in leftover for leftover in error_of(result)["leftovers"]), result.json
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -66,7 +66,7 @@ def test_planned_volume_older_than_the_claim_stays(lab: Lab, virtomate: Program)
     result = virtomate("domain-delete", "left", json=True)
 
     assert result.status == 3, str(result)
-    assert any("older" in leftover for leftover in result.json["leftovers"]), result.json
+    assert any("older" in leftover for leftover in error_of(result)["leftovers"]), result.json
     assert path.exists()
 
 

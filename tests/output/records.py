@@ -9,11 +9,14 @@ from virtomate.records import (
     CloneOrigin,
     CloneResult,
     CompletionScript,
+    DeletionPreview,
     DeletionResult,
+    DeletionStatus,
     DiskResult,
     DomainInterface,
     DomainListing,
     DomainReference,
+    DoomedThing,
     ImportResult,
     InterfaceResult,
     Location,
@@ -61,7 +64,6 @@ RUN = RunResult(exit_code=None, signal=9, stdout=b"\xfc\n", stderr=b"", stdout_t
 INTERFACE = DomainInterface(
     "eth0", "52:54:00:00:00:01", (Address("IPv4", "192.0.2.7", 24), Address("IPv6", "2001:db8::7", 64))
 )
-DELETION = DeletionResult("web-1", UUID, ("volume '/srv/web-1.qcow2'",))
 POOL = PoolListing("images", UUID, "running", True, True, 1 << 40, 3 << 30, (1 << 40) - (3 << 30), 2)
 VOLUME = VolumeListing(
     name="web-1.qcow2",
@@ -74,3 +76,15 @@ VOLUME = VolumeListing(
     backing_store=Location("/srv/ubuntu.qcow2", "raw"),
 )
 IMPORT = ImportResult("web.qcow2", "images", VOLUME, 3 << 20, ("'web.raw' is called raw",), 0.456)
+DELETION = DeletionResult(
+    DeletionStatus.DELETED, "web-1", UUID, ("volume '/srv/web-1.qcow2'",), ("disk vdb (/srv/more), which is not ours",)
+)
+PREVIEW = DeletionPreview(
+    name="web-1",
+    uuid=UUID,
+    is_finished=True,
+    source=SOURCE,
+    mode=Mode.COPY,
+    doomed=(DoomedThing("volume '/srv/web-1.qcow2'", 1610612736), DoomedThing("NVRAM '/nvram/web-1_VARS.fd'")),
+    kept=("disk vdb (/srv/more), which is not ours",),
+)

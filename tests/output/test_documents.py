@@ -34,7 +34,7 @@ from virtomate.output.documents import (
     run_document,
     volume_listing_document,
 )
-from virtomate.records import Action, AddressSource, Mode, NvramAction, Status, Transfer
+from virtomate.records import Action, AddressSource, DeletionStatus, Mode, NvramAction, Status, Transfer
 
 VOLUME_KEYS = {"pool", "volume", "path", "format"}
 
@@ -126,10 +126,15 @@ def test_completion_script() -> None:
 def test_deletion() -> None:
     """The keys of a deletion."""
     assert deletion_document(DELETION) == {
+        "status": "deleted",
         "name": "web-1",
         "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
         "removed": ["volume '/srv/web-1.qcow2'"],
+        "kept": ["disk vdb (/srv/more), which is not ours"],
     }
+    failed = deletion_document(replace(DELETION, status=DeletionStatus.FAILED, error=ERROR))
+    assert failed.keys() == deletion_document(DELETION).keys() | {"error"}
+    assert failed["error"] == error_document(ERROR)
 
 
 def test_pool() -> None:
@@ -233,6 +238,7 @@ def test_values_of_enumerations() -> None:
     assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link"}
     assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned"}
     assert {source.value for source in AddressSource} == {"lease", "agent", "arp"}
+    assert {status.value for status in DeletionStatus} == {"deleted", "failed", "interrupted"}
     assert {action.value for action in NvramAction} == {"copied", "fresh", "shared"}
 
 

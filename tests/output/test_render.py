@@ -9,12 +9,28 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.output.records import CLONED, DELETION, ERROR, IMPORT, INTERFACE, LISTING, PING, POOL, RUN, SCRIPT, VOLUME
-from virtomate.errors import NotFoundError
+from tests.output.records import (
+    CLONED,
+    DELETION,
+    ERROR,
+    IMPORT,
+    INTERFACE,
+    LISTING,
+    PING,
+    POOL,
+    PREVIEW,
+    RUN,
+    SCRIPT,
+    VOLUME,
+)
+from virtomate.errors import InterruptedBySignalError, NotFoundError
 from virtomate.output import documents, render
 from virtomate.output.render import Format
 from virtomate.records import (
+    DeletionResult,
+    DeletionStatus,
     DomainReference,
+    DoomedThing,
     InterfaceResult,
     Location,
     Mode,
@@ -30,6 +46,8 @@ if TYPE_CHECKING:
 HUMAN, JSON, PRETTY = Format(), Format(is_json=True), Format(is_json=True, is_pretty=True)
 JSON_MESSAGES = Format(has_json_messages=True)
 FAILED = replace(CLONED, status=Status.FAILED, error=ERROR)
+FAILED_DELETION = replace(DELETION, status=DeletionStatus.FAILED, error=ERROR)
+STOPPED_DELETION = DeletionResult(DeletionStatus.INTERRUPTED, "web-3", "u", error=InterruptedBySignalError(2))
 ESCAPE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
 
 
@@ -54,7 +72,10 @@ RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
         [documents.domain_interface_document(INTERFACE)],
     ),
     "an answer": (lambda form: render.render_ping(PING, form), documents.ping_document(PING)),
-    "a deletion": (lambda form: render.render_deletion(DELETION, form), documents.deletion_document(DELETION)),
+    "deletions": (
+        lambda form: render.render_deletions([DELETION, FAILED_DELETION, STOPPED_DELETION], form),
+        [documents.deletion_document(item) for item in (DELETION, FAILED_DELETION, STOPPED_DELETION)],
+    ),
     "an error": (lambda form: render.render_error(ERROR, form), documents.error_document(ERROR)),
 }
 
@@ -84,7 +105,7 @@ def test_json_messages_are_json_lines(
 
     for line in capsys.readouterr().err.splitlines():
         event = json.loads(line)
-        assert event["event"] in {"error", "warning"}
+        assert event["event"] in {"error", "note", "warning"}
         assert isinstance(event["message"], str)
 
 
@@ -161,11 +182,41 @@ def test_completion_script_for_shells(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == SCRIPT.script
 
 
-def test_deletion_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    """Everything that was deleted is named."""
-    render.render_deletion(DELETION, HUMAN)
+def test_deletions_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was deleted and what was kept is named; however many a signal left alone, they get one sentence."""
+    stopped = [replace(STOPPED_DELETION, name=f"web-{number}") for number in range(3, 15)]
+    render.render_deletions([DELETION, FAILED_DELETION, *stopped], HUMAN)
 
-    assert capsys.readouterr().out.splitlines() == ["Deleted web-1", "  volume '/srv/web-1.qcow2'"]
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
+        "Deleted web-1",
+        "  volume '/srv/web-1.qcow2'",
+        "  kept: disk vdb (/srv/more), which is not ours",
+    ]
+    assert captured.err.splitlines() == [
+        "Error: there is already a volume",
+        "Left behind:",
+        "  volume '/srv/x'",
+        "Hint: Choose another name.",
+        "Error: interrupted by SIGINT",
+        "Note: not deleted: " + "".join(f"'web-{number}', " for number in range(3, 13)) + "2 more",
+    ]
+
+
+def test_deletion_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who is to agree sees domains, and volumes with their sizes, on stderr."""
+    render.render_deletion_plan([PREVIEW, replace(PREVIEW, name="web-2", is_finished=False, doomed=(), kept=())])
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "web-1 (clone of ubuntu, copy)",
+        "  volume '/srv/web-1.qcow2'     1.5 GiB",
+        "  NVRAM '/nvram/web-1_VARS.fd'",
+        "  kept: disk vdb (/srv/more), which is not ours",
+        "web-2 (unfinished clone of ubuntu, copy)",
+        "2 domains, 1.5 GiB in volumes",
+    ]
 
 
 def test_pools_for_people(capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,7 +321,11 @@ EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
     ),
     "interfaces": lambda: render.render_interfaces([replace(INTERFACE, name=EVIL)], HUMAN),
     "answer": lambda: render.render_ping(replace(PING, name=EVIL), HUMAN),
-    "deletion": lambda: render.render_deletion(replace(DELETION, name=EVIL, removed=(EVIL,)), HUMAN),
+    "deletion": lambda: render.render_deletions([replace(DELETION, name=EVIL, removed=(EVIL,), kept=(EVIL,))], HUMAN),
+    "stopped deletion": lambda: render.render_deletions([replace(STOPPED_DELETION, name=EVIL)], HUMAN),
+    "deletion plan": lambda: render.render_deletion_plan(
+        [replace(PREVIEW, name=EVIL, source=EVIL_CLONE.source, doomed=(DoomedThing(EVIL, 1),), kept=(EVIL,))]
+    ),
     "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, (EVIL,)), HUMAN),
     "usage": lambda: render.render_usage_error("", EVIL, HUMAN),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import click
 
 from virtomate.cancel import CancelToken
@@ -10,9 +13,21 @@ from virtomate.cli.completion import complete_domain
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.session import open_session
 from virtomate.cli.signals import cancelling
+from virtomate.errors import EXIT_FAILED, IllegalStateError, UsageError, combined_exit_status
 from virtomate.output.progress import make_progress
-from virtomate.output.render import render_clones, render_deletion, render_domains, render_interfaces
+from virtomate.output.render import (
+    render_clones,
+    render_deletion_plan,
+    render_deletions,
+    render_domains,
+    render_interfaces,
+)
 from virtomate.records import AddressSource, CloneRequest, Mode, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from virtomate.records import DeletionPreview
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -87,24 +102,60 @@ def list_(settings: Settings) -> None:
         render_domains(list_all_domains(session.connection), settings.format)
 
 
-@domain.command(
-    "delete", short_help="Delete an unfinished clone and what was made for it.", context_settings=CONTEXT_SETTINGS
-)
+@domain.command("delete", short_help="Delete clones and what was made for them.", context_settings=CONTEXT_SETTINGS)
 @common_options
-@click.argument("name", metavar="NAME", shell_complete=complete_domain)
+@click.option("-y", "--yes", is_flag=True, help="Delete finished clones without asking.")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_domain)
 @click.pass_obj
-def delete(settings: Settings, name: str) -> None:
-    """Delete the unfinished clone NAME, given by name or UUID, with everything that was made for it.
+def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> int:
+    """Delete the clones NAME..., each given by name or UUID, with everything that cloning made for them.
 
-    An unfinished clone is what is left when virtomate or its host was killed. Finished clones and other domains are
-    refused.
+    Clones must be shut off, and nothing else may use their volumes. Other domains are refused. For finished clones
+    there is a question first; what is left of a clone that was never finished goes without.
     """
-    from virtomate.services.domains import delete_unfinished_clone  # noqa: PLC0415
+    from virtomate.services.deletion import delete_clones, plan_deletion  # noqa: PLC0415
 
     cancel = CancelToken()
     progress = make_progress(settings.progress, quiet=settings.quiet)
-    with cancelling(cancel, progress), open_session(settings) as session:
-        render_deletion(delete_unfinished_clone(session.connection, name, progress, cancel), settings.format)
+    with open_session(settings) as session:
+        with cancelling(cancel, progress):
+            plan = plan_deletion(session.connection, names, cancel)
+        if plan.needs_consent and not yes:
+            # Signals have their usual effect here: nothing is touched yet.
+            if not _agrees(plan.previews, settings):
+                return EXIT_FAILED
+            agreed = plan.previews
+            with cancelling(cancel, progress):
+                plan = plan_deletion(session.connection, names, cancel)
+            if plan.previews != agreed:
+                raise IllegalStateError(
+                    "what would be deleted has changed since the question", hint="Run the command again."
+                )
+        with cancelling(cancel, progress):
+            try:
+                results = delete_clones(session, plan, progress, cancel)
+            finally:
+                progress.close()
+            render_deletions(results, settings.format)
+    return combined_exit_status(result.error for result in results if result.error is not None)
+
+
+def _agrees(previews: Sequence[DeletionPreview], settings: Settings) -> bool:
+    """Ask whether finished clones are to be deleted.
+
+    Raises:
+        UsageError: There is nobody to ask.
+    """
+    finished = next(preview.name for preview in previews if preview.is_finished)
+    if settings.format.is_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            f"'{finished}' is a finished clone, and there is nobody to ask whether it is to be deleted: give --yes"
+        )
+    render_deletion_plan(previews)
+    agrees = click.confirm("Delete them?" if len(previews) > 1 else "Delete it?", err=True)
+    if not agrees:
+        click.echo("Nothing was deleted.", err=True)
+    return agrees
 
 
 @domain.command(

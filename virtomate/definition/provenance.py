@@ -93,6 +93,18 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
     return with_provenance(Definition(domain, None), provenance)
 
 
+def half_deleted_definition(name: str, provenance: Provenance, clone: Document) -> Definition:
+    """The small definition that takes a clone's place while the clone is being deleted; it cannot be started either.
+
+    It keeps the clone's TPM, since libvirt removes the TPM's state with the definition that has it.
+    """
+    definition = claim_definition(name, provenance, clone)
+    domain = {**definition.domain, "title": f"Half-deleted clone of {provenance.source.name}"}
+    if tpm := child(clone, "devices").get("tpm"):
+        domain["devices"] = {**child(domain, "devices"), "tpm": tpm}
+    return replace(definition, domain=domain)
+
+
 def _write(provenance: Provenance) -> str:
     element: dict[str, Any] = {
         f"@xmlns:{_PREFIX}": NAMESPACE,

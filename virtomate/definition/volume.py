@@ -5,13 +5,17 @@ Source: https://libvirt.org/formatstorage.html
 
 from __future__ import annotations
 
+import json
 import posixpath
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from virtomate.definition import codec
 from virtomate.definition.readers import child, text
 from virtomate.records import Location, VolumeListing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # libvirt's name for the feature of a qcow2 that has subclusters
 SUBCLUSTERS = "extended_l2"
@@ -97,6 +101,35 @@ def normalise(path: str) -> str:
     POSIX lets two leading slashes mean something else; on Linux, and for libvirt, they do not.
     """
     return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else posixpath.normpath(path)
+
+
+def backing_paths(path: str, backing_name: str) -> set[str]:
+    """The normalised paths that an image may mean by the name that it has for what is below it.
+
+    QEMU takes a path, which may be relative to the image, `file:` and a path, and `json:` and an object of block
+    devices (https://www.qemu.org/docs/master/system/images.html). libvirt passes the last two on as they are.
+    """
+    kind, _, rest = backing_name.partition(":")
+    if kind == "json":
+        try:
+            names = set(_file_names(json.loads(rest)))
+        except ValueError:
+            names = set()
+    else:
+        names = {rest if kind == "file" else backing_name}
+    return {normalise(posixpath.join(posixpath.dirname(path), name)) for name in names}
+
+
+def _file_names(node: Any) -> Iterator[str]:  # noqa: ANN401
+    """Every file name in an object of block devices, nested or with dots in its keys."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _file_names(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key.rpartition(".")[2] == "filename" and isinstance(value, str):
+                yield value.removeprefix("file:")
+            yield from _file_names(value)
 
 
 def describe_pool(document: str) -> PoolDescription:

@@ -6,6 +6,7 @@ those that libvirt looks for.
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 
@@ -56,6 +57,8 @@ class Qcow2Header:
 
     Attributes:
         backing_format: What the image below is, by the header; None where that was never written down.
+        backing_file: How the header names the image below; None where there is none, or where that is not in what was
+            read.
     """
 
     has_backing_file: bool
@@ -66,6 +69,7 @@ class Qcow2Header:
     has_data_file: bool
     has_bitmaps: bool
     backing_format: str | None = None
+    backing_file: str | None = None
 
     @property
     def needs_byte_copy(self) -> bool:
@@ -112,7 +116,14 @@ def read_qcow2_header(data: bytes) -> Qcow2Header | None:
     if len(data) < _VERSION_2_FIELDS.size or data[:4] != _MAGIC:
         return None
     fields = _VERSION_2_FIELDS.unpack_from(data)
-    version, backing_offset, encryption, snapshots = fields[1], fields[2], fields[6], fields[11]
+    version, backing_offset, backing_length, encryption, snapshots = (
+        fields[1],
+        fields[2],
+        fields[3],
+        fields[6],
+        fields[11],
+    )
+    backing_file = data[backing_offset : backing_offset + backing_length] if backing_offset else b""
     incompatible = autoclear = 0
     if version < _VERSIONS[0] or (version > _VERSIONS[0] and len(data) < _VERSION_3_BYTES):
         return None
@@ -127,6 +138,7 @@ def read_qcow2_header(data: bytes) -> Qcow2Header | None:
         has_data_file=bool(incompatible & _INCOMPATIBLE_DATA_FILE),
         has_bitmaps=bool(autoclear & _AUTOCLEAR_BITMAPS),
         backing_format=_backing_format(data, version),
+        backing_file=os.fsdecode(backing_file) if backing_file else None,
     )
 
 

@@ -99,6 +99,27 @@ class Domain:
             # A live definition shows the backing chain that libvirt found in the images.
             return legible(lambda: self._handle.XMLDesc(0))
 
+    def remove_managed_save(self) -> None:
+        """Remove the image of its memory that waits to be resumed."""
+        with translated(f"cannot remove the saved state of domain '{self.name}'"):
+            self._handle.managedSaveRemove(0)
+
+    def undefine_with_state(self) -> None:
+        """Remove the definition and what libvirt keeps with it, but no NVRAM, which it would delete by its path.
+
+        That is the saved state, what it knows of snapshots and checkpoints, and the state of an emulated TPM unless the
+        definition wants that kept. Older libvirts do not know every flag, so only those that are needed are given.
+        """
+        flags = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+        if self.has_managed_save():
+            flags |= libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+        if self.snapshot_count():
+            flags |= libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        if self.checkpoint_count():
+            flags |= libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        with translated(f"cannot undefine domain '{self.name}'"):
+            self._handle.undefineFlags(flags)
+
     def undefine_keeping_nvram(self) -> None:
         """Remove the definition and nothing else: libvirt would delete the NVRAM by its path, whosever it is."""
         with translated(f"cannot undefine domain '{self.name}'"):

@@ -122,12 +122,18 @@ class DomainDocument(TypedDict):
     clone: OriginDocument | None
 
 
-class DeletionDocument(TypedDict):
-    """What `domain-delete` prints."""
-
+class _DeletionDocument(TypedDict):
+    status: str
     name: str
     uuid: str
     removed: list[str]
+    kept: list[str]
+
+
+class DeletionDocument(_DeletionDocument, total=False):
+    """One element of what `domain-delete` prints; the error only where it failed."""
+
+    error: ErrorDocument
 
 
 class PoolDocument(TypedDict):
@@ -267,7 +273,16 @@ def domain_document(listing: DomainListing) -> DomainDocument:
 
 def deletion_document(result: DeletionResult) -> DeletionDocument:
     """What was deleted."""
-    return {"name": result.name, "uuid": result.uuid, "removed": list(result.removed)}
+    document: DeletionDocument = {
+        "status": result.status.value,
+        "name": result.name,
+        "uuid": result.uuid,
+        "removed": list(result.removed),
+        "kept": list(result.kept),
+    }
+    if result.error is not None:
+        document["error"] = error_document(result.error)
+    return document
 
 
 def pool_document(listing: PoolListing) -> PoolDocument:

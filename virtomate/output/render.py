@@ -13,7 +13,9 @@ from virtomate.records import (
     Action,
     CloneResult,
     CompletionScript,
+    DeletionPreview,
     DeletionResult,
+    DeletionStatus,
     DiskResult,
     DomainInterface,
     DomainListing,
@@ -40,6 +42,10 @@ _TO_DO = {
     Action.REFLINKED: "reflink to",
     Action.SHARED: "leave untouched",
 }
+
+
+# So many names a sentence holds.
+_MAX_NAMES = 10
 
 
 @dataclass(frozen=True)
@@ -138,12 +144,40 @@ def render_import(result: ImportResult, format_: Format) -> None:
         _message("warning", warning, format_)
 
 
-def render_deletion(result: DeletionResult, format_: Format) -> None:
-    """Show what was deleted."""
+def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None:
+    """Show how deleting went."""
     if format_.is_json:
-        _print_json(documents.deletion_document(result), format_)
+        _print_json([documents.deletion_document(result) for result in results], format_)
         return
-    _print_lines([f"Deleted {printable(result.name)}", *(f"  {printable(item)}" for item in result.removed)])
+    untouched = []
+    for result in results:
+        if result.error is None:
+            lines = [*result.removed, *(f"kept: {item}" for item in result.kept)]
+            _print_lines([f"Deleted {printable(result.name)}", *(f"  {printable(line)}" for line in lines)])
+        elif result.status is DeletionStatus.INTERRUPTED and not result.error.leftovers:
+            untouched.append(result)
+        else:
+            _error_message(result.error, format_)
+    if untouched and untouched[0].error is not None:
+        _error_message(untouched[0].error, format_)
+        _message("note", f"not deleted: {_names(untouched)}", format_)
+
+
+def render_deletion_plan(previews: Sequence[DeletionPreview]) -> None:
+    """Show what would be deleted, for somebody who is to agree: on stderr, as the question is."""
+    for preview in previews:
+        what = "clone" if preview.is_finished else "unfinished clone"
+        rows = [
+            (thing.what, "" if thing.size_bytes is None else binary_size(thing.size_bytes)) for thing in preview.doomed
+        ]
+        lines = [f"{preview.name} ({what} of {preview.source.name}, {preview.mode.value})"]
+        lines += [f"  {line}" for line in aligned([(printable(what), size) for what, size in rows])]
+        lines += [f"  kept: {item}" for item in preview.kept]
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
+    total = sum(thing.size_bytes or 0 for preview in previews for thing in preview.doomed)
+    count = "1 domain" if len(previews) == 1 else f"{len(previews)} domains"
+    sys.stderr.write(f"{count}, {binary_size(total)} in volumes\n")
+    sys.stderr.flush()
 
 
 def render_completion_script(result: CompletionScript, format_: Format) -> None:
@@ -238,6 +272,13 @@ def _details(disk: DiskResult) -> str:
     if disk.action is Action.COPIED and disk.transfer is not None:
         return f", {binary_size(disk.bytes_copied)} ({disk.transfer.value})"
     return ""
+
+
+def _names(results: Sequence[DeletionResult]) -> str:
+    names = [f"'{result.name}'" for result in results[:_MAX_NAMES]]
+    if len(results) > len(names):
+        names.append(f"{len(results) - len(names)} more")
+    return ", ".join(names)
 
 
 def _origin(listing: DomainListing) -> str:

@@ -7,6 +7,7 @@ import posixpath
 import shlex
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import (
@@ -32,6 +33,9 @@ TEMPORARY_POOL_PREFIX = "virtomate-clone-"
 # may have 4,096 bytes, and a repetition takes two.
 _MAX_REPETITIONS = 1000
 _SPELLING_ATTEMPTS = 20
+
+# A random UUID of the kernel's (random(4)).
+_RANDOM_UUID = Path("/proc/sys/kernel/random/uuid")
 
 _BUSY_ATTEMPTS = 25
 _BUSY_INTERVAL_SECONDS = 0.2
@@ -64,6 +68,15 @@ class PoolDirectory:
 
     def __init__(self, pools: tuple[KnownPool, ...]) -> None:
         self._pools = tuple(known for known in pools if not known.pool.name.startswith(TEMPORARY_POOL_PREFIX))
+
+    def find(self, name: str) -> KnownPool | None:
+        """The pool with a name, active or not."""
+        return next((known for known in self._pools if known.pool.name == name), None)
+
+    @property
+    def known(self) -> tuple[KnownPool, ...]:
+        """All of them."""
+        return self._pools
 
     def named(self, name: str) -> KnownPool:
         """The active pool with a name.
@@ -243,6 +256,34 @@ def start_temporary_pool(connection: Connection, clone_uuid: str, directory: str
             if attempt == _SPELLING_ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+class TemporaryPools:
+    """The temporary pools of one run, one for each directory that needs it, for as long as the run takes."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    def name(self, directory: str) -> str:
+        """The name that the pool over a directory has, or will have."""
+        return self._names.setdefault(
+            normalise(directory), temporary_pool_name(_RANDOM_UUID.read_text("ascii").strip())
+        )
+
+    def has(self, name: str) -> bool:
+        """Whether a pool is one of these."""
+        return name in self._names.values()
+
+    def over(self, connection: Connection, directory: str) -> Pool:
+        """The pool over a directory; it is started when it is first needed."""
+        uuid = self.name(directory).removeprefix(TEMPORARY_POOL_PREFIX)
+        return start_temporary_pool(connection, uuid, directory)
+
+    def stop(self, connection: Connection) -> None:
+        """Stop those that were started."""
+        for name in self._names.values():
+            if (pool := find_pool(connection, name)) is not None:
+                pool.stop()
 
 
 def _inactive(name: str) -> IllegalStateError:

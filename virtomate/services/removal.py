@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import posixpath
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, readers
-from virtomate.definition.provenance import read_provenance
-from virtomate.definition.volume import normalise
 from virtomate.duplication.evidence import is_same, is_younger, observe
-from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
-from virtomate.hypervisor.domains import list_domains
+from virtomate.errors import ConflictError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool
 from virtomate.records import MadeKind
 from virtomate.services.pools import TEMPORARY_POOL_PREFIX, FoundVolume, find_volume, start_temporary_pool
+from virtomate.services.usage import scan_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
@@ -48,7 +47,15 @@ def wait_at_most(seconds: float) -> Callable[[VirtomateError], None]:
     return wait
 
 
-def remove_made(connection: Connection, made: Made, claim: Provenance, wait: Callable[[VirtomateError], None]) -> bool:
+def remove_made(
+    connection: Connection,
+    made: Made,
+    claim: Provenance,
+    wait: Callable[[VirtomateError], None],
+    *,
+    pool_over: Callable[[str], Pool] | None = None,
+    user_of: Callable[[Made], str | None] | None = None,
+) -> bool:
     """Remove one thing that cloning made.
 
     Args:
@@ -56,6 +63,8 @@ def remove_made(connection: Connection, made: Made, claim: Provenance, wait: Cal
         made: What it is, with its evidence if it is known to have been made.
         claim: The record that it stands in.
         wait: Waits a moment for libvirt, which is still building it, or raises the error that it is given.
+        pool_over: Gives a pool over a directory that is none, and keeps it; without it one is made for the moment.
+        user_of: Tells in a sentence who uses it; without it all domains and volumes are looked at.
 
     Returns:
         Whether it was there; what was only planned may never have been made.
@@ -72,43 +81,69 @@ def remove_made(connection: Connection, made: Made, claim: Provenance, wait: Cal
             return False
         pool.stop()
         return True
+    removal = _Removal(connection, made, claim, wait, user_of)
     if pool is not None:
-        return _remove_volume(connection, pool, made, claim, wait)
+        return removal.carry_out(pool)
     if made.kind is not MadeKind.NVRAM:
         raise IllegalStateError(f"its storage pool '{made.pool}' is not there")
     # it was made in a temporary pool, which is gone by now
-    pool = start_temporary_pool(connection, claim.uuid, posixpath.dirname(made.path))
+    directory = posixpath.dirname(made.path)
+    if pool_over is not None:
+        return removal.carry_out(pool_over(directory))
+    pool = start_temporary_pool(connection, claim.uuid, directory)
     try:
-        return _remove_volume(connection, pool, made, claim, wait)
+        return removal.carry_out(pool)
     finally:
         pool.stop()
 
 
-def _remove_volume(
-    connection: Connection, pool: Pool, made: Made, claim: Provenance, wait: Callable[[VirtomateError], None]
-) -> bool:
-    if not pool.is_active():
-        raise IllegalStateError(f"its storage pool '{made.pool}' is not active")
+@dataclass(frozen=True)
+class _Removal:
+    """The removal of one volume from a pool that has it."""
 
-    def find() -> Volume | None:
-        found = _find_steady(pool, made)
+    connection: Connection
+    made: Made
+    claim: Provenance
+    wait: Callable[[VirtomateError], None]
+    user_of: Callable[[Made], str | None] | None
+
+    def carry_out(self, pool: Pool) -> bool:
+        """Remove it if it is there and is the one that cloning made."""
+        if not pool.is_active():
+            raise IllegalStateError(f"its storage pool '{self.made.pool}' is not active")
+        if self._find(pool) is None:
+            return False
+        delete_when_idle(lambda: self._find(pool), self.wait)
+        return True
+
+    def _find(self, pool: Pool) -> Volume | None:
+        found = _find_steady(pool, self.made)
         if found is None:
             return None
-        if found.description.path != made.path:
-            raise ConflictError(f"storage pool '{made.pool}' is over another directory now")
-        if made.evidence is not None:
-            if not is_same(made.evidence, found.description):
-                raise ConflictError("it is not certainly the one that cloning made, and is left alone")
-        elif not is_younger(found.description, claim.created):
-            raise ConflictError("it is older than the clone, and is left alone")
-        elif (user := _find_user(connection, made, claim)) is not None:
-            raise ConflictError(f"domain '{user}' uses it, and it is left alone")
+        if (objection := object_to(self.made, found.description, self.claim)) is not None:
+            raise ConflictError(objection)
+        if self.made.evidence is None and (user := self._find_user()) is not None:
+            raise ConflictError(f"{user}, and it is left alone")
         return found.volume
 
-    if find() is None:
-        return False
-    delete_when_idle(find, wait)
-    return True
+    def _find_user(self) -> str | None:
+        """Who uses the volume, or was given it when cloning made it; there is no evidence, so any will do."""
+        if self.user_of is not None:
+            return self.user_of(self.made)
+        users = scan_usage(self.connection, {self.claim.uuid: (self.made,)}).users(self.made)
+        return users[0].says if users else None
+
+
+def object_to(made: Made, volume: VolumeDescription, claim: Provenance) -> str | None:
+    """Why a volume is not to be removed as the one that cloning made, None where it may be."""
+    if volume.path != made.path:
+        return f"storage pool '{made.pool}' is over another directory now"
+    if made.evidence is not None:
+        if not is_same(made.evidence, volume):
+            return "it is not certainly the one that cloning made, and is left alone"
+    elif not is_younger(volume, claim.created):
+        return "it is older than the clone, and is left alone"
+    return None
 
 
 def _find_steady(pool: Pool, made: Made) -> FoundVolume | None:
@@ -121,22 +156,3 @@ def _find_steady(pool: Pool, made: Made) -> FoundVolume | None:
         time.sleep(_INTERVAL_SECONDS)
         found = find_volume(pool, posixpath.basename(made.path))
     return found
-
-
-def _find_user(connection: Connection, made: Made, claim: Provenance) -> str | None:
-    """Another domain that names the volume, or whose cloning made it; there is no evidence, so any will do."""
-    for domain in list_domains(connection):
-        if domain.uuid == claim.uuid:
-            continue
-        try:
-            definition = codec.parse_definition(domain.inactive_definition_without_secrets())
-        except NotFoundError:
-            continue
-        nvram = readers.nvram(definition.domain)
-        provenance = read_provenance(definition)
-        paths = {disk.path for disk in readers.disks(definition.domain)} | {nvram.path if nvram is not None else None}
-        paths |= {other.path for other in (provenance.made if provenance is not None and provenance.finished else ())}
-        names = {(disk.pool, disk.volume) for disk in readers.disks(definition.domain)}
-        if (made.pool, made.volume) in names or made.path in {normalise(path) for path in paths if path}:
-            return domain.name
-    return None
