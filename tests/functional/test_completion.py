@@ -3,7 +3,7 @@
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Self
@@ -11,6 +11,7 @@ from typing import Self
 import pexpect
 import pytest
 
+import virtomate as virtomate_package
 from tests.lab import Lab, Program, domain
 
 SHELLS = ("bash", "zsh", "fish")
@@ -47,7 +48,9 @@ exec sleep 600
 class Shell:
     """An interactive shell in a pseudo-terminal, in which `virtomate` completes."""
 
-    def __init__(self, name: str, virtomate: Program, programs: Path) -> None:
+    def __init__(
+        self, name: str, virtomate: Program, programs: Path, setup: str = "", arguments: Sequence[str] | None = None
+    ) -> None:
         program = shutil.which(name)
         if program is None:
             pytest.skip(f"{name} is not installed")
@@ -60,14 +63,14 @@ class Shell:
         environment["PATH"] = f"{programs}:{environment['PATH']}"
         self.child = pexpect.spawn(
             program,
-            [*ARGUMENTS[name], "-i"],
+            [*(ARGUMENTS[name] if arguments is None else arguments), "-i"],
             env=environment,
             cwd=str(virtomate.directory),
             dimensions=(24, 200),
             encoding="utf-8",
             timeout=60,
         )
-        self.child.sendline(SETUP[name])
+        self.child.sendline(setup or SETUP[name])
         self.run("virtomate set up")
 
     def __enter__(self) -> Self:
@@ -166,6 +169,29 @@ def test_commands_options_and_values(shell: Shell) -> None:
     }
 
     assert {keys: shell.run(f"{keys}\t") for keys in typed} == typed
+
+
+def test_scripts_that_are_installed(virtomate: Program) -> None:
+    """Put where zsh and fish look for them, under the names that the wheel gives them, the scripts work as well."""
+    scripts = Path(virtomate_package.__file__).parent / "cli" / "scripts"
+    functions = virtomate.directory / "site-functions"
+    fish = virtomate.directory / "home" / "data_home" / "fish"
+    (fish / "generated_completions").mkdir(parents=True)  # or fish makes it, from all manual pages of the system
+    vendor = fish / "vendor_completions.d"
+    for name, file in (("zsh", functions / "_virtomate"), ("fish", vendor / "virtomate.fish")):
+        file.parent.mkdir(parents=True)
+        shutil.copy(scripts / f"virtomate.{name}", file)
+    # Without its configuration fish looks nowhere.
+    arguments = {"zsh": None, "fish": ()}
+    setups = {
+        "zsh": f"unsetopt prompt_sp; fpath=({functions} $fpath); autoload -U compinit; compinit -D -u",
+        "fish": "function fish_prompt; end",
+    }
+
+    for name, setup in setups.items():
+        with Shell(name, virtomate, virtomate.directory / "programs", setup, arguments[name]) as shell:
+            assert shell.run("virtomate domain-cl\t") == ["domain-clone"]
+            assert shell.run("virtomate domain-clone --mode li\t") == ["domain-clone", "--mode", "linked"]
 
 
 def test_files(shell: Shell, virtomate: Program) -> None:
