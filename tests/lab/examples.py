@@ -23,6 +23,13 @@ NOT_RUN = (
     "sudo zypper install ",
     "pipx install ",
     "python3 noxfile.py ",
+    "export LIBVIRT_DEFAULT_URI=",
+    "virsh pool-define-as default ",
+    "virsh pool-build default",
+    "virsh pool-start default",
+    "virsh pool-autostart default",
+    "wget ",
+    "virt-customize ",
 )
 
 BLOCK = re.compile(r"^( *)(?:\.\. code-block:: console|```console)$")

@@ -17,6 +17,7 @@ from tests.lab.lab import Lab, remove_domain
 from tests.lab.program import program_location
 from tests.lab.programs import require_program, run
 from tests.lab.ssh import SshServer
+from tests.lab.workspace import CHECKOUT
 
 TIMEOUT_SECONDS = 120
 FILE_SYSTEM_BYTES = 100 * GIB
@@ -168,6 +169,7 @@ class Stage:
         variables = {
             "PATH": f"{self._directory}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "PYTHONPATH": program_location(),
+            "DOCS": str(CHECKOUT / "docs"),
             "HOME": f"{self._directory}/home",
             "LANG": "C.UTF-8",
             "TERM": "dumb",
