@@ -12,7 +12,8 @@ import pexpect
 import pytest
 
 import virtomate as virtomate_package
-from tests.lab import Lab, Program, domain
+from tests.lab import Lab, Program, disk, domain
+from tests.lab.images import MIB
 
 SHELLS = ("bash", "zsh", "fish")
 NAMES = ["my vm", "a:b", "c$d", "it's", 'say "so"', "größe", "x\\y", "sp;lit", "-dash", "~tilde", "twin-1", "twin-2"]
@@ -169,6 +170,26 @@ def test_commands_options_and_values(shell: Shell) -> None:
     }
 
     assert {keys: shell.run(f"{keys}\t") for keys in typed} == typed
+
+
+def test_what_is_offered(lab: Lab, virtomate: Program) -> None:
+    """All domains are offered but those with control characters; for deletion, clones that are not in the line yet."""
+    path = lab.pool.raw("src.raw", MIB)
+    lab.define(domain("src", disks=[disk(path, "raw")]))
+    lab.define(domain("a\x7fb"))
+    for name in ("one", "two"):
+        assert virtomate("domain-clone", "src", name).status == 0
+
+    def offered(*words: str) -> list[str]:
+        result = virtomate(*words, "", env={"_VIRTOMATE_COMPLETE": "zsh_complete"})
+        assert (result.status, result.stderr) == (0, ""), str(result)
+        return [line.split("\t")[1] for line in result.stdout.splitlines()]
+
+    assert offered("domain-clone") == ["one", "src", "two"]
+    assert offered("guest-run") == ["one", "src", "two"]
+    assert offered("domain-delete") == ["one", "two"]
+    assert offered("domain-delete", "two") == ["one"]
+    assert offered("volume-list") == sorted(lab.pools)
 
 
 def test_scripts_that_are_installed(virtomate: Program) -> None:

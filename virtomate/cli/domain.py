@@ -9,7 +9,7 @@ import click
 
 from virtomate.cancel import CancelToken
 from virtomate.cli.commands import Group
-from virtomate.cli.completion import complete_domain
+from virtomate.cli.completion import complete_clone, complete_domain
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.session import open_session
 from virtomate.cli.signals import cancelling
@@ -105,7 +105,7 @@ def list_(settings: Settings) -> None:
 @domain.command("delete", short_help="Delete clones and what was made for them.", context_settings=CONTEXT_SETTINGS)
 @common_options
 @click.option("-y", "--yes", is_flag=True, help="Delete finished clones without asking.")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_domain)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_clone)
 @click.pass_obj
 def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> int:
     """Delete the clones NAME..., each given by name or UUID, with everything that cloning made for them.
