@@ -216,9 +216,11 @@ def test_events_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
     """Every event of --progress json is in the table with its keys."""
     stream = StringIO()
     progress = JsonProgress(stream)
+    progress.expected(2)
     progress.started("vda", 2)
     progress.advanced("vda", 1)
     progress.finished("vda")
+    progress.dropped("vda")
     progress.note("text")
     as_json = Format(has_json_messages=True)
     render_error(errors.VirtomateError("message"), as_json)

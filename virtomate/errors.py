@@ -139,6 +139,12 @@ class TimedOutError(VirtomateError):
     json_type = "TimeoutError"
 
 
+class NoAnswerError(TimedOutError):
+    """A clone that was started does not show in time that it runs; it may do so later."""
+
+    _exit_status = EXIT_NO_AGENT
+
+
 class InterruptedBySignalError(VirtomateError):
     """A signal asked to stop."""
 

@@ -8,6 +8,9 @@ from typing import Protocol
 class Progress(Protocol):
     """Listens to long work; calls come from several threads, each volume from one."""
 
+    def expected(self, total_bytes: int) -> None:
+        """Volumes will begin and end one after another; all together, so many bytes will be written."""
+
     def started(self, volume: str, total_bytes: int) -> None:
         """A volume begins to be written; the total is what will be written, in bytes."""
 
@@ -16,6 +19,9 @@ class Progress(Protocol):
 
     def finished(self, volume: str) -> None:
         """The volume is complete."""
+
+    def dropped(self, volume: str) -> None:
+        """The volume will never be complete."""
 
     def note(self, text: str) -> None:
         """Something that a waiting person wants to know."""
@@ -27,6 +33,9 @@ class Progress(Protocol):
 class NullProgress:
     """Listens to nothing."""
 
+    def expected(self, total_bytes: int) -> None:
+        """Ignore it."""
+
     def started(self, volume: str, total_bytes: int) -> None:
         """Ignore it."""
 
@@ -34,6 +43,9 @@ class NullProgress:
         """Ignore it."""
 
     def finished(self, volume: str) -> None:
+        """Ignore it."""
+
+    def dropped(self, volume: str) -> None:
         """Ignore it."""
 
     def note(self, text: str) -> None:

@@ -32,6 +32,7 @@ class Action(StrEnum):
     LINKED = "linked"
     REFLINKED = "reflinked"
     SHARED = "shared"
+    DROPPED = "dropped"
 
 
 class Transfer(StrEnum):
@@ -55,25 +56,93 @@ class Status(StrEnum):
     PLANNED = "planned"
 
 
+class Treatment(StrEnum):
+    """What is to become of one disk: a mode, or one of two ways not to duplicate it."""
+
+    COPY = "copy"
+    LINKED = "linked"
+    REFLINK = "reflink"
+    SHARE = "share"
+    DROP = "drop"
+
+
+@dataclass(frozen=True)
+class DiskChoice:
+    """What was asked for one disk.
+
+    Attributes:
+        target: Name of the device in the guest, `vda`.
+        treatment: What is to become of it; None leaves that to the mode of the whole clone.
+        name: Name of the new volume, None for one made from the clone's name.
+        pool: Pool of the new volume, None for the clone's or the original's.
+    """
+
+    target: str
+    treatment: Treatment | None = None
+    name: str | None = None
+    pool: str | None = None
+
+
+class WaitFor(StrEnum):
+    """What a started clone is waited for."""
+
+    AGENT = "agent"
+    IP = "ip"
+
+
+@dataclass(frozen=True)
+class Wait:
+    """How long a started clone is waited for, and for what.
+
+    Attributes:
+        seconds: Counted from its start.
+    """
+
+    what: WaitFor
+    seconds: float
+
+
 @dataclass(frozen=True)
 class CloneRequest:
     """What `domain-clone` was asked for.
 
     Attributes:
         source: Name or UUID of the original.
-        name: Name of the clone.
-        mode: How its volumes are duplicated.
-        dry_run: Plan only.
+        names: Names of the clones.
+        auto_names: How many clones get a name that nobody has yet, made from the original's; then `names` is empty.
+        mode: How volumes are duplicated.
+        disks: What was asked for single disks.
+        pool: Pool of new volumes, None for the original's.
+        mac_addresses: Addresses for the first interfaces, in order; the others get new ones.
+        keep_mac_addresses: All interfaces keep the original's.
+        uuid: UUID of the clone, None for a new one.
+        nvram: Where the NVRAM goes: an absolute path, POOL/VOLUME, or a name beside the original's.
+        title: Title of the clone, None for the original's; empty for none.
+        description: Description, likewise.
         transfer: How volumes are to be filled; None leaves that to the plan.
         check_space: Whether to refuse when a pool has less space than will be written.
+        jobs: How many clones are made side by side.
+        start: Whether complete clones are started.
+        wait: What started clones are waited for.
     """
 
     source: str
-    name: str
+    names: tuple[str, ...] = ()
+    auto_names: int = 0
     mode: Mode = Mode.COPY
-    dry_run: bool = False
+    disks: tuple[DiskChoice, ...] = ()
+    pool: str | None = None
+    mac_addresses: tuple[str, ...] = ()
+    keep_mac_addresses: bool = False
+    uuid: str | None = None
+    nvram: str | None = None
+    title: str | None = None
+    description: str | None = None
     transfer: Transfer | None = None
     check_space: bool = True
+    jobs: int = 4
+    start: bool = False
+    wait: Wait | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +168,7 @@ class DiskResult:
     """One disk of a clone.
 
     Attributes:
-        reason: Why a shared disk was left untouched, else None.
+        reason: Why the disk was not duplicated, else None.
         bytes_copied: Bytes that were written for it; for a plan, the bytes that will be.
         transfer: How its content got there; for a plan, how it probably will.
         subclusters: Whether a new overlay has subclusters, None for anything but an overlay and in a plan.
@@ -148,8 +217,25 @@ class InterfaceResult:
 
 
 @dataclass(frozen=True)
+class SpaceNeed:
+    """What one clone needs of a pool, and what that has left."""
+
+    pool: str
+    needed_bytes: int
+    available_bytes: int
+
+
+@dataclass(frozen=True)
 class CloneResult:
-    """One clone, or the attempt at it."""
+    """One clone, or the attempt at it.
+
+    Attributes:
+        space: Of a plan, what it needs of each pool; else empty.
+        definition: Of a plan, the definition that the clone will have, where it was asked for.
+        is_started: Whether the complete clone was started.
+        addresses: The IP addresses of the started clone, None where nobody waited for it.
+        error: Why there is no clone, or what went wrong with a complete one afterwards.
+    """
 
     status: Status
     name: str
@@ -162,6 +248,10 @@ class CloneResult:
     changes: tuple[str, ...]
     warnings: tuple[str, ...]
     seconds: float
+    space: tuple[SpaceNeed, ...] = ()
+    definition: str | None = None
+    is_started: bool = False
+    addresses: tuple[DomainInterface, ...] | None = None
     error: VirtomateError | None = None
 
 

@@ -201,7 +201,10 @@ def test_nothing_in_common_with_the_original(change: Change) -> None:
 )
 def test_changes_are_described(content: str, expected: tuple[str, ...]) -> None:
     """What is renewed is named, and what stays as it was is not."""
-    assert clone.renewed_identifiers(codec.parse_definition(f"<domain>{content}</domain>").domain) == expected
+    domain = codec.parse_definition(f"<domain>{content}</domain>").domain
+    identity = clone.Identity("n", "u", clone.new_mac_addresses(domain, (), os.urandom))
+
+    assert clone.renewed_identifiers(domain, identity) == expected
 
 
 @pytest.mark.parametrize("type_", ["file", "volume"])
@@ -351,3 +354,36 @@ def test_no_mac_address_left() -> None:
 
     with pytest.raises(UnsupportedError, match="52:54:00"):
         clone.new_mac_addresses(_interfaces("52:54:00:aa:bb:cc"), {"52:54:00:01:01:01"}, chance)
+
+
+def test_texts_are_chosen() -> None:
+    """A title or description that was asked for replaces the original's, an empty one leaves none."""
+    domain = codec.parse_definition("<domain><title>old</title><description>of old</description></domain>").domain
+
+    assert clone.with_identity(domain, clone.Identity("n", "u", {}))["title"] == "old"
+    chosen = clone.with_identity(domain, clone.Identity("n", "u", {}, title="new", description=""))
+    assert chosen["title"] == "new"
+    assert "description" not in chosen
+    assert clone.renewed_identifiers(domain, clone.Identity("n", "u", {}, title="new")) == ("UUID", "title")
+
+
+def test_disks_are_left_out() -> None:
+    """Disks are left out by their position, and the others stay as they are."""
+    disks = "".join(f"<disk type='file'><target dev='vd{letter}'/></disk>" for letter in "abc")
+    domain = codec.parse_definition(f"<domain><devices>{disks}</devices></domain>").domain
+
+    left = clone.without_disks(domain, {0, 2})["devices"]["disk"]
+
+    assert [disk["target"]["@dev"] for disk in left] == ["vdb"]
+    assert len(domain["devices"]["disk"]) == 3
+
+
+def test_addresses_that_were_asked_for() -> None:
+    """Given addresses go to the interfaces that have one, in order; the rest get new ones of the same manufacturer."""
+    interfaces = "<interface/>" + "".join(f"<interface><mac address='00:16:3e:00:00:0{i}'/></interface>" for i in "12")
+    domain = codec.parse_definition(f"<domain><devices>{interfaces}</devices></domain>").domain
+    chances = iter([b"\x00\x00\x07", b"\x00\x00\x08"])
+
+    addresses = clone.new_mac_addresses(domain, {"00:16:3e:00:00:07"}, lambda _: next(chances), ["02:00:00:00:00:01"])
+
+    assert addresses == {1: "02:00:00:00:00:01", 2: "00:16:3e:00:00:08"}

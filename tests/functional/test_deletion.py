@@ -35,7 +35,7 @@ from virtomate.cancel import CancelToken
 from virtomate.progress import NullProgress
 from virtomate.records import DeletionStatus
 from virtomate.services.deletion import delete_clones, plan_deletion
-from virtomate.services.session import Session
+from virtomate.services.session import open_session
 
 
 def define_source(lab: Lab, name: str = "src", **keywords: Any) -> Path:
@@ -545,7 +545,7 @@ def count_calls(lab: Lab, virtomate: Program, clones: int, others: int) -> int:
         if event == "c_call" and name.startswith("vir") and not name.endswith(("Free", "GetName", "GetUUIDString")):
             mark[name] += 1
 
-    with Session(lab.uri) as session:
+    with open_session(lab.uri) as session:
         assert session.connection.is_alive
         sys.setprofile(profile)
         try:

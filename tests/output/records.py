@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from virtomate.errors import ConflictError
 from virtomate.records import (
     Action,
@@ -26,6 +28,7 @@ from virtomate.records import (
     PingResult,
     PoolListing,
     RunResult,
+    SpaceNeed,
     Status,
     Transfer,
     VolumeListing,
@@ -53,6 +56,12 @@ CLONED = CloneResult(
     changes=("UUID", "MAC addresses"),
     warnings=("disk sda is left untouched",),
     seconds=1.234,
+)
+PLANNED = replace(CLONED, status=Status.PLANNED, space=(SpaceNeed("images", 1610612736, 1 << 40),))
+STARTED = replace(
+    CLONED,
+    is_started=True,
+    addresses=(DomainInterface("eth0", "52:54:00:00:00:02", (Address("IPv4", "192.0.2.7", 24),)),),
 )
 ERROR = ConflictError("there is already a volume", "Choose another name.", ("volume '/srv/x'",))
 LISTING = DomainListing(

@@ -7,7 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from tests.output.records import CLONED, DELETION, ERROR, IMPORT, INTERFACE, LISTING, PING, POOL, RUN, SCRIPT, VOLUME
+from tests.output.records import (
+    CLONED,
+    DELETION,
+    ERROR,
+    IMPORT,
+    INTERFACE,
+    LISTING,
+    PING,
+    PLANNED,
+    POOL,
+    RUN,
+    SCRIPT,
+    STARTED,
+    VOLUME,
+)
 from virtomate.errors import (
     AgentUnresponsiveError,
     ConflictError,
@@ -81,6 +95,7 @@ def test_clone() -> None:
         "changes": ["UUID", "MAC addresses"],
         "warnings": ["disk sda is left untouched"],
         "seconds": 1.234,
+        "started": False,
     }
 
 
@@ -91,6 +106,31 @@ def test_failed_clone_has_an_error() -> None:
     assert document.keys() == clone_document(CLONED).keys() | {"error"}
     assert document["error"] == error_document(ERROR)
     assert document["nvram"] is None
+
+
+def test_plan_has_its_needs() -> None:
+    """A plan says what it needs of each pool, and has the definition where that was asked for."""
+    document = clone_document(PLANNED)
+
+    assert document.keys() == clone_document(CLONED).keys() | {"space"}
+    assert document["space"] == [{"pool": "images", "needed": 1610612736, "available": 1 << 40}]
+    assert clone_document(replace(PLANNED, definition="<domain/>"))["definition"] == "<domain/>"
+
+
+def test_started_clone_has_addresses() -> None:
+    """The addresses are there where the clone was waited for, and empty where it did not answer."""
+    document = clone_document(STARTED)
+
+    assert document.keys() == clone_document(CLONED).keys() | {"addresses"}
+    assert document["started"] is True
+    assert document["addresses"] == [
+        {
+            "name": "eth0",
+            "hwaddr": "52:54:00:00:00:02",
+            "addresses": [{"type": "IPv4", "address": "192.0.2.7", "prefix": 24}],
+        }
+    ]
+    assert clone_document(replace(STARTED, addresses=()))["addresses"] == []
 
 
 def test_domain() -> None:
@@ -234,7 +274,7 @@ def test_error(error: VirtomateError, expected: dict[str, object]) -> None:
 def test_values_of_enumerations() -> None:
     """The words that scripts compare with."""
     assert {mode.value for mode in Mode} == {"copy", "linked", "reflink"}
-    assert {action.value for action in Action} == {"copied", "linked", "reflinked", "shared"}
+    assert {action.value for action in Action} == {"copied", "linked", "reflinked", "shared", "dropped"}
     assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link"}
     assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned"}
     assert {source.value for source in AddressSource} == {"lease", "agent", "arp"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from virtomate.output.bars import BarProgress
 from virtomate.output.progress import JsonProgress, NoteProgress, make_progress
 from virtomate.progress import NullProgress
 
@@ -39,6 +40,21 @@ def test_json_lines() -> None:
         {"event": "note", "message": "a \x1b[31m note"},
         {"event": "finished", "volume": "vda", "bytes": 100, "total": 100},
         {"event": "finished", "volume": "vdb", "bytes": 10, "total": 10},
+    ]
+
+
+def test_json_lines_of_several_clones() -> None:
+    """How much there is to do is told beforehand, and what will never be complete is told, too."""
+    stream = io.StringIO()
+    progress = JsonProgress(stream)
+    progress.expected(300)
+    progress.started("web-1/vda", 100)
+    progress.dropped("web-1/vda")
+
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [
+        {"event": "expected", "total": 300},
+        {"event": "started", "volume": "web-1/vda", "bytes": 0, "total": 100},
+        {"event": "dropped", "volume": "web-1/vda"},
     ]
 
 
@@ -119,3 +135,23 @@ def test_bars_show_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bars_can_be_closed_before_anything_began() -> None:
     """A clone that is refused closes bars that never were."""
     make_progress("bar", quiet=False).close()
+
+
+def test_bars_of_several_clones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is known how much there is to do, the total stays and complete volumes give up their lines."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    bars = BarProgress()
+    bars.expected(1000)
+    for number in range(50):
+        bars.started(f"web-{number}/vda", 20)
+        bars.advanced(f"web-{number}/vda", 10)
+        assert [task.description for task in bars.tasks] == ["total", f"web-{number}/vda"]
+        if number % 2:
+            bars.dropped(f"web-{number}/vda")
+        else:
+            bars.finished(f"web-{number}/vda")
+    (total,) = bars.tasks
+    assert (total.completed, total.total) == (500, 1000)
+    bars.close()

@@ -17,10 +17,12 @@ from tests.output.records import (
     INTERFACE,
     LISTING,
     PING,
+    PLANNED,
     POOL,
     PREVIEW,
     RUN,
     SCRIPT,
+    STARTED,
     VOLUME,
 )
 from virtomate.errors import InterruptedBySignalError, NotFoundError
@@ -136,14 +138,44 @@ def test_clone_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """A plan says what would be done, not that it was, and tells no time."""
-    render.render_clones([replace(CLONED, status=Status.PLANNED, seconds=0.1)], HUMAN)
+    render.render_clones([PLANNED], HUMAN)
 
     out = capsys.readouterr().out
+    assert "  space  1.5 GiB in pool images, which has 1.0 TiB\n" in out
     assert out.startswith("Would clone ubuntu to web-1 (copy)\n")
     assert "copy to /srv/web-1.qcow2" in out
     assert "leave untouched" in out
     assert "copied to" not in out
     assert "Cloned" not in out
+
+
+def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is to be known of all clones is said once; who failed is named, and how many are there."""
+    render.render_clones([CLONED, STARTED, replace(FAILED, name="web-3")], HUMAN)
+
+    captured = capsys.readouterr()
+    assert captured.out.count("Cloned ubuntu to web-1") == 2
+    assert "  state    started\n  address  192.0.2.7/24 (eth0)\n" in captured.out
+    assert captured.err.splitlines() == [
+        "Warning: disk sda is left untouched",
+        "Error: web-3: there is already a volume",
+        "Left behind:",
+        "  volume '/srv/x'",
+        "Hint: Choose another name.",
+        "2 of 3 clones are complete",
+    ]
+
+
+def test_definition_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A definition is printed as it is; at a terminal, what could drive it is spelled in XML."""
+    planned = [replace(PLANNED, definition="<domain>\n\t\x9b\u202e</domain>", warnings=())]
+    render.render_clones(planned, HUMAN)
+    assert capsys.readouterr().out == "<domain>\n\t\x9b\u202e</domain>\n"
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    render.render_clones(planned, HUMAN)
+
+    assert capsys.readouterr().out == "<domain>\n\t&#155;&#8238;</domain>\n"
 
 
 def test_failure_for_people(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from virtomate.hypervisor.connection import Connection, connect
 from virtomate.records import Action, CloneRequest, Mode
 from virtomate.services.domains import list_all_domains
 from virtomate.services.identities import scan_identities
-from virtomate.services.plan import plan_clone
+from virtomate.services.plan import ClonePlan, plan_clones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +60,12 @@ def pool(name: str, path: str, *volumes: str) -> str:
 
 
 P = pool("p", "/srv/p", volume("src.raw"), volume("other.raw"))
+
+
+def plan_clone(connection: Connection, request: CloneRequest) -> ClonePlan:
+    """The plan of one clone."""
+    _, (plan,) = plan_clones(connection, request)
+    return plan
 
 
 class Node:
@@ -121,7 +127,7 @@ def test_plan(node: Node) -> None:
     """A plan names everything that will be done, and nothing is done by making it."""
     connection = node(domain("src", DISK + INTERFACE), P)
 
-    plan = plan_clone(connection, CloneRequest("src", "new"))
+    plan = plan_clone(connection, CloneRequest("src", ("new",)))
 
     (disk,) = plan.disks
     assert disk.duplication is not None
@@ -138,7 +144,7 @@ def test_source_by_uuid(node: Node) -> None:
     """The original may be given by its UUID."""
     connection = node(domain("src", DISK), P)
 
-    plan = plan_clone(connection, CloneRequest(str(uuid.uuid5(uuid.NAMESPACE_DNS, "src")), "new"))
+    plan = plan_clone(connection, CloneRequest(str(uuid.uuid5(uuid.NAMESPACE_DNS, "src")), ("new",)))
 
     assert plan.source.reference.name == "src"
 
@@ -177,9 +183,9 @@ def _disk(path: str, more: str = "", target: str = "vda") -> str:
 )
 def test_disk_that_is_left_untouched(node: Node, disk: str, reason: str, has_warning: bool) -> None:
     """What is not duplicated says why, and a writable one gives a warning."""
-    plan = plan_clone(node(domain("src", disk), P), CloneRequest("src", "new"))
+    plan = plan_clone(node(domain("src", disk), P), CloneRequest("src", ("new",)))
 
-    assert [(item.reason, item.duplication) for item in plan.disks] == [(reason, None)]
+    assert [(item.surveyed.reason, item.duplication) for item in plan.disks] == [(reason, None)]
     assert bool(plan.warnings) is has_warning
 
 
@@ -188,9 +194,9 @@ def test_volume_of_a_pool_that_is_not_file_based(node: Node) -> None:
     disk = "<disk type='volume'><source pool='lvm' volume='lv'/><target dev='vda'/></disk>"
     group = pool("lvm", "/dev/vg", volume("lv")).replace("type='dir'", "type='logical'")
 
-    plan = plan_clone(node(domain("src", disk), group), CloneRequest("src", "new"))
+    plan = plan_clone(node(domain("src", disk), group), CloneRequest("src", ("new",)))
 
-    assert [(item.reason, item.duplication) for item in plan.disks] == [("not file-based", None)]
+    assert [(item.surveyed.reason, item.duplication) for item in plan.disks] == [("not file-based", None)]
     assert "both write to it" in plan.warnings[0]
 
 
@@ -199,7 +205,7 @@ def test_two_disks_get_two_names(node: Node) -> None:
     disks = _disk("/srv/p/src.raw") + _disk("/srv/p/src.qcow2", target="vdb") + _disk("/srv/p/src.raw", target="vdc")
     images = pool("p", "/srv/p", volume("src.raw"), volume("src.qcow2"))
 
-    plan = plan_clone(node(domain("src", disks), images), CloneRequest("src", "new", Mode.LINKED))
+    plan = plan_clone(node(domain("src", disks), images), CloneRequest("src", ("new",), mode=Mode.LINKED))
 
     paths = [disk.duplication.path for disk in plan.disks if disk.duplication is not None]
     assert paths == ["/srv/p/new.qcow2", "/srv/p/new-vdb.qcow2", "/srv/p/new.qcow2"]
@@ -216,7 +222,7 @@ def test_volumes_of_two_pools_over_one_directory_get_two_files(node: Node) -> No
         pool("q", "/srv/./p", volume("x.raw", "/srv/p")),
     )
 
-    plan = plan_clone(connection, CloneRequest("src", "new"))
+    plan = plan_clone(connection, CloneRequest("src", ("new",)))
 
     assert len(plan.duplications) == 2
 
@@ -228,7 +234,7 @@ def test_nvram_and_disk_get_two_files(node: Node) -> None:
     text = domain("src", devices).replace("</type></os>", f"</type>{firmware}</os>")
     connection = node(text, pool("p", "/srv/p", volume("src-x.fd"), volume("x.fd")))
 
-    plan = plan_clone(connection, CloneRequest("src", "new"))
+    plan = plan_clone(connection, CloneRequest("src", ("new",)))
 
     assert plan.nvram is not None
     assert plan.nvram.duplication is not None
@@ -236,57 +242,57 @@ def test_nvram_and_disk_get_two_files(node: Node) -> None:
 
 
 REFUSALS: list[tuple[str, list[str], CloneRequest, type[VirtomateError], str]] = [
-    ("no such domain", [domain("src")], CloneRequest("nobody", "new"), NotFoundError, "nobody"),
-    ("running", [domain("src", state=RUNNING)], CloneRequest("src", "new"), IllegalStateError, "running"),
-    ("paused", [domain("src", state=3)], CloneRequest("src", "new"), IllegalStateError, "paused"),
-    ("name taken", [domain("src"), domain("new")], CloneRequest("src", "new"), ConflictError, "'new'"),
-    ("its own name", [domain("src")], CloneRequest("src", "src"), ConflictError, "'src'"),
+    ("no such domain", [domain("src")], CloneRequest("nobody", ("new",)), NotFoundError, "nobody"),
+    ("running", [domain("src", state=RUNNING)], CloneRequest("src", ("new",)), IllegalStateError, "running"),
+    ("paused", [domain("src", state=3)], CloneRequest("src", ("new",)), IllegalStateError, "paused"),
+    ("name taken", [domain("src"), domain("new")], CloneRequest("src", ("new",)), ConflictError, "'new'"),
+    ("its own name", [domain("src")], CloneRequest("src", ("src",)), ConflictError, "'src'"),
     (
         "in no pool",
         [domain("src", _disk("/elsewhere/my disks/a.raw")), P],
-        CloneRequest("src", "new"),
+        CloneRequest("src", ("new",)),
         IllegalStateError,
         "/elsewhere/my disks/a.raw",
     ),
     (
         "no such volume",
         [domain("src", _disk("/srv/p/gone.raw")), P],
-        CloneRequest("src", "new"),
+        CloneRequest("src", ("new",)),
         NotFoundError,
         "/srv/p/gone.raw",
     ),
     (
         "no such pool",
         [domain("src", "<disk type='volume'><source pool='gone' volume='v'/><target dev='vda'/></disk>"), P],
-        CloneRequest("src", "new"),
+        CloneRequest("src", ("new",)),
         NotFoundError,
         "'gone'",
     ),
     (
         "volume name taken",
         [domain("src", DISK), pool("p", "/srv/p", volume("src.raw"), volume("new.raw"))],
-        CloneRequest("src", "new"),
+        CloneRequest("src", ("new",)),
         ConflictError,
         "'new.raw'",
     ),
     (
         "volume name too long",
         [domain("src", _disk("/srv/p/xx.raw")), pool("p", "/srv/p", volume("xx.raw"))],
-        CloneRequest("src", "n" * 247, Mode.LINKED),
+        CloneRequest("src", ("n" * 247,), mode=Mode.LINKED),
         UsageError,
         "255 bytes",
     ),
     (
         "open for writing",
         [domain("src", DISK), domain("on", DISK, RUNNING), P],
-        CloneRequest("src", "new"),
+        CloneRequest("src", ("new",)),
         IllegalStateError,
         "'on'",
     ),
     (
         "open for writing by another spelling of its path",
         [domain("src", DISK), domain("on", _disk("/srv//p/./src.raw"), RUNNING), P],
-        CloneRequest("src", "new"),
+        CloneRequest("src", ("new",)),
         IllegalStateError,
         "'on'",
     ),
@@ -297,21 +303,21 @@ REFUSALS: list[tuple[str, list[str], CloneRequest, type[VirtomateError], str]] =
             domain("on", "<disk type='volume'><source pool='p' volume='src.raw'/><target dev='vda'/></disk>", RUNNING),
             P,
         ],
-        CloneRequest("src", "new"),
+        CloneRequest("src", ("new",)),
         IllegalStateError,
         "'on'",
     ),
     (
         "too big",
         [domain("src", DISK), pool("p", "/srv/p", volume("src.raw", capacity=1 << 50, allocation=1 << 36))],
-        CloneRequest("src", "new"),
+        CloneRequest("src", ("new",)),
         NoSpaceError,
         "'p'",
     ),
     (
         "not what the definition says",
         [domain("src", DISK.replace("type='raw'", "type='qcow2'")), P],
-        CloneRequest("src", "new"),
+        CloneRequest("src", ("new",)),
         UnsupportedError,
         "/srv/p/src.raw",
     ),
@@ -334,11 +340,11 @@ def test_read_only_disk_of_a_running_domain_is_no_obstacle(node: Node) -> None:
     """A domain that only reads the disk does not tear a copy of it."""
     connection = node(domain("src", DISK), domain("on", _disk("/srv/p/src.raw", "<readonly/>"), RUNNING), P)
 
-    assert plan_clone(connection, CloneRequest("src", "new")).name == "new"
+    assert plan_clone(connection, CloneRequest("src", ("new",))).name == "new"
 
 
 def test_linked_clone_warns_of_the_source(node: Node) -> None:
     """A linked clone is destroyed when its source is started, which is said every time."""
-    plan = plan_clone(node(domain("src", DISK), P), CloneRequest("src", "new", Mode.LINKED))
+    plan = plan_clone(node(domain("src", DISK), P), CloneRequest("src", ("new",), mode=Mode.LINKED))
 
     assert any("'src'" in warning and "destroys" in warning for warning in plan.warnings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,7 @@ from virtomate.cancel import CancelToken
 from virtomate.cli.commands import Group
 from virtomate.cli.completion import complete_clone, complete_domain
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
+from virtomate.cli.request import clone_options, clone_request
 from virtomate.cli.session import open_session
 from virtomate.cli.signals import cancelling
 from virtomate.errors import EXIT_FAILED, IllegalStateError, UsageError, combined_exit_status
@@ -22,7 +23,7 @@ from virtomate.output.render import (
     render_domains,
     render_interfaces,
 )
-from virtomate.records import AddressSource, CloneRequest, Mode, Transfer
+from virtomate.records import AddressSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,57 +39,42 @@ def domain() -> None:
 
 @domain.command("clone", short_help="Clone a domain.", context_settings=CONTEXT_SETTINGS)
 @common_options
-@click.option(
-    "--mode",
-    type=click.Choice([mode.value for mode in Mode]),
-    default=Mode.COPY.value,
-    show_default=True,
-    help="How storage volumes are duplicated: copy makes independent volumes, linked makes overlays on the original "
-    "ones, reflink lets the file system share what is equal.",
-)
-@click.option(
-    "--transfer",
-    type=click.Choice([Transfer.HOST.value, Transfer.STREAM.value, Transfer.SERVER.value]),
-    help="How content gets into new volumes: written here (host), through the libvirt connection (stream), or by "
-    "libvirt (server). [default: the fastest that is possible]",
-)
-@click.option(
-    "--no-space-check",
-    is_flag=True,
-    help="Do not compare what will be written with what the pools have left; for file systems that compress.",
-)
+@clone_options
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
+@click.option("--print-xml", is_flag=True, help="Print the definition of the clone, and change nothing.")
 @click.argument("source", metavar="DOMAIN", shell_complete=complete_domain)
-@click.argument("name", metavar="NEWNAME")
+@click.argument("names", metavar="[NEWNAME]...", nargs=-1)
 @click.pass_obj
-def clone(
-    settings: Settings, source: str, name: str, *, mode: str, transfer: str | None, no_space_check: bool, dry_run: bool
-) -> int:
+def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any) -> int:  # noqa: ANN401
     """Clone DOMAIN, given by name or UUID, and call the clone NEWNAME.
 
     DOMAIN must be shut off. Its file-based volumes and its NVRAM are duplicated, unless they are read-only, and must be
     in storage pools; the NVRAM may also be elsewhere. The clone gets a UUID, MAC addresses and ports of its own. Its
     disks' content is not altered: host name, addresses and keys inside are the original's.
-    """
-    from virtomate.services.clone import clone_domain  # noqa: PLC0415 - help and completion need no libvirt
 
-    request = CloneRequest(
-        source=source,
-        name=name,
-        mode=Mode(mode),
-        dry_run=dry_run,
-        transfer=None if transfer is None else Transfer(transfer),
-        check_space=not no_space_check,
-    )
+    Several NEWNAMEs make several clones, side by side.
+    """
+    from virtomate.services import clone as service  # noqa: PLC0415 - help and completion need no libvirt
+
+    request = clone_request(**words)
     cancel = CancelToken()
     progress = make_progress(settings.progress, quiet=settings.quiet)
     with cancelling(cancel, progress), open_session(settings) as session:
         try:
-            result = clone_domain(session, request, progress, cancel)
+            if print_xml:
+                results = service.preview_definitions(session, request)
+            elif dry_run:
+                results = service.preview_clones(session, request)
+            else:
+                results = service.clone_domains(session, request, progress, cancel)
+                if request.wait is not None:
+                    from virtomate.services.startup import wait_for_clones  # noqa: PLC0415 - few clones are waited for
+
+                    results = wait_for_clones(session, results, request.wait, progress, cancel)
         finally:
             progress.close()
-        render_clones([result], settings.format)
-    return 0 if result.error is None else result.error.exit_status
+        render_clones(results, settings.format)
+    return combined_exit_status(result.error for result in results if result.error is not None)
 
 
 @domain.command("list", context_settings=CONTEXT_SETTINGS)

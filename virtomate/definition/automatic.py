@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from typing import TYPE_CHECKING
 
+from virtomate.definition.codec import copied
 from virtomate.definition.outcome import Outcome
 from virtomate.definition.readers import child, devices
 
@@ -33,7 +33,7 @@ def automatic_ports(domain: Document) -> Outcome:
 
     Source: https://libvirt.org/formatdomain.html#graphical-framebuffers
     """
-    domain = copy.deepcopy(domain)
+    domain = copied(domain)
     changes = []
     for graphics in devices(domain, "graphics"):
         kind = graphics.get("@type")
@@ -60,7 +60,7 @@ def automatic_graphics_sockets(domain: Document) -> Outcome:
 
     Source: https://libvirt.org/formatdomain.html#graphical-framebuffers
     """
-    domain = copy.deepcopy(domain)
+    domain = copied(domain)
     changes = []
     for graphics in devices(domain, "graphics"):
         named = [graphics.pop("@socket", None)]
@@ -81,7 +81,7 @@ def automatic_channel_sockets(domain: Document) -> Outcome:
 
     Source: https://libvirt.org/formatdomain.html#channel
     """
-    domain = copy.deepcopy(domain)
+    domain = copied(domain)
     changes = []
     for channel in devices(domain, "channel"):
         source = child(channel, "source")
@@ -98,7 +98,7 @@ def automatic_vsock(domain: Document) -> Outcome:
 
     Source: https://libvirt.org/formatdomain.html#vsock
     """
-    domain = copy.deepcopy(domain)
+    domain = copied(domain)
     changes = []
     for vsock in devices(domain, "vsock"):
         cid = child(vsock, "cid")
@@ -118,7 +118,7 @@ def automatic_interface_targets(domain: Document) -> Outcome:
 
     Source: https://libvirt.org/formatdomain.html#overriding-the-target-element
     """
-    domain = copy.deepcopy(domain)
+    domain = copied(domain)
     changes = []
     for interface in devices(domain, "interface"):
         target = child(interface, "target")
@@ -140,7 +140,7 @@ def automatic_virtual_ports(domain: Document) -> Outcome:
     Source: https://libvirt.org/formatdomain.html#direct-attachment-to-physical-interface (802.1Qbg), and
     https://libvirt.org/formatdomain.html#bridge-to-lan (Open vSwitch, Midonet)
     """
-    domain = copy.deepcopy(domain)
+    domain = copied(domain)
     changes = []
     for interface in devices(domain, "interface"):
         port = child(interface, "virtualport")

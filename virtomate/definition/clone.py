@@ -6,7 +6,6 @@ changes in a clone; the elements are those of https://libvirt.org/formatdomain.h
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from virtomate.definition.automatic import (
     automatic_virtual_ports,
     automatic_vsock,
 )
+from virtomate.definition.codec import copied
 from virtomate.definition.outcome import Outcome
 from virtomate.definition.own_paths import own_paths
 from virtomate.definition.readers import child, devices, mac_addresses
@@ -26,7 +26,7 @@ from virtomate.definition.shared import left_behind, shared_things
 from virtomate.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from virtomate.definition.codec import Document
 
@@ -37,11 +37,19 @@ _MAC_ATTEMPTS = 10_000
 
 @dataclass(frozen=True)
 class Identity:
-    """What is the clone's own."""
+    """What is the clone's own.
+
+    Attributes:
+        mac_addresses: New ones, by the position of the interface; the others keep theirs.
+        title: A new title, None for the original's, empty for none.
+        description: A new description, likewise.
+    """
 
     name: str
     uuid: str
     mac_addresses: Mapping[int, str]
+    title: str | None = None
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,11 @@ _AUTOMATIC = (
 
 
 def clone_domain_definition(
-    domain: Document, identity: Identity, sources: Mapping[int, NewSource], nvram: NewNvram | None
+    domain: Document,
+    identity: Identity,
+    sources: Mapping[int, NewSource],
+    nvram: NewNvram | None,
+    dropped: Collection[int] = (),
 ) -> Outcome:
     """Make a clone's definition, and tell what was renewed and what original and clone still share.
 
@@ -92,10 +104,11 @@ def clone_domain_definition(
         identity: What is the clone's own.
         sources: The duplicated disks, by position.
         nvram: The clone's NVRAM, None where it has none or shares a source that is no file.
+        dropped: Positions of the disks that the clone does not get.
     """
     source = readers.name(domain)
-    changes = list(renewed_identifiers(domain))
-    domain = with_sources(with_identity(domain, identity), sources)
+    changes = list(renewed_identifiers(domain, identity))
+    domain = without_disks(with_sources(with_identity(domain, identity), sources), dropped)
     if nvram is not None:
         domain = with_nvram(domain, nvram.path, nvram.format)
     for rule in _AUTOMATIC:
@@ -111,7 +124,7 @@ def clone_domain_definition(
     )
 
 
-def renewed_identifiers(domain: Document) -> tuple[str, ...]:
+def renewed_identifiers(domain: Document, identity: Identity) -> tuple[str, ...]:
     """What `with_identity` renews in this definition, in words."""
     changes = ["UUID"]
     if any(
@@ -122,8 +135,10 @@ def renewed_identifiers(domain: Document) -> tuple[str, ...]:
         changes.append("SMBIOS system UUID")
     if "genid" in domain:
         changes.append("VM generation ID")
-    if mac_addresses(domain):
+    if identity.mac_addresses and mac_addresses(domain):
         changes.append("MAC addresses")
+    texts = {"title": identity.title, "description": identity.description}
+    changes += [what for what, text in texts.items() if text is not None]
     return tuple(changes)
 
 
@@ -133,7 +148,7 @@ def with_identity(domain: Document, identity: Identity) -> Document:
     The SMBIOS system UUID must equal the domain's, or libvirt refuses the definition. A VM generation ID tells the
     guest that it is another machine than it was; without a value libvirt makes a new one.
     """
-    domain = copy.deepcopy(domain)
+    domain = copied(domain)
     domain["name"] = identity.name
     domain["uuid"] = identity.uuid
     if "genid" in domain:
@@ -146,6 +161,21 @@ def with_identity(domain: Document, identity: Identity) -> Document:
         mac = identity.mac_addresses.get(index)
         if mac is not None:
             child(interface, "mac")["@address"] = mac
+    for name, text in (("title", identity.title), ("description", identity.description)):
+        if text:
+            domain[name] = text
+        elif text is not None:
+            domain.pop(name, None)
+    return domain
+
+
+def without_disks(domain: Document, dropped: Collection[int]) -> Document:
+    """Leave disks out, by position."""
+    if not dropped:
+        return domain
+    domain = copied(domain)
+    kept = [disk for index, disk in enumerate(domain["devices"]["disk"]) if index not in dropped]
+    domain["devices"]["disk"] = kept
     return domain
 
 
@@ -158,7 +188,7 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
 
     Source: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms (backingStore)
     """
-    domain = copy.deepcopy(domain)
+    domain = copied(domain)
     for index, disk in enumerate(devices(domain, "disk")):
         new = sources.get(index)
         if new is None:
@@ -196,7 +226,7 @@ def with_nvram(domain: Document, path: str, format_: str) -> Document:
 
     Where the definition shows none because libvirt chose it (firmware autoselection), the clone's is named.
     """
-    domain = copy.deepcopy(domain)
+    domain = copied(domain)
     os_element = child(domain, "os")
     element: Any = os_element.get("nvram")
     if isinstance(element, dict) and "@type" in element:
@@ -208,7 +238,9 @@ def with_nvram(domain: Document, path: str, format_: str) -> Document:
     return domain
 
 
-def new_mac_addresses(domain: Document, taken: Collection[str], chance: Callable[[int], bytes]) -> dict[int, str]:
+def new_mac_addresses(
+    domain: Document, taken: Collection[str], chance: Callable[[int], bytes], given: Iterable[str] = ()
+) -> dict[int, str]:
     """A new MAC address for every interface that has one, by position.
 
     The first three octets, which tell the manufacturer, stay the original's
@@ -218,18 +250,20 @@ def new_mac_addresses(domain: Document, taken: Collection[str], chance: Callable
         domain: The original.
         taken: Addresses in use, in lower case.
         chance: Gives so many random bytes.
+        given: Addresses for the first interfaces, in order.
 
     Raises:
         UnsupportedError: No free address was found; the manufacturer's whole range must be in use.
     """
-    used = set(taken)
+    used = {*taken, *(given := tuple(given))}
+    chosen = iter(given)
     addresses = {}
     for index, interface in enumerate(devices(domain, "interface")):
         address = child(interface, "mac").get("@address")
         if not isinstance(address, str):
             continue
         oui = address.lower().split(":")[:_OUI_OCTETS]
-        addresses[index] = _new_mac_address(oui, used, chance)
+        addresses[index] = next(chosen, None) or _new_mac_address(oui, used, chance)
         used.add(addresses[index])
     return addresses
 

@@ -58,6 +58,26 @@ class Definition:
     metadata: str | None
 
 
+def copied(value: Any) -> Any:  # noqa: ANN401
+    """A document that shares nothing that can change with another one; several times as fast as `copy.deepcopy`."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    return value
+
+
+def find_metadata(text: str) -> str | None:
+    """The text of a definition's `<metadata>` element, tags included, or None.
+
+    Raises:
+        MalformedDocumentError: The text is not an XML document.
+    """
+    data = text.encode()
+    span = _find_element(data, depth=2, name="metadata")
+    return None if span is None else data[slice(*span)].decode()
+
+
 def parse_definition(text: str) -> Definition:
     """Read a domain's definition.
 
@@ -72,9 +92,9 @@ def parse_definition(text: str) -> Definition:
     return Definition(parse((data[:start] + data[end:]).decode(), "domain"), data[start:end].decode())
 
 
-def unparse_definition(definition: Definition) -> str:
+def unparse_definition(definition: Definition, *, is_indented: bool = False) -> str:
     """Write a domain's definition; the metadata goes back in as it came out."""
-    text = unparse(definition.domain, "domain")
+    text = unparse(definition.domain, "domain", is_indented=is_indented)
     if definition.metadata is None:
         return text
     return append_element(text, definition.metadata)
@@ -101,13 +121,15 @@ def parse(text: str, root: str) -> Document:
     return content if isinstance(content, dict) else {}
 
 
-def unparse(content: Document, root: str) -> str:
-    """Write a document with the given root element.
+def unparse(content: Document, root: str, *, is_indented: bool = False) -> str:
+    """Write a document with the given root element, for libvirt in a line, or indented for people.
 
     Raises:
         ValueError: The content holds a character that XML cannot.
     """
-    text: str = xmltodict.unparse({root: content}, full_document=False, short_empty_elements=True)
+    text: str = xmltodict.unparse(
+        {root: content}, full_document=False, short_empty_elements=True, pretty=is_indented, indent="  "
+    )
     if _CONTROL.search(text):
         raise ValueError("a control character cannot stand in an XML document")
     # A parser turns a bare carriage return into a line feed; nothing but content can hold one here.

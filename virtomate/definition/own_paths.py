@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from typing import TYPE_CHECKING, Any
 
+from virtomate.definition.codec import copied
 from virtomate.definition.outcome import Outcome
 from virtomate.definition.readers import child, devices
 
@@ -37,7 +37,7 @@ def own_paths(domain: Document, source: str, clone: str) -> Outcome:
     https://libvirt.org/formatdomain.html#audio-devices, https://libvirt.org/formatdomain.html#pstore and
     https://libvirt.org/formatdomain.html#userspace-connection-using-passt
     """
-    domain = copy.deepcopy(domain)
+    domain = copied(domain)
     # by path, since a serial port and its console are one device and stand twice in a definition
     changes: dict[str, str] = {}
     warnings: dict[str, str] = {}

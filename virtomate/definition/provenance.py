@@ -46,16 +46,24 @@ def read_provenance(definition: Definition) -> Provenance | None:
     A record whose UUID is not the domain's came along when another tool duplicated the domain; one that cannot be read
     says nothing that could be relied upon.
     """
-    if definition.metadata is None:
+    return None if definition.metadata is None else _read_metadata(definition.metadata, uuid(definition.domain))
+
+
+def find_provenance(definition: str, domain_uuid: str) -> Provenance | None:
+    """The record in the text of a definition, as `read_provenance` finds it; nothing else of the text is parsed."""
+    if NAMESPACE not in definition:
         return None
+    metadata = codec.find_metadata(definition)
+    return None if metadata is None else _read_metadata(metadata, domain_uuid)
+
+
+def _read_metadata(metadata: str, domain_uuid: str) -> Provenance | None:
     try:
-        _, element = codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)
-        if element is None:
-            return None
-        provenance = _read(element)
+        _, element = codec.cut_element(metadata, NAMESPACE, _ELEMENT)
+        provenance = None if element is None else _read(element)
     except (MalformedDocumentError, KeyError, TypeError, ValueError):
         return None
-    return provenance if provenance.uuid == uuid(definition.domain) else None
+    return provenance if provenance is not None and provenance.uuid == domain_uuid else None
 
 
 def with_provenance(definition: Definition, provenance: Provenance) -> Definition:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from virtomate.records import Action, Mode, Transfer
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.images import Qcow2Header
+    from virtomate.duplication.transfers.base import Place
     from virtomate.records import MadeKind
 
 _SECTOR_BYTES = 512
@@ -195,6 +195,11 @@ def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep
     )
 
 
+def _emptied(new: NewVolume) -> NewVolume:
+    """An empty file instead of an image, with the same name and permissions."""
+    return NewVolume(new.name, 0, 0, "raw", mode=new.mode, owner=new.owner, group=new.group)
+
+
 def bytes_to_write(source: VolumeDescription, chain_bytes: int, transfer: Transfer, action: Action) -> int:
     """How much a duplication will take on the host.
 
@@ -217,28 +222,36 @@ def plan_duplication(
     label: str,
     kind: MadeKind,
     source: VolumeDescription,
-    name: str,
+    place: Place,
     action: Action,
     transfers: tuple[Transfer, ...],
-    below: tuple[VolumeDescription, ...],
+    below: tuple[VolumeDescription, ...] = (),
     *,
     keep_owner: bool,
+    is_read_again: bool = False,
 ) -> Duplication:
-    """Plan the duplication of a volume within its pool: by the first transfer, or else by the next ones."""
-    transfer, *rest = transfers
+    """Plan the duplication of a volume: by the first transfer, or else by the next ones."""
     alternative = None
-    if rest:
-        alternative = plan_duplication(label, kind, source, name, action, tuple(rest), below, keep_owner=keep_owner)
-    return Duplication(
-        label=label,
-        kind=kind,
-        source=source,
-        pool=source.pool,
-        new=new_volume(source, name, transfer, keep_owner=keep_owner),
-        path=posixpath.join(posixpath.dirname(source.path), name),
-        action=action,
-        transfer=transfer,
-        total_bytes=bytes_to_write(source, sum(volume.allocation for volume in below), transfer, action),
-        below=below,
-        alternative=alternative,
-    )
+    for transfer in reversed(transfers):
+        new = new_volume(source, place.name, transfer, keep_owner=keep_owner)
+        # an image that is thrown away at once need not be made by qemu-img, many times over
+        is_bare = is_read_again and (action, transfer) == (Action.REFLINKED, Transfer.HOST) and source.format != "raw"
+        alternative = Duplication(
+            label=label,
+            kind=kind,
+            source=source,
+            pool=place.pool,
+            new=_emptied(new) if is_bare else new,
+            path=place.path,
+            action=action,
+            transfer=transfer,
+            total_bytes=bytes_to_write(source, sum(volume.allocation for volume in below), transfer, action),
+            below=below,
+            alternative=alternative,
+            is_read_again=is_read_again,
+        )
+    if alternative is None:
+        raise ValueError("there is no transfer")
+    if is_read_again and action is Action.LINKED:
+        return replace(alternative, is_cast=True, alternative=alternative)
+    return alternative

@@ -18,7 +18,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from virtomate.errors import IllegalStateError, UnsupportedError
+from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +40,10 @@ _FICLONE = 0x40049409
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_NOCOW_FL = 0x00800000
+
+_BTRFS_IOC_FS_INFO = 0x8400941F
+_BTRFS_FS_INFO_BYTES = 1024
+_BTRFS_FSID = slice(16, 32)
 
 # sync_file_range(2)
 _SYNC_WAIT_BEFORE = 1
@@ -86,6 +90,26 @@ def open_visible(volume: VolumeDescription, flags: int) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def file_system(directory: str) -> bytes | int | None:
+    """What tells a directory's file system from any other that is mounted here; None where it cannot be opened.
+
+    The subvolumes of one Btrfs have device numbers of their own, yet they share data: its UUID tells
+    (BTRFS_IOC_FS_INFO in <linux/btrfs.h>).
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        answer = bytearray(_BTRFS_FS_INFO_BYTES)
+        with suppress(OSError):
+            fcntl.ioctl(descriptor, _BTRFS_IOC_FS_INFO, answer)
+            return bytes(answer[_BTRFS_FSID])
+        return os.fstat(descriptor).st_dev
+    finally:
+        os.close(descriptor)
 
 
 def birth_time(path: str) -> int | None:
@@ -172,6 +196,22 @@ def data_extents(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, i
         hole = min(os.lseek(descriptor, data, os.SEEK_HOLE), end)
         yield data, hole
         offset = hole
+
+
+def write(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of the data at an offset."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def write_failure(error: OSError, path: str) -> HypervisorError | NoSpaceError:
+    """The error of ours for a file that could not be written."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return NoSpaceError(f"cannot write '{path}': {reason}", hint="Make room, or use --mode linked.")
+    return HypervisorError(f"cannot write '{path}': {reason}")
 
 
 def is_cached(descriptor: int, offset: int) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
+from typing import TYPE_CHECKING
 
 from virtomate.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # ext4, XFS and Btrfs take 255 bytes; libvirt writes a definition to NAME.xml.new before it renames that.
 _MAX_FILE_NAME_BYTES = 255
@@ -45,6 +50,13 @@ def check_volume_name(name: str) -> None:
         raise UsageError(f"'{name}' cannot be the name of a volume: {expected}")
     if len(name.encode()) > _MAX_FILE_NAME_BYTES:
         raise UsageError(f"'{name}' is too long for the name of a volume: {expected}")
+
+
+def automatic_names(source: str) -> Iterator[str]:
+    """Names for clones of a domain, without end: `base-clone`, `base-clone-2`, and so on."""
+    yield f"{source}-clone"
+    for number in itertools.count(2):
+        yield f"{source}-clone-{number}"
 
 
 def new_volume_name(volume: str, source: str, clone: str, *, is_overlay: bool) -> str:

@@ -99,6 +99,15 @@ class Domain:
             # A live definition shows the backing chain that libvirt found in the images.
             return legible(lambda: self._handle.XMLDesc(0))
 
+    def start(self) -> None:
+        """Start it.
+
+        Raises:
+            HypervisorError: libvirt or QEMU cannot.
+        """
+        with translated(f"cannot start domain '{self.name}'"):
+            self._handle.create()
+
     def remove_managed_save(self) -> None:
         """Remove the image of its memory that waits to be resumed."""
         with translated(f"cannot remove the saved state of domain '{self.name}'"):

@@ -136,6 +136,11 @@ class Pool:
                 _LOG.warning("passing over a volume of pool %r whose name is no UTF-8: %r", self.name, error.object)
         return volumes
 
+    def capacity_bytes(self) -> int:
+        """Size of its file system as of the last refresh."""
+        with translated(f"cannot read pool '{self.name}'"):
+            return int(self._handle.info()[1])
+
     def available_bytes(self) -> int:
         """Free space as of the last refresh."""
         with translated(f"cannot read pool '{self.name}'"):

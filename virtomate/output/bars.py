@@ -20,21 +20,31 @@ from virtomate.output.console import stderr_console
 from virtomate.output.text import printable
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.progress import Task, TaskID
 
 _TOTAL = "total"
 
 
 class BarProgress:
-    """A line for each volume with bytes, rate and time left; a line for all of them as soon as there are several."""
+    """A line for each volume with bytes, rate and time left; a line for all of them as soon as there are several.
+
+    Where it is known beforehand how much there is to be done, volumes that are complete make room for the next ones.
+    """
 
     def __init__(self) -> None:
         self._console = stderr_console()
         self._lock = threading.RLock()
         self._bars: Progress | None = None
+        self._total: TaskID | None = None
+        self._expected_bytes: int | None = None
         self._tasks: dict[str, TaskID] = {}
         self._totals: dict[str, int] = {}
         self._done: dict[str, int] = {}
+
+    def expected(self, total_bytes: int) -> None:
+        """Show a line for all volumes from the beginning."""
+        with self._lock:
+            self._expected_bytes = total_bytes
 
     def started(self, volume: str, total_bytes: int) -> None:
         """Show a line for the volume."""
@@ -42,14 +52,13 @@ class BarProgress:
             if self._bars is None:
                 self._bars = Progress(*_columns(), console=self._console, transient=True)
                 self._bars.start()
+                if self._expected_bytes is not None:
+                    self._total = self._bars.add_task(_TOTAL, total=self._expected_bytes)
             self._totals[volume] = total_bytes
             self._done[volume] = 0
             self._tasks[volume] = self._bars.add_task(printable(volume), total=total_bytes)
-            if _TOTAL in self._tasks:
-                self._bars.remove_task(self._tasks.pop(_TOTAL))
-            if len(self._totals) > 1:
-                self._tasks[_TOTAL] = self._bars.add_task(_TOTAL, total=sum(self._totals.values()))
-            self._update_total()
+            if self._expected_bytes is None:
+                self._show_total_last()
 
     def advanced(self, volume: str, done_bytes: int) -> None:
         """Move the volume's bar."""
@@ -61,11 +70,26 @@ class BarProgress:
 
     def finished(self, volume: str) -> None:
         """Fill the volume's bar."""
-        self.advanced(volume, self._totals[volume])
+        with self._lock:
+            self.advanced(volume, self._totals[volume])
+            if self._expected_bytes is not None:
+                self._take_away(volume)
+
+    def dropped(self, volume: str) -> None:
+        """Take the volume's bar away, and what was done of it."""
+        with self._lock:
+            self._done[volume] = 0
+            self._take_away(volume)
+            self._update_total()
 
     def note(self, text: str) -> None:
         """Write a line above the bars."""
         self._console.print(printable(text), markup=False, highlight=False)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The lines that are shown."""
+        return [] if self._bars is None else self._bars.tasks
 
     def close(self) -> None:
         """Take the bars away."""
@@ -74,9 +98,20 @@ class BarProgress:
                 self._bars.stop()
                 self._bars = None
 
+    def _take_away(self, volume: str) -> None:
+        if self._bars is not None:
+            self._bars.remove_task(self._tasks[volume])
+
+    def _show_total_last(self) -> None:
+        if self._bars is not None and len(self._totals) > 1:
+            if self._total is not None:
+                self._bars.remove_task(self._total)
+            self._total = self._bars.add_task(_TOTAL, total=sum(self._totals.values()))
+            self._update_total()
+
     def _update_total(self) -> None:
-        if self._bars is not None and _TOTAL in self._tasks:
-            self._bars.update(self._tasks[_TOTAL], completed=sum(self._done.values()))
+        if self._bars is not None and self._total is not None:
+            self._bars.update(self._total, completed=sum(self._done.values()))
 
 
 def _columns() -> tuple[ProgressColumn, ...]:

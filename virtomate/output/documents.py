@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from virtomate.records import Status
+
 if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.records import (
@@ -84,6 +86,30 @@ class InterfaceDocument(TypedDict):
     source_mac: str
 
 
+class SpaceDocument(TypedDict):
+    """What a planned clone needs of a pool, and what that has left."""
+
+    pool: str
+    needed: int
+    available: int
+
+
+class AddressDocument(TypedDict):
+    """An IP address."""
+
+    address: str
+    prefix: int
+    type: str
+
+
+class DomainInterfaceDocument(TypedDict):
+    """One element of what `domain-iface-list` prints."""
+
+    name: str
+    hwaddr: str | None
+    addresses: list[AddressDocument]
+
+
 class _CloneDocument(TypedDict):
     status: str
     name: str
@@ -96,11 +122,19 @@ class _CloneDocument(TypedDict):
     changes: list[str]
     warnings: list[str]
     seconds: float
+    started: bool
 
 
 class CloneDocument(_CloneDocument, total=False):
-    """One element of what `domain-clone` prints; the error only where it failed."""
+    """One element of what `domain-clone` prints.
 
+    The space only in a plan, the definition only where it was asked for, addresses only where a clone was waited for,
+    the error only where something failed.
+    """
+
+    space: list[SpaceDocument]
+    definition: str
+    addresses: list[DomainInterfaceDocument]
     error: ErrorDocument
 
 
@@ -187,22 +221,6 @@ class ImportDocument(TypedDict):
     seconds: float
 
 
-class AddressDocument(TypedDict):
-    """An IP address."""
-
-    address: str
-    prefix: int
-    type: str
-
-
-class DomainInterfaceDocument(TypedDict):
-    """One element of what `domain-iface-list` prints."""
-
-    name: str
-    hwaddr: str | None
-    addresses: list[AddressDocument]
-
-
 class PingDocument(TypedDict):
     """What `guest-ping` prints."""
 
@@ -255,7 +273,16 @@ def clone_document(result: CloneResult) -> CloneDocument:
         "changes": list(result.changes),
         "warnings": list(result.warnings),
         "seconds": result.seconds,
+        "started": result.is_started,
     }
+    if result.status is Status.PLANNED:
+        document["space"] = [
+            {"pool": need.pool, "needed": need.needed_bytes, "available": need.available_bytes} for need in result.space
+        ]
+    if result.definition is not None:
+        document["definition"] = result.definition
+    if result.addresses is not None:
+        document["addresses"] = [domain_interface_document(interface) for interface in result.addresses]
     if result.error is not None:
         document["error"] = error_document(result.error)
     return document
@@ -325,15 +352,6 @@ def import_document(result: ImportResult) -> ImportDocument:
     }
 
 
-def _location(location: Location) -> LocationDocument:
-    return {"path": location.path, "format_type": location.format}
-
-
-def completion_document(result: CompletionScript) -> CompletionDocument:
-    """A completion script as JSON."""
-    return {"shell": result.shell, "script": result.script}
-
-
 def domain_interface_document(interface: DomainInterface) -> DomainInterfaceDocument:
     """One interface of an active domain."""
     return {
@@ -344,6 +362,15 @@ def domain_interface_document(interface: DomainInterface) -> DomainInterfaceDocu
             for address in interface.addresses
         ],
     }
+
+
+def _location(location: Location) -> LocationDocument:
+    return {"path": location.path, "format_type": location.format}
+
+
+def completion_document(result: CompletionScript) -> CompletionDocument:
+    """A completion script as JSON."""
+    return {"shell": result.shell, "script": result.script}
 
 
 def ping_document(result: PingResult) -> PingDocument:

@@ -57,6 +57,10 @@ class JsonProgress:
         self._lock = threading.RLock()
         self._totals: dict[str, int] = {}
 
+    def expected(self, total_bytes: int) -> None:
+        """Write how much will be written all together."""
+        self._write({"event": "expected", "total": total_bytes})
+
     def started(self, volume: str, total_bytes: int) -> None:
         """Write that a volume begins."""
         self._totals[volume] = total_bytes
@@ -70,6 +74,10 @@ class JsonProgress:
         """Write that a volume is complete."""
         total = self._totals.get(volume, 0)
         self._write({"event": "finished", "volume": volume, "bytes": total, "total": total})
+
+    def dropped(self, volume: str) -> None:
+        """Write that a volume will never be complete."""
+        self._write({"event": "dropped", "volume": volume})
 
     def note(self, text: str) -> None:
         """Write a note."""

@@ -19,6 +19,7 @@ from virtomate.records import (
     DiskResult,
     DomainInterface,
     DomainListing,
+    InterfaceResult,
     PingResult,
     RunResult,
     Status,
@@ -35,12 +36,14 @@ _DONE = {
     Action.LINKED: "linked as",
     Action.REFLINKED: "reflinked to",
     Action.SHARED: "left untouched",
+    Action.DROPPED: "left out",
 }
 _TO_DO = {
     Action.COPIED: "copy to",
     Action.LINKED: "link as",
     Action.REFLINKED: "reflink to",
     Action.SHARED: "leave untouched",
+    Action.DROPPED: "leave out",
 }
 
 
@@ -64,16 +67,20 @@ class Format:
 
 
 def render_clones(results: Sequence[CloneResult], format_: Format) -> None:
-    """Show how cloning went."""
+    """Show how cloning went, or would go; what several clones are to be warned of is said once."""
     if format_.is_json:
         _print_json([documents.clone_document(result) for result in results], format_)
+    present = [result for result in results if result.status in {Status.CLONED, Status.PLANNED}]
+    for result in present:
+        if not format_.is_json:
+            _print_lines(_clone_lines(result) if result.definition is None else [_xml(result.definition)])
+    for warning in dict.fromkeys(warning for result in present for warning in result.warnings):
+        _message("warning", warning, format_)
     for result in results:
-        if not format_.is_json and result.error is None:
-            _print_lines(_clone_lines(result))
-        for warning in result.warnings if result.error is None else ():
-            _message("warning", warning, format_)
         if result.error is not None and not format_.is_json:
-            _error_message(result.error, format_)
+            _error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
+    if len(results) > max(1, len(present)) and not format_.is_json and not format_.has_json_messages:
+        sys.stderr.write(f"{len(present)} of {len(results)} clones are complete\n")
 
 
 def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:
@@ -254,16 +261,43 @@ def _clone_lines(result: CloneResult) -> list[str]:
     lines = [f"{verb} {printable(result.source.name)} to {printable(result.name)} ({result.mode.value}){took}"]
     rows = [("UUID", result.uuid)]
     for disk in result.disks:
-        if disk.action is Action.SHARED:
+        if disk.action in {Action.SHARED, Action.DROPPED}:
             text = f"{verbs[disk.action]} ({disk.reason})"
         else:
             text = f"{verbs[disk.action]} {disk.clone.path}{_details(disk)}"
         rows.append((disk.target, text))
     if result.nvram is not None:
         rows.append(("NVRAM", f"{result.nvram.clone or 'no file'} ({result.nvram.action.value})"))
-    rows.extend(("MAC", f"{interface.mac} (was {interface.source_mac})") for interface in result.interfaces)
+    rows.extend(("MAC", _mac(interface)) for interface in result.interfaces)
     rows.extend(("new", change) for change in result.changes if is_plan)
+    rows.extend(
+        (
+            "space",
+            f"{binary_size(need.needed_bytes)} in pool {need.pool}, which has {binary_size(need.available_bytes)}",
+        )
+        for need in result.space
+    )
+    if result.is_started:
+        rows.append(("state", "started"))
+    rows.extend(
+        ("address", f"{address.address}/{address.prefix} ({interface.name})")
+        for interface in result.addresses or ()
+        for address in interface.addresses
+    )
     return lines + [f"  {line}" for line in aligned([(printable(key), printable(value)) for key, value in rows])]
+
+
+def _xml(definition: str) -> str:
+    """XML for whoever reads stdout; at a terminal, what could drive it is written as XML has it, too."""
+    if not sys.stdout.isatty():
+        return definition
+    return "".join(sign if sign in "\t\n" or printable(sign) == sign else f"&#{ord(sign)};" for sign in definition)
+
+
+def _mac(interface: InterfaceResult) -> str:
+    if interface.mac == interface.source_mac:
+        return f"{interface.mac} (as before)"
+    return f"{interface.mac} (was {interface.source_mac})"
 
 
 def _details(disk: DiskResult) -> str:
@@ -330,11 +364,11 @@ def _print_lines(lines: list[str]) -> None:
     sys.stdout.flush()
 
 
-def _error_message(error: VirtomateError, format_: Format) -> None:
+def _error_message(error: VirtomateError, format_: Format, subject: str = "") -> None:
     if format_.has_json_messages:
         _message("error", error.message, format_, **documents.error_document(error))
         return
-    _message("error", error.message, format_)
+    _message("error", subject + error.message, format_)
     if error.leftovers:
         sys.stderr.write("Left behind:\n" + "".join(f"  {printable(item)}\n" for item in error.leftovers))
     if error.hint is not None:

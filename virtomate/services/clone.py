@@ -1,209 +1,210 @@
-"""Cloning a domain: read, plan, claim, fill, define, commit."""
+"""Cloning a domain: read, plan, claim, fill, define, commit; several clones side by side."""
 
 from __future__ import annotations
 
-import os
-import posixpath
-import shlex
+import threading
 import time
-from functools import partial
+from contextlib import suppress
+from dataclasses import replace
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.names import check_clone_name
+from virtomate.definition import clone as changes
+from virtomate.definition import codec
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
-from virtomate.hypervisor.storage import find_pool
-from virtomate.records import (
-    Action,
-    CloneResult,
-    DiskResult,
-    Made,
-    MadeKind,
-    MadeState,
-    NvramAction,
-    NvramResult,
-    Provenance,
-    Status,
-    VolumeReference,
-)
-from virtomate.rollback import Rollback
-from virtomate.services.maker import this_process
-from virtomate.services.nvram import NvramPlan, plan_nvram_duplication
-from virtomate.services.plan import plan_clone
-from virtomate.services.pools import start_temporary_pool, temporary_pool_name
-from virtomate.services.removal import name_made
-from virtomate.services.transaction import (
-    Claim,
-    Filled,
-    Filling,
-    planned,
-    release_unless_needed,
-    require_unchanged,
-    undo_made,
-)
+from virtomate.hypervisor.domains import check_definition, find_domain_by_uuid
+from virtomate.hypervisor.storage import get_pool
+from virtomate.records import CloneResult, Status
+from virtomate.services.making import Making
+from virtomate.services.plan import check_request, plan_clones
+from virtomate.services.results import clone_result, planned_result
+from virtomate.services.temporary_pools import TemporaryPools
+from virtomate.services.transaction import Turns
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
-    from virtomate.duplication.transfers.base import Duplication
     from virtomate.progress import Progress
     from virtomate.records import CloneRequest
-    from virtomate.services.disks import DiskPlan
-    from virtomate.services.plan import ClonePlan
+    from virtomate.services.plan import ClonePlan, ClonePlanner
     from virtomate.services.session import Session
 
+_POLL_SECONDS = 0.2
 
-def clone_domain(session: Session, request: CloneRequest, progress: Progress, cancel: CancelToken) -> CloneResult:
-    """Clone a domain.
+# Volumes that are filled at a time; more only compete for the same disks.
+_MAX_TRANSFERS = 4
 
-    Returns:
-        The clone; where it failed after its name was claimed, the failed attempt with its error.
+
+def preview_clones(session: Session, request: CloneRequest) -> tuple[CloneResult, ...]:
+    """Tell what cloning would do; nothing is changed.
 
     Raises:
-        UsageError: The clone cannot have that name; libvirt was not asked.
-        VirtomateError: It was refused; nothing has been touched.
+        VirtomateError: It would be refused.
     """
     begin = time.monotonic()
-    check_clone_name(request.name)
-    plan = plan_clone(session.connection, request)
+    _, plans = _plan(session, request)
+    return tuple(planned_result(plan, time.monotonic() - begin) for plan in plans)
+
+
+def preview_definitions(session: Session, request: CloneRequest) -> tuple[CloneResult, ...]:
+    """Tell what cloning would do, with the definitions that the clones would have; nothing is changed.
+
+    Raises:
+        VirtomateError: It would be refused, or libvirt does not accept a definition.
+    """
+    begin = time.monotonic()
+    _, plans = _plan(session, request)
+    results = []
+    for plan in plans:
+        # With the original's UUID, under which libvirt judges the definition and then defines no second domain.
+        identity = changes.Identity(plan.name, plan.source.reference.uuid, {})
+        probe = replace(plan.definition, domain=changes.with_identity(plan.definition.domain, identity))
+        check_definition(session.connection, plan.name, codec.unparse_definition(probe))
+        result = planned_result(plan, time.monotonic() - begin)
+        results.append(replace(result, definition=codec.unparse_definition(plan.definition, is_indented=True)))
+    return tuple(results)
+
+
+def clone_domains(
+    session: Session, request: CloneRequest, progress: Progress, cancel: CancelToken
+) -> tuple[CloneResult, ...]:
+    """Clone a domain, once or several times.
+
+    Returns:
+        The clones in the order of their names; where one failed after its name was claimed, the failed attempt with
+        its error.
+
+    Raises:
+        UsageError: Something in the request cannot be.
+        VirtomateError: It was refused; nothing has been touched.
+    """
+    planner, plans = _plan(session, request)
     cancel.check()
-    if request.dry_run:
-        return _result(plan, Status.PLANNED, plan.nvram, None, begin)
-    return _Run(session, plan, progress, cancel).execute(begin)
+    if not request.auto_names:
+        # nothing more will be planned
+        session.give_back()
+    return _Workshop(session, request, planner, progress, cancel).make(plans)
 
 
-class _Run:
-    """One clone in the making."""
+def _plan(session: Session, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
+    check_request(request)
+    return plan_clones(session.connection, request)
 
-    def __init__(self, session: Session, plan: ClonePlan, progress: Progress, cancel: CancelToken) -> None:
-        self.session = session
-        self.plan = plan
-        self.progress = progress
-        self.cancel = cancel
-        self.rollback = Rollback()
-        self.nvram = plan.nvram
-        self.claim = Claim(
-            session,
-            plan.name,
-            Provenance(
-                finished=False,
-                uuid=plan.uuid,
-                token=os.urandom(16).hex(),
-                source=plan.source.reference,
-                mode=plan.mode,
-                created=time.time(),
-                made=tuple(planned(duplication) for duplication in plan.duplications),
-                maker=this_process(),
-            ),
-            plan.source.definition.domain,
-        )
 
-    def execute(self, begin: float) -> CloneResult:
+class _Workshop:
+    """Makes clones side by side, each in a thread with connections of its own, and each on its own account.
+
+    The calling thread waits, so that a signal is noticed at once, and plans again where an automatic name was taken.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        request: CloneRequest,
+        planner: ClonePlanner,
+        progress: Progress,
+        cancel: CancelToken,
+    ) -> None:
+        self._session = session
+        self._request = request
+        self._planner = planner
+        self._progress = progress
+        self._cancel = cancel
+        self._turns = Turns(max(_MAX_TRANSFERS, request.jobs))
+        self._temporary_pools = TemporaryPools()
+        self._jobs: SimpleQueue[tuple[int, ClonePlan] | None] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[int, ClonePlan, CloneResult | VirtomateError]] = SimpleQueue()
+
+    def make(self, plans: tuple[ClonePlan, ...]) -> tuple[CloneResult, ...]:
+        """Make them all.
+
+        Raises:
+            ConflictError: The name of the only one was taken before it could be claimed.
+        """
+        if len(plans) > 1:
+            self._progress.expected(sum(item.total_bytes for plan in plans for item in plan.duplications))
+        for job in enumerate(plans):
+            self._jobs.put(job)
+        workers = [
+            threading.Thread(target=self._work, name=f"clone-{number}")
+            for number in range(min(self._request.jobs, len(plans)))
+        ]
+        for worker in workers:
+            worker.start()
         try:
-            filled = self._make()
-        except Exception as unforeseen:
-            error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
-            error.leftovers = self.rollback.run()
-            if isinstance(error, ConflictError) and not self.claim.is_taken and not error.leftovers:
-                # nothing was claimed: that is a refusal
-                raise
-            if error.leftovers:
-                error.hint = f"virtomate domain-delete {shlex.quote(self.plan.name)} removes what is left of the clone."
-            is_interrupted = isinstance(error, InterruptedBySignalError)
-            status = Status.INTERRUPTED if is_interrupted else Status.FAILED
-            return _result(self.plan, status, self.nvram, None, begin, error)
-        self.rollback.commit()
-        return _result(self.plan, Status.CLONED, self.nvram, filled, begin)
+            results = self._collect(len(plans))
+        finally:
+            for _ in workers:
+                self._jobs.put(None)
+            for worker in workers:
+                worker.join()
+        self._have_libvirt_look(plans)
+        return results
 
-    def _make(self) -> dict[str, Filled]:
-        plan = self.plan
-        # Pushed before the claim: when the connection breaks during that call, only a look tells whether it is there.
-        self.rollback.push(
-            f"domain '{plan.name}', an unfinished clone", partial(release_unless_needed, self.claim, self.rollback)
-        )
-        self.claim.take()
-        self.cancel.check()
-        duplications = (*plan.duplications, *self._nvram_of_no_pool())
-        filling = Filling(self.session, self.claim, self.rollback, self.progress, self.cancel)
-        filled = filling.run(duplications, plan.definition)
-        require_unchanged(self.session, plan.source, duplications)
-        if self.nvram is not None and self.nvram.needs_temporary_pool:
-            self._stop_temporary_pool()
-        self.cancel.check()
-        self.claim.finish(plan.definition)
-        return filled
+    def _have_libvirt_look(self, plans: tuple[ClonePlan, ...]) -> None:
+        """Let libvirt learn what has become of volumes that were made without its knowing, once for all of them.
 
-    def _nvram_of_no_pool(self) -> tuple[Duplication, ...]:
-        """Look at an NVRAM whose directory is no pool, through a pool that lasts as long as the clone takes."""
-        nvram = self.nvram
-        if nvram is None or not nvram.needs_temporary_pool or nvram.source_path is None or nvram.path is None:
-            return ()
-        directory = posixpath.dirname(nvram.path)
-        pool_name = temporary_pool_name(self.plan.uuid)
-        made = Made(MadeKind.POOL, MadeState.PLANNED, pool_name, None, directory)
-        self.claim.record(made)
-        self.rollback.push(name_made(made), partial(undo_made, self.session, self.claim, made))
-        pool = start_temporary_pool(self.session.connection, self.plan.uuid, directory)
-        duplication = plan_nvram_duplication(
-            pool,
-            nvram.source_path,
-            nvram.path,
-            is_local=self.session.connection.is_local,
-            keep_owner=self.plan.keep_owner,
-        )
-        if duplication is None:
-            self.nvram = NvramPlan(NvramAction.FRESH, nvram.source_path, nvram.path, nvram.format, pool.name, None)
-            self._stop_temporary_pool()
-            return ()
-        self.claim.record(planned(duplication))
-        return (duplication,)
+        It needs that for nothing but what it tells of the volumes, so a pool that it cannot look at is no failure.
+        """
+        names = {item.pool for plan in plans for item in plan.duplications if item.is_disguised}
+        with suppress(VirtomateError):
+            for name in sorted(names):
+                get_pool(self._session.connection, name).refresh()
 
-    def _stop_temporary_pool(self) -> None:
-        pool = find_pool(self.session.connection, temporary_pool_name(self.plan.uuid))
-        if pool is not None:
-            pool.stop()
+    def _collect(self, count: int) -> tuple[CloneResult, ...]:
+        results: dict[int, CloneResult] = {}
+        while len(results) < count:
+            try:
+                number, plan, outcome = self._ended.get(timeout=_POLL_SECONDS)
+            except Empty:
+                continue
+            if isinstance(outcome, ConflictError) and self._request.auto_names:
+                # another run took that name after this one had looked
+                again = self._plan_again()
+                if isinstance(again, VirtomateError):
+                    outcome = again
+                else:
+                    self._jobs.put((number, again))
+                    continue
+            if isinstance(outcome, VirtomateError):
+                if count == 1:
+                    raise outcome
+                outcome = clone_result(plan, Status.FAILED, error=outcome)
+            results[number] = outcome
+        return tuple(results[number] for number in range(count))
 
+    def _plan_again(self) -> ClonePlan | VirtomateError:
+        try:
+            return self._planner.plan_automatically()
+        except VirtomateError as error:
+            return error
 
-def _result(
-    plan: ClonePlan,
-    status: Status,
-    nvram: NvramPlan | None,
-    filled: dict[str, Filled] | None,
-    begin: float,
-    error: VirtomateError | None = None,
-) -> CloneResult:
-    return CloneResult(
-        status=status,
-        name=plan.name,
-        uuid=plan.uuid,
-        source=plan.source.reference,
-        mode=plan.mode,
-        disks=tuple(_disk_result(disk, status, filled) for disk in plan.disks),
-        nvram=None if nvram is None else NvramResult(nvram.action, nvram.source_path, nvram.path, nvram.format),
-        interfaces=plan.interfaces,
-        changes=plan.changes,
-        warnings=plan.warnings,
-        seconds=round(time.monotonic() - begin, 3),
-        error=error,
-    )
+    def _work(self) -> None:
+        with self._session.sibling() as session:
+            while (job := self._jobs.get()) is not None:
+                number, plan = job
+                self._ended.put((number, plan, self._make_one(session, plan)))
 
+    def _make_one(self, session: Session, plan: ClonePlan) -> CloneResult | VirtomateError:
+        if (signal_number := self._cancel.signal_number) is not None:
+            return clone_result(plan, Status.INTERRUPTED, error=InterruptedBySignalError(signal_number))
+        making = Making(session, plan, self._turns, self._temporary_pools, self._progress, self._cancel)
+        try:
+            result = making.execute()
+        except VirtomateError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - a thread that ends silently would be waited for forever
+            return clone_result(plan, Status.FAILED, error=InternalError(error))
+        if self._request.start and result.error is None:
+            return self._start(session, result)
+        return result
 
-def _disk_result(plan: DiskPlan, status: Status, filled: dict[str, Filled] | None) -> DiskResult:
-    duplication = plan.duplication
-    if duplication is None:
-        return DiskResult(plan.disk.target, Action.SHARED, plan.reason, plan.source, plan.source, None, 0, None)
-    format_ = "qcow2" if duplication.action is Action.LINKED else duplication.source.format
-    if filled is not None:
-        done = filled[duplication.path]
-    else:
-        is_to_write = status is Status.PLANNED and duplication.action is Action.COPIED
-        done = Filled(duplication.total_bytes if is_to_write else 0, duplication.transfer, None)
-    return DiskResult(
-        target=plan.disk.target,
-        action=duplication.action,
-        reason=None,
-        source=plan.source,
-        clone=VolumeReference(duplication.pool, duplication.new.name, duplication.path, format_),
-        capacity=duplication.source.capacity,
-        bytes_copied=done.written_bytes,
-        transfer=done.transfer,
-        subclusters=done.subclusters,
-    )
+    def _start(self, session: Session, result: CloneResult) -> CloneResult:
+        """Start a complete clone, which stays whatever becomes of that."""
+        try:
+            self._cancel.check()
+            domain = find_domain_by_uuid(session.connection, result.uuid)
+            if domain is not None:
+                domain.start()
+        except VirtomateError as error:
+            return replace(result, error=error)
+        return replace(result, is_started=domain is not None)

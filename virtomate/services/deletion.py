@@ -18,7 +18,12 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
-from virtomate.definition.provenance import half_deleted_definition, read_provenance, with_provenance
+from virtomate.definition.provenance import (
+    find_provenance,
+    half_deleted_definition,
+    read_provenance,
+    with_provenance,
+)
 from virtomate.definition.volume import normalise
 from virtomate.duplication.evidence import observe
 from virtomate.errors import (
@@ -521,7 +526,7 @@ def _changed(deletion: Deletion) -> IllegalStateError:
 
 def _require_seized(connection: Connection, deletion: Deletion, claim: Provenance) -> Domain:
     domain = _get(connection, deletion)
-    found = read_provenance(codec.parse_definition(domain.inactive_definition_without_secrets()))
+    found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
     if found is None or found.token != claim.token or found.finished or domain.is_active():
         raise _changed(deletion)
     return domain

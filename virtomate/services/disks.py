@@ -1,4 +1,4 @@
-"""The plan for the disks of a clone."""
+"""The disks of a clone: what those of the original are, and what becomes of each."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING
 from virtomate.definition import readers
 from virtomate.definition.volume import normalise
 from virtomate.duplication import choice, names
-from virtomate.duplication.hostfile import forbid_writing, may_be_filled_here, open_visible, visible_status
+from virtomate.duplication.hostfile import (
+    file_system,
+    forbid_writing,
+    may_be_filled_here,
+    open_visible,
+    visible_status,
+)
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
-from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError
+from virtomate.duplication.transfers.base import Place
+from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.hypervisor.storage import read_head
-from virtomate.records import MadeKind, Mode, VolumeReference
+from virtomate.records import Action, DiskChoice, MadeKind, Mode, Treatment, VolumeReference
 from virtomate.services.pools import FoundVolume, PoolDirectory, describe
 
 if TYPE_CHECKING:
@@ -24,107 +31,234 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
-    from virtomate.records import CloneRequest
+    from virtomate.hypervisor.storage import Pool
+    from virtomate.records import CloneRequest, Transfer
     from virtomate.services.identities import Identities
     from virtomate.services.source import Source
 
 
+_FILE_TYPES = frozenset({"file", "volume"})
+
+
 @dataclass(frozen=True)
-class DiskPlan:
-    """What becomes of one disk.
+class Blueprint:
+    """How a volume is duplicated, whatever the clone is called.
 
     Attributes:
-        reason: Why the disk is left untouched, else None.
-        duplication: How its volume is duplicated, None for a disk that is left untouched.
+        pool: Where the new volume goes.
+        directory: Normalised path of that pool's directory.
+        name: Name that was asked for, None for one made from the clone's.
+        is_visible: Whether the daemon's files can be seen here.
+    """
+
+    target: str
+    source: VolumeDescription
+    mode: Mode
+    transfers: tuple[Transfer, ...]
+    below: tuple[VolumeDescription, ...]
+    pool: Pool
+    directory: str
+    name: str | None
+    is_visible: bool
+
+
+@dataclass(frozen=True)
+class SurveyedDisk:
+    """One disk of the original, and what is to become of it in every clone.
+
+    Attributes:
+        reason: Why it is not duplicated, else None.
+        blueprint: How its volume is duplicated, else None; two disks of one volume have one and the same.
         warnings: What should be known of it, each a sentence.
     """
 
     disk: DiskDefinition
+    action: Action
     reason: str | None
     source: VolumeReference
-    duplication: Duplication | None
+    blueprint: Blueprint | None
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class DiskPlanner:
-    """What planning the disks of one clone looks at; it only reads.
+class DiskPlan:
+    """What becomes of one disk in one clone.
 
     Attributes:
-        taken_names: Names given to new volumes so far, by directory, since two pools may be over one.
+        duplication: How its volume is duplicated, None for a disk that is not.
+    """
+
+    surveyed: SurveyedDisk
+    duplication: Duplication | None
+
+
+@dataclass
+class TakenNames:
+    """Names given to new volumes so far, by directory, since two pools may be over one."""
+
+    by_directory: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+
+@dataclass(frozen=True)
+class DiskPlanner:
+    """Plans the disks of one clone after another; it only reads.
+
+    Attributes:
+        has_siblings: Whether several clones are made of the original.
         keep_owner: Whether new volumes get their originals' owners.
     """
+
+    surveyed: tuple[SurveyedDisk, ...]
+    source_name: str
+    has_siblings: bool
+    keep_owner: bool
+
+    def plan(self, clone_name: str, taken: TakenNames) -> tuple[DiskPlan, ...]:
+        """Plan every disk, in order.
+
+        Args:
+            clone_name: Name of the clone.
+            taken: Names of new volumes so far; those of this clone are added.
+
+        Raises:
+            ConflictError: Something has the name that a volume would get.
+            UsageError: That name would be too long.
+        """
+        duplications: dict[int, Duplication] = {}
+        own: defaultdict[str, set[str]] = defaultdict(set)
+        plans = []
+        for surveyed in self.surveyed:
+            blueprint = surveyed.blueprint
+            if blueprint is None:
+                plans.append(DiskPlan(surveyed, None))
+                continue
+            if id(blueprint) not in duplications:
+                duplications[id(blueprint)] = self._duplication(blueprint, clone_name, own, taken)
+            plans.append(DiskPlan(surveyed, duplications[id(blueprint)]))
+        return tuple(plans)
+
+    def _duplication(
+        self, blueprint: Blueprint, clone_name: str, own: defaultdict[str, set[str]], taken: TakenNames
+    ) -> Duplication:
+        source = blueprint.source
+        name = blueprint.name
+        if name is None:
+            is_overlay = blueprint.mode is Mode.LINKED
+            name = names.new_volume_name(source.name, self.source_name, clone_name, is_overlay=is_overlay)
+            name = names.distinct_volume_name(name, blueprint.target, own[blueprint.directory])
+        place = Place(blueprint.pool.name, blueprint.directory, name)
+        if name in taken.by_directory[place.directory]:
+            raise ConflictError(
+                f"two new volumes would be '{place.path}'",
+                hint="Choose other names for the clones, or --disk TARGET=MODE,name=NAME.",
+            )
+        # A new file, or a link that leads nowhere, libvirt does not see; qemu-img would write through the link.
+        stands_here = blueprint.is_visible and os.path.lexists(place.path)
+        if stands_here or blueprint.pool.find_volume(name) is not None:
+            raise ConflictError(
+                f"there is already a volume '{name}' in storage pool '{place.pool}'",
+                hint="Choose another name for the clone.",
+            )
+        own[place.directory].add(name)
+        taken.by_directory[place.directory].add(name)
+        label = f"{clone_name}/{blueprint.target}" if self.has_siblings else blueprint.target
+        return choice.plan_duplication(
+            label,
+            MadeKind.VOLUME,
+            source,
+            place,
+            choice.ACTIONS[blueprint.mode],
+            blueprint.transfers,
+            blueprint.below,
+            keep_owner=self.keep_owner,
+            is_read_again=self.has_siblings,
+        )
+
+
+@dataclass(frozen=True)
+class DiskSurveyor:
+    """Looks at the original's disks, once for all clones."""
 
     connection: Connection
     source: Source
     request: CloneRequest
     identities: Identities
     pools: PoolDirectory
-    keep_owner: bool
-    taken_names: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
-    def plan(self) -> tuple[DiskPlan, ...]:
-        """Plan every disk, in order."""
-        plans: list[DiskPlan] = []
-        for disk in readers.disks(self.source.definition.domain):
-            plan = self._plan_disk(disk, plans)
-            plans.append(plan)
-        return tuple(plans)
+    def survey(self) -> tuple[SurveyedDisk, ...]:
+        """Look at every disk, in order.
 
-    def _plan_disk(self, disk: DiskDefinition, others: list[DiskPlan]) -> DiskPlan:
-        reason = _reason_to_leave(disk)
-        if reason is not None:
+        Raises:
+            UsageError: There is no such disk as one of those that something was asked for.
+            VirtomateError: A disk cannot be duplicated as was asked.
+        """
+        disks = readers.disks(self.source.definition.domain)
+        choices = self._choices(disks)
+        surveyed: list[SurveyedDisk] = []
+        for disk in disks:
+            chosen = choices.get(disk.target, DiskChoice(disk.target))
+            surveyed.append(self._survey_disk(disk, chosen, surveyed))
+        return tuple(surveyed)
+
+    def _choices(self, disks: tuple[DiskDefinition, ...]) -> dict[str, DiskChoice]:
+        known = [disk.target for disk in disks]
+        choices: dict[str, DiskChoice] = {}
+        for chosen in self.request.disks:
+            if chosen.target not in known:
+                name = self.source.reference.name
+                there = f"it has {', '.join(known)}" if known else "it has no disks"
+                raise UsageError(f"domain '{name}' has no disk '{chosen.target}': {there}")
+            choices[chosen.target] = chosen
+        return choices
+
+    def _survey_disk(self, disk: DiskDefinition, chosen: DiskChoice, others: list[SurveyedDisk]) -> SurveyedDisk:
+        treatment = chosen.treatment
+        if treatment is Treatment.DROP:
+            return _untouched(disk, "left out as asked", Action.DROPPED)
+        reason = "shared as asked" if treatment is Treatment.SHARE else _reason_to_leave(disk)
+        is_read_only = disk.is_readonly and not disk.is_empty and disk.type in _FILE_TYPES
+        if reason is not None and not (is_read_only and treatment not in {None, Treatment.SHARE}):
+            _refuse_choice(disk, chosen, reason)
             return _untouched(disk, reason)
         found = self._find(disk)
         if not found.volume.is_file():
+            _refuse_choice(disk, chosen, "not file-based")
             return _untouched(disk, "not file-based")
+        mode = self.request.mode if treatment is None else Mode(treatment.value)
         self._refuse_writer(disk, found.description)
         format_ = disk.format or found.description.format
-        self._refuse_special(disk, found.description, format_)
+        _refuse_special(disk, found.description, format_, mode)
         found = self._with_known_format(found, format_)
         source = choice.as_format(found.description, format_)
         _refuse_other_chain(disk, source)
         for other in others:
             # two disks of one volume stay two disks of one volume
-            if other.duplication is not None and other.duplication.source == source:
-                return DiskPlan(disk, None, other.source, other.duplication)
-        header = self._header(found, source)
-        below = self._chain_below(disk, source, header)
-        return DiskPlan(
+            blueprint = other.blueprint
+            is_same = blueprint is not None and (blueprint.source, blueprint.mode) == (source, mode)
+            if is_same and chosen.name is None and chosen.pool is None:
+                return SurveyedDisk(disk, other.action, None, other.source, blueprint)
+        header = self._header(found, source, mode)
+        below = self._chain_below(disk, source, header, mode)
+        return SurveyedDisk(
             disk=disk,
+            action=choice.ACTIONS[mode],
             reason=None,
             source=VolumeReference(source.pool, source.name, source.path, source.format),
-            duplication=self._plan_duplication(disk, found, source, header, below),
-            warnings=self._header_warnings(disk, source, header),
+            blueprint=self._blueprint(found, source, header, below, mode, chosen),
+            warnings=_header_warnings(disk, source, header, mode),
         )
 
-    def _header_warnings(
-        self, disk: DiskDefinition, source: VolumeDescription, header: Qcow2Header | None
-    ) -> tuple[str, ...]:
-        if header is None:
-            return ()
-        warnings = []
-        is_flattened = self.request.mode is Mode.COPY and header.has_backing_file
-        if header.is_dirty and not is_flattened:
-            what = "what is below its clone's" if self.request.mode is Mode.LINKED else "its clone's"
-            warnings.append(f"disk {disk.target} ('{source.path}') was not closed properly, and neither is {what}")
-        lost = {"internal snapshots": header.snapshot_count > 0, "bitmaps": header.has_bitmaps}
-        warnings += [
-            f"{what} of disk {disk.target} are not carried over: it is merged with what is below"
-            for what, is_there in lost.items()
-            if is_there and is_flattened
-        ]
-        return tuple(warnings)
-
-    def _plan_duplication(
+    def _blueprint(
         self,
-        disk: DiskDefinition,
         found: FoundVolume,
         source: VolumeDescription,
         header: Qcow2Header | None,
         below: tuple[VolumeDescription, ...],
-    ) -> Duplication:
-        mode = self.request.mode
+        mode: Mode,
+        chosen: DiskChoice,
+    ) -> Blueprint:
+        # --transfer is about content, of which an overlay that was asked for in spite of it has none
+        is_overlay_by_choice = mode is Mode.LINKED and chosen.treatment is not None
         transfers = choice.choose_transfer(
             source,
             found.description.format,
@@ -132,38 +266,25 @@ class DiskPlanner:
             mode,
             is_local=self.connection.is_local,
             is_visible=may_be_filled_here(found.description),
-            forced=self.request.transfer,
+            forced=None if is_overlay_by_choice else self.request.transfer,
         )
-        name = names.new_volume_name(
-            source.name, self.source.reference.name, self.request.name, is_overlay=mode is Mode.LINKED
-        )
-        taken = self.taken_names[posixpath.dirname(source.path)]
-        name = names.distinct_volume_name(name, disk.target, taken)
-        taken.add(name)
-        if found.pool.find_volume(name) is not None or self._stands_here(found, name):
-            raise ConflictError(
-                f"there is already a volume '{name}' in storage pool '{source.pool}'",
-                hint="Choose another name for the clone.",
-            )
-        return choice.plan_duplication(
-            disk.target,
-            MadeKind.VOLUME,
-            source,
-            name,
-            choice.ACTIONS[mode],
-            transfers,
+        pool, directory = found.pool, posixpath.dirname(source.path)
+        if (pool_name := chosen.pool or self.request.pool) is not None:
+            known = self.pools.for_new_volumes(pool_name)
+            pool, directory = known.pool, known.description.path or ""
+        if mode is Mode.REFLINK and directory != posixpath.dirname(source.path):
+            _refuse_reflink_between(found.pool, source, pool, directory)
+        return Blueprint(
+            target=chosen.target,
+            source=source,
+            mode=mode,
+            transfers=transfers,
             below=below if mode is Mode.COPY else (),
-            keep_owner=self.keep_owner,
+            pool=pool,
+            directory=directory,
+            name=chosen.name,
+            is_visible=visible_status(found.description) is not None,
         )
-
-    @staticmethod
-    def _stands_here(found: FoundVolume, name: str) -> bool:
-        """Whether something has the name that libvirt does not know of, as far as the directory can be seen from here.
-
-        That may be a new file, or a link that leads nowhere: libvirt does not see it, and qemu-img writes through it.
-        """
-        path = posixpath.join(posixpath.dirname(found.description.path), name)
-        return visible_status(found.description) is not None and os.path.lexists(path)
 
     def _find(self, disk: DiskDefinition) -> FoundVolume:
         try:
@@ -176,20 +297,6 @@ class DiskPlanner:
             raise NotFoundError(f"disk {disk.target}: {error.message}", hint) from error
         except IllegalStateError as error:
             raise IllegalStateError(f"disk {disk.target}: {error.message}", error.hint) from error
-
-    def _refuse_special(self, disk: DiskDefinition, volume: VolumeDescription, format_: str) -> None:
-        """Refuse what no volume of the wanted kind can stand in for."""
-        is_linked = self.request.mode is Mode.LINKED
-        if disk.is_sliced and (is_linked or format_ != "raw"):
-            raise UnsupportedError(
-                f"disk {disk.target} is a slice of '{volume.path}', and cannot be duplicated in this mode and format",
-                hint="Use --mode copy." if format_ == "raw" else "Make a volume of its own of the slice.",
-            )
-        if disk.is_shareable and is_linked:
-            raise UnsupportedError(
-                f"disk {disk.target} ('{volume.path}') is shareable, and an overlay cannot be: only raw volumes can",
-                hint="Use --mode copy.",
-            )
 
     def _refuse_writer(self, disk: DiskDefinition, volume: VolumeDescription) -> None:
         """Refuse a volume that an active domain may write to, or any other QEMU as far as that can be seen."""
@@ -220,15 +327,15 @@ class DiskPlanner:
             )
         return again
 
-    def _header(self, found: FoundVolume, source: VolumeDescription) -> Qcow2Header | None:
+    def _header(self, found: FoundVolume, source: VolumeDescription, mode: Mode) -> Qcow2Header | None:
         if source.format != "qcow2":
             return None
         header = read_qcow2_header(read_head(self.connection, found.volume, HEADER_BYTES))
-        choice.check_header(source, header, self.request.mode)
+        choice.check_header(source, header, mode)
         return header
 
     def _chain_below(
-        self, disk: DiskDefinition, source: VolumeDescription, header: Qcow2Header | None
+        self, disk: DiskDefinition, source: VolumeDescription, header: Qcow2Header | None, mode: Mode
     ) -> tuple[VolumeDescription, ...]:
         """The volumes below one, nearest first.
 
@@ -243,7 +350,7 @@ class DiskPlanner:
                     f"the image '{above.path}' does not say what format the one below it has",
                     hint=f"Write it down: qemu-img rebase -u -F FORMAT -b BELOW {shlex.quote(above.path)}",
                 )
-            found = self._find_below(above.backing_path)
+            found = self._find_below(above.backing_path, mode)
             if found is None:
                 break
             below = choice.as_format(found.description, header.backing_format)
@@ -256,20 +363,82 @@ class DiskPlanner:
                 raise UnsupportedError(f"'{below.path}' rests on itself")
             self._refuse_writer(disk, below)
             chain.append(below)
-            header = self._header(found, below)
+            header = self._header(found, below, mode)
             above = below
         return tuple(chain)
 
-    def _find_below(self, path: str) -> FoundVolume | None:
+    def _find_below(self, path: str, mode: Mode) -> FoundVolume | None:
         """A volume that another one rests on; None where it is in no pool, and not needed for more than being there."""
         try:
             return self.pools.find_path(path)
         except NotFoundError as error:
             raise NotFoundError(error.message, hint="The image is incomplete without it: bring it back.") from error
         except IllegalStateError:
-            if self.request.mode is Mode.COPY:
+            if mode is Mode.COPY:
                 raise
             return None
+
+
+def _refuse_choice(disk: DiskDefinition, chosen: DiskChoice, reason: str) -> None:
+    """Refuse to duplicate what cannot be, where that was asked for.
+
+    Raises:
+        UnsupportedError: It was asked for.
+    """
+    duplicating = {Treatment.COPY, Treatment.LINKED, Treatment.REFLINK}
+    if chosen.treatment in duplicating or chosen.name is not None or chosen.pool is not None:
+        raise UnsupportedError(
+            f"disk {disk.target} cannot be duplicated: {reason}",
+            hint=f"Use --disk {disk.target}=share or --disk {disk.target}=drop.",
+        )
+
+
+def _refuse_special(disk: DiskDefinition, volume: VolumeDescription, format_: str, mode: Mode) -> None:
+    """Refuse what no volume of the wanted kind can stand in for."""
+    is_linked = mode is Mode.LINKED
+    if disk.is_sliced and (is_linked or format_ != "raw"):
+        raise UnsupportedError(
+            f"disk {disk.target} is a slice of '{volume.path}', and cannot be duplicated in this mode and format",
+            hint="Use --mode copy." if format_ == "raw" else "Make a volume of its own of the slice.",
+        )
+    if disk.is_shareable and is_linked:
+        raise UnsupportedError(
+            f"disk {disk.target} ('{volume.path}') is shareable, and an overlay cannot be: only raw volumes can",
+            hint="Use --mode copy.",
+        )
+
+
+def _refuse_reflink_between(source_pool: Pool, source: VolumeDescription, pool: Pool, directory: str) -> None:
+    """Refuse a reflink into another file system, as far as it can be told that it is another one."""
+    here, there = file_system(posixpath.dirname(source.path)), file_system(directory)
+    if visible_status(source) is not None and here is not None and there is not None:
+        is_other = here != there
+    else:
+        is_other = source_pool.capacity_bytes() != pool.capacity_bytes()
+    if is_other:
+        raise UnsupportedError(
+            f"'{source.path}' cannot be reflinked into storage pool '{pool.name}', which is on another file system",
+            hint="Name a pool on the same file system, or use --mode copy or --mode linked.",
+        )
+
+
+def _header_warnings(
+    disk: DiskDefinition, source: VolumeDescription, header: Qcow2Header | None, mode: Mode
+) -> tuple[str, ...]:
+    if header is None:
+        return ()
+    warnings = []
+    is_flattened = mode is Mode.COPY and header.has_backing_file
+    if header.is_dirty and not is_flattened:
+        what = "what is below its clone's" if mode is Mode.LINKED else "its clone's"
+        warnings.append(f"disk {disk.target} ('{source.path}') was not closed properly, and neither is {what}")
+    lost = {"internal snapshots": header.snapshot_count > 0, "bitmaps": header.has_bitmaps}
+    warnings += [
+        f"{what} of disk {disk.target} are not carried over: it is merged with what is below"
+        for what, is_there in lost.items()
+        if is_there and is_flattened
+    ]
+    return tuple(warnings)
 
 
 def _refuse_other_chain(disk: DiskDefinition, source: VolumeDescription) -> None:
@@ -294,10 +463,10 @@ def _reason_to_leave(disk: DiskDefinition) -> str | None:
         return "empty drive"
     if disk.is_readonly:
         return "read-only"
-    if disk.type not in {"file", "volume"}:
+    if disk.type not in _FILE_TYPES:
         return f"{disk.type} disk, not file-based"
     return None
 
 
-def _untouched(disk: DiskDefinition, reason: str) -> DiskPlan:
-    return DiskPlan(disk, reason, VolumeReference(disk.pool, disk.volume, disk.path, disk.format), None)
+def _untouched(disk: DiskDefinition, reason: str, action: Action = Action.SHARED) -> SurveyedDisk:
+    return SurveyedDisk(disk, action, reason, VolumeReference(disk.pool, disk.volume, disk.path, disk.format), None)

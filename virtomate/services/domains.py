@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec
-from virtomate.definition.provenance import read_provenance
+from virtomate.definition.provenance import find_provenance
 from virtomate.errors import NotFoundError
 from virtomate.hypervisor.domains import list_domains
 from virtomate.records import CloneOrigin, DomainListing
@@ -19,7 +18,7 @@ def list_all_domains(connection: Connection) -> tuple[DomainListing, ...]:
     listings = []
     for domain in list_domains(connection):
         try:
-            provenance = read_provenance(codec.parse_definition(domain.inactive_definition_without_secrets()))
+            provenance = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
             state = domain.state()
         except NotFoundError:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
@@ -14,16 +15,22 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
 
 
+# A random UUID of the kernel's (random(4)); Python's module takes longer to import than libvirt to define a domain.
+_RANDOM_UUID = Path("/proc/sys/kernel/random/uuid")
+
+
 @dataclass(frozen=True)
 class Identities:
     """What is in use on a connection.
 
     Attributes:
+        names: Of all domains.
         mac_addresses: Of every domain's interfaces, in lower case.
         writers: Who has a disk open for writing: the name of the active domain, by the disk's path, or by its pool and
             volume where the disk is named by those.
     """
 
+    names: frozenset[str]
     mac_addresses: frozenset[str]
     writers: dict[str | tuple[str, str], str]
 
@@ -36,7 +43,8 @@ def scan_identities(connection: Connection) -> Identities:
     """
     mac_addresses: set[str] = set()
     writers: dict[str | tuple[str, str], str] = {}
-    for domain in list_domains(connection):
+    domains = list_domains(connection)
+    for domain in domains:
         try:
             mac_addresses.update(readers.find_mac_addresses(domain.inactive_definition_without_secrets()))
         except NotFoundError:
@@ -52,4 +60,9 @@ def scan_identities(connection: Connection) -> Identities:
                 writers[normalise(disk.path)] = domain.name
             if disk.pool is not None and disk.volume is not None:
                 writers[disk.pool, disk.volume] = domain.name
-    return Identities(frozenset(mac_addresses), writers)
+    return Identities(frozenset(domain.name for domain in domains), frozenset(mac_addresses), writers)
+
+
+def new_uuid() -> str:
+    """A random UUID."""
+    return _RANDOM_UUID.read_text(encoding="ascii").strip()

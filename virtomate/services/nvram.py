@@ -1,99 +1,205 @@
-"""The plan for the NVRAM of a clone."""
+"""The NVRAM of a clone."""
 
 from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.definition.volume import normalise
 from virtomate.duplication import choice, names
 from virtomate.duplication.hostfile import may_be_filled_here
-from virtomate.errors import ConflictError
+from virtomate.duplication.transfers.base import Place
+from virtomate.errors import ConflictError, UsageError
 from virtomate.hypervisor.domains import native_command_line
 from virtomate.records import Action, MadeKind, NvramAction, Transfer
-from virtomate.services.pools import PoolDirectory, find_volume
+from virtomate.services.pools import find_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from virtomate.definition.readers import NvramDefinition
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
+    from virtomate.services.disks import TakenNames
+    from virtomate.services.pools import PoolDirectory
     from virtomate.services.source import Source
 
 
 @dataclass(frozen=True)
-class NvramPlan:
-    """What becomes of the NVRAM.
+class SurveyedNvram:
+    """The original's NVRAM, the same for all clones.
 
     Attributes:
-        source_path: Its path, None where it is no file.
+        path: Normalised path, None where it is no file.
+        pool: The active pool over its directory, None where there is none.
+        content: Its file, None where it was never made or only a temporary pool can tell.
+    """
+
+    path: str | None
+    format: str
+    pool: Pool | None
+    content: VolumeDescription | None
+
+
+@dataclass(frozen=True)
+class NvramPlan:
+    """What becomes of the NVRAM in one clone.
+
+    Attributes:
+        action: For what only temporary pools can tell, what it probably will be.
+        source_path: Path of the original's, None where it is no file.
         path: Path of the clone's, likewise.
-        pool: The pool over its directory, None where a temporary one is needed.
-        duplication: How it is duplicated; None where that needs the temporary pool to tell, or nothing is to be copied.
+        uncovered: The directories of both that are in no pool, for which temporary pools are needed.
+        duplication: How it is duplicated; None where that needs temporary pools to tell, or nothing is to be copied.
     """
 
     action: NvramAction
     source_path: str | None
     path: str | None
     format: str
-    pool: str | None
-    duplication: Duplication | None
-
-    @property
-    def needs_temporary_pool(self) -> bool:
-        """Whether its directory is no pool."""
-        return self.action is NvramAction.COPIED and self.pool is None
+    uncovered: frozenset[str] = frozenset()
+    duplication: Duplication | None = None
 
 
-def plan_nvram(
-    connection: Connection,
-    source: Source,
-    clone_name: str,
-    pools: PoolDirectory,
-    taken_names: Mapping[str, set[str]],
-    *,
-    keep_owner: bool,
-) -> NvramPlan | None:
-    """Plan what becomes of the NVRAM; None where the original has none.
+@dataclass(frozen=True)
+class NvramPlanner:
+    """Plans the NVRAM of one clone after another; it only reads.
 
-    Args:
-        connection: Where the original is.
-        source: The original.
-        clone_name: Name of the clone.
-        pools: The pools there.
-        taken_names: Names given to other new volumes of the clone, by directory.
-        keep_owner: Whether the new file gets its original's owner.
-
-    Raises:
-        ConflictError: Something has the path that the clone's NVRAM would get.
+    Attributes:
+        place: Where it goes: an absolute path, POOL/VOLUME, or a name; None leaves that to the clone's name.
+        has_siblings: Whether several clones are made of the original.
+        looked_at: Names of the pools that libvirt has looked through.
     """
+
+    connection: Connection
+    surveyed: SurveyedNvram
+    source_name: str
+    pools: PoolDirectory
+    place: str | None
+    has_siblings: bool
+    keep_owner: bool
+    looked_at: set[str] = field(default_factory=set)
+
+    def plan(self, clone_name: str, taken: TakenNames) -> NvramPlan:
+        """Plan it.
+
+        Args:
+            clone_name: Name of the clone.
+            taken: Names of new volumes so far; the NVRAM's is added.
+
+        Raises:
+            ConflictError: Something has the path that the clone's NVRAM would get.
+            UsageError: That path cannot be used.
+        """
+        surveyed = self.surveyed
+        if surveyed.path is None:
+            return NvramPlan(NvramAction.SHARED, None, None, surveyed.format)
+        directory, name = self._place(surveyed.path, clone_name, taken)
+        path = posixpath.join(directory, name)
+        if self.place is not None and name in taken.by_directory[directory]:
+            raise ConflictError(f"two new volumes would be '{path}'", hint="Choose another --nvram.")
+        taken.by_directory[directory].add(name)
+        pool = self.pool(directory)
+        uncovered = frozenset(
+            place
+            for place, covering in ((posixpath.dirname(surveyed.path), surveyed.pool), (directory, pool))
+            if covering is None
+        )
+        if not uncovered and surveyed.pool is not None and pool is not None:
+            self._look_at(pool)
+            refuse_taken_path(pool, path, is_local=self.connection.is_local)
+            if surveyed.content is None:
+                return NvramPlan(NvramAction.FRESH, surveyed.path, path, surveyed.format)
+            duplication = self.duplication(surveyed.content, pool, path, clone_name)
+            return NvramPlan(NvramAction.COPIED, surveyed.path, path, surveyed.format, duplication=duplication)
+        # What is seen here is probably what the daemon sees; the temporary pools will tell for sure.
+        if self.connection.is_local and os.path.lexists(path):
+            raise _taken(path)
+        is_gone = self.connection.is_local and _is_missing(surveyed.path)
+        action = NvramAction.FRESH if is_gone else NvramAction.COPIED
+        return NvramPlan(action, surveyed.path, path, surveyed.format, uncovered)
+
+    def duplication(self, content: VolumeDescription, pool: Pool, path: str, clone_name: str) -> Duplication:
+        """The byte copy of the NVRAM to a path whose directory a pool is over."""
+        directory, name = posixpath.split(path)
+        # bytes are copied whatever they mean
+        raw = choice.as_format(content, "raw")
+        transfers = (Transfer.HOST, Transfer.STREAM) if may_be_filled_here(raw) else (Transfer.STREAM,)
+        label = f"{clone_name}/nvram" if self.has_siblings else "nvram"
+        place = Place(pool.name, directory, name)
+        return choice.plan_duplication(
+            label, MadeKind.NVRAM, raw, place, Action.COPIED, transfers, keep_owner=self.keep_owner
+        )
+
+    def _place(self, source_path: str, clone_name: str, taken: TakenNames) -> tuple[str, str]:
+        """Directory and name of the clone's NVRAM."""
+        directory, source_name = posixpath.split(source_path)
+        if self.place is None:
+            name = names.new_volume_name(source_name, self.source_name, clone_name, is_overlay=False)
+            return directory, names.distinct_volume_name(name, "nvram", taken.by_directory[directory])
+        if self.place.startswith("/"):
+            directory, name = posixpath.split(normalise(self.place))
+        elif "/" in self.place:
+            pool_name, _, name = self.place.partition("/")
+            directory = self.pools.for_new_volumes(pool_name).description.path or ""
+        else:
+            name = self.place
+        names.check_volume_name(name)
+        return directory, name
+
+    def _look_at(self, pool: Pool) -> None:
+        """Have libvirt look at the pool's files once: a pool does not hear of those that are made for domains."""
+        if pool.name not in self.looked_at:
+            pool.refresh()
+            self.looked_at.add(pool.name)
+
+    def pool(self, directory: str) -> Pool | None:
+        """The active pool over a directory, if any."""
+        known = self.pools.covering(directory)
+        return None if known is None or not known.is_active else known.pool
+
+
+def survey_nvram(connection: Connection, source: Source, pools: PoolDirectory) -> SurveyedNvram | None:
+    """Look at the NVRAM of the original; None where it has none."""
     domain = source.definition.domain
     nvram = readers.nvram(domain)
     if nvram is None and not readers.has_selected_nvram(domain):
         return None
     if nvram is not None and nvram.type != "file":
-        return NvramPlan(NvramAction.SHARED, None, None, nvram.format, None, None)
+        return SurveyedNvram(None, nvram.format, None, None)
     path = _nvram_path(connection, source, nvram)
     if path is None:
         return None
-    directory, source_name = posixpath.split(path)
-    name = names.new_volume_name(source_name, source.reference.name, clone_name, is_overlay=False)
-    name = names.distinct_volume_name(name, "nvram", taken_names.get(directory, set()))
-    new_path = posixpath.join(directory, name)
     format_ = "raw" if nvram is None else nvram.format
-    known = pools.covering(directory)
+    known = pools.covering(posixpath.dirname(path))
     if known is None or not known.is_active:
-        return NvramPlan(NvramAction.COPIED, path, new_path, format_, None, None)
-    duplication = plan_nvram_duplication(
-        known.pool, path, new_path, is_local=connection.is_local, keep_owner=keep_owner
-    )
-    action = NvramAction.FRESH if duplication is None else NvramAction.COPIED
-    return NvramPlan(action, path, new_path, format_, known.pool.name, duplication)
+        return SurveyedNvram(path, format_, None, None)
+    found = find_volume(known.pool, posixpath.basename(path))
+    return SurveyedNvram(path, format_, known.pool, None if found is None else found.description)
+
+
+def refuse_taken_path(pool: Pool, path: str, *, is_local: bool) -> None:
+    """Refuse a path of a pool at which something stands; libvirt would silently take it for the clone's NVRAM.
+
+    Raises:
+        ConflictError: Something has the path.
+    """
+    # a pool does not list a link that leads nowhere
+    if pool.find_volume(posixpath.basename(path)) is not None or (is_local and os.path.lexists(path)):
+        raise _taken(path)
+
+
+def refuse_needless_nvram(surveyed: SurveyedNvram | None, place: str | None) -> None:
+    """Refuse a place for an NVRAM where there is none to put there.
+
+    Raises:
+        UsageError: The original has no NVRAM that is a file.
+    """
+    if place is not None and (surveyed is None or surveyed.path is None):
+        raise UsageError(f"there is no NVRAM to be put at '{place}': the original has none that is a file")
 
 
 def _nvram_path(connection: Connection, source: Source, nvram: NvramDefinition | None) -> str | None:
@@ -106,27 +212,13 @@ def _nvram_path(connection: Connection, source: Source, nvram: NvramDefinition |
     return None if path is None else normalise(path)
 
 
-def plan_nvram_duplication(
-    pool: Pool, source_path: str, path: str, *, is_local: bool, keep_owner: bool
-) -> Duplication | None:
-    """Plan the byte copy of an NVRAM within a pool over its directory; None if the file was never made.
+def _is_missing(path: str) -> bool:
+    """Whether a file is certainly not there, in a directory that is seen here."""
+    return os.access(posixpath.dirname(path), os.X_OK) and not os.path.lexists(path)
 
-    Raises:
-        ConflictError: Something has the path that the clone's NVRAM would get; libvirt would silently use it.
-    """
-    name = posixpath.basename(path)
-    # a pool does not list a link that leads nowhere
-    if find_volume(pool, name) is not None or (is_local and os.path.lexists(path)):
-        raise ConflictError(
-            f"there is already a file '{path}', which the clone would take for its NVRAM",
-            hint="Choose another name for the clone, or move that file away.",
-        )
-    found = find_volume(pool, posixpath.basename(source_path))
-    if found is None:
-        return None
-    # bytes are copied whatever they mean
-    raw = choice.as_format(found.description, "raw")
-    transfers = (Transfer.HOST, Transfer.STREAM) if may_be_filled_here(raw) else (Transfer.STREAM,)
-    return choice.plan_duplication(
-        "nvram", MadeKind.NVRAM, raw, name, Action.COPIED, transfers, (), keep_owner=keep_owner
+
+def _taken(path: str) -> ConflictError:
+    return ConflictError(
+        f"there is already a file '{path}', which the clone would take for its NVRAM",
+        hint="Choose another name for the clone, or move that file away.",
     )

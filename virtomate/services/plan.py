@@ -1,38 +1,42 @@
-"""The plan of a clone: everything that will be done, and every reason not to do it, before anything is touched."""
+"""The plan of clones: everything that will be done, and every reason not to do it, before anything is touched."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import defaultdict
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition import clone as changes
 from virtomate.definition import readers
 from virtomate.definition.provenance import without_provenance
-from virtomate.errors import IllegalStateError, NoSpaceError
-from virtomate.hypervisor.storage import find_pool
-from virtomate.records import InterfaceResult, Mode, NvramAction
-from virtomate.services.disks import DiskPlan, DiskPlanner
-from virtomate.services.identities import scan_identities
-from virtomate.services.nvram import NvramPlan, plan_nvram
+from virtomate.duplication.names import automatic_names, check_clone_name, check_volume_name
+from virtomate.errors import ConflictError, IllegalStateError, UsageError
+from virtomate.hypervisor.domains import find_domain_by_uuid
+from virtomate.records import Action, InterfaceResult, Mode, NvramAction, SpaceNeed
+from virtomate.services.disks import DiskPlan, DiskPlanner, DiskSurveyor, TakenNames
+from virtomate.services.identities import new_uuid, scan_identities
+from virtomate.services.nvram import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram
 from virtomate.services.pools import read_pools
 from virtomate.services.source import Source, read_source, refuse_taken_name
+from virtomate.services.space import SpaceLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from virtomate.definition.codec import Definition
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.records import CloneRequest
-
-# A random UUID of the kernel's (random(4)); Python's module takes longer to import than libvirt to define a domain.
-_RANDOM_UUID = Path("/proc/sys/kernel/random/uuid")
+    from virtomate.services.disks import SurveyedDisk
+    from virtomate.services.identities import Identities
+    from virtomate.services.nvram import SurveyedNvram
+    from virtomate.services.pools import PoolDirectory
 
 _LOG = logging.getLogger(__name__)
+
+# In a row, until it is not the name that stands in the way.
+_MAX_TAKEN_NAMES = 1000
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,9 @@ class ClonePlan:
     """Everything that will be done to make one clone.
 
     Attributes:
+        nvram_planner: Plans the NVRAM again where only temporary pools can tell what there is.
         definition: The clone's definition without a record of ours.
-        keep_owner: Whether new volumes get their originals' owners.
+        needs: What its volumes will take, by pool.
     """
 
     source: Source
@@ -50,11 +55,12 @@ class ClonePlan:
     mode: Mode
     disks: tuple[DiskPlan, ...]
     nvram: NvramPlan | None
+    nvram_planner: NvramPlanner | None
     interfaces: tuple[InterfaceResult, ...]
     definition: Definition
     changes: tuple[str, ...]
     warnings: tuple[str, ...]
-    keep_owner: bool
+    needs: tuple[SpaceNeed, ...] = ()
 
     @property
     def duplications(self) -> tuple[Duplication, ...]:
@@ -65,123 +71,238 @@ class ClonePlan:
         return tuple(unique.values())
 
 
-def plan_clone(connection: Connection, request: CloneRequest) -> ClonePlan:
-    """Plan one clone, whose name has been checked; nothing is changed by it.
+@dataclass(frozen=True)
+class Survey:
+    """What is the same for all clones of a run, looked at once."""
+
+    source: Source
+    identities: Identities
+    pools: PoolDirectory
+    disks: tuple[SurveyedDisk, ...]
+    nvram: SurveyedNvram | None
+    keep_owner: bool
+
+
+class ClonePlanner:
+    """Plans one clone after another, so that no two get the same of anything.
+
+    Only one thread at a time may use it, and its connection with it.
+
+    Attributes:
+        space: What the clones planned so far will take.
+    """
+
+    def __init__(self, connection: Connection, request: CloneRequest, survey: Survey) -> None:
+        self._connection = connection
+        self._request = request
+        self._survey = survey
+        has_siblings = max(len(request.names), request.auto_names) > 1
+        name = survey.source.reference.name
+        self._disks = DiskPlanner(survey.disks, name, has_siblings, survey.keep_owner)
+        self._nvram = None
+        if survey.nvram is not None:
+            self._nvram = NvramPlanner(
+                connection, survey.nvram, name, survey.pools, request.nvram, has_siblings, survey.keep_owner
+            )
+        self.space = SpaceLedger()
+        self._taken = TakenNames()
+        self._mac_addresses = set(survey.identities.mac_addresses)
+        self._automatic_names = automatic_names(name)
+
+    def plan(self, name: str) -> ClonePlan:
+        """Plan the clone of this name, which has been checked.
+
+        Raises:
+            ConflictError: The clone's name, or that of one of its volumes, is taken.
+            UsageError: A volume's name would be too long.
+        """
+        _LOG.info("planning to clone %r to %r", self._survey.source.reference.name, name)
+        disks = self._disks.plan(name, self._taken)
+        nvram = None if self._nvram is None else self._nvram.plan(name, self._taken)
+        addresses = self._new_mac_addresses()
+        plan = self._assemble(name, disks, nvram, addresses)
+        return replace(plan, needs=self.space.add(plan.duplications, self._survey.pools))
+
+    def plan_automatically(self) -> ClonePlan:
+        """Plan a clone with the next name that nobody has.
+
+        Raises:
+            ConflictError: Something else than the name is taken, whatever the name.
+        """
+        taken = None
+        for _ in range(_MAX_TAKEN_NAMES):
+            name = next(self._automatic_names)
+            check_clone_name(name)
+            if name in self._survey.identities.names:
+                continue
+            try:
+                return self.plan(name)
+            except ConflictError as error:
+                taken = error
+        raise taken or ConflictError(f"there are no names left for clones of '{self._survey.source.reference.name}'")
+
+    def _new_mac_addresses(self) -> dict[int, str]:
+        if self._request.keep_mac_addresses:
+            return {}
+        domain = self._survey.source.definition.domain
+        addresses = changes.new_mac_addresses(domain, self._mac_addresses, os.urandom, self._request.mac_addresses)
+        self._mac_addresses.update(addresses.values())
+        return addresses
+
+    def _assemble(
+        self, name: str, disks: tuple[DiskPlan, ...], nvram: NvramPlan | None, addresses: Mapping[int, str]
+    ) -> ClonePlan:
+        request, source = self._request, self._survey.source
+        domain = source.definition.domain
+        uuid = request.uuid or new_uuid()
+        outcome = changes.clone_domain_definition(
+            domain,
+            changes.Identity(name, uuid, addresses, request.title, request.description),
+            {plan.surveyed.disk.index: _new_source(plan.duplication) for plan in disks if plan.duplication is not None},
+            None if nvram is None or nvram.path is None else changes.NewNvram(nvram.path, nvram.format),
+            [plan.surveyed.disk.index for plan in disks if plan.surveyed.action is Action.DROPPED],
+        )
+        interfaces = readers.devices(domain, "interface")
+        return ClonePlan(
+            source=source,
+            name=name,
+            uuid=uuid,
+            mode=request.mode,
+            disks=disks,
+            nvram=nvram,
+            nvram_planner=self._nvram,
+            interfaces=tuple(
+                InterfaceResult(addresses.get(index, mac), mac)
+                for index, interface in enumerate(interfaces)
+                if (mac := str(readers.child(interface, "mac").get("@address", "")).lower())
+            ),
+            definition=replace(without_provenance(source.definition), domain=outcome.domain),
+            changes=outcome.changes,
+            warnings=(*_warnings(source, request, disks, nvram), *outcome.warnings),
+        )
+
+
+def plan_clones(connection: Connection, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
+    """Plan all clones of a request; nothing is changed by it, and one refusal refuses all.
+
+    Returns:
+        The plans, and what can plan further clones.
 
     Raises:
-        UsageError: A volume's name would be too long.
+        UsageError: Something in the request cannot be, whatever the hypervisor holds, or does not fit the original.
         NotFoundError: There is no such domain, or a volume of it is missing.
         IllegalStateError: The original, one of its volumes or a pool is in no state to be cloned.
-        ConflictError: The clone's name, or that of one of its volumes, is taken.
-        UnsupportedError: A volume cannot be duplicated in this mode.
+        ConflictError: The name or identity of a clone, or the name of a volume, is taken.
+        UnsupportedError: A volume cannot be duplicated in the way that was asked for.
         NoSpaceError: A pool has too little space.
     """
+    planner = ClonePlanner(connection, request, _survey(connection, request))
+    plans = [planner.plan(name) for name in request.names]
+    plans += [planner.plan_automatically() for _ in range(request.auto_names)]
+    if request.check_space:
+        planner.space.refuse_lack()
+    return planner, tuple(plans)
+
+
+def check_request(request: CloneRequest) -> None:
+    """Refuse names that cannot be, without asking libvirt.
+
+    Raises:
+        UsageError: One cannot be that of a domain or volume, or is given twice.
+    """
+    for name in request.names:
+        check_clone_name(name)
+    if (twice := next(_repeated(request.names), None)) is not None:
+        raise UsageError(f"'{twice}' is given twice, and every clone needs a name of its own")
+    for chosen in request.disks:
+        if chosen.name is not None:
+            check_volume_name(chosen.name)
+
+
+def _repeated(names: tuple[str, ...]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            yield name
+        seen.add(name)
+
+
+def _survey(connection: Connection, request: CloneRequest) -> Survey:
     source = read_source(connection, request.source)
-    if source.has_managed_save and request.mode is Mode.LINKED:
+    for name in request.names:
+        # before anything else is looked at, which takes longer
+        refuse_taken_name(connection, name)
+    identities = scan_identities(connection)
+    _check_identity(connection, request, source, identities)
+    pools = read_pools(connection)
+    if request.pool is not None:
+        pools.for_new_volumes(request.pool)
+    disks = DiskSurveyor(connection, source, request, identities, pools).survey()
+    if source.has_managed_save and any(disk.action is Action.LINKED for disk in disks):
         raise IllegalStateError(
             f"domain '{source.reference.name}' has a saved state, so its disks are in the middle of something",
             hint="Start it and shut it down, or use --mode copy.",
         )
-    refuse_taken_name(connection, request.name)
-    _LOG.info("planning to clone %r to %r", source.reference.name, request.name)
+    nvram = survey_nvram(connection, source, pools)
+    refuse_needless_nvram(nvram, request.nvram)
     # an unprivileged daemon may not give files away
-    keep_owner = not connection.is_session
-    identities = scan_identities(connection)
-    pools = read_pools(connection)
-    planner = DiskPlanner(connection, source, request, identities, pools, keep_owner)
-    disks = planner.plan()
-    nvram = plan_nvram(connection, source, request.name, pools, planner.taken_names, keep_owner=keep_owner)
-    addresses = changes.new_mac_addresses(source.definition.domain, identities.mac_addresses, os.urandom)
-    plan = _assemble(source, request, disks, nvram, addresses, keep_owner=keep_owner)
-    if request.check_space:
-        _check_space(connection, plan.duplications)
-    return plan
+    return Survey(source, identities, pools, disks, nvram, keep_owner=not connection.is_session)
 
 
-def _assemble(
-    source: Source,
-    request: CloneRequest,
-    disks: tuple[DiskPlan, ...],
-    nvram: NvramPlan | None,
-    addresses: Mapping[int, str],
-    *,
-    keep_owner: bool,
-) -> ClonePlan:
-    domain = source.definition.domain
-    new_uuid = _RANDOM_UUID.read_text(encoding="ascii").strip()
-    outcome = changes.clone_domain_definition(
-        domain,
-        changes.Identity(request.name, new_uuid, addresses),
-        {
-            plan.disk.index: changes.NewSource(
-                path=plan.duplication.path,
-                pool=plan.duplication.pool,
-                volume=plan.duplication.new.name,
-                format="qcow2" if request.mode is Mode.LINKED else plan.duplication.source.format,
-                base_path=plan.duplication.source.path if request.mode is Mode.LINKED else None,
-                base_format=plan.duplication.source.format if request.mode is Mode.LINKED else None,
+def _check_identity(connection: Connection, request: CloneRequest, source: Source, identities: Identities) -> None:
+    """Refuse a UUID or MAC address that was asked for and cannot be had."""
+    if request.uuid is not None and (holder := find_domain_by_uuid(connection, request.uuid)) is not None:
+        raise ConflictError(
+            f"domain '{holder.name}' has the UUID '{request.uuid}'", hint="Leave out --uuid, or name another one."
+        )
+    count = len(readers.mac_addresses(source.definition.domain))
+    if len(request.mac_addresses) > count:
+        raise UsageError(
+            f"{len(request.mac_addresses)} MAC addresses are given, but domain '{source.reference.name}' has "
+            f"{count} network interface{'' if count == 1 else 's'}"
+        )
+    for address in request.mac_addresses:
+        if address in identities.mac_addresses:
+            raise ConflictError(
+                f"a domain has the MAC address '{address}' already",
+                hint="Name another one, or leave that to virtomate.",
             )
-            for plan in disks
-            if plan.duplication is not None
-        },
-        None if nvram is None or nvram.path is None else changes.NewNvram(nvram.path, nvram.format),
-    )
-    stripped = without_provenance(source.definition)
-    interfaces = readers.devices(domain, "interface")
-    return ClonePlan(
-        source=source,
-        name=request.name,
-        uuid=new_uuid,
-        mode=request.mode,
-        disks=disks,
-        nvram=nvram,
-        interfaces=tuple(
-            InterfaceResult(mac, str(readers.child(interfaces[index], "mac")["@address"]).lower())
-            for index, mac in addresses.items()
-        ),
-        definition=replace(stripped, domain=outcome.domain),
-        changes=outcome.changes,
-        warnings=(*_warnings(source, request.mode, disks, nvram), *outcome.warnings),
-        keep_owner=keep_owner,
+
+
+def _new_source(duplication: Duplication) -> changes.NewSource:
+    is_linked = duplication.action is Action.LINKED
+    source = duplication.source
+    return changes.NewSource(
+        path=duplication.path,
+        pool=duplication.pool,
+        volume=duplication.new.name,
+        format="qcow2" if is_linked else source.format,
+        base_path=source.path if is_linked else None,
+        base_format=source.format if is_linked else None,
     )
 
 
-def _warnings(source: Source, mode: Mode, disks: tuple[DiskPlan, ...], nvram: NvramPlan | None) -> tuple[str, ...]:
+def _warnings(
+    source: Source, request: CloneRequest, disks: tuple[DiskPlan, ...], nvram: NvramPlan | None
+) -> tuple[str, ...]:
+    name = source.reference.name
+    surveyed = [plan.surveyed for plan in disks]
     warnings = [
-        f"disk {plan.disk.target} ({plan.disk.location}) is left untouched ({plan.reason}): "
+        f"disk {item.disk.target} ({item.disk.location}) is left untouched ({item.reason}): "
         "original and clone both write to it"
-        for plan in disks
-        if plan.duplication is None and not plan.disk.is_readonly and not plan.disk.is_empty
+        for item in surveyed
+        if item.action is Action.SHARED and not item.disk.is_readonly and not item.disk.is_empty
     ]
     if nvram is not None and nvram.action is NvramAction.SHARED:
         warnings.append("the NVRAM is no file and left untouched: original and clone both write to it")
-    if mode is Mode.LINKED and any(plan.duplication is not None for plan in disks):
-        warnings.append(
-            f"starting '{source.reference.name}' from now on destroys its linked clones: their disks rest on its own"
-        )
-    warnings += [warning for plan in disks for warning in plan.warnings]
+    if request.keep_mac_addresses and readers.mac_addresses(source.definition.domain):
+        warnings.append(f"'{name}' and its clone have the same MAC addresses, and disturb each other in one network")
+    if any(item.action is Action.LINKED for item in surveyed):
+        warnings.append(f"starting '{name}' from now on destroys its linked clones: their disks rest on its own")
+    warnings += [warning for item in surveyed for warning in item.warnings]
     warnings += source.left_behind
     if source.has_managed_save:
         warnings.append(
-            f"'{source.reference.name}' has a saved state that is not carried over: the clone's disks are as after a "
-            "power cut"
+            f"'{name}' has a saved state that is not carried over: the clone's disks are as after a power cut"
         )
     return tuple(warnings)
-
-
-def _check_space(connection: Connection, duplications: tuple[Duplication, ...]) -> None:
-    """Compare what will be written with what each pool has; an old figure is not enough to refuse."""
-    needed: defaultdict[str, int] = defaultdict(int)
-    for duplication in duplications:
-        needed[duplication.pool] += duplication.total_bytes
-    for name, total in needed.items():
-        pool = find_pool(connection, name)
-        if pool is None or pool.available_bytes() >= total:
-            continue
-        pool.refresh()
-        available = pool.available_bytes()
-        if available < total:
-            raise NoSpaceError(
-                f"storage pool '{name}' has {available} bytes left, and the clone needs {total}",
-                hint="Make room, use --mode linked, or, where the file system compresses, --no-space-check.",
-            )

@@ -18,13 +18,16 @@ from virtomate.definition.volume import (
     directory_pool_document,
     normalise,
 )
-from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
+from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError
 from virtomate.hypervisor.storage import find_pool, get_pool, list_pools, start_transient_pool
 from virtomate.records import PoolListing
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
+
+# Types of pools whose volumes are files of a directory (https://libvirt.org/storage.html)
+_FILE_POOLS = frozenset({"dir", "fs", "netfs"})
 
 # Pools that a run makes over a directory that is no pool; known by their name after a crash.
 TEMPORARY_POOL_PREFIX = "virtomate-clone-"
@@ -100,6 +103,22 @@ class PoolDirectory:
             if known.pool.name == pool_name and known.description.path is not None:
                 return posixpath.join(known.description.path, volume_name)
         return None
+
+    def for_new_volumes(self, name: str) -> KnownPool:
+        """The active pool with a name, in which volumes are files.
+
+        Raises:
+            NotFoundError: There is none.
+            IllegalStateError: It is not active.
+            UnsupportedError: Its volumes are no files.
+        """
+        known = self.named(name)
+        if known.description.type not in _FILE_POOLS or known.description.path is None:
+            raise UnsupportedError(
+                f"storage pool '{name}' is of type {known.description.type}, and new volumes must be files",
+                hint="Name a pool of type dir, fs or netfs.",
+            )
+        return known
 
     def covering(self, directory: str) -> KnownPool | None:
         """A pool over a directory, an active one if there is any."""
@@ -230,21 +249,21 @@ def describe(pool: Pool, volume: Volume) -> FoundVolume:
     return FoundVolume(volume, pool, describe_volume(pool.name, volume.document()))
 
 
-def temporary_pool_name(clone_uuid: str) -> str:
-    """The name of the temporary pool that belongs to a clone."""
-    return f"{TEMPORARY_POOL_PREFIX}{clone_uuid}"
+def temporary_pool_name(uuid: str) -> str:
+    """The name of the temporary pool that a UUID stands for."""
+    return f"{TEMPORARY_POOL_PREFIX}{uuid}"
 
 
-def start_temporary_pool(connection: Connection, clone_uuid: str, directory: str) -> Pool:
-    """Start the temporary pool of a clone over a directory; whoever calls stops it again.
+def start_temporary_pool(connection: Connection, uuid: str, directory: str) -> Pool:
+    """Start the temporary pool that a UUID stands for over a directory; whoever calls stops it again.
 
-    Its spelling of the directory is its own, so that runs side by side do not get in each other's way. A pool with the
-    clone's own name is one that a crash left behind, and is used again.
+    Its spelling of the directory is its own, so that runs side by side do not get in each other's way. One that is
+    there already is used again.
 
     Raises:
         HypervisorError: The directory cannot be read.
     """
-    name = temporary_pool_name(clone_uuid)
+    name = temporary_pool_name(uuid)
     for attempt in range(_SPELLING_ATTEMPTS):
         left_behind = find_pool(connection, name)
         if left_behind is not None:

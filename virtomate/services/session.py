@@ -3,28 +3,63 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from virtomate.hypervisor.connection import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
     from virtomate.hypervisor.connection import Connection
 
 
-class Session:
-    """Opens connections to one URI, and keeps the main one.
-
-    The main connection is opened when it is first needed, and opened again after it broke, so that an undo can still do
-    its work when a daemon was only restarted. Only one thread at a time may use it.
-    """
+class SpareConnections:
+    """The connections to one URI that nobody uses at the moment; opening one over a network takes a while."""
 
     def __init__(self, uri: str | None, ask: Callable[[str, bool], str] | None = None) -> None:
         self._uri = uri
         self._ask = None if ask is None else _ask_once(ask)
+        self._idle: SimpleQueue[Connection] = SimpleQueue()
+
+    def take(self) -> Connection:
+        """One that works, opened if need be.
+
+        Raises:
+            NoConnectionError: It cannot be opened.
+        """
+        with suppress(Empty):
+            while True:
+                connection = self._idle.get_nowait()
+                if connection.is_alive:
+                    return connection
+                connection.close()
+        return connect(self._uri, self._ask)
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep one for whoever needs it next."""
+        self._idle.put(connection)
+
+    def close(self) -> None:
+        """Close all that nobody uses."""
+        with suppress(Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+
+class Session:
+    """The main connection of a thread, and others that it borrows.
+
+    The main connection is opened when it is first needed, and opened again after it broke, so that an undo can still do
+    its work when a daemon was only restarted. Only one thread at a time may use it; work that goes on side by side has
+    a sibling for each of its threads.
+    """
+
+    def __init__(self, spare: SpareConnections) -> None:
+        self._spare = spare
         self._main: Connection | None = None
         self._lock = threading.Lock()
 
@@ -34,8 +69,14 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._main is not None:
-            self._main.close()
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Let others have the main connection; whoever needs it again gets another one."""
+        with self._lock:
+            if self._main is not None:
+                self._spare.give_back(self._main)
+                self._main = None
 
     @property
     def connection(self) -> Connection:
@@ -49,16 +90,41 @@ class Session:
                 self._main.close()
                 self._main = None
             if self._main is None:
-                self._main = self.connect()
+                self._main = self._spare.take()
             return self._main
 
-    def connect(self) -> Connection:
-        """Open one more connection, for the thread that asks.
+    def sibling(self) -> Session:
+        """A session for another thread, to be entered; connections go back and forth between the two."""
+        return Session(self._spare)
+
+    @contextmanager
+    def borrow(self) -> Iterator[Connection]:
+        """One more connection, for the thread that asks.
 
         Raises:
             NoConnectionError: It cannot be opened.
         """
-        return connect(self._uri, self._ask)
+        connection = self._spare.take()
+        try:
+            yield connection
+        finally:
+            self._spare.give_back(connection)
+
+
+@contextmanager
+def open_session(uri: str | None, ask: Callable[[str, bool], str] | None = None) -> Iterator[Session]:
+    """The session of a run, whose connections are closed at its end; none is opened before it is needed.
+
+    Args:
+        uri: libvirt's URI, None lets libvirt decide.
+        ask: Gets a prompt and whether the answer is secret, and returns the answer.
+    """
+    spare = SpareConnections(uri, ask)
+    try:
+        with Session(spare) as session:
+            yield session
+    finally:
+        spare.close()
 
 
 def _ask_once(ask: Callable[[str, bool], str]) -> Callable[[str, bool], str]:

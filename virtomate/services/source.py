@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
-from virtomate.definition.provenance import read_provenance
+from virtomate.definition.provenance import find_provenance, read_provenance
 from virtomate.errors import ConflictError, IllegalStateError
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.records import DomainReference
@@ -74,7 +74,7 @@ def refuse_taken_name(connection: Connection, name: str) -> None:
     taken = find_domain_by_name(connection, name)
     if taken is None:
         return
-    provenance = read_provenance(codec.parse_definition(taken.inactive_definition_without_secrets()))
+    provenance = find_provenance(taken.inactive_definition_without_secrets(), taken.uuid)
     if provenance is not None and not provenance.finished:
         raise ConflictError(
             f"there is already a domain '{name}', an unfinished clone of '{provenance.source.name}'",

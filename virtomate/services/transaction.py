@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
-from virtomate.definition.provenance import claim_definition, read_provenance, with_provenance
+from virtomate.definition.provenance import claim_definition, find_provenance, with_provenance
 from virtomate.definition.volume import SUBCLUSTERS, describe_volume
 from virtomate.duplication.evidence import observe
-from virtomate.duplication.transfers import TRANSFERS
+from virtomate.duplication.transfers import transfer_for
 from virtomate.duplication.transfers.base import Duplication, Workplace
+from virtomate.duplication.transfers.cast import Moulds
 from virtomate.errors import (
     ConflictError,
     ConnectionLostError,
@@ -55,8 +57,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-# Volumes that are filled side by side; more only compete for the same disks.
-_MAX_TRANSFERS = 4
 _POLL_SECONDS = 0.2
 # An undo waits that long for libvirt to let go of a volume.
 _UNDO_WAIT_SECONDS = 30
@@ -75,6 +75,36 @@ class Filled:
     subclusters: bool | None
 
 
+class Turns:
+    """What clones that are made side by side share: how many volumes are filled at a time, and what needs doing once.
+
+    Attributes:
+        is_accepted: Whether libvirt has judged one of the definitions: those of one original's clones differ in names,
+            paths and addresses of the same kinds.
+        moulds: Contents of new overlays.
+    """
+
+    def __init__(self, transfers: int) -> None:
+        self.is_accepted = False
+        self.moulds = Moulds()
+        self._free = threading.Semaphore(transfers)
+
+    @contextmanager
+    def transfer(self, cancel: CancelToken) -> Iterator[None]:
+        """Wait for a turn to fill a volume.
+
+        Raises:
+            InterruptedBySignalError: A signal arrived.
+            StoppedError: Another volume failed.
+        """
+        while not self._free.acquire(timeout=_POLL_SECONDS):
+            cancel.check()
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
 class Claim:
     """The hold on a clone's name, and the journal in it.
 
@@ -82,13 +112,14 @@ class Claim:
     meanwhile.
     """
 
-    def __init__(self, session: Session, name: str, provenance: Provenance, source: Document) -> None:
+    def __init__(self, session: Session, name: str, provenance: Provenance, source: Document, turns: Turns) -> None:
         self.provenance = provenance
         self.is_taken = False
         self.may_be_finished = False
         self._session = session
         self._name = name
         self._source = source
+        self._turns = turns
         self._lock = threading.Lock()
         self._is_checked = threading.Event()
         self._is_accepted = False
@@ -114,9 +145,10 @@ class Claim:
             HypervisorError: It does not accept the definition.
         """
         try:
-            with self._lock:
-                self._check(definition)
-            self._is_accepted = True
+            if not self._turns.is_accepted:
+                with self._lock:
+                    self._check(definition)
+            self._is_accepted = self._turns.is_accepted = True
         finally:
             self._is_checked.set()
 
@@ -134,13 +166,21 @@ class Claim:
         probe = replace(definition, domain={**definition.domain, "name": f"{self._name}.virtomate-check"})
         check_definition(self._session.connection, self._name, codec.unparse_definition(probe))
 
+    def note(self, made: Made) -> None:
+        """Remember that something has been made, to be written down with whatever comes next."""
+        with self._lock:
+            self._note(made)
+
     def record(self, made: Made) -> None:
         """Write down that something is going to be made, or has been made."""
         with self._lock:
             self._require_ours()
-            others = tuple(item for item in self.provenance.made if (item.kind, item.path) != (made.kind, made.path))
-            self.provenance = replace(self.provenance, made=(*others, made))
+            self._note(made)
             self._write()
+
+    def _note(self, made: Made) -> None:
+        others = tuple(item for item in self.provenance.made if (item.kind, item.path) != (made.kind, made.path))
+        self.provenance = replace(self.provenance, made=(*others, made))
 
     def finish(self, definition: Definition) -> None:
         """Replace the claim by the clone: from here on it is complete.
@@ -187,7 +227,7 @@ class Claim:
         domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
         if domain is None:
             return False
-        found = read_provenance(codec.parse_definition(domain.inactive_definition_without_secrets()))
+        found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
         return found is not None and found.token == self.provenance.token and found.finished
 
     def _write(self) -> None:
@@ -197,7 +237,7 @@ class Claim:
     def _require_ours(self) -> Domain:
         domain = find_domain_by_name(self._session.connection, self._name)
         if domain is not None and domain.uuid == self.provenance.uuid and not domain.is_active():
-            found = read_provenance(codec.parse_definition(domain.inactive_definition_without_secrets()))
+            found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
             if found is not None and found.token == self.provenance.token and not found.finished:
                 return domain
         raise IllegalStateError(f"domain '{self._name}' was changed by somebody else while it was being made")
@@ -206,12 +246,6 @@ class Claim:
 def planned(duplication: Duplication) -> Made:
     """The journal's line for a volume that is going to be made."""
     return Made(duplication.kind, MadeState.PLANNED, duplication.pool, duplication.new.name, duplication.path)
-
-
-def undo_made(session: Session, claim: Claim, made: Made) -> None:
-    """Remove something that this run made, on a connection that works."""
-    claim.require_unfinished()
-    remove_made(session.connection, made, claim.provenance, wait_at_most(_UNDO_WAIT_SECONDS))
 
 
 def release_unless_needed(claim: Claim, rollback: Rollback) -> None:
@@ -225,11 +259,12 @@ class Filling:
     """The creating and filling of a clone's volumes side by side, each on a connection of its own."""
 
     def __init__(
-        self, session: Session, claim: Claim, rollback: Rollback, progress: Progress, cancel: CancelToken
+        self, session: Session, claim: Claim, rollback: Rollback, turns: Turns, progress: Progress, cancel: CancelToken
     ) -> None:
         self._session = session
         self._claim = claim
         self._rollback = rollback
+        self._turns = turns
         self._progress = progress
         self._cancel = cancel
         self._stop = cancel.child()
@@ -254,8 +289,7 @@ class Filling:
             InterruptedBySignalError: A signal arrived.
             VirtomateError: One of them failed, or libvirt does not accept the definition.
         """
-        waiting = iter(duplications)
-        running = sum(self._start_next(waiting) for _ in range(_MAX_TRANSFERS))
+        running = sum(self._start(duplication) for duplication in duplications)
         try:
             self._claim.check(definition)
         except Exception as error:  # noqa: BLE001 - it is raised again when the others have ended
@@ -269,18 +303,15 @@ class Filling:
                 self._filled[duplication.path] = outcome
             else:
                 self._fail(outcome)
-            running += self._start_next(waiting) - 1
+            running -= 1
         self._cancel.check()
         if self._failure is not None:
             raise self._failure
         return self._filled
 
-    def _start_next(self, waiting: Iterator[Duplication]) -> int:
-        """Start the next one if there is any, and return how many were started."""
-        duplication = None if self._stop.is_set else next(waiting, None)
-        if duplication is None:
-            return 0
-        creation = _Creation(self._session, self._claim, duplication)
+    def _start(self, duplication: Duplication) -> int:
+        """Start one in a thread of its own, and return how many were started."""
+        creation = _Creation(self._session, self._claim, duplication, self._turns.moulds)
         self._rollback.push(name_made(planned(duplication)), creation.undo)
         thread = threading.Thread(target=self._duplicate, args=(creation,), name=f"transfer-{duplication.label}")
         try:
@@ -292,7 +323,8 @@ class Filling:
 
     def _duplicate(self, creation: _Creation) -> None:
         try:
-            self._ended.put((creation.duplication, creation.run(self._progress, self._stop)))
+            with self._turns.transfer(self._stop):
+                self._ended.put((creation.duplication, creation.run(self._progress, self._stop)))
         except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
             self._ended.put((creation.duplication, error))
 
@@ -324,8 +356,9 @@ def require_unchanged(session: Session, source: Source, duplications: tuple[Dupl
 class _Creation:
     """The making of one volume, and its undo."""
 
-    def __init__(self, session: Session, claim: Claim, duplication: Duplication) -> None:
+    def __init__(self, session: Session, claim: Claim, duplication: Duplication, moulds: Moulds) -> None:
         self._session = session
+        self._moulds = moulds
         self._claim = claim
         self.duplication = duplication
         self._made: Made | None = None
@@ -334,9 +367,13 @@ class _Creation:
         """Make and fill it, on a connection of its own."""
         cancel.check()
         label = self.duplication.label
-        with self._session.connect() as connection:
+        with self._session.borrow() as connection:
             progress.started(label, self.duplication.total_bytes)
-            filled = self._try_in_turn(Workplace(connection, self._session.connect, progress, cancel))
+            try:
+                filled = self._try_in_turn(Workplace(connection, self._session.borrow, progress, cancel, self._moulds))
+            except BaseException:
+                progress.dropped(label)
+                raise
             progress.finished(label)
             return filled
 
@@ -347,13 +384,14 @@ class _Creation:
             _LOG.info("falling back: %s", error)
             if self.duplication.alternative is None:
                 raise
-        # only the volume itself could tell that this way is closed; it is still empty
-        self._remove(workplace.connection)
-        self._claim.record(planned(self.duplication.alternative))
+        if self._made is not None:
+            # only the volume itself could tell that this way is closed; it is still empty
+            self._remove(workplace.connection)
+            self._claim.record(planned(self.duplication.alternative))
         return self._attempt(self.duplication.alternative, workplace)
 
     def _attempt(self, duplication: Duplication, workplace: Workplace) -> Filled:
-        transfer = TRANSFERS[duplication.transfer]
+        transfer = transfer_for(duplication)
         if duplication.transfer is Transfer.SERVER:
             # this one copies while it creates
             self._claim.require_accepted()
@@ -363,20 +401,31 @@ class _Creation:
         _LOG.info("creating %s by transfer %s", duplication.path, duplication.transfer.value)
         try:
             volume = transfer.create(duplication, workplace)
-        except (ConflictError, IllegalStateError, StoppedError):
+        except (ConflictError, IllegalStateError, StoppedError, TransferUnavailableError):
             # nothing was begun; of other failures libvirt removes what it had begun, but the undo has a look
             self._made = None
             raise
         pool = get_pool(workplace.connection, duplication.pool)
         description = describe(pool, volume).description
         self._made = replace(self._made, state=MadeState.MADE, evidence=observe(description))
-        self._claim.record(self._made)
+        if duplication.transfer is Transfer.LINK:
+            # It is complete already. Until the definition, which comes next, has the evidence, the time of the claim
+            # tells it from what was there before.
+            self._claim.note(self._made)
+        else:
+            self._claim.record(self._made)
         self._claim.require_accepted()
         written = transfer.fill(duplication, volume, workplace)
         # a pool that met the image half way may have been put out of service
         pool.keep_active()
-        is_overlay = duplication.transfer is Transfer.LINK
-        return Filled(written, duplication.transfer, SUBCLUSTERS in description.features if is_overlay else None)
+        return Filled(written, duplication.transfer, self._has_subclusters(duplication, description, workplace))
+
+    @staticmethod
+    def _has_subclusters(duplication: Duplication, description: VolumeDescription, workplace: Workplace) -> bool | None:
+        if duplication.transfer is not Transfer.LINK:
+            return None
+        mould = workplace.moulds.find(duplication.new) if duplication.is_cast else None
+        return mould.has_subclusters if mould is not None else SUBCLUSTERS in description.features
 
     def undo(self) -> None:
         """Remove it, if it was made."""

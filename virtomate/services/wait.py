@@ -96,6 +96,25 @@ def wait_for_address(
     )
 
 
+def wait_until(
+    look: Callable[[], Result], is_enough: Callable[[Result], bool], seconds: float, cancel: CancelToken
+) -> Result:
+    """Look again and again until what is seen is enough; with 0 seconds, look once.
+
+    Raises:
+        TimedOutError: It never was.
+        InterruptedBySignalError: A signal arrived.
+    """
+    for left in moments(seconds, cancel):
+        try:
+            seen = interruptible(look, cancel, left if seconds else None)
+        except TimedOutError:
+            continue
+        if is_enough(seen):
+            return seen
+    raise TimedOutError(f"it did not happen within {seconds:g} seconds")
+
+
 def interruptible(call: Callable[[], Result], cancel: CancelToken, seconds: float | None = None) -> Result:
     """Make a call that may take long without keeping a signal waiting.
 

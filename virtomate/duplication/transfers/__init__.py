@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtomate.duplication.transfers.cast import CastTransfer
 from virtomate.duplication.transfers.host import HostTransfer
 from virtomate.duplication.transfers.link import LinkTransfer
 from virtomate.duplication.transfers.server import ServerTransfer
@@ -14,11 +15,17 @@ from virtomate.duplication.transfers.stream import StreamTransfer
 from virtomate.records import Transfer
 
 if TYPE_CHECKING:
-    from virtomate.duplication.transfers.base import VolumeTransfer
+    from virtomate.duplication.transfers.base import Duplication, VolumeTransfer
 
-TRANSFERS: dict[Transfer, VolumeTransfer] = {
+_CAST = CastTransfer()
+_TRANSFERS: dict[Transfer, VolumeTransfer] = {
     Transfer.LINK: LinkTransfer(),
     Transfer.HOST: HostTransfer(),
     Transfer.SERVER: ServerTransfer(),
     Transfer.STREAM: StreamTransfer(),
 }
+
+
+def transfer_for(duplication: Duplication) -> VolumeTransfer:
+    """What carries a duplication out."""
+    return _CAST if duplication.is_cast else _TRANSFERS[duplication.transfer]

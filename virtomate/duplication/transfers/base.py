@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from virtomate.records import Action
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.volume import NewVolume, VolumeDescription
+    from virtomate.duplication.transfers.cast import Moulds
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
     from virtomate.progress import Progress
-    from virtomate.records import Action, MadeKind, Transfer
+    from virtomate.records import MadeKind, Transfer
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a new volume goes.
+
+    Attributes:
+        directory: Normalised path of the pool's directory.
+    """
+
+    pool: str
+    directory: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Normalised path that the new volume will have."""
+        return posixpath.join(self.directory, self.name)
 
 
 @dataclass(frozen=True)
@@ -29,6 +52,8 @@ class Duplication:
         total_bytes: What has to be written, as far as that is known beforehand.
         below: The volumes that the source rests on and whose content is copied as well, nearest first.
         alternative: What to do where the transfer turns out not to be possible, None where that is a failure.
+        is_read_again: Whether others read the source meanwhile or later, so that it is better kept in memory.
+        is_cast: Whether an overlay is made by a mould.
     """
 
     label: str
@@ -42,6 +67,13 @@ class Duplication:
     total_bytes: int
     below: tuple[VolumeDescription, ...] = ()
     alternative: Duplication | None = None
+    is_read_again: bool = False
+    is_cast: bool = False
+
+    @property
+    def is_disguised(self) -> bool:
+        """Whether libvirt does not know what the new volume has become before it looks through the pool again."""
+        return self.is_cast or (self.action is Action.REFLINKED and self.new.format != self.source.format)
 
 
 @dataclass(frozen=True)
@@ -50,13 +82,15 @@ class Workplace:
 
     Attributes:
         connection: A connection that no other thread uses meanwhile.
-        connect: Opens one more, for looking on while the first is busy.
+        borrow: Gives one more for a while, for looking on while the first is busy.
+        moulds: Those of the run.
     """
 
     connection: Connection
-    connect: Callable[[], Connection]
+    borrow: Callable[[], AbstractContextManager[Connection]]
     progress: Progress
     cancel: CancelToken
+    moulds: Moulds
 
 
 class VolumeTransfer(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume, volume_document
 from virtomate.duplication import hostfile
-from virtomate.errors import HypervisorError, NoSpaceError, TransferUnavailableError
+from virtomate.errors import TransferUnavailableError
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.records import Action
 
@@ -60,7 +59,7 @@ class HostTransfer:
                     written = _copy(source, target, duplication, workplace)
                 os.fdatasync(target)
             except OSError as error:
-                raise _translated(error, target_volume.path) from error
+                raise hostfile.write_failure(error, target_volume.path) from error
         return written
 
 
@@ -85,7 +84,7 @@ def _copy(source: int, target: int, duplication: Duplication, workplace: Workpla
     os.ftruncate(target, size)
     if duplication.source.format == "raw" and duplication.source.is_preallocated:
         os.posix_fallocate(target, 0, size)
-    window = _Window(source, target, duplication.label, workplace)
+    window = _Window(source, target, duplication, workplace)
     head = min(_HEAD_BYTES, size)
     extents = itertools.chain(hostfile.data_extents(source, head, size), hostfile.data_extents(source, 0, head))
     for begin, end in extents:
@@ -108,13 +107,15 @@ class _Window:
     """Keeps what waits for the disk small, so that progress tells the truth and the page cache stays others'.
 
     While one window is being written back, the next one is being filled. What has been written is dropped from the page
-    cache, and what was read as well, unless somebody else had it there before.
+    cache, and what was read as well, unless somebody else had it there before or other clones are made of it, too: the
+    disk is read once for all of them.
     """
 
-    def __init__(self, source: int, target: int, label: str, workplace: Workplace) -> None:
+    def __init__(self, source: int, target: int, duplication: Duplication, workplace: Workplace) -> None:
         self._source = source
         self._target = target
-        self._label = label
+        self._label = duplication.label
+        self._is_read_again = duplication.is_read_again
         self._workplace = workplace
         self._begin: int | None = None
         self._end = 0
@@ -131,7 +132,8 @@ class _Window:
         if self._begin is None:
             self._begin = offset
             # further on, since the kernel has read ahead of the window before
-            self._was_cached = hostfile.is_cached(self._source, min(offset + _WINDOW_BYTES // 2, end - 1))
+            middle = min(offset + _WINDOW_BYTES // 2, end - 1)
+            self._was_cached = self._is_read_again or hostfile.is_cached(self._source, middle)
 
     def advance(self, end: int, count: int) -> None:
         """So many bytes up to here have been given to the kernel."""
@@ -163,10 +165,3 @@ class _Window:
         self._previous = current
         self._begin = None
         self._bytes = 0
-
-
-def _translated(error: OSError, path: str) -> HypervisorError | NoSpaceError:
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return NoSpaceError(f"cannot write '{path}': {reason}", hint="Make room, or use --mode linked.")
-    return HypervisorError(f"cannot write '{path}': {reason}")

@@ -36,7 +36,7 @@ class LinkTransfer:
             plain = replace(new, cluster_size=None, features=())
             return pool.create_volume(new.name, volume_document(plain))
 
-    def fill(self, duplication: Duplication, volume: Volume, _workplace: Workplace) -> int:
+    def fill(self, duplication: Duplication, volume: Volume, workplace: Workplace) -> int:
         """Write nothing, but give the overlay the exact capacity of what is below it.
 
         libvirt gives qemu-img whole KiB and rounds up. An overlay a sector too long would move the end of the disk,
@@ -45,4 +45,6 @@ class LinkTransfer:
         capacity = duplication.new.capacity
         if capacity % _KIB and capacity > volume.allocation_bytes():
             volume.shrink(capacity)
+        if duplication.is_read_again:
+            workplace.moulds.keep(duplication.pool, volume, duplication.new)
         return 0

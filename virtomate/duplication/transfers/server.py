@@ -63,7 +63,7 @@ def _watch(duplication: Duplication, workplace: Workplace, done: threading.Event
         return
     has_said_that_it_waits = False
     try:
-        with workplace.connect() as connection:
+        with workplace.borrow() as connection:
             while not done.wait(_SAMPLE_INTERVAL_SECONDS):
                 if workplace.cancel.is_set and not has_said_that_it_waits:
                     workplace.progress.note(f"waiting for libvirt to finish writing '{duplication.new.name}'")

@@ -1,0 +1,132 @@
+"""The words of `domain-clone` and the request that they make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+
+from virtomate.cli import run
+from virtomate.cli.request import clone_options, clone_request, numbered_names
+from virtomate.records import CloneRequest, DiskChoice, Mode, Treatment, Wait, WaitFor
+
+
+@click.command()
+@clone_options
+@click.argument("names", nargs=-1)
+def words(**parameters: Any) -> CloneRequest:
+    """Make a request of words."""
+    return clone_request(source="src", **parameters)
+
+
+def request(*arguments: str) -> CloneRequest:
+    """The request that words make."""
+    made = words.main(list(arguments), standalone_mode=False)
+    assert isinstance(made, CloneRequest)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("web", ("web-1", "web-2")),
+        ("web-{}", ("web-1", "web-2")),
+        ("{:02}.web", ("01.web", "02.web")),
+        ("{}{:03}", ("1001", "2002")),
+        ("{name}", ("{name}-1", "{name}-2")),
+        ("{:2}{0}", ("{:2}{0}-1", "{:2}{0}-2")),
+        ("{{}}", ("{1}", "{2}")),
+    ],
+)
+def test_numbered_names(template: str, expected: tuple[str, ...]) -> None:
+    """Only {} and {:0N} stand for the number; without either it follows the name."""
+    assert numbered_names(template, 2) == expected
+
+
+def test_numbers_outgrow_their_digits() -> None:
+    """A number that has more digits than asked for is written in full."""
+    assert numbered_names("{:02}", 100)[-2:] == ("99", "100")
+
+
+def test_what_is_asked_for() -> None:
+    """Nothing is asked for that was not said, and all that was said is."""
+    assert request("a") == CloneRequest("src", ("a",))
+    assert request("a", "b").names == ("a", "b")
+    assert request("--count", "2", "web-{:02}").names == ("web-01", "web-02")
+    assert request("web-{}").names == ("web-{}",)
+    assert request("--auto-name") == CloneRequest("src", auto_names=1)
+    assert request("--auto-name", "--count", "3").auto_names == 3
+    assert request("--mac", "keep", "a").keep_mac_addresses
+    assert request("--mac", "02:00:00:00:00:0A", "a").mac_addresses == ("02:00:00:00:00:0a",)
+    assert request("--start", "--wait", "agent", "a").wait == Wait(WaitFor.AGENT, 120)
+    assert request("--start", "--wait", "ip,0.5", "a").wait == Wait(WaitFor.IP, 0.5)
+    assert request("--mode", "linked", "--title", "", "a") == CloneRequest("src", ("a",), mode=Mode.LINKED, title="")
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("vda=linked", DiskChoice("vda", Treatment.LINKED)),
+        ("vda=drop", DiskChoice("vda", Treatment.DROP)),
+        ("vda=name=x.raw", DiskChoice("vda", None, "x.raw")),
+        ("vda=copy,pool=my pool,name=a=b", DiskChoice("vda", Treatment.COPY, "a=b", "my pool")),
+        ("vda=copy,name=a,,b", DiskChoice("vda", Treatment.COPY, "a,b")),
+    ],
+)
+def test_disk_choice(word: str, expected: DiskChoice) -> None:
+    """A disk's treatment, and the place of its volume; a comma that is written twice is part of a name."""
+    assert request("--disk", word, "a").disks == (expected,)
+
+
+ONE_OF = "copy, linked, reflink, share, drop"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ((), ("NEWNAME", "--auto-name")),
+        (("--auto-name", "a"), ("'a'", "--auto-name")),
+        (("--count", "2", "a", "b"), ("--count", "2 are given")),
+        (("--count", "0", "a"), ("0", "1<=x<=9999")),
+        (("--jobs", "0", "a"), ("0", "1<=x<=64")),
+        (("--wait", "agent", "a"), ("--wait needs --start",)),
+        (("--start", "--wait", "agent,soon", "a"), ("'agent,soon'", "agent,SECONDS")),
+        (("--start", "--wait", "ip,-1", "a"), ("'ip,-1'", "ip,SECONDS")),
+        (("--start", "--wait", "ip,inf", "a"), ("'ip,inf'",)),
+        (("--start", "--wait", "ssh", "a"), ("'ssh'", "agent or ip")),
+        (("--uuid", "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d", "a", "b"), ("--uuid is for one clone",)),
+        (("--uuid", "nonsense", "a"), ("'nonsense'", "hexadecimal")),
+        (("--uuid", "00000000-0000-0000-0000-000000000000", "a"), ("is no UUID",)),
+        (("--mac", "02:00:00:00:00:01", "--count", "2", "a"), ("--mac with an address is for one clone",)),
+        (("--mac", "02:00:00:00:00", "a"), ("'02:00:00:00:00'", "six octets")),
+        (("--mac", "01:00:00:00:00:01", "a"), ("'01:00:00:00:00:01'", "multicast")),
+        (("--mac", "00:00:00:00:00:00", "a"), ("is no MAC address",)),
+        (("--mac", "keep", "--mac", "02:00:00:00:00:01", "a"), ("--mac keep is for all",)),
+        (("--mac", "02:00:00:00:00:01", "--mac", "02:00:00:00:00:01", "a"), ("02:00:00:00:00:01 is given twice",)),
+        (("--nvram", "x", "a", "b"), ("--nvram is for one clone",)),
+        (("--disk", "vda=copy,name=x", "--auto-name", "--count", "2"), ("name= of --disk is for one clone",)),
+        (("--disk", "vda", "a"), ("'vda'", "TARGET=HOW")),
+        (("--disk", "vda=", "a"), ("'vda='", "TARGET=HOW")),
+        (("--disk", "=copy", "a"), ("'=copy'", "TARGET=HOW")),
+        (("--disk", "vda=clone", "a"), ("'clone'", ONE_OF)),
+        (("--disk", "vda=copy,linked", "a"), ("'linked'", ONE_OF)),
+        (("--disk", "vda=copy,name=", "a"), ("'name='", ONE_OF)),
+        (("--disk", "vda=copy,name=a,name=b", "a"), ("'name=b'", "each once")),
+        (("--disk", "vda=share,name=x", "a"), ("with share there is none",)),
+        (("--disk", "vda=drop,pool=x", "a"), ("with drop there is none",)),
+        (("--disk", "vda=copy", "--disk", "vda=drop", "a"), ("twice for vda",)),
+        (("--title", "two\nlines", "a"), ("control character",)),
+        (("--description", "\x1b[31m", "a"), ("control character",)),
+    ],
+)
+def test_words_that_make_no_request(
+    arguments: tuple[str, ...], parts: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be is a usage error that names the value and what was expected; libvirt is not asked."""
+    assert run(["-c", "test:///nonexistent.xml", "--json", "domain-clone", "src", *arguments]) == 2
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert all(part in captured.err for part in parts), captured.err
+    assert "\x1b" not in captured.err

@@ -1,0 +1,167 @@
+"""The making of one clone: claim, fill, define, commit, and the undo of all of it."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import shlex
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
+from virtomate.hypervisor.storage import get_pool
+from virtomate.records import Made, MadeKind, MadeState, NvramAction, Provenance, Status
+from virtomate.rollback import Rollback
+from virtomate.services.maker import this_process
+from virtomate.services.nvram import NvramPlan, refuse_taken_path
+from virtomate.services.pools import find_volume
+from virtomate.services.removal import name_made
+from virtomate.services.results import clone_result
+from virtomate.services.transaction import (
+    Claim,
+    Filled,
+    Filling,
+    planned,
+    release_unless_needed,
+    require_unchanged,
+)
+
+if TYPE_CHECKING:
+    from virtomate.cancel import CancelToken
+    from virtomate.duplication.transfers.base import Duplication
+    from virtomate.hypervisor.storage import Pool
+    from virtomate.progress import Progress
+    from virtomate.records import CloneResult
+    from virtomate.services.plan import ClonePlan
+    from virtomate.services.session import Session
+    from virtomate.services.temporary_pools import TemporaryPools
+    from virtomate.services.transaction import Turns
+
+
+_NOTICE_SECONDS = 0.1
+
+
+class Making:
+    """One clone in the making, on the connections of a session that nobody else uses meanwhile."""
+
+    def __init__(
+        self,
+        session: Session,
+        plan: ClonePlan,
+        turns: Turns,
+        temporary_pools: TemporaryPools,
+        progress: Progress,
+        cancel: CancelToken,
+    ) -> None:
+        self._session = session
+        self._plan = plan
+        self._turns = turns
+        self._pools = temporary_pools
+        self._progress = progress
+        self._cancel = cancel
+        self._rollback = Rollback()
+        self._nvram = plan.nvram
+        self._held: list[str] = []
+        self._claim = Claim(
+            session,
+            plan.name,
+            Provenance(
+                finished=False,
+                uuid=plan.uuid,
+                token=os.urandom(16).hex(),
+                source=plan.source.reference,
+                mode=plan.mode,
+                created=time.time(),
+                made=tuple(planned(duplication) for duplication in plan.duplications),
+                maker=this_process(),
+            ),
+            plan.source.definition.domain,
+            turns,
+        )
+
+    def execute(self) -> CloneResult:
+        """Make it.
+
+        Returns:
+            The clone; where it failed after its name was claimed, the failed attempt with its error.
+
+        Raises:
+            ConflictError: The name is taken by now, and nothing was made.
+        """
+        begin = time.monotonic()
+        try:
+            filled = self._make()
+        except Exception as unforeseen:
+            error = self._first_error(unforeseen)
+            error.leftovers = self._rollback.run()
+            if isinstance(error, ConflictError) and not self._claim.is_taken and not error.leftovers:
+                raise
+            if error.leftovers:
+                error.hint = (
+                    f"virtomate domain-delete {shlex.quote(self._plan.name)} removes what is left of the clone."
+                )
+            is_interrupted = isinstance(error, InterruptedBySignalError)
+            status = Status.INTERRUPTED if is_interrupted else Status.FAILED
+            return clone_result(self._plan, status, self._nvram, seconds=time.monotonic() - begin, error=error)
+        self._rollback.commit()
+        return clone_result(self._plan, Status.CLONED, self._nvram, filled, time.monotonic() - begin)
+
+    def _first_error(self, error: Exception) -> VirtomateError:
+        """What to report; a signal that came before the failure may be noticed after it, in the main thread."""
+        if self._cancel.wait(_NOTICE_SECONDS) and self._cancel.signal_number is not None:
+            return InterruptedBySignalError(self._cancel.signal_number)
+        return error if isinstance(error, VirtomateError) else InternalError(error)
+
+    def _make(self) -> dict[str, Filled]:
+        plan = self._plan
+        self._cancel.check()
+        # Pushed before the claim: when the connection breaks during that call, only a look tells whether it is there.
+        self._rollback.push(
+            f"domain '{plan.name}', an unfinished clone", partial(release_unless_needed, self._claim, self._rollback)
+        )
+        self._claim.take()
+        self._cancel.check()
+        duplications = (*plan.duplications, *self._nvram_of_no_pool())
+        filling = Filling(self._session, self._claim, self._rollback, self._turns, self._progress, self._cancel)
+        filled = filling.run(duplications, plan.definition)
+        require_unchanged(self._session, plan.source, duplications)
+        while self._held:
+            self._let_go()
+        self._cancel.check()
+        self._claim.finish(plan.definition)
+        return filled
+
+    def _nvram_of_no_pool(self) -> tuple[Duplication, ...]:
+        """Look at an NVRAM whose directory is no pool, through a pool that lasts as long as it is needed."""
+        nvram, planner = self._nvram, self._plan.nvram_planner
+        if nvram is None or planner is None or not nvram.uncovered or nvram.source_path is None or nvram.path is None:
+            return ()
+        is_local = self._session.connection.is_local
+        source_pool = self._pool_over(posixpath.dirname(nvram.source_path), planner.surveyed.pool)
+        pool = self._pool_over(posixpath.dirname(nvram.path), planner.pool(posixpath.dirname(nvram.path)))
+        refuse_taken_path(pool, nvram.path, is_local=is_local)
+        found = find_volume(source_pool, posixpath.basename(nvram.source_path))
+        if found is None:
+            self._nvram = NvramPlan(NvramAction.FRESH, nvram.source_path, nvram.path, nvram.format)
+            return ()
+        self._nvram = NvramPlan(NvramAction.COPIED, nvram.source_path, nvram.path, nvram.format)
+        duplication = planner.duplication(found.description, pool, nvram.path, self._plan.name)
+        self._claim.record(planned(duplication))
+        return (duplication,)
+
+    def _pool_over(self, directory: str, known: Pool | None) -> Pool:
+        """The pool over a directory, a temporary one where there is none."""
+        if known is not None:
+            return get_pool(self._session.connection, known.name)
+        made = Made(MadeKind.POOL, MadeState.PLANNED, self._pools.name(directory), None, directory)
+        self._claim.record(made)
+        self._pools.hold(directory)
+        self._held.append(directory)
+        self._rollback.push(name_made(made), self._let_go)
+        return self._pools.start(self._session.connection, directory)
+
+    def _let_go(self) -> None:
+        """Give the temporary pool held last back, if it still is."""
+        if self._held:
+            self._pools.let_go(self._session.connection, self._held.pop())
