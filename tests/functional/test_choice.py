@@ -120,6 +120,8 @@ def test_reflink_across_file_systems(root_lab: Lab, virtomate: Program) -> None:
         assert "'xfs'" in error["message"]
     clone(virtomate, "--mode", "reflink", "--pool", "near")
     assert images.same_content(path, "qcow2", near.path / "clone.qcow2", "qcow2")
+    near.handle.destroy()
+    subprocess.run([require_program("btrfs", "btrfs-progs"), "subvolume", "delete", inner], check=True)
 
 
 def test_mac_addresses(lab: Lab, virtomate: Program, original: dict[str, Path]) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from virtomate.services.transaction import Turns
 
 
-_NOTICE_SECONDS = 0.1
+_NOTICE_SECONDS = 0.3
 
 
 class Making:
