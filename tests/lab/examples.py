@@ -68,6 +68,7 @@ class Example:
         start: The line on the page, counted from 0, where that begins.
         indent: What is in front of each line.
         is_setup: Whether nobody sees it.
+        shows_status: Whether `echo $?` comes next, which says how it ended.
     """
 
     page: Path
@@ -76,6 +77,7 @@ class Example:
     start: int
     indent: str
     is_setup: bool = False
+    shows_status: bool = False
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(CHECKOUT)}:{self.start}: $ {self.command}"
@@ -90,7 +92,8 @@ class Example:
         if self.is_setup:
             return printed.status == 0
         fails = FAILED.search("\n".join(self.printed)) is not None
-        return (printed.status != 0) == fails and masked(self.printed) == masked(printed.lines)
+        ends_so = self.shows_status or (printed.status != 0) == fails
+        return ends_so and masked(self.printed) == masked(printed.lines)
 
 
 def pages() -> list[Path]:
@@ -174,7 +177,8 @@ def _examples_of_block(page: Path, lines: list[str], start: int, end: int) -> It
         while number < end and not lines[number].startswith(f"{indent}$ "):
             number += 1
         printed = tuple(line.removeprefix(indent) for line in lines[first:number])
-        yield Example(page, command, printed, first, indent)
+        shows_status = lines[number : number + 1] == [f"{indent}$ echo $?"]
+        yield Example(page, command, printed, first, indent, shows_status=shows_status)
 
 
 def main(words: list[str]) -> int:
