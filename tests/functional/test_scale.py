@@ -1,0 +1,113 @@
+"""What many clones and many domains cost, in calls of libvirt and in memory; nothing here is a matter of time."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.functional import count_calls
+from tests.functional.support import pool_on
+from tests.lab import Lab, Program, disk, domain, interface
+from tests.lab.images import MIB
+from tests.lab.lab import remove_domain
+
+MODES = {"copy": "ext4", "linked": "ext4", "reflink": "xfs"}
+PEAK_MEMORY_BYTES = 120 * MIB
+# How many of them are opened and closed, and clones made before the first overlay is there, is a matter of chance.
+CHANCE_CALLS = 40
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one command took: calls of libvirt, by function, and memory."""
+
+    clones: int
+    domains: int
+    calls: dict[str, int]
+    peak_memory_bytes: int
+
+    @property
+    def total(self) -> int:
+        """All calls."""
+        return sum(self.calls.values())
+
+
+@dataclass
+class Scale:
+    """A host with a domain to be cloned, and programs that are watched while they clone it."""
+
+    lab: Lab
+    virtomate: Program
+    mode: str
+
+    def __post_init__(self) -> None:
+        path = pool_on(self.lab, MODES[self.mode]).qcow2("original.qcow2", 16 * MIB, data_bytes=MIB)
+        self.lab.define(domain("original", disks=[disk(path)], interfaces=[interface()] * 4))
+        self._runs = 0
+
+    def crowd(self, count: int) -> None:
+        """Define many more domains."""
+        for number in range(count):
+            self.lab.connection.defineXML(domain(f"idle-{number}", interfaces=[interface()]))
+
+    def clone(self, count: int, *words: str) -> Cost:
+        """Clone in one command, see that it worked, and forget the clones' domains again."""
+        self._runs += 1
+        before = {found.name() for found in self.lab.connection.listAllDomains()}
+        report = self.virtomate.directory / "report.json"
+        options = ["-c", self.lab.uri, "--json", "domain-clone", "--mode", self.mode, "--count", str(count), *words]
+        done = subprocess.run(
+            [sys.executable, count_calls.__file__, report, *options, "original", f"run-{self._runs}"],
+            env=self.virtomate.env(),
+            cwd=self.virtomate.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done
+        assert [clone["status"] for clone in json.loads(done.stdout)] == ["cloned"] * count
+        for found in self.lab.connection.listAllDomains():
+            if found.name() not in before:
+                remove_domain(found)
+        return Cost(count, len(before), **json.loads(report.read_text()))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_calls_are_linear(lab: Lab, virtomate: Program, mode: str) -> None:
+    """Every clone costs the same number of calls, every domain on the host one, and neither costs more with others."""
+    scale = Scale(lab, virtomate, mode)
+    few, some, many = (scale.clone(count, "--jobs", "1") for count in (2, 4, 6))
+    scale.crowd(50)
+    crowded = scale.clone(6, "--jobs", "1")
+
+    assert many.total - some.total == some.total - few.total
+    # of each domain its definition is read, once
+    assert crowded.total == many.total + 50
+    assert crowded.calls == many.calls | {"virDomainGetXMLDesc": many.calls["virDomainGetXMLDesc"] + 50}
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("mode", ["linked", "reflink"])
+def test_two_hundred_clones_beside_a_thousand_domains(
+    lab: Lab, virtomate: Program, mode: str, record_property: Any
+) -> None:
+    """With everything side by side the calls stay linear, apart from some connections, and the memory bounded."""
+    scale = Scale(lab, virtomate, mode)
+    costs = {(count, 0): scale.clone(count) for count in (1, 10, 100, 200)}
+    scale.crowd(1000)
+    costs |= {(count, 1000): scale.clone(count) for count in (1, 10, 100, 200)}
+
+    for (count, crowd), cost in costs.items():
+        record_property(f"{mode}, {count} clones, {crowd} domains", f"{cost.total} calls, {cost.peak_memory_bytes} B")
+        print(
+            f"{mode:8} {count:4} clones {crowd:5} domains {cost.total:6} calls {cost.peak_memory_bytes / MIB:6.1f} MiB"
+        )
+    per_clone = (costs[100, 0].total - costs[10, 0].total) / 90
+    for (count, crowd), cost in costs.items():
+        expected = costs[1, 0].total + per_clone * (count - 1) + crowd
+        assert cost.total == pytest.approx(expected, rel=0.02, abs=CHANCE_CALLS)
+        assert cost.peak_memory_bytes <= PEAK_MEMORY_BYTES
