@@ -106,15 +106,40 @@ def clone_domain_definition(
         nvram: The clone's NVRAM, None where it has none or shares a source that is no file.
         dropped: Positions of the disks that the clone does not get.
     """
-    source = readers.name(domain)
-    changes = list(renewed_identifiers(domain, identity))
-    domain = without_disks(with_sources(with_identity(domain, identity), sources), dropped)
-    if nvram is not None:
-        domain = with_nvram(domain, nvram.path, nvram.format)
+    return clone_prepared_definition(prepare_definition(domain), identity, sources, nvram, dropped)
+
+
+def prepare_definition(domain: Document) -> Outcome:
+    """Do what is the same for every clone of an original."""
+    changes: list[str] = []
     for rule in _AUTOMATIC:
         outcome = rule(domain)
         domain = outcome.domain
         changes += outcome.changes
+    return Outcome(domain, tuple(changes))
+
+
+def clone_prepared_definition(
+    prepared: Outcome,
+    identity: Identity,
+    sources: Mapping[int, NewSource],
+    nvram: NewNvram | None,
+    dropped: Collection[int] = (),
+) -> Outcome:
+    """Make a clone's definition, as `clone_domain_definition` does.
+
+    Args:
+        prepared: What was made of the original's definition, for any number of clones.
+        identity: What is the clone's own.
+        sources: The duplicated disks, by position.
+        nvram: The clone's NVRAM, None where it has none or shares a source that is no file.
+        dropped: Positions of the disks that the clone does not get.
+    """
+    source = readers.name(prepared.domain)
+    changes = (*renewed_identifiers(prepared.domain, identity), *prepared.changes)
+    domain = without_disks(with_sources(with_identity(prepared.domain, identity), sources), dropped)
+    if nvram is not None:
+        domain = with_nvram(domain, nvram.path, nvram.format)
     outcome = own_paths(domain, source, identity.name)
     return Outcome(
         domain=outcome.domain,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from virtomate.definition.codec import Definition
+    from virtomate.definition.outcome import Outcome
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.records import CloneRequest
@@ -73,9 +74,14 @@ class ClonePlan:
 
 @dataclass(frozen=True)
 class Survey:
-    """What is the same for all clones of a run, looked at once."""
+    """What is the same for all clones of a run, looked at once.
+
+    Attributes:
+        prepared: The original's definition with those changes that are the same for all clones.
+    """
 
     source: Source
+    prepared: Outcome
     identities: Identities
     pools: PoolDirectory
     disks: tuple[SurveyedDisk, ...]
@@ -155,8 +161,8 @@ class ClonePlanner:
         request, source = self._request, self._survey.source
         domain = source.definition.domain
         uuid = request.uuid or new_uuid()
-        outcome = changes.clone_domain_definition(
-            domain,
+        outcome = changes.clone_prepared_definition(
+            self._survey.prepared,
             changes.Identity(name, uuid, addresses, request.title, request.description),
             {plan.surveyed.disk.index: _new_source(plan.duplication) for plan in disks if plan.duplication is not None},
             None if nvram is None or nvram.path is None else changes.NewNvram(nvram.path, nvram.format),
@@ -229,10 +235,10 @@ def _repeated(names: tuple[str, ...]) -> Iterator[str]:
 
 def _survey(connection: Connection, request: CloneRequest) -> Survey:
     source = read_source(connection, request.source)
-    for name in request.names:
-        # before anything else is looked at, which takes longer
-        refuse_taken_name(connection, name)
     identities = scan_identities(connection)
+    for name in request.names:
+        if name in identities.names:
+            refuse_taken_name(connection, name)
     _check_identity(connection, request, source, identities)
     pools = read_pools(connection)
     if request.pool is not None:
@@ -245,8 +251,9 @@ def _survey(connection: Connection, request: CloneRequest) -> Survey:
         )
     nvram = survey_nvram(connection, source, pools)
     refuse_needless_nvram(nvram, request.nvram)
+    prepared = changes.prepare_definition(source.definition.domain)
     # an unprivileged daemon may not give files away
-    return Survey(source, identities, pools, disks, nvram, keep_owner=not connection.is_session)
+    return Survey(source, prepared, identities, pools, disks, nvram, keep_owner=not connection.is_session)
 
 
 def _check_identity(connection: Connection, request: CloneRequest, source: Source, identities: Identities) -> None:

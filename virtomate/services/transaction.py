@@ -37,7 +37,7 @@ from virtomate.hypervisor.domains import (
     find_domain_by_uuid,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.records import Made, MadeKind, MadeState, Transfer
+from virtomate.records import Action, Made, MadeKind, MadeState, Transfer
 from virtomate.services.pools import describe
 from virtomate.services.removal import name_made, remove_made, wait_at_most
 
@@ -82,11 +82,13 @@ class Turns:
         is_accepted: Whether libvirt has judged one of the definitions: those of one original's clones differ in names,
             paths and addresses of the same kinds.
         moulds: Contents of new overlays.
+        judging: Held while libvirt judges one, since the others may not have to be judged then.
     """
 
     def __init__(self, transfers: int) -> None:
         self.is_accepted = False
         self.moulds = Moulds()
+        self.judging = threading.Lock()
         self._free = threading.Semaphore(transfers)
 
     @contextmanager
@@ -145,10 +147,11 @@ class Claim:
             HypervisorError: It does not accept the definition.
         """
         try:
-            if not self._turns.is_accepted:
-                with self._lock:
-                    self._check(definition)
-            self._is_accepted = self._turns.is_accepted = True
+            with self._turns.judging:
+                if not self._turns.is_accepted:
+                    with self._lock:
+                        self._check(definition)
+                self._is_accepted = self._turns.is_accepted = True
         finally:
             self._is_checked.set()
 
@@ -268,6 +271,7 @@ class Filling:
         self._progress = progress
         self._cancel = cancel
         self._stop = cancel.child()
+        self._has_connection = threading.Event()
         self._ended: SimpleQueue[tuple[Duplication, Filled | BaseException]] = SimpleQueue()
         self._filled: dict[str, Filled] = {}
         self._failure: BaseException | None = None
@@ -289,11 +293,15 @@ class Filling:
             InterruptedBySignalError: A signal arrived.
             VirtomateError: One of them failed, or libvirt does not accept the definition.
         """
-        running = sum(self._start(duplication) for duplication in duplications)
-        try:
+        creations = [self._prepare(duplication) for duplication in duplications]
+        if len(creations) == 1 and self._turns.is_accepted:
+            # the calling thread has nothing else to do
             self._claim.check(definition)
-        except Exception as error:  # noqa: BLE001 - it is raised again when the others have ended
-            self._fail(error)
+            self._duplicate(creations[0])
+            running = 1
+        else:
+            running = sum(map(self._start, creations))
+            self._check(definition, is_anything_running=running > 0)
         while running:
             try:
                 duplication, outcome = self._ended.get(timeout=_POLL_SECONDS)
@@ -309,11 +317,24 @@ class Filling:
             raise self._failure
         return self._filled
 
-    def _start(self, duplication: Duplication) -> int:
-        """Start one in a thread of its own, and return how many were started."""
+    def _prepare(self, duplication: Duplication) -> _Creation:
         creation = _Creation(self._session, self._claim, duplication, self._turns.moulds)
         self._rollback.push(name_made(planned(duplication)), creation.undo)
-        thread = threading.Thread(target=self._duplicate, args=(creation,), name=f"transfer-{duplication.label}")
+        return creation
+
+    def _check(self, definition: Definition, *, is_anything_running: bool) -> None:
+        """Have libvirt judge the definition; meanwhile it opens no connections, so the first one comes before."""
+        if is_anything_running and not self._turns.is_accepted:
+            self._has_connection.wait()
+        try:
+            self._claim.check(definition)
+        except Exception as error:  # noqa: BLE001 - it is raised again when the others have ended
+            self._fail(error)
+
+    def _start(self, creation: _Creation) -> int:
+        """Start one in a thread of its own, and return how many were started."""
+        name = f"transfer-{creation.duplication.label}"
+        thread = threading.Thread(target=self._duplicate, args=(creation,), name=name)
         try:
             thread.start()
         except RuntimeError as error:
@@ -322,11 +343,15 @@ class Filling:
         return 1
 
     def _duplicate(self, creation: _Creation) -> None:
+        outcome: Filled | BaseException
         try:
-            with self._turns.transfer(self._stop):
-                self._ended.put((creation.duplication, creation.run(self._progress, self._stop)))
+            with self._turns.transfer(self._stop), self._session.borrow() as connection:
+                self._has_connection.set()
+                outcome = creation.run(connection, self._progress, self._stop)
         except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
-            self._ended.put((creation.duplication, error))
+            outcome = error
+        self._has_connection.set()
+        self._ended.put((creation.duplication, outcome))
 
     def _fail(self, error: BaseException) -> None:
         """Stop the others, and keep the failure that came first."""
@@ -363,19 +388,18 @@ class _Creation:
         self.duplication = duplication
         self._made: Made | None = None
 
-    def run(self, progress: Progress, cancel: CancelToken) -> Filled:
-        """Make and fill it, on a connection of its own."""
+    def run(self, connection: Connection, progress: Progress, cancel: CancelToken) -> Filled:
+        """Make and fill it, on a connection that nobody else uses."""
         cancel.check()
         label = self.duplication.label
-        with self._session.borrow() as connection:
-            progress.started(label, self.duplication.total_bytes)
-            try:
-                filled = self._try_in_turn(Workplace(connection, self._session.borrow, progress, cancel, self._moulds))
-            except BaseException:
-                progress.dropped(label)
-                raise
-            progress.finished(label)
-            return filled
+        progress.started(label, self.duplication.total_bytes)
+        try:
+            filled = self._try_in_turn(Workplace(connection, self._session.borrow, progress, cancel, self._moulds))
+        except BaseException:
+            progress.dropped(label)
+            raise
+        progress.finished(label)
+        return filled
 
     def _try_in_turn(self, workplace: Workplace) -> Filled:
         try:
@@ -392,6 +416,7 @@ class _Creation:
 
     def _attempt(self, duplication: Duplication, workplace: Workplace) -> Filled:
         transfer = transfer_for(duplication)
+        pool = get_pool(workplace.connection, duplication.pool)
         if duplication.transfer is Transfer.SERVER:
             # this one copies while it creates
             self._claim.require_accepted()
@@ -400,22 +425,21 @@ class _Creation:
         self._made = planned(duplication)
         _LOG.info("creating %s by transfer %s", duplication.path, duplication.transfer.value)
         try:
-            volume = transfer.create(duplication, workplace)
+            volume = transfer.create(duplication, pool, workplace)
         except (ConflictError, IllegalStateError, StoppedError, TransferUnavailableError):
             # nothing was begun; of other failures libvirt removes what it had begun, but the undo has a look
             self._made = None
             raise
-        pool = get_pool(workplace.connection, duplication.pool)
         description = describe(pool, volume).description
         self._made = replace(self._made, state=MadeState.MADE, evidence=observe(description))
-        if duplication.transfer is Transfer.LINK:
-            # It is complete already. Until the definition, which comes next, has the evidence, the time of the claim
-            # tells it from what was there before.
+        if duplication.transfer is Transfer.LINK or duplication.action is Action.REFLINKED:
+            # It is complete already, or will be in a moment. Until the definition, which comes next, has the evidence,
+            # the time of the claim tells it from what was there before.
             self._claim.note(self._made)
         else:
             self._claim.record(self._made)
         self._claim.require_accepted()
-        written = transfer.fill(duplication, volume, workplace)
+        written = transfer.fill(duplication, volume, description, workplace)
         # a pool that met the image half way may have been put out of service
         pool.keep_active()
         return Filled(written, duplication.transfer, self._has_subclusters(duplication, description, workplace))

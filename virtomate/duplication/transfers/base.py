@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import NewVolume, VolumeDescription
     from virtomate.duplication.transfers.cast import Moulds
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.storage import Volume
+    from virtomate.hypervisor.storage import Pool, Volume
     from virtomate.progress import Progress
     from virtomate.records import MadeKind, Transfer
 
@@ -100,15 +100,21 @@ class VolumeTransfer(Protocol):
     undo stack of the transaction, which knows what else was made.
     """
 
-    def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
-        """Create the new volume, which claims its name.
+    def create(self, duplication: Duplication, pool: Pool, workplace: Workplace) -> Volume:
+        """Create the new volume in its pool, which claims its name.
 
         Raises:
             ConflictError: Something has the name, and has not been touched.
         """
 
-    def fill(self, duplication: Duplication, volume: Volume, workplace: Workplace) -> int:
+    def fill(self, duplication: Duplication, volume: Volume, created: VolumeDescription, workplace: Workplace) -> int:
         """Put the content into it and return the number of bytes written.
+
+        Args:
+            duplication: What it is a duplicate of.
+            volume: The new volume.
+            created: What libvirt says of it.
+            workplace: What there is to work with.
 
         Raises:
             TransferUnavailableError: It cannot be filled this way; nothing has been written.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import SUBCLUSTERS, NewVolume, describe_volume, volume_document
 from virtomate.duplication import hostfile
 from virtomate.errors import TransferUnavailableError
-from virtomate.hypervisor.storage import get_pool
 
 if TYPE_CHECKING:
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, Workplace
-    from virtomate.hypervisor.storage import Volume
+    from virtomate.hypervisor.storage import Pool, Volume
 
 # A new overlay takes less than half of it, whatever its capacity.
 _MAX_BYTES = 1024 * 1024
@@ -75,7 +75,7 @@ class CastTransfer:
     libvirt learns what it has become when it looks through the pool again.
     """
 
-    def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
+    def create(self, duplication: Duplication, pool: Pool, workplace: Workplace) -> Volume:
         """Create the empty file.
 
         Raises:
@@ -83,29 +83,27 @@ class CastTransfer:
         """
         if workplace.moulds.find(duplication.new) is None:
             raise TransferUnavailableError("no overlay of this volume has been made yet")
-        pool = get_pool(workplace.connection, duplication.pool)
         new = duplication.new
         empty = NewVolume(new.name, 0, 0, "raw", mode=new.mode, owner=new.owner, group=new.group)
         return pool.create_volume(new.name, volume_document(empty))
 
-    def fill(self, duplication: Duplication, volume: Volume, workplace: Workplace) -> int:
+    def fill(self, duplication: Duplication, _volume: Volume, created: VolumeDescription, workplace: Workplace) -> int:
         """Write it; it counts as nothing, like every overlay's beginning.
 
         Raises:
             TransferUnavailableError: The file is not to be seen or opened here; nothing has been written.
         """
         mould = workplace.moulds.find(duplication.new)
-        description = describe_volume(duplication.pool, volume.document())
-        descriptor = hostfile.open_visible(description, os.O_WRONLY)
+        descriptor = hostfile.open_visible(created, os.O_WRONLY)
         if descriptor is None or mould is None:
-            raise TransferUnavailableError(f"'{description.path}' cannot be opened here")
+            raise TransferUnavailableError(f"'{created.path}' cannot be opened here")
         try:
             os.ftruncate(descriptor, mould.size)
             for offset, data in mould.pieces:
                 hostfile.write(descriptor, data, offset)
             os.fdatasync(descriptor)
         except OSError as error:
-            raise hostfile.write_failure(error, description.path) from error
+            raise hostfile.write_failure(error, created.path) from error
         finally:
             os.close(descriptor)
         return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import describe_volume, volume_document
 from virtomate.duplication import hostfile
 from virtomate.errors import TransferUnavailableError
-from virtomate.hypervisor.storage import get_pool, get_volume
+from virtomate.hypervisor.storage import get_volume
 from virtomate.records import Action
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, Workplace
-    from virtomate.hypervisor.storage import Volume
+    from virtomate.hypervisor.storage import Pool, Volume
 
 # A copy writes the beginning last: until then nobody takes the file for an image, least of all libvirt, which puts a
 # pool out of service when it meets half a header.
@@ -32,12 +32,11 @@ _WINDOW_BYTES = 32 * 1024 * 1024
 class HostTransfer:
     """Has libvirt create the volume, and fills it without libvirt."""
 
-    def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
+    def create(self, duplication: Duplication, pool: Pool, _workplace: Workplace) -> Volume:
         """Create the volume as what it is going to be, so that libvirt knows its format and capacity."""
-        pool = get_pool(workplace.connection, duplication.pool)
         return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
-    def fill(self, duplication: Duplication, volume: Volume, workplace: Workplace) -> int:
+    def fill(self, duplication: Duplication, _volume: Volume, created: VolumeDescription, workplace: Workplace) -> int:
         """Fill it.
 
         Raises:
@@ -47,8 +46,7 @@ class HostTransfer:
         """
         original = get_volume(workplace.connection, duplication.source.pool, duplication.source.name)
         source_volume = describe_volume(duplication.source.pool, original.document())
-        target_volume = describe_volume(duplication.pool, volume.document())
-        with _opened(source_volume, os.O_RDONLY) as source, _opened(target_volume, os.O_WRONLY) as target:
+        with _opened(source_volume, os.O_RDONLY) as source, _opened(created, os.O_WRONLY) as target:
             hostfile.forbid_writing(source, source_volume.path)
             try:
                 if duplication.action is Action.REFLINKED:
@@ -59,7 +57,7 @@ class HostTransfer:
                     written = _copy(source, target, duplication, workplace)
                 os.fdatasync(target)
             except OSError as error:
-                raise hostfile.write_failure(error, target_volume.path) from error
+                raise hostfile.write_failure(error, created.path) from error
         return written
 
 

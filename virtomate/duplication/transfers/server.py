@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import volume_document
 from virtomate.errors import VirtomateError
-from virtomate.hypervisor.storage import find_pool, get_pool, get_volume
+from virtomate.hypervisor.storage import find_pool, get_volume
 from virtomate.records import Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, Workplace
-    from virtomate.hypervisor.storage import Volume
+    from virtomate.hypervisor.storage import Pool, Volume
 
 _SAMPLE_INTERVAL_SECONDS = 0.5
 
@@ -29,17 +30,15 @@ class ServerTransfer:
     A signal or a failure elsewhere waits for the end of the call; what was made is then undone.
     """
 
-    def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
+    def create(self, duplication: Duplication, pool: Pool, workplace: Workplace) -> Volume:
         """Create the volume with its content, and watch it grow meanwhile."""
-        connection = workplace.connection
-        source = get_volume(connection, duplication.source.pool, duplication.source.name)
-        pool = get_pool(connection, duplication.pool)
+        source = get_volume(workplace.connection, duplication.source.pool, duplication.source.name)
         document = volume_document(duplication.new)
         reflink = duplication.action is Action.REFLINKED
         with _watched(duplication, workplace):
             return pool.create_volume_from(duplication.new.name, document, source, reflink=reflink)
 
-    def fill(self, duplication: Duplication, volume: Volume, _workplace: Workplace) -> int:
+    def fill(self, duplication: Duplication, volume: Volume, _created: VolumeDescription, _workplace: Workplace) -> int:
         """Tell how much was written."""
         return 0 if duplication.action is Action.REFLINKED else volume.allocation_bytes()
 

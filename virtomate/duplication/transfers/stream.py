@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import volume_document
-from virtomate.hypervisor.storage import get_pool, get_volume, open_download, open_upload
+from virtomate.hypervisor.storage import get_volume, open_download, open_upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, Workplace
-    from virtomate.hypervisor.storage import Stream, Volume
+    from virtomate.hypervisor.storage import Pool, Stream, Volume
 
 # libvirt cuts larger pieces into messages of this size itself
 _CHUNK_BYTES = 256 * 1024
@@ -31,12 +32,11 @@ class StreamTransfer:
     the file off at every hole, so XFS, which takes space in advance behind the end of a growing file, keeps some of it.
     """
 
-    def create(self, duplication: Duplication, workplace: Workplace) -> Volume:
+    def create(self, duplication: Duplication, pool: Pool, _workplace: Workplace) -> Volume:
         """Create the empty file."""
-        pool = get_pool(workplace.connection, duplication.pool)
         return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
-    def fill(self, duplication: Duplication, volume: Volume, workplace: Workplace) -> int:
+    def fill(self, duplication: Duplication, volume: Volume, _created: VolumeDescription, workplace: Workplace) -> int:
         """Stream all of the source into it."""
         connection = workplace.connection
         source = get_volume(connection, duplication.source.pool, duplication.source.name)
