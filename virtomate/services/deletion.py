@@ -46,8 +46,8 @@ from virtomate.records import (
     MadeState,
 )
 from virtomate.services.maker import is_running, this_process
-from virtomate.services.pools import TemporaryPools
 from virtomate.services.removal import name_made, object_to, remove_made
+from virtomate.services.temporary_pools import TemporaryPools
 from virtomate.services.usage import scan_usage
 
 if TYPE_CHECKING:
@@ -449,7 +449,7 @@ class _Run:
                     made,
                     claim,
                     self._wait,
-                    pool_over=lambda directory: self._pools.over(connection, directory),
+                    pool_over=lambda directory: self._pools.start(connection, directory),
                     user_of=self._name_user,
                 ):
                     tally.removed.append(name_made(made))

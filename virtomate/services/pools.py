@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import shlex
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import (
@@ -15,11 +13,10 @@ from virtomate.definition.volume import (
     VolumeDescription,
     describe_pool,
     describe_volume,
-    directory_pool_document,
     normalise,
 )
-from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError
-from virtomate.hypervisor.storage import find_pool, get_pool, list_pools, start_transient_pool
+from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError
+from virtomate.hypervisor.storage import get_pool, list_pools
 from virtomate.records import PoolListing
 
 if TYPE_CHECKING:
@@ -31,14 +28,6 @@ _FILE_POOLS = frozenset({"dir", "fs", "netfs"})
 
 # Pools that a run makes over a directory that is no pool; known by their name after a crash.
 TEMPORARY_POOL_PREFIX = "virtomate-clone-"
-
-# libvirt takes two spellings of one directory for two directories, but allows no two pools over one spelling. A path
-# may have 4,096 bytes, and a repetition takes two.
-_MAX_REPETITIONS = 1000
-_SPELLING_ATTEMPTS = 20
-
-# A random UUID of the kernel's (random(4)).
-_RANDOM_UUID = Path("/proc/sys/kernel/random/uuid")
 
 _BUSY_ATTEMPTS = 25
 _BUSY_INTERVAL_SECONDS = 0.2
@@ -247,62 +236,6 @@ def find_volume(pool: Pool, name: str, attempts: int = 1) -> FoundVolume | None:
 def describe(pool: Pool, volume: Volume) -> FoundVolume:
     """A volume with its description."""
     return FoundVolume(volume, pool, describe_volume(pool.name, volume.document()))
-
-
-def temporary_pool_name(uuid: str) -> str:
-    """The name of the temporary pool that a UUID stands for."""
-    return f"{TEMPORARY_POOL_PREFIX}{uuid}"
-
-
-def start_temporary_pool(connection: Connection, uuid: str, directory: str) -> Pool:
-    """Start the temporary pool that a UUID stands for over a directory; whoever calls stops it again.
-
-    Its spelling of the directory is its own, so that runs side by side do not get in each other's way. One that is
-    there already is used again.
-
-    Raises:
-        HypervisorError: The directory cannot be read.
-    """
-    name = temporary_pool_name(uuid)
-    for attempt in range(_SPELLING_ATTEMPTS):
-        left_behind = find_pool(connection, name)
-        if left_behind is not None:
-            return left_behind
-        spelling = normalise(directory) + "/." * (1 + int.from_bytes(os.urandom(2)) % _MAX_REPETITIONS)
-        try:
-            return start_transient_pool(connection, name, directory_pool_document(name, spelling))
-        except ConflictError:
-            if attempt == _SPELLING_ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
-
-
-class TemporaryPools:
-    """The temporary pools of one run, one for each directory that needs it, for as long as the run takes."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-
-    def name(self, directory: str) -> str:
-        """The name that the pool over a directory has, or will have."""
-        return self._names.setdefault(
-            normalise(directory), temporary_pool_name(_RANDOM_UUID.read_text("ascii").strip())
-        )
-
-    def has(self, name: str) -> bool:
-        """Whether a pool is one of these."""
-        return name in self._names.values()
-
-    def over(self, connection: Connection, directory: str) -> Pool:
-        """The pool over a directory; it is started when it is first needed."""
-        uuid = self.name(directory).removeprefix(TEMPORARY_POOL_PREFIX)
-        return start_temporary_pool(connection, uuid, directory)
-
-    def stop(self, connection: Connection) -> None:
-        """Stop those that were started."""
-        for name in self._names.values():
-            if (pool := find_pool(connection, name)) is not None:
-                pool.stop()
 
 
 def _inactive(name: str) -> IllegalStateError:

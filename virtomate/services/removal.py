@@ -11,7 +11,8 @@ from virtomate.duplication.evidence import is_same, is_younger, observe
 from virtomate.errors import ConflictError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool
 from virtomate.records import MadeKind
-from virtomate.services.pools import TEMPORARY_POOL_PREFIX, FoundVolume, find_volume, start_temporary_pool
+from virtomate.services.pools import TEMPORARY_POOL_PREFIX, FoundVolume, find_volume
+from virtomate.services.temporary_pools import start_temporary_pool
 from virtomate.services.usage import scan_usage
 
 if TYPE_CHECKING:
