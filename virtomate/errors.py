@@ -113,6 +113,10 @@ class NoConnectionError(HypervisorError):
     """The connection to libvirt cannot be made."""
 
 
+class SilentHostError(NoConnectionError):
+    """Libvirt's host does not answer at all."""
+
+
 class ConnectionLostError(HypervisorError):
     """The connection to libvirt broke: what the daemon did since is not known."""
 

@@ -57,6 +57,8 @@ class Background:
             env=environment,
             cwd=directory,
             stdin=subprocess.DEVNULL,
+            # Nothing that it starts can ask the person at our terminal.
+            start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,6 +1,8 @@
 """An SSH server on the loopback interface, with keys and a configuration of its own on both ends."""
 
 import getpass
+import os
+import signal
 import socket
 import stat
 import subprocess
@@ -21,19 +23,40 @@ SERVER_USER = "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"
 
 START_TIMEOUT_SECONDS = 20.0
 
-# As a netcat for libvirt: `nc -U SOCKET`.
+# As a netcat for libvirt: `nc -U SOCKET`. It can have the link to its client go dead: then the server's process for it
+# stands still. What opens a connection does not count (REMOTE_PROC_CONNECT_OPEN, _SUPPORTS_FEATURE and _AUTH_LIST in
+# libvirt's remote_protocol.x).
 NETCAT = """#!{python} -I
-import os, select, socket, sys
+import atexit, os, pathlib, select, signal, socket, sys
+OPENING = {{1, 60, 66}}
+LAST_CALL = {last_call}
+
+pid, name = os.getpid(), ""
+while "(sshd" not in name:
+    name, _, rest = pathlib.Path(f"/proc/{{pid}}/stat").read_text().rpartition(")")
+    server, pid = pid, int(rest.split()[1])
+mark = pathlib.Path("{directory}", f"link-{{server}}")
+mark.write_text("alive")
+atexit.register(mark.unlink)
+
+def die():
+    os.kill(server, signal.SIGSTOP)
+    mark.write_text("dead")
+
 if "-U" not in sys.argv:
     sys.exit("only -U SOCKET is known")
 link = socket.socket(socket.AF_UNIX)
 link.connect(sys.argv[-1])
+calls = 0
 while True:
     for ready in select.select([0, link], [], [])[0]:
         data = os.read(0, 65536) if ready == 0 else link.recv(65536)
         if not data:
             sys.exit()
         if ready == 0:
+            calls += calls > 0 or int.from_bytes(data[12:16]) not in OPENING
+            if calls == LAST_CALL:
+                die()
             link.sendall(data)
         else:
             while data:
@@ -46,6 +69,7 @@ ListenAddress 127.0.0.1
 HostKey {directory}/host_key
 AuthorizedKeysFile {directory}/user_key.pub
 PidFile none
+MaxStartups 100
 StrictModes no
 UsePAM no
 PermitRootLogin prohibit-password
@@ -95,7 +119,6 @@ class SshServer:
         self._write("ssh_config", CLIENT_SETTINGS.format(directory=self._directory))
         client = require_program("ssh", "openssh-client")
         self._write("ssh", f'#!/bin/sh\nexec {client} -F {self._directory}/ssh_config "$@"\n', executable=True)
-        self._write("nc", NETCAT.format(python=sys.executable), executable=True)
         self._start()
         return self
 
@@ -103,14 +126,42 @@ class SshServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        self._signal_links(signal.SIGKILL)
 
-    def uri(self, hypervisor: Hypervisor) -> str:
-        """Return the URI that leads to a hypervisor through this server."""
+    def count_dead_links(self) -> int:
+        """Return how many links have gone dead."""
+        return sum(mark.read_text() == "dead" for mark in self._directory.glob("link-*"))
+
+    def freeze(self) -> None:
+        """Let the whole server stand still."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+        self._signal_links(signal.SIGSTOP)
+
+    def _signal_links(self, number: signal.Signals) -> None:
+        # Of a link that is closed the mark is gone.
+        for mark in self._directory.glob("link-*"):
+            with suppress(ProcessLookupError):
+                os.kill(int(mark.name.partition("-")[2]), number)
+
+    def uri(self, hypervisor: Hypervisor, last_call: int | None = None) -> str:
+        """Return the URI that leads to a hypervisor through this server.
+
+        Args:
+            hypervisor: where it leads to.
+            last_call: the link goes dead with this call, counted from 1 in each connection; 0 is its opening.
+        """
+        netcat = "nc" if last_call is None else f"nc-{last_call}"
+        self._write(
+            netcat,
+            NETCAT.format(python=sys.executable, last_call=last_call, directory=self._directory),
+            executable=True,
+        )
         kind = "system" if hypervisor.privileged else "session"
         words = {
             "socket": str(hypervisor.socket_path),
             "command": str(self._directory / "ssh"),
-            "netcat": str(self._directory / "nc"),
+            "netcat": str(self._directory / netcat),
             "proxy": "netcat",
         }
         return f"qemu+ssh://{getpass.getuser()}@127.0.0.1:{self.port}/{kind}?{urlencode(words, safe='/')}"

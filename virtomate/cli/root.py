@@ -114,6 +114,9 @@ def _report(error: Exception, settings: Settings) -> int:
         case click.exceptions.Abort():
             # at a prompt
             return _EXIT_SIGINT
+        case SystemError(__cause__=KeyboardInterrupt()):
+            # in libvirt's error handler, which libvirt-python does not expect to raise
+            return _EXIT_SIGINT
     log_traceback(error)
     render_error(InternalError(error), settings.format)
     return EXIT_FAILED

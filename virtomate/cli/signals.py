@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from virtomate.errors import EXIT_FAILED, EXIT_NO_AGENT, InterruptedBySignalError, VirtomateError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
@@ -16,11 +18,17 @@ if TYPE_CHECKING:
     from virtomate.progress import Progress
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_OUTRANKED = {EXIT_FAILED, EXIT_NO_AGENT}
 
 
 @contextmanager
 def cancelling(cancel: CancelToken, progress: Progress) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP cancel the work; what the caller of this program ignores stays ignored (nohup)."""
+    """Let SIGINT, SIGTERM and SIGHUP cancel the work; what the caller of this program ignores stays ignored (nohup).
+
+    Raises:
+        InterruptedBySignalError: The work failed after a signal had come, and left nothing behind; a signal can be what
+            it failed of, since an ssh in the terminal gets it as well.
+    """
     notes: SimpleQueue[str | None] = SimpleQueue()
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -43,6 +51,10 @@ def cancelling(cancel: CancelToken, progress: Progress) -> Iterator[None]:
         signal.signal(number, handle)
     try:
         yield
+    except VirtomateError as error:
+        if cancel.signal_number is None or error.exit_status not in _OUTRANKED:
+            raise
+        raise InterruptedBySignalError(cancel.signal_number) from error
     finally:
         for number in handled:
             signal.signal(number, before[number])

@@ -7,13 +7,16 @@ whoever works side by side opens another one.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-from virtomate.errors import NoConnectionError
+from virtomate.errors import NoConnectionError, SilentHostError
 from virtomate.hypervisor.errors import one_line, translated
 
 if TYPE_CHECKING:
@@ -24,6 +27,11 @@ if TYPE_CHECKING:
 # A dead link is noticed after interval x (count + 1) seconds of silence.
 _KEEPALIVE_INTERVAL_SECONDS = 5
 _KEEPALIVE_COUNT = 4
+
+# How long to wait for a host that answers nothing. The second one is for a link that has just died: an undo is to be
+# tried without keeping whoever waits for the error much longer.
+_CONNECT_SECONDS = 25.0
+_RECONNECT_SECONDS = 4.0
 
 _CREDENTIALS = [
     libvirt.VIR_CRED_USERNAME,
@@ -84,15 +92,19 @@ class Connection:
             return
 
 
-def connect(uri: str | None, ask: Callable[[str, bool], str] | None = None) -> Connection:
+def connect(uri: str | None, ask: Callable[[str, bool], str] | None = None, *, was_lost: bool = False) -> Connection:
     """Open a connection.
+
+    A host that answers nothing is given up after a while, unless a person may be typing a password meanwhile.
 
     Args:
         uri: libvirt's URI; None lets libvirt decide (https://libvirt.org/uri.html#default-uri-choice).
         ask: Gets a prompt and whether the answer is secret, and returns the answer. Without it, a server that asks for
             a password refuses.
+        was_lost: Whether a connection to it broke before; then it is not waited for as long.
 
     Raises:
+        SilentHostError: The host does not answer.
         NoConnectionError: There is no daemon, or it does not let us in.
     """
     _start_event_loop()
@@ -104,8 +116,16 @@ def connect(uri: str | None, ask: Callable[[str, bool], str] | None = None) -> C
             credential[4] = ask(str(credential[1]), credential[0] in _SECRET_CREDENTIALS)
         return 0
 
+    def open_() -> libvirt.virConnect:
+        return libvirt.openAuth(uri, [_CREDENTIALS, answer, None], 0)
+
     try:
-        handle = libvirt.openAuth(uri, [_CREDENTIALS, answer, None], 0)
+        if was_lost:
+            handle = _within(_RECONNECT_SECONDS, open_, uri)
+        elif _somebody_may_be_asked():
+            handle = open_()
+        else:
+            handle = _within(_CONNECT_SECONDS, open_, uri)
     except libvirt.libvirtError as error:
         where = uri or "libvirt"
         raise NoConnectionError(
@@ -118,6 +138,55 @@ def connect(uri: str | None, ask: Callable[[str, bool], str] | None = None) -> C
     with suppress(libvirt.libvirtError):
         handle.setKeepAlive(_KEEPALIVE_INTERVAL_SECONDS, _KEEPALIVE_COUNT)
     return Connection(handle, uri)
+
+
+def _within(seconds: float, open_: Callable[[], libvirt.virConnect], uri: str | None) -> libvirt.virConnect:
+    """Open a connection in a thread of its own, since the call cannot be interrupted."""
+    outcomes: SimpleQueue[libvirt.virConnect | libvirt.libvirtError] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            outcomes.put(open_())
+        except libvirt.libvirtError as error:
+            outcomes.put(error)
+
+    thread = threading.Thread(target=work, name="connect", daemon=True)
+    thread.start()
+    try:
+        outcome = outcomes.get(timeout=seconds)
+    except Empty:
+        _end_children(Path(f"/proc/self/task/{thread.native_id}"))
+        raise SilentHostError(
+            f"cannot connect to {uri or 'libvirt'}: no answer in {seconds:.0f} s",
+            hint="Check that the daemon and the network are up, then try again.",
+        ) from None
+    if isinstance(outcome, libvirt.libvirtError):
+        raise outcome
+    return outcome
+
+
+def end_programs() -> None:
+    """End what libvirt started for links that died: an ssh that waits for its server would outlive us."""
+    for task in Path("/proc/self/task").iterdir():
+        _end_children(task)
+
+
+def _end_children(task: Path) -> None:
+    """End what a thread has started (proc_pid_task_children(5))."""
+    with suppress(OSError):
+        for child in (task / "children").read_text(encoding="ascii").split():
+            os.kill(int(child), signal.SIGKILL)
+
+
+def _somebody_may_be_asked() -> bool:
+    """Whether ssh, or an agent, could ask a person for a password by itself."""
+    if "SSH_ASKPASS" in os.environ:
+        return True
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def connect_read_only(uri: str | None) -> Connection:

@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from virtomate.hypervisor.connection import connect
+from virtomate.errors import SilentHostError
+from virtomate.hypervisor.connection import connect, end_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
 
 
 class SpareConnections:
-    """The connections to one URI that nobody uses at the moment; opening one over a network takes a while."""
+    """The connections to one URI that nobody uses at the moment; opening one over a network takes a while.
+
+    A host that does not answer any more is tried once, and not by every part of an undo.
+    """
 
     def __init__(self, uri: str | None, ask: Callable[[str, bool], str] | None = None) -> None:
         self._uri = uri
         self._ask = None if ask is None else _ask_once(ask)
         self._idle: SimpleQueue[Connection] = SimpleQueue()
+        self._was_lost = False
+        self._silence: SilentHostError | None = None
 
     def take(self) -> Connection:
         """One that works, opened if need be.
@@ -36,18 +42,33 @@ class SpareConnections:
                 connection = self._idle.get_nowait()
                 if connection.is_alive:
                     return connection
-                connection.close()
-        return connect(self._uri, self._ask)
+                self.discard(connection)
+        if self._silence is not None:
+            raise self._silence
+        try:
+            return connect(self._uri, self._ask, was_lost=self._was_lost)
+        except SilentHostError as error:
+            self._silence = error
+            raise
+
+    def discard(self, connection: Connection) -> None:
+        """Close one that broke."""
+        connection.close()
+        self._was_lost = True
 
     def give_back(self, connection: Connection) -> None:
         """Keep one for whoever needs it next."""
         self._idle.put(connection)
 
     def close(self) -> None:
-        """Close all that nobody uses."""
+        """Close all that nobody uses, for good."""
         with suppress(Empty):
             while True:
-                self._idle.get_nowait().close()
+                connection = self._idle.get_nowait()
+                self._was_lost |= not connection.is_alive
+                connection.close()
+        if self._was_lost:
+            end_programs()
 
 
 class Session:
@@ -87,7 +108,7 @@ class Session:
         """
         with self._lock:
             if self._main is not None and not self._main.is_alive:
-                self._main.close()
+                self._spare.discard(self._main)
                 self._main = None
             if self._main is None:
                 self._main = self._spare.take()

@@ -1,0 +1,227 @@
+"""Every command works over SSH, and notices a link that dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+from tests.functional.runs import (
+    BIG_BYTES,
+    Watched,
+    error_of,
+    halted,
+    make_big_source,
+    midway,
+    wait_for,
+)
+from tests.functional.test_terminal import Terminal
+from tests.lab import Lab, Program, disk, domain, images, interface, running
+from tests.lab.images import MIB, file_digest
+from tests.lab.ssh import SshServer
+from virtomate.cli.root import root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lab import Hypervisor
+
+NAMES = """
+import sys
+from virtomate.services import names
+names._LIMIT_SECONDS = 60
+print(names.list_names(names.Kind.DOMAIN, sys.argv[1]), names.list_names(names.Kind.POOL, sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def sshd(root_lab: Lab) -> Iterator[SshServer]:
+    """An SSH server with keys of its own."""
+    with SshServer(root_lab.directory / "ssh", root_lab.workspace.cache) as server:
+        yield server
+
+
+def commands() -> set[str]:
+    """Every command that asks libvirt."""
+    groups = {name: group for name, group in root.commands.items() if isinstance(group, click.Group)}
+    return {f"{name}-{command}" for name, group in groups.items() for command in group.commands}
+
+
+def define_guest(lab: Lab) -> None:
+    """Define a domain `web` with a guest that has an agent and an address."""
+    lab.make_network()
+    interfaces = [interface(type_="network", source="lab")]
+    lab.define(domain("web", guest=lab.guest, agent=True, cmdline="lab.dhcp", interfaces=interfaces, memory_mib=256))
+
+
+def test_every_command_works_over_ssh(root_lab: Lab, sshd: SshServer, virtomate: Program, tmp_path: Path) -> None:
+    """Each command does there what it does here."""
+    uri = sshd.uri(root_lab.hypervisor)
+    file = images.make_raw(tmp_path / "file.raw", 8 * MIB, data_bytes=MIB)
+    path = root_lab.pool.raw("original.raw", 8 * MIB)
+    root_lab.define(domain("original", disks=[disk(path, "raw")]))
+    define_guest(root_lab)
+    make_big_source(root_lab, root_lab.pool)
+    watched = Watched(
+        virtomate.start("--progress", "json", "domain-clone", "--transfer", "stream", "big", "half", json=True, uri=uri)
+    )
+    with midway(root_lab, watched, "stream", root_lab.pool.path / "half.raw"):
+        watched.run.signal(signal.SIGKILL)
+        watched.run.process.wait()
+    with running(root_lab.connection, "web") as guest:
+        guest.wait_for_agent()
+        results = {
+            words[0]: virtomate(*words, json=True, uri=uri)
+            for words in [
+                ("domain-list",),
+                ("domain-clone", "original", "clone"),
+                ("domain-delete", "half"),
+                ("domain-iface-list", "--source", "agent", "web"),
+                ("guest-ping", "web"),
+                ("guest-run", "web", "echo", "hello"),
+                ("pool-list",),
+                ("volume-list", root_lab.pool.name),
+                ("volume-import", file, root_lab.pool.name),
+            ]
+        }
+
+    assert results.keys() == commands()
+    assert [str(result) for result in results.values() if result.status != 0] == []
+    said = {name: result.json for name, result in results.items()}
+    assert {item["name"] for item in said["domain-list"]} == {"original", "web", "big", "half"}
+    assert said["domain-clone"][0]["disks"][0]["clone"]["volume"] == "clone.raw"
+    assert said["domain-delete"][0]["removed"] == [f"volume '{root_lab.pool.path / 'half.raw'}'"]
+    assert said["domain-iface-list"][0]["addresses"]
+    assert said["guest-run"]["stdout"] == "hello\n"
+    assert root_lab.pool.name in {item["name"] for item in said["pool-list"]}
+    assert {"big.raw", "clone.raw", "original.raw"} <= {item["name"] for item in said["volume-list"]}
+    assert said["volume-import"]["volume"]["name"] == "file.raw"
+    completed = subprocess.run(
+        [sys.executable, "-c", NAMES, uri], env=virtomate.env(), capture_output=True, text=True, check=True
+    )
+    assert completed.stdout == f"{['big', 'clone', 'original', 'web']} {sorted(root_lab.pools)}\n"
+
+
+def test_import_reaches_a_host_whose_files_are_not_seen(
+    root_lab: Lab, sshd: SshServer, virtomate: Program, tmp_path: Path
+) -> None:
+    """The content goes through the connection and nowhere else, and what is interrupted is removed there."""
+    file = images.make_raw(tmp_path / "big.raw", BIG_BYTES, data_bytes=BIG_BYTES)
+    with root_lab.make_host("far") as far:
+        make_far_pool(far)
+        there = far.on_host("/var/lib/libvirt/images/big.raw")
+        words = ("volume-import", file, "images")
+        watched = Watched(virtomate.start("--progress", "json", *words, json=True, uri=sshd.uri(far)))
+        watched.wait_for_event("progress")
+        with halted(watched.run):
+            assert there.exists()
+            watched.run.signal(signal.SIGTERM)
+        interrupted = watched.run.wait()
+        is_removed = not there.exists()
+        again = virtomate(*words, json=True, uri=sshd.uri(far))
+
+        assert (interrupted.status, is_removed) == (143, True), str(interrupted)
+        assert again.status == 0, str(again)
+        assert file_digest(there) == file_digest(file)
+
+
+def make_far_pool(far: Hypervisor) -> None:
+    """Make the pool `images` on a host of its own."""
+    xml = "<pool type='dir'><name>images</name><target><path>/var/lib/libvirt/images</path></target></pool>"
+    far.connection.storagePoolDefineXML(xml).create()
+
+
+def test_every_command_notices_a_dead_link(root_lab: Lab, sshd: SshServer, virtomate: Program, tmp_path: Path) -> None:
+    """When the other end falls silent, each command says so by itself, and names what it could not clean up."""
+    file = images.make_raw(tmp_path / "file.raw", 64 * MIB, data_bytes=64 * MIB)
+    path = root_lab.pool.raw("original.raw", 8 * MIB)
+    root_lab.define(domain("original", disks=[disk(path, "raw")]))
+    define_guest(root_lab)
+    root_lab.connection.lookupByName("web").create()
+    # At the second call each is in the midst of things; the two that make something are to have made it.
+    cases: list[tuple[int, tuple[str, ...]]] = [
+        (0, ("domain-list",)),
+        (2, ("domain-list",)),
+        (34, ("domain-clone", "original", "clone")),
+        (2, ("domain-delete", "original")),
+        (2, ("domain-iface-list", "web")),
+        (2, ("guest-ping", "web")),
+        (2, ("guest-run", "web", "true")),
+        (2, ("pool-list",)),
+        (2, ("volume-list", root_lab.pool.name)),
+        (14, ("volume-import", str(file), root_lab.pool.name)),
+    ]
+    assert {words[0] for _, words in cases} == commands()
+
+    runs = [
+        virtomate.start(*words, json=True, uri=sshd.uri(root_lab.hypervisor, last_call)) for last_call, words in cases
+    ]
+    wait_for(lambda: sshd.count_dead_links() == len(runs), "every link is dead")
+    sshd.freeze()
+    results = [run.wait() for run in runs]
+
+    opening, *others = results
+    assert (opening.status, error_of(opening)["type"]) == (1, "libvirtError"), str(opening)
+    assert "no answer" in error_of(opening)["message"]
+    for (_, words), result in zip(cases[1:], others, strict=True):
+        error = error_of(result)
+        assert error["type"] == "libvirtError", str(result)
+        assert "the connection to libvirt was lost" in error["message"], str(result)
+        made = {"domain-clone": "clone.raw", "volume-import": "file.raw"}.get(words[0])
+        assert result.status == (1 if made is None else 3), str(result)
+        assert made is None or any(made in leftover for leftover in error["leftovers"]), str(result)
+    assert ssh_clients(sshd) == []
+
+
+def ssh_clients(server: SshServer) -> list[str]:
+    """The command lines of all ssh that talk to a server, or try to."""
+    lines = [
+        path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.parent.joinpath("comm").read_text() == "ssh\n"
+    ]
+    return [line for line in lines if str(server.port) in line]
+
+
+def test_a_link_that_is_cut_is_mended_for_the_undo(
+    root_lab: Lab, sshd: SshServer, virtomate: Program, tmp_path: Path
+) -> None:
+    """When only the link breaks, and a new one can be had, nothing is left behind."""
+    file = images.make_raw(tmp_path / "big.raw", BIG_BYTES, data_bytes=BIG_BYTES)
+    uri = sshd.uri(root_lab.hypervisor)
+
+    watched = Watched(
+        virtomate.start("--progress", "json", "volume-import", file, root_lab.pool.name, json=True, uri=uri)
+    )
+    watched.wait_for_event("progress")
+    with halted(watched.run):
+        for child in Path(f"/proc/{watched.run.process.pid}/task").glob("*/children"):
+            for pid in child.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+    result = watched.run.wait()
+
+    assert (result.status, result.json["type"]) == (1, "libvirtError"), str(result)
+    assert "the connection to libvirt was lost" in result.json["message"]
+    assert "leftovers" not in result.json
+    assert root_lab.pool.volumes() == []
+
+
+@pytest.mark.parametrize("words", [("domain-list",), ("domain-clone", "original", "clone")], ids=lambda words: words[0])
+def test_ctrl_c_ends_the_waiting_for_a_host(
+    root_lab: Lab, sshd: SshServer, virtomate: Program, words: tuple[str, ...]
+) -> None:
+    """At a terminal a host that does not answer is waited for, and Ctrl-C ends that with status 130."""
+    terminal = Terminal(virtomate, *words, "-c", sshd.uri(root_lab.hypervisor, 0))
+    wait_for(lambda: sshd.count_dead_links() == 1, "the host is silent")
+    terminal.child.send("\x03")
+    status, shown = terminal.finish()
+
+    assert status == 130, shown
+    assert "Traceback" not in shown
+    assert ssh_clients(sshd) == []
