@@ -4,10 +4,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,54 @@ def test_what_an_overlay_rests_on_stays(lab: Lab, virtomate: Program) -> None:
         overlay.unlink()
     assert path.exists()
     assert outcome(delete(virtomate, "web")) == {"web": "deleted"}
+
+
+def test_what_libvirt_has_not_looked_at_yet_counts(lab: Lab, virtomate: Program) -> None:
+    """Overlays that libvirt does not know, since a build keeps it from looking at the files, are found all the same."""
+    define_source(lab)
+    path = make_clone(virtomate, "web")
+    stranger = lab.pool.path / "stranger.qcow2"
+    with building(lab):
+        over = virtomate("domain-clone", "--mode", "linked", "--jobs", "1", "web", "first", "second", json=True)
+        assert over.status == 0, str(over)
+        # the second one is made by the mould of the first
+        assert outcome(delete(virtomate, "first")) == {"first": "deleted"}
+        by_mould = delete(virtomate, "web")
+        assert outcome(delete(virtomate, "second")) == {"second": "deleted"}
+        images.qemu_img("create", "-q", "-f", "qcow2", "-b", path, "-F", "qcow2", stranger)
+        by_hand = delete(virtomate, "web")
+        stranger.unlink()
+        free = delete(virtomate, "web")
+
+    for result, user in ((by_mould, path.with_name("second.qcow2")), (by_hand, stranger)):
+        assert result.status == 1, str(result)
+        assert f"'{user}'" in result.json["message"]
+        assert "rests on it" in result.json["message"]
+    assert outcome(free) == {"web": "deleted"}
+
+
+@contextmanager
+def building(lab: Lab) -> Iterator[None]:
+    """Let libvirt build a volume in the pool for the time of the block, and longer."""
+    lab.pool.raw("sparse.raw", 64 << 30, data_bytes=0)
+    pool = lab.hypervisor.connect().storagePoolLookupByName(lab.pool.name)
+    document = "<volume><name>slow.raw</name><allocation>0</allocation><capacity>68719476736</capacity></volume>"
+
+    def build() -> None:
+        # it ends with its daemon
+        with suppress(libvirt.libvirtError):
+            pool.createXMLFrom(document, pool.storageVolLookupByName("sparse.raw"), 0)
+
+    builder = threading.Thread(target=build)
+    builder.start()
+    try:
+        wait_for((lab.pool.path / "slow.raw").exists, "it builds")
+        yield
+        assert builder.is_alive(), "The build was over too early"
+    finally:
+        lab.hypervisor.kill()
+        builder.join()
+        lab.hypervisor.start()
 
 
 def test_external_snapshot_of_the_clone_stays(lab: Lab, virtomate: Program) -> None:

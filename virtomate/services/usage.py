@@ -20,6 +20,7 @@ from virtomate.definition.volume import backing_paths, describe_volume, normalis
 from virtomate.duplication.images import HEADER_BYTES, read_qcow2_header
 from virtomate.errors import NotFoundError
 from virtomate.hypervisor.domains import list_active_domains, list_domains
+from virtomate.hypervisor.storage import read_head
 from virtomate.services.maker import is_running
 from virtomate.services.pools import read_pools
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.hypervisor.storage import Volume
     from virtomate.records import Made
     from virtomate.services.pools import KnownPool, PoolDirectory
 
@@ -118,6 +120,7 @@ class _Scan:
                 self._paths[inode].add(path)
         self._domain_names: dict[str, str] = {}
         self._volume_paths: set[str] = set()
+        self._unlisted_paths: set[str] = set()
 
     def look_at_domains(self) -> None:
         active = {domain.uuid for domain in list_active_domains(self._connection)}
@@ -133,14 +136,17 @@ class _Scan:
         for known in self._usage.pools.known:
             if known.is_active and known.description.type in _FILE_POOLS:
                 # what somebody made without libvirt counts as well
-                known.pool.refresh()
-                self._look_through(known)
+                is_fresh = known.pool.refresh()
+                self._look_through(known, is_fresh=is_fresh)
+                if not is_fresh and known.description.path is not None:
+                    # while something is being built in it, libvirt does not look for new files
+                    self._unlisted_paths |= _list_files(known.description.path)
 
     def look_outside_of_pools(self) -> None:
-        """Look at the images of domains that are in no pool, as far as they can be read here."""
+        """Look at images that no pool has told of, as far as they can be read here."""
         if not self._is_local:
             return
-        for path in self._domain_names.keys() - self._volume_paths:
+        for path in (self._domain_names.keys() | self._unlisted_paths) - self._volume_paths:
             if (below := _name_below(path)) is not None:
                 self._rests(path, below)
 
@@ -195,21 +201,34 @@ class _Scan:
                     says = f"disk {disk.target} of domain '{domain.name}' ({disk.location}) rests on it"
                     self._usage.add_user(path, User(says, path=top))
 
-    def _look_through(self, known: KnownPool) -> None:
+    def _look_through(self, known: KnownPool, *, is_fresh: bool) -> None:
         wanted = {made.volume for things in self._wanted.values() for made in things if made.pool == known.pool.name}
         for volume in known.pool.list_volumes():
             try:
                 document = volume.document()
             except NotFoundError:
                 continue
-            if known.description.path is not None:
-                self._volume_paths.add(posixpath.join(known.description.path, volume.name))
+            path = posixpath.join(known.description.path or "", volume.name)
+            self._volume_paths.add(path)
+            is_old_news = not is_fresh and path in self._domain_names
+            if (
+                is_old_news
+                and "<backingStore>" not in document
+                and (below := self._read_name_below(volume)) is not None
+            ):
+                # an overlay that libvirt takes for an empty file, since something is being built beside it
+                self._rests(path, below)
             if volume.name not in wanted and "<backingStore>" not in document:
                 continue
             description = describe_volume(known.pool.name, document)
             self._usage.add_volume(description)
             if description.backing_path:
                 self._rests(description.path, description.backing_path)
+
+    def _read_name_below(self, volume: Volume) -> str | None:
+        """How an image names what is below it, whatever libvirt remembers of it."""
+        header = read_qcow2_header(read_head(self._connection, volume, HEADER_BYTES))
+        return None if header is None else header.backing_file
 
     def _rests(self, path: str, backing_name: str) -> None:
         """Note that an image rests on another."""
@@ -243,6 +262,14 @@ class _Scan:
             else:
                 self._inodes[path] = (status.st_dev, status.st_ino)
         return self._inodes[path]
+
+
+def _list_files(directory: str) -> set[str]:
+    """The paths of a directory's files, as far as it can be read here."""
+    try:
+        return {posixpath.join(directory, name) for name in os.listdir(directory)}  # noqa: PTH208 - likewise
+    except OSError:
+        return set()
 
 
 def _uuids(text: str) -> Iterator[str]:
