@@ -118,6 +118,7 @@ ONE_OF = "copy, linked, reflink, share, drop"
         (("--disk", "vda=copy", "--disk", "vda=drop", "a"), ("twice for vda",)),
         (("--title", "two\nlines", "a"), ("control character",)),
         (("--description", "\x1b[31m", "a"), ("control character",)),
+        (("--description", "\uffff", "a"), ("control character",)),
     ],
 )
 def test_words_that_make_no_request(

@@ -29,7 +29,7 @@ def test_usable_name(name: str) -> None:
     "name",
     [
         *("", " ", "\t", "\u3000", ".", "..", "/", "a/b", "/a", "a/", "../a"),
-        *("a\n", "\na", "a\tb", "a\x00b", "\x1b[31m", "\x7f", "a\x85b", "\ud800", "a\udcff"),
+        *("a\n", "\na", "a\tb", "a\x00b", "\x1b[31m", "\x7f", "a\x85b", "\ud800", "a\udcff", "a\uffff", "\ufffe"),
         *("a" * 248, "a" * 256, "ü" * 124, "\U0001f600" * 62),
     ],
 )

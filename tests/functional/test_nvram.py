@@ -266,6 +266,19 @@ def test_dangling_link_is_a_conflict(lab: Lab, virtomate: Program, place: str, m
     assert not victim.exists()
 
 
+def test_directory_that_is_not_there(lab: Lab, virtomate: Program) -> None:
+    """Where no NVRAM can be made, the error names the directory as the user does."""
+    store = make_store(lab.make_directory("nvram") / "original_VARS.fd")
+    define_original(lab, lab.pool, nvram(store))
+    before = lab.inventory()
+
+    result = virtomate("domain-clone", "--nvram", "/no/such/directory/x.fd", "original", "clone", json=True)
+
+    error = refused(lab, before, result)
+    assert "/no/such/directory'" in error["message"]
+    assert "/." not in error["message"]
+
+
 def test_dry_run_changes_nothing(lab: Lab, virtomate: Program) -> None:
     """A plan makes no pool over the NVRAM's directory, not even for a moment that could be seen later."""
     store = make_store(lab.make_directory("nvram") / "original_VARS.fd")

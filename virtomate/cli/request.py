@@ -26,6 +26,9 @@ _NO_MAC_ADDRESS = "00:00:00:00:00:00"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
 
+# https://www.w3.org/TR/xml/#charsets
+_NO_XML = frozenset("\ufffe\uffff")
+
 # a place for the number of a clone
 _NUMBER = re.compile(r"\{(:0(?P<digits>[1-9]))?\}")
 
@@ -77,7 +80,10 @@ def _uuid(value: str) -> str:
 
 def _text(value: str, allowed: str = "\t\n") -> str:
     """Text for people, without what cannot stand in a definition."""
-    if any(unicodedata.category(sign) in {"Cc", "Cs"} and sign not in allowed for sign in value):
+    unwritable = (
+        sign in _NO_XML or unicodedata.category(sign) in {"Cc", "Cs"} for sign in value if sign not in allowed
+    )
+    if any(unwritable):
         raise click.BadParameter(f"{value!r} has a control character, which cannot stand here")
     return value
 

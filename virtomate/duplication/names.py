@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _MAX_FILE_NAME_BYTES = 255
 _LIBVIRT_SUFFIX = ".xml.new"
 
+# https://www.w3.org/TR/xml/#charsets
+_NO_XML = frozenset("\ufffe\uffff")
+
 _IMAGE_SUFFIX = re.compile(r"\.(raw|img|qcow2)$", re.IGNORECASE)
 
 
@@ -29,7 +32,7 @@ def check_clone_name(name: str) -> None:
     expected = expected.format(_MAX_FILE_NAME_BYTES - len(_LIBVIRT_SUFFIX))
     if not name.strip() or name in {".", ".."}:
         raise UsageError(f"'{name}' cannot be the name of a clone: {expected}")
-    if "/" in name or any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+    if "/" in name or any(map(_is_unwritable, name)):
         raise UsageError(f"'{name}' cannot be the name of a clone: {expected}")
     if len(name.encode()) + len(_LIBVIRT_SUFFIX) > _MAX_FILE_NAME_BYTES:
         raise UsageError(f"'{name}' is too long for the name of a clone: {expected}")
@@ -46,7 +49,7 @@ def check_volume_name(name: str) -> None:
         "'.' or '..'"
     )
     is_bad = not name.strip() or name in {".", ".."} or "/" in name
-    if is_bad or any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+    if is_bad or any(map(_is_unwritable, name)):
         raise UsageError(f"'{name}' cannot be the name of a volume: {expected}")
     if len(name.encode()) > _MAX_FILE_NAME_BYTES:
         raise UsageError(f"'{name}' is too long for the name of a volume: {expected}")
@@ -101,3 +104,8 @@ def distinct_volume_name(name: str, target: str, taken: set[str]) -> str:
             "a shorter name for the clone is needed"
         )
     return candidate
+
+
+def _is_unwritable(character: str) -> bool:
+    """Whether it is a control character, or no definition can hold it."""
+    return unicodedata.category(character) in {"Cc", "Cs"} or character in _NO_XML

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ _KINDS: tuple[tuple[set[int], type[VirtomateError]], ...] = (
     ({libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_STORAGE_VOL_EXIST}, ConflictError),
     ({libvirt.VIR_ERR_OPERATION_INVALID}, IllegalStateError),
 )
+# `DIR/././.`, which a temporary pool has for its directory
+_REPETITIONS = re.compile(r"(?<=[^\s'\"/])(?:/\.)+(?=[/'\":\s]|$)")
 # a failed system call comes with its errno
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {
@@ -103,5 +106,6 @@ def _is_loss(error: libvirt.libvirtError) -> bool:
 
 
 def one_line(error: libvirt.libvirtError) -> str:
-    """Libvirt's message without line breaks."""
-    return " ".join(str(error.get_error_message() or error).split())
+    """Libvirt's message without line breaks, and with directories of temporary pools in their plain spelling."""
+    message = " ".join(str(error.get_error_message() or error).split())
+    return _REPETITIONS.sub("", message)
