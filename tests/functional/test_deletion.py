@@ -557,9 +557,10 @@ def test_signal_between_two_clones(lab: Lab, virtomate: Program) -> None:
 @pytest.fixture
 def far_uri(root_lab: Lab) -> Iterator[tuple[Any, str]]:
     """A host that is reached over SSH and whose files are not seen here, and its URI."""
-    host = root_lab.make_host("far")
-    host.start()
-    with SshServer(root_lab.directory / "ssh", root_lab.workspace.cache) as server:
+    with (
+        root_lab.make_host("far") as host,
+        SshServer(root_lab.directory / "ssh", root_lab.workspace.cache) as server,
+    ):
         yield host, server.uri(host)
 
 

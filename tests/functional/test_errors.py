@@ -185,7 +185,7 @@ CASES = {
     "named pool inactive": Case(
         inactive_named_pool, Refusal("IllegalStateError", ("'stopped'", "not active"), ("virsh pool-start stopped",))
     ),
-    "named pool missing": Case(missing_named_pool, Refusal("NotFoundError", ("'gone'",), ("virsh pool-list",))),
+    "named pool missing": Case(missing_named_pool, Refusal("NotFoundError", ("'gone'",), ("virtomate pool-list",))),
     "volume missing": Case(missing_volume, Refusal("NotFoundError", ("/gone.raw'",), ("src",))),
     "named volume missing": Case(missing_named_volume, Refusal("NotFoundError", ("gone.raw'",), ("src",))),
     "volume name taken": Case(taken_volume, Refusal("Conflict", ("'web.raw'",), ("another name",))),
