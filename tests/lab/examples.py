@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab import Lab
-from tests.lab.stage import Printed, Stage
+from tests.lab.stage import RUNNING, Printed, Stage
 from tests.lab.workspace import CHECKOUT
 
 # They change the machine, take it for granted, or cannot be reached from a test.
@@ -97,10 +97,15 @@ class Example:
 
 
 def pages() -> list[Path]:
-    """Return every page that has an example; last those that need a guest, so that they can use the same one."""
+    """Return every page that has an example; last the one that boots the guest that the others behind it use."""
     candidates = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.rst"))]
     found = [page for page in candidates if any(example.is_run for example in examples(page))]
-    return sorted(found, key=lambda page: any(example.command.startswith("boot ") for example in examples(page)))
+    return sorted(found, key=_use_of_the_guest)
+
+
+def _use_of_the_guest(page: Path) -> int:
+    commands = [example.command for example in examples(page)]
+    return any(RUNNING in command for command in commands) + any(command.startswith("boot ") for command in commands)
 
 
 def examples(page: Path) -> Iterator[Example]:
