@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pexpect
+import pyte
 import pytest
 
 from tests.functional.runs import BIG_BYTES, Watched, make_big_source, midway, start_clone
@@ -14,6 +15,7 @@ from tests.lab import Lab, Program, disk, domain, interface
 from tests.lab.images import MIB
 
 ESCAPE = "\x1b"
+ROWS = 24
 HIDE_CURSOR = "\x1b[?25l"
 SHOW_CURSOR = "\x1b[?25h"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -80,7 +82,7 @@ class Terminal:
             argv[1:],
             env=environment,
             cwd=str(virtomate.directory),
-            dimensions=(24, columns),
+            dimensions=(ROWS, columns),
             encoding="utf-8",
             timeout=60,
         )
@@ -95,25 +97,17 @@ class Terminal:
         return self.child.exitstatus if self.child.exitstatus is not None else -1, shown.replace("\r\n", "\n")
 
 
-def screen(text: str) -> list[str]:
-    """Return what stays on a terminal's screen: a model of the few codes that progress bars use."""
-    lines = [""]
-    row = column = 0
-    for piece in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|[^\x1b]", text):
-        if piece == "\n":
-            row, column = row + 1, 0
-            lines += [""] * (row + 1 - len(lines))
-        elif piece == "\r":
-            column = 0
-        elif piece.startswith(ESCAPE):
-            if piece.endswith("K"):
-                lines[row] = "" if piece == "\x1b[2K" else lines[row][:column]
-            elif piece.endswith("A"):
-                row -= int(piece[2:-1] or 1)
-        else:
-            lines[row] = lines[row].ljust(column)[:column] + piece + lines[row][column + 1 :]
-            column += 1
-    return [line.rstrip() for line in lines if line.strip()]
+def screen(text: str, columns: int = 120) -> list[str]:
+    """Return the lines that a person sees on a terminal to which this was written, the empty ones left out."""
+    terminal = pyte.Screen(columns, ROWS)
+    pyte.Stream(terminal).feed(text.replace("\n", "\r\n"))
+    return [line.rstrip() for line in terminal.display if line.strip()]
+
+
+def screens(text: str, columns: int) -> list[list[str]]:
+    """Return what was to be seen on the terminal whenever the bars had been drawn anew."""
+    pieces = re.split(r"(?=\r)", text)
+    return [screen("".join(pieces[:count]), columns) for count in range(1, len(pieces) + 1)]
 
 
 @pytest.mark.usefixtures("big")
@@ -167,14 +161,19 @@ def test_bars_can_be_forced(small: Path, virtomate: Program) -> None:
 
 
 @pytest.mark.usefixtures("big")
-def test_no_color_means_no_colours(virtomate: Program) -> None:
-    """With NO_COLOR bars are drawn without colours."""
-    status, shown = Terminal(virtomate, "domain-clone", "big", "web", env={"NO_COLOR": "1"}).finish()
+def test_no_color_means_no_escape_codes(virtomate: Program) -> None:
+    """With NO_COLOR progress is one line that is written over, and nothing has an escape code, tables included."""
+    no_colour = {"NO_COLOR": "1"}
+
+    status, shown = Terminal(virtomate, "domain-clone", "big", "web", env=no_colour, columns=60).finish()
 
     assert status == 0, shown
-    codes = {code for code in COLOUR.findall(shown) if re.search(r"[;\[](3[0-8]|4[0-8]|9[0-7]|10[0-7])\b", code)}
-    assert codes == set()
-    assert "%" in shown
+    assert ESCAPE not in shown
+    assert re.search(r"vda  [1-9]\d?%  \d+\.\d MiB of 3\d\d\.\d MiB  \d+\.\d [MG]iB/s", shown), shown
+    assert screen(shown, 60)[0].startswith("Cloned big to web (copy) in ")
+    assert all(len(lines) <= 1 for lines in screens(shown.partition("Cloned")[0], 60))
+    for words in [("domain-list",), ("pool-list",), ("-h",), ("domain-clone", "missing", "x")]:
+        assert ESCAPE not in Terminal(virtomate, *words, env=no_colour).finish()[1]
 
 
 @pytest.mark.usefixtures("big")
@@ -189,28 +188,78 @@ def test_terminal_without_bars(virtomate: Program, words: tuple[str, ...], varia
 
     assert status == 0, shown
     assert ESCAPE not in shown
+    assert "\r" not in shown
     assert shown.startswith("Cloned big to web (copy) in ")
+    if variables:
+        for command in [("domain-list",), ("pool-list",), ("-h",), ("domain-clone", "missing", "x")]:
+            assert ESCAPE not in Terminal(virtomate, *command, env=variables).finish()[1]
 
 
 @pytest.mark.usefixtures("big")
-@pytest.mark.parametrize("columns", [40, 10, 1])
-def test_narrow_terminal(virtomate: Program, columns: int) -> None:
-    """However narrow the terminal is, the copy and its summary are not hurt."""
-    status, shown = Terminal(virtomate, "domain-clone", "big", "web", columns=columns).finish()
+@pytest.mark.parametrize(
+    ("columns", "bar"),
+    [
+        (200, r"vda \S+ +\d+% \d+\.\d/3\d\d\.\d MiB \d+\.\d [MG]iB/s \S+"),
+        (80, r"vda \S+ +\d+% \d+\.\d/3\d\d\.\d MiB \d+\.\d [MG]iB/s \S+"),
+        (40, r"vda \S+ +\d+% \S+"),
+        (20, r"vda +\d+%"),
+        (1, None),
+    ],
+)
+def test_wide_and_narrow_terminals(virtomate: Program, columns: int, bar: str | None) -> None:
+    """However narrow the terminal is, a volume takes one line, of what fits; afterwards there is only the summary."""
+    status, shown = Terminal(virtomate, "domain-clone", "--transfer", "stream", "big", "web", columns=columns).finish()
 
     assert status == 0, shown
     assert "Traceback" not in shown
     assert "Cloned big to web" in shown
     assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
+    if bar is not None:
+        before, _, after = shown.partition("Cloned")
+        seen = screens(before, columns)
+        assert all(len(lines) <= 1 for lines in seen), seen
+        assert any(re.fullmatch(bar, lines[0]) for lines in seen if lines), seen
+        assert "%" not in "".join(screen(f"{before}Cloned{after}", columns))
 
 
 @pytest.mark.usefixtures("big")
-def test_narrow_terminal_lists_domains(virtomate: Program) -> None:
-    """A list in a narrow terminal loses nothing of a name that a person needs to type."""
-    status, shown = Terminal(virtomate, "domain-list", columns=40).finish()
+@pytest.mark.parametrize("columns", [40, 120])
+def test_tables_at_a_terminal(lab: Lab, virtomate: Program, columns: int) -> None:
+    """A list at a terminal is a table that loses nothing of a name that a person needs to type, however narrow."""
+    name = "a-name-that-is-longer-than-a-narrow-terminal-is-wide"
+    lab.make_pool(name, lab.make_directory("named"))
 
-    assert status == 0, shown
-    assert "big" in shown
+    for words, expected in [
+        (("domain-list",), ["Name", "big"]),
+        (("pool-list",), ["Name", name, lab.pool.name]),
+        (("volume-list", lab.pool.name), ["Name", "big.raw"]),
+    ]:
+        status, shown = Terminal(virtomate, *words, columns=columns).finish()
+        assert status == 0, shown
+        lines = screen(shown, columns)
+        assert all(len(line) <= columns for line in lines)
+        # a name that is folded goes on at the beginning of the next line
+        first_column = "".join(line.split()[0] for line in lines if not line.startswith(" "))
+        assert [word for word in expected if word not in first_column] == [], lines
+        assert "…" not in shown
+
+
+def test_names_cannot_drive_the_terminal(lab: Lab, virtomate: Program) -> None:
+    """Marks that turn the writing around and other codes in a name are spelled out, in tables, bars and messages."""
+    name = "evil\u202e[red]\u2028x"
+    path = lab.pool.raw("evil.raw", 8 * MIB, data_bytes=2 * MIB)
+    lab.define(domain(name, disks=[disk(path, "raw")]))
+
+    _, listed = Terminal(virtomate, "domain-list").finish()
+    _, cloned = Terminal(virtomate, "domain-clone", name, f"{name}2").finish()
+    _, missing = Terminal(virtomate, "domain-clone", "no\x1b[31m\x07", "x").finish()
+
+    assert any(line.startswith(r"evil\u202e[red]\u2028x ") for line in screen(listed)), listed
+    assert r"evil\u202e[red]\u2028x2" in screen(cloned)[0]
+    assert r"'no\x1b[31m\x07'" in screen(missing)[0]
+    for shown in (listed, cloned, missing):
+        assert not re.search("[\u202e\u2028\x07]", shown)
+    assert ESCAPE not in missing
 
 
 @pytest.mark.usefixtures("big")
@@ -224,7 +273,7 @@ def test_ctrl_c_leaves_a_clean_screen(lab: Lab, virtomate: Program, transfer: st
 
     assert status == 130, shown
     assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
-    lines = [line for line in screen(shown) if line != "^C"]
+    lines = screen(shown)
     assert not [line for line in lines if "%" in line], lines
     assert any("SIGINT: interrupted" in line for line in lines)
     assert lines[-1].startswith("Error: interrupted by SIGINT")

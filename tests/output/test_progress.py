@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from virtomate.output.bars import BarProgress
+from virtomate.output.line import LineProgress
 from virtomate.output.progress import JsonProgress, NoteProgress, make_progress
 from virtomate.progress import NullProgress
 
@@ -155,3 +156,49 @@ def test_bars_of_several_clones_make_room(monkeypatch: pytest.MonkeyPatch) -> No
     (total,) = bars.tasks
     assert (total.completed, total.total) == (500, 1000)
     bars.close()
+
+
+class FakeClock:
+    """A clock that a test moves on."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+def test_line_is_written_over_and_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without escape codes: all volumes are in one line, a note stands above it, and in the end nothing is left."""
+    monkeypatch.setenv("COLUMNS", "60")
+    clock, stream = FakeClock(), io.StringIO()
+    progress = LineProgress(stream, clock)
+
+    progress.started("vda", 4 << 20)
+    clock.now = 1
+    progress.advanced("vda", 1 << 20)
+    progress.started("evil\x1b", 4 << 20)
+    clock.now = 2
+    progress.advanced("evil\x1b", 3 << 20)
+    progress.note("SIGINT")
+    progress.close()
+
+    first, second, erased, note, *rest = stream.getvalue().split("\r")[1:]
+    assert first == "vda  25%  1.0 MiB of 4.0 MiB  1.0 MiB/s"
+    assert second == "2 volumes  50%  4.0 MiB of 8.0 MiB  2.0 MiB/s"
+    assert (erased.strip(), note, rest) == ("", "SIGINT\n", [])
+    assert "\x1b" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("columns", ["1", "10", "40"])
+def test_line_fits(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    """A line that goes on in the next one could not be written over."""
+    monkeypatch.setenv("COLUMNS", columns)
+    clock, stream = FakeClock(), io.StringIO()
+    progress = LineProgress(stream, clock)
+    progress.started("x" * 50, 1)
+    clock.now = 1
+    progress.advanced("x" * 50, 1)
+    progress.close()
+
+    assert all(len(line) <= max(1, int(columns) - 1) for line in stream.getvalue().split("\r"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from rich.constrain import Constrain
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -13,16 +14,40 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from virtomate.output.console import stderr_console
-from virtomate.output.text import printable
+from virtomate.output.text import binary_size, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
     from rich.progress import Task, TaskID
 
 _TOTAL = "total"
+
+# Room for two `^C` and a blank
+_MARGIN = 5
+
+# From how many columns on there is room for a bar, and for everything
+_BAR_WIDTH = 30
+_FULL_WIDTH = 70
+
+
+class _Bars(Progress):
+    """Bars that leave room at the end of the line for the `^C` that a terminal writes there.
+
+    Where there is none, it goes on in the next line, and rich takes away that one and not the bar.
+    """
+
+    def __init__(self, console: Console) -> None:
+        # before rich asks for what is to be drawn
+        self._terminal = console
+        super().__init__(*_columns(console.width - _MARGIN), console=console, transient=True)
+
+    def get_renderable(self) -> RenderableType:
+        return Constrain(super().get_renderable(), max(1, self._terminal.width - _MARGIN))
 
 
 class BarProgress:
@@ -50,7 +75,7 @@ class BarProgress:
         """Show a line for the volume."""
         with self._lock:
             if self._bars is None:
-                self._bars = Progress(*_columns(), console=self._console, transient=True)
+                self._bars = _Bars(self._console)
                 self._bars.start()
                 if self._expected_bytes is not None:
                     self._total = self._bars.add_task(_TOTAL, total=self._expected_bytes)
@@ -114,12 +139,27 @@ class BarProgress:
             self._bars.update(self._total, completed=sum(self._done.values()))
 
 
-def _columns() -> tuple[ProgressColumn, ...]:
-    return (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=None),
-        TaskProgressColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-    )
+class _RateColumn(ProgressColumn):
+    """Rich's own tells rates in other units than sizes."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{binary_size(int(speed))}/s")
+
+
+def _columns(width: int) -> tuple[ProgressColumn, ...]:
+    """What fits into a terminal of so many columns, each volume in a line of its own."""
+    name = TextColumn("{task.description}", markup=False, table_column=_one_line(max_width=max(1, width // 3)))
+    percentage = TaskProgressColumn(table_column=_one_line())
+    if width < _BAR_WIDTH:
+        return name, percentage
+    bar = BarColumn(bar_width=None)
+    time_left = TimeRemainingColumn(compact=True, table_column=_one_line())
+    if width < _FULL_WIDTH:
+        return name, bar, percentage, time_left
+    size = DownloadColumn(binary_units=True, table_column=_one_line())
+    return name, bar, percentage, size, _RateColumn(table_column=_one_line()), time_left
+
+
+def _one_line(max_width: int | None = None) -> Column:
+    return Column(no_wrap=True, max_width=max_width)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console
 
 
 def stdout_console() -> Console:
-    """The console for data."""
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+    """The console for data; with NO_COLOR it writes no escape codes at all, bold ones included."""
+    return Console(
+        markup=False,
+        highlight=False,
+        emoji=False,
+        soft_wrap=True,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+    )
 
 
 def stderr_console() -> Console:

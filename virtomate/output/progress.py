@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from virtomate.output.documents import dump
+from virtomate.output.line import LineProgress
 from virtomate.output.text import printable
 from virtomate.progress import NullProgress
 
@@ -27,7 +28,10 @@ def make_progress(style: str, *, quiet: bool) -> Progress:
         return JsonProgress(sys.stderr)
     if quiet:
         return NullProgress()
-    if style == "bar" or (style == "auto" and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"):
+    is_dumb = os.environ.get("TERM", "dumb") == "dumb"
+    if style == "bar" or (style == "auto" and sys.stderr.isatty() and not is_dumb):
+        if is_dumb or os.environ.get("NO_COLOR"):
+            return LineProgress(sys.stderr)
         # rich costs a tenth of a second, which a script need not pay
         from virtomate.output.bars import BarProgress  # noqa: PLC0415
 

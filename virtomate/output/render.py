@@ -343,7 +343,9 @@ def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
     from virtomate.output.console import stdout_console  # noqa: PLC0415
 
-    table = Table(*header, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in header:
+        table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     stdout_console().print(table, soft_wrap=False)
