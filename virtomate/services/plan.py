@@ -127,7 +127,7 @@ class ClonePlanner:
         nvram = None if self._nvram is None else self._nvram.plan(name, self._taken)
         addresses = self._new_mac_addresses()
         plan = self._assemble(name, disks, nvram, addresses)
-        return replace(plan, needs=self.space.add(plan.duplications, self._survey.pools))
+        return replace(plan, needs=self.space.add_clone(plan.duplications, self._survey.pools))
 
     def plan_automatically(self) -> ClonePlan:
         """Plan a clone with the next name that nobody has.
@@ -206,7 +206,9 @@ def plan_clones(connection: Connection, request: CloneRequest) -> tuple[ClonePla
     plans = [planner.plan(name) for name in request.names]
     plans += [planner.plan_automatically() for _ in range(request.auto_names)]
     if request.check_space:
-        planner.space.refuse_lack()
+        planner.space.refuse_lack(
+            "Make room, use --mode linked, or, where the file system compresses, --no-space-check."
+        )
     return planner, tuple(plans)
 
 

@@ -102,11 +102,7 @@ class PoolDirectory:
             UnsupportedError: Its volumes are no files.
         """
         known = self.named(name)
-        if known.description.type not in _FILE_POOLS or known.description.path is None:
-            raise UnsupportedError(
-                f"storage pool '{name}' is of type {known.description.type}, and new volumes must be files",
-                hint="Name a pool of type dir, fs or netfs.",
-            )
+        require_file_pool(known.description)
         return known
 
     def covering(self, directory: str) -> KnownPool | None:
@@ -236,6 +232,19 @@ def find_volume(pool: Pool, name: str, attempts: int = 1) -> FoundVolume | None:
 def describe(pool: Pool, volume: Volume) -> FoundVolume:
     """A volume with its description."""
     return FoundVolume(volume, pool, describe_volume(pool.name, volume.document()))
+
+
+def require_file_pool(pool: PoolDescription) -> None:
+    """Refuse a pool whose volumes are no files.
+
+    Raises:
+        UnsupportedError: It is of such a type.
+    """
+    if pool.type not in _FILE_POOLS or pool.path is None:
+        raise UnsupportedError(
+            f"storage pool '{pool.name}' is of type {pool.type}, and new volumes must be files",
+            hint="Name a pool of type dir, fs or netfs.",
+        )
 
 
 def _inactive(name: str) -> IllegalStateError:

@@ -27,8 +27,9 @@ from virtomate.errors import (
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.records import DomainReference, ImportResult, Made, MadeKind, MadeState, Mode, Provenance
 from virtomate.rollback import Rollback
-from virtomate.services.pools import describe, get_active_pool
+from virtomate.services.pools import describe, get_active_pool, require_file_pool
 from virtomate.services.removal import name_made, remove_made, wait_at_most
+from virtomate.services.space import SpaceLedger
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-# Types of pools whose volumes are files of a directory (https://libvirt.org/storage.html)
-_FILE_POOLS = frozenset({"dir", "fs", "netfs"})
 # Suffixes that promise a format; an `.img` may be anything.
 _PROMISED_FORMATS = {".qcow2": "qcow2", ".raw": "raw"}
 
@@ -88,10 +87,13 @@ def import_volume(session: Session, request: ImportRequest, progress: Progress, 
         name = request.name if request.name is not None else posixpath.basename(request.path)
         check_volume_name(name)
         warnings = _judge(file, name)
-        pool = _file_pool(session.connection, request.pool)
+        pool = get_active_pool(session.connection, request.pool)
+        require_file_pool(describe_pool(pool.document()))
         _refuse_taken_name(pool, name)
         if request.check_space:
-            _check_space(pool, file.data_bytes)
+            space = SpaceLedger()
+            space.add(pool, file.data_bytes)
+            space.refuse_lack("Make room, or, where the file system compresses, use --no-space-check.")
         cancel.check()
         volume = _Import(session, file, pool, name, progress, cancel).execute()
     return ImportResult(
@@ -222,18 +224,6 @@ def _judge(file: LocalFile, name: str) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _file_pool(connection: Connection, name: str) -> Pool:
-    """The active pool with a name, whose volumes are files."""
-    pool = get_active_pool(connection, name)
-    description = describe_pool(pool.document())
-    if description.type not in _FILE_POOLS:
-        raise UnsupportedError(
-            f"storage pool '{name}' is of type {description.type}, and new volumes must be files",
-            hint="Name a pool of type dir, fs or netfs.",
-        )
-    return pool
-
-
 def _refuse_taken_name(pool: Pool, name: str) -> None:
     if pool.find_volume(name) is None:
         return
@@ -243,17 +233,4 @@ def _refuse_taken_name(pool: Pool, name: str) -> None:
         raise ConflictError(
             f"there is already a volume '{name}' in storage pool '{pool.name}'",
             hint="Give another name as NEWNAME, or delete that volume first.",
-        )
-
-
-def _check_space(pool: Pool, needed: int) -> None:
-    """Compare what will be written with what the pool has; an old figure is not enough to refuse."""
-    if pool.available_bytes() >= needed:
-        return
-    pool.refresh()
-    available = pool.available_bytes()
-    if available < needed:
-        raise NoSpaceError(
-            f"storage pool '{pool.name}' has {available} bytes left, and {needed} are needed",
-            hint="Make room, or, where the file system compresses, use --no-space-check.",
         )
