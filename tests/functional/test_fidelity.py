@@ -119,6 +119,7 @@ def test_many_extents(lab: Lab, virtomate: Program, file_system: str, transfer: 
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(600)  # where freed blocks are discarded, removing the images takes longer than making them
 @pytest.mark.parametrize("transfer", ["host", "stream"])
 @pytest.mark.parametrize("file_system", ["ext4", "xfs", "btrfs"])
 def test_very_many_extents(lab: Lab, virtomate: Program, file_system: str, transfer: str) -> None:
