@@ -239,7 +239,7 @@ def test_space_is_added_up(root_lab: Lab, virtomate: Program) -> None:
     assert result.status == 1, str(result)
     assert result.json["type"] == "NoSpaceError"
     assert str(80 * MIB) in result.json["message"]
-    assert "'small', 'other' share a file system" in result.json["message"]
+    assert "'other', 'small' share a file system" in result.json["message"]
     unchanged(before, root_lab)
     complete(virtomate("domain-clone", "original", "web", json=True))
 
