@@ -2,6 +2,8 @@
 
 import json
 import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,15 @@ from tests.functional.support import EVERYTHING, boot_all, image_info, pool_on
 from tests.lab import Lab, Program, Result, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.images import MIB
+from virtomate.cancel import CancelToken
+from virtomate.errors import ConflictError, InterruptedBySignalError
+from virtomate.progress import NullProgress
+from virtomate.records import CloneRequest, DiskChoice
+from virtomate.services import making
+from virtomate.services.clone import clone_domains, preview_clones, preview_definitions
+from virtomate.services.session import open_session
+
+UUID = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
 
 MODES = {"copy": "ext4", "linked": "ext4", "reflink": "xfs"}
 
@@ -196,6 +207,157 @@ def test_nvram_outside_of_pools(lab: Lab, virtomate: Program) -> None:
         }
         assert Path(clone["nvram"]["clone"]).read_bytes() == store.read_bytes()
     assert lab.inventory().pools.keys() == pools
+
+
+def test_daemon_that_dies_in_the_middle(lab: Lab, virtomate: Program) -> None:
+    """What was complete stays, what was in the making is named, and what was not begun leaves nothing to clean up."""
+    path = make_big_source(lab, lab.pool)
+    before = lab.inventory()
+    watched = start_clone(virtomate, "--jobs", "1", "big", "a", "b", "c")
+    assert watched.wait_for_event("finished")["volume"] == "a/vda"
+    while watched.wait_for_event("progress")["volume"] != "b/vda":
+        pass
+    with halted(watched.run):
+        lab.hypervisor.kill()
+    result = watched.run.wait()
+    lab.hypervisor.start()
+
+    assert result.status == 3, str(result)
+    assert [clone["status"] for clone in result.json] == ["cloned", "failed", "failed"]
+    first, second, third = result.json
+    assert "error" not in first
+    assert any(str(lab.pool.path / "b.raw") in item for item in second["error"]["leftovers"])
+    assert "virtomate domain-delete b" in second["error"]["hint"]
+    assert "leftovers" not in third["error"], third
+    assert names(lab) == ["a", "b", "big"]
+    assert images.same_content(path, "raw", lab.pool.path / "a.raw", "raw")
+    assert virtomate("domain-delete", "--yes", "a", "b").status == 0
+    unchanged(before, lab)
+
+
+def test_full_disk_in_the_middle(root_lab: Lab, virtomate: Program) -> None:
+    """Where there is no space for all, those that fit are complete, and nothing is left of the others."""
+    pool = root_lab.make_small_pool("small", size_bytes=96 * MIB)
+    path = pool.raw("original.raw", 20 * MIB, data_bytes=20 * MIB)
+    root_lab.define(domain("original", disks=[disk(path, "raw")]))
+
+    result = virtomate("domain-clone", "--no-space-check", "--count", "6", "--jobs", "2", "original", "web", json=True)
+
+    assert result.status == 1, str(result)
+    by_status: dict[str, list[str]] = {}
+    for clone in result.json:
+        by_status.setdefault(clone["status"], []).append(clone["name"])
+        assert clone["status"] == "cloned" or clone["error"]["type"] == "NoSpaceError", clone
+        assert "leftovers" not in clone.get("error", {})
+    assert by_status["cloned"]
+    assert by_status["failed"]
+    assert names(root_lab) == sorted([*by_status["cloned"], "original"])
+    assert pool.volumes() == sorted([*(f"{name}.raw" for name in by_status["cloned"]), "original.raw"])
+    for name in by_status["cloned"]:
+        assert images.same_content(path, "raw", pool.path / f"{name}.raw", "raw")
+
+
+class Meanwhile(CancelToken):
+    """A token that does something, once, between the plan of a clone and its claim."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act: Callable[[], object] | None = act
+
+    def check(self) -> None:
+        """Look, and act if a clone is about to be made."""
+        if threading.current_thread().name.startswith("clone-") and self._act is not None:
+            act, self._act = self._act, None
+            act()
+        super().check()
+
+
+@pytest.mark.parametrize("name", ["web", "other"])
+def test_uuid_that_is_taken_meanwhile(lab: Lab, virtomate: Program, name: str) -> None:
+    """Who asks for the same UUID, and even the same name, at the same time gets a conflict and harms nobody."""
+    make_original(lab)
+    rival = ("domain-clone", "--mode", "linked", "--uuid", UUID, "original", name)
+    cancel = Meanwhile(lambda: complete(virtomate(*rival, json=True)))
+
+    with open_session(lab.uri) as session, pytest.raises(ConflictError, match="'web'" if name == "web" else UUID):
+        clone_domains(session, CloneRequest("original", ("web",), uuid=UUID), NullProgress(), cancel)
+
+    assert names(lab) == sorted(["original", name])
+    (listed,) = (item for item in virtomate("domain-list", json=True).json if item["name"] == name)
+    assert (listed["uuid"], listed["clone"]["status"]) == (UUID, "finished")
+    assert lab.pool.volumes() == sorted(["original.qcow2", f"{name}.qcow2"])
+
+
+def test_name_that_is_taken_meanwhile(lab: Lab, virtomate: Program) -> None:
+    """An automatic name that another run takes gives way to the next one, and what was asked for stays."""
+    make_original(lab)
+    cancel = Meanwhile(lambda: complete(virtomate("domain-clone", "--auto-name", "original", json=True)))
+    request = CloneRequest("original", auto_names=1, uuid=UUID, disks=(DiskChoice("vda", name="root.qcow2"),))
+
+    with open_session(lab.uri) as session:
+        (made,) = clone_domains(session, request, NullProgress(), cancel)
+
+    assert (made.status, made.name, made.uuid) == ("cloned", "original-clone-2", UUID)
+    assert made.disks[0].clone.volume == "root.qcow2"
+    # the volume of the next one's name is taken, and the name that was asked for is not
+    make_pair(lab)
+    (lab.pool.path / "pair-clone-data.qcow2").write_bytes(b"precious")
+    words = ("--mode", "linked", "--auto-name", "--disk", "vda=name=pair-root.qcow2")
+    assert complete(virtomate("domain-clone", *words, "pair", json=True))[0]["name"] == "pair-clone-2"
+
+
+def make_pair(lab: Lab) -> None:
+    """Define a domain with two disks."""
+    paths = [lab.pool.qcow2(name, 4 * MIB) for name in ("pair.qcow2", "pair-data.qcow2")]
+    lab.define(domain("pair", disks=[disk(paths[0]), disk(paths[1], target="vdb")]))
+
+
+@pytest.mark.parametrize("preview", [preview_clones, preview_definitions])
+def test_signal_during_a_preview(lab: Lab, preview: Callable[..., object]) -> None:
+    """Plans of many clones take a while, and a signal ends them."""
+    make_original(lab)
+    cancel = CancelToken()
+    cancel.interrupt(signal.SIGINT)
+
+    with open_session(lab.uri) as session, pytest.raises(InterruptedBySignalError):
+        preview(session, CloneRequest("original", ("a", "b")), cancel)
+
+
+def test_fewer_threads_than_wanted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no more threads, those that there are make all clones."""
+    make_original(lab)
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith("clone-"):
+            if started:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with open_session(lab.uri) as session:
+        results = clone_domains(session, CloneRequest("original", ("a", "b", "c")), NullProgress(), CancelToken())
+
+    assert [result.status for result in results] == ["cloned"] * 3
+
+
+def test_mistake_of_ours_fails_the_clone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong in the thread of a clone is told, and nobody waits for it forever."""
+    make_original(lab)
+    before = lab.inventory()
+
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(making, "this_process", fail)
+    with open_session(lab.uri) as session:
+        results = clone_domains(session, CloneRequest("original", ("a", "b")), NullProgress(), CancelToken())
+
+    assert [result.status for result in results] == ["failed"] * 2
+    assert all("Too many open files" in str(result.error) for result in results)
+    unchanged(before, lab)
 
 
 def test_automatic_names(lab: Lab, virtomate: Program) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from virtomate.cancel import CancelToken
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
@@ -64,7 +65,7 @@ P = pool("p", "/srv/p", volume("src.raw"), volume("other.raw"))
 
 def plan_clone(connection: Connection, request: CloneRequest) -> ClonePlan:
     """The plan of one clone."""
-    _, (plan,) = plan_clones(connection, request)
+    _, (plan,) = plan_clones(connection, request, CancelToken())
     return plan
 
 

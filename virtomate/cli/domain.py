@@ -62,9 +62,9 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     with cancelling(cancel, progress), open_session(settings) as session:
         try:
             if print_xml:
-                results = service.preview_definitions(session, request)
+                results = service.preview_definitions(session, request, cancel)
             elif dry_run:
-                results = service.preview_clones(session, request)
+                results = service.preview_clones(session, request, cancel)
             else:
                 results = service.clone_domains(session, request, progress, cancel)
                 if request.wait is not None:

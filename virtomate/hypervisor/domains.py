@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
-from virtomate.errors import ConflictError, HypervisorError, NotFoundError, VirtomateError
+from virtomate.errors import ConflictError, HypervisorError, IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.errors import translate, translated
 from virtomate.hypervisor.text import legible
 
@@ -98,6 +98,22 @@ class Domain:
         with translated(f"cannot read the definition of domain '{self.name}'"):
             # A live definition shows the backing chain that libvirt found in the images.
             return legible(lambda: self._handle.XMLDesc(0))
+
+    def rename(self, name: str) -> None:
+        """Give it another name, which nobody else may have.
+
+        Raises:
+            ConflictError: Another domain has it.
+            HypervisorError: libvirt cannot.
+        """
+        try:
+            self._handle.rename(name, 0)
+        except libvirt.libvirtError as error:
+            translation = translate(error, f"cannot rename domain '{self.name}'")
+            # a taken name is an invalid operation, as other things are
+            if isinstance(translation, IllegalStateError):
+                translation = ConflictError(f"there is already a domain '{name}'")
+            raise translation from error
 
     def start(self) -> None:
         """Start it.

@@ -34,27 +34,28 @@ _POLL_SECONDS = 0.2
 _MAX_TRANSFERS = 4
 
 
-def preview_clones(session: Session, request: CloneRequest) -> tuple[CloneResult, ...]:
+def preview_clones(session: Session, request: CloneRequest, cancel: CancelToken) -> tuple[CloneResult, ...]:
     """Tell what cloning would do; nothing is changed.
 
     Raises:
-        VirtomateError: It would be refused.
+        VirtomateError: It would be refused, or a signal arrived.
     """
     begin = time.monotonic()
-    _, plans = _plan(session, request)
+    _, plans = _plan(session, request, cancel)
     return tuple(planned_result(plan, time.monotonic() - begin) for plan in plans)
 
 
-def preview_definitions(session: Session, request: CloneRequest) -> tuple[CloneResult, ...]:
+def preview_definitions(session: Session, request: CloneRequest, cancel: CancelToken) -> tuple[CloneResult, ...]:
     """Tell what cloning would do, with the definitions that the clones would have; nothing is changed.
 
     Raises:
-        VirtomateError: It would be refused, or libvirt does not accept a definition.
+        VirtomateError: It would be refused, libvirt does not accept a definition, or a signal arrived.
     """
     begin = time.monotonic()
-    _, plans = _plan(session, request)
+    _, plans = _plan(session, request, cancel)
     results = []
     for plan in plans:
+        cancel.check()
         # With the original's UUID, under which libvirt judges the definition and then defines no second domain.
         identity = changes.Identity(plan.name, plan.source.reference.uuid, {})
         probe = replace(plan.definition, domain=changes.with_identity(plan.definition.domain, identity))
@@ -75,19 +76,20 @@ def clone_domains(
 
     Raises:
         UsageError: Something in the request cannot be.
-        VirtomateError: It was refused; nothing has been touched.
+        VirtomateError: It was refused, or a signal arrived; nothing has been touched.
     """
-    planner, plans = _plan(session, request)
-    cancel.check()
+    planner, plans = _plan(session, request, cancel)
     if not request.auto_names:
         # nothing more will be planned
         session.give_back()
     return _Workshop(session, request, planner, progress, cancel).make(plans)
 
 
-def _plan(session: Session, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
+def _plan(session: Session, request: CloneRequest, cancel: CancelToken) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     check_request(request)
-    return plan_clones(session.connection, request)
+    plans = plan_clones(session.connection, request, cancel)
+    cancel.check()
+    return plans
 
 
 class _Workshop:
@@ -128,14 +130,13 @@ class _Workshop:
             threading.Thread(target=self._work, name=f"clone-{number}")
             for number in range(min(self._request.jobs, len(plans)))
         ]
-        for worker in workers:
-            worker.start()
+        running = _start_as_many_as_possible(workers)
         try:
             results = self._collect(len(plans))
         finally:
-            for _ in workers:
+            for _ in running:
                 self._jobs.put(None)
-            for worker in workers:
+            for worker in running:
                 worker.join()
         self._have_libvirt_look(plans)
         return results
@@ -159,7 +160,7 @@ class _Workshop:
                 continue
             if isinstance(outcome, ConflictError) and self._request.auto_names:
                 # another run took that name after this one had looked
-                again = self._plan_again()
+                again = self._plan_again(plan)
                 if isinstance(again, VirtomateError):
                     outcome = again
                 else:
@@ -172,11 +173,13 @@ class _Workshop:
             results[number] = outcome
         return tuple(results[number] for number in range(count))
 
-    def _plan_again(self) -> ClonePlan | VirtomateError:
+    def _plan_again(self, plan: ClonePlan) -> ClonePlan | VirtomateError:
         try:
-            return self._planner.plan_automatically()
+            return self._planner.plan_automatically(instead_of=plan)
         except VirtomateError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - the clones that are being made must not be forgotten
+            return InternalError(error)
 
     def _work(self) -> None:
         with self._session.sibling() as session:
@@ -187,8 +190,8 @@ class _Workshop:
     def _make_one(self, session: Session, plan: ClonePlan) -> CloneResult | VirtomateError:
         if (signal_number := self._cancel.signal_number) is not None:
             return clone_result(plan, Status.INTERRUPTED, error=InterruptedBySignalError(signal_number))
-        making = Making(session, plan, self._turns, self._temporary_pools, self._progress, self._cancel)
         try:
+            making = Making(session, plan, self._turns, self._temporary_pools, self._progress, self._cancel)
             result = making.execute()
         except VirtomateError as error:
             return error
@@ -205,6 +208,24 @@ class _Workshop:
             domain = find_domain_by_uuid(session.connection, result.uuid)
             if domain is not None:
                 domain.start()
-        except VirtomateError as error:
-            return replace(result, error=error)
+        except Exception as error:  # noqa: BLE001 - likewise
+            return replace(result, error=error if isinstance(error, VirtomateError) else InternalError(error))
         return replace(result, is_started=domain is not None)
+
+
+def _start_as_many_as_possible(workers: list[threading.Thread]) -> list[threading.Thread]:
+    """Start threads until the system has no more of them.
+
+    Raises:
+        RuntimeError: There is not even one.
+    """
+    running: list[threading.Thread] = []
+    for worker in workers:
+        try:
+            worker.start()
+        except RuntimeError:
+            if not running:
+                raise
+            break
+        running.append(worker)
+    return running

@@ -6,6 +6,7 @@ import os
 import posixpath
 import shlex
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ from virtomate.records import Action, DiskChoice, MadeKind, Mode, Treatment, Vol
 from virtomate.services.pools import FoundVolume, PoolDirectory, describe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from virtomate.definition.readers import DiskDefinition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
@@ -97,6 +100,27 @@ class TakenNames:
     """Names given to new volumes so far, by directory, since two pools may be over one."""
 
     by_directory: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _latest: list[str] = field(default_factory=list)
+
+    def add(self, directory: str, name: str) -> None:
+        """Note that a new volume gets this name."""
+        self.by_directory[directory].add(name)
+        self._latest.append(posixpath.join(directory, name))
+
+    def give_back(self, paths: Iterable[str]) -> None:
+        """Forget the names of new volumes that will not be made."""
+        for directory, name in map(posixpath.split, paths):
+            self.by_directory[directory].discard(name)
+
+    @contextmanager
+    def kept_on_success(self) -> Iterator[None]:
+        """Forget the names of a block that fails."""
+        self._latest.clear()
+        try:
+            yield
+        except BaseException:
+            self.give_back(self._latest)
+            raise
 
 
 @dataclass(frozen=True)
@@ -160,7 +184,7 @@ class DiskPlanner:
                 hint="Choose another name for the clone.",
             )
         own[place.directory].add(name)
-        taken.by_directory[place.directory].add(name)
+        taken.add(place.directory, name)
         label = f"{clone_name}/{blueprint.target}" if self.has_siblings else blueprint.target
         return choice.plan_duplication(
             label,

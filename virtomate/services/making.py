@@ -78,6 +78,7 @@ class Making:
             ),
             plan.source.definition.domain,
             turns,
+            is_uuid_given=plan.is_uuid_given,
         )
 
     def execute(self) -> CloneResult:
@@ -116,6 +117,8 @@ class Making:
     def _make(self) -> dict[str, Filled]:
         plan = self._plan
         self._cancel.check()
+        # without a connection nothing can be left behind
+        self._session.connect()
         # Pushed before the claim: when the connection breaks during that call, only a look tells whether it is there.
         self._rollback.push(
             f"domain '{plan.name}', an unfinished clone", partial(release_unless_needed, self._claim, self._rollback)
@@ -126,8 +129,8 @@ class Making:
         filling = Filling(self._session, self._claim, self._rollback, self._turns, self._progress, self._cancel)
         filled = filling.run(duplications, plan.definition)
         require_unchanged(self._session, plan.source, duplications)
-        while self._held:
-            self._let_go()
+        for directory in tuple(self._held):
+            self._let_go(directory)
         self._cancel.check()
         self._claim.finish(plan.definition)
         return filled
@@ -158,10 +161,11 @@ class Making:
         self._claim.record(made)
         self._pools.hold(directory)
         self._held.append(directory)
-        self._rollback.push(name_made(made), self._let_go)
+        self._rollback.push(name_made(made), partial(self._let_go, directory))
         return self._pools.start(self._session.connection, directory)
 
-    def _let_go(self) -> None:
-        """Give the temporary pool held last back, if it still is."""
-        if self._held:
-            self._pools.let_go(self._session.connection, self._held.pop())
+    def _let_go(self, directory: str) -> None:
+        """Give the temporary pool of a directory back, if it is still held."""
+        if directory in self._held:
+            self._pools.let_go(self._session.connection, directory)
+            self._held.remove(directory)

@@ -101,7 +101,7 @@ class NvramPlanner:
         path = posixpath.join(directory, name)
         if self.place is not None and name in taken.by_directory[directory]:
             raise ConflictError(f"two new volumes would be '{path}'", hint="Choose another --nvram.")
-        taken.by_directory[directory].add(name)
+        taken.add(directory, name)
         pool = self.pool(directory)
         uncovered = frozenset(
             place

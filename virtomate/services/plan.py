@@ -24,6 +24,7 @@ from virtomate.services.space import SpaceLedger
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
     from virtomate.definition.outcome import Outcome
     from virtomate.duplication.transfers.base import Duplication
@@ -45,6 +46,7 @@ class ClonePlan:
     """Everything that will be done to make one clone.
 
     Attributes:
+        is_uuid_given: Whether somebody chose the UUID, so that other clones may be asked to have it, too.
         nvram_planner: Plans the NVRAM again where only temporary pools can tell what there is.
         definition: The clone's definition without a record of ours.
         needs: What its volumes will take, by pool.
@@ -53,6 +55,7 @@ class ClonePlan:
     source: Source
     name: str
     uuid: str
+    is_uuid_given: bool
     mode: Mode
     disks: tuple[DiskPlan, ...]
     nvram: NvramPlan | None
@@ -70,6 +73,14 @@ class ClonePlan:
         if self.nvram is not None and self.nvram.duplication is not None:
             unique[self.nvram.duplication.path] = self.nvram.duplication
         return tuple(unique.values())
+
+    @property
+    def new_paths(self) -> tuple[str, ...]:
+        """Where its volumes and its NVRAM are to be."""
+        paths = [duplication.path for duplication in self.duplications]
+        if self.nvram is not None and self.nvram.path is not None:
+            paths.append(self.nvram.path)
+        return tuple(paths)
 
 
 @dataclass(frozen=True)
@@ -123,18 +134,26 @@ class ClonePlanner:
             UsageError: A volume's name would be too long.
         """
         _LOG.info("planning to clone %r to %r", self._survey.source.reference.name, name)
-        disks = self._disks.plan(name, self._taken)
-        nvram = None if self._nvram is None else self._nvram.plan(name, self._taken)
+        with self._taken.kept_on_success():
+            disks = self._disks.plan(name, self._taken)
+            nvram = None if self._nvram is None else self._nvram.plan(name, self._taken)
         addresses = self._new_mac_addresses()
         plan = self._assemble(name, disks, nvram, addresses)
         return replace(plan, needs=self.space.add_clone(plan.duplications, self._survey.pools))
 
-    def plan_automatically(self) -> ClonePlan:
+    def plan_automatically(self, instead_of: ClonePlan | None = None) -> ClonePlan:
         """Plan a clone with the next name that nobody has.
+
+        Args:
+            instead_of: A plan that will not be carried out, whose volumes' names are free again.
 
         Raises:
             ConflictError: Something else than the name is taken, whatever the name.
         """
+        if instead_of is not None:
+            # it may have been the UUID, which stays the same
+            _refuse_taken_uuid(self._connection, self._request)
+            self._taken.give_back(instead_of.new_paths)
         taken = None
         for _ in range(_MAX_TAKEN_NAMES):
             name = next(self._automatic_names)
@@ -173,6 +192,7 @@ class ClonePlanner:
             source=source,
             name=name,
             uuid=uuid,
+            is_uuid_given=request.uuid is not None,
             mode=request.mode,
             disks=disks,
             nvram=nvram,
@@ -188,7 +208,9 @@ class ClonePlanner:
         )
 
 
-def plan_clones(connection: Connection, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
+def plan_clones(
+    connection: Connection, request: CloneRequest, cancel: CancelToken
+) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     """Plan all clones of a request; nothing is changed by it, and one refusal refuses all.
 
     Returns:
@@ -201,10 +223,16 @@ def plan_clones(connection: Connection, request: CloneRequest) -> tuple[ClonePla
         ConflictError: The name or identity of a clone, or the name of a volume, is taken.
         UnsupportedError: A volume cannot be duplicated in the way that was asked for.
         NoSpaceError: A pool has too little space.
+        InterruptedBySignalError: A signal arrived.
     """
     planner = ClonePlanner(connection, request, _survey(connection, request))
-    plans = [planner.plan(name) for name in request.names]
-    plans += [planner.plan_automatically() for _ in range(request.auto_names)]
+    plans = []
+    for name in request.names:
+        cancel.check()
+        plans.append(planner.plan(name))
+    for _ in range(request.auto_names):
+        cancel.check()
+        plans.append(planner.plan_automatically())
     if request.check_space:
         planner.space.refuse_lack(
             "Make room, use --mode linked, or, where the file system compresses, --no-space-check."
@@ -260,10 +288,7 @@ def _survey(connection: Connection, request: CloneRequest) -> Survey:
 
 def _check_identity(connection: Connection, request: CloneRequest, source: Source, identities: Identities) -> None:
     """Refuse a UUID or MAC address that was asked for and cannot be had."""
-    if request.uuid is not None and (holder := find_domain_by_uuid(connection, request.uuid)) is not None:
-        raise ConflictError(
-            f"domain '{holder.name}' has the UUID '{request.uuid}'", hint="Leave out --uuid, or name another one."
-        )
+    _refuse_taken_uuid(connection, request)
     count = len(readers.mac_addresses(source.definition.domain))
     if len(request.mac_addresses) > count:
         raise UsageError(
@@ -276,6 +301,13 @@ def _check_identity(connection: Connection, request: CloneRequest, source: Sourc
                 f"a domain has the MAC address '{address}' already",
                 hint="Name another one, or leave that to virtomate.",
             )
+
+
+def _refuse_taken_uuid(connection: Connection, request: CloneRequest) -> None:
+    if request.uuid is not None and (holder := find_domain_by_uuid(connection, request.uuid)) is not None:
+        raise ConflictError(
+            f"domain '{holder.name}' has the UUID '{request.uuid}'", hint="Leave out --uuid, or name another one."
+        )
 
 
 def _new_source(duplication: Duplication) -> changes.NewSource:

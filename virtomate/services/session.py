@@ -44,7 +44,8 @@ class SpareConnections:
                     return connection
                 self.discard(connection)
         if self._silence is not None:
-            raise self._silence
+            # one of its own for each clone that fails, since each has other leftovers
+            raise SilentHostError(self._silence.message, self._silence.hint, self._silence.code)
         try:
             return connect(self._uri, self._ask, was_lost=self._was_lost)
         except SilentHostError as error:
@@ -113,6 +114,14 @@ class Session:
             if self._main is None:
                 self._main = self._spare.take()
             return self._main
+
+    def connect(self) -> None:
+        """Make sure that there is a main connection.
+
+        Raises:
+            NoConnectionError: It cannot be opened.
+        """
+        _ = self.connection
 
     def sibling(self) -> Session:
         """A session for another thread, to be entered; connections go back and forth between the two."""

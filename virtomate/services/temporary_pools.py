@@ -63,12 +63,12 @@ class TemporaryPools:
         """Stop the directory's pool if nobody else holds it.
 
         Raises:
-            VirtomateError: It cannot be stopped.
+            VirtomateError: It cannot be stopped, and is still held.
         """
         with self._lock:
-            self._holders[directory] -= 1
-            if self._holders[directory] == 0:
+            if self._holders[directory] == 1:
                 _stop(connection, self._uuid(directory))
+            self._holders[directory] -= 1
 
     def stop(self, connection: Connection) -> None:
         """Stop all of them, whoever holds them.

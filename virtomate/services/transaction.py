@@ -24,6 +24,7 @@ from virtomate.duplication.transfers.cast import Moulds
 from virtomate.errors import (
     ConflictError,
     ConnectionLostError,
+    HypervisorError,
     IllegalStateError,
     SourceChangedError,
     StoppedError,
@@ -33,7 +34,6 @@ from virtomate.errors import (
 from virtomate.hypervisor.domains import (
     check_definition,
     define_domain,
-    find_domain_by_name,
     find_domain_by_uuid,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
@@ -114,8 +114,18 @@ class Claim:
     meanwhile.
     """
 
-    def __init__(self, session: Session, name: str, provenance: Provenance, source: Document, turns: Turns) -> None:
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        provenance: Provenance,
+        source: Document,
+        turns: Turns,
+        *,
+        is_uuid_given: bool = False,
+    ) -> None:
         self.provenance = provenance
+        self._is_uuid_given = is_uuid_given
         self.is_taken = False
         self.may_be_finished = False
         self._session = session
@@ -130,13 +140,33 @@ class Claim:
         """Take the name.
 
         Raises:
-            ConflictError: Another domain has it.
+            ConflictError: Another domain has it, or the UUID.
         """
         _LOG.info("claiming the name %r with UUID %s", self._name, self.provenance.uuid)
-        self._write()
+        if self._is_uuid_given:
+            self._take_both()
+        else:
+            self._write()
         # libvirt says nothing when a second define has the same name and UUID
         self._require_ours()
         self.is_taken = True
+
+    def _take_both(self) -> None:
+        """Take a UUID that others may want as well, and then the name.
+
+        Who defines a domain with the name and the UUID of another one replaces that one, and libvirt says nothing. With
+        a name that nobody else has it refuses a UUID that is taken, and to rename it refuses a name that is taken.
+        """
+        connection, uuid = self._session.connection, self.provenance.uuid
+        try:
+            domain = self._write(f"virtomate-claim-{self.provenance.token}")
+        except ConnectionLostError:
+            raise
+        except HypervisorError as error:
+            if (holder := find_domain_by_uuid(connection, uuid)) is None:
+                raise
+            raise ConflictError(f"domain '{holder.name}' has the UUID '{uuid}'") from error
+        domain.rename(self._name)
 
     def check(self, definition: Definition) -> None:
         """Have libvirt judge the final definition before any byte is copied.
@@ -222,7 +252,7 @@ class Claim:
         """Give the name back, if the claim is still there and ours."""
         self.require_unfinished()
         domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
-        if domain is not None:
+        if domain is not None and (self.is_taken or self._is_ours(domain)):
             self._require_ours()
             domain.undefine_keeping_nvram()
 
@@ -233,16 +263,19 @@ class Claim:
         found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
         return found is not None and found.token == self.provenance.token and found.finished
 
-    def _write(self) -> None:
-        text = codec.unparse_definition(claim_definition(self._name, self.provenance, self._source))
-        define_domain(self._session.connection, self._name, text)
+    def _write(self, name: str | None = None) -> Domain:
+        name = name or self._name
+        text = codec.unparse_definition(claim_definition(name, self.provenance, self._source))
+        return define_domain(self._session.connection, name, text)
+
+    def _is_ours(self, domain: Domain) -> bool:
+        found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
+        return found is not None and found.token == self.provenance.token and not found.finished
 
     def _require_ours(self) -> Domain:
-        domain = find_domain_by_name(self._session.connection, self._name)
-        if domain is not None and domain.uuid == self.provenance.uuid and not domain.is_active():
-            found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
-            if found is not None and found.token == self.provenance.token and not found.finished:
-                return domain
+        domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
+        if domain is not None and not domain.is_active() and self._is_ours(domain):
+            return domain
         raise IllegalStateError(f"domain '{self._name}' was changed by somebody else while it was being made")
 
 
