@@ -316,6 +316,115 @@ def test_kills_at_every_moment(root_lab: Lab, mixed: str, virtomate: Program, wa
     assert "unfinished" in sweep_kills(root_lab, virtomate, mixed, WAYS[way], SWEEP_MOMENTS)
 
 
+# With two at a time, overlays of the first two are made by libvirt and those of the others by a mould.
+SEVERAL = ("web-1", "web-2", "web-3", "web-4")
+SEVERAL_WORDS = ("--jobs", "2", "mixed", *SEVERAL)
+
+
+def several_there(virtomate: Program) -> dict[str, str]:
+    """Return what there is of several clones: their status by their name."""
+    listed = virtomate("domain-list", json=True).json
+    return {item["name"]: item["clone"]["status"] for item in listed if item["name"] in SEVERAL}
+
+
+def clear_several(lab: Lab, virtomate: Program, before: Inventory, there: dict[str, str]) -> None:
+    """Delete what there is of several clones with one command, and see that everything is as before."""
+    if there:
+        deleted = virtomate("domain-delete", "--yes", *there, json=True)
+        assert deleted.status == 0, deleted
+    unchanged(before, lab)
+
+
+def sweep_several(lab: Lab, virtomate: Program, words: tuple[str, ...], moments: int, numbers: list[int]) -> set[str]:
+    """Signal runs of several clones at moments spread evenly from beginning to end, and clear up after each.
+
+    Returns:
+        Which statuses clones were left in.
+    """
+    measured = virtomate("domain-clone", *words, *SEVERAL_WORDS, json=True)
+    assert measured.status == 0, str(measured)
+    assert virtomate("domain-delete", "--yes", *SEVERAL, json=True).status == 0
+    before = lab.inventory()
+    found = set()
+    for moment in range(moments):
+        number = numbers[moment % len(numbers)]
+        run = virtomate.start("domain-clone", *words, *SEVERAL_WORDS, json=True)
+        time.sleep(measured.seconds * moment / (moments - 1))
+        for _ in range(1 + moment % 2):
+            # every second time twice in quick succession
+            if run.running:
+                run.signal(number)
+        result = run.wait()
+        there = several_there(virtomate)
+        found |= set(there.values())
+        if number == signal.SIGKILL:
+            check_killed(lab, virtomate, there)
+        else:
+            check_interrupted(result, there, number)
+        clear_several(lab, virtomate, before, there)
+    return found
+
+
+def check_killed(lab: Lab, virtomate: Program, there: dict[str, str]) -> None:
+    """See that unfinished clones cannot be started, and keep their names."""
+    for name, status in there.items():
+        if status == "unfinished":
+            with pytest.raises(libvirt.libvirtError):
+                lab.connection.lookupByName(name).create()
+            again = virtomate("domain-clone", "mixed", name, json=True)
+            assert again.json["type"] == "Conflict"
+
+
+def check_interrupted(result: Result, there: dict[str, str], number: int) -> None:
+    """See that every clone is complete or not there, and that the run told which."""
+    status = STATUSES[signal.Signals(number)]
+    assert result.status in {0, status, -number}, str(result)
+    assert set(there.values()) <= {"finished"}, str(result)
+    if result.status == -number:
+        # it came before the program had taken the signal over, or after it had given it back
+        assert not there or len(there) == len(SEVERAL), str(result)
+        return
+    if isinstance(result.json, dict):
+        # it came before anything was claimed
+        assert (result.status, there) == (status, {}), str(result)
+        return
+    told = {clone["name"]: clone["status"] for clone in result.json}
+    assert tuple(told) == SEVERAL
+    assert {name for name, how in told.items() if how == "cloned"} == set(there), str(result)
+    assert set(told.values()) <= {"cloned", "interrupted"}, str(result)
+    assert (result.status == status) == ("interrupted" in told.values()), str(result)
+
+
+@pytest.mark.usefixtures("mixed")
+def test_signals_spread_over_several_clones(lab: Lab, virtomate: Program) -> None:
+    """Whenever a signal comes, each of several clones is complete or not there, and the run tells which."""
+    sweep_several(lab, virtomate, WAYS["linked"], SAMPLE_MOMENTS // 2, list(STATUSES))
+
+
+@pytest.mark.usefixtures("mixed")
+def test_kills_spread_over_several_clones(lab: Lab, virtomate: Program) -> None:
+    """Whenever a run of several clones is killed, one command removes all that there is of them."""
+    sweep_several(lab, virtomate, WAYS["linked"], SAMPLE_MOMENTS // 2, [signal.SIGKILL])
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(2400)
+@pytest.mark.usefixtures("mixed")
+@pytest.mark.parametrize("way", WAYS)
+def test_signals_at_every_moment_of_several_clones(root_lab: Lab, virtomate: Program, way: str) -> None:
+    """Whenever a signal comes, in whichever mode, each of several clones is complete or not there."""
+    sweep_several(root_lab, virtomate, WAYS[way], SWEEP_MOMENTS, list(STATUSES))
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(2400)
+@pytest.mark.usefixtures("mixed")
+@pytest.mark.parametrize("way", WAYS)
+def test_kills_at_every_moment_of_several_clones(root_lab: Lab, virtomate: Program, way: str) -> None:
+    """Whenever a run of several clones is killed, in whichever mode, one command removes all that there is of them."""
+    assert "unfinished" in sweep_several(root_lab, virtomate, WAYS[way], SWEEP_MOMENTS, [signal.SIGKILL])
+
+
 @pytest.fixture
 def unfinished(big: Path, lab: Lab, virtomate: Program) -> str:
     """An unfinished clone of `big`, left by a killed run; its name."""
