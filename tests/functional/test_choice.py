@@ -280,6 +280,19 @@ def test_refusals(
     assert original["vda"].exists()
 
 
+def test_nvram_in_a_directory_that_is_not_there(lab: Lab, virtomate: Program) -> None:
+    """The plan sees that, and not only the clone in the making."""
+    store = lab.make_directory("vars") / "original_VARS.fd"
+    store.write_bytes(OVMF_TEMPLATE.read_bytes())
+    lab.define(domain("original", firmware=nvram(store)))
+    path = store.parent / "nowhere" / "x.fd"
+
+    plan = virtomate("domain-clone", "--dry-run", "--nvram", path, "original", "clone", json=True)
+
+    assert (plan.status, plan.json["type"]) == (1, "NotFoundError")
+    assert str(path) in plan.json["message"]
+
+
 USAGE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unknown target": (("--disk", "sdz=copy", "original", "c"), ("'sdz'", "vda, vdb, vdc, vdd")),
     "too many MAC addresses": (

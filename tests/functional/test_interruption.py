@@ -384,8 +384,8 @@ def check_interrupted(result: Result, there: dict[str, str], number: int) -> Non
         # it came before the program had taken the signal over, or after it had given it back
         assert not there or len(there) == len(SEVERAL), str(result)
         return
-    if isinstance(result.json, dict):
-        # it came before anything was claimed
+    if result.stdout == "" or isinstance(result.json, dict):
+        # it came before anything was claimed, or even while the program was being loaded
         assert (result.status, there) == (status, {}), str(result)
         return
     told = {clone["name"]: clone["status"] for clone in result.json}

@@ -17,6 +17,7 @@ from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.images import MIB
 from virtomate.cancel import CancelToken
 from virtomate.errors import ConflictError, InterruptedBySignalError
+from virtomate.hypervisor.domains import check_definition
 from virtomate.progress import NullProgress
 from virtomate.records import CloneRequest, DiskChoice
 from virtomate.services import making
@@ -321,6 +322,25 @@ def test_signal_during_a_preview(lab: Lab, preview: Callable[..., object]) -> No
 
     with open_session(lab.uri) as session, pytest.raises(InterruptedBySignalError):
         preview(session, CloneRequest("original", ("a", "b")), cancel)
+
+
+def test_original_that_vanishes_during_a_preview(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--print-xml has libvirt judge a definition without defining it, also where the original is not there any more."""
+    make_original(lab)
+    lab.define(domain("bystander"))
+    original = lab.connection.lookupByName("original")
+
+    def vanish_and_check(*words: Any) -> None:
+        original.undefine()
+        # it raises where it finds that something was defined
+        check_definition(*words)
+
+    monkeypatch.setattr("virtomate.services.clone.check_definition", vanish_and_check)
+    with open_session(lab.uri) as session:
+        (planned,) = preview_definitions(session, CloneRequest("original", ("web",)), CancelToken())
+
+    assert "<name>web</name>" in (planned.definition or "")
+    assert names(lab) == ["bystander"]
 
 
 def test_fewer_threads_than_wanted(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,7 +242,7 @@ def check_definition(connection: Connection, name: str, definition: str) -> None
         raise translate(error, f"libvirt does not accept the definition of '{name}'") from error
     # The domain that should have been in the way is gone.
     Domain(handle).undefine_keeping_nvram()
-    raise HypervisorError(f"the claim on the name '{name}' vanished while the clone was being made")
+    raise HypervisorError(f"somebody else undefined the domain that kept libvirt from defining '{name}' when asked")
 
 
 def native_command_line(connection: Connection, definition: str) -> str:

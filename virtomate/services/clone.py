@@ -52,12 +52,13 @@ def preview_definitions(session: Session, request: CloneRequest, cancel: CancelT
         VirtomateError: It would be refused, libvirt does not accept a definition, or a signal arrived.
     """
     begin = time.monotonic()
-    _, plans = _plan(session, request, cancel)
+    planner, plans = _plan(session, request, cancel)
     results = []
     for plan in plans:
         cancel.check()
-        # With the original's UUID, under which libvirt judges the definition and then defines no second domain.
-        identity = changes.Identity(plan.name, plan.source.reference.uuid, {})
+        # With the original's UUID, under which libvirt judges the definition and then defines no second domain. Where
+        # the original vanishes meanwhile, another one's name has the same effect.
+        identity = changes.Identity(planner.bystander or plan.name, plan.source.reference.uuid, {})
         probe = replace(plan.definition, domain=changes.with_identity(plan.definition.domain, identity))
         check_definition(session.connection, plan.name, codec.unparse_definition(probe))
         result = planned_result(plan, time.monotonic() - begin)

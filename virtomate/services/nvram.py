@@ -12,7 +12,7 @@ from virtomate.definition.volume import normalise
 from virtomate.duplication import choice, names
 from virtomate.duplication.hostfile import may_be_filled_here
 from virtomate.duplication.transfers.base import Place
-from virtomate.errors import ConflictError, UsageError
+from virtomate.errors import ConflictError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import native_command_line
 from virtomate.records import Action, MadeKind, NvramAction, Transfer
 from virtomate.services.pools import find_volume
@@ -92,6 +92,7 @@ class NvramPlanner:
 
         Raises:
             ConflictError: Something has the path that the clone's NVRAM would get.
+            NotFoundError: There is no such directory.
             UsageError: That path cannot be used.
         """
         surveyed = self.surveyed
@@ -118,6 +119,11 @@ class NvramPlanner:
         # What is seen here is probably what the daemon sees; the temporary pools will tell for sure.
         if self.connection.is_local and os.path.lexists(path):
             raise _taken(path)
+        if self.connection.is_local and self.place is not None and _is_missing(directory):
+            raise NotFoundError(
+                f"the NVRAM would be '{path}', but there is no such directory",
+                hint="Make it, or choose another --nvram.",
+            )
         is_gone = self.connection.is_local and _is_missing(surveyed.path)
         action = NvramAction.FRESH if is_gone else NvramAction.COPIED
         return NvramPlan(action, surveyed.path, path, surveyed.format, uncovered)
@@ -213,7 +219,7 @@ def _nvram_path(connection: Connection, source: Source, nvram: NvramDefinition |
 
 
 def _is_missing(path: str) -> bool:
-    """Whether a file is certainly not there, in a directory that is seen here."""
+    """Whether a file or directory is certainly not there, in a directory that is seen here."""
     return os.access(posixpath.dirname(path), os.X_OK) and not os.path.lexists(path)
 
 

@@ -166,6 +166,12 @@ class ClonePlanner:
                 taken = error
         raise taken or ConflictError(f"there are no names left for clones of '{self._survey.source.reference.name}'")
 
+    @property
+    def bystander(self) -> str | None:
+        """Name of a domain other than the original, None where there is no other."""
+        names = self._survey.identities.names - {self._survey.source.reference.name}
+        return min(names, default=None)
+
     def _new_mac_addresses(self) -> dict[int, str]:
         if self._request.keep_mac_addresses:
             return {}
