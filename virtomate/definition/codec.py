@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import marshal
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
 from virtomate.definition.quick_import import xmltodict
 from virtomate.errors import MalformedDocumentError
+from virtomate.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+
+from virtomate.frozen import dataclass
 
 # The header itself, and room for its extensions, which begin behind it.
 HEADER_BYTES = 4096

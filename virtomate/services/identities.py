@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.definition.volume import normalise
 from virtomate.errors import NotFoundError
+from virtomate.frozen import dataclass
 from virtomate.hypervisor.domains import list_active_domains, list_domains
 
 if TYPE_CHECKING:
