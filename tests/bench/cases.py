@@ -25,12 +25,16 @@ from tests.bench.contenders import (
 from tests.bench.measure import Sample
 from tests.bench.report import MIB, Bar, CaseResult, Quantity, Series, at_most, faster
 from tests.bench.workbench import Workbench
-from tests.lab import Pool
+from tests.lab import Pool, disk, domain, interface
 from tests.lab.images import GIB, KIB, allocated_bytes
 from tests.lab.programs import require_program
 
 SOURCE = "source"
 PEAK_MEMORY_BYTES = 70 * MIB
+MANY = 50
+GREAT_MANY = 200
+MANY_PEAK_MEMORY_BYTES = 120 * MIB
+CROWD = 1000
 WRITES = 6000
 WRITE_BYTES = 4 * KIB
 WRITE_SEED = 3
@@ -255,6 +259,69 @@ def two_disks(bench: Workbench, name: str) -> CaseResult:
     return CaseResult(name, title, series=found, bars=(at_most(1, one_by_one, OURS),))
 
 
+def many(bench: Workbench, name: str, kind: str, mode: str) -> CaseResult:
+    """Make many clones of one domain."""
+    count, data = bench.scaled(MANY), bench.scaled(GIB)
+    pool = bench.make_pool(kind, 4 * data)
+    source = pool.qcow2("original.qcow2", data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "qcow2"))
+    old = f"{OLD} linked, {count} runs"
+    found = bench.race(
+        [
+            Contender(OURS, who.clone_many_with_ours(bench.uri, mode, count), [source], note=who.note_transfers),
+            Contender(old, who.clone_many_with_old(bench.uri, "linked", count), [source]),
+        ],
+        pool,
+    )
+    title = f"{count} {mode} clones of a qcow2 disk with {size(data)} of data, {kind}"
+    return CaseResult(name, title, series=found, bars=(faster(old, 10, OURS),))
+
+
+def crowd(bench: Workbench, name: str) -> CaseResult:
+    """Make a linked clone on a host that has many domains, and on one that has none."""
+    count, data = bench.scaled(CROWD), bench.scaled(64 * MIB)
+    pool = bench.make_pool("ext4", 4 * data)
+    source = pool.qcow2("original.qcow2", data, data_bytes=data)
+    original = domain(ORIGINAL, disks=[disk(source)], interfaces=[interface()] * 4)
+    bench.lab.define(original)
+    others = [domain(f"other-{number}", disks=[disk(source)], interfaces=[interface()]) for number in range(count)]
+    alone, scan = f"{OURS}, no other domains", f"{BARE}: scan"
+    with bench.crowded_host(pool, original, others) as uri:
+        found = bench.race(
+            [
+                Contender(OURS, who.clone_with_ours(uri, "linked"), [source]),
+                Contender(alone, who.clone_with_ours(bench.uri, "linked"), [source]),
+                Contender(scan, who.scan(uri), sync=False),
+                Contender(OLD, who.clone_with_old(uri, "linked"), [source]),
+            ],
+            pool,
+            times=2,
+        )
+    sum_ = Bar(f"{OURS}: at most 1.5x {alone}, and a scan", over=OURS, by=alone, plus=scan, high=1.5)
+    title = f"linked clone of a domain with four interfaces, beside {count} other domains, ext4"
+    return CaseResult(name, title, series=found, bars=(sum_, faster(OLD, 3, OURS)))
+
+
+def many_memory(bench: Workbench, name: str) -> CaseResult:
+    """Make a great many clones."""
+    count, data = bench.scaled(GREAT_MANY), bench.scaled(64 * MIB)
+    pool = bench.make_pool("xfs", 4 * data)
+    source = pool.qcow2("original.qcow2", data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "qcow2"))
+    modes = ("linked", "reflink")
+    found = bench.race(
+        [Contender(f"{OURS} {mode}", who.clone_many_with_ours(bench.uri, mode, count), [source]) for mode in modes],
+        pool,
+    )
+    limit = MANY_PEAK_MEMORY_BYTES
+    bars = [
+        Bar(f"{OURS} {mode}: at most {limit // MIB} MiB", f"{OURS} {mode}", high=limit, quantity=Quantity.MEMORY)
+        for mode in modes
+    ]
+    title = f"{count} clones of a qcow2 disk, XFS"
+    return CaseResult(name, title, series=found, bars=tuple(bars))
+
+
 def make_original(bench: Workbench, pool: Pool, data_bytes: int, format_: str) -> Path:
     """Make a full disk and a domain that has it; both are named after its size."""
     make = pool.raw if format_ == "raw" else pool.qcow2
@@ -281,4 +348,8 @@ CASES: Mapping[str, Case] = {
     "start": start,
     "memory": memory,
     "two-disks": two_disks,
+    "many-linked": partial(many, kind="ext4", mode="linked"),
+    "many-reflink": partial(many, kind="xfs", mode="reflink"),
+    "crowd": crowd,
+    "many-memory": many_memory,
 }

@@ -60,6 +60,11 @@ class Contender:
     sync: bool = True
 
 
+def numbered(argv: Argv) -> Argv:
+    """Have every clone of these command lines bear a number, in place of which `{}` stands."""
+    return [f"{CLONE}-{{}}" if word == CLONE else word for word in argv]
+
+
 def find_ours() -> Path:
     """Return the program under test as it was installed, beside the interpreter."""
     return _installed(Path(sys.executable).with_name("virtomate"))
@@ -104,6 +109,22 @@ def link_with_bare_calls(uri: str) -> list[str | Path]:
     return [sys.executable, Path(__file__).with_name("bare_libvirt.py"), uri, ORIGINAL, CLONE]
 
 
+def clone_many_with_ours(uri: str, mode: str, count: int, source: str = ORIGINAL) -> Argv:
+    """Compose many clones by virtomate in one command."""
+    return [*numbered(clone_with_ours(uri, mode, source)), "--count", str(count)]
+
+
+def clone_many_with_old(uri: str, mode: str, count: int, source: str = ORIGINAL) -> Argv:
+    """Compose many clones by virtomate 0.1.2, one after the other."""
+    script = Path(__file__).with_name("in_a_row.py")
+    return [sys.executable, "-I", "-S", script, str(count), *numbered(clone_with_old(uri, mode, source))]
+
+
+def scan(uri: str) -> list[str | Path]:
+    """Compose a look at all definitions of a host by bare libvirt calls."""
+    return [sys.executable, Path(__file__).with_name("scan.py"), uri]
+
+
 def clone_one_by_one(uri: str) -> list[str | Path]:
     """Compose a copy by virtomate that takes one volume after the other."""
     script = Path(__file__).with_name("one_at_a_time.py")
@@ -113,8 +134,9 @@ def clone_one_by_one(uri: str) -> list[str | Path]:
 def note_transfers(stdout: str) -> str:
     """Say how virtomate duplicated the disks, by its JSON."""
     notes = set()
-    for disk in json.loads(stdout)[0]["disks"]:
-        notes.add(disk["transfer"] + (", subclusters" if disk.get("subclusters") else ""))
+    for clone in json.loads(stdout):
+        for disk in clone["disks"]:
+            notes.add(disk["transfer"] + (", subclusters" if disk.get("subclusters") else ""))
     return "; ".join(sorted(notes))
 
 

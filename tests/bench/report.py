@@ -60,6 +60,7 @@ class Bar:
         text: The bar in words.
         over: Whose figure it is, or is divided.
         by: By whose figure it is divided; None for no one's.
+        plus: Whose figure is added to that before; None for no one's.
         low: The smallest value that meets the bar.
         high: The largest one.
         quantity: What is compared.
@@ -68,6 +69,7 @@ class Bar:
     text: str
     over: str
     by: str | None = None
+    plus: str | None = None
     low: float | None = None
     high: float | None = None
     quantity: Quantity = Quantity.SECONDS
@@ -124,7 +126,8 @@ def judge(bar: Bar, series: Sequence[Series]) -> Verdict:
     figures = {one.label: one.figure(bar.quantity) for one in series}
     value = figures.get(bar.over)
     if bar.by is not None:
-        divisor = figures.get(bar.by)
+        parts = [figures.get(label) for label in (bar.by, bar.plus) if label is not None]
+        divisor = sum(part for part in parts if part is not None) if None not in parts else None
         value = value / divisor if value is not None and divisor else None
     met = value is not None and (bar.low is None or value >= bar.low) and (bar.high is None or value <= bar.high)
     return Verdict(bar, value, met)

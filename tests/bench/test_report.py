@@ -40,6 +40,8 @@ FAILED = Series("other", (Sample(3.0), Sample(error="status 1: no")))
         (Bar("memory", "ours", high=39 * MIB, quantity=Quantity.MEMORY), 40 * MIB, False),
         (Bar("equal", "ours", "other", low=0.99, high=1.01), 0.25, False),
         (faster("nobody", 1, "ours"), None, False),
+        (Bar("sum", "ours", "other", plus="other", high=0.125), 0.125, True),
+        (Bar("sum", "ours", "other", plus="nobody", high=1), None, False),
     ],
 )
 def test_bars_compare_figures(bar: Bar, value: float | None, met: bool) -> None:

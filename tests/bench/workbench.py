@@ -4,7 +4,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.contenders import CLONE, NEW_FILE, Contender, make_environment
@@ -14,6 +15,7 @@ from tests.lab import Lab, Pool, disk, domain, interface
 from tests.lab.images import GIB, allocated_bytes
 from tests.lab.lab import remove_domain
 from tests.lab.programs import require_program, run
+from tests.lab.storage import make_pool
 
 QUICK_DIVISOR = 16
 SPARE_BYTES = 2 * GIB
@@ -38,6 +40,7 @@ class Workbench:
         self.rounds = rounds
         self.quick = quick
         self.environment = make_environment(lab.make_directory("home"))
+        self._connections = [lab.connection]
 
     def scaled(self, amount: int) -> int:
         """Return an amount as it is, or a small part of it in a quick run."""
@@ -57,6 +60,21 @@ class Workbench:
             raise SkippedError(f"needs root, to mount {kind}")
         # XFS takes no less.
         return self.lab.make_small_pool(f"bench-{kind}", kind, max(size_bytes, GIB))
+
+    @contextmanager
+    def crowded_host(self, pool: Pool, definition: str, domains: Sequence[str]) -> Iterator[str]:
+        """Run another host over the same pool, with the same original and many more domains, and return its URI."""
+        if not self.lab.privileged:
+            raise SkippedError("needs root, for a second host")
+        with self.lab.make_host("crowded") as host:
+            make_pool(host, pool.name, pool.path)
+            for text in (definition, *domains):
+                host.connection.defineXML(text)
+            self._connections.append(host.connection)
+            try:
+                yield host.uri
+            finally:
+                self._connections.pop()
 
     def define(self, name: str, *disks: tuple[Path, str]) -> None:
         """Define a domain with these disks, each a path and its format."""
@@ -114,9 +132,10 @@ class Workbench:
     def _clear_up(self, pool: Pool | None, before: set[Path]) -> None:
         if pool is None:
             return
-        for found in self.lab.connection.listAllDomains():
-            if found.name() == CLONE:
-                remove_domain(found)
+        for connection in self._connections:
+            for found in connection.listAllDomains():
+                if found.name() == CLONE or found.name().startswith(f"{CLONE}-"):
+                    remove_domain(found)
         for path in _files(pool) - before:
             path.unlink()
         pool.refresh()
