@@ -40,7 +40,7 @@ class Workbench:
         self.rounds = rounds
         self.quick = quick
         self.environment = make_environment(lab.make_directory("home"))
-        self._connections = [lab.connection]
+        self._mirrors: list[Pool] = []
 
     def scaled(self, amount: int) -> int:
         """Return an amount as it is, or a small part of it in a quick run."""
@@ -67,14 +67,13 @@ class Workbench:
         if not self.lab.privileged:
             raise SkippedError("needs root, for a second host")
         with self.lab.make_host("crowded") as host:
-            make_pool(host, pool.name, pool.path)
+            self._mirrors.append(make_pool(host, pool.name, pool.path))
             for text in (definition, *domains):
                 host.connection.defineXML(text)
-            self._connections.append(host.connection)
             try:
                 yield host.uri
             finally:
-                self._connections.pop()
+                self._mirrors.pop()
 
     def define(self, name: str, *disks: tuple[Path, str]) -> None:
         """Define a domain with these disks, each a path and its format."""
@@ -132,13 +131,15 @@ class Workbench:
     def _clear_up(self, pool: Pool | None, before: set[Path]) -> None:
         if pool is None:
             return
-        for connection in self._connections:
-            for found in connection.listAllDomains():
+        pools = (pool, *self._mirrors)
+        for one in pools:
+            for found in one.hypervisor.connection.listAllDomains():
                 if found.name() == CLONE or found.name().startswith(f"{CLONE}-"):
                     remove_domain(found)
         for path in _files(pool) - before:
             path.unlink()
-        pool.refresh()
+        for one in pools:
+            one.refresh()
         os.sync()
 
 
