@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,7 @@ from virtomate.cancel import CancelToken
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
+    NoConnectionError,
     NoSpaceError,
     NotFoundError,
     UnsupportedError,
@@ -111,6 +114,26 @@ def test_identities(node: Node) -> None:
 
     assert identities.mac_addresses == {"52:54:00:aa:bb:01", "52:54:00:aa:bb:02"}
     assert identities.writers == {"/srv/p/other.raw": "on", ("p", "v"): "named"}
+
+
+def test_many_domains_are_read_side_by_side(node: Node) -> None:
+    """With many domains further connections help, and what one of them leaves undone is done without it."""
+    parts = [domain(f"d{n}", INTERFACE.replace("BB:01", f"{n // 256:02x}:{n % 256:02x}")) for n in range(350)]
+    expected = {f"52:54:00:aa:{n // 256:02x}:{n % 256:02x}" for n in range(350)}
+    broken, good = node(*parts), node(*parts)
+    broken.close()
+    spare = deque((None, broken, good))
+
+    @contextmanager
+    def borrow() -> Iterator[Connection]:
+        connection = spare.popleft()
+        if connection is None:
+            raise NoConnectionError("too many connections")
+        yield connection
+
+    assert scan_identities(node(*parts), borrow).mac_addresses == expected
+    assert not spare
+    assert len(scan_identities(node(*parts[:99]), borrow).mac_addresses) == 99
 
 
 def test_domains_are_listed_by_name(node: Node) -> None:

@@ -88,7 +88,7 @@ def clone_domains(
 
 def _plan(session: Session, request: CloneRequest, cancel: CancelToken) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     check_request(request)
-    plans = plan_clones(session.connection, request, cancel)
+    plans = plan_clones(session.connection, request, cancel, session.borrow)
     cancel.check()
     return plans
 

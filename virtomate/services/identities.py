@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.definition.volume import normalise
-from virtomate.errors import NotFoundError
+from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.frozen import dataclass
 from virtomate.hypervisor.domains import list_active_domains, list_domains
 
 if TYPE_CHECKING:
-    from virtomate.hypervisor.connection import Connection
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+
+    Borrow = Callable[[], AbstractContextManager[Connection]]
+
+# Whoever reads a definition waits for libvirt most of the time; opening a connection takes as long as a few dozens.
+_DOMAINS_FOR_A_HELPER = 100
+_MAX_HELPERS = 3
 
 # A random UUID of the kernel's (random(4)); Python's module takes longer to import than libvirt to define a domain.
 _RANDOM_UUID = Path("/proc/sys/kernel/random/uuid")
@@ -35,20 +47,18 @@ class Identities:
     writers: dict[str | tuple[str, str], str]
 
 
-def scan_identities(connection: Connection) -> Identities:
+def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Identities:
     """Look at every domain once; an active one twice, since its next start may use other things than it does now.
 
-    Of an inactive domain only the MAC addresses count, so its definition is not parsed: with a thousand domains that
-    would take longer than the clone. A domain that vanishes meanwhile is passed over.
+    A domain that vanishes meanwhile is passed over.
+
+    Args:
+        connection: The connection.
+        borrow: Gives further ones for a while, so that many domains can be looked at by several threads.
     """
-    mac_addresses: set[str] = set()
     writers: dict[str | tuple[str, str], str] = {}
     domains = list_domains(connection)
-    for domain in domains:
-        try:
-            mac_addresses.update(readers.find_mac_addresses(domain.inactive_definition_without_secrets()))
-        except NotFoundError:
-            continue
+    mac_addresses = _Scan(domains).run(borrow)
     for domain in list_active_domains(connection):
         try:
             live = codec.parse_definition(domain.live_definition()).domain
@@ -61,6 +71,54 @@ def scan_identities(connection: Connection) -> Identities:
             if disk.pool is not None and disk.volume is not None:
                 writers[disk.pool, disk.volume] = domain.name
     return Identities(frozenset(domain.name for domain in domains), frozenset(mac_addresses), writers)
+
+
+class _Scan:
+    """The reading of all domains' MAC addresses, by several threads where there are many domains.
+
+    The definitions are not parsed: with a thousand domains that would take longer than the clone.
+    """
+
+    def __init__(self, domains: list[Domain]) -> None:
+        self._domains = domains
+        self._left = deque(domain.name for domain in domains)
+        self._addresses: set[str] = set()
+
+    def run(self, borrow: Borrow | None) -> set[str]:
+        """Read them."""
+        count = 0 if borrow is None else min(len(self._domains) // _DOMAINS_FOR_A_HELPER, _MAX_HELPERS)
+        helpers = [threading.Thread(target=self._help, args=(borrow,), name=f"scan-{i}") for i in range(count)]
+        for helper in helpers:
+            helper.start()
+        try:
+            self._read(self._domains)
+        finally:
+            for helper in helpers:
+                helper.join()
+        # what a helper whose connection failed has left
+        self._read(self._domains)
+        return self._addresses
+
+    def _help(self, borrow: Borrow) -> None:
+        with suppress(VirtomateError), borrow() as connection:
+            self._read(list_domains(connection))
+
+    def _read(self, domains: list[Domain]) -> None:
+        """Read those that nobody has read yet."""
+        by_name = {domain.name: domain for domain in domains}
+        with suppress(IndexError):
+            while True:
+                name = self._left.pop()
+                try:
+                    if name in by_name:
+                        self._read_one(by_name[name])
+                except BaseException:
+                    self._left.append(name)
+                    raise
+
+    def _read_one(self, domain: Domain) -> None:
+        with suppress(NotFoundError):
+            self._addresses.update(readers.find_mac_addresses(domain.inactive_definition_without_secrets()))
 
 
 def new_uuid() -> str:

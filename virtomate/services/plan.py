@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.records import CloneRequest
     from virtomate.services.disks import SurveyedDisk
-    from virtomate.services.identities import Identities
+    from virtomate.services.identities import Borrow, Identities
     from virtomate.services.nvram import SurveyedNvram
     from virtomate.services.pools import PoolDirectory
 
@@ -216,9 +216,15 @@ class ClonePlanner:
 
 
 def plan_clones(
-    connection: Connection, request: CloneRequest, cancel: CancelToken
+    connection: Connection, request: CloneRequest, cancel: CancelToken, borrow: Borrow | None = None
 ) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     """Plan all clones of a request; nothing is changed by it, and one refusal refuses all.
+
+    Args:
+        connection: The connection, which is kept for planning further clones.
+        request: What is to be done.
+        cancel: Looked at between two clones.
+        borrow: Gives further connections for a while, for looking at many domains.
 
     Returns:
         The plans, and what can plan further clones.
@@ -232,7 +238,7 @@ def plan_clones(
         NoSpaceError: A pool has too little space.
         InterruptedBySignalError: A signal arrived.
     """
-    planner = ClonePlanner(connection, request, _survey(connection, request))
+    planner = ClonePlanner(connection, request, _survey(connection, request, borrow))
     plans = []
     for name in request.names:
         cancel.check()
@@ -270,9 +276,9 @@ def _repeated(names: tuple[str, ...]) -> Iterator[str]:
         seen.add(name)
 
 
-def _survey(connection: Connection, request: CloneRequest) -> Survey:
+def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None) -> Survey:
     source = read_source(connection, request.source)
-    identities = scan_identities(connection)
+    identities = scan_identities(connection, borrow)
     for name in request.names:
         if name in identities.names:
             refuse_taken_name(connection, name)
