@@ -169,11 +169,8 @@ def test_checker_lets_allowed_imports_pass(module: str, source: str) -> None:
 
 _PROBE = """
 import json, sys
-from virtomate.__main__ import main
-try:
-    main()
-except SystemExit as end:
-    status = end.code
+from virtomate.cli import run
+status = run(sys.argv[1:])
 heavy = sorted({"libvirt", "libvirtmod", "rich", "xmltodict"} & sys.modules.keys())
 print(json.dumps({"status": status, "heavy": heavy}), file=sys.stderr)
 """

@@ -52,12 +52,11 @@ def main() -> None:
     for name in dir(libvirtmod):
         if name.startswith("vir") and LOCAL.fullmatch(name) is None:
             setattr(libvirtmod, name, counted(name, getattr(libvirtmod, name)))
-    from virtomate.__main__ import main as run_program  # noqa: PLC0415 - it must find the functions as they are now
+    from virtomate.cli import run  # noqa: PLC0415 - it must find the functions as they are now
 
-    try:
-        run_program()
-    finally:
-        report.write_text(json.dumps({"calls": CALLS, "peak_memory_bytes": peak_memory_bytes()}), encoding="ascii")
+    status = run(sys.argv[1:])
+    report.write_text(json.dumps({"calls": CALLS, "peak_memory_bytes": peak_memory_bytes()}), encoding="ascii")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

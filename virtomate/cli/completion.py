@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 # Click's name for it, which virtomate 0.1.2 had as well: what a shell's script sets when it wants to know something.
 COMPLETE_VARIABLE = "_VIRTOMATE_COMPLETE"
 
-_SCRIPTS = Path(__file__).parent / "scripts"
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -38,7 +36,9 @@ def completion(settings: Settings, shell: str) -> None:
 
 def read_script(shell: str) -> str:
     """The script for one of the shells."""
-    return (_SCRIPTS / f"virtomate.{shell}").read_text(encoding="utf-8")
+    from pathlib import Path  # noqa: PLC0415 - nothing else needs it before a command is known
+
+    return (Path(__file__).parent / "scripts" / f"virtomate.{shell}").read_text(encoding="utf-8")
 
 
 def complete_domain(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

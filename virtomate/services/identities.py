@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 # Whoever reads a definition waits for libvirt most of the time; opening a connection takes as long as a few dozens.
 _DOMAINS_FOR_A_HELPER = 100
 _MAX_HELPERS = 3
-
-# A random UUID of the kernel's (random(4)); Python's module takes longer to import than libvirt to define a domain.
-_RANDOM_UUID = Path("/proc/sys/kernel/random/uuid")
 
 
 @dataclass(frozen=True)
@@ -123,4 +120,4 @@ class _Scan:
 
 def new_uuid() -> str:
     """A random UUID."""
-    return _RANDOM_UUID.read_text(encoding="ascii").strip()
+    return str(uuid.uuid4())
