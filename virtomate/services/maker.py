@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from virtomate.records import Maker
-
-# of which there are 52 numbers, and a name
-_MAX_STATUS_BYTES = 4096
 
 
 def this_process() -> Maker:
@@ -18,15 +16,11 @@ def this_process() -> Maker:
 def process_start(pid: int) -> int | None:
     """When a process of this host started, in clock ticks since boot; None if there is no such process (proc(5))."""
     try:
-        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            status = os.read(descriptor, _MAX_STATUS_BYTES)
-        finally:
-            os.close(descriptor)
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     # the second field is the command's name in parentheses, which may hold blanks; the start time is field 22
-    return int(status.rpartition(b")")[2].split()[19])
+    return int(status.rpartition(")")[2].split()[19])
 
 
 def is_running(maker: Maker) -> bool:
