@@ -410,7 +410,7 @@ class DeletionResult:
 
     Attributes:
         removed: What was removed besides the definition, each a phrase that names it.
-        kept: Disks that the domain had and cloning did not make, likewise.
+        kept: Disks and NVRAM that the domain had and cloning did not make, likewise.
     """
 
     status: DeletionStatus

@@ -438,6 +438,23 @@ def test_what_cloning_did_not_make_stays(lab: Lab, virtomate: Program) -> None:
     assert not path.exists()
 
 
+def test_nvram_that_libvirt_made_is_named(lab: Lab, virtomate: Program) -> None:
+    """An NVRAM that libvirt made when the clone was started is not cloning's to remove, and whoever deletes is told."""
+    directory = lab.make_directory("stores")
+    define_source(lab, firmware=nvram(directory / "src_VARS.fd"))
+    for name in ("unborn", "web"):
+        make_clone(virtomate, name, mode="linked")
+    lab.connection.lookupByName("web").create()
+    lab.connection.lookupByName("web").destroy()
+
+    result = delete(virtomate, "web", "unborn")
+
+    assert outcome(result) == {"web": "deleted", "unborn": "deleted"}
+    store = directory / "web_VARS.fd"
+    assert [item["kept"] for item in result.json] == [[f"NVRAM '{store}', which cloning did not make"], []]
+    assert store.exists()
+
+
 def test_clone_that_cannot_be_deleted_is_given_back(root_lab: Lab, virtomate: Program) -> None:
     """A clone of which nothing could be removed is as it was; one that lost a volume is the record of the rest."""
     lab = root_lab

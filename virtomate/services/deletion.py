@@ -79,7 +79,7 @@ class Deletion:
     Attributes:
         text: Its definition as libvirt gave it, passwords included.
         going: What was made for it, is certainly what was made, and so will be removed.
-        kept_disks: Its disks that cloning did not make, each a phrase.
+        kept_disks: Its disks, and its NVRAM, that cloning did not make, each a phrase.
         needs: UUIDs of the clones that have to be gone before, since they use what goes with this one.
     """
 
@@ -213,7 +213,10 @@ class _Draft:
         Raises:
             IllegalStateError: Something cannot be looked at, so that deleting would leave it behind without a record.
         """
-        kept_disks = tuple(_foreign_disks(self.definition, self.provenance, usage))
+        kept_disks = (
+            *_foreign_disks(self.definition, self.provenance, usage),
+            *_foreign_nvram(self.definition, self.provenance, usage),
+        )
         doomed, kept, going = [], [*kept_disks], []
         for made in self.provenance.made:
             if made.kind is MadeKind.POOL or made.evidence is None:
@@ -283,6 +286,16 @@ def _foreign_disks(definition: Definition, provenance: Provenance, usage: Usage)
         is_own = path is not None and normalise(path) in own
         if not (is_own or disk.is_readonly or disk.is_empty):
             yield f"disk {disk.target} ({disk.location}), which cloning did not make"
+
+
+def _foreign_nvram(definition: Definition, provenance: Provenance, usage: Usage) -> Iterator[str]:
+    """An NVRAM that cloning did not make: where the original had none yet, libvirt makes one at the clone's start."""
+    nvram = readers.nvram(definition.domain)
+    if nvram is None or nvram.type != "file" or not nvram.path:
+        return
+    path = normalise(nvram.path)
+    if path not in {made.path for made in provenance.made} and usage.is_there(path):
+        yield f"NVRAM '{path}', which cloning did not make"
 
 
 def _state_of(domain: Domain) -> Iterator[str]:

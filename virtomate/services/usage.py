@@ -63,10 +63,18 @@ class Usage:
         pools: The pools there.
     """
 
-    def __init__(self, pools: PoolDirectory) -> None:
+    def __init__(self, pools: PoolDirectory, *, is_local: bool) -> None:
         self.pools = pools
+        self._is_local = is_local
         self._users: defaultdict[str, dict[str, User]] = defaultdict(dict)
         self._volumes: dict[tuple[str, str], VolumeDescription] = {}
+
+    def is_there(self, path: str) -> bool:
+        """Whether there is such a file, as far as it can be seen here or libvirt knows it."""
+        if self._is_local:
+            return os.path.lexists(path)
+        known = self.pools.covering(posixpath.dirname(path))
+        return known is not None and known.is_active and known.pool.find_volume(posixpath.basename(path)) is not None
 
     def users(self, made: Made) -> tuple[User, ...]:
         """Who uses something that cloning made, other than the clone itself."""
@@ -95,7 +103,7 @@ def scan_usage(connection: Connection, wanted: Mapping[str, Iterable[Made]]) -> 
     Raises:
         VirtomateError: A domain or volume cannot be looked at, so that nothing can be said.
     """
-    usage = Usage(read_pools(connection))
+    usage = Usage(read_pools(connection), is_local=connection.is_local)
     scan = _Scan(connection, usage, {uuid: tuple(made) for uuid, made in wanted.items()})
     scan.look_at_domains()
     scan.look_at_volumes()
