@@ -5,10 +5,9 @@ Sizes are in bytes, paths are as the daemon sees them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
-
-from virtomate.frozen import dataclass
 
 if TYPE_CHECKING:
     from virtomate.errors import VirtomateError

@@ -6,6 +6,7 @@ changes in a clone; the elements are those of https://libvirt.org/formatdomain.h
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from virtomate.definition import readers
@@ -23,7 +24,6 @@ from virtomate.definition.own_paths import own_paths
 from virtomate.definition.readers import child, devices, mac_addresses
 from virtomate.definition.shared import left_behind, shared_things
 from virtomate.errors import UnsupportedError
-from virtomate.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

@@ -8,14 +8,13 @@ text that libvirt gave.
 
 from __future__ import annotations
 
-import marshal
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
 from virtomate.definition.quick_import import xmltodict
 from virtomate.errors import MalformedDocumentError
-from virtomate.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,10 +42,6 @@ _REPEATABLE: dict[str, frozenset[str]] = {
     "qemu:commandline": frozenset({"qemu:arg", "qemu:env"}),
 }
 
-# A parser turns a bare carriage return into a line feed, and in attributes every white space into a blank.
-_IN_TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
-_IN_ATTRIBUTES = _IN_TEXT | str.maketrans({'"': "&quot;", "\n": "&#10;", "\t": "&#9;"})
-
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
@@ -64,8 +59,12 @@ class Definition:
 
 
 def copied(value: Any) -> Any:  # noqa: ANN401
-    """A document that shares nothing that can change with another one; many times as fast as `copy.deepcopy`."""
-    return marshal.loads(marshal.dumps(value))  # noqa: S302 - these are our own bytes
+    """A document that shares nothing that can change with another one; several times as fast as `copy.deepcopy`."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    return value
 
 
 def find_metadata(text: str) -> str | None:
@@ -128,36 +127,13 @@ def unparse(content: Document, root: str, *, is_indented: bool = False) -> str:
     Raises:
         ValueError: The content holds a character that XML cannot.
     """
-    text = _element(root, content, "\n" if is_indented else "")
+    text: str = xmltodict.unparse(
+        {root: content}, full_document=False, short_empty_elements=True, pretty=is_indented, indent="  "
+    )
     if _CONTROL.search(text):
         raise ValueError("a control character cannot stand in an XML document")
-    return text
-
-
-def _element(name: str, content: Any, line: str) -> str:  # noqa: ANN401
-    """Write an element with all that is in it; several times as fast as xmltodict, whose writer checks every name.
-
-    Args:
-        name: Its name.
-        content: A dict, its text, or None for an empty element.
-        line: The beginning of its line, for people to read, or nothing.
-    """
-    if not isinstance(content, dict):
-        return f"<{name}/>" if content in {None, ""} else f"<{name}>{str(content).translate(_IN_TEXT)}</{name}>"
-    attributes, text, children = "", "", ""
-    deeper = line and f"{line}  "
-    for key, value in content.items():
-        if key == "#text":
-            text = str(value).translate(_IN_TEXT)
-        elif key[0] == "@":
-            attributes += f' {key[1:]}="{str(value).translate(_IN_ATTRIBUTES)}"'
-        elif isinstance(value, list):
-            children += "".join(deeper + _element(key, item, deeper) for item in value)
-        else:
-            children += deeper + _element(key, value, deeper)
-    if not text and not children:
-        return f"<{name}{attributes}/>"
-    return f"<{name}{attributes}>{text}{children}{line if children else ''}</{name}>"
+    # A parser turns a bare carriage return into a line feed; nothing but content can hold one here.
+    return text.replace("\r", "&#13;")
 
 
 def cut_element(fragment: str, namespace: str, name: str) -> tuple[str, str | None]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-from virtomate.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import posixpath
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from virtomate.definition import codec
 from virtomate.definition.readers import child, text
-from virtomate.frozen import dataclass
 from virtomate.records import Location, VolumeListing
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-
-from virtomate.frozen import dataclass
+from dataclasses import dataclass
 
 # The header itself, and room for its extensions, which begin behind it.
 HEADER_BYTES = 4096

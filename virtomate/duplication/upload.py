@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfile import data_extents
 from virtomate.duplication.images import HEADER_BYTES
 from virtomate.errors import NotFoundError, SourceChangedError, UnreadableFileError
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.storage import open_upload
 
 if TYPE_CHECKING:

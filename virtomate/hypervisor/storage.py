@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import libvirt
 
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, VirtomateError
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.errors import translate, translated
 from virtomate.hypervisor.text import legible
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from virtomate.frozen import dataclass
 from virtomate.output import documents
 from virtomate.output.text import aligned, binary_size, printable
 from virtomate.records import (

@@ -13,7 +13,7 @@ import os
 import posixpath
 import shlex
 from collections import defaultdict
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,6 @@ from virtomate.errors import (
     UsageError,
     VirtomateError,
 )
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.domains import define_domain, find_domain, find_domain_by_uuid
 from virtomate.records import (
     DeletionPreview,

@@ -7,7 +7,7 @@ import posixpath
 import shlex
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
@@ -23,7 +23,6 @@ from virtomate.duplication.hostfile import (
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
 from virtomate.duplication.transfers.base import Place
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.storage import read_head
 from virtomate.records import Action, DiskChoice, MadeKind, Mode, Treatment, VolumeReference
 from virtomate.services.pools import FoundVolume, PoolDirectory, describe

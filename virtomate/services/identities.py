@@ -6,12 +6,12 @@ import threading
 import uuid
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.definition.volume import normalise
 from virtomate.errors import NotFoundError, VirtomateError
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.domains import list_active_domains, list_domains
 
 if TYPE_CHECKING:

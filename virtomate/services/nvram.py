@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
@@ -13,7 +13,6 @@ from virtomate.duplication import choice, names
 from virtomate.duplication.hostfile import may_be_filled_here
 from virtomate.duplication.transfers.base import Place
 from virtomate.errors import ConflictError, NotFoundError, UsageError
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.domains import native_command_line
 from virtomate.records import Action, MadeKind, NvramAction, Transfer
 from virtomate.services.pools import find_volume

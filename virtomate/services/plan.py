@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from virtomate.definition import clone as changes
@@ -12,7 +12,6 @@ from virtomate.definition import readers
 from virtomate.definition.provenance import without_provenance
 from virtomate.duplication.names import automatic_names, check_clone_name, check_volume_name
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.records import Action, InterfaceResult, Mode, NvramAction, SpaceNeed
 from virtomate.services.disks import DiskPlan, DiskPlanner, DiskSurveyor, TakenNames

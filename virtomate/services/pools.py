@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import (
@@ -15,7 +16,6 @@ from virtomate.definition.volume import (
     normalise,
 )
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.storage import get_pool, list_pools
 from virtomate.records import PoolListing
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.evidence import is_same, is_younger, observe
 from virtomate.errors import ConflictError, IllegalStateError
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.storage import delete_when_idle, find_pool
 from virtomate.records import MadeKind
 from virtomate.services.pools import TEMPORARY_POOL_PREFIX, FoundVolume, find_volume

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
 from virtomate.definition.provenance import find_provenance, read_provenance
 from virtomate.errors import ConflictError, IllegalStateError
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.records import DomainReference
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,6 @@ from virtomate.errors import (
     TransferUnavailableError,
     VirtomateError,
 )
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.domains import (
     check_definition,
     define_domain,

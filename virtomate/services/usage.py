@@ -10,6 +10,7 @@ import os
 import posixpath
 import stat
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from virtomate.definition.provenance import NAMESPACE, read_provenance
 from virtomate.definition.volume import backing_paths, describe_volume, normalise
 from virtomate.duplication.images import HEADER_BYTES, read_qcow2_header
 from virtomate.errors import NotFoundError
-from virtomate.frozen import dataclass
 from virtomate.hypervisor.domains import list_active_domains, list_domains
 from virtomate.hypervisor.storage import read_head
 from virtomate.services.maker import is_running

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import posixpath
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from virtomate.frozen import dataclass
 from virtomate.records import Action
 
 if TYPE_CHECKING:

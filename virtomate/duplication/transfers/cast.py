@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import SUBCLUSTERS, NewVolume, describe_volume, volume_document
 from virtomate.duplication import hostfile
 from virtomate.errors import TransferUnavailableError
-from virtomate.frozen import dataclass
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
