@@ -19,6 +19,7 @@ from tests.lab.programs import MissingPackageError, require_program
 from tests.lab.workspace import Workspace
 
 START_TIMEOUT_SECONDS = 60.0
+REMOVAL_ATTEMPTS = 50
 
 # The longest paths below their directories: of the daemon's own sockets, and of those that a session daemon keeps for
 # domains beside its configuration. libvirt cuts a domain's name to 20 characters there.
@@ -124,7 +125,16 @@ class Hypervisor:
         if self._visible_state:
             mounts.unmount(Path("/var/lib/libvirt"))
             self._visible_state = False
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._remove_directory()
+
+    def _remove_directory(self) -> None:
+        # What ran on the host may still have been writing a moment ago; a host of the same name may come next.
+        for _ in range(REMOVAL_ATTEMPTS):
+            shutil.rmtree(self.directory, ignore_errors=True)
+            if not self.directory.exists():
+                return
+            time.sleep(0.1)
+        shutil.rmtree(self.directory)
 
     @property
     def connection(self) -> Any:
