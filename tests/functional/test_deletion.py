@@ -232,12 +232,15 @@ def test_what_libvirt_has_not_looked_at_yet_counts(lab: Lab, virtomate: Program)
         # the second one is made by the mould of the first
         assert outcome(delete(virtomate, "first")) == {"first": "deleted"}
         by_mould = delete(virtomate, "web")
+        unknown = virtomate("domain-clone", "second", "third", json=True)
         assert outcome(delete(virtomate, "second")) == {"second": "deleted"}
         images.qemu_img("create", "-q", "-f", "qcow2", "-b", path, "-F", "qcow2", stranger)
         by_hand = delete(virtomate, "web")
         stranger.unlink()
         free = delete(virtomate, "web")
 
+    assert (unknown.status, unknown.json["type"]) == (1, "IllegalStateError")
+    assert "being built" in unknown.json["message"]
     for result, user in ((by_mould, path.with_name("second.qcow2")), (by_hand, stranger)):
         assert result.status == 1, str(result)
         assert f"'{user}'" in result.json["message"]

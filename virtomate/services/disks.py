@@ -25,7 +25,7 @@ from virtomate.duplication.transfers.base import Place
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.hypervisor.storage import read_head
 from virtomate.records import Action, DiskChoice, MadeKind, Mode, Treatment, VolumeReference
-from virtomate.services.pools import FoundVolume, PoolDirectory, describe
+from virtomate.services.pools import FoundVolume, PoolDirectory, describe, refresh_when_idle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -341,9 +341,15 @@ class DiskSurveyor:
         """The volume, looked at again where libvirt remembers another format than the definition gives."""
         if format_ in {"raw", found.description.format}:
             return found
-        found.pool.refresh()
+        has_looked = refresh_when_idle(found.pool)
         volume = found.pool.find_volume(found.volume.name)
         again = found if volume is None else describe(found.pool, volume)
+        if again.description.format != format_ and not has_looked:
+            raise IllegalStateError(
+                f"libvirt takes '{found.description.path}' for {again.description.format} and not for {format_}, and "
+                f"cannot look again while something is being built in storage pool '{found.pool.name}'",
+                hint="Try again when that is done.",
+            )
         if again.description.format != format_:
             raise UnsupportedError(
                 f"'{found.description.path}' is {again.description.format}, but the definition calls it {format_}",

@@ -229,6 +229,15 @@ def find_volume(pool: Pool, name: str, attempts: int = 1) -> FoundVolume | None:
         return None
 
 
+def refresh_when_idle(pool: Pool) -> bool:
+    """Have libvirt look at a pool's files, waiting a while for what is being built there; tell whether it has."""
+    for _ in range(_BUSY_ATTEMPTS):
+        if pool.refresh():
+            return True
+        time.sleep(_BUSY_INTERVAL_SECONDS)
+    return False
+
+
 def describe(pool: Pool, volume: Volume) -> FoundVolume:
     """A volume with its description."""
     return FoundVolume(volume, pool, describe_volume(pool.name, volume.document()))
