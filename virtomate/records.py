@@ -6,64 +6,27 @@ Sizes are in bytes, paths are as the daemon sees them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from virtomate.kinds import Mode
 
 if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
+    from virtomate.kinds import (
+        Action,
+        DeletionStatus,
+        MadeKind,
+        MadeState,
+        NvramAction,
+        Status,
+        Transfer,
+        Treatment,
+        WaitFor,
+    )
 
 
 # of the record of ours in a clone's metadata
 PROVENANCE_NAMESPACE = "urn:virtomate:clone:1"
-
-
-class Mode(StrEnum):
-    """How volumes are duplicated."""
-
-    COPY = "copy"
-    LINKED = "linked"
-    REFLINK = "reflink"
-
-
-class Action(StrEnum):
-    """What becomes of one disk."""
-
-    COPIED = "copied"
-    LINKED = "linked"
-    REFLINKED = "reflinked"
-    SHARED = "shared"
-    DROPPED = "dropped"
-
-
-class Transfer(StrEnum):
-    """How content gets into a new volume.
-
-    `link` writes no content: the new volume is an overlay.
-    """
-
-    HOST = "host"
-    SERVER = "server"
-    STREAM = "stream"
-    LINK = "link"
-
-
-class Status(StrEnum):
-    """How one clone ended."""
-
-    CLONED = "cloned"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-    PLANNED = "planned"
-
-
-class Treatment(StrEnum):
-    """What is to become of one disk: a mode, or one of two ways not to duplicate it."""
-
-    COPY = "copy"
-    LINKED = "linked"
-    REFLINK = "reflink"
-    SHARE = "share"
-    DROP = "drop"
 
 
 @dataclass(frozen=True)
@@ -81,13 +44,6 @@ class DiskChoice:
     treatment: Treatment | None = None
     name: str | None = None
     pool: str | None = None
-
-
-class WaitFor(StrEnum):
-    """What a started clone is waited for."""
-
-    AGENT = "agent"
-    IP = "ip"
 
 
 @dataclass(frozen=True)
@@ -185,14 +141,6 @@ class DiskResult:
     subclusters: bool | None = None
 
 
-class NvramAction(StrEnum):
-    """What becomes of the NVRAM."""
-
-    COPIED = "copied"
-    FRESH = "fresh"
-    SHARED = "shared"
-
-
 @dataclass(frozen=True)
 class NvramResult:
     """The NVRAM of a clone; `fresh` means that libvirt makes it from the template at the first start.
@@ -271,21 +219,6 @@ class Evidence:
     changed: str | None
     inode: int | None = None
     born: int | None = None
-
-
-class MadeState(StrEnum):
-    """How far the making of something got."""
-
-    PLANNED = "planned"
-    MADE = "made"
-
-
-class MadeKind(StrEnum):
-    """What kind of thing cloning made."""
-
-    VOLUME = "volume"
-    NVRAM = "nvram"
-    POOL = "pool"
 
 
 @dataclass(frozen=True)
@@ -395,14 +328,6 @@ class DeletionPreview:
     kept: tuple[str, ...]
 
 
-class DeletionStatus(StrEnum):
-    """How the deletion of one clone ended."""
-
-    DELETED = "deleted"
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"
-
-
 @dataclass(frozen=True)
 class DeletionResult:
     """What `domain-delete` did about one clone.
@@ -418,14 +343,6 @@ class DeletionResult:
     removed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     error: VirtomateError | None = None
-
-
-class AddressSource(StrEnum):
-    """Who is asked for the addresses of a domain."""
-
-    LEASE = "lease"
-    AGENT = "agent"
-    ARP = "arp"
 
 
 @dataclass(frozen=True, order=True)

@@ -9,7 +9,8 @@ import pytest
 
 from virtomate.cli import run
 from virtomate.cli.request import clone_options, clone_request, numbered_names
-from virtomate.records import CloneRequest, DiskChoice, Mode, Treatment, Wait, WaitFor
+from virtomate.kinds import Mode, Treatment, WaitFor
+from virtomate.records import CloneRequest, DiskChoice, Wait
 
 
 @click.command()

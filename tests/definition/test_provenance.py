@@ -17,7 +17,8 @@ from virtomate.definition.provenance import (
     with_provenance,
     without_provenance,
 )
-from virtomate.records import DomainReference, Evidence, Made, MadeKind, MadeState, Maker, Mode, Provenance
+from virtomate.kinds import MadeKind, MadeState, Mode
+from virtomate.records import DomainReference, Evidence, Made, Maker, Provenance
 
 UUID = "6e0c7d7e-2c68-4d3e-a2f3-6d1c2f1f3a4b"
 NASTY = """a&b<"c">'d' ü ]]>"""

@@ -12,7 +12,7 @@ from virtomate.definition.volume import NewVolume
 from virtomate.duplication import choice
 from virtomate.duplication.images import Qcow2Header
 from virtomate.errors import UnsupportedError
-from virtomate.records import Action, Mode, Transfer
+from virtomate.kinds import Action, Mode, Transfer
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription

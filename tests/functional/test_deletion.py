@@ -33,8 +33,8 @@ from tests.lab.images import MIB
 from tests.lab.ssh import SshServer
 from tests.lab.storage import make_pool
 from virtomate.cancel import CancelToken
+from virtomate.kinds import DeletionStatus
 from virtomate.progress import NullProgress
-from virtomate.records import DeletionStatus
 from virtomate.services.deletion import delete_clones, plan_deletion
 from virtomate.services.session import open_session
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from virtomate.errors import ConflictError
+from virtomate.kinds import Action, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.records import (
-    Action,
     Address,
     CloneOrigin,
     CloneResult,
     CompletionScript,
     DeletionPreview,
     DeletionResult,
-    DeletionStatus,
     DiskResult,
     DomainInterface,
     DomainListing,
@@ -22,15 +21,11 @@ from virtomate.records import (
     ImportResult,
     InterfaceResult,
     Location,
-    Mode,
-    NvramAction,
     NvramResult,
     PingResult,
     PoolListing,
     RunResult,
     SpaceNeed,
-    Status,
-    Transfer,
     VolumeListing,
     VolumeReference,
 )

@@ -34,6 +34,7 @@ from virtomate.errors import (
     TimedOutError,
     VirtomateError,
 )
+from virtomate.kinds import Action, AddressSource, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.output.documents import (
     clone_document,
     completion_document,
@@ -48,7 +49,6 @@ from virtomate.output.documents import (
     run_document,
     volume_listing_document,
 )
-from virtomate.records import Action, AddressSource, DeletionStatus, Mode, NvramAction, Status, Transfer
 
 VOLUME_KEYS = {"pool", "volume", "path", "format"}
 

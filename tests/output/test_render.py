@@ -26,19 +26,16 @@ from tests.output.records import (
     VOLUME,
 )
 from virtomate.errors import InterruptedBySignalError, NotFoundError
+from virtomate.kinds import DeletionStatus, Mode, NvramAction, Status
 from virtomate.output import documents, render
 from virtomate.output.render import Format
 from virtomate.records import (
     DeletionResult,
-    DeletionStatus,
     DomainReference,
     DoomedThing,
     InterfaceResult,
     Location,
-    Mode,
-    NvramAction,
     NvramResult,
-    Status,
     VolumeReference,
 )
 

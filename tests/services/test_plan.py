@@ -21,7 +21,8 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.connection import Connection, connect
-from virtomate.records import Action, CloneRequest, Mode
+from virtomate.kinds import Action, Mode
+from virtomate.records import CloneRequest
 from virtomate.services.domains import list_all_domains
 from virtomate.services.identities import scan_identities
 from virtomate.services.plan import ClonePlan, plan_clones

@@ -9,7 +9,6 @@ import click
 from virtomate.cli.commands import Command
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.output.render import render_completion_script
-from virtomate.records import CompletionScript
 
 if TYPE_CHECKING:
     from virtomate.services.names import Kind
@@ -31,6 +30,8 @@ def completion(settings: Settings, shell: str) -> None:
 
     Completed are commands, options and their values, files, and the names of domains and storage pools.
     """
+    from virtomate.records import CompletionScript  # noqa: PLC0415 - help and completion need no records
+
     render_completion_script(CompletionScript(shell, read_script(shell)), settings.format)
 
 

@@ -15,6 +15,7 @@ from virtomate.cli.request import clone_options, clone_request
 from virtomate.cli.session import open_session
 from virtomate.cli.signals import cancelling
 from virtomate.errors import EXIT_FAILED, IllegalStateError, UsageError, combined_exit_status
+from virtomate.kinds import AddressSource
 from virtomate.output.progress import make_progress
 from virtomate.output.render import (
     render_clones,
@@ -23,7 +24,6 @@ from virtomate.output.render import (
     render_domains,
     render_interfaces,
 )
-from virtomate.records import AddressSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,6 @@ from virtomate.cli.signals import cancelling
 from virtomate.errors import UsageError
 from virtomate.output.progress import make_progress
 from virtomate.output.render import render_ping, render_run
-from virtomate.records import RunRequest
 
 _SIGNAL_BASE = 128
 _MAX_STATUS = 255
@@ -153,6 +152,7 @@ def run(
     if has_stdin:
         # before signals are caught: a person who is asked for input may leave with Ctrl-C
         stdin = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    from virtomate.records import RunRequest  # noqa: PLC0415 - help and completion need no records
     from virtomate.services.guest import run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
 
     request = RunRequest(name, program, arguments, stdin, timeout)

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from virtomate.cli.completion import complete_pool
-from virtomate.records import CloneRequest, DiskChoice, Mode, Transfer, Treatment, Wait, WaitFor
+from virtomate.kinds import Mode, Transfer, Treatment, WaitFor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from virtomate.records import CloneRequest, DiskChoice, Wait
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
 _WAIT_SECONDS = 120
 _MAX_COUNT = 9999
+_JOBS = 4
 _MAX_JOBS = 64
 _KEEP = "keep"
 
@@ -38,6 +41,8 @@ _COMMA = re.compile(r"(?<!,),(?!,)")
 
 def _disk_choice(value: str) -> DiskChoice:
     """What becomes of one disk: TARGET=HOW."""
+    from virtomate.records import DiskChoice  # noqa: PLC0415 - help and completion need no records
+
     target, equals, rest = value.partition("=")
     if not equals or not target or not rest:
         raise click.BadParameter(f"'{value}' is not of the form TARGET=HOW, such as vda=linked")
@@ -95,6 +100,8 @@ def _title(value: str) -> str:
 
 def _wait(value: str) -> Wait:
     """What to wait for, and how long: agent|ip[,SECONDS]."""
+    from virtomate.records import Wait  # noqa: PLC0415 - help and completion need no records
+
     what, comma, rest = value.partition(",")
     try:
         seconds = float(rest) if comma else float(_WAIT_SECONDS)
@@ -141,7 +148,7 @@ _OPTIONS = (
     click.option(
         "--jobs",
         type=click.IntRange(1, _MAX_JOBS),
-        default=CloneRequest.jobs,
+        default=_JOBS,
         show_default=True,
         metavar="N",
         help="How many clones are made side by side.",
@@ -225,6 +232,8 @@ def clone_request(
     Raises:
         click.UsageError: Some of them do not go together.
     """
+    from virtomate.records import CloneRequest  # noqa: PLC0415 - help and completion need no records
+
     clone_names = _names(names, count, auto_name=auto_name)
     auto_names = (count or 1) if auto_name else 0
     if len(clone_names) > 1 or auto_names > 1:

@@ -12,7 +12,6 @@ from virtomate.cli.session import open_session
 from virtomate.cli.signals import cancelling
 from virtomate.output.progress import make_progress
 from virtomate.output.render import render_import, render_volumes
-from virtomate.records import ImportRequest
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -50,6 +49,7 @@ def import_(settings: Settings, file: str, pool: str, name: str | None, *, no_sp
     The volume gets the content of the file byte for byte, in the format that it has; holes stay holes. The pool may be
     on another host. A volume that exists is never touched.
     """
+    from virtomate.records import ImportRequest  # noqa: PLC0415 - help and completion need no records
     from virtomate.services.volumes import import_volume  # noqa: PLC0415
 
     request = ImportRequest(file, pool, name, check_space=not no_space_check)

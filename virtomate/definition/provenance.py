@@ -13,17 +13,8 @@ from virtomate.definition import codec
 from virtomate.definition.codec import Definition, Document
 from virtomate.definition.readers import child, uuid
 from virtomate.errors import MalformedDocumentError
-from virtomate.records import (
-    PROVENANCE_NAMESPACE,
-    DomainReference,
-    Evidence,
-    Made,
-    MadeKind,
-    MadeState,
-    Maker,
-    Mode,
-    Provenance,
-)
+from virtomate.kinds import MadeKind, MadeState, Mode
+from virtomate.records import PROVENANCE_NAMESPACE, DomainReference, Evidence, Made, Maker, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

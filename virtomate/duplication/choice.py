@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import SUBCLUSTERS, NewVolume
 from virtomate.duplication.transfers.base import Duplication
 from virtomate.errors import UnsupportedError
-from virtomate.records import Action, Mode, Transfer
+from virtomate.kinds import Action, Mode, Transfer
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.images import Qcow2Header
     from virtomate.duplication.transfers.base import Place
-    from virtomate.records import MadeKind
+    from virtomate.kinds import MadeKind
 
 _SECTOR_BYTES = 512
 # With 32 subclusters a cluster of this size copies 4 KiB for a small write.

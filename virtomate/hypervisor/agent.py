@@ -15,7 +15,8 @@ import libvirt_qemu
 
 from virtomate.errors import AgentUnresponsiveError, ConnectionLostError, NoAgentError, ProgramError
 from virtomate.hypervisor.errors import one_line, translate
-from virtomate.records import Address, AddressSource, DomainInterface, RunResult
+from virtomate.kinds import AddressSource
+from virtomate.records import Address, DomainInterface, RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

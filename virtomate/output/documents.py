@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from virtomate.records import Status
+from virtomate.kinds import Status
 
 if TYPE_CHECKING:
     from virtomate.errors import VirtomateError

@@ -7,29 +7,29 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from virtomate.kinds import Action, DeletionStatus, Status
 from virtomate.output import documents
 from virtomate.output.text import aligned, binary_size, printable
-from virtomate.records import (
-    Action,
-    CloneResult,
-    CompletionScript,
-    DeletionPreview,
-    DeletionResult,
-    DeletionStatus,
-    DiskResult,
-    DomainInterface,
-    DomainListing,
-    InterfaceResult,
-    PingResult,
-    RunResult,
-    Status,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtomate.errors import VirtomateError
-    from virtomate.records import ImportResult, PoolListing, VolumeListing
+    from virtomate.records import (
+        CloneResult,
+        CompletionScript,
+        DeletionPreview,
+        DeletionResult,
+        DiskResult,
+        DomainInterface,
+        DomainListing,
+        ImportResult,
+        InterfaceResult,
+        PingResult,
+        PoolListing,
+        RunResult,
+        VolumeListing,
+    )
 
 _DONE = {
     Action.COPIED: "copied to",

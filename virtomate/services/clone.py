@@ -14,7 +14,7 @@ from virtomate.definition import codec
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.domains import check_definition, find_domain_by_uuid
 from virtomate.hypervisor.storage import get_pool
-from virtomate.records import CloneResult, Status
+from virtomate.kinds import Status
 from virtomate.services.making import Making
 from virtomate.services.plan import check_request, plan_clones
 from virtomate.services.results import clone_result, planned_result
@@ -24,7 +24,7 @@ from virtomate.services.transaction import Turns
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
     from virtomate.progress import Progress
-    from virtomate.records import CloneRequest
+    from virtomate.records import CloneRequest, CloneResult
     from virtomate.services.plan import ClonePlan, ClonePlanner
     from virtomate.services.session import Session
 

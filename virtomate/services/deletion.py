@@ -36,15 +36,8 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.domains import define_domain, find_domain, find_domain_by_uuid
-from virtomate.records import (
-    DeletionPreview,
-    DeletionResult,
-    DeletionStatus,
-    DoomedThing,
-    Made,
-    MadeKind,
-    MadeState,
-)
+from virtomate.kinds import DeletionStatus, MadeKind, MadeState
+from virtomate.records import DeletionPreview, DeletionResult, DoomedThing, Made
 from virtomate.services.maker import is_running, this_process
 from virtomate.services.removal import name_made, object_to, remove_made
 from virtomate.services.temporary_pools import TemporaryPools

@@ -24,7 +24,8 @@ from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_h
 from virtomate.duplication.transfers.base import Place
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.hypervisor.storage import read_head
-from virtomate.records import Action, DiskChoice, MadeKind, Mode, Treatment, VolumeReference
+from virtomate.kinds import Action, MadeKind, Mode, Treatment
+from virtomate.records import DiskChoice, VolumeReference
 from virtomate.services.pools import FoundVolume, PoolDirectory, describe, refresh_when_idle
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
-    from virtomate.records import CloneRequest, Transfer
+    from virtomate.kinds import Transfer
+    from virtomate.records import CloneRequest
     from virtomate.services.identities import Identities
     from virtomate.services.source import Source
 

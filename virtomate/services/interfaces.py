@@ -13,7 +13,8 @@ from virtomate.hypervisor.domains import find_domain
 if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
-    from virtomate.records import Address, AddressSource, DomainInterface
+    from virtomate.kinds import AddressSource
+    from virtomate.records import Address, DomainInterface
 
 
 def list_interfaces(connection: Connection, name_or_uuid: str, source: AddressSource) -> tuple[DomainInterface, ...]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.storage import get_pool
-from virtomate.records import Made, MadeKind, MadeState, NvramAction, Provenance, Status
+from virtomate.kinds import MadeKind, MadeState, NvramAction, Status
+from virtomate.records import Made, Provenance
 from virtomate.rollback import Rollback
 from virtomate.services.maker import this_process
 from virtomate.services.nvram import NvramPlan, refuse_taken_path

@@ -14,7 +14,7 @@ from virtomate.duplication.hostfile import may_be_filled_here
 from virtomate.duplication.transfers.base import Place
 from virtomate.errors import ConflictError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import native_command_line
-from virtomate.records import Action, MadeKind, NvramAction, Transfer
+from virtomate.kinds import Action, MadeKind, NvramAction, Transfer
 from virtomate.services.pools import find_volume
 
 if TYPE_CHECKING:

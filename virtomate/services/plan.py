@@ -13,7 +13,8 @@ from virtomate.definition.provenance import without_provenance
 from virtomate.duplication.names import automatic_names, check_clone_name, check_volume_name
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
 from virtomate.hypervisor.domains import find_domain_by_uuid
-from virtomate.records import Action, InterfaceResult, Mode, NvramAction, SpaceNeed
+from virtomate.kinds import Action, Mode, NvramAction
+from virtomate.records import InterfaceResult, SpaceNeed
 from virtomate.services.disks import DiskPlan, DiskPlanner, DiskSurveyor, TakenNames
 from virtomate.services.identities import new_uuid, scan_identities
 from virtomate.services.nvram import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from virtomate.duplication.evidence import is_same, is_younger, observe
 from virtomate.errors import ConflictError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool
-from virtomate.records import MadeKind
+from virtomate.kinds import MadeKind
 from virtomate.services.pools import TEMPORARY_POOL_PREFIX, FoundVolume, find_volume
 from virtomate.services.temporary_pools import start_temporary_pool
 from virtomate.services.usage import scan_usage

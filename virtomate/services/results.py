@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.records import Action, CloneResult, DiskResult, NvramResult, Status, VolumeReference
+from virtomate.kinds import Action, Status
+from virtomate.records import CloneResult, DiskResult, NvramResult, VolumeReference
 from virtomate.services.transaction import Filled
 
 if TYPE_CHECKING:

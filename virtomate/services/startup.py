@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.errors import ConnectionLostError, HypervisorError, NoAnswerError, TimedOutError, VirtomateError
 from virtomate.hypervisor.domains import find_domain
-from virtomate.records import AddressSource, WaitFor
+from virtomate.kinds import AddressSource, WaitFor
 from virtomate.services.interfaces import has_usable_address, read_interfaces
 from virtomate.services.wait import wait_for_agent, wait_until
 

@@ -37,7 +37,8 @@ from virtomate.hypervisor.domains import (
     find_domain_by_uuid,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.records import Action, Made, MadeKind, MadeState, Transfer
+from virtomate.kinds import Action, MadeKind, MadeState, Transfer
+from virtomate.records import Made
 from virtomate.services.pools import describe
 from virtomate.services.removal import name_made, remove_made, wait_at_most
 

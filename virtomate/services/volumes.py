@@ -25,7 +25,8 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.records import DomainReference, ImportResult, Made, MadeKind, MadeState, Mode, Provenance
+from virtomate.kinds import MadeKind, MadeState, Mode
+from virtomate.records import DomainReference, ImportResult, Made, Provenance
 from virtomate.rollback import Rollback
 from virtomate.services.pools import describe, get_active_pool, require_file_pool
 from virtomate.services.removal import name_made, remove_made, wait_at_most

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.domains import Domain
-    from virtomate.records import AddressSource, DomainInterface
+    from virtomate.kinds import AddressSource
+    from virtomate.records import DomainInterface
 
 Result = TypeVar("Result")
 

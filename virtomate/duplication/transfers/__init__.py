@@ -12,7 +12,7 @@ from virtomate.duplication.transfers.host import HostTransfer
 from virtomate.duplication.transfers.link import LinkTransfer
 from virtomate.duplication.transfers.server import ServerTransfer
 from virtomate.duplication.transfers.stream import StreamTransfer
-from virtomate.records import Transfer
+from virtomate.kinds import Transfer
 
 if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication, VolumeTransfer

@@ -6,7 +6,7 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from virtomate.records import Action
+from virtomate.kinds import Action
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.cast import Moulds
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
+    from virtomate.kinds import MadeKind, Transfer
     from virtomate.progress import Progress
-    from virtomate.records import MadeKind, Transfer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from virtomate.definition.volume import describe_volume, volume_document
 from virtomate.duplication import hostfile
 from virtomate.errors import TransferUnavailableError
 from virtomate.hypervisor.storage import get_volume
-from virtomate.records import Action
+from virtomate.kinds import Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

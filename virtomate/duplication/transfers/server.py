@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import volume_document
 from virtomate.errors import VirtomateError
 from virtomate.hypervisor.storage import find_pool, get_volume
-from virtomate.records import Action
+from virtomate.kinds import Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,103 @@
+"""The kinds of things that there are: the words that requests, results and JSON have for them.
+
+They stand apart from the records because every command line needs some of them, and records take longer to load.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """How volumes are duplicated."""
+
+    COPY = "copy"
+    LINKED = "linked"
+    REFLINK = "reflink"
+
+
+class Action(StrEnum):
+    """What becomes of one disk."""
+
+    COPIED = "copied"
+    LINKED = "linked"
+    REFLINKED = "reflinked"
+    SHARED = "shared"
+    DROPPED = "dropped"
+
+
+class Transfer(StrEnum):
+    """How content gets into a new volume.
+
+    `link` writes no content: the new volume is an overlay.
+    """
+
+    HOST = "host"
+    SERVER = "server"
+    STREAM = "stream"
+    LINK = "link"
+
+
+class Status(StrEnum):
+    """How one clone ended."""
+
+    CLONED = "cloned"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    PLANNED = "planned"
+
+
+class Treatment(StrEnum):
+    """What is to become of one disk: a mode, or one of two ways not to duplicate it."""
+
+    COPY = "copy"
+    LINKED = "linked"
+    REFLINK = "reflink"
+    SHARE = "share"
+    DROP = "drop"
+
+
+class WaitFor(StrEnum):
+    """What a started clone is waited for."""
+
+    AGENT = "agent"
+    IP = "ip"
+
+
+class NvramAction(StrEnum):
+    """What becomes of the NVRAM."""
+
+    COPIED = "copied"
+    FRESH = "fresh"
+    SHARED = "shared"
+
+
+class MadeState(StrEnum):
+    """How far the making of something got."""
+
+    PLANNED = "planned"
+    MADE = "made"
+
+
+class MadeKind(StrEnum):
+    """What kind of thing cloning made."""
+
+    VOLUME = "volume"
+    NVRAM = "nvram"
+    POOL = "pool"
+
+
+class DeletionStatus(StrEnum):
+    """How the deletion of one clone ended."""
+
+    DELETED = "deleted"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class AddressSource(StrEnum):
+    """Who is asked for the addresses of a domain."""
+
+    LEASE = "lease"
+    AGENT = "agent"
+    ARP = "arp"
