@@ -4,7 +4,6 @@ The rules, with the reason for each, are in the documentation's page on what cha
 """
 
 import re
-import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -632,23 +631,10 @@ def secret(lab: Lab) -> Iterator[None]:
 
 
 def make_luks(path: Path, format_: str) -> Path:
-    """Make an encrypted image; qemu-img sometimes fails to find out how fast this machine is."""
+    """Make an encrypted image."""
     options = {"raw": ["luks", "-o", "iter-time=10,key-secret=s"], "qcow2": ["qcow2", "-o", QCOW2_LUKS]}[format_]
-    command: list[str | Path] = [
-        "qemu-img",
-        "create",
-        "-q",
-        "--object",
-        "secret,id=s,data=passphrase",
-        "-f",
-        *options,
-        path,
-        "4M",
-    ]
-    for _ in range(50):
-        if subprocess.run(command, check=False, capture_output=True).returncode == 0:
-            return path
-    raise AssertionError("qemu-img makes no encrypted image")
+    images.qemu_img("create", "-q", "--object", "secret,id=s,data=passphrase", "-f", *options, path, "4M")
+    return path
 
 
 QCOW2_LUKS = "encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=s"
