@@ -1,13 +1,13 @@
 """virtomate, but with one transfer at a time: what several at once are measured against."""
 
 from virtomate.__main__ import main
-from virtomate.services import clone, transaction
+from virtomate.services import clone, filling
 
 
-def one_turn(transfers: int) -> transaction.Turns:
+def one_turn(transfers: int) -> filling.Turns:
     """One transfer at a time, however many it should be."""
     assert transfers > 1
-    return transaction.Turns(1)
+    return filling.Turns(1)
 
 
 if __name__ == "__main__":

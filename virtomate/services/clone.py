@@ -15,11 +15,11 @@ from virtomate.errors import ConflictError, InternalError, InterruptedBySignalEr
 from virtomate.hypervisor.domains import check_definition, find_domain_by_uuid
 from virtomate.hypervisor.storage import get_pool
 from virtomate.kinds import Status
+from virtomate.services.filling import Turns
 from virtomate.services.making import Making
 from virtomate.services.plan import check_request, plan_clones
 from virtomate.services.results import clone_result, planned_result
 from virtomate.services.temporary_pools import TemporaryPools
-from virtomate.services.transaction import Turns
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken

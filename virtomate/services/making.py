@@ -14,19 +14,13 @@ from virtomate.hypervisor.storage import get_pool
 from virtomate.kinds import MadeKind, MadeState, NvramAction, Status
 from virtomate.records import Made, Provenance
 from virtomate.rollback import Rollback
+from virtomate.services.filling import Filled, Filling, planned, require_unchanged
 from virtomate.services.maker import this_process
 from virtomate.services.nvram import NvramPlan, refuse_taken_path
 from virtomate.services.pools import find_volume
 from virtomate.services.removal import name_made
 from virtomate.services.results import clone_result
-from virtomate.services.transaction import (
-    Claim,
-    Filled,
-    Filling,
-    planned,
-    release_unless_needed,
-    require_unchanged,
-)
+from virtomate.services.transaction import Claim, release_unless_needed
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -34,10 +28,10 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.storage import Pool
     from virtomate.progress import Progress
     from virtomate.records import CloneResult
+    from virtomate.services.filling import Turns
     from virtomate.services.plan import ClonePlan
     from virtomate.services.session import Session
     from virtomate.services.temporary_pools import TemporaryPools
-    from virtomate.services.transaction import Turns
 
 
 _NOTICE_SECONDS = 0.3

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.kinds import Action, Status
 from virtomate.records import CloneResult, DiskResult, NvramResult, VolumeReference
-from virtomate.services.transaction import Filled
+from virtomate.services.filling import Filled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,0 +1,309 @@
+"""The filling of a clone's volumes, several at a time, each with its undo."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from virtomate.definition.volume import SUBCLUSTERS, describe_volume
+from virtomate.duplication.evidence import observe
+from virtomate.duplication.transfers import transfer_for
+from virtomate.duplication.transfers.base import Duplication, Workplace
+from virtomate.duplication.transfers.cast import Moulds
+from virtomate.errors import (
+    ConflictError,
+    IllegalStateError,
+    SourceChangedError,
+    StoppedError,
+    TransferUnavailableError,
+)
+from virtomate.hypervisor.domains import (
+    find_domain_by_uuid,
+)
+from virtomate.hypervisor.storage import get_pool, get_volume
+from virtomate.kinds import Action, MadeState, Transfer
+from virtomate.records import Made
+from virtomate.services.pools import describe
+from virtomate.services.removal import name_made, remove_made, wait_at_most
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.cancel import CancelToken
+    from virtomate.definition.codec import Definition
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.progress import Progress
+    from virtomate.rollback import Rollback
+    from virtomate.services.session import Session
+    from virtomate.services.source import Source
+    from virtomate.services.transaction import Claim
+
+_LOG = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+# An undo waits that long for libvirt to let go of a volume.
+_UNDO_WAIT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What was done to fill a volume.
+
+    Attributes:
+        subclusters: Whether an overlay has subclusters, None for other volumes.
+    """
+
+    written_bytes: int
+    transfer: Transfer
+    subclusters: bool | None
+
+
+class Turns:
+    """What clones that are made side by side share: how many volumes are filled at a time, and what needs doing once.
+
+    Attributes:
+        is_accepted: Whether libvirt has judged one of the definitions: those of one original's clones differ in names,
+            paths and addresses of the same kinds.
+        moulds: Contents of new overlays.
+        judging: Held while libvirt judges one, since the others may not have to be judged then.
+    """
+
+    def __init__(self, transfers: int) -> None:
+        self.is_accepted = False
+        self.moulds = Moulds()
+        self.judging = threading.Lock()
+        self._free = threading.Semaphore(transfers)
+
+    @contextmanager
+    def transfer(self, cancel: CancelToken) -> Iterator[None]:
+        """Wait for a turn to fill a volume.
+
+        Raises:
+            InterruptedBySignalError: A signal arrived.
+            StoppedError: Another volume failed.
+        """
+        while not self._free.acquire(timeout=_POLL_SECONDS):
+            cancel.check()
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+def planned(duplication: Duplication) -> Made:
+    """The journal's line for a volume that is going to be made."""
+    return Made(duplication.kind, MadeState.PLANNED, duplication.pool, duplication.new.name, duplication.path)
+
+
+class Filling:
+    """The creating and filling of a clone's volumes side by side, each on a connection of its own."""
+
+    def __init__(
+        self, session: Session, claim: Claim, rollback: Rollback, turns: Turns, progress: Progress, cancel: CancelToken
+    ) -> None:
+        self._session = session
+        self._claim = claim
+        self._rollback = rollback
+        self._turns = turns
+        self._progress = progress
+        self._cancel = cancel
+        self._stop = cancel.child()
+        self._has_connection = threading.Event()
+        self._ended: SimpleQueue[tuple[Duplication, Filled | BaseException]] = SimpleQueue()
+        self._filled: dict[str, Filled] = {}
+        self._failure: BaseException | None = None
+
+    def run(self, duplications: tuple[Duplication, ...], definition: Definition) -> dict[str, Filled]:
+        """Do it; what was made is on the undo stack.
+
+        The calling thread has libvirt judge the definition and then only waits, so that a signal is noticed at once.
+        The first failure stops the others.
+
+        Args:
+            duplications: The volumes.
+            definition: The clone's final definition, without which no byte is to be copied.
+
+        Returns:
+            What was done, by the path of the new volume.
+
+        Raises:
+            InterruptedBySignalError: A signal arrived.
+            VirtomateError: One of them failed, or libvirt does not accept the definition.
+        """
+        creations = [self._prepare(duplication) for duplication in duplications]
+        if len(creations) == 1 and self._turns.is_accepted:
+            # the calling thread has nothing else to do
+            self._claim.check(definition)
+            self._duplicate(creations[0])
+            running = 1
+        else:
+            running = sum(map(self._start, creations))
+            self._check(definition, is_anything_running=running > 0)
+        while running:
+            try:
+                duplication, outcome = self._ended.get(timeout=_POLL_SECONDS)
+            except Empty:
+                continue
+            if isinstance(outcome, Filled):
+                self._filled[duplication.path] = outcome
+            else:
+                self._fail(outcome)
+            running -= 1
+        self._cancel.check()
+        if self._failure is not None:
+            raise self._failure
+        return self._filled
+
+    def _prepare(self, duplication: Duplication) -> _Creation:
+        creation = _Creation(self._session, self._claim, duplication, self._turns.moulds)
+        self._rollback.push(name_made(planned(duplication)), creation.undo)
+        return creation
+
+    def _check(self, definition: Definition, *, is_anything_running: bool) -> None:
+        """Have libvirt judge the definition; meanwhile it opens no connections, so the first one comes before."""
+        if is_anything_running and not self._turns.is_accepted:
+            self._has_connection.wait()
+        try:
+            self._claim.check(definition)
+        except Exception as error:  # noqa: BLE001 - it is raised again when the others have ended
+            self._fail(error)
+
+    def _start(self, creation: _Creation) -> int:
+        """Start one in a thread of its own, and return how many were started."""
+        name = f"transfer-{creation.duplication.label}"
+        thread = threading.Thread(target=self._duplicate, args=(creation,), name=name)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._fail(error)
+            return 0
+        return 1
+
+    def _duplicate(self, creation: _Creation) -> None:
+        outcome: Filled | BaseException
+        try:
+            with self._turns.transfer(self._stop), self._session.borrow() as connection:
+                self._has_connection.set()
+                outcome = creation.run(connection, self._progress, self._stop)
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+            outcome = error
+        self._has_connection.set()
+        self._ended.put((creation.duplication, outcome))
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop the others, and keep the failure that came first."""
+        self._stop.stop()
+        if self._failure is None or isinstance(self._failure, StoppedError):
+            self._failure = error
+
+
+def require_unchanged(session: Session, source: Source, duplications: tuple[Duplication, ...]) -> None:
+    """Make sure that what was copied is what is there: a torn copy is never handed out.
+
+    Raises:
+        SourceChangedError: The original was started, or a file of it, or below it, was written to.
+    """
+    name = source.reference.name
+    hint = "Shut it down, and keep it down while it is being cloned."
+    domain = find_domain_by_uuid(session.connection, source.reference.uuid)
+    if domain is not None and domain.is_active():
+        raise SourceChangedError(f"domain '{name}' was started while it was being cloned", hint=hint)
+    for before in (volume for duplication in duplications for volume in (duplication.source, *duplication.below)):
+        volume = get_volume(session.connection, before.pool, before.name)
+        now = describe_volume(before.pool, volume.document())
+        if _content_stamp(now) != _content_stamp(before):
+            raise SourceChangedError(f"'{before.path}' was written to while it was being cloned", hint=hint)
+
+
+class _Creation:
+    """The making of one volume, and its undo."""
+
+    def __init__(self, session: Session, claim: Claim, duplication: Duplication, moulds: Moulds) -> None:
+        self._session = session
+        self._moulds = moulds
+        self._claim = claim
+        self.duplication = duplication
+        self._made: Made | None = None
+
+    def run(self, connection: Connection, progress: Progress, cancel: CancelToken) -> Filled:
+        """Make and fill it, on a connection that nobody else uses."""
+        cancel.check()
+        label = self.duplication.label
+        progress.started(label, self.duplication.total_bytes)
+        try:
+            filled = self._try_in_turn(Workplace(connection, self._session.borrow, progress, cancel, self._moulds))
+        except BaseException:
+            progress.dropped(label)
+            raise
+        progress.finished(label)
+        return filled
+
+    def _try_in_turn(self, workplace: Workplace) -> Filled:
+        try:
+            return self._attempt(self.duplication, workplace)
+        except TransferUnavailableError as error:
+            _LOG.info("falling back: %s", error)
+            if self.duplication.alternative is None:
+                raise
+        if self._made is not None:
+            # only the volume itself could tell that this way is closed; it is still empty
+            self._remove(workplace.connection)
+            self._claim.record(planned(self.duplication.alternative))
+        return self._attempt(self.duplication.alternative, workplace)
+
+    def _attempt(self, duplication: Duplication, workplace: Workplace) -> Filled:
+        transfer = transfer_for(duplication)
+        pool = get_pool(workplace.connection, duplication.pool)
+        if duplication.transfer is Transfer.SERVER:
+            # this one copies while it creates
+            self._claim.require_accepted()
+        # While the call runs the volume may exist without evidence. If the connection breaks then, the undo goes by
+        # what the journal says: it was not there before the claim.
+        self._made = planned(duplication)
+        _LOG.info("creating %s by transfer %s", duplication.path, duplication.transfer.value)
+        try:
+            volume = transfer.create(duplication, pool, workplace)
+        except (ConflictError, IllegalStateError, StoppedError, TransferUnavailableError):
+            # nothing was begun; of other failures libvirt removes what it had begun, but the undo has a look
+            self._made = None
+            raise
+        description = describe(pool, volume).description
+        self._made = replace(self._made, state=MadeState.MADE, evidence=observe(description))
+        if duplication.transfer is Transfer.LINK or duplication.action is Action.REFLINKED:
+            # It is complete already, or will be in a moment. Until the definition, which comes next, has the evidence,
+            # the time of the claim tells it from what was there before.
+            self._claim.note(self._made)
+        else:
+            self._claim.record(self._made)
+        self._claim.require_accepted()
+        written = transfer.fill(duplication, volume, description, workplace)
+        # a pool that met the image half way may have been put out of service
+        pool.keep_active()
+        return Filled(written, duplication.transfer, self._has_subclusters(duplication, description, workplace))
+
+    @staticmethod
+    def _has_subclusters(duplication: Duplication, description: VolumeDescription, workplace: Workplace) -> bool | None:
+        if duplication.transfer is not Transfer.LINK:
+            return None
+        mould = workplace.moulds.find(duplication.new) if duplication.is_cast else None
+        return mould.has_subclusters if mould is not None else SUBCLUSTERS in description.features
+
+    def undo(self) -> None:
+        """Remove it, if it was made."""
+        self._claim.require_unfinished()
+        self._remove(self._session.connection)
+
+    def _remove(self, connection: Connection) -> None:
+        if self._made is not None:
+            _LOG.info("removing %s", self._made.path)
+            remove_made(connection, self._made, self._claim.provenance, wait_at_most(_UNDO_WAIT_SECONDS))
+            self._made = None
+
+
+def _content_stamp(volume: VolumeDescription) -> tuple[str | None, int]:
+    return volume.modified, volume.physical
