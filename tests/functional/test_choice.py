@@ -333,3 +333,18 @@ def test_writable_disk_of_no_file_can_be_dropped(root_lab: Lab, virtomate: Progr
     made: Any = clone(virtomate, "--disk", "vda=drop")
     assert by_target(made)["vda"]["action"] == "dropped"
     assert "<disk" not in definition(root_lab, "clone")
+
+
+def test_base_of_an_overlay_is_not_shared(lab: Lab, virtomate: Program) -> None:
+    """A disk that an overlay of the same clone would rest on is not written to through another disk."""
+    path = lab.pool.raw("original.raw", 8 * MIB)
+    disks = [disk(path, "raw"), disk((lab.pool.name, path.name), "raw", "vdb")]
+    lab.define(domain("original", disks=disks))
+    before = lab.inventory()
+
+    words = ("domain-clone", "--disk", "vda=linked", "--disk", "vdb=share", "original", "clone")
+    error = refused(lab, before, virtomate(*words, json=True))
+
+    assert error["type"] == "UnsupportedError"
+    assert str(path) in error["message"]
+    assert "vdb=drop" in error["hint"]

@@ -224,7 +224,26 @@ class DiskSurveyor:
         for disk in disks:
             chosen = choices.get(disk.target, DiskChoice(disk.target))
             surveyed.append(self._survey_disk(disk, chosen, surveyed))
+        self._refuse_shared_base(surveyed)
         return tuple(surveyed)
+
+    def _refuse_shared_base(self, surveyed: list[SurveyedDisk]) -> None:
+        """Refuse to share what an overlay of the same clone would rest on: writing to it destroys the overlay."""
+        overlays = {
+            item.blueprint.source.path: item.disk.target
+            for item in surveyed
+            if item.blueprint is not None and item.blueprint.mode is Mode.LINKED
+        }
+        for item in surveyed:
+            disk = item.disk
+            if item.action is not Action.SHARED or disk.is_readonly or disk.is_empty:
+                continue
+            path = disk.path or self.pools.path_of(disk.pool or "", disk.volume or "")
+            if path is not None and (target := overlays.get(normalise(path))) is not None:
+                raise UnsupportedError(
+                    f"disk {disk.target} cannot be shared: '{path}' is what the overlay for disk {target} would rest on",
+                    hint=f"Use --disk {disk.target}=drop, or another way than linked for {target}.",
+                )
 
     def _choices(self, disks: tuple[DiskDefinition, ...]) -> dict[str, DiskChoice]:
         known = [disk.target for disk in disks]
