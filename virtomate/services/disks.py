@@ -241,7 +241,7 @@ class DiskSurveyor:
             path = disk.path or self.pools.path_of(disk.pool or "", disk.volume or "")
             if path is not None and (target := overlays.get(normalise(path))) is not None:
                 raise UnsupportedError(
-                    f"disk {disk.target} cannot be shared: '{path}' is what the overlay for disk {target} would rest on",
+                    f"disk {disk.target} cannot be shared: the overlay for disk {target} would rest on '{path}'",
                     hint=f"Use --disk {disk.target}=drop, or another way than linked for {target}.",
                 )
 
