@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.programs import require_program
+from tests.lab.images import qemu_img
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, detect_format, read_qcow2_header, why_incomplete
 
 if TYPE_CHECKING:
@@ -27,11 +26,6 @@ BACKED = replace(PLAIN, has_backing_file=True, backing_format="raw")
 ENCRYPTION_OFFSET = 32
 INCOMPATIBLE_OFFSET = 72
 LUKS = 2
-
-
-def qemu_img(*arguments: object) -> None:
-    """Run qemu-img."""
-    subprocess.run([require_program("qemu-img", "qemu-utils"), *map(str, arguments)], check=True, capture_output=True)
 
 
 def head(path: Path) -> bytes:
