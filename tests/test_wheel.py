@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,8 +45,7 @@ def installed() -> Iterator[Path]:
         directory = Path(name)
         run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", directory)
         (archive,) = directory.glob("*.tar.gz")
-        with tarfile.open(archive) as sources:
-            sources.extractall(directory, filter="data")
+        run("tar", "-xzf", archive, "-C", directory)
         unpacked = directory / archive.name.removesuffix(".tar.gz")
         run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory, directory=unpacked)
         (wheel,) = directory.glob("*.whl")

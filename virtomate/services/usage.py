@@ -18,7 +18,7 @@ from virtomate.definition import codec, readers
 from virtomate.definition.provenance import NAMESPACE, read_provenance
 from virtomate.definition.volume import backing_paths, describe_volume, normalise
 from virtomate.duplication.images import HEADER_BYTES, read_qcow2_header
-from virtomate.errors import NotFoundError
+from virtomate.errors import IllegalStateError, NotFoundError
 from virtomate.hypervisor.domains import list_active_domains, list_domains
 from virtomate.hypervisor.storage import read_head
 from virtomate.services.maker import is_running
@@ -235,7 +235,11 @@ class _Scan:
 
     def _read_name_below(self, volume: Volume) -> str | None:
         """How an image names what is below it, whatever libvirt remembers of it."""
-        header = read_qcow2_header(read_head(self._connection, volume, HEADER_BYTES))
+        try:
+            header = read_qcow2_header(read_head(self._connection, volume, HEADER_BYTES))
+        except IllegalStateError:
+            # libvirt is still building it, and then knows what it is to rest on
+            return None
         return None if header is None else header.backing_file
 
     def _rests(self, path: str, backing_name: str) -> None:
