@@ -254,7 +254,9 @@ PLAIN = """
 
 def test_plain_clone_gets_no_warning() -> None:
     """A domain as virt-manager makes it shares nothing with its clone, and only its identifiers are new."""
-    outcome = clone.clone_domain_definition(codec.parse_definition(PLAIN).domain, IDENTITY, SOURCES, None)
+    outcome = clone.clone_domain_definition(
+        clone.prepare_definition(codec.parse_definition(PLAIN).domain), IDENTITY, SOURCES, None
+    )
 
     assert outcome.warnings == ()
     assert outcome.changes == ("UUID", "MAC addresses")
@@ -279,7 +281,9 @@ def test_every_rule_is_applied() -> None:
     ).domain
     untouched = copy.deepcopy(domain)
 
-    outcome = clone.clone_domain_definition(domain, IDENTITY, SOURCES, NewNvram("/n/new", "raw"))
+    outcome = clone.clone_domain_definition(
+        clone.prepare_definition(domain), IDENTITY, SOURCES, NewNvram("/n/new", "raw")
+    )
 
     assert domain == untouched
     assert outcome.domain["os"]["nvram"] == "/n/new"
@@ -308,7 +312,7 @@ def test_same_change_is_named_once() -> None:
     devices = in_devices("".join(f"<interface>{port.format(number)}</interface>" for number in (1, 2)))
     domain = codec.parse_definition(f"<domain><name>old</name>{devices}</domain>").domain
 
-    outcome = clone.clone_domain_definition(domain, IDENTITY, {}, None)
+    outcome = clone.clone_domain_definition(clone.prepare_definition(domain), IDENTITY, {}, None)
 
     assert outcome.changes == ("UUID", "interface ID of a virtual port")
 

@@ -90,25 +90,6 @@ _AUTOMATIC = (
 )
 
 
-def clone_domain_definition(
-    domain: Document,
-    identity: Identity,
-    sources: Mapping[int, NewSource],
-    nvram: NewNvram | None,
-    dropped: Collection[int] = (),
-) -> Outcome:
-    """Make a clone's definition, and tell what was renewed and what original and clone still share.
-
-    Args:
-        domain: The original's definition.
-        identity: What is the clone's own.
-        sources: The duplicated disks, by position.
-        nvram: The clone's NVRAM, None where it has none or shares a source that is no file.
-        dropped: Positions of the disks that the clone does not get.
-    """
-    return clone_prepared_definition(prepare_definition(domain), identity, sources, nvram, dropped)
-
-
 def prepare_definition(domain: Document) -> Outcome:
     """Do what is the same for every clone of an original."""
     changes: list[str] = []
@@ -119,14 +100,14 @@ def prepare_definition(domain: Document) -> Outcome:
     return Outcome(domain, tuple(changes))
 
 
-def clone_prepared_definition(
+def clone_domain_definition(
     prepared: Outcome,
     identity: Identity,
     sources: Mapping[int, NewSource],
     nvram: NewNvram | None,
     dropped: Collection[int] = (),
 ) -> Outcome:
-    """Make a clone's definition, as `clone_domain_definition` does.
+    """Make a clone's definition, and tell what was renewed and what original and clone still share.
 
     Args:
         prepared: What was made of the original's definition, for any number of clones.

@@ -187,7 +187,7 @@ class ClonePlanner:
         request, source = self._request, self._survey.source
         domain = source.definition.domain
         uuid = request.uuid or new_uuid()
-        outcome = changes.clone_prepared_definition(
+        outcome = changes.clone_domain_definition(
             self._survey.prepared,
             changes.Identity(name, uuid, addresses, request.title, request.description),
             {plan.surveyed.disk.index: _new_source(plan.duplication) for plan in disks if plan.duplication is not None},

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from virtomate.errors import AgentUnresponsiveError, NoAgentError, TimedOutError
 from virtomate.hypervisor.agent import ping_agent
-from virtomate.services.interfaces import has_usable_address, read_interfaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.domains import Domain
-    from virtomate.kinds import AddressSource
-    from virtomate.records import DomainInterface
 
 Result = TypeVar("Result")
 
@@ -24,22 +21,6 @@ _LOOK_EVERY_SECONDS = 0.05
 _FIRST_INTERVAL_SECONDS = 0.02
 _LAST_INTERVAL_SECONDS = 0.5
 _INTERVAL_GROWTH = 1.5
-
-
-def agent_answers(domain: Domain) -> bool:
-    """Whether the guest agent answers now; does not wait, but libvirt may need five seconds to find out.
-
-    Raises:
-        IllegalStateError: The domain is not running.
-        NoAgentError: The domain has no channel to an agent.
-    """
-    try:
-        ping_agent(domain)
-    except NoAgentError:
-        raise
-    except AgentUnresponsiveError:
-        return False
-    return True
 
 
 def wait_for_agent(domain: Domain, seconds: float, cancel: CancelToken) -> None:
@@ -65,35 +46,6 @@ def wait_for_agent(domain: Domain, seconds: float, cancel: CancelToken) -> None:
     raise AgentUnresponsiveError(
         f"the guest agent of domain '{domain.name}' did not answer within {seconds:g} seconds",
         hint="The guest may need longer to start, or has no agent: qemu-guest-agent must be running in it.",
-    )
-
-
-def wait_for_address(
-    domain: Domain, source: AddressSource, seconds: float, cancel: CancelToken
-) -> tuple[DomainInterface, ...]:
-    """Wait until the domain has an address that others can use, and return its interfaces with their addresses.
-
-    An agent that does not answer yet is waited for as well.
-
-    Raises:
-        IllegalStateError: The domain is not active, or not any more.
-        NoAgentError: The agent is to be asked, and there is none.
-        TimedOutError: There was none in time.
-        InterruptedBySignalError: A signal arrived.
-    """
-    for left in moments(seconds, cancel):
-        try:
-            interfaces = interruptible(lambda: read_interfaces(domain, source), cancel, left if seconds else None)
-        except NoAgentError:
-            raise
-        except (AgentUnresponsiveError, TimedOutError):
-            continue
-        if has_usable_address(interfaces):
-            return interfaces
-    raise TimedOutError(
-        f"domain '{domain.name}' had no address within {seconds:g} seconds (source: {source.value})",
-        hint="The guest may need longer to start, or its addresses come from elsewhere: see --source of "
-        "domain-iface-list.",
     )
 
 
