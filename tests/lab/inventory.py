@@ -17,6 +17,9 @@ from tests.lab.images import file_digest
 # Figures of a pool that change as its file system is used.
 FIGURES = re.compile(r"\s*<(capacity|allocation|available)\b[^>]*>[^<]*</\1>")
 
+# What files of libvirt's with definitions are called; nothing else on a host of the lab is.
+DEFINITION_SUFFIX = ".xml"
+
 # A file that has the same identity, size and times still has the same content, unless it was changed so shortly
 # before that the clock of its file system has not moved on since.
 CLOCK_STEP_SECONDS = 0.1
@@ -25,12 +28,16 @@ _digests: dict[tuple[int, int, int, int, int], str] = {}
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file, directory, link or socket."""
+    """A file, directory, link or socket.
+
+    Attributes:
+        inode: None for a definition: libvirt writes it to a new file even when it is what it was.
+    """
 
     kind: str
     mode: str
     owner: str
-    inode: int
+    inode: int | None
     size_bytes: int | None = None
     content: str | None = None
 
@@ -111,7 +118,8 @@ def _describe_file(path: Path) -> FileEntry:
         content = _digests.get(key) or file_digest(path)
         if time.time() - status.st_ctime > CLOCK_STEP_SECONDS:
             _digests[key] = content
-        return FileEntry("file", mode, owner, status.st_ino, status.st_size, content)
+        inode = None if path.suffix == DEFINITION_SUFFIX else status.st_ino
+        return FileEntry("file", mode, owner, inode, status.st_size, content)
     if stat.S_ISLNK(status.st_mode):
         return FileEntry("link", mode, owner, status.st_ino, None, str(path.readlink()))
     kind = "directory" if stat.S_ISDIR(status.st_mode) else "special file"
