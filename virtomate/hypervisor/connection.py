@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 # A dead link is noticed after interval x (count + 1) seconds of silence.
 _KEEPALIVE_INTERVAL_SECONDS = 5
-_KEEPALIVE_COUNT = 4
+_KEEPALIVE_COUNT = 3
 
 # How long to wait for a host that answers nothing. The second one is for a link that has just died: an undo is to be
 # tried without keeping whoever waits for the error much longer.
-_CONNECT_SECONDS = 25.0
+_CONNECT_SECONDS = 20.0
 _RECONNECT_SECONDS = 4.0
 
 _CREDENTIALS = [
