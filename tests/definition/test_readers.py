@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict
 
 import pytest
 
 from virtomate.definition import codec, readers
-from virtomate.definition.readers import NvramDefinition
+from virtomate.definition.readers import BackingStore, NvramDefinition
 
 
 def parse(content: str) -> codec.Document:
@@ -29,8 +28,7 @@ DEFAULTS = {
     "is_readonly": False,
     "is_shareable": False,
     "is_sliced": False,
-    "names_chain": False,
-    "backing_path": None,
+    "below": (),
 }
 TARGET = "<target dev='vda' bus='virtio'/>"
 DISKS = [
@@ -59,13 +57,30 @@ DISKS = [
     ),
     (
         f"<disk type='file'><source file='/a'/><backingStore/>{TARGET}</disk>",
-        {"path": "/a", "names_chain": True},
+        {"path": "/a", "below": (BackingStore(),)},
         False,
         "/a",
     ),
     (
         f"<disk><source file='/a'/><backingStore type='file'><source file='/b'/></backingStore>{TARGET}</disk>",
-        {"path": "/a", "names_chain": True, "backing_path": "/b"},
+        {"path": "/a", "below": (BackingStore("file", "/b"),)},
+        False,
+        "/a",
+    ),
+    (
+        (
+            f"<disk><source file='/a'/>{TARGET}<backingStore type='volume'><format type='raw'/>"
+            "<source pool='p' volume='v'/><backingStore type='block'><source dev='/dev/b'/><backingStore/>"
+            "</backingStore></backingStore></disk>"
+        ),
+        {
+            "path": "/a",
+            "below": (
+                BackingStore("volume", pool="p", volume="v", format="raw"),
+                BackingStore("block", "/dev/b"),
+                BackingStore(),
+            ),
+        },
         False,
         "/a",
     ),
@@ -118,7 +133,7 @@ def test_disk(text: str, expected: dict[str, object], is_empty: bool, location: 
     """Every kind of disk is read as what it is."""
     (disk,) = readers.disks(parse(f"<devices>{text}</devices>"))
 
-    assert asdict(disk) == DEFAULTS | expected
+    assert vars(disk) == DEFAULTS | expected
     assert disk.is_empty is is_empty
     assert disk.location == location
 

@@ -516,6 +516,29 @@ def test_inactive_pool_is_refused(lab: Lab, virtomate: Program) -> None:
     assert outcome(delete(virtomate, "web")) == {"web": "deleted"}
 
 
+def test_pool_whose_directory_is_gone(lab: Lab, virtomate: Program) -> None:
+    """A pool that libvirt stops as it looks for the files is no obstacle, but what was made in it keeps its clone."""
+    define_source(lab)
+    make_clone(virtomate, "web")
+    pool = lab.make_pool("gone")
+    assert virtomate("domain-clone", "--pool", "gone", "src", "far").status == 0
+    away = pool.path.rename(pool.path.with_name("away"))
+
+    assert outcome(delete(virtomate, "web")) == {"web": "deleted"}
+
+    away.rename(pool.path)
+    pool.handle.create()
+    pool.path.rename(away)
+    result = delete(virtomate, "far")
+    assert result.status == 1, str(result)
+    assert "storage pool 'gone' is not active" in result.json["message"]
+    assert "far" in names_of(lab)
+    away.rename(pool.path)
+    pool.handle.create()
+    assert outcome(delete(virtomate, "far")) == {"far": "deleted"}
+    assert pool.volumes() == []
+
+
 @pytest.mark.parametrize(
     "moments", [5, pytest.param(MANY_MOMENTS, marks=[pytest.mark.stress, pytest.mark.timeout(900)])]
 )

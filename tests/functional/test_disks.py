@@ -184,9 +184,12 @@ def test_below_a_transient_disk_in_use(lab: Lab, virtomate: Program) -> None:
     assert images.file_digest(clone_path(document)) == images.file_digest(path)
 
 
-def store(path: Path, format_: str, inner: str = EMPTY) -> str:
-    """Describe a volume below another one."""
-    return f"<backingStore type='file'><format type='{format_}'/><source file='{path}'/>{inner}</backingStore>"
+def store(place: Path | tuple[str, str], format_: str, inner: str = EMPTY) -> str:
+    """Describe a volume below another one, by its path or by its pool and name."""
+    kind, source = "file", f"file='{place}'"
+    if isinstance(place, tuple):
+        kind, source = "volume", f"pool='{place[0]}' volume='{place[1]}'"
+    return f"<backingStore type='{kind}'><format type='{format_}'/><source {source}/>{inner}</backingStore>"
 
 
 def make_chain(pool: Pool) -> tuple[Path, Path, Path]:
@@ -206,7 +209,10 @@ def test_explicit_chain(lab: Lab, virtomate: Program, mode: str, named: str) -> 
     base, middle, top = make_chain(pool)
     content = images.guest_digest(top, "qcow2")
     chain = store(middle, "qcow2", store(base, "raw"))
-    source = top if named == "path" else (pool.name, top.name)
+    source: Path | tuple[str, str] = top
+    if named == "volume":
+        chain = store((pool.name, middle.name), "qcow2", store((pool.name, base.name), "raw"))
+        source = (pool.name, top.name)
     lab.define(domain("original", disks=[disk(source, extra=chain)], guest=lab.guest))
     assert definition(lab, "original").count("<backingStore") == 3
 
@@ -284,6 +290,24 @@ def test_definition_that_contradicts_the_header(lab: Lab, virtomate: Program, mo
         refused(lab, before, result)
     else:
         assert marker_read(lab, clone_path(result.json[0]), mode) == "by definition"
+
+
+@pytest.mark.parametrize(("known", "mode"), [("nothing", "copy"), ("format", "linked")])
+def test_definition_that_contradicts_a_header_below(lab: Lab, virtomate: Program, known: str, mode: str) -> None:
+    """What the definition says holds for every image of the chain: no file is read because only a header names it."""
+    pool = pool_for(lab, mode)
+    base = pool.raw("base.raw", 4 * MIB, marker="below")
+    middle = pool.overlay("middle.qcow2", base, "raw")
+    top = pool.overlay("original.qcow2", middle, pattern=3)
+    chain = store(middle, "qcow2" if known == "nothing" else "raw")
+    lab.define(domain("original", disks=[disk(top, extra=chain)], guest=lab.guest))
+    before = lab.inventory()
+
+    error = refused(lab, before, virtomate("domain-clone", "--mode", mode, "original", "clone", json=True))
+
+    assert error["type"] == "UnsupportedError"
+    says = f"'{middle}', but by the image '{base}'" if known == "nothing" else "is raw, but by the image it is qcow2"
+    assert says in error["message"]
 
 
 def forget_backing_format(path: Path) -> None:
@@ -364,6 +388,26 @@ def test_two_overlays_over_one_base(lab: Lab, virtomate: Program, mode: str) -> 
     assert {target: images.guest_digest(path, "qcow2") for target, path in copies.items()} == contents
     assert images.file_digest(base) == base_digest
     lab.connection.lookupByName("clone").create()
+
+
+def test_link_to_a_file_that_is_written_to(lab: Lab, virtomate: Program) -> None:
+    """A disk that is a symbolic link is open for writing when the file that it leads to is, wherever that lies."""
+    path = images.make_raw(lab.make_directory("elsewhere") / "real.raw", 4 * MIB)
+    link = lab.pool.path / "original.raw"
+    link.symlink_to(path)
+    lab.pool.refresh()
+    lab.define(domain("original", disks=[disk(link, "raw")]))
+    writer = lab.define(domain("writer", disks=[disk(path, "raw")]))
+    writer.create()
+    before = lab.inventory()
+
+    for mode in ("copy", "linked"):
+        error = refused(lab, before, virtomate("domain-clone", "--mode", mode, "original", "clone", json=True))
+        assert error["type"] == "IllegalStateError"
+        assert f"'{link}' is open for writing" in error["message"]
+
+    writer.destroy()
+    assert images.file_digest(clone_path(clone(virtomate))) == images.file_digest(path)
 
 
 @pytest.mark.parametrize("mode", MODES)

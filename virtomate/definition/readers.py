@@ -32,6 +32,23 @@ _MAC_ADDRESS = r"<mac\s+address=['\"]([0-9A-Fa-f:]{17})['\"]"
 
 
 @dataclass(frozen=True)
+class BackingStore:
+    """What a definition says is below a disk, or below another backing store.
+
+    Attributes:
+        type: How it is named, as that of a disk; None where the definition says that nothing is below.
+        path: Path of the file or block device, None where it is named otherwise.
+        pool: Pool and volume where the type is `volume`.
+    """
+
+    type: str | None = None
+    path: str | None = None
+    pool: str | None = None
+    volume: str | None = None
+    format: str | None = None
+
+
+@dataclass(frozen=True)
 class DiskDefinition:
     """A `<disk>` as its definition has it.
 
@@ -44,8 +61,7 @@ class DiskDefinition:
         pool: Pool and volume where the type is `volume`.
         format: The driver's format, or None where the definition leaves it to the pool.
         is_sliced: Whether only a slice of the source is the disk.
-        names_chain: Whether the definition itself says what is below the source.
-        backing_path: Path of what it names there, None where it names nothing.
+        below: What the definition itself says is below the source, nearest first; it need not say all.
     """
 
     index: int
@@ -59,8 +75,7 @@ class DiskDefinition:
     is_readonly: bool
     is_shareable: bool
     is_sliced: bool
-    names_chain: bool
-    backing_path: str | None
+    below: tuple[BackingStore, ...]
 
     @property
     def is_empty(self) -> bool:
@@ -249,7 +264,6 @@ def open_for_writing(domain: Document) -> Iterator[DiskDefinition]:
 
 def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
     source = child(disk, "source")
-    below = child(child(disk, "backingStore"), "source")
     device = str(disk.get("@device", "disk"))
     return DiskDefinition(
         index=index,
@@ -264,6 +278,22 @@ def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
         is_readonly="readonly" in disk or device == "cdrom",
         is_shareable="shareable" in disk,
         is_sliced="slices" in source,
-        names_chain="backingStore" in disk,
-        backing_path=below.get("@file") or below.get("@dev"),
+        below=tuple(_backing_stores(disk)),
     )
+
+
+def _backing_stores(element: dict[str, Any]) -> Iterator[BackingStore]:
+    """The backing stores in a disk, each of which is in the one above."""
+    while "backingStore" in element:
+        element = child(element, "backingStore")
+        if "source" not in element:
+            yield BackingStore()
+            return
+        source = child(element, "source")
+        yield BackingStore(
+            type=str(element.get("@type", "file")),
+            path=source.get("@file") or source.get("@dev"),
+            pool=source.get("@pool"),
+            volume=source.get("@volume"),
+            format=child(element, "format").get("@type"),
+        )

@@ -77,13 +77,14 @@ def may_be_filled_here(volume: VolumeDescription) -> bool:
     return status is not None and os.access(volume.path, os.R_OK) and os.geteuid() in {0, status.st_uid}
 
 
-def open_visible(volume: VolumeDescription, flags: int) -> int | None:
+def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = False) -> int | None:
     """Open the volume's file, and no other; None where it cannot be seen or opened here.
 
-    Symbolic links are not followed, and what was opened is compared again with what libvirt reported.
+    A symbolic link at its path is not followed unless asked for, and what was opened is compared again with what
+    libvirt reported.
     """
     try:
-        descriptor = os.open(volume.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(volume.path, flags | os.O_CLOEXEC | (0 if follow_link else os.O_NOFOLLOW))
     except (OSError, ValueError):
         return None
     if _is_of(os.fstat(descriptor), volume):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 
 _FILE_TYPES = frozenset({"file", "volume"})
+_AGREE = "Make them agree: virsh edit changes the one, qemu-img rebase -u the other."
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ class DiskSurveyor:
         _refuse_special(disk, found.description, format_, mode)
         found = self._with_known_format(found, format_)
         source = choice.as_format(found.description, format_)
-        _refuse_other_chain(disk, source)
+        self._refuse_other_store(disk, 0, source)
         for other in others:
             # two disks of one volume stay two disks of one volume
             blueprint = other.blueprint
@@ -351,7 +352,8 @@ class DiskSurveyor:
                     f"disk {disk.target} ('{volume.path}') is open for writing by domain '{writer}', which is active",
                     hint=f"Shut it down first: virsh shutdown {shlex.quote(writer)}",
                 )
-        descriptor = open_visible(volume, os.O_RDONLY)
+        # what a link leads to may be known by another path to whoever writes to it
+        descriptor = open_visible(volume, os.O_RDONLY, follow_link=True)
         if descriptor is not None:
             try:
                 forbid_writing(descriptor, volume.path)
@@ -401,6 +403,7 @@ class DiskSurveyor:
                     f"the image '{above.path}' does not say what format the one below it has",
                     hint=f"Write it down: qemu-img rebase -u -F FORMAT -b BELOW {shlex.quote(above.path)}",
                 )
+            _refuse_other_format(disk, len(chain), above, header.backing_format)
             found = self._find_below(above.backing_path, mode)
             if found is None:
                 break
@@ -414,9 +417,29 @@ class DiskSurveyor:
                 raise UnsupportedError(f"'{below.path}' rests on itself")
             self._refuse_writer(disk, below)
             chain.append(below)
+            self._refuse_other_store(disk, len(chain), below)
             header = self._header(found, below, mode)
             above = below
         return tuple(chain)
+
+    def _refuse_other_store(self, disk: DiskDefinition, depth: int, above: VolumeDescription) -> None:
+        """Refuse a disk whose definition says something else of what is below one of its images than the image does.
+
+        The original reads what its definition says; every way to duplicate it would go by the images.
+        """
+        if depth >= len(disk.below):
+            return
+        store = disk.below[depth]
+        path = self.pools.path_of(store.pool or "", store.volume or "") if store.type == "volume" else store.path
+        by_definition = None if path is None else normalise(path)
+        by_image = None if above.backing_path is None else normalise(above.backing_path)
+        if by_definition != by_image or (store.type is not None and path is None):
+            unnamed = "nothing" if store.type is None else f"a {store.type} source"
+            raise UnsupportedError(
+                f"disk {disk.target}: by the definition '{by_definition or unnamed}' is below '{above.path}', "
+                f"but by the image '{by_image or 'nothing'}' is",
+                hint=_AGREE,
+            )
 
     def _find_below(self, path: str, mode: Mode) -> FoundVolume | None:
         """A volume that another one rests on; None where it is in no pool, and not needed for more than being there."""
@@ -428,6 +451,17 @@ class DiskSurveyor:
             if mode is Mode.COPY:
                 raise
             return None
+
+
+def _refuse_other_format(disk: DiskDefinition, depth: int, above: VolumeDescription, by_image: str) -> None:
+    """Refuse a disk whose definition takes what is below one of its images for another format than the image does."""
+    by_definition = disk.below[depth].format if depth < len(disk.below) else None
+    if by_definition not in {None, by_image}:
+        raise UnsupportedError(
+            f"disk {disk.target}: by the definition '{above.backing_path}', which is below '{above.path}', is "
+            f"{by_definition}, but by the image it is {by_image}",
+            hint=_AGREE,
+        )
 
 
 def _refuse_choice(disk: DiskDefinition, chosen: DiskChoice, reason: str) -> None:
@@ -490,23 +524,6 @@ def _header_warnings(
         if is_there and is_flattened
     ]
     return tuple(warnings)
-
-
-def _refuse_other_chain(disk: DiskDefinition, source: VolumeDescription) -> None:
-    """Refuse a disk whose definition says something else of what is below than its image does.
-
-    The original reads what its definition says; every way to duplicate it would go by the image.
-    """
-    if not disk.names_chain:
-        return
-    by_definition = None if disk.backing_path is None else normalise(disk.backing_path)
-    by_image = None if source.backing_path is None else normalise(source.backing_path)
-    if by_definition != by_image:
-        raise UnsupportedError(
-            f"disk {disk.target}: by the definition '{by_definition or 'nothing'}' is below '{source.path}', "
-            f"but by the image '{by_image or 'nothing'}' is",
-            hint="Make them agree: virsh edit changes the one, qemu-img rebase -u the other.",
-        )
 
 
 def _reason_to_leave(disk: DiskDefinition) -> str | None:

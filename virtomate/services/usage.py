@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
-    from virtomate.hypervisor.storage import Volume
+    from virtomate.hypervisor.storage import Pool, Volume
     from virtomate.records import Made
     from virtomate.services.pools import KnownPool, PoolDirectory
 
@@ -141,10 +141,14 @@ class _Scan:
                 continue
 
     def look_at_volumes(self) -> None:
-        for known in self._usage.pools.known:
-            if known.is_active and known.description.type in _FILE_POOLS:
+        active = [known for known in self._usage.pools.known if known.is_active]
+        for known in active:
+            if known.description.type in _FILE_POOLS:
                 # what somebody made without libvirt counts as well
                 is_fresh = known.pool.refresh()
+                if not is_fresh and not _is_in_service(known.pool):
+                    self._usage.pools = read_pools(self._connection)
+                    continue
                 self._look_through(known, is_fresh=is_fresh)
                 if not is_fresh and known.description.path is not None:
                     # while something is being built in it, libvirt does not look for new files
@@ -274,6 +278,14 @@ class _Scan:
             else:
                 self._inodes[path] = (status.st_dev, status.st_ino)
         return self._inodes[path]
+
+
+def _is_in_service(pool: Pool) -> bool:
+    """Whether a pool still is; libvirt stops one whose directory is not there any more."""
+    try:
+        return pool.is_active()
+    except NotFoundError:
+        return False
 
 
 def _list_files(directory: str) -> set[str]:
