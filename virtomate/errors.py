@@ -177,6 +177,12 @@ class InternalError(VirtomateError):
         )
 
 
+class OutputError(VirtomateError):
+    """The result cannot be written to where it should go; what was done stays done."""
+
+    json_type = "OutputError"
+
+
 class UnreadableFileError(VirtomateError):
     """A local file that cannot be read, or is no file at all."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -61,6 +62,42 @@ def test_real_process(uris: dict[str, str]) -> None:
     assert (good.returncode, good.stderr) == (0, "")
     assert good.stdout.splitlines()[1].split()[:2] == ["a", "shut-off"]
     assert (bad.returncode, bad.stdout) == (2, "")
+
+
+def _run_in_shell(streams: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "virtomate", *arguments]
+    return subprocess.run(
+        ["bash", "-c", f'"$@" {streams}', "sh", *command], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("streams", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("arguments", [["domain-list"], ["--json", "domain-list"], ["-h"]])
+def test_result_that_cannot_be_written(streams: str, arguments: list[str], uris: dict[str, str]) -> None:
+    """Where stdout takes nothing, one sentence on stderr says so, and the status is 1."""
+    result = _run_in_shell(streams, "-c", uris["a"], *arguments)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(r"Error: stdout cannot be written: [\w ]+\n", result.stderr)
+
+
+def test_who_stops_reading_gets_no_traceback(uris: dict[str, str]) -> None:
+    """A result ends quietly when its reader has gone; an error is told on stderr then, also with --json."""
+    listed = _run_in_shell("| true; exit ${PIPESTATUS[0]}", "-c", uris["a"], "domain-list")
+    failed = _run_in_shell("| true; exit ${PIPESTATUS[0]}", "-c", uris["a"], "--json", "guest-ping", "nobody")
+
+    assert (listed.returncode, listed.stderr) == (1, "")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("Error: there is no domain 'nobody'\nHint: ")
+    assert failed.stderr.count("\n") == 2
+
+
+def test_missing_choice_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The values of an argument that is missing stand behind each other."""
+    assert run(["completion"]) == 2
+
+    assert capsys.readouterr().err.endswith("Error: Missing argument 'SHELL'. Choose from: bash, zsh, fish\n")
 
 
 @pytest.mark.parametrize("words", [["domain-list"], ["domain", "list"]])

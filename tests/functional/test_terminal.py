@@ -1,7 +1,9 @@
 """What people and their terminals see, and what scripts get instead."""
 
+import json
 import re
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -327,6 +329,18 @@ def test_quiet_keeps_warnings_and_errors(small: Path, virtomate: Program) -> Non
     assert linked.stderr.startswith("Warning: starting 'small' from now on destroys its linked clones")
     assert again.stderr.startswith("Error: there is already a domain 'web'\n")
     assert str(small.parent) in linked.stdout
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_who_takes_no_messages_gets_a_clone(virtomate: Program, stderr: str) -> None:
+    """Where stderr is closed or full a warning is lost, and the clone is complete all the same."""
+    argv = virtomate.argv("domain-clone", "--json", "--mode", "linked", "small", "web")
+    words = ["bash", "-c", f'exec "$@" {stderr}', "sh", *argv]
+    result = subprocess.run(words, env=virtomate.env(), stdout=subprocess.PIPE, text=True, check=False)
+
+    assert result.returncode == 0
+    assert [clone["status"] for clone in json.loads(result.stdout)] == ["cloned"]
 
 
 def matches(lines: list[str], patterns: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +16,7 @@ from virtomate.cli.pool import pool
 from virtomate.cli.volume import volume
 from virtomate.errors import EXIT_FAILED, EXIT_USAGE, InternalError, UsageError, VirtomateError
 from virtomate.output.log import log_traceback
-from virtomate.output.render import render_error, render_usage_error
+from virtomate.output.render import find_unwritten, render_error, render_help, render_usage_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +94,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         # Click's own handling prints "Aborted!" and exits 1 whatever happened
         status = root.main(list(arguments), prog_name="virtomate", standalone_mode=False, obj=settings)
+    except OSError as error:
+        # Click writes help itself
+        return _report(find_unwritten() or error, settings)
     except Exception as error:  # noqa: BLE001 - a traceback tells people nothing
         return _report(error, settings)
     return status if isinstance(status, int) else 0
@@ -124,10 +126,14 @@ def _report(error: Exception, settings: Settings) -> int:
 
 def _report_misuse(error: click.ClickException, settings: Settings) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        sys.stderr.write(f"{error.format_message()}\n")
+        render_help(error.format_message())
         return EXIT_USAGE
     usage = ""
     if isinstance(error, click.UsageError) and error.ctx is not None:
         usage = f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} -h' for help."
-    render_usage_error(usage, error.format_message(), settings.format)
+    message = error.format_message()
+    if isinstance(error, click.MissingParameter):
+        # Click lists choices below each other; nothing that was given is in it
+        message = " ".join(message.split())
+    render_usage_error(usage, message, settings.format)
     return error.exit_code

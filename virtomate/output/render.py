@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from virtomate.errors import OutputError
 from virtomate.kinds import Action, DeletionStatus, Status
 from virtomate.output import documents
 from virtomate.output.text import aligned, binary_size, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from virtomate.errors import VirtomateError
     from virtomate.records import (
@@ -80,7 +83,7 @@ def render_clones(results: Sequence[CloneResult], format_: Format) -> None:
         if result.error is not None and not format_.is_json:
             _error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
     if len(results) > max(1, len(present)) and not format_.is_json and not format_.has_json_messages:
-        sys.stderr.write(f"{len(present)} of {len(results)} clones are complete\n")
+        _tell(f"{len(present)} of {len(results)} clones are complete\n")
 
 
 def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:
@@ -180,11 +183,10 @@ def render_deletion_plan(previews: Sequence[DeletionPreview]) -> None:
         lines = [f"{preview.name} ({what} of {preview.source.name}, {preview.mode.value})"]
         lines += [f"  {line}" for line in aligned([(printable(what), size) for what, size in rows])]
         lines += [f"  kept: {item}" for item in preview.kept]
-        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
+        _tell("".join(f"{printable(line)}\n" for line in lines))
     total = sum(thing.size_bytes or 0 for preview in previews for thing in preview.doomed)
     count = "1 domain" if len(previews) == 1 else f"{len(previews)} domains"
-    sys.stderr.write(f"{count}, {binary_size(total)} in volumes\n")
-    sys.stderr.flush()
+    _tell(f"{count}, {binary_size(total)} in volumes\n")
 
 
 def render_completion_script(result: CompletionScript, format_: Format) -> None:
@@ -227,8 +229,8 @@ def render_run(result: RunResult, format_: Format, *, encode: bool) -> None:
     if format_.is_json:
         _print_json(documents.run_document(result, encode=encode), format_)
     else:
-        _write(sys.stdout, result.stdout)
-        _write(sys.stderr, result.stderr)
+        _write(sys.stdout, "stdout", result.stdout)
+        _write(sys.stderr, "stderr", result.stderr)
     for name, data, is_truncated in (
         ("stdout", result.stdout, result.stdout_truncated),
         ("stderr", result.stderr, result.stderr_truncated),
@@ -238,11 +240,12 @@ def render_run(result: RunResult, format_: Format, *, encode: bool) -> None:
 
 
 def render_error(error: VirtomateError, format_: Format) -> None:
-    """Show an error: on stdout as JSON where that was asked for, else on stderr."""
-    if format_.is_json:
-        _print_json(documents.error_document(error), format_)
-    else:
-        _error_message(error, format_)
+    """Show an error: on stdout as JSON where that was asked for and is possible, else on stderr."""
+    if format_.is_json and not isinstance(error, OutputError):
+        with suppress(OutputError, BrokenPipeError):
+            _print_json(documents.error_document(error), format_)
+            return
+    _error_message(error, format_)
 
 
 def render_usage_error(usage: str, message: str, format_: Format) -> None:
@@ -250,8 +253,23 @@ def render_usage_error(usage: str, message: str, format_: Format) -> None:
     if format_.has_json_messages:
         _message("error", message, format_, type="UsageError")
         return
-    sys.stderr.write(f"{usage}\n" if usage else "")
+    _tell(f"{usage}\n" if usage else "")
     _message("error", message, format_)
+
+
+def find_unwritten() -> OutputError | None:
+    """What is wrong if something could not be written to stdout."""
+    try:
+        with _writing("stdout"):
+            sys.stdout.flush()
+    except OutputError as error:
+        return error
+    return None
+
+
+def render_help(text: str) -> None:
+    """Show help to who did not ask for it: on stderr."""
+    _tell(f"{text}\n")
 
 
 def _clone_lines(result: CloneResult) -> list[str]:
@@ -328,10 +346,29 @@ def _marked(texts: list[str]) -> list[tuple[bool, str]]:
     return [(number == 0, text) for number, text in enumerate(texts)]
 
 
-def _write(stream: TextIO, data: bytes) -> None:
-    stream.flush()
-    stream.buffer.write(data)
-    stream.flush()
+@contextmanager
+def _writing(name: str) -> Iterator[None]:
+    """Turn the failure to write what was asked for into an error; of who stopped reading, Click takes care."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{name} cannot be written: {os.strerror(error.errno or 0)}") from error
+
+
+def _tell(text: str) -> None:
+    """Write to stderr; who closed it does not want to know, and nothing fails for that."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _write(stream: TextIO, name: str, data: bytes) -> None:
+    with _writing(name):
+        stream.flush()
+        stream.buffer.write(data)
+        stream.flush()
 
 
 def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
@@ -348,22 +385,25 @@ def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
-    stdout_console().print(table, soft_wrap=False)
+    with _writing("stdout"):
+        stdout_console().print(table, soft_wrap=False)
 
 
 def _print_json(document: Any, format_: Format) -> None:  # noqa: ANN401
     # JSON is UTF-8 wherever it goes
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
+    with _writing("stdout"):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
     _print_lines([documents.dump(document, pretty=format_.is_pretty)])
 
 
 def _print_lines(lines: list[str]) -> None:
-    # a name that the terminal's encoding lacks is spelled out
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    with _writing("stdout"):
+        # a name that the terminal's encoding lacks is spelled out
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
 
 
 def _error_message(error: VirtomateError, format_: Format, subject: str = "") -> None:
@@ -372,9 +412,9 @@ def _error_message(error: VirtomateError, format_: Format, subject: str = "") ->
         return
     _message("error", subject + error.message, format_)
     if error.leftovers:
-        sys.stderr.write("Left behind:\n" + "".join(f"  {printable(item)}\n" for item in error.leftovers))
+        _tell("Left behind:\n" + "".join(f"  {printable(item)}\n" for item in error.leftovers))
     if error.hint is not None:
-        sys.stderr.write(f"Hint: {printable(error.hint)}\n")
+        _tell(f"Hint: {printable(error.hint)}\n")
 
 
 def _message(kind: str, text: str, format_: Format, **more: object) -> None:
@@ -382,5 +422,4 @@ def _message(kind: str, text: str, format_: Format, **more: object) -> None:
         line = documents.dump({"event": kind, "message": text, **more}, pretty=False)
     else:
         line = f"{kind.capitalize()}: {printable(text)}"
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    _tell(f"{line}\n")
