@@ -277,6 +277,8 @@ def test_refusals(
     assert error["type"] == type_
     assert part in error["message"]
     assert error["hint"]
+    # whatever is in the way, it is not the clone's name
+    assert "name for the clone" not in error["hint"]
     assert original["vda"].exists()
 
 

@@ -422,6 +422,11 @@ def test_space_is_added_up(root_lab: Lab, virtomate: Program) -> None:
     assert result.json["type"] == "NoSpaceError"
     assert str(80 * MIB) in result.json["message"]
     assert "'other', 'small' share a file system" in result.json["message"]
+    assert "--mode linked" in result.json["hint"]
+    # what was asked for is no advice
+    overlays = virtomate("domain-clone", "--mode", "linked", "--count", "100", "original", "web", json=True)
+    assert overlays.json["type"] == "NoSpaceError"
+    assert "--mode linked" not in overlays.json["hint"]
     unchanged(before, root_lab)
     complete(virtomate("domain-clone", "original", "web", json=True))
 

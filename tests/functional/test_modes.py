@@ -9,6 +9,8 @@ from tests.functional.support import boot_all, by_target, clone, clone_path, ima
 from tests.lab import Lab, Pool, Program, disk, domain, images, interface
 from tests.lab.domains import OUI_OTHER, mac_address
 from tests.lab.programs import require_program, run
+from virtomate.duplication.hostfile import reflink, require_reflinks
+from virtomate.errors import UnsupportedError
 
 UUID = "0c6bcf3e-7d0b-4b5c-8a0e-1f5b1a1d1c01"
 MACS = [mac_address(0x10203), mac_address(0x10204, OUI_OTHER)]
@@ -122,13 +124,33 @@ def test_reflink_is_refused_without_reflinks(root_lab: Lab, virtomate: Program, 
     root_lab.define(domain("original", disks=described))
     before = root_lab.inventory()
 
-    result = virtomate("domain-clone", "--mode", "reflink", "original", "clone", json=True)
+    for words in (("--dry-run", "clone"), ("clone", "other")):
+        result = virtomate("domain-clone", "--mode", "reflink", "original", *words, json=True)
 
-    error = refused(root_lab, before, result)
-    assert error["type"] == "UnsupportedError"
-    assert str(pool.path / "original.") in error["message"]
-    assert "reflink" in error["message"]
-    assert "--mode copy" in error["hint"]
+        error = refused(root_lab, before, result)
+        # the plan knows it, so that no clone is begun
+        assert error == result.json
+        assert error["type"] == "UnsupportedError"
+        assert str(pool.path / "original.") in error["message"]
+        assert "reflink" in error["message"]
+        assert "--mode copy" in error["hint"]
+
+
+def test_file_system_that_turns_out_to_have_no_reflinks(root_lab: Lab, tmp_path: Path) -> None:
+    """Where that could not be tried beforehand, it is the same error."""
+    directory = root_lab.pools["ext4"].path
+    require_reflinks(str(tmp_path / "nowhere"), "original.raw")
+    with pytest.raises(UnsupportedError) as planned:
+        require_reflinks(str(directory), "original.raw")
+
+    with (
+        (directory / "a").open("wb") as target,
+        (directory / "b").open("w+b") as source,
+        pytest.raises(UnsupportedError) as tried,
+    ):
+        reflink(target.fileno(), source.fileno(), "original.raw")
+
+    assert (tried.value.message, tried.value.hint) == (planned.value.message, planned.value.hint)
 
 
 def shared_extents(path: Path) -> list[str]:

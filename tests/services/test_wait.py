@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tests.output.records import STARTED
 from virtomate.cancel import CancelToken
-from virtomate.errors import InterruptedBySignalError, NotFoundError, TimedOutError
-from virtomate.records import Address, DomainInterface
+from virtomate.errors import AgentUnresponsiveError, InterruptedBySignalError, NotFoundError, TimedOutError
+from virtomate.kinds import WaitFor
+from virtomate.progress import NullProgress
+from virtomate.records import Address, DomainInterface, Wait
 from virtomate.services.interfaces import has_usable_address
+from virtomate.services.startup import wait_for_clones
 from virtomate.services.wait import interruptible
 
 FOREVER_SECONDS = 3600.0
@@ -49,6 +55,21 @@ def test_call_that_takes_too_long(stuck: threading.Event) -> None:
     with pytest.raises(TimedOutError):
         interruptible(lambda: stuck.wait(FOREVER_SECONDS), CancelToken(), 0.05)
     stuck.set()
+
+
+def test_clones_that_do_not_answer_are_told_the_time_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first clone that is waited for leaves the others no time, and all of them are reported alike."""
+
+    def fail(_domain: object) -> None:
+        raise AgentUnresponsiveError("it is not connected")
+
+    monkeypatch.setattr("virtomate.services.wait.ping_agent", fail)
+    monkeypatch.setattr("virtomate.services.startup.find_domain", lambda _, uuid: SimpleNamespace(name=uuid))
+    session: Any = SimpleNamespace(connection=None)
+
+    results = wait_for_clones(session, (STARTED, STARTED), Wait(WaitFor.AGENT, 0.1), NullProgress(), CancelToken())
+
+    assert [str(result.error).partition("did not answer ")[2] for result in results] == ["within 0.1 seconds"] * 2
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "169.254.1.2", "fe80::1%eth0", "fe80::1"])

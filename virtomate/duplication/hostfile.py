@@ -37,6 +37,7 @@ _STX_BTIME = 80
 
 # ioctl_ficlone(2), ioctl_iflags(2)
 _FICLONE = 0x40049409
+_NO_REFLINKS = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS})
 _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_NOCOW_FL = 0x00800000
@@ -160,12 +161,40 @@ def reflink(target: int, source: int, path: str) -> None:
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError as error:
-        if error.errno not in {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS}:
+        if error.errno not in {*_NO_REFLINKS, errno.EXDEV, errno.EINVAL}:
             raise
-        raise UnsupportedError(
-            f"'{path}' cannot be reflinked: its file system does not do that ({os.strerror(error.errno)})",
-            hint="Use --mode copy or --mode linked, or keep the volumes on Btrfs, or on XFS made with reflink=1.",
-        ) from error
+        raise _unsupported(path, error) from error
+
+
+def require_reflinks(directory: str, path: str) -> None:
+    """Refuse a file system without reflinks, as far as that can be tried: with a file that never has a name.
+
+    Args:
+        directory: Where the reflink is to be.
+        path: What is to be reflinked.
+
+    Raises:
+        UnsupportedError: It certainly has none.
+    """
+    try:
+        descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
+    except (OSError, ValueError):
+        return
+    try:
+        # an empty file onto itself: nothing to do, where it is possible
+        fcntl.ioctl(descriptor, _FICLONE, descriptor)
+    except OSError as error:
+        if error.errno in _NO_REFLINKS:
+            raise _unsupported(path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _unsupported(path: str, error: OSError) -> UnsupportedError:
+    return UnsupportedError(
+        f"'{path}' cannot be reflinked: its file system does not do that ({os.strerror(error.errno or 0)})",
+        hint="Use --mode copy or --mode linked, or keep the volumes on Btrfs, or on XFS made with reflink=1.",
+    )
 
 
 def match_copy_on_write(target: int, source: int) -> None:

@@ -18,6 +18,7 @@ from virtomate.duplication.hostfile import (
     forbid_writing,
     may_be_filled_here,
     open_visible,
+    require_reflinks,
     visible_status,
 )
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
@@ -182,9 +183,10 @@ class DiskPlanner:
         # A new file, or a link that leads nowhere, libvirt does not see; qemu-img would write through the link.
         stands_here = blueprint.is_visible and os.path.lexists(place.path)
         if stands_here or blueprint.pool.find_volume(name) is not None:
+            owner = "the clone" if blueprint.name is None else "the volume"
             raise ConflictError(
                 f"there is already a volume '{name}' in storage pool '{place.pool}'",
-                hint="Choose another name for the clone.",
+                hint=f"Choose another name for {owner}.",
             )
         own[place.directory].add(name)
         taken.add(place.directory, name)
@@ -320,6 +322,9 @@ class DiskSurveyor:
             pool, directory = known.pool, known.description.path or ""
         if mode is Mode.REFLINK and directory != posixpath.dirname(source.path):
             _refuse_reflink_between(found.pool, source, pool, directory)
+        is_visible = visible_status(found.description) is not None
+        if mode is Mode.REFLINK and is_visible:
+            require_reflinks(directory, source.path)
         return Blueprint(
             target=chosen.target,
             source=source,
@@ -329,7 +334,7 @@ class DiskSurveyor:
             pool=pool,
             directory=directory,
             name=chosen.name,
-            is_visible=visible_status(found.description) is not None,
+            is_visible=is_visible,
         )
 
     def _find(self, disk: DiskDefinition) -> FoundVolume:

@@ -247,9 +247,8 @@ def plan_clones(
         cancel.check()
         plans.append(planner.plan_automatically())
     if request.check_space:
-        planner.space.refuse_lack(
-            "Make room, use --mode linked, or, where the file system compresses, --no-space-check."
-        )
+        smaller = "" if request.mode is Mode.LINKED else ", use --mode linked"
+        planner.space.refuse_lack(f"Make room{smaller}, or, where the file system compresses, use --no-space-check.")
     return planner, tuple(plans)
 
 

@@ -54,7 +54,7 @@ def wait_for_clones(
 
 def _wait(domain: Domain, wait: Wait, seconds: float, cancel: CancelToken) -> tuple[DomainInterface, ...]:
     if wait.what is WaitFor.AGENT:
-        wait_for_agent(domain, seconds, cancel)
+        wait_for_agent(domain, wait.seconds, cancel, left=seconds)
         return read_interfaces(domain, AddressSource.AGENT)
     try:
         return wait_until(lambda: _find_addresses(domain), has_usable_address, seconds, cancel)

@@ -23,18 +23,25 @@ _LAST_INTERVAL_SECONDS = 0.5
 _INTERVAL_GROWTH = 1.5
 
 
-def wait_for_agent(domain: Domain, seconds: float, cancel: CancelToken) -> None:
+def wait_for_agent(domain: Domain, seconds: float, cancel: CancelToken, left: float | None = None) -> None:
     """Wait until the guest agent answers; with 0 seconds, ask once.
+
+    Args:
+        domain: Where it runs.
+        seconds: How long it was to be waited for.
+        cancel: Looked at meanwhile.
+        left: What is left of that time, where some of it was spent on others.
 
     Raises:
         IllegalStateError: The domain is not running, or not any more.
         AgentUnresponsiveError: The agent did not answer in time, or there is none.
         InterruptedBySignalError: A signal arrived.
     """
-    for left in moments(seconds, cancel):
+    limit = seconds if left is None else left
+    for remaining in moments(limit, cancel):
         try:
             # libvirt is given its five seconds where there is no waiting at all
-            interruptible(lambda: ping_agent(domain), cancel, left if seconds else None)
+            interruptible(lambda: ping_agent(domain), cancel, remaining if limit else None)
         except NoAgentError:
             raise
         except (AgentUnresponsiveError, TimedOutError):
