@@ -302,8 +302,8 @@ REFUSALS: list[tuple[str, list[str], CloneRequest, type[VirtomateError], str]] =
     ),
     (
         "volume name too long",
-        [domain("src", _disk("/srv/p/xx.raw")), pool("p", "/srv/p", volume("xx.raw"))],
-        CloneRequest("src", ("n" * 247,), mode=Mode.LINKED),
+        [domain("src", _disk("/srv/p/some-old-disk1.raw")), pool("p", "/srv/p", volume("some-old-disk1.raw"))],
+        CloneRequest("src", ("n" * 236,), mode=Mode.LINKED),
         UsageError,
         "255 bytes",
     ),

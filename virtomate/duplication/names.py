@@ -12,9 +12,10 @@ from virtomate.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# ext4, XFS and Btrfs take 255 bytes; libvirt writes a definition to NAME.xml.new before it renames that.
+# ext4, XFS and Btrfs take 255 bytes. Of what libvirt calls files after a domain, the log of a server for one of its
+# file systems has the longest name; that of an emulated TPM's, NAME-swtpm.log, comes next.
 _MAX_FILE_NAME_BYTES = 255
-_LIBVIRT_SUFFIX = ".xml.new"
+_LIBVIRT_SUFFIX = "-fs99-virtiofsd.log"
 
 # https://www.w3.org/TR/xml/#charsets
 _NO_XML = frozenset("\ufffe\uffff")
