@@ -230,6 +230,25 @@ def test_overlay_of_an_encrypted_volume_names_it(type_: str, place: str) -> None
     assert canonical(codec.unparse(changed, "domain")) == canonical(f"<domain>{after}</domain>")
 
 
+@pytest.mark.parametrize("base", [None, "/p/old"])
+def test_encrypted_volume_further_below_stays_named(base: str | None) -> None:
+    """Wherever in the chain it is, an encrypted volume is named: below an overlay's own base, or where it was."""
+    inner = (
+        "<backingStore type='file'><format type='qcow2'/><source file='/p/middle'/><backingStore type='file'>"
+        "<format type='raw'/><source file='/p/base'><encryption format='luks'/></source></backingStore></backingStore>"
+    )
+    before = in_devices(f"<disk type='file'><driver type='qcow2'/><source file='/p/old'/>{inner}</disk>")
+    new = NewSource("/p/new", "p", "new", "qcow2", base_path=base, base_format=base and "qcow2")
+
+    changed = clone.with_sources(codec.parse_definition(f"<domain>{before}</domain>").domain, {0: new})
+
+    outer = f"<backingStore type='file'><format type='qcow2'/><source file='/p/old'/>{inner}</backingStore>"
+    after = in_devices(
+        f"<disk type='file'><driver type='qcow2'/><source file='/p/new'/>{outer if base else inner}</disk>"
+    )
+    assert canonical(codec.unparse(changed, "domain")) == canonical(f"<domain>{after}</domain>")
+
+
 def test_overlay_of_a_plain_volume_names_nothing() -> None:
     """The chain of what is not encrypted is found by libvirt itself."""
     devices = in_devices("<disk type='file'><source file='/p/old'/></disk>")

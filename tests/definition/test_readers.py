@@ -70,13 +70,13 @@ DISKS = [
     (
         (
             f"<disk><source file='/a'/>{TARGET}<backingStore type='volume'><format type='raw'/>"
-            "<source pool='p' volume='v'/><backingStore type='block'><source dev='/dev/b'/><backingStore/>"
-            "</backingStore></backingStore></disk>"
+            "<source pool='p' volume='v'><encryption format='luks'/></source>"
+            "<backingStore type='block'><source dev='/dev/b'/><backingStore/></backingStore></backingStore></disk>"
         ),
         {
             "path": "/a",
             "below": (
-                BackingStore("volume", pool="p", volume="v", format="raw"),
+                BackingStore("volume", pool="p", volume="v", format="raw", is_encrypted=True),
                 BackingStore("block", "/dev/b"),
                 BackingStore(),
             ),

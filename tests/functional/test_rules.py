@@ -662,6 +662,23 @@ def test_secret_stays_with_what_it_opens(lab: Lab, virtomate: Program, way: str,
     lab.connection.lookupByName("clone").create()
 
 
+@pytest.mark.usefixtures("secret")
+def test_clone_of_a_linked_clone_of_an_encrypted_volume(root_lab: Lab, virtomate: Program) -> None:
+    """The secret stays known further below: such a clone starts, and none is made that would read what is encrypted."""
+    pool = root_lab.pools["xfs"]
+    path = make_luks(pool.path / "first.img", "raw")
+    pool.refresh()
+    define(root_lab, domain("first", disks=[disk(path, "raw", extra=ENCRYPTION)]))
+    assert virtomate("domain-clone", "--mode", "linked", "first", "original").status == 0
+
+    for mode in ("linked", "reflink"):
+        assert virtomate("domain-clone", "--mode", mode, "original", mode).status == 0
+        root_lab.connection.lookupByName(mode).create()
+    before = root_lab.inventory()
+    error = refused(root_lab, before, virtomate("domain-clone", "original", "clone", json=True))
+    assert "rests on an encrypted volume" in error["message"]
+
+
 @pytest.mark.parametrize("name", sorted(DEFINITIONS))
 def test_written_definition_survives(lab: Lab, name: str) -> None:
     """What libvirt takes and tells is the same after it went through the codec, to the letter."""

@@ -189,8 +189,8 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
     """Put the new volumes into the duplicated disks, by position.
 
     What the definition says of the chain below is removed: it is the original's, and libvirt finds the true one in the
-    images. An old `<backingStore/>` would make libvirt take an overlay for all there is. An encrypted volume below an
-    overlay is named, with the secret that opens it, which no image can tell; the overlay itself is not encrypted.
+    images. An old `<backingStore/>` would make libvirt take an overlay for all there is. Encrypted volumes below an
+    overlay are named, with the secrets that open them, which no image can tell; the overlay itself is not encrypted.
 
     Source: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms (backingStore)
     """
@@ -199,11 +199,15 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
         new = sources.get(index)
         if new is None:
             continue
-        disk.pop("backingStore", None)
+        below = disk.pop("backingStore", None)
         disk.pop("mirror", None)
         source = child(disk, "source")
+        # of what rests on an encrypted volume there is no flat copy
+        encrypted_below = below if _is_encrypted(below) else None
         if new.base_path is not None:
-            _move_encryption_below(disk, source, new)
+            encrypted_below = _encrypted_base(disk, source, new, encrypted_below)
+        if encrypted_below is not None:
+            disk["backingStore"] = encrypted_below
         if disk.get("@type") == "volume":
             source["@pool"], source["@volume"] = new.pool, new.volume
         else:
@@ -216,15 +220,31 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
     return domain
 
 
-def _move_encryption_below(disk: dict[str, Any], source: dict[str, Any], new: NewSource) -> None:
+def _encrypted_base(
+    disk: dict[str, Any], source: dict[str, Any], new: NewSource, below: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """What is below an overlay, if that or something below it is encrypted; the encryption is moved there."""
     # the element stands in the disk or, since libvirt 3.9, in its source
     encryption = disk.pop("encryption", None) or source.pop("encryption", None)
+    if encryption is None and below is None:
+        return None
+    base: dict[str, Any] = {
+        "@type": "file",
+        "format": {"@type": new.base_format},
+        "source": {"@file": new.base_path},
+    }
     if encryption is not None:
-        disk["backingStore"] = {
-            "@type": "file",
-            "format": {"@type": new.base_format},
-            "source": {"@file": new.base_path, "encryption": encryption},
-        }
+        base["source"]["encryption"] = encryption
+    return base if below is None else {**base, "backingStore": below}
+
+
+def _is_encrypted(store: dict[str, Any] | None) -> bool:
+    """Whether a backing store or one below it is encrypted."""
+    while store:
+        if "encryption" in child(store, "source"):
+            return True
+        store = child(store, "backingStore")
+    return False
 
 
 def with_nvram(domain: Document, path: str, format_: str) -> Document:

@@ -46,6 +46,7 @@ class BackingStore:
     pool: str | None = None
     volume: str | None = None
     format: str | None = None
+    is_encrypted: bool = False
 
 
 @dataclass(frozen=True)
@@ -296,4 +297,5 @@ def _backing_stores(element: dict[str, Any]) -> Iterator[BackingStore]:
             pool=source.get("@pool"),
             volume=source.get("@volume"),
             format=child(element, "format").get("@type"),
+            is_encrypted="encryption" in source,
         )

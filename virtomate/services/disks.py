@@ -279,6 +279,7 @@ class DiskSurveyor:
         found = self._with_known_format(found, format_)
         source = choice.as_format(found.description, format_)
         self._refuse_other_store(disk, 0, source)
+        _refuse_to_decrypt(disk, source, mode)
         for other in others:
             # two disks of one volume stay two disks of one volume
             blueprint = other.blueprint
@@ -466,6 +467,15 @@ def _refuse_other_format(disk: DiskDefinition, depth: int, above: VolumeDescript
             f"disk {disk.target}: by the definition '{above.backing_path}', which is below '{above.path}', is "
             f"{by_definition}, but by the image it is {by_image}",
             hint=_AGREE,
+        )
+
+
+def _refuse_to_decrypt(disk: DiskDefinition, source: VolumeDescription, mode: Mode) -> None:
+    """Refuse a flat copy of what rests on an encrypted volume: libvirt would merge it as it is, or fail to open it."""
+    if mode is Mode.COPY and any(store.is_encrypted for store in disk.below):
+        raise UnsupportedError(
+            f"disk {disk.target} ('{source.path}') rests on an encrypted volume, which libvirt would have to decrypt",
+            hint="Use --mode linked or --mode reflink.",
         )
 
 
