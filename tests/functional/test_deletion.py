@@ -35,7 +35,8 @@ from tests.lab.storage import make_pool
 from virtomate.cancel import CancelToken
 from virtomate.kinds import DeletionStatus
 from virtomate.progress import NullProgress
-from virtomate.services.deletion import delete_clones, plan_deletion
+from virtomate.services.deletion import delete_clones
+from virtomate.services.deletion_plan import plan_deletion
 from virtomate.services.session import open_session
 
 MANY_MOMENTS = 40

@@ -99,7 +99,8 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> int:
     Clones must be shut off, and nothing else may use their volumes. Other domains are refused. For finished clones
     there is a question first; what is left of a clone that was never finished goes without.
     """
-    from virtomate.services.deletion import delete_clones, plan_deletion  # noqa: PLC0415
+    from virtomate.services.deletion import delete_clones  # noqa: PLC0415
+    from virtomate.services.deletion_plan import plan_deletion  # noqa: PLC0415
 
     cancel = CancelToken()
     progress = make_progress(settings.progress, quiet=settings.quiet)

@@ -12,139 +12,40 @@ import logging
 import os
 import posixpath
 import shlex
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, readers
-from virtomate.definition.provenance import (
-    find_provenance,
-    half_deleted_definition,
-    read_provenance,
-    with_provenance,
-)
-from virtomate.definition.volume import normalise
-from virtomate.duplication.evidence import observe
+from virtomate.definition import codec
+from virtomate.definition.provenance import find_provenance, half_deleted_definition, with_provenance
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
     InternalError,
     InterruptedBySignalError,
     NotFoundError,
-    UsageError,
     VirtomateError,
 )
-from virtomate.hypervisor.domains import define_domain, find_domain, find_domain_by_uuid
+from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.kinds import DeletionStatus, MadeKind, MadeState
-from virtomate.records import DeletionPreview, DeletionResult, DoomedThing, Made
-from virtomate.services.maker import is_running, this_process
-from virtomate.services.removal import name_made, object_to, remove_made
+from virtomate.records import DeletionResult, Made
+from virtomate.services.deletion_plan import SAVED_STATE
+from virtomate.services.maker import this_process
+from virtomate.services.removal import name_made, remove_made
 from virtomate.services.temporary_pools import TemporaryPools
-from virtomate.services.usage import scan_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from virtomate.cancel import CancelToken
-    from virtomate.definition.codec import Definition
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.progress import Progress
     from virtomate.records import Provenance
+    from virtomate.services.deletion_plan import Deletion, DeletionPlan
     from virtomate.services.session import Session
-    from virtomate.services.usage import Usage, User
+    from virtomate.services.usage import Usage
 
 _LOG = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 0.2
-_SAVED_STATE = "saved state"
-_RECORD = "record of "
-# How many users of a volume a refusal names.
-_NAMED_USERS = 3
-
-
-@dataclass(frozen=True)
-class Deletion:
-    """The deletion of one clone.
-
-    Attributes:
-        text: Its definition as libvirt gave it, passwords included.
-        going: What was made for it, is certainly what was made, and so will be removed.
-        kept_disks: Its disks, and its NVRAM, that cloning did not make, each a phrase.
-        needs: UUIDs of the clones that have to be gone before, since they use what goes with this one.
-    """
-
-    preview: DeletionPreview
-    provenance: Provenance
-    text: str
-    going: tuple[Made, ...]
-    kept_disks: tuple[str, ...]
-    has_managed_save: bool
-    needs: frozenset[str] = frozenset()
-
-    @property
-    def name(self) -> str:
-        """Name of the clone."""
-        return self.preview.name
-
-    @property
-    def uuid(self) -> str:
-        """Its UUID."""
-        return self.preview.uuid
-
-
-@dataclass(frozen=True)
-class DeletionPlan:
-    """What will be deleted.
-
-    Attributes:
-        deletions: In the order in which the clones were named.
-        order: UUIDs in the order in which they have to go.
-        usage: Who uses what.
-    """
-
-    deletions: tuple[Deletion, ...]
-    order: tuple[str, ...]
-    usage: Usage
-
-    @property
-    def previews(self) -> tuple[DeletionPreview, ...]:
-        """What would be done, for whoever has to agree."""
-        return tuple(deletion.preview for deletion in self.deletions)
-
-    @property
-    def needs_consent(self) -> bool:
-        """Whether finished clones are among them, which somebody may still want."""
-        return any(preview.is_finished for preview in self.previews)
-
-
-def plan_deletion(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> DeletionPlan:
-    """Plan the deletion of clones, each given by name or UUID; nothing is changed by it.
-
-    All domains and volumes are looked at once, however many clones there are.
-
-    Raises:
-        UsageError: A clone is named twice.
-        NotFoundError: There is no such domain.
-        IllegalStateError: One is no clone, is active or still being made, or something else uses what was made for it.
-        InterruptedBySignalError: A signal arrived.
-    """
-    drafts: dict[str, _Draft] = {}
-    for name in names:
-        draft = _Draft(find_domain(connection, name))
-        if draft.domain.uuid in drafts:
-            raise UsageError(f"domain '{draft.domain.name}' is named twice")
-        drafts[draft.domain.uuid] = draft
-        cancel.check()
-    usage = scan_usage(connection, {uuid: draft.provenance.made for uuid, draft in drafts.items()})
-    cancel.check()
-    deletions = _with_needs(tuple(draft.finish(usage) for draft in drafts.values()), usage)
-    try:
-        order = tuple(TopologicalSorter({deletion.uuid: deletion.needs for deletion in deletions}).static_order())
-    except CycleError as error:
-        raise IllegalStateError("these clones use each other's volumes, so that none can be deleted first") from error
-    return DeletionPlan(deletions, order, usage)
 
 
 def delete_clones(
@@ -171,165 +72,6 @@ def delete_clones(
             error.leftovers = (*error.leftovers, *leftover.leftovers)
         results[last] = replace(results[last], status=DeletionStatus.FAILED, error=error)
     return tuple(results[deletion.uuid] for deletion in plan.deletions)
-
-
-class _Draft:
-    """A clone that may be deleted, as far as it can be told without looking at others."""
-
-    def __init__(self, domain: Domain) -> None:
-        self.domain = domain
-        self.text = domain.inactive_definition()
-        self.definition = codec.parse_definition(self.text)
-        quoted = shlex.quote(domain.name)
-        provenance = read_provenance(self.definition)
-        if provenance is None:
-            raise IllegalStateError(
-                f"domain '{domain.name}' is not a clone made by virtomate, and only those are deleted",
-                hint=f"virsh undefine {quoted} removes a domain's definition and leaves its volumes.",
-            )
-        if domain.is_active():
-            raise IllegalStateError(
-                f"domain '{domain.name}' is {domain.state()}, and must be shut off to be deleted",
-                hint=f"Shut it down first: virsh shutdown {quoted}",
-            )
-        if not provenance.finished and provenance.maker is not None and is_running(provenance.maker):
-            raise IllegalStateError(
-                f"domain '{domain.name}' is still being made by process {provenance.maker.pid}",
-                hint="Wait for it to end, or interrupt it: it cleans up after itself.",
-            )
-        self.provenance = provenance
-
-    def finish(self, usage: Usage) -> Deletion:
-        """Look at everything that was made for it, and at what libvirt keeps of it.
-
-        Raises:
-            IllegalStateError: Something cannot be looked at, so that deleting would leave it behind without a record.
-        """
-        kept_disks = (
-            *_foreign_disks(self.definition, self.provenance, usage),
-            *_foreign_nvram(self.definition, self.provenance, usage),
-        )
-        doomed, kept, going = [], [*kept_disks], []
-        for made in self.provenance.made:
-            if made.kind is MadeKind.POOL or made.evidence is None:
-                continue
-            volume = None
-            if self._require_pool(made, usage):
-                volume = usage.volume(made)
-                if volume is None:
-                    # somebody removed it by hand
-                    continue
-                is_unseen = made.evidence.inode is not None and observe(volume).inode is None
-                if is_unseen and self.provenance.finished:
-                    raise IllegalStateError(
-                        f"{name_made(made)} of '{self.domain.name}' could be seen when it was made, and cannot be seen "
-                        "from here now, so nobody knows whether it is still the same",
-                        hint="Run virtomate on the host of that libvirt, as a user who can see the file.",
-                    )
-                if (objection := object_to(made, volume, self.provenance)) is not None:
-                    kept.append(f"{name_made(made)} ({objection})")
-                    continue
-            going.append(made)
-            doomed.append(DoomedThing(name_made(made), None if volume is None else volume.allocation))
-        doomed += [DoomedThing(what) for what in _state_of(self.domain)]
-        return Deletion(
-            DeletionPreview(
-                name=self.domain.name,
-                uuid=self.domain.uuid,
-                is_finished=self.provenance.finished,
-                source=self.provenance.source,
-                mode=self.provenance.mode,
-                doomed=tuple(doomed),
-                kept=tuple(kept),
-            ),
-            provenance=self.provenance,
-            text=self.text,
-            going=tuple(going),
-            kept_disks=kept_disks,
-            has_managed_save=self.domain.has_managed_save(),
-        )
-
-    def _require_pool(self, made: Made, usage: Usage) -> bool:
-        """Whether the volume can be looked at in its pool.
-
-        What an unfinished clone has in a pool that is not there stays on its record; a finished one is still whole, and
-        is left so.
-        """
-        known = usage.pools.find(made.pool)
-        if known is not None and known.is_active:
-            return True
-        if self.provenance.finished and (known is not None or made.kind is MadeKind.VOLUME):
-            what = "is not there" if known is None else "is not active"
-            start = f"Start it: virsh pool-start {shlex.quote(made.pool)}"
-            raise IllegalStateError(
-                f"{name_made(made)} of '{self.domain.name}' cannot be deleted: its storage pool '{made.pool}' {what}",
-                hint="virsh pool-list --all shows the pools." if known is None else start,
-            )
-        return False
-
-
-def _foreign_disks(definition: Definition, provenance: Provenance, usage: Usage) -> Iterator[str]:
-    """The disks that cloning did not make; what is read-only is nothing that anybody would miss."""
-    own = {made.path for made in provenance.made}
-    for disk in readers.disks(definition.domain):
-        path = disk.path
-        if path is None and disk.pool is not None and disk.volume is not None:
-            path = usage.pools.path_of(disk.pool, disk.volume)
-        is_own = path is not None and normalise(path) in own
-        if not (is_own or disk.is_readonly or disk.is_empty):
-            yield f"disk {disk.target} ({disk.location}), which cloning did not make"
-
-
-def _foreign_nvram(definition: Definition, provenance: Provenance, usage: Usage) -> Iterator[str]:
-    """An NVRAM that cloning did not make: where the original had none yet, libvirt makes one at the clone's start."""
-    nvram = readers.nvram(definition.domain)
-    if nvram is None or nvram.type != "file" or not nvram.path:
-        return
-    path = normalise(nvram.path)
-    if path not in {made.path for made in provenance.made} and usage.is_there(path):
-        yield f"NVRAM '{path}', which cloning did not make"
-
-
-def _state_of(domain: Domain) -> Iterator[str]:
-    """What libvirt keeps of a domain beside its definition."""
-    if domain.has_managed_save():
-        yield _SAVED_STATE
-    for count, what in ((domain.snapshot_count(), "snapshot"), (domain.checkpoint_count(), "checkpoint")):
-        if count:
-            yield f"{_RECORD}{count} {what}{'s' if count > 1 else ''}"
-
-
-def _with_needs(deletions: tuple[Deletion, ...], usage: Usage) -> tuple[Deletion, ...]:
-    """Find out which clone has to go before which; refuse where something that stays uses what goes.
-
-    Raises:
-        IllegalStateError: That is so.
-    """
-    owners = {made.path: deletion.uuid for deletion in deletions for made in deletion.going}
-    uuids = set(owners.values()) | {deletion.uuid for deletion in deletions}
-    needs: defaultdict[str, set[str]] = defaultdict(set)
-    for deletion in deletions:
-        for made in deletion.going:
-            staying = []
-            for user in usage.users(made):
-                uuid = user.domain_uuid if user.domain_uuid in uuids else owners.get(user.path or "")
-                if uuid is None:
-                    staying.append(user)
-                elif uuid != deletion.uuid:
-                    needs[deletion.uuid].add(uuid)
-            if staying:
-                raise _in_use(deletion, made, staying)
-    return tuple(replace(deletion, needs=frozenset(needs[deletion.uuid])) for deletion in deletions)
-
-
-def _in_use(deletion: Deletion, made: Made, users: list[User]) -> IllegalStateError:
-    named = [user.says for user in users[:_NAMED_USERS]]
-    if len(users) > len(named):
-        named.append(f"so do {len(users) - len(named)} more")
-    return IllegalStateError(
-        f"{name_made(made)} of '{deletion.name}' cannot be deleted: {', '.join(named)}",
-        hint="Delete that first. Clones that use it can be named in the same command.",
-    )
 
 
 @dataclass
@@ -394,14 +136,14 @@ class _Run:
             _get(connection, deletion).remove_managed_save()
         has_removed = self._remove_all(connection, claim, tally)
         if deletion.has_managed_save:
-            tally.removed.append(_SAVED_STATE)
+            tally.removed.append(SAVED_STATE)
         if tally.failed and deletion.provenance.finished and not has_removed:
             self._give_back(connection, deletion, claim, tally)
         if tally.failed:
             raise self._incomplete(deletion, tally)
         _undefine(connection, deletion, claim)
         tally.is_seized = False
-        tally.removed += [thing.what for thing in deletion.preview.doomed if thing.what.startswith(_RECORD)]
+        tally.removed += deletion.records
         if tally.replaced:
             raise ConflictError(
                 f"{_kind(deletion)} '{deletion.name}' was removed, but files that are not its own have taken the place "
