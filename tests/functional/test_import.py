@@ -192,7 +192,7 @@ def test_files_that_cannot_be_read(lab: Lab, virtomate: Program, tmp_path: Path)
 
 
 def test_images_that_need_other_files(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
-    """An image whose data are elsewhere as well is refused, with the way to make a whole one."""
+    """An image whose data are elsewhere as well, or missing, is refused, with the way to get a whole one."""
     base = images.make_qcow2(tmp_path / "base.qcow2", MIB)
     overlay = images.make_overlay(tmp_path / "overlay.qcow2", base, "qcow2")
     data_file = images.make_qcow2(tmp_path / "x.qcow2", MIB, options=[f"data_file={tmp_path}/data"])
@@ -203,15 +203,16 @@ def test_images_that_need_other_files(lab: Lab, virtomate: Program, tmp_path: Pa
     cut = tmp_path / "cut.qcow2"
     cut.write_bytes(base.read_bytes()[:60])
 
-    for path, part in [
-        (overlay, "rests on a backing file"),
-        (data_file, "external file"),
-        (qed, "rests on a backing file"),
-        (flat, "only describes a disk"),
-        (cut, "ends in the middle of its header"),
+    convert, again = "qemu-img convert", "whole file again"
+    for path, part, hint in [
+        (overlay, "rests on a backing file", convert),
+        (data_file, "external file", convert),
+        (qed, "rests on a backing file", convert),
+        (flat, "only describes a disk", convert),
+        (cut, "ends in the middle of its header", again),
     ]:
         words = ("volume-import", path, lab.pool.name)
-        check_refusal(lab, virtomate, words, Refusal("UnsupportedError", (f"'{path}'", part), ("qemu-img convert",)))
+        check_refusal(lab, virtomate, words, Refusal("UnsupportedError", (f"'{path}'", part), (hint,)))
 
 
 def test_a_file_that_a_guest_writes_to(lab: Lab, virtomate: Program) -> None:

@@ -88,8 +88,15 @@ def detect_format(data: bytes) -> str:
     return next((name for name, offset, magic in _MAGICS if data.startswith(magic, offset)), "raw")
 
 
+def is_cut_short(data: bytes, format_: str) -> bool:
+    """Whether an image ends in the middle of its header; for the arguments see `why_incomplete`."""
+    if format_ == "raw" or (format_ == "vmdk" and data.startswith(b"#")):
+        return False
+    return len(data) < _SMALLEST_IMAGE_BYTES or (format_ == "qcow2" and read_qcow2_header(data) is None)
+
+
 def why_incomplete(data: bytes, format_: str) -> str | None:
-    """Why an image is not whole in itself, as the end of a sentence that begins with it; None where it is.
+    """Why an image that is not cut short needs other files, as the end of a sentence that begins with it, or None.
 
     Args:
         data: The first `HEADER_BYTES` of the image, fewer where it is shorter.
@@ -98,8 +105,6 @@ def why_incomplete(data: bytes, format_: str) -> str | None:
     if format_ == "vmdk" and data.startswith(b"#"):
         return "only describes a disk, whose data is in other files"
     header = read_qcow2_header(data) if format_ == "qcow2" else None
-    if format_ != "raw" and (len(data) < _SMALLEST_IMAGE_BYTES or (format_ == "qcow2" and header is None)):
-        return f"begins like a {format_} image, but ends in the middle of its header"
     if header is not None and header.has_data_file:
         return "keeps its data in an external file"
     has_backing_file = (

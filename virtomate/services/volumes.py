@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import NewVolume, describe_pool, read_volume_listing, volume_document
 from virtomate.duplication.evidence import observe
 from virtomate.duplication.hostfile import forbid_writing
-from virtomate.duplication.images import detect_format, read_qcow2_header, why_incomplete
+from virtomate.duplication.images import detect_format, is_cut_short, read_qcow2_header, why_incomplete
 from virtomate.duplication.names import check_volume_name
 from virtomate.duplication.upload import LocalFile, open_local_file, upload
 from virtomate.errors import (
@@ -204,6 +204,11 @@ class _Import:
 def _judge(file: LocalFile, name: str) -> tuple[str, ...]:
     """Refuse a file that cannot become a volume by itself, and return what should be known of it."""
     format_ = detect_format(file.head)
+    if is_cut_short(file.head, format_):
+        raise UnsupportedError(
+            f"'{file.path}' begins like a {format_} image, but ends in the middle of its header",
+            hint="Get the whole file again.",
+        )
     reason = why_incomplete(file.head, format_)
     if reason is not None:
         raise UnsupportedError(
