@@ -74,6 +74,11 @@ def test_bash_gets_what_it_replaces_with(typed: str, inserted: str) -> None:
     assert split(typed, BREAKS)[-1].completed_in_bash("my a:b='$x") == inserted
 
 
+def test_bash_replaces_an_at_sign_as_well() -> None:
+    """What follows an at sign, as in the URI of a remote host, gets one of its own."""
+    assert split("qemu+ssh://root@kv", BREAKS)[-1].completed_in_bash("qemu+ssh://root@kvm/system") == "@kvm/system"
+
+
 def test_both_spellings_complete_and_the_documented_one_is_offered() -> None:
     """After the program stand hyphenated commands; after a group, its commands."""
     documented = ask("zsh", "domain")

@@ -16,7 +16,21 @@ from tests.lab import Lab, Program, disk, domain
 from tests.lab.images import MIB
 
 SHELLS = ("bash", "zsh", "fish")
-NAMES = ["my vm", "a:b", "c$d", "it's", 'say "so"', "größe", "x\\y", "sp;lit", "-dash", "~tilde", "twin-1", "twin-2"]
+NAMES = [
+    "my vm",
+    "a:b",
+    "c$d",
+    "it's",
+    'say "so"',
+    "größe",
+    "x\\y",
+    "sp;lit",
+    "jo@e",
+    "-dash",
+    "~tilde",
+    "twin-1",
+    "twin-2",
+]
 
 ARGUMENTS = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}
 SETUP = {
@@ -137,6 +151,7 @@ def test_names(shell: Shell, named: str) -> None:
         f"{before}gr": "größe",
         f"{before}x": "x\\y",
         f"{before}sp": "sp;lit",
+        f"{before}jo@": "jo@e",
         f"{before}\\~": "~tilde",
         f"{before}tw\t2": "twin-2",
         f"{before}-- -d": "-dash",

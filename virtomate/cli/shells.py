@@ -82,7 +82,8 @@ def split(line: str, breaks: str = "") -> list[Word]:
         else:
             word.value += character
             if character in breaks:
-                word.kept = len(word.value)
+                # an @ is replaced with the rest (rl_special_prefixes)
+                word.kept = len(word.value) - (character == "@")
         is_word = True
     return words
 
