@@ -113,6 +113,17 @@ def _wait(value: str) -> Wait:
     return Wait(WaitFor(what), seconds)
 
 
+class _WholeNumber(click.IntRange):
+    """A number whose refusal says what would have been accepted."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Read it."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"'{value}' is not a whole number from {self.min} to {self.max}.", param, ctx)
+
+
 _OPTIONS = (
     click.option(
         "--mode",
@@ -139,7 +150,7 @@ _OPTIONS = (
     ),
     click.option(
         "--count",
-        type=click.IntRange(1, _MAX_COUNT),
+        type=_WholeNumber(1, _MAX_COUNT),
         metavar="N",
         help="Make N clones. In NEWNAME, {} stands for the number, and {:02} for one with two digits at least; without "
         "either, a hyphen and the number follow it. [default: one for each NEWNAME]",
@@ -147,7 +158,7 @@ _OPTIONS = (
     click.option("--auto-name", is_flag=True, help="Choose names that are free: DOMAIN-clone, DOMAIN-clone-2, ..."),
     click.option(
         "--jobs",
-        type=click.IntRange(1, _MAX_JOBS),
+        type=_WholeNumber(1, _MAX_JOBS),
         default=_JOBS,
         show_default=True,
         metavar="N",
