@@ -194,6 +194,7 @@ def test_place_of_nvram(lab: Lab, virtomate: Program, place: Place) -> None:
     before = lab.inventory()
     error = refused(lab, before, virtomate("domain-clone", "--nvram", word, "original", "other", json=True))
     assert error["type"] == "Conflict"
+    assert "--nvram" in error["hint"]
 
 
 def test_nvram_is_looked_at_in_the_plan(lab: Lab, virtomate: Program) -> None:

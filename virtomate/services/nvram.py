@@ -226,5 +226,5 @@ def _is_missing(path: str) -> bool:
 def _taken(path: str) -> ConflictError:
     return ConflictError(
         f"there is already a file '{path}', which the clone would take for its NVRAM",
-        hint="Choose another name for the clone, or move that file away.",
+        hint="Choose another name for the clone or another --nvram, or move that file away.",
     )
