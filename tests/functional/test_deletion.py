@@ -368,7 +368,7 @@ class Question:
 
 
 def test_question_at_a_terminal(lab: Lab, virtomate: Program) -> None:
-    """The question names domains and volumes with sizes; only a yes deletes, and Ctrl-C leaves with 130."""
+    """The question names domains and volumes with sizes; only a yes deletes; Ctrl-C and Ctrl-D leave with 130."""
     define_source(lab)
     paths = [make_clone(virtomate, "web"), make_clone(virtomate, "web-2", "web", "linked")]
     before = lab.inventory()
@@ -381,7 +381,9 @@ def test_question_at_a_terminal(lab: Lab, virtomate: Program) -> None:
     status, after = question.answer("\n")
     assert (status, "Nothing was deleted." in after) == (1, True)
     assert Question(virtomate, "web", "web-2").answer("n\n")[0] == 1
-    assert Question(virtomate, "web", "web-2").answer("\x03")[0] == 130
+    for key in ("\x03", "\x04"):
+        status, after = Question(virtomate, "web", "web-2").answer(key)
+        assert (status, after.endswith("\n")) == (130, True)
     unchanged(before, lab)
 
     question = Question(virtomate, "web", "web-2")

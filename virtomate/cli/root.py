@@ -16,7 +16,7 @@ from virtomate.cli.pool import pool
 from virtomate.cli.volume import volume
 from virtomate.errors import EXIT_FAILED, EXIT_USAGE, InternalError, UsageError, VirtomateError
 from virtomate.output.log import log_traceback
-from virtomate.output.render import find_unwritten, render_error, render_help, render_usage_error
+from virtomate.output.render import end_question, find_unwritten, render_error, render_help, render_usage_error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +114,7 @@ def _report(error: Exception, settings: Settings) -> int:
             render_error(error, settings.format)
             return error.exit_status
         case click.exceptions.Abort():
-            # at a prompt
+            end_question()
             return _EXIT_SIGINT
         case SystemError(__cause__=KeyboardInterrupt()):
             # in libvirt's error handler, which libvirt-python does not expect to raise

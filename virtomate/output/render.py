@@ -189,6 +189,11 @@ def render_deletion_plan(previews: Sequence[DeletionPreview]) -> None:
     _tell(f"{count}, {binary_size(total)} in volumes\n")
 
 
+def end_question() -> None:
+    """Leave the line of a question that nobody answered to what comes next."""
+    _tell("\n")
+
+
 def render_completion_script(result: CompletionScript, format_: Format) -> None:
     """Print a completion script as it is."""
     if format_.is_json:
