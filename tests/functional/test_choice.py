@@ -85,6 +85,26 @@ def test_other_pool(lab: Lab, virtomate: Program, transfer: str) -> None:
     assert lab.pool.volumes() == ["original.raw"]
 
 
+def test_relative_backing_file_is_not_reflinked_elsewhere(root_lab: Lab, virtomate: Program) -> None:
+    """An image that names what is below by a relative path would find a stranger's volume, or none, elsewhere."""
+    pool = root_lab.pools["xfs"]
+    (other := pool.path / "other").mkdir()
+    there = root_lab.make_pool("other", other)
+    pool.qcow2("base.qcow2", MIB)
+    there.qcow2("base.qcow2", MIB, seed=2)
+    path = pool.overlay("original.qcow2", Path("base.qcow2"))
+    root_lab.define(domain("original", disks=[disk(path)]))
+    content = images.guest_digest(path, "qcow2")
+    before = root_lab.inventory()
+
+    words = ("domain-clone", "--pool", "other", "--mode")
+    error = refused(root_lab, before, virtomate(*words, "reflink", "original", "clone", json=True))
+
+    assert "relative" in error["message"]
+    assert virtomate(*words, "linked", "original", "linked").status == 0
+    assert images.guest_digest(there.path / "linked.qcow2", "qcow2") == content
+
+
 def test_linked_in_other_pool(lab: Lab, virtomate: Program) -> None:
     """An overlay may be in another pool than what it rests on, also when it is made by a mould."""
     other = lab.make_pool("other")

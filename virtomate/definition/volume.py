@@ -109,15 +109,25 @@ def backing_paths(path: str, backing_name: str) -> set[str]:
     QEMU takes a path, which may be relative to the image, `file:` and a path, and `json:` and an object of block
     devices (https://www.qemu.org/docs/master/system/images.html). libvirt passes the last two on as they are.
     """
+    return {normalise(posixpath.join(posixpath.dirname(path), name)) for name in _paths_in(backing_name)}
+
+
+def is_relative(backing_name: str) -> bool:
+    """Whether an image with this name for what is below it means another file when it is in another directory."""
+    protocol, colon, _ = backing_name.partition(":")
+    if colon and "/" not in protocol and protocol not in {"file", "json"}:
+        return False
+    return not all(name.startswith("/") for name in _paths_in(backing_name))
+
+
+def _paths_in(backing_name: str) -> set[str]:
     kind, _, rest = backing_name.partition(":")
-    if kind == "json":
-        try:
-            names = set(_file_names(json.loads(rest)))
-        except ValueError:
-            names = set()
-    else:
-        names = {rest if kind == "file" else backing_name}
-    return {normalise(posixpath.join(posixpath.dirname(path), name)) for name in names}
+    if kind != "json":
+        return {rest if kind == "file" else backing_name}
+    try:
+        return set(_file_names(json.loads(rest)))
+    except ValueError:
+        return set()
 
 
 def _file_names(node: Any) -> Iterator[str]:  # noqa: ANN401

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
-from virtomate.definition.volume import normalise
+from virtomate.definition.volume import is_relative, normalise
 from virtomate.duplication import choice, names
 from virtomate.duplication.hostfile import (
     file_system,
@@ -323,6 +323,7 @@ class DiskSurveyor:
             pool, directory = known.pool, known.description.path or ""
         if mode is Mode.REFLINK and directory != posixpath.dirname(source.path):
             _refuse_reflink_between(found.pool, source, pool, directory)
+            _refuse_relative_name(source, header, pool)
         is_visible = visible_status(found.description) is not None
         if mode is Mode.REFLINK and is_visible:
             require_reflinks(directory, source.path)
@@ -519,6 +520,16 @@ def _refuse_reflink_between(source_pool: Pool, source: VolumeDescription, pool: 
         raise UnsupportedError(
             f"'{source.path}' cannot be reflinked into storage pool '{pool.name}', which is on another file system",
             hint="Name a pool on the same file system, or use --mode copy or --mode linked.",
+        )
+
+
+def _refuse_relative_name(source: VolumeDescription, header: Qcow2Header | None, pool: Pool) -> None:
+    """Refuse a reflink into another directory of an image that would find something else below it there."""
+    if header is not None and header.has_backing_file and is_relative(header.backing_file or ""):
+        raise UnsupportedError(
+            f"'{source.path}' cannot be reflinked into storage pool '{pool.name}': it names what is below it by a path "
+            "that is relative to its own directory",
+            hint="Leave the clone in the same pool, or use --mode copy or --mode linked.",
         )
 
 
