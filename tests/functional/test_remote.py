@@ -176,17 +176,7 @@ def test_every_command_notices_a_dead_link(root_lab: Lab, sshd: SshServer, virto
         made = {"domain-clone": "clone.raw", "volume-import": "file.raw"}.get(words[0])
         assert result.status == (1 if made is None else 3), str(result)
         assert made is None or any(made in leftover for leftover in error["leftovers"]), str(result)
-    assert ssh_clients(sshd) == []
-
-
-def ssh_clients(server: SshServer) -> list[str]:
-    """The command lines of all ssh that talk to a server, or try to."""
-    lines = [
-        path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if path.parent.joinpath("comm").read_text() == "ssh\n"
-    ]
-    return [line for line in lines if str(server.port) in line]
+    wait_for(lambda: sshd.clients() == [], "every ssh has ended")
 
 
 def test_a_link_that_is_cut_is_mended_for_the_undo(
@@ -224,4 +214,4 @@ def test_ctrl_c_ends_the_waiting_for_a_host(
 
     assert status == 130, shown
     assert "Traceback" not in shown
-    assert ssh_clients(sshd) == []
+    wait_for(lambda: sshd.clients() == [], "ssh has ended")

@@ -60,8 +60,10 @@ def _download(cache: Cache, name: str, directory: Path) -> Path:
                 (state / part).mkdir(parents=True, exist_ok=True)
             options = ["-o", f"Dir::State::lists={state / 'lists'}", "-o", f"Dir::Cache={state}"]
             options += ["-o", "APT::Sandbox::User="]
-            run("apt-get", *options, "-q", "update")
-            return _apt_download(name, Path(scratch), directory, options)
+            # apt does not wait for another apt.
+            with cache.locked("apt"):
+                run("apt-get", *options, "-q", "update")
+                return _apt_download(name, Path(scratch), directory, options)
 
 
 def _apt_download(name: str, scratch: Path, directory: Path, options: list[str]) -> Path:

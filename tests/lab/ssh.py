@@ -24,39 +24,55 @@ SERVER_USER = "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"
 START_TIMEOUT_SECONDS = 20.0
 
 # As a netcat for libvirt: `nc -U SOCKET`. It can have the link to its client go dead: then the server's process for it
-# stands still. What opens a connection does not count (REMOTE_PROC_CONNECT_OPEN, _SUPPORTS_FEATURE and _AUTH_LIST in
-# libvirt's remote_protocol.x).
+# stands still, and so it does for every later link of the same URI. What opens a connection does not count
+# (REMOTE_PROC_CONNECT_OPEN, _SUPPORTS_FEATURE and _AUTH_LIST in libvirt's remote_protocol.x), and neither does what
+# keeps the link alive, since how much there is of that is a matter of time.
 NETCAT = """#!{python} -I
 import atexit, os, pathlib, select, signal, socket, sys
 OPENING = {{1, 60, 66}}
 LAST_CALL = {last_call}
+KEEPALIVE = int.from_bytes(b"keep")
 
 pid, name = os.getpid(), ""
 while "(sshd" not in name:
     name, _, rest = pathlib.Path(f"/proc/{{pid}}/stat").read_text().rpartition(")")
     server, pid = pid, int(rest.split()[1])
 mark = pathlib.Path("{directory}", f"link-{{server}}")
-mark.write_text("alive")
+mark.touch()
 atexit.register(mark.unlink)
+
+dead = pathlib.Path(sys.argv[0] + ".dead")
 
 def die():
     os.kill(server, signal.SIGSTOP)
-    mark.write_text("dead")
+    dead.touch()
+
+def received():
+    # The program and the procedure of each message that has come whole.
+    while len(buffer) >= 4 and len(buffer) >= (length := int.from_bytes(buffer[:4])):
+        yield int.from_bytes(buffer[4:8]), int.from_bytes(buffer[12:16])
+        del buffer[:length]
 
 if "-U" not in sys.argv:
     sys.exit("only -U SOCKET is known")
 link = socket.socket(socket.AF_UNIX)
 link.connect(sys.argv[-1])
 calls = 0
+buffer = bytearray()
+if dead.exists():
+    die()
 while True:
     for ready in select.select([0, link], [], [])[0]:
         data = os.read(0, 65536) if ready == 0 else link.recv(65536)
         if not data:
             sys.exit()
         if ready == 0:
-            calls += calls > 0 or int.from_bytes(data[12:16]) not in OPENING
-            if calls == LAST_CALL:
-                die()
+            buffer += data
+            for program, procedure in received():
+                if program != KEEPALIVE:
+                    calls += calls > 0 or procedure not in OPENING
+                    if calls == LAST_CALL:
+                        die()
             link.sendall(data)
         else:
             while data:
@@ -105,9 +121,12 @@ class SshServer:
         self._hypervisor = hypervisor
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        # It stays bound, so that nobody else gets the port, and the server can listen on it all the same (SO_REUSEADDR).
+        self._reservation = socket.socket()
+        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reservation.bind(("127.0.0.1", 0))
+        self.port = int(self._reservation.getsockname()[1])
+        self._count = 0
 
     def __enter__(self) -> Self:
         keygen = require_program("ssh-keygen", "openssh-client")
@@ -127,15 +146,20 @@ class SshServer:
             self._process.kill()
             self._process.wait()
         self._signal_links(signal.SIGKILL)
+        self._reservation.close()
+
+    def clients(self) -> list[str]:
+        """Return the command lines of all ssh that talk to this server, or try to."""
+        lines = []
+        for place in Path("/proc").glob("[0-9]*/cmdline"):
+            # It is gone when the process has ended meanwhile.
+            with suppress(OSError):
+                lines.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        return [line for line in lines if f"-F {self._directory}/ssh_config" in line]
 
     def count_dead_links(self) -> int:
-        """Return how many links have gone dead."""
-        count = 0
-        for mark in self._directory.glob("link-*"):
-            # It is gone when the link has been closed meanwhile.
-            with suppress(FileNotFoundError):
-                count += mark.read_text() == "dead"
-        return count
+        """Return to how many URIs the link has gone dead."""
+        return sum(1 for _ in self._directory.glob("nc-*.dead"))
 
     def freeze(self) -> None:
         """Let the whole server stand still."""
@@ -156,7 +180,8 @@ class SshServer:
             hypervisor: where it leads to.
             last_call: the link goes dead with this call, counted from 1 in each connection; 0 is its opening.
         """
-        netcat = "nc" if last_call is None else f"nc-{last_call}"
+        self._count += 1
+        netcat = f"nc-{self._count}"
         self._write(
             netcat,
             NETCAT.format(python=sys.executable, last_call=last_call, directory=self._directory),

@@ -14,6 +14,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 # sun_path holds 108 bytes with its closing zero.
 SOCKET_PATH_BYTES = 107
 
+LOCK = "lock"
+
 # Where directories for sockets are made when the checkout's own path is too long.
 SHORT_BASE = Path("/tmp")
 SHORT_PREFIX = "virtomate-lab-"
@@ -61,10 +63,13 @@ class Workspace:
         self.base = base or default_base()
         self.base.mkdir(parents=True, exist_ok=True)
         _sweep(self.base)
-        self.directory = Path(tempfile.mkdtemp(dir=self.base, prefix="run-"))
+        # Under its own name only once it is locked, or somebody who starts at this very moment would sweep it away.
+        new = Path(tempfile.mkdtemp(dir=self.base, prefix="new-"))
         # Labs run as root whose files an ordinary user's session must be able to reach, and the other way round.
-        self.directory.chmod(0o755)
-        self._lock: IO[str] | None = _take_lock(self.directory)
+        new.chmod(0o755)
+        (new / LOCK).touch()
+        self._lock: IO[str] | None = _take_lock(new)
+        self.directory = new.rename(self.base / new.name.replace("new-", "run-", 1))
         self.cache = Cache(self.base / "cache")
 
     def __enter__(self) -> Self:
@@ -95,7 +100,8 @@ class Workspace:
 
 def _take_lock(directory: Path) -> IO[str] | None:
     """Take a lab's lock, which its process holds as long as it lives; None if somebody holds it."""
-    lock = (directory / "lock").open("a")
+    # Never made anew: whoever removes the directory at this moment could not remove it then.
+    lock = (directory / LOCK).open("r+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -107,9 +113,6 @@ def _take_lock(directory: Path) -> IO[str] | None:
 def _sweep(base: Path) -> None:
     """Remove what killed runs left behind: the directories whose lock nobody holds any more."""
     for directory in base.glob("run-*"):
-        # A directory without a lock is just being made.
-        if not (directory / "lock").exists():
-            continue
         with suppress(FileNotFoundError, PermissionError):
             lock = _take_lock(directory)
             if lock is not None:
