@@ -1,6 +1,7 @@
 """Fixtures that functional tests share: the lab, a clean lab for each test, and the program under test."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from tests.lab.workspace import CHECKOUT
 
 
 def pytest_configure() -> None:
-    """Keep pytest's temporary directories in the checkout as well."""
+    """Keep pytest's temporary directories in the checkout as well, and start programs that hear signals.
+
+    A script ignores SIGINT for what it runs in the background, and nohup SIGHUP; so would all that tests start.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            # A handler is not passed on.
+            signal.signal(number, lambda _number, _frame: None)
     directory = CHECKOUT / ".lab" / "pytest"
     directory.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(directory))

@@ -220,7 +220,9 @@ def test_other_host_is_out_of_sight(root_lab: Lab) -> None:
 def test_killed_run_leaves_nothing(root_lab: Lab, tmp_path: Path) -> None:
     """SIGKILL takes the daemon, the guests and the loop devices with it; the next run removes the directory."""
     base = tmp_path / "base"
-    shutil.copytree(root_lab.workspace.cache.directory / "capabilities", base / "cache/capabilities")
+    kept = root_lab.workspace.cache.directory / "capabilities"
+    # Another lab may be writing there.
+    shutil.copytree(kept, base / "cache/capabilities", ignore=shutil.ignore_patterns(".*"))
     with subprocess.Popen(
         [sys.executable, "-c", VICTIM, str(base)], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
     ) as victim:

@@ -19,9 +19,9 @@ import pytest
 from tests.functional.runs import (
     Refusal,
     check_refusal,
-    held_daemon,
     make_big_source,
     midway,
+    paused,
     start_clone,
     unchanged,
     wait_for,
@@ -252,9 +252,9 @@ def test_what_libvirt_has_not_looked_at_yet_counts(lab: Lab, virtomate: Program)
 @contextmanager
 def building(lab: Lab) -> Iterator[None]:
     """Let libvirt build a volume in the pool for the time of the block, and longer."""
-    lab.pool.raw("sparse.raw", 64 << 30, data_bytes=0)
+    lab.pool.raw("sparse.raw", 4 << 40, data_bytes=0)
     pool = lab.hypervisor.connect().storagePoolLookupByName(lab.pool.name)
-    document = "<volume><name>slow.raw</name><allocation>0</allocation><capacity>68719476736</capacity></volume>"
+    document = "<volume><name>slow.raw</name><allocation>0</allocation><capacity>4398046511104</capacity></volume>"
 
     def build() -> None:
         # it ends with its daemon
@@ -583,9 +583,8 @@ def test_signal_between_two_clones(lab: Lab, virtomate: Program) -> None:
     names = [f"web-{number}" for number in range(8)]
     paths = {name: make_clone(virtomate, name, mode="linked") for name in names}
     whole = {name: lab.connection.lookupByName(name).XMLDesc(EVERYTHING) for name in names}
-    run = virtomate.start("domain-delete", "--yes", *names, json=True)
-    wait_for(lambda: not paths["web-0"].exists(), "the first volume is gone")
-    with held_daemon(lab):
+    run = virtomate.pausing("virStorageVolDelete").start("domain-delete", "--yes", *names, json=True)
+    with paused(run):
         run.signal(signal.SIGINT)
     result = run.wait()
 

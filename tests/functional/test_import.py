@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.functional.runs import BIG_BYTES, Refusal, Watched, check_refusal, halted, unchanged, wait_for
+from tests.functional.runs import BIG_BYTES, Refusal, Watched, check_refusal, paused, unchanged, wait_for
 from tests.functional.support import image_info
 from tests.lab import images
 from tests.lab.domains import disk, domain
@@ -35,8 +35,8 @@ def big_file(directory: Path) -> Path:
 
 
 def start_import(virtomate: Program, *words: str | Path) -> Watched:
-    """Start an import with progress that can be followed."""
-    return Watched(virtomate.start("--progress", "json", "volume-import", *words, json=True))
+    """Start an import of a big file that stands still in the middle of it."""
+    return Watched(virtomate.pausing("big.raw").start("--progress", "json", "volume-import", *words, json=True))
 
 
 @pytest.mark.parametrize("hole_first", [False, True])
@@ -282,9 +282,8 @@ def test_interrupted_import_leaves_nothing(
     before = lab.inventory()
 
     watched = start_import(virtomate, big_file(tmp_path), lab.pool.name)
-    watched.wait_for_event("progress")
-    with halted(watched.run):
-        assert 0 < allocated_bytes(lab.pool.path / "big.raw") < BIG_BYTES, "The import was over before it was caught"
+    with paused(watched.run):
+        assert 0 < allocated_bytes(lab.pool.path / "big.raw") < BIG_BYTES
         watched.run.signal(number)
     result = watched.run.wait()
 
@@ -299,8 +298,7 @@ def test_a_file_that_grows_meanwhile(lab: Lab, virtomate: Program, tmp_path: Pat
     before = lab.inventory()
 
     watched = start_import(virtomate, file, lab.pool.name)
-    watched.wait_for_event("progress")
-    with halted(watched.run), file.open("ab") as writer:
+    with paused(watched.run), file.open("ab") as writer:
         writer.write(b"more")
     result = watched.run.wait()
 
@@ -311,9 +309,8 @@ def test_a_file_that_grows_meanwhile(lab: Lab, virtomate: Program, tmp_path: Pat
 def test_only_the_own_volume_is_removed(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
     """What somebody puts in the place of the half volume is left alone, and named."""
     watched = start_import(virtomate, big_file(tmp_path), lab.pool.name)
-    watched.wait_for_event("progress")
     path = lab.pool.path / "big.raw"
-    with halted(watched.run):
+    with paused(watched.run):
         path.unlink()
         path.write_bytes(b"somebody else's")
         watched.run.signal(signal.SIGINT)
@@ -330,8 +327,7 @@ def test_daemon_that_dies_in_the_middle(lab: Lab, virtomate: Program, tmp_path: 
     before = lab.inventory()
 
     watched = start_import(virtomate, big_file(tmp_path), lab.pool.name)
-    watched.wait_for_event("progress")
-    with halted(watched.run):
+    with paused(watched.run):
         lab.hypervisor.kill()
         lab.hypervisor.start()
     result = watched.run.wait()
@@ -339,8 +335,7 @@ def test_daemon_that_dies_in_the_middle(lab: Lab, virtomate: Program, tmp_path: 
     unchanged(before, lab)
 
     watched = start_import(virtomate, tmp_path / "big.raw", lab.pool.name)
-    watched.wait_for_event("progress")
-    with halted(watched.run):
+    with paused(watched.run):
         lab.hypervisor.kill()
     result = watched.run.wait()
     lab.hypervisor.start()

@@ -10,7 +10,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from tests.functional.runs import halted, make_big_source, start_clone, unchanged, wait_for
+from tests.functional.runs import make_big_source, paused, start_clone, unchanged
 from tests.functional.support import EVERYTHING, boot_all, image_info, pool_on
 from tests.lab import Lab, Program, Result, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
@@ -123,9 +123,8 @@ def test_one_refusal_refuses_all(lab: Lab, virtomate: Program) -> None:
 def test_a_failed_clone_leaves_the_others(lab: Lab, virtomate: Program) -> None:
     """A clone that fails is undone alone; the others stay, and each is told in its place."""
     path = make_big_source(lab, lab.pool)
-    watched = start_clone(virtomate, "--jobs", "1", "big", "a", "b", "c")
-    watched.wait_for_event("progress")
-    with halted(watched.run):
+    watched = start_clone(virtomate, "--jobs", "1", "big", "a", "b", "c", moment="a/vda")
+    with paused(watched.run):
         # while the first one is copied, somebody takes the second one's volume name
         (lab.pool.path / "b.raw").write_bytes(b"precious")
     result = watched.run.wait()
@@ -147,11 +146,9 @@ def test_a_failed_clone_leaves_the_others(lab: Lab, virtomate: Program) -> None:
 def test_interrupted_in_the_middle(lab: Lab, virtomate: Program, number: signal.Signals) -> None:
     """Clones that are complete stay, those in the making are undone, and the rest are not begun."""
     path = make_big_source(lab, lab.pool)
-    watched = start_clone(virtomate, "--jobs", "1", "big", "a", "b", "c")
-    assert watched.wait_for_event("finished")["volume"] == "a/vda"
-    while watched.wait_for_event("progress")["volume"] != "b/vda":
-        pass
-    watched.run.signal(number)
+    watched = start_clone(virtomate, "--jobs", "1", "big", "a", "b", "c", moment="b/vda")
+    with paused(watched.run):
+        watched.run.signal(number)
     result = watched.run.wait()
 
     assert result.status == 128 + number, str(result)
@@ -173,9 +170,9 @@ def test_killed_in_the_middle(lab: Lab, virtomate: Program) -> None:
     path = lab.pool.raw("big.raw", 320 * MIB, extents=[(offset, MIB) for offset in range(0, 256 * MIB, MIB)])
     lab.define(domain("big", disks=[disk(path, "raw")], firmware=nvram(store)))
     before = lab.inventory()
-    watched = start_clone(virtomate, "--jobs", "2", "big", "a", "b", "c")
-    wait_for(lambda: (lab.pool.path / "a.raw").exists() and (lab.pool.path / "b.raw").exists(), "two are in the making")
-    watched.run.signal(signal.SIGKILL)
+    watched = start_clone(virtomate, "--jobs", "2", "big", "a", "b", "c", moment="a/vda,b/vda")
+    with paused(watched.run):
+        watched.run.signal(signal.SIGKILL)
     watched.run.wait()
 
     listed = {item["name"]: item["clone"] for item in virtomate("domain-list", json=True).json}
@@ -214,11 +211,8 @@ def test_daemon_that_dies_in_the_middle(lab: Lab, virtomate: Program) -> None:
     """What was complete stays, what was in the making is named, and what was not begun leaves nothing to clean up."""
     path = make_big_source(lab, lab.pool)
     before = lab.inventory()
-    watched = start_clone(virtomate, "--jobs", "1", "big", "a", "b", "c")
-    assert watched.wait_for_event("finished")["volume"] == "a/vda"
-    while watched.wait_for_event("progress")["volume"] != "b/vda":
-        pass
-    with halted(watched.run):
+    watched = start_clone(virtomate, "--jobs", "1", "big", "a", "b", "c", moment="b/vda")
+    with paused(watched.run):
         lab.hypervisor.kill()
     result = watched.run.wait()
     lab.hypervisor.start()

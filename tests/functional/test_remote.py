@@ -16,9 +16,9 @@ from tests.functional.runs import (
     BIG_BYTES,
     Watched,
     error_of,
-    halted,
     make_big_source,
     midway,
+    paused,
     wait_for,
 )
 from tests.functional.test_terminal import Terminal
@@ -68,9 +68,8 @@ def test_every_command_works_over_ssh(root_lab: Lab, sshd: SshServer, virtomate:
     root_lab.define(domain("original", disks=[disk(path, "raw")]))
     define_guest(root_lab)
     make_big_source(root_lab, root_lab.pool)
-    watched = Watched(
-        virtomate.start("--progress", "json", "domain-clone", "--transfer", "stream", "big", "half", json=True, uri=uri)
-    )
+    words = ("--progress", "json", "domain-clone", "--transfer", "stream", "big", "half")
+    watched = Watched(virtomate.pausing("vda").start(*words, json=True, uri=uri))
     with midway(root_lab, watched, "stream", root_lab.pool.path / "half.raw"):
         watched.run.signal(signal.SIGKILL)
         watched.run.process.wait()
@@ -117,12 +116,11 @@ def test_import_reaches_a_host_whose_files_are_not_seen(
         make_far_pool(far)
         there = far.on_host("/var/lib/libvirt/images/big.raw")
         words = ("volume-import", file, "images")
-        watched = Watched(virtomate.start("--progress", "json", *words, json=True, uri=sshd.uri(far)))
-        watched.wait_for_event("progress")
-        with halted(watched.run):
+        run = virtomate.pausing("big.raw").start(*words, json=True, uri=sshd.uri(far))
+        with paused(run):
             assert there.exists()
-            watched.run.signal(signal.SIGTERM)
-        interrupted = watched.run.wait()
+            run.signal(signal.SIGTERM)
+        interrupted = run.wait()
         is_removed = not there.exists()
         again = virtomate(*words, json=True, uri=sshd.uri(far))
 
@@ -186,15 +184,12 @@ def test_a_link_that_is_cut_is_mended_for_the_undo(
     file = images.make_raw(tmp_path / "big.raw", BIG_BYTES, data_bytes=BIG_BYTES)
     uri = sshd.uri(root_lab.hypervisor)
 
-    watched = Watched(
-        virtomate.start("--progress", "json", "volume-import", file, root_lab.pool.name, json=True, uri=uri)
-    )
-    watched.wait_for_event("progress")
-    with halted(watched.run):
-        for child in Path(f"/proc/{watched.run.process.pid}/task").glob("*/children"):
+    run = virtomate.pausing("big.raw").start("volume-import", file, root_lab.pool.name, json=True, uri=uri)
+    with paused(run):
+        for child in Path(f"/proc/{run.process.pid}/task").glob("*/children"):
             for pid in child.read_text().split():
                 os.kill(int(pid), signal.SIGKILL)
-    result = watched.run.wait()
+    result = run.wait()
 
     assert (result.status, result.json["type"]) == (1, "libvirtError"), str(result)
     assert "the connection to libvirt was lost" in result.json["message"]

@@ -12,7 +12,7 @@ import pexpect
 import pyte
 import pytest
 
-from tests.functional.runs import BIG_BYTES, Watched, make_big_source, midway, start_clone
+from tests.functional.runs import BIG_BYTES, Watched, make_big_source, midway, start_clone, wait_for, wait_until_still
 from tests.lab import Lab, Program, disk, domain, interface
 from tests.lab.images import MIB
 
@@ -264,16 +264,26 @@ def test_names_cannot_drive_the_terminal(lab: Lab, virtomate: Program) -> None:
     assert ESCAPE not in missing
 
 
+def is_pending(process: int, number: signal.Signals) -> bool:
+    """Tell whether a signal waits for a process to go on (proc(5))."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return bool(int(status.partition("ShdPnd:")[2].split()[0], 16) & 1 << number - 1)
+
+
 @pytest.mark.usefixtures("big")
 @pytest.mark.parametrize("transfer", ["host", "stream"])
 def test_ctrl_c_leaves_a_clean_screen(lab: Lab, virtomate: Program, transfer: str) -> None:
     """After Ctrl-C the bars are gone, the cursor is there, the messages say what happened, and the status is 130."""
-    terminal = Terminal(virtomate, "domain-clone", "--transfer", transfer, "big", "web")
-    terminal.child.expect(r"\s[1-9]\d?%")
+    terminal = Terminal(virtomate.pausing("vda"), "domain-clone", "--transfer", transfer, "big", "web")
+    process = int(str(terminal.child.pid))
+    wait_until_still(process)
     terminal.child.send("\x03")
+    wait_for(lambda: is_pending(process, signal.SIGINT), "the terminal has sent the signal")
+    terminal.child.kill(signal.SIGCONT)
     status, shown = terminal.finish()
 
     assert status == 130, shown
+    assert re.search(r"vda .*\d%", shown), shown
     assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
     lines = screen(shown)
     assert not [line for line in lines if "%" in line], lines

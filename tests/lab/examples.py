@@ -103,9 +103,13 @@ def pages() -> list[Path]:
     return sorted(found, key=_use_of_the_guest)
 
 
+def boots_guest(page: Path) -> bool:
+    """Tell whether a page boots the guest, unless an earlier one has done so."""
+    return any(example.command.startswith("boot ") for example in examples(page))
+
+
 def _use_of_the_guest(page: Path) -> int:
-    commands = [example.command for example in examples(page)]
-    return any(RUNNING in command for command in commands) + any(command.startswith("boot ") for command in commands)
+    return any(RUNNING in example.command for example in examples(page)) + boots_guest(page)
 
 
 def examples(page: Path) -> Iterator[Example]:

@@ -76,7 +76,7 @@ for interface in /sys/class/net/*; do
 	name=${interface##*/}
 	[ "$name" = lo ] && continue
 	ip link set "$name" up
-	flag lab.dhcp && udhcpc -q -n -t 5 -T 1 -i "$name" -s /bin/udhcpc-script >/dev/null 2>&1
+	flag lab.dhcp && udhcpc -q -n -t 60 -T 1 -i "$name" -s /bin/udhcpc-script >/dev/null 2>&1
 done
 
 uuid=$(cat /sys/class/dmi/id/product_uuid)

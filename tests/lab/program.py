@@ -9,13 +9,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from tests.lab.programs import require_program
 
 TIMEOUT_SECONDS = 120.0
+
+PAUSING = Path(__file__).with_name("pausing.py")
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,22 @@ class Program:
         uri: the hypervisor; None leaves the choice to the program.
         directory: where it runs; its home and its XDG directories are below.
         environment: what differs from the default environment.
+        moment: when it is to stand still; see `pausing`.
     """
 
     uri: str | None
     directory: Path
     environment: dict[str, str] = field(default_factory=dict)
+    moment: str | None = None
     _started: list[Background] = field(default_factory=list)
+
+    def pausing(self, moment: str) -> "Program":
+        """Return the same program, but one that stops itself at a moment, so that it can be caught there for sure.
+
+        Args:
+            moment: see `pausing.py`.
+        """
+        return replace(self, moment=moment)
 
     def __call__(
         self,
@@ -153,7 +165,8 @@ class Program:
         options = [] if chosen is None else ["-c", chosen]
         if json:
             options.append("--json")
-        return [sys.executable, "-m", "virtomate", *options, *(str(word) for word in words)]
+        program = ["-m", "virtomate"] if self.moment is None else ["-P", str(PAUSING), self.moment]
+        return [sys.executable, *program, *options, *(str(word) for word in words)]
 
     def env(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the whole environment: nothing of the caller's but the search path and where the program is."""

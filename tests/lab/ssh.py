@@ -121,7 +121,7 @@ class SshServer:
         self._hypervisor = hypervisor
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        # It stays bound, so that nobody else gets the port, and the server can listen on it all the same (SO_REUSEADDR).
+        # It stays bound, so that nobody else gets the port; the server can listen on it all the same (SO_REUSEADDR).
         self._reservation = socket.socket()
         self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._reservation.bind(("127.0.0.1", 0))

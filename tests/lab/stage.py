@@ -14,7 +14,7 @@ from tests.lab import mounts, storage
 from tests.lab.domains import OVMF_TEMPLATE, disk, domain, interface, mac_address, nvram, vnc
 from tests.lab.images import GIB, qemu_img
 from tests.lab.lab import Lab, remove_domain
-from tests.lab.program import program_location
+from tests.lab.program import PAUSING, program_location
 from tests.lab.programs import require_program, run
 from tests.lab.ssh import SshServer
 from tests.lab.workspace import CHECKOUT
@@ -37,10 +37,9 @@ NETWORK = """
 
 # Sends a signal to a clone that is being made, in the middle of its work.
 MIDWAY = """#!/bin/sh
-signal=$1; shift
-: >events
-"$@" --progress json >/dev/null 2>events &
-until grep -q '"progress"' events; do sleep 0.01; done
+signal=$1; shift 2
+{python} -P {pausing} vda "$@" >/dev/null 2>&1 &
+until grep -q '^State:.T' /proc/$!/status; do sleep 0.01; done
 echo $! >pid
 kill -$signal $!
 [ $signal = STOP ] || wait
@@ -143,17 +142,22 @@ class Stage:
         text = err.read_text(errors="replace") + out.read_text(errors="replace")
         return Printed(tuple(text.rstrip("\n").split("\n")) if text.strip() else (), status)
 
-    def clear(self) -> None:
+    def forget_guest(self) -> None:
+        """Take `dev-1` away if it was booted, for a page that is not to have it."""
+        if RUNNING in (found.name() for found in self._host.connection.listAllDomains()):
+            self.clear(kept=None)
+
+    def clear(self, kept: str | None = RUNNING) -> None:
         """Make everything what it was in the beginning, for the next page; but `dev-1` goes on if it was booted."""
         connection = self._host.connection
         for found in connection.listAllDomains():
-            if found.name() != RUNNING:
+            if found.name() != kept:
                 remove_domain(found)
         for pool in connection.listAllStoragePools():
             if pool.name() not in POOLS:
                 storage.remove_pool(pool)
         for path in set(self._files()) - self._kept:
-            if path.stem == RUNNING:
+            if path.stem == kept:
                 continue
             if path.is_dir():
                 shutil.rmtree(path)
@@ -191,7 +195,7 @@ class Stage:
         for name in ("bin", "home"):
             (self._directory / name).mkdir()
         self._write_program("virtomate", f'#!/bin/sh\nexec {sys.executable} -m virtomate "$@"\n')
-        self._write_program("midway", MIDWAY)
+        self._write_program("midway", MIDWAY.format(python=sys.executable, pausing=PAUSING))
         self._write_program("empty-host", EMPTY_HOST)
         self._write_program("boot", BOOT)
         _make_image(self._directory / "home/debian-13.qcow2", self._lab.guest.bios_disk(), 3, 100)

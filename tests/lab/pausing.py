@@ -1,0 +1,76 @@
+"""virtomate, which stands still at a certain moment: `pausing.py MOMENT ARGUMENT...`.
+
+MOMENT is a function of libvirt's C library, which has just been called, or volumes, separated by commas, of each of
+which some has been written. SIGCONT lets the program go on.
+"""
+
+import functools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import libvirt  # noqa: F401 - what it calls while it is being imported is none of the program's
+import libvirtmod
+
+from virtomate.output import progress as output
+
+
+def stand_still() -> None:
+    """Stop this process, with all of its threads."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def pause_after(name: str) -> None:
+    """Stand still when a function has been called for the first time."""
+    function = getattr(libvirtmod, name)
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        result = function(*arguments)
+        setattr(libvirtmod, name, function)
+        stand_still()
+        return result
+
+    setattr(libvirtmod, name, call)
+
+
+def pause_while_writing(volumes: list[str]) -> None:
+    """Stand still when some of each volume has been written; the first ones wait for the others."""
+    left = set(volumes)
+    meeting = threading.Barrier(len(volumes), stand_still)
+    make = output.make_progress
+
+    def watched(advanced: Callable[[str, int], None]) -> Callable[[str, int], None]:
+        def call(volume: str, done_bytes: int) -> None:
+            advanced(volume, done_bytes)
+            if done_bytes and volume in left:
+                left.remove(volume)
+                meeting.wait()
+
+        return call
+
+    def make_progress(*arguments: Any, **keywords: Any) -> Any:
+        progress: Any = make(*arguments, **keywords)
+        progress.advanced = watched(progress.advanced)
+        return progress
+
+    output.make_progress = make_progress
+
+
+def main() -> None:
+    """Run the program."""
+    moment = sys.argv.pop(1)
+    if moment.startswith("vir"):
+        pause_after(moment)
+    else:
+        pause_while_writing(moment.split(","))
+    from virtomate.__main__ import main as run  # noqa: PLC0415 - it must find the functions as they are now
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
