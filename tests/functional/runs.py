@@ -19,7 +19,7 @@ TRANSFERS = ("host", "stream", "server")
 # Enough that a copy can be caught in the middle: it takes a third of a second at least.
 BIG_BYTES = 320 * MIB
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class Shell:
             cwd=str(virtomate.directory),
             dimensions=(24, 200),
             encoding="utf-8",
-            timeout=60,
+            timeout=120,
         )
         self.child.sendline(setup or SETUP[name])
         self.run("virtomate set up")

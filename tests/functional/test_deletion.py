@@ -354,7 +354,7 @@ class Question:
     def __init__(self, virtomate: Program, *words: str) -> None:
         argv = virtomate.argv("domain-delete", *words)
         self.child = pexpect.spawn(
-            argv[0], argv[1:], env=virtomate.env(), cwd=str(virtomate.directory), encoding="utf-8", timeout=60
+            argv[0], argv[1:], env=virtomate.env(), cwd=str(virtomate.directory), encoding="utf-8", timeout=120
         )
         self.child.expect_exact("[y/N]: ")
         self.text = str(self.child.before)

@@ -109,7 +109,7 @@ def test_ping_waits_for_an_agent_that_hangs(virtomate: Program, guest: str) -> N
     while (status := virtomate("guest-ping", "--wait", "2", guest).status) == 0:
         pass
     assert status == 125
-    assert virtomate("guest-ping", "--wait", "90", guest).status == 0
+    assert virtomate("guest-ping", "--wait", "200", guest).status == 0
     wait_for(lambda: virtomate("guest-run", guest, "rm", "/tmp/awake").status == 0, "the agent is not stopped any more")
 
 

@@ -493,7 +493,7 @@ def test_started_by_the_dozen(lab: Lab, virtomate: Program) -> None:
     lab.define(domain("silent", disks=[disk(silent)]))
 
     result = virtomate(
-        "domain-clone", "--mode", "linked", "--start", "--wait", "agent,100", "original", "a", "b", json=True
+        "domain-clone", "--mode", "linked", "--start", "--wait", "agent,200", "original", "a", "b", json=True
     )
     clones = complete(result)
     missed = virtomate("domain-clone", "--start", "--wait", "ip,0.5", "silent", "mute", json=True)
@@ -518,7 +518,7 @@ def test_waited_for_by_address(root_lab: Lab, virtomate: Program) -> None:
         domain("original", disks=[disk(path)], interfaces=[network], guest=root_lab.guest, cmdline="lab.dhcp")
     )
 
-    (made,) = complete(virtomate("domain-clone", "--start", "--wait", "ip,100", "original", "web", json=True))
+    (made,) = complete(virtomate("domain-clone", "--start", "--wait", "ip,200", "original", "web", json=True))
 
     (found,) = made["addresses"]
     assert found["hwaddr"] == made["interfaces"][0]["mac"]

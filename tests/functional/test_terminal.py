@@ -86,7 +86,7 @@ class Terminal:
             cwd=str(virtomate.directory),
             dimensions=(ROWS, columns),
             encoding="utf-8",
-            timeout=60,
+            timeout=120,
         )
 
     def finish(self) -> tuple[int, str]:
@@ -478,7 +478,7 @@ def test_json_of_lists_and_errors(virtomate: Program) -> None:
 def test_stdout_that_is_closed_early(small: Path, virtomate: Program) -> None:
     """Who reads only the beginning of the output (head) gets no traceback."""
     shell = ["-c", '"$@" | head -c 1', "sh", *virtomate.argv("domain-list", json=True)]
-    child = pexpect.spawn("sh", shell, env=virtomate.env(), encoding="utf-8", timeout=60)
+    child = pexpect.spawn("sh", shell, env=virtomate.env(), encoding="utf-8", timeout=120)
     child.expect(pexpect.EOF)
     child.close()
 

@@ -18,7 +18,7 @@ from tests.lab import mounts
 from tests.lab.programs import MissingPackageError, require_program
 from tests.lab.workspace import Workspace
 
-START_TIMEOUT_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 120.0
 REMOVAL_ATTEMPTS = 50
 
 # The longest paths below their directories: of the daemon's own sockets, and of those that a session daemon keeps for

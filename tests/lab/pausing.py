@@ -15,7 +15,11 @@ from typing import Any
 import libvirt  # noqa: F401 - what it calls while it is being imported is none of the program's
 import libvirtmod
 
+from virtomate.hypervisor import connection
 from virtomate.output import progress as output
+
+# Who has lost a connection meanwhile may take long to get a new one on a busy machine.
+connection._RECONNECT_SECONDS = 60.0
 
 
 def stand_still() -> None:

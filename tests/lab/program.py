@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from tests.lab.programs import require_program
 
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 240.0
 
 PAUSING = Path(__file__).with_name("pausing.py")
 

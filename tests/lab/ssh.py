@@ -21,7 +21,7 @@ from tests.lab.workspace import Cache
 SERVER_PACKAGES = ["openssh-server"]
 SERVER_USER = "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"
 
-START_TIMEOUT_SECONDS = 20.0
+START_TIMEOUT_SECONDS = 60.0
 
 # As a netcat for libvirt: `nc -U SOCKET`. It can have the link to its client go dead: then the server's process for it
 # stands still, and so it does for every later link of the same URI. What opens a connection does not count

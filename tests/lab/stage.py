@@ -19,7 +19,7 @@ from tests.lab.programs import require_program, run
 from tests.lab.ssh import SshServer
 from tests.lab.workspace import CHECKOUT
 
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 240
 FILE_SYSTEM_BYTES = 100 * GIB
 POOLS = {"default": Path("/var/lib/libvirt/images"), "fast": Path("/var/lib/libvirt/fast")}
 NVRAM = Path("/var/lib/libvirt/qemu/nvram")
@@ -66,7 +66,7 @@ virsh pool-refresh default
 BOOT = """#!/bin/sh
 virsh domstate $1 || virtomate domain-clone --mode linked debian-13 $1
 virsh start $1
-virtomate guest-ping --wait 100 $1
+virtomate guest-ping --wait 200 $1
 until virtomate domain-iface-list $1 | grep -q 192.168; do sleep 0.2; done
 """
 

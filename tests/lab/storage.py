@@ -15,7 +15,7 @@ from tests.lab.hypervisor import Hypervisor
 FILE_SYSTEM_BYTES = 3 * images.GIB
 
 # While it builds a volume, which may go on when who asked for it is gone, libvirt does not refresh the pool.
-BUILD_TIMEOUT_SECONDS = 60.0
+BUILD_TIMEOUT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
