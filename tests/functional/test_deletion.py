@@ -91,7 +91,7 @@ def test_finished_clone_goes_with_all_that_was_made(root_lab: Lab, virtomate: Pr
     assert result.status == 0, str(result)
     (document,) = result.json
     assert (document["status"], document["name"], document["uuid"]) == ("deleted", "web", clone["uuid"])
-    assert sorted(document["removed"]) == sorted([*(f"volume '{path}'" for path in paths[:-1]), f"NVRAM '{paths[-1]}'"])
+    assert document["removed"] == [*(f"volume '{path}'" for path in paths[:-1]), f"NVRAM '{paths[-1]}'"]
     assert document["kept"] == []
     unchanged(before, lab)
 

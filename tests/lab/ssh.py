@@ -24,7 +24,7 @@ SERVER_USER = "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"
 START_TIMEOUT_SECONDS = 60.0
 
 # As a netcat for libvirt: `nc -U SOCKET`. It can have the link to its client go dead: then the server's process for it
-# stands still, and so it does for every later link of the same URI. What opens a connection does not count
+# stands still, and so it does for every other link of the same URI. What opens a connection does not count
 # (REMOTE_PROC_CONNECT_OPEN, _SUPPORTS_FEATURE and _AUTH_LIST in libvirt's remote_protocol.x), and neither does what
 # keeps the link alive, since how much there is of that is a matter of time.
 NETCAT = """#!{python} -I
@@ -59,14 +59,14 @@ link = socket.socket(socket.AF_UNIX)
 link.connect(sys.argv[-1])
 calls = 0
 buffer = bytearray()
-if dead.exists():
-    die()
 while True:
     for ready in select.select([0, link], [], [])[0]:
         data = os.read(0, 65536) if ready == 0 else link.recv(65536)
         if not data:
             sys.exit()
-        if ready == 0:
+        if ready == 0 and dead.exists():
+            die()
+        elif ready == 0:
             buffer += data
             for program, procedure in received():
                 if program != KEEPALIVE:

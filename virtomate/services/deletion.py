@@ -200,7 +200,7 @@ class _Run:
                     pool_over=lambda directory: self._pools.start(connection, directory),
                     user_of=self._name_user,
                 ):
-                    tally.removed.append(name_made(made))
+                    tally.removed.insert(0, name_made(made))
             except ConflictError as error:
                 tally.replaced.append(f"{name_made(made)} ({error.message})")
             except VirtomateError as error:

@@ -145,8 +145,10 @@ class Claim:
             self._write()
 
     def _note(self, made: Made) -> None:
-        others = tuple(item for item in self.provenance.made if (item.kind, item.path) != (made.kind, made.path))
-        self.provenance = replace(self.provenance, made=(*others, made))
+        # in the order of the plan, whichever thread comes first
+        noted = {(item.kind, item.path): item for item in self.provenance.made}
+        noted[made.kind, made.path] = made
+        self.provenance = replace(self.provenance, made=tuple(noted.values()))
 
     def finish(self, definition: Definition) -> None:
         """Replace the claim by the clone: from here on it is complete.
