@@ -411,6 +411,10 @@ def test_copy_leaves_the_page_cache_alone(root_lab: Lab, virtomate: Program) -> 
     assert all(cached[path][:32]), cached
     assert sum(cached[path]) < 96, cached
     assert sum(cached[copy]) < 64, cached
+    # what several clones are made of is read from the disk once, and stays
+    together = virtomate("domain-clone", "--transfer", "host", "--jobs", "1", "original", "a", "b", json=True)
+    assert together.status == 0, str(together)
+    assert sum(cached_mib(path)) > 160, cached_mib(path)
 
 
 def cached_mib(path: Path) -> list[bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,18 @@ def test_identities(node: Node) -> None:
 
     assert identities.mac_addresses == {"52:54:00:aa:bb:01", "52:54:00:aa:bb:02"}
     assert identities.writers == {"/srv/p/other.raw": "on", ("p", "v"): "named"}
+
+
+def test_clones_planned_together_share_no_mac_address(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that was drawn for one clone is not given to the next one, which draws again."""
+    connection = node(domain("src", DISK + INTERFACE + INTERFACE.replace("01", "02")), P)
+    drawn = (number // 3 for number in range(100))
+    monkeypatch.setattr("virtomate.services.plan.os", SimpleNamespace(urandom=lambda size: next(drawn).to_bytes(size)))
+
+    _, plans = plan_clones(connection, CloneRequest("src", ("a", "b")), CancelToken())
+
+    addresses = [interface.mac for plan in plans for interface in plan.interfaces]
+    assert addresses == [f"52:54:00:00:00:0{number}" for number in range(4)]
 
 
 def test_many_domains_are_read_side_by_side(node: Node) -> None:
