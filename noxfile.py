@@ -114,10 +114,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def stress(session: nox.Session) -> None:
-    """Run the long sweeps, of which tests runs samples; arguments after -- go to pytest."""
+    """Run the long sweeps, of which tests runs samples, as many at once; arguments after -- go to pytest."""
     system(session, *LAB)
     session.install("--editable", ".", *groups("tests"))
-    session.run("pytest", "-m", "stress", *session.posargs)
+    session.run("pytest", "-m", "stress", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session
