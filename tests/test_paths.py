@@ -1,0 +1,81 @@
+"""Files behind the names that QEMU takes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from virtomate.paths import files_in, files_in_argument
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("/a", {"/a"}),
+        ("/a:b", {"/a:b"}),
+        ("a", {"a"}),
+        ("../a/b", {"../a/b"}),
+        ("./a:b", {"./a:b"}),
+        # QEMU takes the first for a protocol, but whoever wrote it may have meant the file
+        ("a:b", {"a:b"}),
+        ("file:/a", {"/a"}),
+        ("file:a", {"a"}),
+        ("file:///a%20b", {"/a%20b", "/a b"}),
+        ("host_device:/dev/a", {"/dev/a"}),
+        ("fat:rw:/a", {"/a"}),
+        ("blkdebug:/config:/a", {"/config:/a"}),
+        ("nbd://host:10809/a", set()),
+        ("https://host/a", set()),
+        ("json:{}", set()),
+        ("json:", set()),
+        ('json:{"driver":"qcow2","file":{"driver":"file","filename":"/a"}}', {"/a"}),
+        ('json:{"driver":"raw","file.filename":"a"}', {"a"}),
+        ('json:{"filename":"json:{\\"filename\\":\\"\\/a\\"}"}', {"/a"}),
+        (
+            'json:{"file":{"filename":"file:/a"},"backing":{"file.filename":"b"},"data-file":{"filename":"/c"}}',
+            {"/a", "b", "/c"},
+        ),
+        ('json:{"server":{"type":"unix","path":"/socket"},"export":"a"}', {"/socket"}),
+        ("json:{'driver':'qcow2','file':{'driver':'file','filename':'/a'}}", {"/a"}),
+        ("json:{", set()),
+        ("json:" + '{"a":' * 100_000, set()),
+        ('json:[1, null, [true, "/a"]]', {"/a"}),
+        ("", set()),
+        (":", {":"}),
+        ("file:", set()),
+        ("fat:", set()),
+    ],
+)
+def test_files_in(name: str, files: set[str]) -> None:
+    """Every file that QEMU may open for a name is found, and for a name in the network none."""
+    assert set(files_in(name)) == files
+
+
+def test_many_names() -> None:
+    """A name full of names, one within the other, is read to its end."""
+    name = "/a"
+    for _ in range(12):
+        name = "json:" + json.dumps({"filename": name, "other": ["/b"] * 100})
+
+    assert set(files_in(name)) == {"/a", "/b"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "files"),
+    [
+        ("/a", {"/a"}),
+        ("a", set()),
+        ("file=/a,if=virtio,format=raw", {"/a"}),
+        ("file=/a,,b", {"/a,b"}),
+        ("file.filename=/a=b", {"/a=b"}),
+        ('node-name=x,file=json:{"driver":"raw",,"file.filename":"/a"}', {"/a"}),
+        ('{"driver":"qcow2","file":{"driver":"file","filename":"/a"},"backing":"node"}', {"/a"}),
+        (' {"filename":"/a"}', {"/a"}),
+        ("{", set()),
+        ("", set()),
+    ],
+)
+def test_files_in_argument(argument: str, files: set[str]) -> None:
+    """Every file in an argument of QEMU's command line is found."""
+    assert set(files_in_argument(argument)) == files

@@ -1,0 +1,253 @@
+"""What a document of libvirt mentions, whatever it is for: files, volumes, addresses.
+
+The document may be a domain's definition, active or not, that of a saved image, or that of a snapshot or checkpoint
+with the definitions in it. It is read once, in time that grows with its length and nothing else: whoever wrote it may
+have meant no good. An element that libvirt of a later version knows counts as one that we know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from xml.parsers import expat
+
+from virtomate.paths import files_in, files_in_argument
+from virtomate.records import PROVENANCE_NAMESPACE
+
+# How deep the elements of our own record are nested at most; whoever nests deeper means no good.
+DEEPEST_RECORD = 8
+
+Place = str | tuple[str, str]
+
+_DEFINITIONS = frozenset({"domain", "inactiveDomain"})
+_RECORD = "clone"
+
+
+@dataclass(frozen=True)
+class DiskMention:
+    """A disk, and everything that the document says it lies on.
+
+    Attributes:
+        target: Name of the device in the guest, None where the document has none.
+        places: Paths, and volumes by pool and name: the disk's own source first, then what is below it.
+    """
+
+    target: str | None
+    places: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """What a document mentions.
+
+    Attributes:
+        name: Name of the domain that it is about; of two definitions in a snapshot, that of the first.
+        uuid: Its UUID, likewise.
+        paths: Every absolute path outside of metadata, as it is written.
+        volumes: Every volume that is named by its pool and its name.
+        arguments: What the document adds to the hypervisor's command line; paths in it are among the paths.
+        mac_addresses: Of all interfaces, in lower case.
+        disks: The disks, in order.
+        records: The text of each element of ours in the metadata; the namespace stands in it.
+        has_deep_record: Whether there is one besides that is nested deeper than ours are, and is left out for that.
+        is_whole: Whether the document could be read to its end. If not, this is what was found before.
+    """
+
+    name: str | None
+    uuid: str | None
+    paths: frozenset[str]
+    volumes: frozenset[tuple[str, str]]
+    arguments: tuple[str, ...]
+    mac_addresses: frozenset[str]
+    disks: tuple[DiskMention, ...]
+    records: tuple[str, ...]
+    has_deep_record: bool
+    is_whole: bool
+
+
+def read_mentions(document: str) -> Mentions:
+    """Read a document of libvirt; nothing is raised, whatever it is."""
+    return _Reader(document.encode(errors="replace")).read()
+
+
+class _ForeignDoctypeError(Exception):
+    """A document type, which libvirt never writes, and which could bring entities along."""
+
+
+class _Reader:
+    """The reading of one document."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._parser = expat.ParserCreate("utf-8")
+        self._parser.buffer_text = True
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._characters
+        self._parser.StartDoctypeDeclHandler = _refuse_doctype
+        # the open elements, and by their depth the text of those that have any
+        self._names: list[str] = []
+        self._texts: dict[int, list[str]] = {}
+        self._name: str | None = None
+        self._uuid: str | None = None
+        self._paths: set[str] = set()
+        self._volumes: set[tuple[str, str]] = set()
+        self._arguments: list[str] = []
+        self._mac_addresses: set[str] = set()
+        self._disks: list[DiskMention] = []
+        self._disk_depth = 0
+        self._disk_target: str | None = None
+        self._disk_places: dict[Place, None] = {}
+        self._metadata_depth = 0
+        self._record_start: int | None = None
+        self._record_depth = 0
+        self._records: list[str] = []
+        self._has_deep_record = False
+
+    def read(self) -> Mentions:
+        """Read it."""
+        is_whole = True
+        try:
+            self._parser.Parse(self._data, True)
+        except (expat.ExpatError, _ForeignDoctypeError):
+            is_whole = False
+            # what the parser still keeps of the last text
+            self._parser.buffer_text = False
+            self._record_start = None
+            while self._names:
+                self._end(self._names[-1])
+        return Mentions(
+            name=self._name,
+            uuid=self._uuid,
+            paths=frozenset(self._paths),
+            volumes=frozenset(self._volumes),
+            arguments=tuple(self._arguments),
+            mac_addresses=frozenset(self._mac_addresses),
+            disks=tuple(self._disks),
+            records=tuple(self._records),
+            has_deep_record=self._has_deep_record,
+            is_whole=is_whole,
+        )
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        names = self._names
+        parent = names[-1] if names else ""
+        names.append(name)
+        if self._metadata_depth:
+            self._start_in_metadata(name, attributes)
+            return
+        if name == "metadata" and parent in _DEFINITIONS:
+            self._metadata_depth = len(names)
+            return
+        if name == "disk" and not self._disk_depth:
+            self._disk_depth = len(names)
+        if attributes:
+            self._read_attributes(name, parent, attributes)
+
+    def _read_attributes(self, name: str, parent: str, attributes: dict[str, str]) -> None:
+        for key, value in attributes.items():
+            if "/" in value or ":" in value:
+                self._add_paths(value)
+            if key == "file" and not value.startswith("/"):
+                # libvirt and QEMU run in the root directory
+                for file in files_in(value):
+                    self._add_path(file if file.startswith("/") else f"/{file}")
+        pool = attributes.get("pool")
+        volume = attributes.get("volume")
+        if pool is not None and volume is not None:
+            self._volumes.add((pool, volume))
+            if self._disk_depth:
+                self._disk_places[pool, volume] = None
+        if name == "mac" and "address" in attributes:
+            self._mac_addresses.add(attributes["address"].lower())
+        elif name == "target" and parent == "disk":
+            self._disk_target = attributes.get("dev")
+        elif name.rpartition(":")[2] == "arg" and parent.rpartition(":")[2] == "commandline":
+            argument = attributes.get("value", "")
+            self._arguments.append(argument)
+            self._paths.update(files_in_argument(argument))
+
+    def _start_in_metadata(self, name: str, attributes: dict[str, str]) -> None:
+        depth = len(self._names) - self._metadata_depth
+        if depth == 1:
+            prefix, _, local = name.rpartition(":")
+            # libvirt has an element declare its own namespace
+            declared = attributes.get(f"xmlns:{prefix}" if prefix else "xmlns")
+            if local == _RECORD and declared == PROVENANCE_NAMESPACE:
+                self._record_start = self._parser.CurrentByteIndex
+        self._record_depth = max(self._record_depth, depth)
+
+    def _characters(self, text: str) -> None:
+        if self._metadata_depth:
+            return
+        depth = len(self._names)
+        if depth in self._texts:
+            self._texts[depth].append(text)
+        elif not text.isspace():
+            self._texts[depth] = [text]
+
+    def _end(self, name: str) -> None:
+        depth = len(self._names)
+        if self._metadata_depth:
+            if depth == self._metadata_depth + 1:
+                self._end_in_metadata(name)
+            elif depth == self._metadata_depth:
+                self._metadata_depth = 0
+        self._names.pop()
+        if depth in self._texts:
+            self._read_text(name, "".join(self._texts.pop(depth)))
+        if depth == self._disk_depth:
+            self._end_disk()
+
+    def _end_in_metadata(self, name: str) -> None:
+        if self._record_start is not None:
+            if self._record_depth > DEEPEST_RECORD:
+                self._has_deep_record = True
+            else:
+                self._records.append(self._record_text(name, self._record_start))
+        self._record_start = None
+        self._record_depth = 0
+
+    def _record_text(self, name: str, start: int) -> str:
+        """The text of an element that ends here."""
+        end = self._parser.CurrentByteIndex
+        if self._data.startswith(f"</{name}".encode(), end):
+            end = self._data.index(b">", end) + 1
+        # expat tells of an empty-element tag, which has no end tag, where it is over
+        return self._data[start:end].decode(errors="replace")
+
+    def _end_disk(self) -> None:
+        self._disks.append(DiskMention(self._disk_target, tuple(self._disk_places)))
+        self._disk_depth = 0
+        self._disk_target = None
+        self._disk_places = {}
+
+    def _read_text(self, name: str, text: str) -> None:
+        if self._names and self._names[-1] in _DEFINITIONS:
+            if name == "name" and self._name is None:
+                self._name = text
+            elif name == "uuid" and self._uuid is None:
+                self._uuid = text.strip()
+        if "/" in text or ":" in text:
+            self._add_paths(text)
+
+    def _add_paths(self, value: str) -> None:
+        """Note the paths that a value is, or leads to."""
+        stripped = value.strip()
+        if stripped.startswith("/"):
+            self._add_path(stripped)
+            if value.startswith("/"):
+                # a file's name may end in blanks
+                self._add_path(value)
+            return
+        for file in files_in(stripped):
+            if file.startswith("/"):
+                self._add_path(file)
+
+    def _add_path(self, path: str) -> None:
+        self._paths.add(path)
+        if self._disk_depth:
+            self._disk_places[path] = None
+
+
+def _refuse_doctype(*_: object) -> None:
+    raise _ForeignDoctypeError
