@@ -24,6 +24,7 @@ DEFAULTS = {
     "path": None,
     "pool": None,
     "volume": None,
+    "address": None,
     "format": None,
     "is_readonly": False,
     "is_shareable": False,
@@ -88,7 +89,7 @@ DISKS = [
         f"<disk type='volume'><source pool='p' volume='v'/>{TARGET}</disk>",
         {"type": "volume", "pool": "p", "volume": "v"},
         False,
-        "volume v of pool p",
+        "p/v",
     ),
     (
         f"<disk type='file' device='cdrom'><source file='/a.iso'/>{TARGET}</disk>",
@@ -107,22 +108,42 @@ DISKS = [
         f"<disk type='volume' device='floppy'>{TARGET}</disk>",
         {"type": "volume", "device": "floppy"},
         True,
-        "volume None of pool None",
+        "a volume source",
     ),
     (
-        f"<disk type='block' device='lun'><source dev='/dev/sda'/>{TARGET}</disk>",
-        {"type": "block", "device": "lun"},
-        False,
+        f"<disk type='block' device='floppy'>{TARGET}</disk>",
+        {"type": "block", "device": "floppy"},
+        True,
         "a block source",
     ),
+    (
+        f"<disk type='network'><source protocol='nbd'/>{TARGET}</disk>",
+        {"type": "network", "address": "nbd:///"},
+        False,
+        "nbd:///",
+    ),
     *(
-        (f"<disk type='{kind}'><source {more}/>{TARGET}</disk>", {"type": kind}, False, f"a {kind} source")
-        for kind, more in (
-            ("network", "protocol='rbd' name='p/i'"),
-            ("nvme", "type='pci' namespace='1'"),
-            ("vhostuser", "type='unix' path='/s'"),
-            ("vhostvdpa", "dev='/dev/vhost-vdpa-0'"),
-            ("dir", "dir='/d'"),
+        (
+            f"<disk type='{kind}'><source {source}</source>{TARGET}</disk>",
+            {"type": kind, "address": address},
+            False,
+            address,
+        )
+        for kind, source, address in (
+            ("block", "dev='/dev/sda'>", "/dev/sda"),
+            ("network", "protocol='rbd' name='p/i'>", "rbd:///p/i"),
+            ("network", "protocol='nbd' name='e'><host name='h.example' port='10809'/>", "nbd://h.example:10809/e"),
+            ("network", "protocol='rbd' name='p/i'><host name='a'/><host name='::1' port='1'/>", "rbd://a,[::1]:1/p/i"),
+            ("network", "protocol='nbd' name='e'><host transport='unix' socket='/s'/>", "nbd+unix:///e?socket=/s"),
+            ("network", "protocol='https' name='/d/a' query='x=1'><host name='h'/>", "https://h/d/a?x=1"),
+            (
+                "nvme",
+                "type='pci' namespace='2'><address domain='0x0000' bus='0x3b' slot='0x00' function='0x1'/>",
+                "nvme://0000:3b:00.1/2",
+            ),
+            ("vhostuser", "type='unix' path='/s'>", "/s"),
+            ("vhostvdpa", "dev='/dev/vhost-vdpa-0'>", "/dev/vhost-vdpa-0"),
+            ("dir", "dir='/d'>", "/d"),
         )
     ),
 ]

@@ -21,6 +21,7 @@ from tests.functional.support import (
 from tests.lab import Lab, Pool, Program, disk, domain, images
 from tests.lab.images import KIB, MIB
 from tests.lab.programs import require_program
+from tests.lab.storage import loop_device
 
 MODES = ["copy", "linked", "reflink"]
 EMPTY = "<backingStore/>"
@@ -640,6 +641,27 @@ def test_slice_with_a_format(lab: Lab, virtomate: Program) -> None:
     else:
         assert images.file_digest(clone_path(result.json[0])) == images.file_digest(path)
         lab.connection.lookupByName("clone").create()
+
+
+def test_start_with_a_block_device_of_the_original(root_lab: Lab, virtomate: Program) -> None:
+    """No clone is started that would write to its original's device, unless it was asked to share it."""
+    lab = root_lab
+    with loop_device(images.make_raw(lab.directory / "device.img", MIB)) as device:
+        block = (
+            f"<disk type='block'><driver name='qemu' type='raw'/><source dev='{device}'/>"
+            "<target dev='vdb' bus='virtio'/></disk>"
+        )
+        lab.define(domain("original", disks=[disk(lab.pool.raw("original.raw", MIB), "raw"), block]))
+        before = lab.inventory()
+
+        error = refused(lab, before, virtomate("domain-clone", "--count", "2", "--start", "original", "c", json=True))
+
+        assert f"disk vdb ({device})" in error["message"]
+        assert "--disk vdb=share" in error["hint"]
+        document = clone(virtomate, "--start", "--disk", "vdb=share")
+        assert document["started"] is True
+        assert any(str(device) in warning for warning in document["warnings"])
+        lab.connection.lookupByName("clone").destroy()
 
 
 LUNS = """

@@ -520,7 +520,10 @@ def test_what_is_left_untouched(lab: Lab, virtomate: Program, mode: str) -> None
     assert by_target(document)["vda"]["action"] != "shared"
     assert all(entry["source"] == entry["clone"] for entry in untouched.values())
     shared = [warning for warning in document["warnings"] if "left untouched" in warning]
-    assert [warning.split()[1] for warning in shared] == ["vdb", "vdc"]
+    assert [warning.partition(" is")[0] for warning in shared] == [
+        "disk vdb (/dev/lab-block)",
+        "disk vdc (nbd://127.0.0.1:10809/lab)",
+    ]
     assert len(set(lab.pool.volumes()) - volumes) == 1
     text = definition(lab, "clone")
     for kept in (str(fixed), str(medium), "/nowhere/there.iso", "/dev/lab-block", "name='lab'", "name='fixed'"):

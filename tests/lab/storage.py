@@ -2,6 +2,8 @@
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import libvirt
 
 from tests.lab import images, mounts
 from tests.lab.hypervisor import Hypervisor
+from tests.lab.programs import require_program, run
 
 FILE_SYSTEM_BYTES = 3 * images.GIB
 
@@ -106,3 +109,14 @@ def make_mounted_directory(directory: Path, kind: str, size_bytes: int = FILE_SY
         # libvirt would take it for a volume.
         found.rmdir()
     return directory
+
+
+@contextmanager
+def loop_device(image: Path) -> Iterator[Path]:
+    """Have a file be a block device for the block. Needs root."""
+    losetup = require_program("losetup", "mount")
+    device = Path(run(losetup, "--find", "--show", image).decode().strip())
+    try:
+        yield device
+    finally:
+        run(losetup, "--detach", device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.connection import Connection, connect
-from virtomate.kinds import Action, Mode
-from virtomate.records import CloneRequest
+from virtomate.kinds import Action, Mode, Treatment
+from virtomate.records import CloneRequest, DiskChoice
 from virtomate.services.domains import list_all_domains
 from virtomate.services.identities import scan_identities
 from virtomate.services.plan import ClonePlan, plan_clones
@@ -192,16 +193,17 @@ def _disk(path: str, more: str = "", target: str = "vda") -> str:
 
 
 @pytest.mark.parametrize(
-    ("disk", "reason", "has_warning"),
+    ("disk", "reason", "named"),
     [
-        (_disk("/elsewhere/a.iso", "<readonly/>"), "read-only", False),
-        ("<disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>", "empty drive", False),
-        ("<disk type='file' device='floppy'><target dev='fda'/></disk>", "empty drive", False),
-        ("<disk type='block'><source dev='/dev/x'/><target dev='sda'/></disk>", "block disk, not file-based", True),
+        (_disk("/elsewhere/a.iso", "<readonly/>"), "read-only", None),
+        ("<disk type='file' device='cdrom'><target dev='sda'/><readonly/></disk>", "empty drive", None),
+        ("<disk type='file' device='floppy'><target dev='fda'/></disk>", "empty drive", None),
+        ("<disk type='block' device='floppy'><target dev='fda'/></disk>", "empty drive", None),
+        ("<disk type='block'><source dev='/dev/x'/><target dev='sda'/></disk>", "block disk, not file-based", "/dev/x"),
         (
             "<disk type='network'><source protocol='nbd' name='x'><host name='h'/></source><target dev='sda'/></disk>",
             "network disk, not file-based",
-            True,
+            "nbd://h:10809/x",
         ),
         (
             (
@@ -209,22 +211,22 @@ def _disk(path: str, more: str = "", target: str = "vda") -> str:
                 "</source><target dev='vda'/></disk>"
             ),
             "nvme disk, not file-based",
-            True,
+            "nvme://0000:01:00.0/1",
         ),
         (
             "<disk type='vhostuser'><source type='unix' path='/s'/><target dev='vda'/></disk>",
             "vhostuser disk, not file-based",
-            True,
+            "/s",
         ),
-        ("<disk type='dir'><source dir='/d'/><target dev='vda'/></disk>", "dir disk, not file-based", True),
+        ("<disk type='dir'><source dir='/d'/><target dev='vda'/></disk>", "dir disk, not file-based", "/d"),
     ],
 )
-def test_disk_that_is_left_untouched(node: Node, disk: str, reason: str, has_warning: bool) -> None:
-    """What is not duplicated says why, and a writable one gives a warning."""
+def test_disk_that_is_left_untouched(node: Node, disk: str, reason: str, named: str | None) -> None:
+    """What is not duplicated says why, and a writable one gives a warning that names it."""
     plan = plan_clone(node(domain("src", disk), P), CloneRequest("src", ("new",)))
 
     assert [(item.surveyed.reason, item.duplication) for item in plan.disks] == [(reason, None)]
-    assert bool(plan.warnings) is has_warning
+    assert [f"({named})" in warning for warning in plan.warnings] == ([] if named is None else [True])
 
 
 def test_volume_of_a_pool_that_is_not_file_based(node: Node) -> None:
@@ -235,7 +237,44 @@ def test_volume_of_a_pool_that_is_not_file_based(node: Node) -> None:
     plan = plan_clone(node(domain("src", disk), group), CloneRequest("src", ("new",)))
 
     assert [(item.surveyed.reason, item.duplication) for item in plan.disks] == [("not file-based", None)]
+    assert "(lvm/lv)" in plan.warnings[0]
     assert "both write to it" in plan.warnings[0]
+
+
+BLOCK = "<disk type='block'><source dev='/dev/vg/data'/><target dev='vdb'/></disk>"
+
+
+@pytest.mark.parametrize("names", [("new",), ("a", "b")])
+def test_start_with_a_disk_that_the_original_writes_to(node: Node, names: tuple[str, ...]) -> None:
+    """Clones that would write to a device of their original are not started, unless that was asked for."""
+    connection = node(domain("src", DISK + BLOCK), P)
+    request = CloneRequest("src", names, start=True)
+
+    with pytest.raises(UnsupportedError, match=r"vdb \(/dev/vg/data\)") as caught:
+        plan_clones(connection, request, CancelToken())
+
+    assert "--disk vdb=share" in (caught.value.hint or "")
+    for treatment in (Treatment.SHARE, Treatment.DROP):
+        chosen = replace(request, disks=(DiskChoice("vdb", treatment),))
+        assert len(plan_clones(connection, chosen, CancelToken())[1]) == len(names)
+    assert len(plan_clones(connection, replace(request, start=False), CancelToken())[1]) == len(names)
+
+
+@pytest.mark.parametrize("mark", ["<shareable/>", "<readonly/>"])
+def test_start_with_a_disk_that_is_made_for_several(node: Node, mark: str) -> None:
+    """A disk that is marked as shareable or read-only keeps no clone from being started."""
+    connection = node(domain("src", DISK + BLOCK.replace("</disk>", f"{mark}</disk>")), P)
+
+    assert plan_clone(connection, CloneRequest("src", ("new",), start=True)).name == "new"
+
+
+def test_start_with_an_nvram_that_is_no_file(node: Node) -> None:
+    """A clone whose NVRAM is its original's is not started."""
+    nvram = "<nvram type='block'><source dev='/dev/vg/vars'/></nvram>"
+    text = domain("src").replace("</type></os>", f"</type><loader readonly='yes' type='pflash'>/c</loader>{nvram}</os>")
+
+    with pytest.raises(UnsupportedError, match="NVRAM"):
+        plan_clone(node(text), CloneRequest("src", ("new",), start=True))
 
 
 def test_two_disks_get_two_names(node: Node) -> None:

@@ -28,6 +28,9 @@ _PATH = re.compile(r"""=(?:'(/[^']*)'|"(/[^"]*)")|>\s*(/[^<]*?)\s*<""")
 _NAMED_VOLUME = re.compile(r"""<source\s+pool=(['"])(.*?)\1\s+volume=(['"])(.*?)\3""")
 _ESCAPES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
 
+# what the source of a disk is named by where it is no file, volume or URL
+_SOURCES_OF_DISKS = ("@dev", "@path", "@dir", "@name")
+
 _MAC_ADDRESS = r"<mac\s+address=['\"]([0-9A-Fa-f:]{17})['\"]"
 
 
@@ -60,6 +63,7 @@ class DiskDefinition:
         type: How the source is named: `file`, `volume`, `block`, `network` and so on.
         path: Source path where the type is `file`.
         pool: Pool and volume where the type is `volume`.
+        address: Where the type is neither: the device, URL, socket or directory; None where there is none to tell.
         format: The driver's format, or None where the definition leaves it to the pool.
         is_sliced: Whether only a slice of the source is the disk.
         below: What the definition itself says is below the source, nearest first; it need not say all.
@@ -72,6 +76,7 @@ class DiskDefinition:
     path: str | None
     pool: str | None
     volume: str | None
+    address: str | None
     format: str | None
     is_readonly: bool
     is_shareable: bool
@@ -85,14 +90,14 @@ class DiskDefinition:
             return self.path is None
         if self.type == "volume":
             return self.volume is None
-        return False
+        return self.type == "block" and self.address is None
 
     @property
     def location(self) -> str:
         """A phrase that names the source."""
-        if self.type == "volume":
-            return f"volume {self.volume} of pool {self.pool}"
-        return self.path or f"a {self.type} source"
+        if self.type == "volume" and self.volume is not None:
+            return f"{self.pool}/{self.volume}"
+        return self.path or self.address or f"a {self.type} source"
 
 
 @dataclass(frozen=True)
@@ -274,6 +279,7 @@ def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
         path=source.get("@file"),
         pool=source.get("@pool"),
         volume=source.get("@volume"),
+        address=_address(str(disk.get("@type", "file")), source),
         format=child(disk, "driver").get("@type"),
         # libvirt makes every CD-ROM read-only, and says so in the definitions it returns
         is_readonly="readonly" in disk or device == "cdrom",
@@ -281,6 +287,41 @@ def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
         is_sliced="slices" in source,
         below=tuple(_backing_stores(disk)),
     )
+
+
+def _address(kind: str, source: dict[str, Any]) -> str | None:
+    """A word that names the source of a disk that is no file and no volume, network disks and NVMe ones as a URL.
+
+    Source: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms (source)
+    """
+    if kind in {"file", "volume"}:
+        return None
+    if kind == "network":
+        return _url(source)
+    if kind == "nvme":
+        parts = next((part for part in source.get("address", []) if isinstance(part, dict)), {})
+        numbers = [str(parts.get(f"@{key}", "0")).removeprefix("0x") for key in ("domain", "bus", "slot", "function")]
+        domain, bus, slot, function = numbers
+        return f"nvme://{domain.zfill(4)}:{bus.zfill(2)}:{slot.zfill(2)}.{function}/{source.get('@namespace', '1')}"
+    return next((str(source[key]) for key in _SOURCES_OF_DISKS if source.get(key)), None)
+
+
+def _url(source: dict[str, Any]) -> str:
+    """The URL of a network disk, in QEMU's spelling; several hosts stand side by side."""
+    protocol, name = source.get("@protocol", "network"), str(source.get("@name", "")).lstrip("/")
+    hosts = [host for host in source.get("host", []) if isinstance(host, dict)]
+    queries = [f"socket={host['@socket']}" for host in hosts if "@socket" in host]
+    if queries:
+        protocol = f"{protocol}+unix"
+    if "@query" in source:
+        queries.append(str(source["@query"]))
+    query = f"?{'&'.join(queries)}" if queries else ""
+    return f"{protocol}://{','.join(_host(host) for host in hosts if '@name' in host)}/{name}{query}"
+
+
+def _host(host: dict[str, Any]) -> str:
+    name = f"[{host['@name']}]" if ":" in host["@name"] else host["@name"]
+    return f"{name}:{host['@port']}" if "@port" in host else name
 
 
 def _backing_stores(element: dict[str, Any]) -> Iterator[BackingStore]:

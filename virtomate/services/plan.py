@@ -19,6 +19,7 @@ from virtomate.services.disks import DiskPlan, DiskPlanner, DiskSurveyor, TakenN
 from virtomate.services.identities import new_uuid, scan_identities
 from virtomate.services.nvram import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram
 from virtomate.services.pools import read_pools
+from virtomate.services.sharing import refuse_to_start, written_by_both
 from virtomate.services.source import Source, read_source, refuse_taken_name
 from virtomate.services.space import SpaceLedger
 
@@ -293,6 +294,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         )
     nvram = survey_nvram(connection, source, pools)
     refuse_needless_nvram(nvram, request.nvram)
+    refuse_to_start(request, disks, nvram)
     prepared = changes.prepare_definition(source.definition.domain)
     # an unprivileged daemon may not give files away
     return Survey(source, prepared, identities, pools, disks, nvram, keep_owner=not connection.is_session)
@@ -343,8 +345,7 @@ def _warnings(
     warnings = [
         f"disk {item.disk.target} ({item.disk.location}) is left untouched ({item.reason}): "
         "original and clone both write to it"
-        for item in surveyed
-        if item.action is Action.SHARED and not item.disk.is_readonly and not item.disk.is_empty
+        for item in written_by_both(surveyed)
     ]
     if nvram is not None and nvram.action is NvramAction.SHARED:
         warnings.append("the NVRAM is no file and left untouched: original and clone both write to it")
