@@ -1,4 +1,4 @@
-"""The exit status of a run in which several things failed."""
+"""What a run ends with in which several things failed: the exit status, and one error."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import signal
 import pytest
 
 from virtomate.errors import (
+    ConflictError,
     IllegalStateError,
     InterruptedBySignalError,
     VirtomateError,
+    combined_error,
     combined_exit_status,
 )
 
@@ -40,3 +42,16 @@ def test_combined_exit_status(errors: list[VirtomateError], expected: int) -> No
     """Leftovers outrank signals, they outrank failures, and those outrank an agent that did not answer."""
     assert combined_exit_status(errors) == expected
     assert combined_exit_status(reversed(errors)) == expected
+
+
+def test_one_error_of_several() -> None:
+    """Every sentence and every hint is told once; the type is that of all of them, if they have one."""
+    taken = ConflictError("'a' is taken", "Choose another.")
+    same = combined_error([taken, ConflictError("'b' is taken", "Choose another."), ConflictError("'c' is taken")])
+    mixed = combined_error([taken, FAILED])
+
+    assert (type(same), same.message) == (ConflictError, "'a' is taken; 'b' is taken; 'c' is taken")
+    assert same.hint == "Choose another."
+    assert (type(mixed), mixed.message, mixed.hint) == (IllegalStateError, "'a' is taken; m", "Choose another.")
+    assert combined_error([taken]) is taken
+    assert combined_error([FAILED, FAILED]).hint is None

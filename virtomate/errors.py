@@ -11,7 +11,7 @@ import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -50,6 +50,17 @@ def combined_exit_status(errors: Iterable[VirtomateError]) -> int:
     statuses = {error.exit_status for error in errors}
     ranked = (EXIT_LEFTOVERS, *sorted(status for status in statuses if status > _SIGNALLED), EXIT_FAILED)
     return next((status for status in ranked if status in statuses), max(statuses, default=0))
+
+
+def combined_error(errors: Sequence[VirtomateError]) -> VirtomateError:
+    """One error that says what several say, each sentence and hint once; of several types it is an illegal state."""
+    if len(errors) == 1:
+        return errors[0]
+    types = {type(error) for error in errors}
+    hints = dict.fromkeys(error.hint for error in errors if error.hint is not None)
+    return (types.pop() if len(types) == 1 else IllegalStateError)(
+        "; ".join(dict.fromkeys(error.message for error in errors)), hint=" ".join(hints) or None
+    )
 
 
 class UsageError(VirtomateError):

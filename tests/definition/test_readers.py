@@ -355,3 +355,12 @@ def test_command_line_arguments() -> None:
 
     assert readers.command_line_arguments(parse(content)) == ("-drive", "file=/x")
     assert readers.command_line_arguments(parse("<os/>")) == ()
+
+
+def test_networks_of_interfaces() -> None:
+    """Networks of libvirt's are named once each, and interfaces that are in none are passed over."""
+    sources = ("network='lab'", "network='lab' portgroup='a'", "bridge='br0'", "network='b b'")
+    interfaces = [f"<interface type='network'><source {source}/></interface>" for source in sources]
+    domain = parse(f"<devices>{''.join(interfaces)}<interface type='user'/></devices>")
+
+    assert readers.network_names(domain) == ("lab", "b b")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
 
 HOST, STREAM, SERVER, LINK = Transfer.HOST, Transfer.STREAM, Transfer.SERVER, Transfer.LINK
+UNSEEN = "its file cannot be seen here"
 COPY, LINKED, REFLINK = Mode.COPY, Mode.LINKED, Mode.REFLINK
 
 PLAIN = Qcow2Header(
@@ -89,7 +90,7 @@ def test_transfers(
 
     def choose(forced: Transfer | None = None) -> tuple[Transfer, ...]:
         return choice.choose_transfer(
-            source, detected, header, mode, is_local=is_local, is_visible=is_local, forced=forced
+            source, detected, header, mode, is_local=is_local, obstacle=None if is_local else UNSEEN, forced=forced
         )
 
     if expected:
@@ -108,8 +109,43 @@ def test_transfers(
 
 def test_files_that_cannot_be_seen() -> None:
     """A local daemon whose files cannot be opened here is asked to do it, raw volumes by streams."""
-    assert choice.choose_transfer(RAW, "raw", None, COPY, is_local=True, is_visible=False) == (STREAM, SERVER)
-    assert choice.choose_transfer(QCOW2, "qcow2", PLAIN, COPY, is_local=True, is_visible=False) == (SERVER, STREAM)
+    assert choice.choose_transfer(RAW, "raw", None, COPY, is_local=True, obstacle=UNSEEN) == (STREAM, SERVER)
+    assert choice.choose_transfer(QCOW2, "qcow2", PLAIN, COPY, is_local=True, obstacle=UNSEEN) == (SERVER, STREAM)
+
+
+@pytest.mark.parametrize(
+    ("source", "header", "mode", "forced", "obstacle", "reasons"),
+    [
+        (QCOW2, PLAIN, REFLINK, SERVER, None, "it is qcow2, and libvirt reflinks raw volumes only"),
+        (QCOW2, replace(PLAIN, snapshot_count=1), REFLINK, SERVER, None, "it is qcow2, and libvirt reflinks"),
+        (QCOW2, PLAIN, REFLINK, STREAM, None, "a stream shares no data"),
+        (QCOW2, PLAIN, COPY, HOST, "its file cannot be read here", "its file cannot be read here"),
+        (QCOW2, PLAIN, REFLINK, None, UNSEEN, f"it is qcow2, and libvirt reflinks raw volumes only; {UNSEEN}"),
+        (VMDK, None, REFLINK, None, None, "libvirt reflinks raw volumes only; a vmdk image may be more than one file"),
+    ],
+)
+def test_reasons(
+    source: VolumeDescription,
+    header: Qcow2Header | None,
+    mode: Mode,
+    forced: Transfer | None,
+    obstacle: str | None,
+    reasons: str,
+) -> None:
+    """What is refused is refused for what is so: nobody is told that a file cannot be seen which can."""
+    with pytest.raises(UnsupportedError) as caught:
+        choice.choose_transfer(source, source.format, header, mode, is_local=True, obstacle=obstacle, forced=forced)
+
+    assert reasons in caught.value.message
+    assert ("cannot be seen" in caught.value.message) is (obstacle == UNSEEN)
+
+
+def test_advice_to_leave_the_choice_open_is_given_where_it_helps() -> None:
+    """Where no transfer is possible, none is asked for in vain."""
+    with pytest.raises(UnsupportedError) as caught:
+        choice.choose_transfer(QCOW2, "qcow2", PLAIN, REFLINK, is_local=True, obstacle=UNSEEN, forced=SERVER)
+
+    assert caught.value.hint == "Use --mode copy or --mode linked."
 
 
 @pytest.mark.parametrize(

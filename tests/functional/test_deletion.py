@@ -119,6 +119,7 @@ def test_one_refusal_refuses_all(lab: Lab, virtomate: Program) -> None:
     base = make_clone(virtomate, "base")
     overlay = make_clone(virtomate, "over", "base", "linked")
     make_clone(virtomate, "runs")
+    make_clone(virtomate, "runs too")
 
     def refused(names: tuple[str, ...], type_: str, message: tuple[str, ...], hint: str) -> None:
         check_refusal(lab, virtomate, ("domain-delete", "--yes", *names), Refusal(type_, message, (hint,)))
@@ -128,10 +129,19 @@ def test_one_refusal_refuses_all(lab: Lab, virtomate: Program) -> None:
     refused(("base", "good"), "IllegalStateError", (str(base), str(overlay), "'over'"), "same command")
     lab.connection.lookupByName("runs").create()
     refused(("good", "runs"), "IllegalStateError", ("'runs' is running",), "virsh shutdown runs")
+    # one look tells of everything
+    lab.connection.lookupByName("runs too").create()
+    both = "domains 'runs' and 'runs too' are running, and must be shut off to be deleted"
+    refused(
+        ("runs", "good", "runs too"), "IllegalStateError", (both,), "virsh shutdown runs; virsh shutdown 'runs too'"
+    )
+    mixed = ("there are no domains 'nobody' and 'no'", "'src' is not a clone", "'runs' is running")
+    refused(("runs", "nobody", "src", "no"), "IllegalStateError", mixed, "virsh shutdown runs")
+    refused(("no", "nobody"), "NotFoundError", ("there are no domains 'no' and 'nobody'",), "virtomate domain-list")
     assert virtomate("domain-delete", "--yes", "good", "good").status == 2
     uuid = lab.connection.lookupByName("good").UUIDString()
     assert virtomate("domain-delete", "--yes", "good", uuid).status == 2
-    assert names_of(lab) == {"src", "good", "base", "over", "runs"}
+    assert names_of(lab) == {"src", "good", "base", "over", "runs", "runs too"}
 
 
 def other_users(lab: Lab, path: Path) -> dict[str, dict[str, Any]]:

@@ -102,6 +102,7 @@ def test_one_refusal_refuses_all(lab: Lab, virtomate: Program) -> None:
     """When one clone of several cannot be made, none is, and that is one error."""
     make_original(lab)
     lab.define(domain("web-2"))
+    lab.define(domain("web-3"))
     (lab.pool.path / "db-3.qcow2").write_bytes(b"precious")
     before = lab.inventory()
 
@@ -111,7 +112,7 @@ def test_one_refusal_refuses_all(lab: Lab, virtomate: Program) -> None:
     unusable = virtomate("domain-clone", "original", "a", "b/c", json=True)
 
     assert (domain_taken.status, domain_taken.json["type"]) == (1, "Conflict")
-    assert "'web-2'" in domain_taken.json["message"]
+    assert domain_taken.json["message"] == "there are already domains 'web-2' and 'web-3'"
     assert (volume_taken.status, volume_taken.json["type"]) == (1, "Conflict")
     assert "'db-3.qcow2'" in volume_taken.json["message"]
     assert (twice.status, twice.stdout) == (2, "")
@@ -525,19 +526,46 @@ def test_waited_for_by_address(root_lab: Lab, virtomate: Program) -> None:
     assert found["addresses"][0]["address"].startswith("192.168.77.")
 
 
-def test_clone_that_cannot_be_started_is_kept(lab: Lab, virtomate: Program) -> None:
-    """A failing start does not take the clone with it."""
-    path = make_original(lab)
-    definition = lab.connection.lookupByName("original").XMLDesc(EVERYTHING)
-    lab.connection.lookupByName("original").undefine()
-    network = "<interface type='network'><source network='nowhere'/></interface></devices>"
-    lab.define(definition.replace("</devices>", network))
+ASLEEP = """
+<network>
+  <name>as leep</name><forward mode='open'/><bridge name='asleep0'/><ip address='192.168.78.1' netmask='255.255.255.0'/>
+</network>"""
+ON_NETWORK = "<interface type='network'><source network='{}'/></interface></devices>"
+NO_MEDIUM = (
+    "<disk type='file' device='cdrom'><source file='/nonexistent/install.iso'/><target dev='sda' bus='sata'/>"
+    "<readonly/></disk></devices>"
+)
 
-    result = virtomate("domain-clone", "--mode", "linked", "--start", "original", "web", json=True)
+
+@pytest.mark.parametrize(
+    ("devices", "reason", "hint"),
+    [
+        (ON_NETWORK.format("nowhere"), "'nowhere'", "There is no network 'nowhere'. Connect the clone to another one "),
+        (ON_NETWORK.format("as leep"), "'as leep' is not active", "virsh net-start 'as leep'; virsh start web"),
+        (NO_MEDIUM, "/nonexistent/install.iso", "Mend that, then start it: virsh start web."),
+    ],
+    ids=["network that is not there", "network that is not active", "medium that is not there"],
+)
+def test_clone_that_cannot_be_started_is_kept(
+    root_lab: Lab, virtomate: Program, devices: str, reason: str, hint: str
+) -> None:
+    """A failing start does not take the clone with it; the error says that, why it failed, and what to do."""
+    path = make_original(root_lab)
+    definition = root_lab.connection.lookupByName("original").XMLDesc(EVERYTHING)
+    root_lab.connection.lookupByName("original").undefine()
+    network = root_lab.connection.networkDefineXML(ASLEEP)
+    try:
+        root_lab.define(definition.replace("</devices>", devices))
+
+        result = virtomate("domain-clone", "--mode", "linked", "--start", "original", "web", json=True)
+    finally:
+        network.undefine()
 
     assert result.status == 1, str(result)
     (clone,) = result.json
     assert (clone["status"], clone["started"]) == ("cloned", False)
-    assert "nowhere" in clone["error"]["message"]
+    assert reason in clone["error"]["message"]
+    assert clone["error"]["message"].endswith("; the clone is complete, and is kept")
+    assert hint in clone["error"]["hint"]
     assert image_info(Path(clone["disks"][0]["clone"]["path"]))["backing-filename"] == str(path)
-    assert names(lab) == ["original", "web"]
+    assert names(root_lab) == ["original", "web"]

@@ -157,6 +157,12 @@ def mac_addresses(domain: Document) -> tuple[str, ...]:
     )
 
 
+def network_names(domain: Document) -> tuple[str, ...]:
+    """The networks of libvirt's that its interfaces are connected to, each once."""
+    sources = (child(interface, "source") for interface in devices(domain, "interface"))
+    return tuple(dict.fromkeys(str(network) for source in sources if (network := source.get("@network"))))
+
+
 def find_mac_addresses(definition: str) -> set[str]:
     """The MAC addresses in the text of a definition, in lower case, and maybe some that only metadata mention."""
     return {address.lower() for address in re.findall(_MAC_ADDRESS, definition)}

@@ -72,7 +72,7 @@ def choose_transfer(
     mode: Mode,
     *,
     is_local: bool,
-    is_visible: bool,
+    obstacle: str | None,
     forced: Transfer | None = None,
 ) -> tuple[Transfer, ...]:
     """The transfers for a volume, the best first; the next ones are for when it turns out not to be possible.
@@ -83,7 +83,7 @@ def choose_transfer(
         header: The header of a qcow2.
         mode: How it is to be duplicated.
         is_local: Whether the daemon runs on this host, by its URI.
-        is_visible: Whether the files can be seen and opened here.
+        obstacle: Why the files cannot be filled here, None where they can.
         forced: The only transfer that will do.
 
     Raises:
@@ -96,28 +96,29 @@ def choose_transfer(
                 hint="Leave out --transfer.",
             )
         return (Transfer.LINK,)
-    closed = _closed_transfers(source, detected_format, header, mode, is_visible=is_visible)
-    if forced is not None:
-        if forced in closed:
-            raise UnsupportedError(
-                f"'{source.path}' cannot be duplicated with --transfer {forced.value}: {closed[forced]}",
-                hint="Leave out --transfer.",
-            )
-        return (forced,)
+    closed = _closed_transfers(source, detected_format, header, mode, obstacle)
     # Streams beat libvirt where nothing has to cross a network, except in what qemu-img does in one go.
     prefers_stream = is_local and source.format == "raw"
     rest = (Transfer.STREAM, Transfer.SERVER) if prefers_stream else (Transfer.SERVER, Transfer.STREAM)
     transfers = tuple(transfer for transfer in (Transfer.HOST, *rest) if transfer not in closed)
     if not transfers:
+        reasons = dict.fromkeys((closed[Transfer.SERVER], closed[Transfer.HOST]))
         raise UnsupportedError(
-            f"'{source.path}' cannot be duplicated by --mode {mode.value}: {closed[Transfer.SERVER]}",
+            f"'{source.path}' cannot be duplicated by --mode {mode.value}: {'; '.join(reasons)}",
             hint="Use --mode linked." if mode is Mode.COPY else "Use --mode copy or --mode linked.",
         )
-    return transfers
+    if forced is None:
+        return transfers
+    if forced in closed:
+        raise UnsupportedError(
+            f"'{source.path}' cannot be duplicated with --transfer {forced.value}: {closed[forced]}",
+            hint="Leave out --transfer.",
+        )
+    return (forced,)
 
 
 def _closed_transfers(
-    source: VolumeDescription, detected_format: str, header: Qcow2Header | None, mode: Mode, *, is_visible: bool
+    source: VolumeDescription, detected_format: str, header: Qcow2Header | None, mode: Mode, obstacle: str | None
 ) -> dict[Transfer, str]:
     """The transfers that a volume cannot go through, each with the reason."""
     closed = {}
@@ -129,15 +130,13 @@ def _closed_transfers(
     elif has_backing and mode is Mode.COPY:
         reason = "it has a backing file, and a copy is to be independent of it"
         closed[Transfer.HOST] = closed[Transfer.STREAM] = reason
-    elif not is_visible:
-        closed[Transfer.HOST] = "its file cannot be seen and opened here"
+    elif obstacle is not None:
+        closed[Transfer.HOST] = obstacle
     if mode is Mode.REFLINK:
         closed[Transfer.STREAM] = "a stream shares no data"
-        if source.format != "raw":
-            closed[Transfer.SERVER] = (
-                f"it is {source.format}, and libvirt reflinks raw volumes only; its file cannot be seen and opened here"
-            )
-    if source.is_encrypted:
+    if mode is Mode.REFLINK and source.format != "raw":
+        closed[Transfer.SERVER] = f"it is {source.format}, and libvirt reflinks raw volumes only"
+    elif source.is_encrypted:
         closed[Transfer.SERVER] = "it is encrypted, and libvirt would have to decrypt it"
     elif source.format == "raw" and detected_format != "raw":
         # a conversion would believe what the guest wrote

@@ -69,13 +69,24 @@ def visible_status(volume: VolumeDescription) -> os.stat_result | None:
     return status if _is_of(status, volume) else None
 
 
-def may_be_filled_here(volume: VolumeDescription) -> bool:
-    """Whether a copy of the volume can probably be written here: its file can be read, and one like it written.
+def find_obstacle(volume: VolumeDescription) -> str | None:
+    """Why a copy of the volume cannot be written here; None where its file can be read, and another probably written.
 
     The copy gets the original's owner, so who is neither that nor root cannot open it.
     """
-    status = visible_status(volume)
-    return status is not None and os.access(volume.path, os.R_OK) and os.geteuid() in {0, status.st_uid}
+    try:
+        status = os.lstat(volume.path)
+    except OSError as error:
+        return f"its file cannot be seen here ({os.strerror(error.errno or 0)})"
+    except ValueError:
+        return "its file cannot be seen here"
+    if not _is_of(status, volume):
+        return "its file cannot be seen here: what has its path is not the file that libvirt tells of"
+    if not os.access(volume.path, os.R_OK):
+        return "its file cannot be read here"
+    if os.geteuid() not in {0, status.st_uid}:
+        return "a copy gets its owner, who is somebody else, and cannot be written here"
+    return None
 
 
 def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = False) -> int | None:

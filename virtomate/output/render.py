@@ -13,6 +13,7 @@ from virtomate.errors import OutputError
 from virtomate.kinds import Action, DeletionStatus, Status
 from virtomate.output import documents
 from virtomate.output.text import aligned, binary_size, printable
+from virtomate.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,7 +84,7 @@ def render_clones(results: Sequence[CloneResult], format_: Format) -> None:
         if result.error is not None and not format_.is_json:
             _error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
     if len(results) > max(1, len(present)) and not format_.is_json and not format_.has_json_messages:
-        _tell(f"{len(present)} of {len(results)} clones are complete\n")
+        _tell(f"{len(present)} of {len(results)} clones {'is' if len(present) == 1 else 'are'} complete\n")
 
 
 def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:
@@ -185,8 +186,7 @@ def render_deletion_plan(previews: Sequence[DeletionPreview]) -> None:
         lines += [f"  kept: {item}" for item in preview.kept]
         _tell("".join(f"{printable(line)}\n" for line in lines))
     total = sum(thing.size_bytes or 0 for preview in previews for thing in preview.doomed)
-    count = "1 domain" if len(previews) == 1 else f"{len(previews)} domains"
-    _tell(f"{count}, {binary_size(total)} in volumes\n")
+    _tell(f"{counted(len(previews), 'domain')}, {binary_size(total)} in volumes\n")
 
 
 def end_question() -> None:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from virtomate.definition import clone as changes
 from virtomate.definition import codec
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
-from virtomate.hypervisor.domains import check_definition, find_domain_by_uuid
+from virtomate.hypervisor.domains import check_definition
 from virtomate.hypervisor.storage import get_pool
 from virtomate.kinds import Status
 from virtomate.services.filling import Turns
 from virtomate.services.making import Making
 from virtomate.services.plan import check_request, plan_clones
 from virtomate.services.results import clone_result, planned_result
+from virtomate.services.startup import start_clone
 from virtomate.services.temporary_pools import TemporaryPools
 
 if TYPE_CHECKING:
@@ -203,15 +204,10 @@ class _Workshop:
         return result
 
     def _start(self, session: Session, result: CloneResult) -> CloneResult:
-        """Start a complete clone, which stays whatever becomes of that."""
         try:
-            self._cancel.check()
-            domain = find_domain_by_uuid(session.connection, result.uuid)
-            if domain is not None:
-                domain.start()
+            return start_clone(session, result, self._cancel)
         except Exception as error:  # noqa: BLE001 - likewise
-            return replace(result, error=error if isinstance(error, VirtomateError) else InternalError(error))
-        return replace(result, is_started=domain is not None)
+            return replace(result, error=InternalError(error))
 
 
 def _start_as_many_as_possible(workers: list[threading.Thread]) -> list[threading.Thread]:

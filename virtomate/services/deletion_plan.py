@@ -12,13 +12,15 @@ from virtomate.definition import codec, readers
 from virtomate.definition.provenance import read_provenance
 from virtomate.definition.volume import normalise
 from virtomate.duplication.evidence import observe
-from virtomate.errors import IllegalStateError, UsageError
+from virtomate.errors import IllegalStateError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.kinds import MadeKind
 from virtomate.records import DeletionPreview, DoomedThing
+from virtomate.services.deletion_refusals import Refusals
 from virtomate.services.maker import is_running
 from virtomate.services.removal import name_made, object_to
 from virtomate.services.usage import scan_usage
+from virtomate.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,48 +105,68 @@ def plan_deletion(connection: Connection, names: tuple[str, ...], cancel: Cancel
         IllegalStateError: One is no clone, is active or still being made, or something else uses what was made for it.
         InterruptedBySignalError: A signal arrived.
     """
-    drafts: dict[str, _Draft] = {}
-    for name in names:
-        draft = _Draft(find_domain(connection, name))
-        if draft.domain.uuid in drafts:
-            raise UsageError(f"domain '{draft.domain.name}' is named twice")
-        drafts[draft.domain.uuid] = draft
-        cancel.check()
-    usage = scan_usage(connection, {uuid: draft.provenance.made for uuid, draft in drafts.items()})
+    drafts = _read(connection, names, cancel)
+    usage = scan_usage(connection, {draft.domain.uuid: draft.provenance.made for draft in drafts})
     cancel.check()
-    deletions = _with_needs(tuple(draft.finish(usage) for draft in drafts.values()), usage)
+    refusals, deletions = Refusals(), []
+    for draft in drafts:
+        try:
+            deletions.append(draft.finish(usage))
+        except IllegalStateError as error:
+            refusals.add(error)
+    refusals.raise_if_any()
+    deletions = _with_needs(deletions, usage)
     try:
         order = tuple(TopologicalSorter({deletion.uuid: deletion.needs for deletion in deletions}).static_order())
     except CycleError as error:
         raise IllegalStateError("these clones use each other's volumes, so that none can be deleted first") from error
-    return DeletionPlan(deletions, order, usage)
+    return DeletionPlan(tuple(deletions), order, usage)
 
 
+def _read(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> list[_Draft]:
+    """Look at the domains of these names, and refuse all that are no clones or in no state to be deleted."""
+    domains: dict[str, Domain] = {}
+    drafts, refusals = [], Refusals()
+    for name in names:
+        cancel.check()
+        try:
+            domain = find_domain(connection, name)
+        except NotFoundError as error:
+            refusals.add_missing(name, error)
+            continue
+        if domain.uuid in domains:
+            raise UsageError(f"domain '{domain.name}' is named twice")
+        domains[domain.uuid] = domain
+        if (draft := _draft(domain, refusals)) is not None:
+            drafts.append(draft)
+    refusals.raise_if_any()
+    return drafts
+
+
+def _draft(domain: Domain, refusals: Refusals) -> _Draft | None:
+    text = domain.inactive_definition()
+    definition = codec.parse_definition(text)
+    provenance = read_provenance(definition)
+    maker = None if provenance is None or provenance.finished else provenance.maker
+    if provenance is None:
+        refusals.add_stranger(domain.name)
+    elif domain.is_active():
+        refusals.add_active(domain.name, domain.state())
+    elif maker is not None and is_running(maker):
+        refusals.add_in_the_making(domain.name, maker.pid)
+    else:
+        return _Draft(domain, text, definition, provenance)
+    return None
+
+
+@dataclass(frozen=True)
 class _Draft:
     """A clone that may be deleted, as far as it can be told without looking at others."""
 
-    def __init__(self, domain: Domain) -> None:
-        self.domain = domain
-        self.text = domain.inactive_definition()
-        self.definition = codec.parse_definition(self.text)
-        quoted = shlex.quote(domain.name)
-        provenance = read_provenance(self.definition)
-        if provenance is None:
-            raise IllegalStateError(
-                f"domain '{domain.name}' is not a clone made by virtomate, and only those are deleted",
-                hint=f"virsh undefine {quoted} removes a domain's definition and leaves its volumes.",
-            )
-        if domain.is_active():
-            raise IllegalStateError(
-                f"domain '{domain.name}' is {domain.state()}, and must be shut off to be deleted",
-                hint=f"Shut it down first: virsh shutdown {quoted}",
-            )
-        if not provenance.finished and provenance.maker is not None and is_running(provenance.maker):
-            raise IllegalStateError(
-                f"domain '{domain.name}' is still being made by process {provenance.maker.pid}",
-                hint="Wait for it to end, or interrupt it: it cleans up after itself.",
-            )
-        self.provenance = provenance
+    domain: Domain
+    text: str
+    definition: Definition
+    provenance: Provenance
 
     def finish(self, usage: Usage) -> Deletion:
         """Look at everything that was made for it, and at what libvirt keeps of it.
@@ -244,10 +266,10 @@ def _records_of(domain: Domain) -> Iterator[str]:
     """What libvirt has on record of a domain's snapshots and checkpoints."""
     for count, what in ((domain.snapshot_count(), "snapshot"), (domain.checkpoint_count(), "checkpoint")):
         if count:
-            yield f"record of {count} {what}{'s' if count > 1 else ''}"
+            yield f"record of {counted(count, what)}"
 
 
-def _with_needs(deletions: tuple[Deletion, ...], usage: Usage) -> tuple[Deletion, ...]:
+def _with_needs(deletions: list[Deletion], usage: Usage) -> list[Deletion]:
     """Find out which clone has to go before which; refuse where something that stays uses what goes.
 
     Raises:
@@ -256,6 +278,7 @@ def _with_needs(deletions: tuple[Deletion, ...], usage: Usage) -> tuple[Deletion
     owners = {made.path: deletion.uuid for deletion in deletions for made in deletion.going}
     uuids = set(owners.values()) | {deletion.uuid for deletion in deletions}
     needs: defaultdict[str, set[str]] = defaultdict(set)
+    refusals = Refusals()
     for deletion in deletions:
         for made in deletion.going:
             staying = []
@@ -266,14 +289,15 @@ def _with_needs(deletions: tuple[Deletion, ...], usage: Usage) -> tuple[Deletion
                 elif uuid != deletion.uuid:
                     needs[deletion.uuid].add(uuid)
             if staying:
-                raise _in_use(deletion, made, staying)
-    return tuple(replace(deletion, needs=frozenset(needs[deletion.uuid])) for deletion in deletions)
+                refusals.add(_in_use(deletion, made, staying))
+    refusals.raise_if_any()
+    return [replace(deletion, needs=frozenset(needs[deletion.uuid])) for deletion in deletions]
 
 
 def _in_use(deletion: Deletion, made: Made, users: list[User]) -> IllegalStateError:
     named = [user.says for user in users[:_NAMED_USERS]]
     if len(users) > len(named):
-        named.append(f"so do {len(users) - len(named)} more")
+        named.append(f"and {len(users) - len(named)} more")
     return IllegalStateError(
         f"{name_made(made)} of '{deletion.name}' cannot be deleted: {', '.join(named)}",
         hint="Delete that first. Clones that use it can be named in the same command.",

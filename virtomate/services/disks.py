@@ -15,8 +15,8 @@ from virtomate.definition.volume import is_relative, normalise
 from virtomate.duplication import choice, names
 from virtomate.duplication.hostfile import (
     file_system,
+    find_obstacle,
     forbid_writing,
-    may_be_filled_here,
     open_visible,
     require_reflinks,
     visible_status,
@@ -314,7 +314,7 @@ class DiskSurveyor:
             header,
             mode,
             is_local=self.connection.is_local,
-            is_visible=may_be_filled_here(found.description),
+            obstacle=find_obstacle(found.description),
             forced=None if is_overlay_by_choice else self.request.transfer,
         )
         pool, directory = found.pool, posixpath.dirname(source.path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition import codec, readers
 from virtomate.definition.volume import normalise
 from virtomate.duplication import choice, names
-from virtomate.duplication.hostfile import may_be_filled_here
+from virtomate.duplication.hostfile import find_obstacle
 from virtomate.duplication.transfers.base import Place
 from virtomate.errors import ConflictError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import native_command_line
@@ -133,7 +133,7 @@ class NvramPlanner:
         directory, name = posixpath.split(path)
         # bytes are copied whatever they mean
         raw = choice.as_format(content, "raw")
-        transfers = (Transfer.HOST, Transfer.STREAM) if may_be_filled_here(raw) else (Transfer.STREAM,)
+        transfers = (Transfer.HOST, Transfer.STREAM) if find_obstacle(raw) is None else (Transfer.STREAM,)
         label = f"{clone_name}/nvram" if self.has_siblings else "nvram"
         place = Place(pool.name, directory, name)
         return choice.plan_duplication(

@@ -20,8 +20,9 @@ from virtomate.services.identities import new_uuid, scan_identities
 from virtomate.services.nvram import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram
 from virtomate.services.pools import read_pools
 from virtomate.services.sharing import refuse_to_start, written_by_both
-from virtomate.services.source import Source, read_source, refuse_taken_name
+from virtomate.services.source import Source, read_source, refuse_taken_names
 from virtomate.services.space import SpaceLedger
+from virtomate.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -279,9 +280,7 @@ def _repeated(names: tuple[str, ...]) -> Iterator[str]:
 def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None) -> Survey:
     source = read_source(connection, request.source)
     identities = scan_identities(connection, borrow)
-    for name in request.names:
-        if name in identities.names:
-            refuse_taken_name(connection, name)
+    refuse_taken_names(connection, [name for name in request.names if name in identities.names])
     _check_identity(connection, request, source, identities)
     pools = read_pools(connection)
     if request.pool is not None:
@@ -306,8 +305,8 @@ def _check_identity(connection: Connection, request: CloneRequest, source: Sourc
     count = len(readers.mac_addresses(source.definition.domain))
     if len(request.mac_addresses) > count:
         raise UsageError(
-            f"{len(request.mac_addresses)} MAC addresses are given, but domain '{source.reference.name}' has "
-            f"{count} network interface{'' if count == 1 else 's'}"
+            f"--mac gives {counted(len(request.mac_addresses), 'MAC address')}, but domain "
+            f"'{source.reference.name}' has {counted(count, 'network interface')}"
         )
     for address in request.mac_addresses:
         if address in identities.mac_addresses:

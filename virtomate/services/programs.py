@@ -27,6 +27,7 @@ from virtomate.errors import (
 from virtomate.hypervisor.agent import program_end, start_program
 from virtomate.records import RunResult
 from virtomate.services.wait import interruptible, moments
+from virtomate.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,7 +209,8 @@ class ProgramRun:
             raise
         if end is None:
             raise TimedOutError(
-                f"'{self._request.program}' did not end within {self._request.timeout_seconds:g} seconds; {goes_on}",
+                f"'{self._request.program}' did not end within "
+                f"{counted(self._request.timeout_seconds or 0, 'second')}; {goes_on}",
                 hint=ends_it,
             )
         return end

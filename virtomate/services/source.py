@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
 from virtomate.definition.provenance import find_provenance, read_provenance
-from virtomate.errors import ConflictError, IllegalStateError
+from virtomate.errors import ConflictError, IllegalStateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.records import DomainReference
+from virtomate.words import quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from virtomate.definition.codec import Definition
     from virtomate.hypervisor.connection import Connection
 
@@ -65,19 +68,34 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
     )
 
 
-def refuse_taken_name(connection: Connection, name: str) -> None:
-    """Refuse the name of an existing domain.
+def refuse_taken_names(connection: Connection, names: Iterable[str]) -> None:
+    """Refuse the names of existing domains, all at once.
 
     Raises:
-        ConflictError: There is such a domain.
+        ConflictError: There are such domains.
     """
-    taken = find_domain_by_name(connection, name)
-    if taken is None:
-        return
-    provenance = find_provenance(taken.inactive_definition_without_secrets(), taken.uuid)
-    if provenance is not None and not provenance.finished:
-        raise ConflictError(
-            f"there is already a domain '{name}', an unfinished clone of '{provenance.source.name}'",
-            hint=f"If no other virtomate is making it, virtomate domain-delete {shlex.quote(name)} removes it.",
+    taken = []
+    refusals = []
+    for name in names:
+        domain = find_domain_by_name(connection, name)
+        if domain is None:
+            continue
+        provenance = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
+        if provenance is None or provenance.finished:
+            taken.append(name)
+            continue
+        delete = f"virtomate domain-delete {shlex.quote(name)}"
+        refusals.append(
+            ConflictError(
+                f"there is already a domain '{name}', an unfinished clone of '{provenance.source.name}'",
+                hint=f"If no other virtomate is making it, {delete} removes it.",
+            )
         )
-    raise ConflictError(f"there is already a domain '{name}'", hint="Choose another name for the clone.")
+    if len(taken) == 1:
+        refusals.append(ConflictError(f"there is already a domain '{taken[0]}'", "Choose another name for the clone."))
+    elif taken:
+        refusals.append(
+            ConflictError(f"there are already domains {quoted(taken)}", "Choose other names for the clones.")
+        )
+    if refusals:
+        raise combined_error(refusals)

@@ -1,16 +1,29 @@
-"""What happens to complete clones that were started: they are waited for, and kept whatever comes of it."""
+"""What happens to complete clones: they are started and waited for, and kept whatever comes of it."""
 
 from __future__ import annotations
 
+import shlex
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.errors import ConnectionLostError, HypervisorError, NoAnswerError, TimedOutError, VirtomateError
-from virtomate.hypervisor.domains import find_domain
+from virtomate.definition import codec, readers
+from virtomate.errors import (
+    ConnectionLostError,
+    HypervisorError,
+    InterruptedBySignalError,
+    NoAnswerError,
+    NotFoundError,
+    TimedOutError,
+    VirtomateError,
+)
+from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid
+from virtomate.hypervisor.networks import is_network_active
 from virtomate.kinds import AddressSource, WaitFor
 from virtomate.services.interfaces import has_usable_address, read_interfaces
 from virtomate.services.wait import wait_for_agent, wait_until
+from virtomate.words import counted
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -21,6 +34,45 @@ if TYPE_CHECKING:
 
 # The host's own knowledge first: an agent that does not answer takes a while to say so.
 _SOURCES = (AddressSource.LEASE, AddressSource.ARP, AddressSource.AGENT)
+
+
+def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> CloneResult:
+    """Start a complete clone.
+
+    Returns:
+        The result, with the error where it could not be started.
+    """
+    try:
+        cancel.check()
+        domain = find_domain_by_uuid(session.connection, result.uuid)
+        if domain is None:
+            gone = NotFoundError(f"domain '{result.name}' is not there any more, and cannot be started")
+            return replace(result, error=gone)
+        domain.start()
+    except VirtomateError as error:
+        error.message += "; the clone is complete, and is kept"
+        if error.hint is None:
+            error.hint = _advise(session, result, error)
+        return replace(result, error=error)
+    return replace(result, is_started=True)
+
+
+def _advise(session: Session, result: CloneResult, error: VirtomateError) -> str:
+    """What helps a domain that was not started: libvirt tells what it misses, but not what to do about it."""
+    start = f"virsh start {shlex.quote(result.name)}"
+    if isinstance(error, InterruptedBySignalError):
+        return f"Start it: {start}"
+    with suppress(VirtomateError):
+        domain = find_domain(session.connection, result.uuid)
+        definition = codec.parse_definition(domain.inactive_definition_without_secrets())
+        for network in readers.network_names(definition.domain):
+            is_active = is_network_active(session.connection, network)
+            if is_active is None:
+                edit = f"virsh edit {shlex.quote(result.name)}"
+                return f"There is no network '{network}'. Connect the clone to another one ({edit}), then: {start}"
+            if not is_active:
+                return f"Start the network, then the clone: virsh net-start {shlex.quote(network)}; {start}"
+    return f"Mend that, then start it: {start}. Its log on libvirt's host, {result.name}.log, may say more."
 
 
 def wait_for_clones(
@@ -60,7 +112,7 @@ def _wait(domain: Domain, wait: Wait, seconds: float, cancel: CancelToken) -> tu
         return wait_until(lambda: _find_addresses(domain), has_usable_address, seconds, cancel)
     except TimedOutError as error:
         raise NoAnswerError(
-            f"domain '{domain.name}' had no IP address within {wait.seconds:g} seconds",
+            f"domain '{domain.name}' had no IP address within {counted(wait.seconds, 'second')}",
             hint="The guest may need longer to start; virtomate domain-iface-list shows its addresses.",
         ) from error
 

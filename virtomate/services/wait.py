@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from virtomate.errors import AgentUnresponsiveError, NoAgentError, TimedOutError
 from virtomate.hypervisor.agent import ping_agent
+from virtomate.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ def wait_for_agent(domain: Domain, seconds: float, cancel: CancelToken, left: fl
         else:
             return
     raise AgentUnresponsiveError(
-        f"the guest agent of domain '{domain.name}' did not answer within {seconds:g} seconds",
+        f"the guest agent of domain '{domain.name}' did not answer within {counted(seconds, 'second')}",
         hint="The guest may need longer to start, or has no agent: qemu-guest-agent must be running in it.",
     )
 
@@ -72,7 +73,7 @@ def wait_until(
             continue
         if is_enough(seen):
             return seen
-    raise TimedOutError(f"it did not happen within {seconds:g} seconds")
+    raise TimedOutError(f"it did not happen within {counted(seconds, 'second')}")
 
 
 def interruptible(call: Callable[[], Result], cancel: CancelToken, seconds: float | None = None) -> Result:
@@ -101,7 +102,7 @@ def interruptible(call: Callable[[], Result], cancel: CancelToken, seconds: floa
     while not done.wait(_LOOK_EVERY_SECONDS):
         cancel.check()
         if deadline is not None and time.monotonic() >= deadline:
-            raise TimedOutError(f"libvirt did not answer within {seconds:g} seconds")
+            raise TimedOutError(f"libvirt did not answer within {counted(seconds or 0, 'second')}")
     if errors:
         raise errors[0]
     return results[0]

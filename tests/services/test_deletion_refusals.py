@@ -1,0 +1,64 @@
+"""What is said of domains that are not deleted: every name, and one sentence for one reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
+from virtomate.services.deletion_refusals import Refusals
+
+
+def test_nothing_is_wrong() -> None:
+    """Without a refusal nothing is raised."""
+    Refusals().raise_if_any()
+
+
+def test_all_active_domains_are_named() -> None:
+    """Those that run and those that are paused are in one sentence, each with the command that helps."""
+    refusals = Refusals()
+    for name, state in (("a", "running"), ("b b", "paused"), ("c", "running")):
+        refusals.add_active(name, state)
+
+    error = raised(refusals)
+
+    assert error.message == "domains 'a', 'b b' and 'c' are running or paused, and must be shut off to be deleted"
+    assert error.hint == "Shut them down first: virsh shutdown a; virsh shutdown 'b b'; virsh shutdown c"
+
+
+def test_all_strangers_and_unfinished_clones_are_named() -> None:
+    """Other reasons name all of their domains as well; together they are one error."""
+    refusals = Refusals()
+    refusals.add_stranger("a")
+    refusals.add_stranger("b")
+    refusals.add_in_the_making("c", 12)
+    refusals.add_in_the_making("d", 12)
+
+    error = raised(refusals)
+
+    assert type(error) is IllegalStateError
+    assert error.message == (
+        "domains 'a' and 'b' are not clones made by virtomate, and only those are deleted; "
+        "domains 'c' and 'd' are still being made by process 12"
+    )
+
+
+def test_only_missing_domains_are_not_found() -> None:
+    """The error's type is that of the only reason."""
+    refusals = Refusals()
+    refusals.add_missing("a", NotFoundError("there is no domain 'a'", hint="Look."))
+    one = raised(refusals)
+    refusals.add_missing("b", NotFoundError("there is no domain 'b'", hint="Look."))
+    two = raised(refusals)
+    refusals.add_stranger("c")
+    mixed = raised(refusals)
+
+    assert (type(one), one.message) == (NotFoundError, "there is no domain 'a'")
+    assert (type(two), two.message, two.hint) == (NotFoundError, "there are no domains 'a' and 'b'", "Look.")
+    assert type(mixed) is IllegalStateError
+
+
+def raised(refusals: Refusals) -> VirtomateError:
+    """What is raised of them."""
+    with pytest.raises(VirtomateError) as caught:
+        refusals.raise_if_any()
+    return caught.value
