@@ -147,15 +147,19 @@ def forbid_writing(descriptor: int, path: str) -> None:
     A file system without such locks goes without.
 
     Raises:
-        IllegalStateError: A QEMU has it open for writing.
+        IllegalStateError: A QEMU has it open for writing, or somebody is about to delete it.
     """
     try:
         for byte in (_QEMU_READS, _QEMU_FORBIDS_WRITING):
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
         question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _QEMU_WRITES, 1, 0)
         answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
-    except OSError:
-        return
+    except OSError as error:
+        if error.errno not in {errno.EAGAIN, errno.EACCES}:
+            return
+        raise IllegalStateError(
+            f"'{path}' is locked by another program", hint="See what that does with it, and try again afterwards."
+        ) from error
     if _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK:
         raise IllegalStateError(
             f"'{path}' is open for writing by a running guest", hint="Shut it down, and keep it down meanwhile."
