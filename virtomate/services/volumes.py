@@ -28,7 +28,7 @@ from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.kinds import MadeKind, MadeState, Mode
 from virtomate.records import DomainReference, ImportResult, Made, Provenance
 from virtomate.rollback import Rollback
-from virtomate.services.pools import describe, get_active_pool, require_file_pool
+from virtomate.services.pools import describe, get_active_pool, refresh_all, require_file_pool
 from virtomate.services.removal import name_made, remove_made, wait_at_most
 from virtomate.services.space import SpaceLedger
 
@@ -89,11 +89,12 @@ def import_volume(session: Session, request: ImportRequest, progress: Progress, 
         check_volume_name(name)
         warnings = _judge(file, name)
         pool = get_active_pool(session.connection, request.pool)
-        require_file_pool(describe_pool(pool.document()))
+        description = describe_pool(pool.document())
+        require_file_pool(description)
         _refuse_taken_name(pool, name)
         if request.check_space:
-            space = SpaceLedger()
-            space.add(pool, file.data_bytes)
+            space = SpaceLedger(is_local=session.connection.is_local)
+            space.add(pool, description, file.data_bytes)
             space.refuse_lack("Make room, or, where the file system compresses, use --no-space-check.")
         cancel.check()
         volume = _Import(session, file, pool, name, progress, cancel).execute()
@@ -199,6 +200,7 @@ class _Import:
         if self._made is not None:
             _LOG.info("removing %s", self._made.path)
             remove_made(self._session.connection, self._made, self._record, wait_at_most(_UNDO_WAIT_SECONDS))
+            refresh_all(self._session.connection, [self._pool_name])
 
 
 def _judge(file: LocalFile, name: str) -> tuple[str, ...]:
