@@ -13,7 +13,7 @@ from virtomate.definition import clone as changes
 from virtomate.definition import codec
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.domains import check_definition
-from virtomate.kinds import Status
+from virtomate.kinds import Status, Transfer
 from virtomate.services.filling import Turns
 from virtomate.services.making import Making
 from virtomate.services.plan import check_request, plan_clones
@@ -147,11 +147,15 @@ class _Workshop:
         """Let libvirt learn what has become of volumes that were filled without its knowing, once for all of them.
 
         It needs that for nothing but what it tells of volumes and pools, so a pool that it cannot look at is no
-        failure. Where volumes were removed, it has subtracted what it had never added.
+        failure. Of a volume that was removed again, it has subtracted what it had never added, a reflink's share, too.
         """
         is_complete = all(result.status is Status.CLONED for result in results)
-        duplications = [item for plan in plans for item in plan.duplications]
-        names = {item.pool for item in duplications if item.is_filled_unnoticed or not is_complete}
+        names = {
+            item.pool
+            for plan in plans
+            for item in plan.duplications
+            if item.is_filled_unnoticed or (item.transfer is Transfer.HOST and not is_complete)
+        }
         with suppress(VirtomateError):
             refresh_all(self._session.connection, names)
 

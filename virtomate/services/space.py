@@ -17,7 +17,7 @@ from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfile import file_system_space, visible_status
 from virtomate.errors import NoSpaceError, VirtomateError
 from virtomate.records import SpaceNeed
-from virtomate.words import binary_size, counted, quoted
+from virtomate.words import binary_size, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -208,5 +208,5 @@ def _lack(names: list[str], available: int, total: int, advice: str) -> NoSpaceE
     where = "storage pool {} has" if len(names) == 1 else "storage pools {} share a file system that has"
     has, needed = binary_size(available), binary_size(total)
     if has == needed:
-        has, needed = counted(available, "byte"), counted(total, "byte")
+        has, needed = f"{available} bytes", f"{total} bytes"
     return NoSpaceError(f"{where.format(quoted(names))} {has} free; {needed} are needed", hint=advice)

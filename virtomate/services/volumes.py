@@ -28,7 +28,7 @@ from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.kinds import MadeKind, MadeState, Mode
 from virtomate.records import DomainReference, ImportResult, Made, Provenance
 from virtomate.rollback import Rollback
-from virtomate.services.pools import describe, get_active_pool, refresh_all, require_file_pool
+from virtomate.services.pools import describe, get_active_pool, require_file_pool
 from virtomate.services.removal import name_made, remove_made, wait_at_most
 from virtomate.services.space import SpaceLedger
 
@@ -200,7 +200,6 @@ class _Import:
         if self._made is not None:
             _LOG.info("removing %s", self._made.path)
             remove_made(self._session.connection, self._made, self._record, wait_at_most(_UNDO_WAIT_SECONDS))
-            refresh_all(self._session.connection, [self._pool_name])
 
 
 def _judge(file: LocalFile, name: str) -> tuple[str, ...]:
