@@ -232,7 +232,7 @@ def test_pools_of_one_size_on_two_file_systems(root_lab: Lab) -> None:
     assert counted_by_libvirt(one) == counted_by_libvirt(two)
 
     assert refuse_lack(root_lab, *needs, is_local=True) == [available_bytes(pool.path) for pool in (one, two)]
-    with pytest.raises(NoSpaceError, match="'one', 'two' share a file system"):
+    with pytest.raises(NoSpaceError, match="'one' and 'two' share a file system"):
         refuse_lack(root_lab, *needs)
 
 
