@@ -1,40 +1,23 @@
-"""Builds the package with hatchling, and puts the manual pages into the wheel: Sphinx makes them out of `docs`.
+"""Puts the manual pages into the wheel: Sphinx makes them out of `docs`. The rest is hatchling's.
 
 An editable installation has no manual pages and does not wait for Sphinx; `python3 noxfile.py -s docs` makes them.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import hatchling.build
-from hatchling.build import (
-    build_editable,
-    build_sdist,
-    build_wheel,
-    get_requires_for_build_editable,
-    get_requires_for_build_sdist,
-)
+from hatchling.build import *  # noqa: F403 - this is hatchling's build backend with one answer changed
+from hatchling.builders.constants import EDITABLES_REQUIREMENT
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-__all__ = [
-    "build_editable",
-    "build_sdist",
-    "build_wheel",
-    "get_requires_for_build_editable",
-    "get_requires_for_build_sdist",
-    "get_requires_for_build_wheel",
-]
 
-
-def get_requires_for_build_wheel(config_settings: dict[str, Any] | None = None) -> list[str]:
-    """Name what is needed to build a wheel."""
-    return [*hatchling.build.get_requires_for_build_wheel(config_settings), "sphinx>=8.1"]
+def get_requires_for_build_editable(config_settings: dict[str, Any] | None = None) -> list[str]:
+    """Name what an editable installation needs: not what pyproject.toml names for the manual pages."""
+    del config_settings
+    return [EDITABLES_REQUIREMENT]
 
 
 class ManualPages(BuildHookInterface):
@@ -44,14 +27,15 @@ class ManualPages(BuildHookInterface):
         """Make the pages, before the wheel is written."""
         if version == "editable":
             return
+        # Imported here, since an editable installation has no Sphinx; and called here, since only this process is sure
+        # to find it: builders put what a build needs where the environment of a further process may not lead.
+        from sphinx.cmd.build import build_main  # noqa: PLC0415
+
         self._directory = TemporaryDirectory(prefix="virtomate-man-")
         pages = Path(self._directory.name) / "man"
-        docs = Path(self.root) / "docs"
-        subprocess.run(
-            [sys.executable, "-m", "sphinx", "-q", "-b", "man", "-d", f"{pages}.doctrees", docs, pages],
-            env=os.environ | {"PYTHONPATH": self.root},  # where docs/conf.py finds the version
-            check=True,
-        )
+        status = build_main(["-q", "-b", "man", "-d", f"{pages}.doctrees", str(Path(self.root) / "docs"), str(pages)])
+        if status:
+            raise RuntimeError(f"Sphinx could not make the manual pages (status {status})")
         for page in pages.glob("*.1"):
             build_data["shared_data"][str(page)] = f"share/man/man1/{page.name}"
 

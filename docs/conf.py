@@ -1,18 +1,24 @@
 # ruff: noqa: INP001 - Sphinx runs this file; it is no package
 """Settings of the documentation: a site (html) and manual pages (man)."""
 
-from virtomate import __version__
+import re
+from pathlib import Path
+
+# Read as text, as hatchling does it, and not imported: a build has only what builds, and not what virtomate imports.
+_package = Path(__file__).parents[1] / "virtomate" / "__init__.py"
+_versions = re.findall(r'^__version__ = "(.+)"$', _package.read_text(encoding="utf-8"), re.MULTILINE)
 
 project = "virtomate"
 project_copyright = "the virtomate authors"
-version = release = __version__
+(version,) = _versions
+release = version
 
 exclude_patterns = ["_build"]
 highlight_language = "none"
 nitpicky = True
 
 html_theme = "furo"
-html_title = f"virtomate {__version__}"
+html_title = f"virtomate {version}"
 
 # document, name of the manual page, its description, authors, section
 man_pages = [

@@ -1,10 +1,12 @@
-"""What is installed from a wheel that was built from a source distribution."""
+"""What `pip install .` installs, from a source distribution, where all that the build needs is what it asks for."""
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
+import tomllib
 import venv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.lab.workspace import Cache, default_base
 from tests.test_docs import COMMANDS, documented_options
 
 ROOT = Path(__file__).parents[1]
@@ -38,21 +41,44 @@ def run(*command: str | Path, directory: Path = ROOT, variables: Mapping[str, st
     return done.stdout
 
 
+def requirements() -> list[str]:
+    """Name what building and running virtomate takes, by `pyproject.toml`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    hook = project["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]
+    return [*project["build-system"]["requires"], *hook["dependencies"], *project["project"]["dependencies"]]
+
+
+def wheelhouse() -> Path:
+    """Return a directory with wheels of what virtomate requires; it is filled once, and anew when that changes."""
+    key = hashlib.sha256(json.dumps([requirements(), sys.version]).encode()).hexdigest()[:16]
+
+    def fill(directory: Path) -> None:
+        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", directory, *requirements())
+
+    return Cache(default_base() / "cache").build(f"wheelhouse-{key}", fill)
+
+
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Path]:
-    """A virtual environment in which the wheel is, and nothing else."""
+    """A virtual environment in which virtomate is with what it requires, and nothing else."""
+    wheels = wheelhouse()
     with TemporaryDirectory(prefix="virtomate-wheel-") as name:
         directory = Path(name)
         run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", directory)
         (archive,) = directory.glob("*.tar.gz")
         run("tar", "-xzf", archive, "-C", directory)
-        unpacked = directory / archive.name.removesuffix(".tar.gz")
-        run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", directory, directory=unpacked)
-        (wheel,) = directory.glob("*.whl")
         environment = directory / "environment"
         venv.create(environment)
-        python = environment / "bin" / "python"
-        run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel)
+        settings = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            # Pip's settings for what would be typed in the activated environment.
+            "PIP_PYTHON": str(environment / "bin" / "python"),
+            "PIP_NO_INDEX": "yes",
+            "PIP_FIND_LINKS": str(wheels),
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_COMPILE": "no",  # Sphinx is used once
+        }
+        run("pip", "install", ".", directory=directory / archive.name.removesuffix(".tar.gz"), variables=settings)
         yield environment
 
 
@@ -87,10 +113,17 @@ def test_man_finds_and_shows_the_page(installed: Path) -> None:
 @pytest.mark.parametrize("shell", SCRIPTS)
 def test_shells_find_their_scripts(installed: Path, shell: str) -> None:
     """The script that the installed program prints is also where the shell looks for it."""
-    libraries = sysconfig.get_path("purelib")
-
-    printed = run(
-        installed / "bin" / "virtomate", "completion", shell, directory=installed, variables={"PYTHONPATH": libraries}
-    )
+    printed = run(installed / "bin" / "virtomate", "completion", shell, directory=installed)
 
     assert printed == (installed / "share" / SCRIPTS[shell]).read_text()
+
+
+def test_editable_installation_fetches_no_sphinx() -> None:
+    """What has no manual pages does not wait for the program that makes them."""
+    ask = "import hatch_build as backend; print(*backend.get_requires_for_build_{}(), sep='\\n')"
+
+    editable = run(sys.executable, "-c", ask.format("editable")).split()
+    wheel = run(sys.executable, "-c", ask.format("wheel")).split()
+
+    assert [name for name in editable if name.startswith("sphinx")] == []
+    assert [name for name in wheel if name.startswith("sphinx")] != []
