@@ -115,7 +115,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def stress(session: nox.Session) -> None:
     """Run the long sweeps, of which tests runs samples, as many at once; arguments after -- go to pytest."""
-    system(session, *LAB)
+    system(session, *LAB, "debian")
     session.install("--editable", ".", *groups("tests"))
     session.run("pytest", "-m", "stress", *SIDE_BY_SIDE, *session.posargs)
 

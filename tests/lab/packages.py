@@ -66,6 +66,7 @@ _APT = Manager(
             bash fish jq man-db zsh
         """,
         "peers": "virtinst",
+        "debian": "debootstrap",
     },
 )
 
@@ -97,6 +98,7 @@ _DNF = Manager(
             bash fish jq man-db zsh
         """,
         "peers": "virt-install",
+        "debian": "debootstrap",
     },
 )
 

@@ -8,8 +8,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from virtomate.output.text import printable
-from virtomate.words import binary_size
+from virtomate.output.text import binary_size, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
