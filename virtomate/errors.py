@@ -132,6 +132,10 @@ class ConnectionLostError(HypervisorError):
     """The connection to libvirt broke: what the daemon did since is not known."""
 
 
+class OversizeError(HypervisorError):
+    """Something does not fit into a message of libvirt's; the connection is as it was."""
+
+
 class AgentUnresponsiveError(HypervisorError):
     """The guest agent does not answer; it may do so later."""
 

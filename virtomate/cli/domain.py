@@ -23,6 +23,7 @@ from virtomate.output.render import (
     render_deletions,
     render_domains,
     render_interfaces,
+    render_warnings,
 )
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> int:
     with open_session(settings) as session:
         with cancelling(cancel, progress):
             plan = plan_deletion(session.connection, names, cancel)
+        render_warnings(plan.warnings, settings.format)
         if plan.needs_consent and not yes:
             # Signals have their usual effect here: nothing is touched yet.
             if not _agrees(plan.previews, settings):

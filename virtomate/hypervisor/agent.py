@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import libvirt_qemu
 
-from virtomate.errors import AgentUnresponsiveError, ConnectionLostError, NoAgentError, ProgramError
+from virtomate.errors import AgentUnresponsiveError, NoAgentError, OversizeError, ProgramError
 from virtomate.hypervisor.errors import one_line, translate
 from virtomate.kinds import AddressSource
 from virtomate.records import Address, DomainInterface, RunResult
@@ -117,11 +117,8 @@ def program_end(domain: Domain, pid: int) -> RunResult | None:
     """
     try:
         status = call_agent(domain, "guest-exec-status", {"pid": pid})
-    except ConnectionLostError as error:
-        # "unable to encode message payload" looks like a broken link
-        if error.code == libvirt.VIR_ERR_RPC and domain.handle.connect().isAlive():
-            raise ProgramError(f"process {pid} wrote more than libvirt passes on in a message") from error
-        raise
+    except OversizeError as error:
+        raise ProgramError(f"process {pid} wrote more than libvirt passes on in a message") from error
     if not status["exited"]:
         return None
     return RunResult(

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import libvirt
 
-from virtomate.errors import ConflictError, HypervisorError, IllegalStateError, NotFoundError, VirtomateError
+from virtomate.errors import (
+    ConflictError,
+    HypervisorError,
+    IllegalStateError,
+    NotFoundError,
+    OversizeError,
+    VirtomateError,
+)
 from virtomate.hypervisor.errors import translate, translated
 from virtomate.hypervisor.text import legible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from virtomate.hypervisor.connection import Connection
 
 # The names that virtomate 0.1.2 documented; https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainState
@@ -70,10 +80,7 @@ class Domain:
 
     def has_metadata(self, namespace: str) -> bool:
         """Whether its metadata has an element in this namespace."""
-        try:
-            return bool(self._handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, namespace))
-        except libvirt.libvirtError:
-            return False
+        return bool(self.metadata_element(namespace))
 
     def is_autostarted(self) -> bool:
         """Whether libvirt starts it with the host; False where the driver does not do that."""
@@ -85,19 +92,44 @@ class Domain:
     def inactive_definition(self) -> str:
         """The definition that the next start will use, passwords included."""
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-        with translated(f"cannot read the definition of domain '{self.name}'"):
+        with self._reading_definition():
             return str(self._handle.XMLDesc(flags))
 
     def inactive_definition_without_secrets(self) -> str:
         """The definition that the next start will use; what a read-only connection may see."""
-        with translated(f"cannot read the definition of domain '{self.name}'"):
+        with self._reading_definition():
             return str(self._handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
     def live_definition(self) -> str:
         """The definition as it is now, which for an active domain names what it really uses."""
-        with translated(f"cannot read the definition of domain '{self.name}'"):
+        with self._reading_definition():
             # A live definition shows the backing chain that libvirt found in the images.
             return legible(lambda: self._handle.XMLDesc(0))
+
+    @contextmanager
+    def _reading_definition(self) -> Iterator[None]:
+        try:
+            with translated(f"cannot read the definition of domain '{self.name}'"):
+                yield
+        except OversizeError as error:
+            error.hint = "Shorten what makes it long: virsh desc changes its description, virsh metadata its metadata."
+            raise
+
+    def metadata_element(self, namespace: str) -> str | None:
+        """The element of its metadata in this namespace, which libvirt takes off it; None where there is none."""
+        try:
+            return str(self._handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, namespace))
+        except libvirt.libvirtError:
+            return None
+
+    def disk_paths(self) -> tuple[str, ...]:
+        """The paths of those of its disks that have one, without its definition; none where libvirt cannot tell."""
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        try:
+            found = self._handle.connect().domainListGetStats([self._handle], libvirt.VIR_DOMAIN_STATS_BLOCK, flags)
+        except libvirt.libvirtError:
+            return ()
+        return tuple(str(value) for _, stats in found for key, value in stats.items() if key.endswith(".path"))
 
     def rename(self, name: str) -> None:
         """Give it another name, which nobody else may have.

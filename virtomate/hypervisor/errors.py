@@ -20,6 +20,7 @@ from virtomate.errors import (
     IllegalStateError,
     NoSpaceError,
     NotFoundError,
+    OversizeError,
     VirtomateError,
 )
 
@@ -58,6 +59,7 @@ def translated(failure: str) -> Iterator[None]:
         ConflictError: Its name is taken.
         IllegalStateError: It is in a state that does not allow it.
         ConnectionLostError: The connection broke.
+        OversizeError: What was to be sent, or the answer, is too long.
         HypervisorError: Anything else.
     """
     try:
@@ -74,6 +76,9 @@ def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
     for codes, kind in _KINDS:
         if code in codes:
             return kind(message)
+    if code == libvirt.VIR_ERR_RPC and error.get_error_domain() == libvirt.VIR_FROM_RPC:
+        # "unable to encode message payload", by us or by the daemon
+        return OversizeError(f"{failure}: it is longer than libvirt can send ({one_line(error)})", code=code)
     if _is_loss(error):
         return ConnectionLostError(
             f"{failure}: the connection to libvirt was lost ({one_line(error)})",
@@ -91,7 +96,7 @@ def _is_loss(error: libvirt.libvirtError) -> bool:
     """Whether the error comes from the link and not from the daemon.
 
     The client side raises plain internal and system errors in the RPC domain; an answer of the daemon never has that
-    domain, except for refused authentication.
+    domain, except for refused authentication and for what does not fit into a message.
     """
     return (
         error.get_error_domain() == libvirt.VIR_FROM_RPC
@@ -99,7 +104,6 @@ def _is_loss(error: libvirt.libvirtError) -> bool:
         in {
             libvirt.VIR_ERR_INTERNAL_ERROR,
             libvirt.VIR_ERR_SYSTEM_ERROR,
-            libvirt.VIR_ERR_RPC,
             libvirt.VIR_ERR_NO_CONNECT,
         }
     ) or error.get_error_code() == libvirt.VIR_ERR_INVALID_CONN

@@ -16,7 +16,7 @@ from virtomate.output.text import aligned, binary_size, printable
 from virtomate.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from virtomate.errors import VirtomateError
     from virtomate.records import (
@@ -78,13 +78,18 @@ def render_clones(results: Sequence[CloneResult], format_: Format) -> None:
     for result in present:
         if not format_.is_json:
             _print_lines(_clone_lines(result) if result.definition is None else [_xml(result.definition)])
-    for warning in dict.fromkeys(warning for result in present for warning in result.warnings):
-        _message("warning", warning, format_)
+    render_warnings(dict.fromkeys(warning for result in present for warning in result.warnings), format_)
     for result in results:
         if result.error is not None and not format_.is_json:
             _error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
     if len(results) > max(1, len(present)) and not format_.is_json and not format_.has_json_messages:
         _tell(f"{len(present)} of {len(results)} clones {'is' if len(present) == 1 else 'are'} complete\n")
+
+
+def render_warnings(warnings: Iterable[str], format_: Format) -> None:
+    """Show what somebody should know, each in a line of its own on stderr."""
+    for warning in warnings:
+        _message("warning", warning, format_)
 
 
 def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:
@@ -151,8 +156,7 @@ def render_import(result: ImportResult, format_: Format) -> None:
         lines = aligned([(key, printable(value)) for key, value in rows])
         head = f"Imported {printable(result.path)} in {result.seconds:.1f} s"
         _print_lines([head, *(f"  {line}" for line in lines)])
-    for warning in result.warnings:
-        _message("warning", warning, format_)
+    render_warnings(result.warnings, format_)
 
 
 def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None:

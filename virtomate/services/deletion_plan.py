@@ -16,6 +16,7 @@ from virtomate.errors import IllegalStateError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.kinds import MadeKind
 from virtomate.records import DeletionPreview, DoomedThing
+from virtomate.services.definitions import warn_of_abridged
 from virtomate.services.deletion_refusals import Refusals
 from virtomate.services.maker import is_running
 from virtomate.services.removal import name_made, object_to
@@ -87,6 +88,11 @@ class DeletionPlan:
     def previews(self) -> tuple[DeletionPreview, ...]:
         """What would be done, for whoever has to agree."""
         return tuple(deletion.preview for deletion in self.deletions)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What could not be looked at, each a sentence."""
+        return warn_of_abridged(self.usage.abridged, "only disks were compared with what is to be deleted")
 
     @property
     def needs_consent(self) -> bool:

@@ -8,6 +8,7 @@ from virtomate.definition.provenance import find_provenance
 from virtomate.errors import NotFoundError
 from virtomate.hypervisor.domains import list_domains
 from virtomate.records import CloneOrigin, DomainListing
+from virtomate.services.definitions import Definitions
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 def list_all_domains(connection: Connection) -> tuple[DomainListing, ...]:
     """All domains by name; one that vanishes meanwhile is passed over."""
     listings = []
+    definitions = Definitions()
     for domain in list_domains(connection):
         try:
-            provenance = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
+            provenance = find_provenance(definitions.inactive(domain), domain.uuid)
             state = domain.state()
         except NotFoundError:
             continue

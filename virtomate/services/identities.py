@@ -13,6 +13,7 @@ from virtomate.definition import codec, readers
 from virtomate.definition.volume import normalise
 from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import list_active_domains, list_domains
+from virtomate.services.definitions import Definitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,11 +38,13 @@ class Identities:
         mac_addresses: Of every domain's interfaces, in lower case.
         writers: Who has a disk open for writing: the name of the active domain, by the disk's path, or by its pool and
             volume where the disk is named by those.
+        abridged: Names of domains of which libvirt tells the disks, and not the MAC addresses.
     """
 
     names: frozenset[str]
     mac_addresses: frozenset[str]
     writers: dict[str | tuple[str, str], str]
+    abridged: frozenset[str] = frozenset()
 
 
 def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Identities:
@@ -55,10 +58,11 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
     """
     writers: dict[str | tuple[str, str], str] = {}
     domains = list_domains(connection)
-    mac_addresses = _Scan(domains).run(borrow)
+    definitions = Definitions()
+    mac_addresses = _Scan(domains, definitions).run(borrow)
     for domain in list_active_domains(connection):
         try:
-            live = codec.parse_definition(domain.live_definition()).domain
+            live = codec.parse_definition(definitions.live(domain)).domain
         except NotFoundError:
             continue
         mac_addresses.update(readers.mac_addresses(live))
@@ -67,7 +71,8 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
                 writers[normalise(disk.path)] = domain.name
             if disk.pool is not None and disk.volume is not None:
                 writers[disk.pool, disk.volume] = domain.name
-    return Identities(frozenset(domain.name for domain in domains), frozenset(mac_addresses), writers)
+    names = frozenset(domain.name for domain in domains)
+    return Identities(names, frozenset(mac_addresses), writers, frozenset(definitions.abridged))
 
 
 class _Scan:
@@ -76,8 +81,9 @@ class _Scan:
     The definitions are not parsed: with a thousand domains that would take longer than the clone.
     """
 
-    def __init__(self, domains: list[Domain]) -> None:
+    def __init__(self, domains: list[Domain], definitions: Definitions) -> None:
         self._domains = domains
+        self._definitions = definitions
         self._left = deque(domain.name for domain in domains)
         self._addresses: set[str] = set()
 
@@ -115,7 +121,7 @@ class _Scan:
 
     def _read_one(self, domain: Domain) -> None:
         with suppress(NotFoundError):
-            self._addresses.update(readers.find_mac_addresses(domain.inactive_definition_without_secrets()))
+            self._addresses.update(readers.find_mac_addresses(self._definitions.inactive(domain)))
 
 
 def new_uuid() -> str:

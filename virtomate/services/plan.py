@@ -15,6 +15,7 @@ from virtomate.errors import ConflictError, IllegalStateError, UsageError
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.kinds import Action, Mode, NvramAction
 from virtomate.records import InterfaceResult, SpaceNeed
+from virtomate.services.definitions import warn_of_abridged
 from virtomate.services.disks import DiskPlan, DiskPlanner, DiskSurveyor, TakenNames
 from virtomate.services.identities import new_uuid, scan_identities
 from virtomate.services.nvram import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram
@@ -213,8 +214,15 @@ class ClonePlanner:
             ),
             definition=replace(without_provenance(source.definition), domain=outcome.domain),
             changes=outcome.changes,
-            warnings=(*_warnings(source, request, disks, nvram), *outcome.warnings),
+            warnings=(*_warnings(source, request, disks, nvram), *self._unknown(), *outcome.warnings),
         )
+
+    def _unknown(self) -> tuple[str, ...]:
+        """What could not be found out about other domains."""
+        if not readers.mac_addresses(self._survey.source.definition.domain):
+            return ()
+        consequence = "MAC addresses were not compared with the clone's"
+        return warn_of_abridged(self._survey.identities.abridged, consequence)
 
 
 def plan_clones(

@@ -11,6 +11,7 @@ from virtomate.definition.provenance import find_provenance, read_provenance
 from virtomate.errors import ConflictError, IllegalStateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.records import DomainReference
+from virtomate.services.definitions import Definitions
 from virtomate.words import quoted
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def refuse_taken_names(connection: Connection, names: Iterable[str]) -> None:
         domain = find_domain_by_name(connection, name)
         if domain is None:
             continue
-        provenance = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
+        provenance = find_provenance(Definitions().inactive(domain), domain.uuid)
         if provenance is None or provenance.finished:
             taken.append(name)
             continue

@@ -21,6 +21,7 @@ from virtomate.duplication.images import HEADER_BYTES, read_qcow2_header
 from virtomate.errors import IllegalStateError, NotFoundError
 from virtomate.hypervisor.domains import list_active_domains, list_domains
 from virtomate.hypervisor.storage import read_head
+from virtomate.services.definitions import Definitions
 from virtomate.services.maker import is_running
 from virtomate.services.pools import read_pools
 
@@ -61,10 +62,12 @@ class Usage:
 
     Attributes:
         pools: The pools there.
+        abridged: Names of domains of which nothing but the disks could be looked at.
     """
 
     def __init__(self, pools: PoolDirectory, *, is_local: bool) -> None:
         self.pools = pools
+        self.abridged: frozenset[str] = frozenset()
         self._is_local = is_local
         self._users: defaultdict[str, dict[str, User]] = defaultdict(dict)
         self._volumes: dict[tuple[str, str], VolumeDescription] = {}
@@ -131,14 +134,16 @@ class _Scan:
         self._unlisted_paths: set[str] = set()
 
     def look_at_domains(self) -> None:
+        definitions = Definitions()
         active = {domain.uuid for domain in list_active_domains(self._connection)}
         for domain in list_domains(self._connection):
             try:
-                self._look_at_definition(domain, domain.inactive_definition_without_secrets())
+                self._look_at_definition(domain, definitions.inactive(domain))
                 if domain.uuid in active:
-                    self._look_at_definition(domain, domain.live_definition())
+                    self._look_at_definition(domain, definitions.live(domain))
             except NotFoundError:
                 continue
+        self._usage.abridged = frozenset(definitions.abridged)
 
     def look_at_volumes(self) -> None:
         active = [known for known in self._usage.pools.known if known.is_active]

@@ -1,0 +1,60 @@
+"""Definitions of domains that an operation only looks at, since they may use what it is about to take or to delete.
+
+libvirt sends no definition that is longer than 4 MiB. One such domain does not keep others from being cloned, listed or
+deleted: what libvirt tells of it otherwise is looked at, and the rest is a warning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.definition.abridged import abridged_definition
+from virtomate.errors import OversizeError
+from virtomate.records import PROVENANCE_NAMESPACE
+from virtomate.words import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from virtomate.hypervisor.domains import Domain
+
+
+class Definitions:
+    """Reads definitions, in full or else abridged; several threads may use one.
+
+    Attributes:
+        abridged: Names of domains of which only the disks' paths and our record could be read.
+    """
+
+    def __init__(self) -> None:
+        self.abridged: set[str] = set()
+
+    def inactive(self, domain: Domain) -> str:
+        """The definition that the next start will use; what a read-only connection may see."""
+        return self._read(domain, domain.inactive_definition_without_secrets)
+
+    def live(self, domain: Domain) -> str:
+        """The definition as it is now."""
+        return self._read(domain, domain.live_definition)
+
+    def _read(self, domain: Domain, read: Callable[[], str]) -> str:
+        try:
+            return read()
+        except OversizeError:
+            self.abridged.add(domain.name)
+            record = domain.metadata_element(PROVENANCE_NAMESPACE)
+            return abridged_definition(domain.name, domain.uuid, domain.disk_paths(), record)
+
+
+def warn_of_abridged(names: Iterable[str], consequence: str) -> tuple[str, ...]:
+    """What is to be said of domains of which only a part could be read; nothing where there are none.
+
+    Args:
+        names: Their names.
+        consequence: What could not be found out, as the end of a sentence.
+    """
+    ordered = sorted(names)
+    if not ordered:
+        return ()
+    definitions, are = ("definition of domain", "is") if len(ordered) == 1 else ("definitions of domains", "are")
+    return (f"the {definitions} {quoted(ordered)} {are} longer than libvirt can send: {consequence}",)
