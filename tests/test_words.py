@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from virtomate.words import counted, quoted
+from virtomate.words import binary_size, counted, quoted
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,23 @@ def test_noun_that_ends_in_a_hiss() -> None:
 def test_names_of_a_sentence(names: list[str], phrase: str) -> None:
     """Names stand in quotes, the last one behind an "and"."""
     assert quoted(names) == phrase
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (0, "0 B"),
+        (1, "1 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (10 * 1024**2, "10.0 MiB"),
+        (20 * 1024**3, "20.0 GiB"),
+        (1024**4, "1.0 TiB"),
+        (1024**5, "1.0 PiB"),
+        (2000 * 1024**5, "2000.0 PiB"),
+    ],
+)
+def test_binary_size(size: int, expected: str) -> None:
+    """A size stands in the largest unit that it fills, whole bytes without a fraction."""
+    assert binary_size(size) == expected

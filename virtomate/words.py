@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_UNIT_STEP = 1024
+
 
 def counted(number: float, noun: str) -> str:
     """A number and what it counts: `1 second`, `0.5 seconds`, `3 seconds`."""
@@ -18,3 +21,13 @@ def quoted(names: Iterable[str]) -> str:
     """Names in quotes, as a sentence lists them: `'a', 'b' and 'c'`."""
     *front, last = [f"'{name}'" for name in names]
     return f"{', '.join(front)} and {last}" if front else last
+
+
+def binary_size(size_bytes: int) -> str:
+    """A size in the binary unit that suits it: `1.5 GiB`."""
+    value = float(size_bytes)
+    for unit in _UNITS:
+        if value < _UNIT_STEP or unit == _UNITS[-1]:
+            return f"{size_bytes} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _UNIT_STEP
+    raise AssertionError("unreachable")

@@ -257,7 +257,7 @@ def test_too_little_space(root_lab: Lab, virtomate: Program, tmp_path: Path) -> 
     pool = root_lab.make_small_pool("small")
     file = images.make_raw(tmp_path / "file", 128 * MIB, data_bytes=128 * MIB)
 
-    refusal = Refusal("NoSpaceError", ("'small'", str(128 * MIB)), ("--no-space-check",))
+    refusal = Refusal("NoSpaceError", ("'small' has ", "128.0 MiB are needed"), ("--no-space-check",))
     check_refusal(root_lab, virtomate, ("volume-import", file, "small"), refusal)
     if root_lab.connection.getLibVersion() // 1000 == 11_003:
         pytest.skip("the daemon of libvirt 11.3 frees something twice when it cannot write a stream, and dies or hangs")

@@ -28,7 +28,10 @@ def by_name(listed: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_pools(lab: Lab, virtomate: Program) -> None:
-    """Every pool is listed with what libvirt says of it, an inactive one and a transient one as well."""
+    """Every pool is listed with what libvirt says of it, an inactive one and a transient one as well.
+
+    What is left is what the file system says, where that can be seen; see test_space.
+    """
     lab.pool.raw("a.raw", 8 * MIB)
     stopped = lab.make_pool("<[red]>")
     stopped.handle.destroy()
@@ -41,7 +44,8 @@ def test_pools(lab: Lab, virtomate: Program) -> None:
     for name, item in listed.items():
         pool = lab.connection.storagePoolLookupByName(name)
         assert item["uuid"] == pool.UUIDString()
-        assert [item["capacity"], item["allocation"], item["available"]] == pool.info()[1:]
+        if name != lab.pool.name:
+            assert [item["capacity"], item["allocation"], item["available"]] == pool.info()[1:]
         is_off = name == stopped.name
         assert (item["active"], item["state"]) == (not is_off, "inactive" if is_off else "running")
         assert item["persistent"] is (name != "transient")

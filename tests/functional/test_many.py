@@ -415,8 +415,8 @@ def test_space_is_added_up(root_lab: Lab, virtomate: Program) -> None:
 
     assert result.status == 1, str(result)
     assert result.json["type"] == "NoSpaceError"
-    assert str(80 * MIB) in result.json["message"]
-    assert "'other', 'small' share a file system" in result.json["message"]
+    assert "80.0 MiB are needed" in result.json["message"]
+    assert "'other' and 'small' share a file system" in result.json["message"]
     assert "--mode linked" in result.json["hint"]
     # what was asked for is no advice
     overlays = virtomate("domain-clone", "--mode", "linked", "--count", "100", "original", "web", json=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from virtomate.output.text import aligned, binary_size, printable
+from virtomate.output.text import aligned, printable
 
 
 @pytest.mark.parametrize(
@@ -34,26 +34,6 @@ def test_printable_text_can_be_written_everywhere() -> None:
         shown = printable(chr(number))
         assert len(shown.splitlines()) == 1
         assert shown.encode()
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        (0, "0 B"),
-        (1, "1 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (1536, "1.5 KiB"),
-        (10 * 1024**2, "10.0 MiB"),
-        (20 * 1024**3, "20.0 GiB"),
-        (1024**4, "1.0 TiB"),
-        (1024**5, "1.0 PiB"),
-        (2000 * 1024**5, "2000.0 PiB"),
-    ],
-)
-def test_binary_size(size: int, expected: str) -> None:
-    """A size stands in the largest unit that it fills, whole bytes without a fraction."""
-    assert binary_size(size) == expected
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ import os
 import stat
 import struct
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, UnsupportedError
@@ -123,6 +125,39 @@ def file_system(directory: str) -> bytes | int | None:
         return os.fstat(descriptor).st_dev
     finally:
         os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class FileSystemSpace:
+    """The space on a file system, in bytes.
+
+    Attributes:
+        file_system: What tells it from any other that is mounted here.
+        taken: What is in use.
+        available: What an ordinary user can still write. A reserve, such as ext4 keeps for root, is neither taken nor
+            available: the QEMU of a guest does not get it either, and root gets only a part of it.
+    """
+
+    file_system: bytes | int
+    capacity: int
+    taken: int
+    available: int
+
+
+def file_system_space(directory: str) -> FileSystemSpace | None:
+    """The space on a directory's file system; None where the directory is not to be seen here."""
+    try:
+        figures = os.statvfs(directory)
+        # who may not list the directory can still ask this
+        device = Path(directory).stat().st_dev
+    except (OSError, ValueError):
+        return None
+    return FileSystemSpace(
+        file_system=device if (known := file_system(directory)) is None else known,
+        capacity=figures.f_blocks * figures.f_frsize,
+        taken=(figures.f_blocks - figures.f_bfree) * figures.f_frsize,
+        available=figures.f_bavail * figures.f_frsize,
+    )
 
 
 def birth_time(path: str) -> int | None:

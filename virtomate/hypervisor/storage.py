@@ -141,11 +141,6 @@ class Pool:
         with translated(f"cannot read pool '{self.name}'"):
             return int(self._handle.info()[1])
 
-    def available_bytes(self) -> int:
-        """Free space as of the last refresh."""
-        with translated(f"cannot read pool '{self.name}'"):
-            return int(self._handle.info()[3])
-
     def find_volume(self, name: str) -> Volume | None:
         """The volume with this name, or None."""
         try:

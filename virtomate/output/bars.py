@@ -19,7 +19,8 @@ from rich.table import Column
 from rich.text import Text
 
 from virtomate.output.console import stderr_console
-from virtomate.output.text import binary_size, printable
+from virtomate.output.text import printable
+from virtomate.words import binary_size
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -8,7 +8,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from virtomate.output.text import binary_size, printable
+from virtomate.output.text import printable
+from virtomate.words import binary_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from virtomate.errors import OutputError
 from virtomate.kinds import Action, DeletionStatus, Status
 from virtomate.output import documents
-from virtomate.output.text import aligned, binary_size, printable
-from virtomate.words import counted
+from virtomate.output.text import aligned, printable
+from virtomate.words import binary_size, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

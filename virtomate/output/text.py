@@ -1,11 +1,8 @@
-"""Text for people: names made harmless, sizes made readable."""
+"""Text for people: names made harmless, columns lined up."""
 
 from __future__ import annotations
 
 import unicodedata
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_UNIT_STEP = 1024
 
 
 def printable(text: str) -> str:
@@ -14,16 +11,6 @@ def printable(text: str) -> str:
         character if not _is_unsafe(character) else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
-
-
-def binary_size(size_bytes: int) -> str:
-    """A size in the binary unit that suits it: `1.5 GiB`."""
-    value = float(size_bytes)
-    for unit in _UNITS:
-        if value < _UNIT_STEP or unit == _UNITS[-1]:
-            return f"{size_bytes} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= _UNIT_STEP
-    raise AssertionError("unreachable")
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:

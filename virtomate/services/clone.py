@@ -13,11 +13,11 @@ from virtomate.definition import clone as changes
 from virtomate.definition import codec
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.domains import check_definition
-from virtomate.hypervisor.storage import get_pool
-from virtomate.kinds import Status
+from virtomate.kinds import Status, Transfer
 from virtomate.services.filling import Turns
 from virtomate.services.making import Making
 from virtomate.services.plan import check_request, plan_clones
+from virtomate.services.pools import refresh_all
 from virtomate.services.results import clone_result, planned_result
 from virtomate.services.startup import start_clone
 from virtomate.services.temporary_pools import TemporaryPools
@@ -140,18 +140,24 @@ class _Workshop:
                 self._jobs.put(None)
             for worker in running:
                 worker.join()
-        self._have_libvirt_look(plans)
+        self._have_libvirt_look(plans, results)
         return results
 
-    def _have_libvirt_look(self, plans: tuple[ClonePlan, ...]) -> None:
-        """Let libvirt learn what has become of volumes that were made without its knowing, once for all of them.
+    def _have_libvirt_look(self, plans: tuple[ClonePlan, ...], results: tuple[CloneResult, ...]) -> None:
+        """Let libvirt learn what has become of volumes that were filled without its knowing, once for all of them.
 
-        It needs that for nothing but what it tells of the volumes, so a pool that it cannot look at is no failure.
+        It needs that for nothing but what it tells of volumes and pools, so a pool that it cannot look at is no
+        failure. Of a volume that was removed again, it has subtracted what it had never added, a reflink's share, too.
         """
-        names = {item.pool for plan in plans for item in plan.duplications if item.is_disguised}
+        is_complete = all(result.status is Status.CLONED for result in results)
+        names = {
+            item.pool
+            for plan in plans
+            for item in plan.duplications
+            if item.is_filled_unnoticed or (item.transfer is Transfer.HOST and not is_complete)
+        }
         with suppress(VirtomateError):
-            for name in sorted(names):
-                get_pool(self._session.connection, name).refresh()
+            refresh_all(self._session.connection, names)
 
     def _collect(self, count: int) -> tuple[CloneResult, ...]:
         results: dict[int, CloneResult] = {}

@@ -12,6 +12,7 @@ import logging
 import os
 import posixpath
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from virtomate.kinds import DeletionStatus, MadeKind, MadeState
 from virtomate.records import DeletionResult, Made
 from virtomate.services.deletion_plan import SAVED_STATE
 from virtomate.services.maker import this_process
+from virtomate.services.pools import refresh_all
 from virtomate.services.removal import name_made, remove_made
 from virtomate.services.temporary_pools import TemporaryPools
 
@@ -71,6 +73,7 @@ def delete_clones(
         if error is not leftover:
             error.leftovers = (*error.leftovers, *leftover.leftovers)
         results[last] = replace(results[last], status=DeletionStatus.FAILED, error=error)
+    run.have_libvirt_count()
     return tuple(results[deletion.uuid] for deletion in plan.deletions)
 
 
@@ -99,6 +102,7 @@ class _Run:
         self._progress = progress
         self._cancel = cancel
         self._pools = TemporaryPools()
+        self._lighter_pools: set[str] = set()
         self._has_said_to_wait = False
 
     def delete(self, deletion: Deletion, in_the_way: list[str]) -> DeletionResult:
@@ -125,6 +129,14 @@ class _Run:
             error.leftovers = (f"temporary storage pool ({error.message})",)
             return error
         return None
+
+    def have_libvirt_count(self) -> None:
+        """Have libvirt count what the pools have left, once for all that was deleted.
+
+        By itself it subtracts what each volume took, also where a reflink shared that with others.
+        """
+        with suppress(VirtomateError):
+            refresh_all(self._session.connection, self._lighter_pools)
 
     def _delete(self, deletion: Deletion, tally: _Tally) -> None:
         connection = self._session.connection
@@ -201,6 +213,8 @@ class _Run:
                     user_of=self._name_user,
                 ):
                     tally.removed.insert(0, name_made(made))
+                    if made.kind is MadeKind.VOLUME:
+                        self._lighter_pools.add(made.pool)
             except ConflictError as error:
                 tally.replaced.append(f"{name_made(made)} ({error.message})")
             except VirtomateError as error:

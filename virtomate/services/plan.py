@@ -125,7 +125,7 @@ class ClonePlanner:
             self._nvram = NvramPlanner(
                 connection, survey.nvram, name, survey.pools, request.nvram, has_siblings, survey.keep_owner
             )
-        self.space = SpaceLedger()
+        self.space = SpaceLedger(is_local=connection.is_local)
         self._taken = TakenNames()
         self._mac_addresses = set(survey.identities.mac_addresses)
         self._automatic_names = automatic_names(name)
@@ -259,6 +259,7 @@ def plan_clones(
     if request.check_space:
         smaller = "" if request.mode is Mode.LINKED else ", use --mode linked"
         planner.space.refuse_lack(f"Make room{smaller}, or, where the file system compresses, use --no-space-check.")
+        plans = [replace(plan, needs=planner.space.up_to_date(plan.needs)) for plan in plans]
     return planner, tuple(plans)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,17 @@ from virtomate.definition.volume import (
     describe_volume,
     normalise,
 )
-from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError
+from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, VirtomateError
 from virtomate.hypervisor.storage import get_pool, list_pools
 from virtomate.records import PoolListing
+from virtomate.services.space import counted_space, seen_space
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
+    from virtomate.services.space import PoolSpace
 
 # Types of pools whose volumes are files of a directory (https://libvirt.org/storage.html)
 _FILE_POOLS = frozenset({"dir", "fs", "netfs"})
@@ -167,26 +172,45 @@ def read_pools(connection: Connection) -> PoolDirectory:
 
 def list_all_pools(connection: Connection) -> tuple[PoolListing, ...]:
     """All pools by name; one that vanishes meanwhile is passed over."""
+    is_local = connection.is_local
     listings = []
     for pool in list_pools(connection):
         try:
-            info = pool.info()
+            is_active = pool.is_active()
+            space = _current_space(pool, is_local=is_local) if is_active else counted_space(pool)
             listings.append(
                 PoolListing(
                     name=pool.name,
                     uuid=pool.uuid,
-                    state=info.state,
-                    is_active=pool.is_active(),
+                    state=pool.info().state,
+                    is_active=is_active,
                     is_persistent=pool.is_persistent(),
-                    capacity=info.capacity,
-                    allocation=info.allocation,
-                    available=info.available,
+                    capacity=space.capacity,
+                    allocation=space.allocation,
+                    available=space.available,
                     volume_count=pool.volume_count(),
                 )
             )
         except NotFoundError:
             continue
     return tuple(sorted(listings, key=lambda listing: listing.name))
+
+
+def _current_space(pool: Pool, *, is_local: bool) -> PoolSpace:
+    """The space of an active pool: what can be seen here, else what libvirt counts."""
+    if is_local and (space := seen_space(pool, describe_pool(pool.document()))) is not None:
+        return space
+    space = counted_space(pool)
+    if space.is_impossible and pool.refresh():
+        return counted_space(pool)
+    return space
+
+
+def refresh_all(connection: Connection, names: Iterable[str]) -> None:
+    """Have libvirt look at pools again, for what it tells of them; one that it cannot look at is no failure."""
+    for name in sorted(names):
+        with suppress(VirtomateError):
+            get_pool(connection, name).refresh()
 
 
 def get_active_pool(connection: Connection, name: str) -> Pool:

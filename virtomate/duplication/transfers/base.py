@@ -6,7 +6,7 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from virtomate.kinds import Action
+from virtomate.kinds import Action, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.cast import Moulds
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
-    from virtomate.kinds import MadeKind, Transfer
+    from virtomate.kinds import MadeKind
     from virtomate.progress import Progress
 
 
@@ -71,9 +71,10 @@ class Duplication:
     is_cast: bool = False
 
     @property
-    def is_disguised(self) -> bool:
-        """Whether libvirt does not know what the new volume has become before it looks through the pool again."""
-        return self.is_cast or (self.action is Action.REFLINKED and self.new.format != self.source.format)
+    def is_filled_unnoticed(self) -> bool:
+        """Whether libvirt does not know what the new volume is, or takes, before it looks through the pool again."""
+        is_disguised = self.is_cast or (self.action is Action.REFLINKED and self.new.format != self.source.format)
+        return is_disguised or (self.transfer is Transfer.HOST and self.total_bytes > 0)
 
 
 @dataclass(frozen=True)
