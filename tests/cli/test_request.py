@@ -35,14 +35,24 @@ def request(*arguments: str) -> CloneRequest:
         ("web-{}", ("web-1", "web-2")),
         ("{:02}.web", ("01.web", "02.web")),
         ("{}{:03}", ("1001", "2002")),
-        ("{name}", ("{name}-1", "{name}-2")),
-        ("{:2}{0}{02}", ("{:2}{0}{02}-1", "{:2}{0}{02}-2")),
         ("{{}}", ("{1}", "{2}")),
+        ("}web{", ("}web{-1", "}web{-2")),
     ],
 )
 def test_numbered_names(template: str, expected: tuple[str, ...]) -> None:
-    """Only {} and {:0N} stand for the number; without either it follows the name."""
+    """{} and {:0N} stand for the number; without either it follows the name."""
     assert numbered_names(template, 2) == expected
+
+
+@pytest.mark.parametrize("place", ["{:2}", "{:02d}", "{:00}", "{:010}", "{0}", "{02}", "{n}", "{ }"])
+def test_what_is_no_place_for_a_number(place: str) -> None:
+    """Anything else in braces is refused, before it becomes a part of many names."""
+    with pytest.raises(click.UsageError) as caught:
+        numbered_names(f"w{{}}{place}", 2)
+
+    assert caught.value.message.startswith(
+        f"'{place}' in 'w{{}}{place}' is not understood; expected: {{}} for the number"
+    )
 
 
 def test_numbers_outgrow_their_digits() -> None:
@@ -55,7 +65,7 @@ def test_what_is_asked_for() -> None:
     assert request("a") == CloneRequest("src", ("a",))
     assert request("a", "b").names == ("a", "b")
     assert request("--count", "2", "web-{:02}").names == ("web-01", "web-02")
-    assert request("web-{}").names == ("web-{}",)
+    assert request("web-{a}", "{").names == ("web-{a}", "{")
     assert request("--auto-name") == CloneRequest("src", auto_names=1)
     assert request("--auto-name", "--count", "3").auto_names == 3
     assert request("--mac", "keep", "a").keep_mac_addresses
@@ -89,6 +99,9 @@ ONE_OF = "copy, linked, reflink, share, drop"
         ((), ("NEWNAME", "--auto-name")),
         (("--auto-name", "a"), ("'a'", "--auto-name")),
         (("--count", "2", "a", "b"), ("--count", "2 are given")),
+        (("--count", "2", "w{:2}"), ("'{:2}' in 'w{:2}'", "{:02}")),
+        (("a", "web{}"), ("'{}' in 'web{}'", "without --count")),
+        (("web{:2}",), ("'{:2}' in 'web{:2}'", "without --count")),
         (("--count", "0", "a"), ("'0'", "from 1 to 9999")),
         (("--count", "many", "a"), ("'many'", "from 1 to 9999")),
         (("--jobs", "65", "a"), ("'65'", "from 1 to 64")),

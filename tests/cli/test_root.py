@@ -153,9 +153,32 @@ def test_pretty_implies_json(uris: dict[str, str], capsys: pytest.CaptureFixture
     assert out.count("\n") > 1
 
 
+LISTS = "domain-iface-list', 'domain-list', 'pool-list' or 'volume-list"
+
+
 @pytest.mark.parametrize(
     ("words", "suggestion"),
     [
+        ("clone", "domain-clone"),
+        ("clonee", "domain-clone"),
+        ("cp", "domain-clone"),
+        ("virt-clone", "domain-clone"),
+        ("rm", "domain-delete"),
+        ("vm-rm", "domain-delete"),
+        ("domain rm", "domain-delete"),
+        ("list", LISTS),
+        ("ls", LISTS),
+        ("lsit", "domain-list', 'pool-list' or 'volume-list"),
+        ("vol-list", "volume-list"),
+        ("domain ls", "domain-list"),
+        ("import", "volume-import"),
+        ("exec", "guest-run"),
+        ("ping", "guest-ping"),
+        ("interfaces", "domain-iface-list"),
+        ("version", "--version"),
+        ("domain version", "--version"),
+        ("help frobnicate", None),
+        ("help clone", "domain-clone"),
         ("domain-clon", "domain-clone"),
         ("domain-lst", "domain-list"),
         ("domian-clone", "domain-clone"),
@@ -173,8 +196,32 @@ def test_mistyped_command(words: str, suggestion: str | None, capsys: pytest.Cap
     captured = capsys.readouterr()
     assert captured.out == ""
     assert f"'{word}'" in captured.err
-    where = " ".join(["virtomate", *group, "-h lists the commands."])
+    where = " ".join(["virtomate", *(name for name in group if name != "help"), "-h lists the commands."])
     assert (f"Did you mean '{suggestion}'?" if suggestion else where) in captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("help", ""),
+        ("help --json", ""),
+        ("help help", ""),
+        ("-q help domain", "domain"),
+        ("domain help", "domain"),
+        ("help domain-clone", "domain-clone"),
+        ("help domain clone a b", "domain-clone"),
+        ("domain help clone", "domain-clone"),
+        ("help guest-run web ls", "guest-run"),
+    ],
+)
+def test_help_as_a_command(words: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`help` shows what -h does, and does nothing else, whatever follows it."""
+    assert run([*([command] if command else []), "-h"]) == 0
+    expected = capsys.readouterr()
+
+    assert run(words.split()) == 0
+
+    assert capsys.readouterr() == expected
 
 
 @pytest.mark.parametrize("more", [[], ["--json"], ["--progress", "json"]])

@@ -38,6 +38,11 @@ class Group(click.Group):
     context_class = _Context
     command_class = Command
 
+    @property
+    def group_name(self) -> str | None:
+        """What the documented names of its commands begin with."""
+        return self.name
+
     def documented_name(self, name: str) -> str:
         """What the documentation calls a command of this group."""
         return f"{self.name}-{name}"
@@ -45,17 +50,35 @@ class Group(click.Group):
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for one that does not exist, suggest one that does."""
-        name = arguments[0]
+        """Find the command; for one that does not exist, suggest one that does. `help` is none, and shows help."""
+        name, *rest = arguments
         is_known = name.startswith("-") or self.get_command(context, name) is not None
         if not is_known and not context.resilient_parsing:
-            import difflib  # noqa: PLC0415 - a twentieth of the time that a clone takes
-
-            advice = f"{context.command_path} -h lists the commands."
-            for similar in difflib.get_close_matches(name, self.list_commands(context), n=1):
-                advice = f"Did you mean '{self.documented_name(similar)}'?"
-            context.fail(f"There is no command '{name}'. {advice}")
+            if name == "help":
+                return self._resolve_help(context, rest)
+            context.fail(f"There is no command '{name}'. {self._advice(context, name)}")
         return super().resolve_command(context, arguments)
+
+    def _resolve_help(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Call the help of the command that is named behind `help`, or show that of this group."""
+        if not arguments or arguments[0].startswith("-"):
+            click.echo(context.get_help())
+            context.exit()
+        name, command, rest = self.resolve_command(context, arguments)
+        # further words belong to a group; a command could take them for what it is to do
+        return name, command, ["help", *rest] if isinstance(command, Group) else ["--help"]
+
+    def _advice(self, context: click.Context, name: str) -> str:
+        from virtomate.cli.suggestions import similar_commands  # noqa: PLC0415 - difflib takes a while to load
+
+        commands = [self.documented_name(command) for command in self.list_commands(context)]
+        found = similar_commands(name, commands, self.group_name)
+        if not found:
+            return f"{context.command_path} -h lists the commands."
+        *front, last = [f"'{command}'" for command in found]
+        return f"Did you mean {', '.join(front)}{' or ' if front else ''}{last}?"
 
     def format_usage(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write how the commands are called into the help."""

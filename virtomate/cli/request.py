@@ -32,8 +32,10 @@ _NO_UUID = "00000000-0000-0000-0000-000000000000"
 # https://www.w3.org/TR/xml/#charsets
 _NO_XML = frozenset("\ufffe\uffff")
 
-# a place for the number of a clone
+# a place for the number of a clone, and what somebody may have meant to be one
 _NUMBER = re.compile(r"\{(:0(?P<digits>[1-9]))?\}")
+_BRACES = re.compile(r"\{[^{}]*\}")
+_BRACES_FOR_NUMBER = re.compile(r"\{(:[^{}]*)?\}")
 
 # A comma ends a part; two of them are one comma of a name, as in QEMU's options.
 _COMMA = re.compile(r"(?<!,),(?!,)")
@@ -289,9 +291,16 @@ def clone_request(
 def numbered_names(template: str, count: int) -> tuple[str, ...]:
     """The names that a template stands for, from number 1 on.
 
-    `{}` is the number, `{:0N}` the number with N digits at least, and nothing else is special. A template without
-    either gets a hyphen and the number behind it.
+    `{}` is the number, `{:0N}` the number with N digits at least. A template without either gets a hyphen and the
+    number behind it.
+
+    Raises:
+        click.UsageError: Something else stands in braces, so that the names would not be those that were meant.
     """
+    for place in _BRACES.findall(template):
+        if _NUMBER.fullmatch(place) is None:
+            expected = "{} for the number, or {:02} for one with two digits at least, up to {:09}"
+            raise click.UsageError(f"'{place}' in '{template}' is not understood; expected: {expected}.")
     if _NUMBER.search(template) is None:
         template = f"{template}-{{}}"
 
@@ -309,6 +318,11 @@ def _names(names: Sequence[str], count: int | None, *, auto_name: bool) -> tuple
     if not names:
         raise click.UsageError("Missing argument 'NEWNAME'. Give a name for the clone, or --auto-name.")
     if count is None:
+        for name in names:
+            if (place := _BRACES_FOR_NUMBER.search(name)) is not None:
+                raise click.UsageError(
+                    f"'{place[0]}' in '{name}' would stand for a number, but without --count there is none."
+                )
         return tuple(names)
     if len(names) > 1:
         raise click.UsageError(f"--count makes names of one NEWNAME, but {len(names)} are given.")

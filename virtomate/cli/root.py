@@ -27,6 +27,10 @@ _EXIT_SIGINT = 130
 class RootGroup(Group):
     """Resolves `GROUP-COMMAND`, the documented spelling, besides `GROUP COMMAND`."""
 
+    @property
+    def group_name(self) -> None:
+        """Nothing that all of them begin with."""
+
     def documented_name(self, name: str) -> str:
         """What the documentation calls a command: its name here has the group in it."""
         return name
