@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +11,9 @@ if TYPE_CHECKING:
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _UNIT_STEP = 1024
+
+# The bytes that mean themselves in $'...': those of ASCII that can be printed, but for quote and backslash.
+_PLAIN = frozenset(range(ord(" "), ord("~") + 1)) - frozenset(b"\\'")
 
 
 def counted(number: float, noun: str) -> str:
@@ -21,6 +26,17 @@ def quoted(names: Iterable[str]) -> str:
     """Names in quotes, as a sentence lists them: `'a', 'b' and 'c'`."""
     *front, last = [f"'{name}'" for name in names]
     return f"{', '.join(front)} and {last}" if front else last
+
+
+def shell_word(text: str) -> str:
+    """Text as one word of a shell's command: quoted where need be, and without what a terminal would not show.
+
+    What cannot be printed is written as bytes in the quotes that bash and zsh know for that.
+    """
+    if text.isprintable():
+        return shlex.quote(text)
+    signs = (chr(byte) if byte in _PLAIN else f"\\x{byte:02x}" for byte in os.fsencode(text))
+    return f"$'{''.join(signs)}'"
 
 
 def binary_size(size_bytes: int) -> str:

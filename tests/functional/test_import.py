@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import socket
@@ -213,6 +214,18 @@ def test_images_that_need_other_files(lab: Lab, virtomate: Program, tmp_path: Pa
     ]:
         words = ("volume-import", path, lab.pool.name)
         check_refusal(lab, virtomate, words, Refusal("UnsupportedError", (f"'{path}'", part), (hint,)))
+
+
+def test_compressed_files(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
+    """What is compressed is refused with what unpacks it; its content tells, and not its name."""
+    content = images.make_raw(tmp_path / "disk.img", MIB, data_bytes=MIB)
+    hidden = tmp_path / "my disk.qcow2"
+    hidden.write_bytes(gzip.compress(content.read_bytes()))
+    honest = content.rename(tmp_path / "disk.img.xz")
+
+    refusal = Refusal("UnsupportedError", (f"'{hidden}' is compressed (gzip)",), (f"gzip -dc < '{hidden}' > '",))
+    check_refusal(lab, virtomate, ("volume-import", hidden, lab.pool.name), refusal)
+    imported(virtomate("volume-import", honest, lab.pool.name, json=True))
 
 
 def test_a_file_that_a_guest_writes_to(lab: Lab, virtomate: Program) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import posixpath
 import threading
 import time
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import NewVolume, describe_pool, read_volume_listing, volume_document
+from virtomate.duplication.compression import detect_compression, unpack_command
 from virtomate.duplication.evidence import observe
 from virtomate.duplication.hostfile import forbid_writing
 from virtomate.duplication.images import detect_format, is_cut_short, read_qcow2_header, why_incomplete
@@ -204,6 +206,13 @@ class _Import:
 
 def _judge(file: LocalFile, name: str) -> tuple[str, ...]:
     """Refuse a file that cannot become a volume by itself, and return what should be known of it."""
+    compression = detect_compression(file.head)
+    if compression is not None:
+        command = unpack_command(compression, file.path, os.path.lexists)
+        raise UnsupportedError(
+            f"'{file.path}' is compressed ({compression.name}), and no guest could use it as a disk",
+            hint=f"Unpack it first: {command}",
+        )
     format_ = detect_format(file.head)
     if is_cut_short(file.head, format_):
         raise UnsupportedError(

@@ -1,0 +1,76 @@
+"""Compressed files, which are no images: how to tell them by their first bytes, and what unpacks them.
+
+Sources: RFC 1952 (gzip), RFC 8878 (zstd), https://tukaani.org/xz/xz-file-format.txt, APPNOTE.TXT of PKWARE (zip). The
+number of bzip2 is followed by that of its first block, or of its end where there is none.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtomate.words import shell_word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TARS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A kind of compressed file.
+
+    Attributes:
+        name: What the kind is called.
+        magic: What such a file begins with.
+        program: What unpacks one from its input to its output; None for an archive of files.
+        suffixes: What the name of such a file ends in, in lower case.
+    """
+
+    name: str
+    magic: re.Pattern[bytes]
+    program: str | None
+    suffixes: frozenset[str]
+
+
+_COMPRESSIONS = (
+    Compression("gzip", re.compile(rb"\x1f\x8b\x08"), "gzip", frozenset({".gz"})),
+    Compression(
+        "bzip2", re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)"), "bzip2", frozenset({".bz2", ".bz"})
+    ),
+    Compression("xz", re.compile(rb"\xfd7zXZ\0"), "xz", frozenset({".xz"})),
+    Compression("zstd", re.compile(rb"\x28\xb5\x2f\xfd"), "zstd", frozenset({".zst", ".zstd"})),
+    Compression("zip", re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)"), None, frozenset({".zip"})),
+)
+
+
+def detect_compression(data: bytes) -> Compression | None:
+    """The kind of a compressed file by its first bytes, whatever its name says; None for any other file."""
+    return next((kind for kind in _COMPRESSIONS if kind.magic.match(data)), None)
+
+
+def unpack_command(compression: Compression, path: str, is_taken: Callable[[str], bool]) -> str:
+    """A shell's command that unpacks a file beside it, and overwrites none.
+
+    Args:
+        compression: What kind of file it is.
+        path: Where it is.
+        is_taken: Whether there is something with a path.
+    """
+    stem, suffix = posixpath.splitext(path)
+    # a program would take the first for options, and tar the second for a file on another host
+    operand = f"./{path}" if path.startswith("-") or (":" in path and not path.startswith("/")) else path
+    if compression.program is None:
+        return f"unzip {shell_word(operand)}"
+    if suffix.lower() in _TARS or (suffix.lower() in compression.suffixes and stem.lower().endswith(".tar")):
+        return f"tar -xf {shell_word(operand)}"
+    new = stem if suffix.lower() in compression.suffixes else path
+    base, ending = posixpath.splitext(new)
+    number = 1
+    while is_taken(new):
+        new = f"{base}-unpacked{'' if number == 1 else f'-{number}'}{ending}"
+        number += 1
+    return f"{compression.program} -dc < {shell_word(path)} > {shell_word(new)}"
