@@ -283,27 +283,6 @@ def building(lab: Lab) -> Iterator[None]:
         lab.hypervisor.start()
 
 
-def test_external_snapshot_of_the_clone_stays(lab: Lab, virtomate: Program) -> None:
-    """When the clone's disk has become an overlay on what cloning made, that overlay is not ours, and all stays."""
-    define_source(lab)
-    path = make_clone(virtomate, "web")
-    web = lab.connection.lookupByName("web")
-    web.snapshotCreateXML(
-        "<domainsnapshot><name>s1</name></domainsnapshot>", libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
-    )
-    overlay = path.with_suffix(".s1")
-    assert overlay.exists()
-
-    result = delete(virtomate, "web")
-
-    assert result.status == 1, str(result)
-    assert f"'{overlay}'" in result.json["message"], result.json
-    assert "rests on it" in result.json["message"]
-    assert path.exists()
-    assert overlay.exists()
-    assert "web" in names_of(lab)
-
-
 def test_what_libvirt_keeps_of_a_clone_goes_with_it(root_lab: Lab, virtomate: Program) -> None:
     """Internal snapshots, the saved state, autostart and the TPM's state go with the clone, and are named."""
     lab = root_lab

@@ -49,6 +49,14 @@ class Domain:
         """The object of libvirt's binding, for the other modules of this package."""
         return self._handle
 
+    @property
+    def daemon_version(self) -> int:
+        """The version of the libvirt that has it, 9000000 for 9.0.0; 0 where it does not tell."""
+        try:
+            return int(self._handle.connect().getLibVersion())
+        except libvirt.libvirtError:
+            return 0
+
     def state(self) -> str:
         """The state by its documented name."""
         with translated(f"cannot read the state of domain '{self.name}'"):
@@ -70,6 +78,22 @@ class Domain:
             return int(self._handle.snapshotNum(0))
         except libvirt.libvirtError:
             return 0
+
+    def external_snapshot_count(self) -> int:
+        """How many of these are external ones, which made overlays."""
+        try:
+            return int(self._handle.snapshotNum(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL))
+        except libvirt.libvirtError:
+            return 0
+
+    def external_snapshots(self) -> tuple[tuple[str, str], ...]:
+        """The names and documents of external snapshots, those that come from others before these."""
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL | libvirt.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL
+        try:
+            found = [(str(item.getName()), str(item.getXMLDesc(0))) for item in self._handle.listAllSnapshots(flags)]
+        except libvirt.libvirtError:
+            return ()
+        return tuple(reversed(found))
 
     def checkpoint_count(self) -> int:
         """How many checkpoints libvirt keeps of it; 0 where the driver has none."""

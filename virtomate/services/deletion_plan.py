@@ -20,11 +20,12 @@ from virtomate.services.definitions import warn_of_abridged
 from virtomate.services.deletion_refusals import Refusals
 from virtomate.services.maker import is_running
 from virtomate.services.removal import name_made, object_to
+from virtomate.services.snapshots import advise_merging
 from virtomate.services.usage import scan_usage
 from virtomate.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
@@ -121,7 +122,7 @@ def plan_deletion(connection: Connection, names: tuple[str, ...], cancel: Cancel
         except IllegalStateError as error:
             refusals.add(error)
     refusals.raise_if_any()
-    deletions = _with_needs(deletions, usage)
+    deletions = _with_needs(deletions, usage, {draft.domain.uuid: draft for draft in drafts})
     try:
         order = tuple(TopologicalSorter({deletion.uuid: deletion.needs for deletion in deletions}).static_order())
     except CycleError as error:
@@ -275,7 +276,7 @@ def _records_of(domain: Domain) -> Iterator[str]:
             yield f"record of {counted(count, what)}"
 
 
-def _with_needs(deletions: list[Deletion], usage: Usage) -> list[Deletion]:
+def _with_needs(deletions: list[Deletion], usage: Usage, drafts: Mapping[str, _Draft]) -> list[Deletion]:
     """Find out which clone has to go before which; refuse where something that stays uses what goes.
 
     Raises:
@@ -295,16 +296,20 @@ def _with_needs(deletions: list[Deletion], usage: Usage) -> list[Deletion]:
                 elif uuid != deletion.uuid:
                     needs[deletion.uuid].add(uuid)
             if staying:
-                refusals.add(_in_use(deletion, made, staying))
+                refusals.add(_in_use(drafts[deletion.uuid], made, staying, usage))
     refusals.raise_if_any()
     return [replace(deletion, needs=frozenset(needs[deletion.uuid])) for deletion in deletions]
 
 
-def _in_use(deletion: Deletion, made: Made, users: list[User]) -> IllegalStateError:
+def _in_use(draft: _Draft, made: Made, users: list[User], usage: Usage) -> IllegalStateError:
     named = [user.says for user in users[:_NAMED_USERS]]
     if len(users) > len(named):
         named.append(f"and {len(users) - len(named)} more")
+    images = [user.path for user in users if user.path is not None]
+    advice = None
+    if len(images) == len(users):
+        advice = advise_merging(draft.domain, draft.definition.domain, usage.pools, images)
     return IllegalStateError(
-        f"{name_made(made)} of '{deletion.name}' cannot be deleted: {', '.join(named)}",
-        hint="Delete that first. Clones that use it can be named in the same command.",
+        f"{name_made(made)} of '{draft.domain.name}' cannot be deleted: {', '.join(named)}",
+        hint=advice or "Delete that first. Clones that use it can be named in the same command.",
     )

@@ -77,6 +77,7 @@ class SurveyedDisk:
         reason: Why it is not duplicated, else None.
         blueprint: How its volume is duplicated, else None; two disks of one volume have one and the same.
         warnings: What should be known of it, each a sentence.
+        keeps_snapshots: Whether the new image has internal snapshots, as the original has.
     """
 
     disk: DiskDefinition
@@ -85,6 +86,7 @@ class SurveyedDisk:
     source: VolumeReference
     blueprint: Blueprint | None
     warnings: tuple[str, ...] = ()
+    keeps_snapshots: bool = False
 
 
 @dataclass(frozen=True)
@@ -295,6 +297,7 @@ class DiskSurveyor:
             source=VolumeReference(source.pool, source.name, source.path, source.format),
             blueprint=self._blueprint(found, source, header, below, mode, chosen),
             warnings=_header_warnings(disk, source, header, mode),
+            keeps_snapshots=header is not None and _keeps_snapshots(header, mode),
         )
 
     def _blueprint(
@@ -531,6 +534,12 @@ def _refuse_relative_name(source: VolumeDescription, header: Qcow2Header | None,
             "that is relative to its own directory",
             hint="Leave the clone in the same pool, or use --mode copy or --mode linked.",
         )
+
+
+def _keeps_snapshots(header: Qcow2Header, mode: Mode) -> bool:
+    """Whether a duplicate made byte by byte has internal snapshots; a flattened one and an overlay have none."""
+    is_flattened = mode is Mode.COPY and header.has_backing_file
+    return header.snapshot_count > 0 and mode is not Mode.LINKED and not is_flattened
 
 
 def _header_warnings(

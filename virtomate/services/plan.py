@@ -21,6 +21,7 @@ from virtomate.services.identities import new_uuid, scan_identities
 from virtomate.services.nvram import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram
 from virtomate.services.pools import read_pools
 from virtomate.services.sharing import refuse_to_start, written_by_both
+from virtomate.services.snapshots import warn_of_snapshots
 from virtomate.services.source import Source, read_source, refuse_taken_names
 from virtomate.services.space import SpaceLedger
 from virtomate.words import counted
@@ -362,7 +363,7 @@ def _warnings(
     if any(item.action is Action.LINKED for item in surveyed):
         warnings.append(f"starting '{name}' from now on destroys its linked clones: their disks rest on its own")
     warnings += [warning for item in surveyed for warning in item.warnings]
-    warnings += source.left_behind
+    warnings += (*warn_of_snapshots(source, surveyed), *source.left_behind)
     if source.has_managed_save:
         warnings.append(
             f"'{name}' has a saved state that is not carried over: the clone's disks are as after a power cut"

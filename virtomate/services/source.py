@@ -26,12 +26,16 @@ class Source:
     """The original, as it was when it was read.
 
     Attributes:
+        snapshot_count: How many snapshots libvirt knows of it.
+        external_snapshot_count: How many of those are external ones.
         left_behind: What libvirt keeps of it beside the definition, and a clone does not get.
     """
 
     reference: DomainReference
     definition: Definition
     has_managed_save: bool
+    snapshot_count: int
+    external_snapshot_count: int
     left_behind: tuple[str, ...]
 
 
@@ -57,7 +61,6 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
         )
     name = domain.name
     left_behind = {
-        f"'{name}' has snapshots, which are not carried over": domain.snapshot_count() > 0,
         f"'{name}' has checkpoints, which are not carried over": domain.checkpoint_count() > 0,
         f"'{name}' starts with its host, its clone does not": domain.is_autostarted(),
     }
@@ -65,6 +68,8 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
         reference=DomainReference(domain.name, domain.uuid),
         definition=definition,
         has_managed_save=domain.has_managed_save(),
+        snapshot_count=domain.snapshot_count(),
+        external_snapshot_count=domain.external_snapshot_count(),
         left_behind=tuple(sentence for sentence, is_so in left_behind.items() if is_so),
     )
 

@@ -1,0 +1,100 @@
+"""Snapshots: what clones get of their original's, and what their own mean for their deletion.
+
+Internal snapshots are in a qcow2 image, and what libvirt knows of them is not. With an external one, a disk is an
+overlay, which rests on what the disk was before.
+"""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec, readers
+from virtomate.definition.volume import normalise
+from virtomate.errors import VirtomateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from virtomate.definition.codec import Document
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.services.disks import SurveyedDisk
+    from virtomate.services.pools import PoolDirectory
+    from virtomate.services.source import Source
+
+# Older ones delete no external snapshots.
+_DELETES_EXTERNAL_SNAPSHOTS = 9_000_000
+
+_MAX_COMMANDS = 5
+_MAX_DEPTH = 200
+
+
+def warn_of_snapshots(source: Source, disks: Iterable[SurveyedDisk]) -> tuple[str, ...]:
+    """What becomes of the original's snapshots; nothing where libvirt knows of none."""
+    name, external = source.reference.name, source.external_snapshot_count
+    targets = [item.disk.target for item in disks if item.keeps_snapshots]
+    lost = f"'{name}' has snapshots, which are not carried over"
+    if not targets or source.snapshot_count == external:
+        return (lost,) if source.snapshot_count else ()
+    disk, have = ("disk", "has") if len(targets) == 1 else ("disks", "have")
+    kept = (
+        f"{disk} {' and '.join(targets)} of the clone {have} the snapshots of '{name}' inside, but libvirt does not "
+        "know them there: virsh snapshot-create --redefine makes them known"
+    )
+    return (kept, f"'{name}' has external snapshots, which are not carried over") if external else (kept,)
+
+
+def advise_merging(domain: Domain, definition: Document, pools: PoolDirectory, images: Iterable[str]) -> str | None:
+    """What merges images that have come to be a domain's own disks into what they rest on.
+
+    Args:
+        domain: The domain.
+        definition: Its definition.
+        pools: The pools in which its volumes are.
+        images: Paths of the images.
+
+    Returns:
+        The commands, as a hint; None where one of the images is not the domain's own.
+    """
+    chains = {target: tuple(_chain(path, pools)) for target, path in _disk_paths(definition, pools)}
+    concerned = {target: chain[0] for target, chain in chains.items() for path in images if normalise(path) in chain}
+    if any(all(normalise(path) not in chain for chain in chains.values()) for path in images) or not concerned:
+        return None
+    name = shlex.quote(domain.name)
+    snapshots = domain.external_snapshots() if domain.daemon_version >= _DELETES_EXTERNAL_SNAPSHOTS else ()
+    files = {normalise(path) for _, text in snapshots for path in _files(text)}
+    if set(concerned.values()) <= files:
+        commands = [f"virsh snapshot-delete {name} {shlex.quote(snapshot)}" for snapshot, _ in snapshots]
+        more = "; and so on, the newest first" if len(commands) > _MAX_COMMANDS else ""
+        return f"Delete its external snapshots first: {'; '.join(commands[:_MAX_COMMANDS])}{more}"
+    commits = "; ".join(
+        f"virsh blockcommit {name} {shlex.quote(target)} --active --pivot --delete --wait" for target in concerned
+    )
+    return f"Start it, merge its overlays, and shut it down again: virsh start {name}; {commits}; virsh shutdown {name}"
+
+
+def _disk_paths(definition: Document, pools: PoolDirectory) -> Iterator[tuple[str, str]]:
+    for disk in readers.disks(definition):
+        path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
+        if path is not None:
+            yield disk.target, normalise(path)
+
+
+def _chain(path: str, pools: PoolDirectory) -> Iterator[str]:
+    """The paths of an image and of those below it, as far as they are volumes."""
+    with suppress(VirtomateError):
+        for _ in range(_MAX_DEPTH):
+            yield path
+            below = pools.find_path(path).description.backing_path
+            if below is None:
+                return
+            path = normalise(below)
+
+
+def _files(snapshot: str) -> Iterator[str]:
+    """The files of an external snapshot's disks."""
+    disks = readers.child(codec.parse(snapshot, "domainsnapshot"), "disks").get("disk", [])
+    for disk in disks if isinstance(disks, list) else [disks]:
+        if path := readers.child(disk, "source").get("@file"):
+            yield str(path)
