@@ -97,7 +97,7 @@ def test_disks() -> None:
 
     assert read_mentions(document).disks == (
         DiskMention("vda", ("/top", ("p", "v"), "/dev/sda")),
-        DiskMention("sda", ()),
+        DiskMention("sda", (), is_cdrom=True),
         DiskMention(None, ()),
     )
 

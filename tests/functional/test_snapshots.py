@@ -50,7 +50,8 @@ def test_clone_with_external_snapshots(lab: Lab, virtomate: Program, flags: int)
 
     refused = virtomate("domain-delete", "--yes", "web", json=True)
     assert refused.status == 1, str(refused)
-    assert refused.json["message"].endswith(f"'{overlays[0]}' rests on it")
+    itself = "which is in the chain of disk vda of 'web' itself, rests on it"
+    assert refused.json["message"].endswith(f"'{overlays[0]}', {itself}")
     assert path.exists()
     # its guest has nothing that would hear a request
     run(lab, refused.json["hint"].partition(": ")[2].replace("virsh shutdown", "virsh destroy"))

@@ -29,10 +29,12 @@ class DiskMention:
     Attributes:
         target: Name of the device in the guest, None where the document has none.
         places: Paths, and volumes by pool and name: the disk's own source first, then what is below it.
+        is_cdrom: Whether it is a CD-ROM, which nobody writes to.
     """
 
     target: str | None
     places: tuple[Place, ...]
+    is_cdrom: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class _Reader:
         self._disks: list[DiskMention] = []
         self._disk_depth = 0
         self._disk_target: str | None = None
+        self._is_cdrom = False
         self._disk_places: dict[Place, None] = {}
         self._metadata_depth = 0
         self._record_start: int | None = None
@@ -140,6 +143,7 @@ class _Reader:
             return
         if name == "disk" and not self._disk_depth:
             self._disk_depth = len(names)
+            self._is_cdrom = attributes.get("device") == "cdrom"
         if attributes:
             self._read_attributes(name, parent, attributes)
 
@@ -216,7 +220,7 @@ class _Reader:
         return self._data[start:end].decode(errors="replace")
 
     def _end_disk(self) -> None:
-        self._disks.append(DiskMention(self._disk_target, tuple(self._disk_places)))
+        self._disks.append(DiskMention(self._disk_target, tuple(self._disk_places), self._is_cdrom))
         self._disk_depth = 0
         self._disk_target = None
         self._disk_places = {}

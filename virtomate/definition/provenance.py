@@ -48,13 +48,21 @@ def find_provenance(definition: str, domain_uuid: str) -> Provenance | None:
     return None if metadata is None else _read_metadata(metadata, domain_uuid)
 
 
+def read_record(element: str, domain_uuid: str) -> Provenance | None:
+    """The record in the text of an element of ours (`Mentions.records`), as `read_provenance` finds it."""
+    try:
+        provenance = _read(element)
+    except (MalformedDocumentError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return provenance if provenance is not None and provenance.uuid == domain_uuid else None
+
+
 def _read_metadata(metadata: str, domain_uuid: str) -> Provenance | None:
     try:
         _, element = codec.cut_element(metadata, NAMESPACE, _ELEMENT)
-        provenance = None if element is None else _read(element)
-    except (MalformedDocumentError, KeyError, TypeError, ValueError):
+    except MalformedDocumentError:
         return None
-    return provenance if provenance is not None and provenance.uuid == domain_uuid else None
+    return None if element is None else read_record(element, domain_uuid)
 
 
 def with_provenance(definition: Definition, provenance: Provenance) -> Definition:

@@ -35,6 +35,22 @@ _STATES = {
     libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended",
 }
 
+# what a driver says to a flag that it does not know
+_UNKNOWN = frozenset({libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED})
+
+
+class DomainRecord:
+    """A snapshot or checkpoint that libvirt keeps a document of."""
+
+    def __init__(self, name: str, handle: libvirt.virDomainSnapshot | libvirt.virDomainCheckpoint) -> None:
+        self.name = name
+        self._handle = handle
+
+    def document(self) -> str:
+        """The document, with the definition that the domain had then."""
+        with translated(f"cannot read '{self.name}'"):
+            return legible(lambda: self._handle.getXMLDesc(0))
+
 
 class Domain:
     """A domain that libvirt knew when it was looked up."""
@@ -155,6 +171,25 @@ class Domain:
             return ()
         return tuple(str(value) for _, stats in found for key, value in stats.items() if key.endswith(".path"))
 
+    def saved_definition(self) -> str:
+        """The definition that goes with the image of its memory that waits to be resumed: libvirt resumes that one.
+
+        Raises:
+            HypervisorError: There is no such image, or it cannot be read.
+        """
+        with translated(f"cannot read the saved state of domain '{self.name}'"):
+            return legible(lambda: self._handle.managedSaveGetXMLDesc(0))
+
+    def snapshots(self) -> list[DomainRecord]:
+        """What libvirt keeps of its snapshots."""
+        with translated(f"cannot list the snapshots of domain '{self.name}'"):
+            return [DomainRecord(found.getName(), found) for found in self._handle.listAllSnapshots(0)]
+
+    def checkpoints(self) -> list[DomainRecord]:
+        """What libvirt keeps of its checkpoints."""
+        with translated(f"cannot list the checkpoints of domain '{self.name}'"):
+            return [DomainRecord(found.getName(), found) for found in self._handle.listAllCheckpoints(0)]
+
     def rename(self, name: str) -> None:
         """Give it another name, which nobody else may have.
 
@@ -254,6 +289,31 @@ def list_domains(connection: Connection) -> list[Domain]:
 def list_active_domains(connection: Connection) -> list[Domain]:
     """The domains that run in any way."""
     return _list(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+
+
+def list_saved_domains(connection: Connection) -> list[Domain]:
+    """The domains with an image of their memory that waits to be resumed."""
+    return _list_if_known(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
+
+
+def list_domains_with_snapshots(connection: Connection) -> list[Domain]:
+    """The domains of which libvirt keeps snapshots."""
+    return _list_if_known(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT)
+
+
+def list_domains_with_checkpoints(connection: Connection) -> list[Domain]:
+    """The domains of which libvirt keeps checkpoints; before libvirt 5.6 there are none."""
+    return _list_if_known(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT)
+
+
+def _list_if_known(connection: Connection, flags: int) -> list[Domain]:
+    """The domains that have something; none where the driver does not know of such a thing."""
+    try:
+        return _list(connection, flags)
+    except HypervisorError as error:
+        if error.code in _UNKNOWN:
+            return []
+        raise
 
 
 def _list(connection: Connection, flags: int) -> list[Domain]:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from virtomate.records import Provenance
     from virtomate.services.deletion_plan import Deletion, DeletionPlan
     from virtomate.services.session import Session
-    from virtomate.services.usage import Usage
+    from virtomate.services.storage import References
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def delete_clones(
     Returns:
         How it went, in the order in which they were named.
     """
-    run = _Run(session, plan.usage, progress, cancel)
+    run = _Run(session, plan.references, progress, cancel)
     by_uuid = {deletion.uuid: deletion for deletion in plan.deletions}
     results: dict[str, DeletionResult] = {}
     for uuid in plan.order:
@@ -96,9 +96,9 @@ class _Tally:
 class _Run:
     """The deletions of one run."""
 
-    def __init__(self, session: Session, usage: Usage, progress: Progress, cancel: CancelToken) -> None:
+    def __init__(self, session: Session, references: References, progress: Progress, cancel: CancelToken) -> None:
         self._session = session
-        self._usage = usage
+        self._references = references
         self._progress = progress
         self._cancel = cancel
         self._pools = TemporaryPools()
@@ -175,7 +175,7 @@ class _Run:
         directories = {
             posixpath.dirname(made.path)
             for made in deletion.provenance.made
-            if made.kind is MadeKind.NVRAM and self._usage.pools.find(made.pool) is None
+            if made.kind is MadeKind.NVRAM and self._references.pools.find(made.pool) is None
         }
         pools = tuple(
             Made(MadeKind.POOL, MadeState.PLANNED, self._pools.name(directory), None, directory)
@@ -253,7 +253,7 @@ class _Run:
         )
 
     def _name_user(self, made: Made) -> str | None:
-        users = self._usage.users(made)
+        users = self._references.users(made)
         return users[0].says if users else None
 
     def _wait(self, error: VirtomateError) -> None:

@@ -16,12 +16,11 @@ from virtomate.errors import IllegalStateError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.kinds import MadeKind
 from virtomate.records import DeletionPreview, DoomedThing
-from virtomate.services.definitions import warn_of_abridged
 from virtomate.services.deletion_refusals import Refusals
 from virtomate.services.maker import is_running
 from virtomate.services.removal import name_made, object_to
 from virtomate.services.snapshots import advise_merging
-from virtomate.services.usage import scan_usage
+from virtomate.services.storage import scan_references
 from virtomate.words import counted
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.records import Made, Provenance
-    from virtomate.services.usage import Usage, User
+    from virtomate.services.storage import Reference, References
 
 SAVED_STATE = "saved state"
 # How many users of a volume a refusal names.
@@ -78,12 +77,12 @@ class DeletionPlan:
     Attributes:
         deletions: In the order in which the clones were named.
         order: UUIDs in the order in which they have to go.
-        usage: Who uses what.
+        references: Who uses what.
     """
 
     deletions: tuple[Deletion, ...]
     order: tuple[str, ...]
-    usage: Usage
+    references: References
 
     @property
     def previews(self) -> tuple[DeletionPreview, ...]:
@@ -93,7 +92,7 @@ class DeletionPlan:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What could not be looked at, each a sentence."""
-        return warn_of_abridged(self.usage.abridged, "only disks were compared with what is to be deleted")
+        return self.references.warnings
 
     @property
     def needs_consent(self) -> bool:
@@ -113,21 +112,21 @@ def plan_deletion(connection: Connection, names: tuple[str, ...], cancel: Cancel
         InterruptedBySignalError: A signal arrived.
     """
     drafts = _read(connection, names, cancel)
-    usage = scan_usage(connection, {draft.domain.uuid: draft.provenance.made for draft in drafts})
+    references = scan_references(connection, {draft.domain.uuid: draft.provenance.made for draft in drafts})
     cancel.check()
     refusals, deletions = Refusals(), []
     for draft in drafts:
         try:
-            deletions.append(draft.finish(usage))
+            deletions.append(draft.finish(references))
         except IllegalStateError as error:
             refusals.add(error)
     refusals.raise_if_any()
-    deletions = _with_needs(deletions, usage, {draft.domain.uuid: draft for draft in drafts})
+    deletions = _with_needs(deletions, references, {draft.domain.uuid: draft for draft in drafts})
     try:
         order = tuple(TopologicalSorter({deletion.uuid: deletion.needs for deletion in deletions}).static_order())
     except CycleError as error:
         raise IllegalStateError("these clones use each other's volumes, so that none can be deleted first") from error
-    return DeletionPlan(tuple(deletions), order, usage)
+    return DeletionPlan(tuple(deletions), order, references)
 
 
 def _read(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> list[_Draft]:
@@ -175,23 +174,23 @@ class _Draft:
     definition: Definition
     provenance: Provenance
 
-    def finish(self, usage: Usage) -> Deletion:
+    def finish(self, references: References) -> Deletion:
         """Look at everything that was made for it, and at what libvirt keeps of it.
 
         Raises:
             IllegalStateError: Something cannot be looked at, so that deleting would leave it behind without a record.
         """
         kept_disks = (
-            *_foreign_disks(self.definition, self.provenance, usage),
-            *_foreign_nvram(self.definition, self.provenance, usage),
+            *_foreign_disks(self.definition, self.provenance, references),
+            *_foreign_nvram(self.definition, self.provenance, references),
         )
         doomed, kept, going = [], [*kept_disks], []
         for made in self.provenance.made:
             if made.kind is MadeKind.POOL or made.evidence is None:
                 continue
             volume = None
-            if self._require_pool(made, usage):
-                volume = usage.volume(made)
+            if self._require_pool(made, references):
+                volume = references.volume(made)
                 if volume is None:
                     # somebody removed it by hand
                     continue
@@ -228,13 +227,13 @@ class _Draft:
             has_managed_save=has_managed_save,
         )
 
-    def _require_pool(self, made: Made, usage: Usage) -> bool:
+    def _require_pool(self, made: Made, references: References) -> bool:
         """Whether the volume can be looked at in its pool.
 
         What an unfinished clone has in a pool that is not there stays on its record; a finished one is still whole, and
         is left so.
         """
-        known = usage.pools.find(made.pool)
+        known = references.pools.find(made.pool)
         if known is not None and known.is_active:
             return True
         if self.provenance.finished and (known is not None or made.kind is MadeKind.VOLUME):
@@ -247,25 +246,25 @@ class _Draft:
         return False
 
 
-def _foreign_disks(definition: Definition, provenance: Provenance, usage: Usage) -> Iterator[str]:
+def _foreign_disks(definition: Definition, provenance: Provenance, references: References) -> Iterator[str]:
     """The disks that cloning did not make; what is read-only is nothing that anybody would miss."""
     own = {made.path for made in provenance.made}
     for disk in readers.disks(definition.domain):
         path = disk.path
         if path is None and disk.pool is not None and disk.volume is not None:
-            path = usage.pools.path_of(disk.pool, disk.volume)
+            path = references.pools.path_of(disk.pool, disk.volume)
         is_own = path is not None and normalise(path) in own
         if not (is_own or disk.is_readonly or disk.is_empty):
             yield f"disk {disk.target} ({disk.location}), which cloning did not make"
 
 
-def _foreign_nvram(definition: Definition, provenance: Provenance, usage: Usage) -> Iterator[str]:
+def _foreign_nvram(definition: Definition, provenance: Provenance, references: References) -> Iterator[str]:
     """An NVRAM that cloning did not make: where the original had none yet, libvirt makes one at the clone's start."""
     nvram = readers.nvram(definition.domain)
     if nvram is None or nvram.type != "file" or not nvram.path:
         return
     path = normalise(nvram.path)
-    if path not in {made.path for made in provenance.made} and usage.is_there(path):
+    if path not in {made.path for made in provenance.made} and references.is_there(path):
         yield f"NVRAM '{path}', which cloning did not make"
 
 
@@ -276,7 +275,7 @@ def _records_of(domain: Domain) -> Iterator[str]:
             yield f"record of {counted(count, what)}"
 
 
-def _with_needs(deletions: list[Deletion], usage: Usage, drafts: Mapping[str, _Draft]) -> list[Deletion]:
+def _with_needs(deletions: list[Deletion], references: References, drafts: Mapping[str, _Draft]) -> list[Deletion]:
     """Find out which clone has to go before which; refuse where something that stays uses what goes.
 
     Raises:
@@ -289,26 +288,26 @@ def _with_needs(deletions: list[Deletion], usage: Usage, drafts: Mapping[str, _D
     for deletion in deletions:
         for made in deletion.going:
             staying = []
-            for user in usage.users(made):
+            for user in references.users(made):
                 uuid = user.domain_uuid if user.domain_uuid in uuids else owners.get(user.path or "")
                 if uuid is None:
                     staying.append(user)
                 elif uuid != deletion.uuid:
                     needs[deletion.uuid].add(uuid)
             if staying:
-                refusals.add(_in_use(drafts[deletion.uuid], made, staying, usage))
+                refusals.add(_in_use(drafts[deletion.uuid], made, staying, references))
     refusals.raise_if_any()
     return [replace(deletion, needs=frozenset(needs[deletion.uuid])) for deletion in deletions]
 
 
-def _in_use(draft: _Draft, made: Made, users: list[User], usage: Usage) -> IllegalStateError:
+def _in_use(draft: _Draft, made: Made, users: list[Reference], references: References) -> IllegalStateError:
     named = [user.says for user in users[:_NAMED_USERS]]
     if len(users) > len(named):
         named.append(f"and {len(users) - len(named)} more")
     images = [user.path for user in users if user.path is not None]
     advice = None
     if len(images) == len(users):
-        advice = advise_merging(draft.domain, draft.definition.domain, usage.pools, images)
+        advice = advise_merging(draft.domain, draft.definition.domain, references.pools, images)
     return IllegalStateError(
         f"{name_made(made)} of '{draft.domain.name}' cannot be deleted: {', '.join(named)}",
         hint=advice or "Delete that first. Clones that use it can be named in the same command.",

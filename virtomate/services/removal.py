@@ -12,8 +12,8 @@ from virtomate.errors import ConflictError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool
 from virtomate.kinds import MadeKind
 from virtomate.services.pools import TEMPORARY_POOL_PREFIX, FoundVolume, find_volume
+from virtomate.services.storage import scan_references
 from virtomate.services.temporary_pools import start_temporary_pool
-from virtomate.services.usage import scan_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,7 @@ class _Removal:
         """Who uses the volume, or was given it when cloning made it; there is no evidence, so any will do."""
         if self.user_of is not None:
             return self.user_of(self.made)
-        users = scan_usage(self.connection, {self.claim.uuid: (self.made,)}).users(self.made)
+        users = scan_references(self.connection, {self.claim.uuid: (self.made,)}).users(self.made)
         return users[0].says if users else None
 
 

@@ -1,0 +1,48 @@
+"""What looking at definitions and images has told, for the next look within the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING
+
+from virtomate.definition.mentions import read_mentions
+
+if TYPE_CHECKING:
+    import os
+
+    from virtomate.definition.mentions import Mentions
+    from virtomate.duplication.image_headers import ImageLinks
+
+# A file that has just been written may be written again within the same tick of its file system's clock.
+_SETTLED_NANOSECONDS = 2_000_000_000
+
+_Fingerprint = tuple[int, int, int, int, int]
+
+
+class ReferenceCache:
+    """What need not be read again while it is the same: documents by their text, images by their times."""
+
+    def __init__(self) -> None:
+        self._mentions: dict[bytes, Mentions] = {}
+        self._links: dict[_Fingerprint, ImageLinks] = {}
+
+    def mentions(self, document: str) -> Mentions:
+        """What a document mentions."""
+        digest = hashlib.blake2b(document.encode(errors="replace"), digest_size=32).digest()
+        if digest not in self._mentions:
+            self._mentions[digest] = read_mentions(document)
+        return self._mentions[digest]
+
+    def links(self, status: os.stat_result) -> ImageLinks | None:
+        """What an image with this status says of other files, if it has been read."""
+        return self._links.get(_fingerprint(status))
+
+    def add_links(self, status: os.stat_result, links: ImageLinks) -> None:
+        """Remember what an image says of other files, unless it has been written just now."""
+        if max(status.st_mtime_ns, status.st_ctime_ns) + _SETTLED_NANOSECONDS < time.time_ns():
+            self._links[_fingerprint(status)] = links
+
+
+def _fingerprint(status: os.stat_result) -> _Fingerprint:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -1,0 +1,255 @@
+"""Which image rests on which: the headers of all images that pools and definitions lead to, to the end of each chain.
+
+Where files can be seen, the headers themselves are read, whatever directory they are in and whatever libvirt remembers
+of them. Where they cannot, libvirt tells of the volumes of its pools.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtomate.definition.volume import describe_volume, normalise
+from virtomate.duplication.host_images import made_up_devices, may_be_image, read_links_here
+from virtomate.duplication.image_headers import HEAD_BYTES, ImageLinks, read_links
+from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
+from virtomate.hypervisor.storage import read_head
+from virtomate.paths import files_in
+from virtomate.services.pools import read_pools
+from virtomate.services.storage.listing import has_directory, is_in_service
+from virtomate.services.storage.whereabouts import is_file_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Volume
+    from virtomate.services.pools import KnownPool
+    from virtomate.services.storage.cache import ReferenceCache
+    from virtomate.services.storage.whereabouts import Key, Locator, Whereabouts
+
+_NAMED_FILES = 2
+_NO_LINKS = ImageLinks()
+
+
+@dataclass(frozen=True)
+class Link:
+    """One image needs another file.
+
+    Attributes:
+        path: Path of the image.
+        keys: What tells it from others.
+        is_data: Whether its data is in the other file, which otherwise is below it.
+        below: The other file.
+    """
+
+    path: str
+    keys: frozenset[Key]
+    is_data: bool
+    below: Whereabouts
+
+
+class Chains:
+    """All images, and what they need.
+
+    Attributes:
+        links: Every one.
+        warnings: What could not be read, in sentences.
+    """
+
+    def __init__(self, connection: Connection, locator: Locator, cache: ReferenceCache) -> None:
+        self.links: list[Link] = []
+        self.warnings: list[str] = []
+        self._connection = connection
+        self._locator = locator
+        self._cache = cache
+        self._made_up = made_up_devices() if locator.is_local else frozenset[int]()
+        self._visited: set[tuple[Key, str]] = set()
+        self._read: set[Key] = set()
+        self._listed: set[str] = set()
+        self._malformed: list[str] = []
+        self._unreadable: dict[str, str] = {}
+        self._left: list[Whereabouts] = []
+        self._described: defaultdict[str, list[VolumeDescription]] = defaultdict(list)
+
+    def is_read(self, image: Whereabouts) -> bool:
+        """Whether it is known what an image rests on."""
+        return not self._read.isdisjoint(image.keys)
+
+    def is_gone(self, image: Whereabouts) -> bool:
+        """Whether there certainly is no such image."""
+        if image.path is None or self.is_read(image) or image.status is not None:
+            return False
+        directory = posixpath.dirname(normalise(image.path))
+        return image.is_settled and (self._locator.is_seen(directory) or directory in self._listed)
+
+    def has_described(self, name: str) -> bool:
+        """Whether libvirt has told of volumes of this name that cannot be seen here."""
+        return name in self._described
+
+    def twins(self, volume: VolumeDescription) -> list[str]:
+        """The paths of volumes elsewhere that must be the same file, which cannot be seen here.
+
+        They have its name, length and times, to the nanosecond; that happens if one directory is a link to the other.
+        """
+        return [
+            other.path
+            for other in self._described[posixpath.basename(volume.path)]
+            if other.path != volume.path
+            and volume.changed is not None
+            and (other.physical, other.changed, other.modified) == (volume.physical, volume.changed, volume.modified)
+        ]
+
+    def read_pool(self, known: KnownPool, listing: list[str] | None, named: set[str]) -> None:
+        """Look at all images of a pool.
+
+        Args:
+            known: The pool, active or not.
+            listing: The paths of its files, None where they cannot be seen from here.
+            named: Paths that definitions name.
+        """
+        directory = known.description.path
+        if directory is None or not has_directory(known):
+            return
+        self._visit(self._locator.of_path(path) for path in listing or ())
+        if not known.is_active or not is_file_pool(known.description.type):
+            return
+        if listing is None:
+            self._ask_for_volumes(known, directory, named, None)
+        elif hidden := {path for path in self._unreadable if posixpath.dirname(path) == directory}:
+            self._ask_for_volumes(known, directory, named, hidden)
+
+    def read_files(self, files: Iterable[Whereabouts]) -> None:
+        """Look at images that no pool need have told of."""
+        self._visit(files)
+
+    def finish(self, images: Iterable[Whereabouts]) -> None:
+        """Put into sentences what could not be read.
+
+        Args:
+            images: The images among the files that definitions name.
+        """
+        for image in (*images, *(link.below for link in self.links)):
+            if image.path is not None and image.obstacle is not None and not self.is_read(image):
+                self._unreadable.setdefault(image.path, image.obstacle)
+        hidden = [path for path in self._unreadable if not self.is_read(self._locator.of_path(path))]
+        if hidden:
+            self._warn(hidden, f"cannot be read ({self._unreadable[hidden[0]]})")
+        if self._malformed:
+            self._warn(self._malformed, "cannot be read (malformed after a beginning like that of an image)")
+
+    def _warn(self, paths: list[str], trouble: str) -> None:
+        named = [f"'{legible(path)}'" for path in paths[:_NAMED_FILES]]
+        rest = len(paths) - len(named)
+        which = f"{', '.join(named)} and {rest} more" if rest else " and ".join(named)
+        self.warnings.append(
+            f"{which} {trouble}, so what {'it rests' if len(paths) == 1 else 'they rest'} on is not known"
+        )
+
+    def _visit(self, files: Iterable[Whereabouts]) -> None:
+        """Read images and whatever is below them; each once in each directory, to which relative names refer."""
+        self._left.extend(files)
+        while self._left:
+            file = self._left.pop()
+            if file.status is None or file.path is None or not may_be_image(file.status, self._made_up):
+                continue
+            directory = posixpath.dirname(normalise(file.path))
+            visit = {(key, directory) for key in file.keys if key[0] != "path"}
+            if visit <= self._visited:
+                continue
+            self._visited |= visit
+            links = self._links_of(file.path, file.status)
+            if links is not None:
+                self._read |= file.keys
+                self._add(file.path, file.keys, links)
+
+    def _links_of(self, path: str, status: os.stat_result) -> ImageLinks | None:
+        links = _NO_LINKS if stat.S_ISREG(status.st_mode) and not status.st_size else self._cache.links(status)
+        if links is None:
+            try:
+                links = read_links_here(path, self._made_up)
+            except (OSError, ValueError) as error:
+                self._unreadable[path] = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+                return None
+            if links is not None:
+                self._cache.add_links(status, links)
+        return links
+
+    def _add(self, path: str, keys: frozenset[Key], links: ImageLinks) -> None:
+        if links.is_malformed:
+            self._malformed.append(path)
+        for is_data, names in ((False, () if links.backing is None else (links.backing,)), (True, links.data)):
+            for name in names:
+                self._add_name(path, keys, name, is_data=is_data)
+
+    def _add_name(self, path: str, keys: frozenset[Key], name: str, *, is_data: bool) -> None:
+        directories = {posixpath.dirname(path)}
+        if self._locator.is_seen(posixpath.dirname(normalise(path))) and os.path.islink(path):  # noqa: PTH114 - of thousands
+            # QEMU looks beside the path that it was given
+            directories.add(posixpath.dirname(os.path.realpath(path)))
+        found = [
+            self._locator.of_path(posixpath.join(directory, file))
+            for file in files_in(name)
+            for directory in directories
+        ]
+        if any(below.status is not None for below in found):
+            # where one way to read the name leads to a file, the others are no riddle
+            found = [below for below in found if below.is_settled]
+        self.links += (Link(path, keys, is_data, below) for below in found)
+        self._left += found
+
+    def _ask_for_volumes(self, known: KnownPool, directory: str, named: set[str], only: set[str] | None) -> None:
+        """Have libvirt tell of the volumes of a pool, all or those with some paths, as of a fresh look at its files."""
+        is_fresh = known.pool.refresh()
+        if not is_fresh and not is_in_service(known.pool):
+            self._locator.pools = read_pools(self._connection)
+            self.warnings.append(
+                f"storage pool '{known.pool.name}' cannot be read by libvirt, so what is in it is not known"
+            )
+            return
+        if is_fresh:
+            self._listed.add(directory)
+        broken: dict[str, str] = {}
+        for volume in known.pool.list_volumes():
+            path = posixpath.join(directory, volume.name)
+            if only is not None and path not in only:
+                continue
+            try:
+                self._ask_for_volume(known, volume, path, is_suspect=not is_fresh and path in named)
+            except NotFoundError:
+                continue
+            except VirtomateError as error:
+                if not self._connection.is_alive:
+                    raise
+                broken[path] = error.message
+        if broken:
+            self._warn(list(broken), f"cannot be described by libvirt ({next(iter(broken.values()))})")
+
+    def _ask_for_volume(self, known: KnownPool, volume: Volume, path: str, *, is_suspect: bool) -> None:
+        document = volume.document()
+        description = describe_volume(known.pool.name, document)
+        found = self._locator.of_path(path)
+        self._described[volume.name].append(description)
+        self._read |= found.keys
+        if is_suspect and (links := self._read_through_libvirt(volume)) is not None:
+            self._add(path, found.keys, links)
+        elif description.backing_path:
+            self._add_name(path, found.keys, description.backing_path, is_data=False)
+
+    def _read_through_libvirt(self, volume: Volume) -> ImageLinks | None:
+        """What an image says itself, whatever libvirt remembers of it since something is being built beside it."""
+        try:
+            return read_links(read_head(self._connection, volume, HEAD_BYTES))
+        except IllegalStateError:
+            # libvirt is still building it, and then knows what it is to rest on
+            return None
+
+
+def legible(path: str) -> str:
+    """A path for a sentence; what is no text in it is replaced."""
+    return os.fsencode(path).decode(errors="replace")

@@ -1,0 +1,116 @@
+"""Every document by which a domain may come to use a file: definitions now and later, saved states, snapshots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from virtomate.errors import NotFoundError, VirtomateError
+from virtomate.hypervisor.domains import (
+    list_active_domains,
+    list_domains,
+    list_domains_with_checkpoints,
+    list_domains_with_snapshots,
+    list_saved_domains,
+)
+from virtomate.services.definitions import Definitions, warn_of_abridged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from virtomate.definition.mentions import Mentions
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain, DomainRecord
+    from virtomate.services.storage.cache import ReferenceCache
+
+
+@dataclass(frozen=True)
+class DomainDocument:
+    """A document that mentions files on behalf of a domain.
+
+    Attributes:
+        says: A phrase that names what mentions them: "domain 'web'", "snapshot 's1' of domain 'web'".
+        is_definition: Whether it is a definition of the domain as it is now, or as it next starts.
+    """
+
+    domain_name: str
+    domain_uuid: str
+    says: str
+    mentions: Mentions
+    is_definition: bool
+
+
+def read_documents(connection: Connection, cache: ReferenceCache, warnings: list[str]) -> list[DomainDocument]:
+    """Read all documents of all domains; an active domain has two, since it may use other things now than later.
+
+    A domain that vanishes meanwhile is passed over. What cannot be read is named in a warning.
+
+    Raises:
+        VirtomateError: The domains cannot be listed, or the connection broke.
+    """
+    return list(_Reading(connection, cache, warnings).documents())
+
+
+class _Reading:
+    """The reading of all documents."""
+
+    def __init__(self, connection: Connection, cache: ReferenceCache, warnings: list[str]) -> None:
+        self._connection = connection
+        self._cache = cache
+        self._warnings = warnings
+        self._definitions = Definitions()
+
+    def documents(self) -> Iterator[DomainDocument]:
+        """Read one after the other."""
+        active = {domain.uuid for domain in list_active_domains(self._connection)}
+        for domain in list_domains(self._connection):
+            says = f"domain '{domain.name}'"
+            definition = f"the definition of {says}"
+            yield from self._read(domain, says, definition, partial(self._definitions.inactive, domain))
+            if domain.uuid in active:
+                yield from self._read(domain, says, definition, partial(self._definitions.live, domain))
+        self._warnings += warn_of_abridged(
+            self._definitions.abridged, "only disks were compared with what is to be deleted"
+        )
+        for domain in list_saved_domains(self._connection):
+            says = f"the saved state of domain '{domain.name}'"
+            yield from self._read(domain, says, says, domain.saved_definition, is_definition=False)
+        for domain in list_domains_with_snapshots(self._connection):
+            yield from self._read_records(domain, "snapshot", domain.snapshots)
+        for domain in list_domains_with_checkpoints(self._connection):
+            yield from self._read_records(domain, "checkpoint", domain.checkpoints)
+
+    def _read_records(
+        self, domain: Domain, kind: str, list_records: Callable[[], list[DomainRecord]]
+    ) -> Iterator[DomainDocument]:
+        try:
+            records = list_records()
+        except VirtomateError as error:
+            self._pass_over(f"the {kind}s of domain '{domain.name}'", error)
+            return
+        for record in records:
+            says = f"{kind} '{record.name}' of domain '{domain.name}'"
+            yield from self._read(domain, says, says, record.document, is_definition=False)
+
+    def _read(
+        self, domain: Domain, says: str, what: str, read: Callable[[], str], *, is_definition: bool = True
+    ) -> Iterator[DomainDocument]:
+        try:
+            text = read()
+        except VirtomateError as error:
+            self._pass_over(what, error)
+            return
+        mentions = self._cache.mentions(text)
+        if not mentions.is_whole:
+            self._warnings.append(f"{what} is no XML document from some place on, and was read up to there")
+        if mentions.has_deep_record:
+            self._warnings.append(f"the record of virtomate in {what} is nested too deeply, and was not read")
+        yield DomainDocument(domain.name, domain.uuid, says, mentions, is_definition)
+
+    def _pass_over(self, what: str, error: VirtomateError) -> None:
+        if isinstance(error, NotFoundError):
+            return
+        if not self._connection.is_alive:
+            raise error
+        self._warnings.append(f"{what} cannot be read, so that nobody knows what it uses ({error.message})")

@@ -1,0 +1,133 @@
+"""Which file a path, or a volume named by its pool, leads to.
+
+Where files can be seen from here, device and inode tell: one file may have many paths. Elsewhere there is the path in
+its shortest spelling, and libvirt knows which directories its pools are over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from virtomate.definition.volume import normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from virtomate.services.pools import PoolDirectory
+
+Key = tuple["Hashable", ...]
+
+# what an operating system says of a path that certainly leads nowhere
+_NOWHERE = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+_FILE_POOLS = frozenset({"dir", "fs", "netfs", "vstorage"})
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where a path or a volume leads to.
+
+    Attributes:
+        path: The path, None for a volume of a pool that has no directory.
+        keys: What tells its file from others; two that share a key are the same file.
+        status: What the operating system says of the file, where it is seen from here.
+        is_settled: Whether it is known which file that is, or that there is none.
+        base_names: What the file may be called, in whatever directory, where that is not known.
+        obstacle: What keeps us from looking at it.
+    """
+
+    path: str | None
+    keys: frozenset[Key]
+    status: os.stat_result | None = None
+    is_settled: bool = True
+    base_names: frozenset[str] = frozenset()
+    obstacle: str | None = None
+
+
+class Locator:
+    """Finds out where paths and volumes lead to, each once."""
+
+    def __init__(self, pools: PoolDirectory, *, is_local: bool) -> None:
+        self.pools = pools
+        self.is_local = is_local
+        self._unseen: set[str] = set()
+        self._found: dict[str, Whereabouts] = {}
+
+    def forget(self, directory: str) -> None:
+        """Do not take files of a directory for the daemon's any more: it shows others here."""
+        self._unseen.add(directory)
+        self._found.clear()
+
+    def is_seen(self, directory: str) -> bool:
+        """Whether the daemon's files in a directory can be seen from here, as far as is known."""
+        return self.is_local and directory not in self._unseen
+
+    def of_path(self, path: str) -> Whereabouts:
+        """Where a path leads to."""
+        if path not in self._found:
+            is_seen = self.is_seen(posixpath.dirname(normalise(path)))
+            self._found[path] = _look_at(path) if is_seen else self._look_up(path)
+        return self._found[path]
+
+    def of_volume(self, pool: str, volume: str) -> Whereabouts:
+        """Where a volume leads to that is named by its pool and its name."""
+        key: Key = ("volume", pool, volume)
+        path = self.pools.path_of(pool, volume)
+        if path is None:
+            return Whereabouts(None, frozenset({key}))
+        found = self.of_path(path)
+        return replace(found, keys=found.keys | {key})
+
+    def _look_up(self, path: str) -> Whereabouts:
+        path = normalise(path)
+        directory, name = posixpath.split(path)
+        known = self.pools.covering(directory)
+        if known is not None and known.is_active and is_file_pool(known.description.type):
+            return Whereabouts(path, _keys(path))
+        obstacle = "it is in no active storage pool"
+        return Whereabouts(path, _keys(path), None, is_settled=False, base_names=frozenset({name}), obstacle=obstacle)
+
+
+def is_file_pool(type_: str) -> bool:
+    """Whether the volumes of such a pool are files of a directory (https://libvirt.org/storage.html)."""
+    return type_ in _FILE_POOLS
+
+
+def _look_at(path: str) -> Whereabouts:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - no path object is needed for a thousand of them
+    except OSError as error:
+        if _is_nowhere(path, error):
+            return Whereabouts(path, _keys(path))
+        names = frozenset({posixpath.basename(path), posixpath.basename(os.path.realpath(path))})
+        # what is not there is not in the way
+        obstacle = None if error.errno == errno.ENOENT else os.strerror(error.errno or 0)
+        return Whereabouts(path, _keys(path), None, is_settled=False, base_names=names, obstacle=obstacle)
+    except ValueError:
+        # no path has a NUL in it
+        return Whereabouts(path, _keys(path))
+    if stat.S_ISBLK(status.st_mode):
+        # a device may have several nodes
+        return Whereabouts(path, _keys(path) | {("device", status.st_rdev)}, status)
+    return Whereabouts(path, _keys(path) | {("file", status.st_dev, status.st_ino)}, status)
+
+
+def _keys(path: str) -> frozenset[Key]:
+    return frozenset({("path", normalise(path))})
+
+
+def _is_nowhere(path: str, error: OSError) -> bool:
+    """Whether there certainly is no such file, and not only no way to it: its file system may not be mounted."""
+    if error.errno != errno.ENOENT:
+        return error.errno in _NOWHERE
+    directory = posixpath.dirname(os.path.realpath(path))
+    try:
+        with os.scandir(directory) as entries:
+            # where a file system can be mounted, there usually is an empty directory
+            return next(entries, None) is not None
+    except OSError:
+        return False
