@@ -120,6 +120,10 @@ class HypervisorError(VirtomateError):
         self.code = code
 
 
+class SchemaError(HypervisorError):
+    """A definition does not pass libvirt's schema, which libvirt itself asks of nobody."""
+
+
 class NoConnectionError(HypervisorError):
     """The connection to libvirt cannot be made."""
 

@@ -4,12 +4,17 @@ import uuid
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
+import libvirt
 import pytest
 
 from tests.definition.trees import values
-from tests.functional.support import clone, cloned, definition, refused
+from tests.functional.support import clone, cloned, definition, refused, unchanged
 from tests.lab import Lab, Program, disk, domain, interface
 from tests.lab.domains import FOREIGN_METADATA, OUI_OTHER, VNC_PASSWORD, mac_address, rich_domain
+from virtomate.definition import codec
+from virtomate.errors import HypervisorError, SchemaError
+from virtomate.hypervisor.connection import connect
+from virtomate.services.acceptance import require_acceptable
 
 RECORD = "/domain/metadata/{urn:virtomate:clone:1}clone"
 MACS = [mac_address(1), mac_address(2, OUI_OTHER), mac_address(3)]
@@ -225,3 +230,51 @@ def test_definition_that_libvirt_no_longer_takes(lab: Lab, virtomate: Program, w
     assert error["type"] == "libvirtError"
     assert "does not accept the definition of 'clone'" in error["message"]
     assert all(event.get("bytes", 0) == 0 for event in result.progress)
+
+
+OUTSIDE_THE_SCHEMA = {
+    "rom": interface(mac_address(1), extra="<rom file=''/>"),
+    "target": interface(mac_address(1), type_="bridge", source="br0", extra="<target dev='tap 1'/>"),
+}
+
+
+@pytest.mark.parametrize("words", ["--transfer=server", "--mode=linked", "--print-xml"])
+@pytest.mark.parametrize("what", OUTSIDE_THE_SCHEMA)
+def test_definition_that_never_passed_the_schema(lab: Lab, virtomate: Program, what: str, words: str) -> None:
+    """Libvirt defines what its schema does not allow, and the clone of such a domain is one like it."""
+    path = lab.pool.raw("original.raw", 1 << 20)
+    text = domain("original", disks=[disk(path, "raw")], interfaces=[OUTSIDE_THE_SCHEMA[what]])
+    with pytest.raises(libvirt.libvirtError) as caught:
+        lab.define(text)
+    assert caught.value.get_error_code() == libvirt.VIR_ERR_XML_INVALID_SCHEMA
+    lab.connection.defineXMLFlags(text, 0)
+    before = lab.inventory()
+
+    result = virtomate("domain-clone", words, "original", "clone", json=True)
+
+    assert result.status == 0, str(result)
+    assert element(definition(lab, "original"), "name") == "original"
+    if words == "--print-xml":
+        assert result.json[0]["definition"]
+        unchanged(lab, before)
+    else:
+        assert ("tap 1" if what == "target" else "rom") in definition(lab, "clone")
+        assert {found.name() for found in lab.connection.listAllDomains()} == {"original", "clone"}
+
+
+def test_clone_alone_does_not_pass_the_schema(lab: Lab) -> None:
+    """Where the original's definition passes the schema, the clone's must; judging them defines nothing."""
+    lab.define(domain("original", interfaces=[interface(mac_address(1), extra="<rom file='/x.rom'/>")]))
+    text = definition(lab, "original")
+    before = lab.inventory()
+
+    def judge(rom: str, original: str) -> type[Exception]:
+        wrong = text.replace("file='/x.rom'", rom).replace("<name>original<", "<name>clone<")
+        by = codec.parse_definition(text.replace("file='/x.rom'", original))
+        with connect(lab.uri) as connection, pytest.raises(HypervisorError, match="definition of 'clone'") as caught:
+            require_acceptable(connection, "clone", codec.parse_definition(wrong), by)
+        return type(caught.value)
+
+    assert judge("file=''", "file='/x.rom'") is SchemaError
+    assert judge("bar='odd'", "file=''") is HypervisorError
+    unchanged(lab, before)

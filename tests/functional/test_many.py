@@ -330,7 +330,7 @@ def test_original_that_vanishes_during_a_preview(lab: Lab, monkeypatch: pytest.M
         # it raises where it finds that something was defined
         check_definition(*words)
 
-    monkeypatch.setattr("virtomate.services.clone.check_definition", vanish_and_check)
+    monkeypatch.setattr("virtomate.services.acceptance.check_definition", vanish_and_check)
     with open_session(lab.uri) as session:
         (planned,) = preview_definitions(session, CloneRequest("original", ("web",)), CancelToken())
 

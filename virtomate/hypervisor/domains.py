@@ -13,6 +13,7 @@ from virtomate.errors import (
     IllegalStateError,
     NotFoundError,
     OversizeError,
+    SchemaError,
     VirtomateError,
 )
 from virtomate.hypervisor.errors import translate, translated
@@ -342,20 +343,38 @@ def define_domain(connection: Connection, name: str, definition: str) -> Domain:
 
 
 def check_definition(connection: Connection, name: str, definition: str) -> None:
-    """Have libvirt judge a definition without defining it.
+    """Have libvirt judge a definition, by its schema as well, without defining it.
 
     The definition must bear the UUID of an existing domain and a name that this domain does not have: then libvirt
     parses all of it, compares it with its schema, and only in the end refuses to give one UUID two names.
 
     Raises:
+        SchemaError: The definition does not pass the schema.
         HypervisorError: libvirt does not accept the definition.
     """
+    _judge(connection, name, definition, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+
+
+def check_definition_without_schema(connection: Connection, name: str, definition: str) -> None:
+    """Have libvirt judge a definition as it does when a domain is defined, likewise without defining it.
+
+    Raises:
+        HypervisorError: libvirt does not accept the definition.
+    """
+    _judge(connection, name, definition, 0)
+
+
+def _judge(connection: Connection, name: str, definition: str, flags: int) -> None:
     try:
-        handle = connection.handle.defineXMLFlags(definition, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        handle = connection.handle.defineXMLFlags(definition, flags)
     except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
+        code = error.get_error_code()
+        if code == libvirt.VIR_ERR_OPERATION_FAILED:
             return
-        raise translate(error, f"libvirt does not accept the definition of '{name}'") from error
+        translation = translate(error, f"libvirt does not accept the definition of '{name}'")
+        if code == libvirt.VIR_ERR_XML_INVALID_SCHEMA:
+            translation = SchemaError(translation.message, code=code)
+        raise translation from error
     # The domain that should have been in the way is gone.
     Domain(handle).undefine_keeping_nvram()
     raise HypervisorError(f"somebody else undefined the domain that kept libvirt from defining '{name}' when asked")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from virtomate.definition import clone as changes
 from virtomate.definition import codec
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
-from virtomate.hypervisor.domains import check_definition
 from virtomate.kinds import Status, Transfer
+from virtomate.services.acceptance import require_acceptable
 from virtomate.services.filling import Turns
 from virtomate.services.making import Making
 from virtomate.services.plan import check_request, plan_clones
@@ -61,7 +61,7 @@ def preview_definitions(session: Session, request: CloneRequest, cancel: CancelT
         # the original vanishes meanwhile, another one's name has the same effect.
         identity = changes.Identity(planner.bystander or plan.name, plan.source.reference.uuid, {})
         probe = replace(plan.definition, domain=changes.with_identity(plan.definition.domain, identity))
-        check_definition(session.connection, plan.name, codec.unparse_definition(probe))
+        require_acceptable(session.connection, plan.name, probe, plan.source.definition)
         result = planned_result(plan, time.monotonic() - begin)
         results.append(replace(result, definition=codec.unparse_definition(plan.definition, is_indented=True)))
     return tuple(results)

@@ -71,7 +71,7 @@ class Making:
                 made=tuple(planned(duplication) for duplication in plan.duplications),
                 maker=this_process(),
             ),
-            plan.source.definition.domain,
+            plan.source.definition,
             turns,
             is_uuid_given=plan.is_uuid_given,
         )

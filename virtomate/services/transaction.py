@@ -23,14 +23,14 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.domains import (
-    check_definition,
     define_domain,
     find_domain_by_uuid,
 )
 from virtomate.kinds import MadeKind
+from virtomate.services.acceptance import CHECK_SUFFIX, require_acceptable
 
 if TYPE_CHECKING:
-    from virtomate.definition.codec import Definition, Document
+    from virtomate.definition.codec import Definition
     from virtomate.hypervisor.domains import Domain
     from virtomate.records import Made, Provenance
     from virtomate.rollback import Rollback
@@ -52,7 +52,7 @@ class Claim:
         session: Session,
         name: str,
         provenance: Provenance,
-        source: Document,
+        source: Definition,
         turns: Turns,
         *,
         is_uuid_given: bool = False,
@@ -129,8 +129,8 @@ class Claim:
             raise StoppedError("stopped, since libvirt does not accept the clone's definition")
 
     def _check(self, definition: Definition) -> None:
-        probe = replace(definition, domain={**definition.domain, "name": f"{self._name}.virtomate-check"})
-        check_definition(self._session.connection, self._name, codec.unparse_definition(probe))
+        probe = replace(definition, domain={**definition.domain, "name": f"{self._name}{CHECK_SUFFIX}"})
+        require_acceptable(self._session.connection, self._name, probe, self._source)
 
     def note(self, made: Made) -> None:
         """Remember that something has been made, to be written down with whatever comes next."""
@@ -200,7 +200,7 @@ class Claim:
 
     def _write(self, name: str | None = None) -> Domain:
         name = name or self._name
-        text = codec.unparse_definition(claim_definition(name, self.provenance, self._source))
+        text = codec.unparse_definition(claim_definition(name, self.provenance, self._source.domain))
         return define_domain(self._session.connection, name, text)
 
     def _is_ours(self, domain: Domain) -> bool:

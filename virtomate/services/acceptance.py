@@ -1,0 +1,57 @@
+"""Whether libvirt accepts the definition of a clone."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec, readers
+from virtomate.errors import SchemaError, VirtomateError
+from virtomate.hypervisor.domains import check_definition, check_definition_without_schema
+
+if TYPE_CHECKING:
+    from virtomate.definition.codec import Definition
+    from virtomate.hypervisor.connection import Connection
+
+_LOG = logging.getLogger(__name__)
+
+CHECK_SUFFIX = ".virtomate-check"
+
+
+def require_acceptable(connection: Connection, name: str, probe: Definition, original: Definition) -> None:
+    """Have libvirt judge the definition of a clone, by its schema only if the original's passes that.
+
+    libvirt lets people define what its schema does not allow, such as an empty `<rom file=''>`, and the clone of such a
+    domain is like it. The original's is looked at only where the clone's was refused.
+
+    Args:
+        connection: Where it is to be defined.
+        name: The clone's name.
+        probe: Its definition, with the UUID of an existing domain and a name that this domain does not have.
+        original: The original's definition.
+
+    Raises:
+        HypervisorError: libvirt does not accept it.
+    """
+    text = codec.unparse_definition(probe)
+    try:
+        check_definition(connection, name, text)
+    except SchemaError:
+        if _passes_schema(connection, original):
+            raise
+        _LOG.info("judging the definition of %r without the schema, which its original's does not pass either", name)
+        check_definition_without_schema(connection, name, text)
+
+
+def _passes_schema(connection: Connection, original: Definition) -> bool:
+    name = readers.name(original.domain)
+    probe = replace(original, domain={**original.domain, "name": f"{name}{CHECK_SUFFIX}"})
+    try:
+        check_definition(connection, name, codec.unparse_definition(probe))
+    except SchemaError:
+        return False
+    except VirtomateError:
+        # what it is refused for comes after the schema
+        return True
+    return True
