@@ -124,6 +124,10 @@ class SchemaError(HypervisorError):
     """A definition does not pass libvirt's schema, which libvirt itself asks of nobody."""
 
 
+class NoFirmwareError(HypervisorError):
+    """Libvirt finds no firmware on its host that a domain could be started with."""
+
+
 class NoConnectionError(HypervisorError):
     """The connection to libvirt cannot be made."""
 

@@ -181,6 +181,10 @@ def test_warnings_name_everything_that_is_shared() -> None:
         "QEMU argument 'user,id=n0,hostfwd=tcp::2222-:22'",
         "future source/@path '/srv/future'",
     ]
+    both = " kept, and original and clone both have them: "
     assert [warning for warning in warnings if not warning.endswith(kept)] == [
-        "the state of the emulated TPM is not carried over: the clone starts with an empty one"
+        "the title '  Build & test, with blanks  ' is kept: original and clone both have it",
+        f"SMBIOS serial numbers are{both}system 'S-1', baseBoard 'B-1'",
+        f"serial numbers and WWNs of disks are{both}vda serial number ' S 1'",
+        "the state of the emulated TPM is not carried over: the clone starts with an empty one",
     ]

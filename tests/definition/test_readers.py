@@ -219,14 +219,14 @@ def test_mac_addresses() -> None:
         ("<os><loader>/l</loader></os>", None),
         ("<os><nvram>/n</nvram></os>", NvramDefinition("/n", "file", "raw")),
         ("<os><nvram>\n  /n\n</nvram></os>", NvramDefinition("/n", "file", "raw")),
-        ("<os><nvram template='/t'>/n</nvram></os>", NvramDefinition("/n", "file", "raw")),
-        ("<os><nvram template='/t' format='qcow2'>/n</nvram></os>", NvramDefinition("/n", "file", "qcow2")),
+        ("<os><nvram template='/t'>/n</nvram></os>", NvramDefinition("/n", "file", "raw", "/t")),
+        ("<os><nvram template='/t' format='qcow2'>/n</nvram></os>", NvramDefinition("/n", "file", "qcow2", "/t")),
         ("<os><nvram/></os>", NvramDefinition(None, "file", "raw")),
-        ("<os><nvram template='/t'/></os>", NvramDefinition(None, "file", "raw")),
+        ("<os><nvram template='/t'/></os>", NvramDefinition(None, "file", "raw", "/t")),
         ("<os><nvram type='file'><source file='/n'/></nvram></os>", NvramDefinition("/n", "file", "raw")),
         (
             "<os><nvram type='file' format='qcow2' template='/t'><source file='/n'/></nvram></os>",
-            NvramDefinition("/n", "file", "qcow2"),
+            NvramDefinition("/n", "file", "qcow2", "/t"),
         ),
         ("<os><nvram type='block'><source dev='/dev/n'/></nvram></os>", NvramDefinition(None, "block", "raw")),
         (

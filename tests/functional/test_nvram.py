@@ -1,14 +1,19 @@
 """The NVRAM of a UEFI domain is the clone's own: copied byte for byte, wherever it lies."""
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 
 from tests.functional.support import clone, cloned, definition, refused, unchanged
-from tests.lab import Lab, Pool, Program, disk, domain, images, running
-from tests.lab.domains import OVMF_TEMPLATE, nvram
+from tests.lab import Lab, Pool, Program, disk, domain, images, mounts, running
+from tests.lab.domains import OVMF_CODE, OVMF_TEMPLATE, nvram
+from tests.lab.programs import require_program, run
 
 MODES = ["copy", "linked", "reflink"]
 KNOWS_NVRAM_FORMAT = 9_002_000
@@ -310,6 +315,119 @@ def test_many_at_once_in_one_directory(lab: Lab, virtomate: Program, mode: str) 
     assert pools_of(lab) == before
     for name in names:
         assert f">{store.with_name(name)}_VARS.fd</nvram>" in definition(lab, name)
+
+
+def own_directory(lab: Lab) -> Path:
+    """Return where libvirt itself puts variable stores, as definitions have it."""
+    lab.define(domain("probe", firmware="auto", memory_mib=256))
+    told = lab.connection.domainXMLToNative("qemu-argv", definition(lab, "probe"))
+    lab.connection.lookupByName("probe").undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+    return Path(re.findall(r'"filename":"([^"]*)/probe_VARS.fd"', told)[0])
+
+
+def test_template_of_others(lab: Lab, virtomate: Program) -> None:
+    """Nothing is put beside a template that a domain has for its NVRAM, and that the domain writes to it is said."""
+    template = make_store(lab.make_directory("templates") / "VARS.fd")
+    define_original(lab, lab.pool, nvram(template, template=template))
+    digest = images.file_digest(template)
+
+    document = clone(virtomate)
+    second = cloned(virtomate("domain-clone", "--nvram", "any name.fd", "original", "second", json=True))
+    third = cloned(virtomate("domain-clone", "--nvram", template.with_name("x.fd"), "original", "third", json=True))
+
+    own = own_directory(lab)
+    assert [Path(made["nvram"]["clone"]) for made in (document, second, third)] == [
+        own / "clone_VARS.fd",
+        own / "any name.fd",
+        template.with_name("x.fd"),
+    ]
+    for made in (document, second, third):
+        assert made["nvram"]["action"] == "copied"
+        assert images.file_digest(on_lab(lab, Path(made["nvram"]["clone"]))) == digest
+        assert [warning for warning in made["warnings"] if str(template) in warning] == [
+            f"'original' has a template for its NVRAM ('{template}'), and writes to it when it runs"
+        ]
+    assert sorted(path.name for path in template.parent.iterdir()) == ["VARS.fd", "x.fd"]
+    assert images.file_digest(template) == digest
+
+
+@pytest.mark.parametrize("how", ["mount", "attribute"])
+def test_directory_that_cannot_be_written_to(root_lab: Lab, virtomate: Program, how: str) -> None:
+    """The clone's NVRAM is put where libvirt puts its own if nothing can be made beside the original's."""
+    lab = root_lab
+    directory = lab.make_directory("nvram") if how == "mount" else lab.pool.path / "nvram"
+    directory.mkdir(exist_ok=True)
+    store = make_store(directory / "efi.fd")
+    define_original(lab, lab.pool, nvram(store))
+
+    with read_only(directory) if how == "mount" else immutable(directory):
+        document = clone(virtomate)
+
+    path = own_directory(lab) / "clone_VARS.fd"
+    assert document["nvram"] == {"action": "copied", "source": str(store), "clone": str(path), "format": "raw"}
+    assert images.file_digest(on_lab(lab, path)) == images.file_digest(store)
+    (warning,) = document["warnings"]
+    assert f"'{directory}', is read-only" in warning
+
+
+@contextmanager
+def read_only(directory: Path) -> Iterator[None]:
+    """Have nobody write into a directory, by the way it is mounted."""
+    mounts.mount("--bind", directory, directory)
+    mounts.mount("--options", "remount,bind,ro", directory)
+    try:
+        yield
+    finally:
+        mounts.unmount(directory)
+
+
+@contextmanager
+def immutable(directory: Path) -> Iterator[None]:
+    """Have nobody write into a directory, by its attributes."""
+    chattr = require_program("chattr", "e2fsprogs")
+    run(chattr, "+i", directory)
+    try:
+        yield
+    finally:
+        run(chattr, "-i", directory)
+
+
+WITHOUT_FIRMWARE = {
+    "hidden": ("", "clone_VARS.fd"),
+    "named": ("<nvram>{}/original_VARS.fd</nvram>", "clone_VARS.fd"),
+    "none": ("<loader stateless='yes'/>", None),
+}
+
+
+@pytest.mark.parametrize("which", WITHOUT_FIRMWARE)
+def test_firmware_that_is_missing(lab: Lab, virtomate: Program, which: str) -> None:
+    """A domain for which libvirt finds no firmware is cloned with a warning, wherever its NVRAM is."""
+    more, name = WITHOUT_FIRMWARE[which]
+    # no machine of this kind has secure boot
+    wanted = (
+        f"<firmware><feature enabled='yes' name='secure-boot'/></firmware>{more.format(lab.make_directory('nvram'))}"
+    )
+    text = domain("original", firmware="auto", memory_mib=256, machine="pc")
+    lab.define(re.sub("<firmware>.*</firmware>", wanted, text))
+    with pytest.raises(libvirt.libvirtError, match="firmware"):
+        lab.connection.lookupByName("original").create()
+
+    document = clone(virtomate)
+
+    made = document["nvram"] and Path(document["nvram"]["clone"])
+    assert (made and made.name) == name
+    (warning,) = document["warnings"]
+    assert warning.startswith("'original' and its clone cannot be started here: libvirt finds no firmware for them")
+
+
+def test_firmware_file_that_is_missing(lab: Lab, virtomate: Program) -> None:
+    """So is one whose definition names a firmware that is not there, as far as that can be seen."""
+    firmware = nvram(lab.make_directory("nvram") / "original_VARS.fd").replace(str(OVMF_CODE), "/no/such/CODE.fd")
+    lab.define(domain("original", firmware=firmware, memory_mib=256))
+
+    (warning,) = clone(virtomate)["warnings"]
+
+    assert warning == "'original' and its clone cannot be started here: there is no firmware '/no/such/CODE.fd'"
 
 
 def nvram_files(lab: Lab) -> list[Path]:

@@ -66,7 +66,10 @@ def test_every_command_works_over_ssh(root_lab: Lab, sshd: SshServer, virtomate:
     uri = sshd.uri(root_lab.hypervisor)
     file = images.make_raw(tmp_path / "file.raw", 8 * MIB, data_bytes=MIB)
     path = root_lab.pool.raw("original.raw", 8 * MIB)
-    root_lab.define(domain("original", disks=[disk(path, "raw")]))
+    seed = images.make_iso(root_lab.pool.path / "any.iso", "cidata")
+    root_lab.pool.refresh()
+    drive = disk(seed, "raw", "sda", bus="sata", device="cdrom", read_only=True)
+    root_lab.define(domain("original", disks=[disk(path, "raw"), drive]))
     define_guest(root_lab)
     make_big_source(root_lab, root_lab.pool)
     words = ("--progress", "json", "domain-clone", "--transfer", "stream", "big", "half")
@@ -96,6 +99,8 @@ def test_every_command_works_over_ssh(root_lab: Lab, sshd: SshServer, virtomate:
     said = {name: result.json for name, result in results.items()}
     assert {item["name"] for item in said["domain-list"]} == {"original", "web", "big", "half"}
     assert said["domain-clone"][0]["disks"][0]["clone"]["volume"] == "clone.raw"
+    (warning,) = said["domain-clone"][0]["warnings"]
+    assert warning.startswith(f"disk sda ({seed}) has the label 'cidata'")
     assert said["domain-delete"][0]["removed"] == [f"volume '{root_lab.pool.path / 'half.raw'}'"]
     assert said["domain-iface-list"][0]["addresses"]
     assert said["guest-run"]["stdout"] == "hello\n"

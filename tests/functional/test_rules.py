@@ -591,6 +591,59 @@ def test_nvram_that_is_no_file(lab: Lab, virtomate: Program) -> None:
     assert changed(lab).keys() == {"/domain/name", "/domain/uuid"}
 
 
+def test_what_identifies_both(root_lab: Lab, virtomate: Program) -> None:
+    """Whatever tells two machines the same about themselves is named, and so is the address that the clone loses."""
+    lab = root_lab
+    lab.make_network()
+    network = lab.connection.networkLookupByName("lab")
+    where = (libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1)
+    now, later = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE, libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
+    lab.connection.networkDefineXML(network.XMLDesc())
+    for number, state in ((1, now), (3, later), (9, now)):
+        entry = f"<host mac='{mac_address(number)}' name='host-{number}' ip='192.168.77.{number + 1}'/>"
+        network.update(*where, entry, state)
+    medium = images.make_iso(lab.make_directory("media") / "installer.iso", "CIDATA")
+    seed = images.make_iso(lab.pool.path / "seed.img", "config-2")
+    drive = disk(medium, "raw", "sdb", bus="sata", device="cdrom", read_only=True)
+    wwn = disk(
+        lab.pool.raw("data.raw", 1 << 20), "raw", "sda", bus="scsi", serial="S 2", extra="<wwn>5000c50015ea71ad</wwn>"
+    )
+    credential = "io.systemd.credential:system.hostname=web"
+    text = domain(
+        "original",
+        disks=[disk(seed, "raw", serial=" 1"), wwn, drive],
+        interfaces=[
+            interface(mac_address(1), type_="network", source="lab"),
+            interface(mac_address(2), type_="network", source="missing"),
+            interface(mac_address(3), type_="network", source="lab"),
+        ],
+        smbios=True,
+        extra="<title>Web</title><sysinfo type='fwcfg'>"
+        "<entry name='opt/io.systemd.credentials/system.hostname'>web</entry></sysinfo>",
+    )
+    define(lab, text.replace("</system>", f"</system><oemStrings><entry>{credential}</entry></oemStrings>"))
+
+    try:
+        document = clone(virtomate)
+    finally:
+        network.undefine()
+
+    another = "the clone has another MAC address"
+    disks = "vda serial number ' 1', sda serial number 'S 2' and WWN '5000c50015ea71ad'"
+    both, alike = "original and clone both have", "original and clone both get the same"
+    assert document["warnings"] == [
+        f"the DHCP entry of network 'lab' for {mac_address(1)} (192.168.77.2, host-1) is not carried over: {another}",
+        f"the DHCP entry of network 'lab' for {mac_address(3)} (192.168.77.4, host-3) is not carried over: {another}",
+        f"disk vda ({seed}) has the label 'config-2': {alike} host name and instance ID from it",
+        f"disk sdb ({medium}) has the label 'CIDATA': {alike} host name and instance ID from it",
+        f"the title 'Web' is kept: {both} it",
+        f"SMBIOS serial numbers are kept, and {both} them: system 'LAB-1'",
+        f"serial numbers and WWNs of disks are kept, and {both} them: {disks}",
+        f"SMBIOS OEM string '{credential}' is kept: {alike} host name",
+        f"firmware configuration 'opt/io.systemd.credentials/system.hostname' is kept: {alike} host name",
+    ]
+
+
 def test_state_of_the_tpm_is_left_behind(lab: Lab, virtomate: Program) -> None:
     """An emulated TPM stays, and the clone's is empty, which is said."""
     define(lab, domain("original", devices="<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"))

@@ -290,17 +290,21 @@ def test_ordinary_user_of_libvirt(root_lab: Lab, nobody: OrdinaryUser, transfer:
     """Who may use libvirt but not open the files gets exact copies, too, with holes, modes and owners."""
     raw = nobody.pool.raw("original.raw", 64 * MIB + 512, extents=[(0, 3 * MIB), (40 * MIB, 5)])
     qcow2 = nobody.pool.qcow2("original.qcow2", 16 * MIB, seed=2, snapshots=["kept"])
-    for path in (raw, qcow2):
+    seed = images.make_iso(nobody.pool.path / "seed.iso", "config-2")
+    for path in (raw, qcow2, seed):
         path.chmod(0o600)
     nobody.pool.refresh()
-    root_lab.define(domain("original", disks=[disk(raw, "raw"), disk(qcow2, "qcow2", "vdb")]))
-    assert not nobody.can_read(raw)
-    assert not nobody.can_read(qcow2)
+    drive = disk(seed, "raw", "sda", bus="sata", device="cdrom", read_only=True)
+    root_lab.define(domain("original", disks=[disk(raw, "raw"), disk(qcow2, "qcow2", "vdb"), drive]))
+    assert not any(nobody.can_read(path) for path in (raw, qcow2, seed))
 
     words = [] if transfer is None else ["--transfer", transfer]
     document = cloned(nobody("domain-clone", *words, "original", "clone"))
 
-    assert transfers(document) == {"vda": "stream", "vdb": "stream"}
+    assert transfers(document) == {"vda": "stream", "vdb": "stream", "sda": None}
+    assert [warning.partition(":")[0] for warning in document["warnings"]] == [
+        f"disk sda ({seed}) has the label 'config-2'"
+    ]
     for target, path in (("vda", raw), ("vdb", qcow2)):
         copy = clone_path(document, target)
         assert images.file_digest(copy) == images.file_digest(path)

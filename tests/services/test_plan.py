@@ -420,6 +420,37 @@ def test_read_only_disk_of_a_running_domain_is_no_obstacle(node: Node) -> None:
     assert plan_clone(connection, CloneRequest("src", ("new",))).name == "new"
 
 
+def network(name: str, *hosts: str) -> str:
+    """A network of the test driver with these DHCP entries."""
+    return (
+        f"<network><name>{name}</name><bridge name='{name}'/><ip address='192.0.2.1' netmask='255.255.255.0'>"
+        f"<dhcp><range start='192.0.2.2' end='192.0.2.99'/>{''.join(hosts)}</dhcp></ip></network>"
+    )
+
+
+def test_dhcp_entry_of_the_original(node: Node) -> None:
+    """An address that a network keeps for the original is named; networks that are missing are no obstacle."""
+    ours = "<host mac='52:54:00:AA:BB:01' name='web' ip='192.0.2.7'/>"
+    theirs = "<host mac='52:54:00:aa:bb:77' name='other' ip='192.0.2.8'/>"
+    interfaces = INTERFACE + INTERFACE.replace("01", "02").replace("default", "missing")
+    connection = node(domain("src", interfaces), network("default", theirs, ours), network("other", ours))
+    lost = (
+        "the DHCP entry of network 'default' for 52:54:00:aa:bb:01 (192.0.2.7, web) is not carried over: "
+        "the clone has another MAC address"
+    )
+
+    warnings = plan_clone(connection, CloneRequest("src", ("new",))).warnings
+    assert [warning for warning in warnings if "DHCP" in warning] == [lost]
+    assert lost not in plan_clone(connection, CloneRequest("src", ("new",), keep_mac_addresses=True)).warnings
+
+
+def test_seed_of_a_volume_that_cannot_be_read(node: Node) -> None:
+    """A read-only disk that is nowhere to be read is passed over; nothing else of the plan needs it."""
+    drive = "<disk type='volume' device='cdrom'><source pool='p' volume='other.raw'/><target dev='sda'/></disk>"
+
+    assert plan_clone(node(domain("src", DISK + drive), P), CloneRequest("src", ("new",))).warnings == ()
+
+
 def test_linked_clone_warns_of_the_source(node: Node) -> None:
     """A linked clone is destroyed when its source is started, which is said every time."""
     plan = plan_clone(node(domain("src", DISK), P), CloneRequest("src", ("new",), mode=Mode.LINKED))

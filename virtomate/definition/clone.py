@@ -19,6 +19,7 @@ from virtomate.definition.automatic import (
     automatic_vsock,
 )
 from virtomate.definition.codec import copied
+from virtomate.definition.identity import same_identity
 from virtomate.definition.outcome import Outcome
 from virtomate.definition.own_paths import own_paths
 from virtomate.definition.readers import child, devices, mac_addresses
@@ -126,7 +127,12 @@ def clone_domain_definition(
         domain=outcome.domain,
         # several interfaces may have lost the same
         changes=tuple(dict.fromkeys((*changes, *outcome.changes))),
-        warnings=(*outcome.warnings, *shared_things(outcome.domain), *left_behind(outcome.domain)),
+        warnings=(
+            *outcome.warnings,
+            *shared_things(outcome.domain),
+            *same_identity(prepared.domain, sources, has_new_title=identity.title is not None),
+            *left_behind(outcome.domain),
+        ),
     )
 
 

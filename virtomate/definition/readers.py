@@ -108,11 +108,13 @@ class NvramDefinition:
         path: Path of the file, None where the definition leaves it to libvirt or it is no file.
         type: `file`, or what else the source is.
         format: `raw` unless the definition says otherwise.
+        template: What libvirt makes the file from where it is missing, None where the definition does not say.
     """
 
     path: str | None
     type: str
     format: str
+    template: str | None = None
 
 
 def disks(domain: Document) -> tuple[DiskDefinition, ...]:
@@ -129,6 +131,12 @@ def child(element: Document, name: str) -> dict[str, Any]:
     """A child element, or an empty one where it is absent, without content or plain text."""
     value = element.get(name)
     return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    """An element that may stand once, more than once, or not at all, without those that have no content."""
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, dict)]
 
 
 def text(value: Any) -> str | None:  # noqa: ANN401
@@ -214,7 +222,7 @@ def nvram(domain: Document) -> NvramDefinition | None:
     kind = str(attributes.get("@type", "file"))
     format_ = str(attributes.get("@format", "raw"))
     path = child(attributes, "source").get("@file") if "@type" in attributes else text(element)
-    return NvramDefinition(path.strip() if isinstance(path, str) else None, kind, format_)
+    return NvramDefinition(path.strip() if isinstance(path, str) else None, kind, format_, attributes.get("@template"))
 
 
 def has_selected_nvram(domain: Document) -> bool:
@@ -247,6 +255,25 @@ def firmware_only(domain: Document) -> Document:
         "features": {key: value for key, value in features.items() if key in _FEATURES_OF_FIRMWARE},
     }
     return few if emulator is None else {**few, "devices": {"emulator": emulator}}
+
+
+def own_nvram_probe(domain: Document) -> Document:
+    """A domain of that name and machine whose NVRAM libvirt places itself, whatever firmware there is on its host."""
+    probe = firmware_only(domain)
+    os_element = {key: value for key, value in probe["os"].items() if key == "type"}
+    # libvirt does not look for it before a start
+    return {**probe, "os": {**os_element, "loader": {"@readonly": "yes", "@type": "pflash", "#text": "/firmware"}}}
+
+
+def selects_firmware(domain: Document) -> bool:
+    """Whether libvirt selects the firmware at every start, since the definition only says what kind it is to be."""
+    os_element = child(domain, "os")
+    return "@firmware" in os_element and text(os_element.get("loader")) is None
+
+
+def loader_path(domain: Document) -> str | None:
+    """The firmware that the definition names."""
+    return text(child(domain, "os").get("loader"))
 
 
 def nvram_path_of_command_line(command_line: str) -> str | None:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.own_paths import CHARACTER_DEVICES
-from virtomate.definition.readers import child, devices, text
+from virtomate.definition.readers import as_list, child, devices, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ _COMMAND_LINE = "commandline"
 # Paths and addresses, ports and sockets, identifiers, host devices; `-s` opens the debugger's port.
 _SUSPECT_ARGUMENT = re.compile(
     r"/|:\d|port=|hostfwd|socket(?!s=)|tcp:|udp:|unix:|ifname="
-    r"|cid=|mac=|uuid=|guid=|[\da-f]{8}-[\da-f]{4}-|usb-host|hostbus=|hostaddr=|vfio|(?-i:^-s$)",
+    r"|cid=|mac=|uuid=|guid=|serial=|ww[np]n=|[\da-f]{8}-[\da-f]{4}-|usb-host|hostbus=|hostaddr=|vfio|(?-i:^-s$)",
     re.IGNORECASE,
 )
 
@@ -138,7 +138,7 @@ def _character_ports(domain: Document) -> Iterator[str]:
         for device in devices(domain, kind):
             character = child(device, "backend") if kind == "rng" else device
             type_ = character.get("@type")
-            for source in _as_list(character.get("source")):
+            for source in as_list(character.get("source")):
                 if "@service" in source:
                     where, what = f"{source.get('@host', '')}:{source['@service']}", f"{kind} port"
                 elif type_ == "dev" and "@path" in source:
@@ -207,12 +207,12 @@ def _interfaces(domain: Document) -> Iterator[str]:
             yield f"interface target '{target}'"
         if child(interface, "virtualport").get("@type") == "midonet":
             yield "Midonet port of an interface"
-        parameters = _as_list(child(interface, "filterref").get("parameter"))
+        parameters = as_list(child(interface, "filterref").get("parameter"))
         for parameter in parameters:
             if parameter.get("@name") in _ADDRESS_PARAMETERS:
                 yield f"network filter parameter {parameter['@name']}={parameter.get('@value', '')}"
-        for forward in _as_list(interface.get("portForward")):
-            ports = [str(part.get("@start", "")) for part in _as_list(forward.get("range"))]
+        for forward in as_list(interface.get("portForward")):
+            ports = [str(part.get("@start", "")) for part in as_list(forward.get("range"))]
             yield f"port forward {forward.get('@proto', '')} {', '.join(ports)}".rstrip()
 
 
@@ -242,7 +242,7 @@ def _firmware(domain: Document) -> Iterator[str]:
 
 def _labels(domain: Document) -> Iterator[str]:
     """A fixed security label (#security-label): it no longer keeps the two apart."""
-    for label in _as_list(domain.get("seclabel")):
+    for label in as_list(domain.get("seclabel")):
         if label.get("@type") == "static":
             yield f"static security label '{text(label.get('label')) or ''}'"
 
@@ -275,11 +275,11 @@ def _command_lines(domain: Document) -> Iterator[str]:
             continue
         hypervisor = "QEMU" if prefix == "qemu" else prefix
         command_line = child(domain, key)
-        for argument in _as_list(command_line.get(f"{prefix}:arg")):
+        for argument in as_list(command_line.get(f"{prefix}:arg")):
             value = str(argument.get("@value", ""))
             if _SUSPECT_ARGUMENT.search(value):
                 yield f"{hypervisor} argument '{value}'"
-        for variable in _as_list(command_line.get(f"{prefix}:env")):
+        for variable in as_list(command_line.get(f"{prefix}:env")):
             setting = f"{variable.get('@name', '')}={variable.get('@value', '')}"
             if _SUSPECT_ARGUMENT.search(setting):
                 yield f"{hypervisor} environment variable '{setting}'"
@@ -290,8 +290,8 @@ def _overrides(domain: Document) -> Iterator[str]:
 
     Source: https://libvirt.org/drvqemu.html#overriding-properties-of-qemu-devices
     """
-    for device in _as_list(child(domain, "qemu:override").get("qemu:device")):
-        for property_ in _as_list(child(device, "qemu:frontend").get("qemu:property")):
+    for device in as_list(child(domain, "qemu:override").get("qemu:device")):
+        for property_ in as_list(child(device, "qemu:frontend").get("qemu:property")):
             setting = f"{property_.get('@name', '')}={property_.get('@value', '')}"
             if _SUSPECT_ARGUMENT.search(setting):
                 yield f"QEMU property '{setting}' of device '{device.get('@alias', '')}'"
@@ -327,9 +327,3 @@ def _telling_values(value: Any, place: str) -> Iterator[tuple[str, str]]:  # noq
             yield from _telling_values(part, place)
     elif isinstance(value, str) and (value.startswith("/") or place.rpartition("/")[2] in _TELLING_ATTRIBUTES):
         yield place, value
-
-
-def _as_list(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401
-    """An element that may stand once, more than once, or not at all, without those that have no content."""
-    items = value if isinstance(value, list) else [value]
-    return [item for item in items if isinstance(item, dict)]

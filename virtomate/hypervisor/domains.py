@@ -11,12 +11,13 @@ from virtomate.errors import (
     ConflictError,
     HypervisorError,
     IllegalStateError,
+    NoFirmwareError,
     NotFoundError,
     OversizeError,
     SchemaError,
     VirtomateError,
 )
-from virtomate.hypervisor.errors import translate, translated
+from virtomate.hypervisor.errors import one_line, translate, translated
 from virtomate.hypervisor.text import legible
 
 if TYPE_CHECKING:
@@ -381,9 +382,20 @@ def _judge(connection: Connection, name: str, definition: str, flags: int) -> No
 
 
 def native_command_line(connection: Connection, definition: str) -> str:
-    """The command line that libvirt would start the domain with; nothing is started or defined."""
-    with translated("cannot ask libvirt how it would start the domain"):
+    """The command line that libvirt would start the domain with; nothing is started or defined.
+
+    Raises:
+        NoFirmwareError: There is no firmware that the definition could be started with.
+        HypervisorError: Something else keeps libvirt from starting it.
+    """
+    failure = "cannot ask libvirt how it would start the domain"
+    try:
         return str(connection.handle.domainXMLToNative("qemu-argv", definition, 0))
+    except libvirt.libvirtError as error:
+        # of all that goes wrong before a start, only the look for firmware is a failed operation
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
+            raise NoFirmwareError(one_line(error), code=error.get_error_code()) from error
+        raise translate(error, failure) from error
 
 
 def _raise_unless_missing(error: libvirt.libvirtError, what: str) -> None:

@@ -7,25 +7,27 @@ import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, readers
+from virtomate.definition import readers
 from virtomate.definition.volume import normalise
 from virtomate.duplication import choice, names
 from virtomate.duplication.hostfile import find_obstacle
 from virtomate.duplication.transfers.base import Place
-from virtomate.errors import ConflictError, NotFoundError, UsageError
-from virtomate.hypervisor.domains import native_command_line
+from virtomate.errors import ConflictError, HypervisorError, NotFoundError, UsageError
 from virtomate.kinds import Action, MadeKind, NvramAction, Transfer
+from virtomate.services.firmware import is_certainly_read_only, is_template, own_nvram_path
 from virtomate.services.pools import find_volume
 
 if TYPE_CHECKING:
-    from virtomate.definition.readers import NvramDefinition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.disks import TakenNames
+    from virtomate.services.firmware import Firmware
     from virtomate.services.pools import PoolDirectory
     from virtomate.services.source import Source
+
+_NAME_A_PLACE = "Name a place for the clone's NVRAM: --nvram PATH."
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,18 @@ class SurveyedNvram:
 
     Attributes:
         path: Normalised path, None where it is no file.
+        model: The path that the clone's is put beside and named after, likewise; mostly the same.
         pool: The active pool over its directory, None where there is none.
         content: Its file, None where it was never made or only a temporary pool can tell.
+        warnings: What should be known of it, each a sentence.
     """
 
     path: str | None
+    model: str | None
     format: str
     pool: Pool | None
     content: VolumeDescription | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,9 +102,9 @@ class NvramPlanner:
             UsageError: That path cannot be used.
         """
         surveyed = self.surveyed
-        if surveyed.path is None:
+        if surveyed.path is None or surveyed.model is None:
             return NvramPlan(NvramAction.SHARED, None, None, surveyed.format)
-        directory, name = self._place(surveyed.path, clone_name, taken)
+        directory, name = self._place(surveyed.model, clone_name, taken)
         path = posixpath.join(directory, name)
         if self.place is not None and name in taken.by_directory[directory]:
             raise ConflictError(f"two new volumes would be '{path}'", hint="Choose another --nvram.")
@@ -140,9 +146,9 @@ class NvramPlanner:
             label, MadeKind.NVRAM, raw, place, Action.COPIED, transfers, keep_owner=self.keep_owner
         )
 
-    def _place(self, source_path: str, clone_name: str, taken: TakenNames) -> tuple[str, str]:
+    def _place(self, model: str, clone_name: str, taken: TakenNames) -> tuple[str, str]:
         """Directory and name of the clone's NVRAM."""
-        directory, source_name = posixpath.split(source_path)
+        directory, source_name = posixpath.split(model)
         if self.place is None:
             name = names.new_volume_name(source_name, self.source_name, clone_name, is_overlay=False)
             return directory, names.distinct_volume_name(name, "nvram", taken.by_directory[directory])
@@ -168,23 +174,53 @@ class NvramPlanner:
         return None if known is None or not known.is_active else known.pool
 
 
-def survey_nvram(connection: Connection, source: Source, pools: PoolDirectory) -> SurveyedNvram | None:
-    """Look at the NVRAM of the original; None where it has none."""
+def survey_nvram(
+    connection: Connection, source: Source, firmware: Firmware, pools: PoolDirectory, place: str | None
+) -> SurveyedNvram | None:
+    """Look at the NVRAM of the original; None where it has none.
+
+    Raises:
+        HypervisorError: libvirt does not tell where it keeps the NVRAM of domains, and the clone's has to go there.
+    """
     domain = source.definition.domain
     nvram = readers.nvram(domain)
-    if nvram is None and not readers.has_selected_nvram(domain):
-        return None
     if nvram is not None and nvram.type != "file":
-        return SurveyedNvram(None, nvram.format, None, None)
-    path = _nvram_path(connection, source, nvram)
+        return SurveyedNvram(None, None, nvram.format, None, None)
+    path = firmware.nvram_path
     if path is None:
         return None
     format_ = "raw" if nvram is None else nvram.format
+    model, warnings = _model(connection, source, path, place)
     known = pools.covering(posixpath.dirname(path))
     if known is None or not known.is_active:
-        return SurveyedNvram(path, format_, None, None)
+        return SurveyedNvram(path, model, format_, None, None, warnings)
     found = find_volume(known.pool, posixpath.basename(path))
-    return SurveyedNvram(path, format_, known.pool, None if found is None else found.description)
+    return SurveyedNvram(path, model, format_, known.pool, None if found is None else found.description, warnings)
+
+
+def _model(connection: Connection, source: Source, path: str, place: str | None) -> tuple[str, tuple[str, ...]]:
+    """What the clone's NVRAM is put beside and named after, and what is to be said of that.
+
+    Nothing is put beside a template, where packages keep theirs, or where libvirt could not write to it.
+    """
+    domain, name = source.definition.domain, source.reference.name
+    warnings: tuple[str, ...] = ()
+    if is_template(domain, path):
+        warnings = (f"'{name}' has a template for its NVRAM ('{path}'), and writes to it when it runs",)
+    elif not is_certainly_read_only(connection, posixpath.dirname(path)):
+        return path, ()
+    if place is not None and "/" in place:
+        return path, warnings
+    try:
+        own = own_nvram_path(connection, domain)
+    except HypervisorError as error:
+        raise HypervisorError(error.message, hint=_NAME_A_PLACE, code=error.code) from error
+    if own is None:
+        raise HypervisorError("libvirt does not tell where it keeps the NVRAM of domains", hint=_NAME_A_PLACE)
+    if not warnings:
+        directory = posixpath.dirname(path)
+        warnings = (f"the directory of the NVRAM, '{directory}', is read-only: the clone's NVRAM is put elsewhere",)
+    return own, warnings
 
 
 def refuse_taken_path(pool: Pool, path: str, *, is_local: bool) -> None:
@@ -206,16 +242,6 @@ def refuse_needless_nvram(surveyed: SurveyedNvram | None, place: str | None) -> 
     """
     if place is not None and (surveyed is None or surveyed.path is None):
         raise UsageError(f"there is no NVRAM to be put at '{place}': the original has none that is a file")
-
-
-def _nvram_path(connection: Connection, source: Source, nvram: NvramDefinition | None) -> str | None:
-    """The normalised path; libvirt 9.0 does not show the one that it chose itself, but would start QEMU with it."""
-    if nvram is not None and nvram.path:
-        return normalise(nvram.path)
-    firmware = codec.unparse(readers.firmware_only(source.definition.domain), "domain")
-    command_line = native_command_line(connection, firmware)
-    path = readers.nvram_path_of_command_line(command_line)
-    return None if path is None else normalise(path)
 
 
 def _is_missing(path: str) -> bool:

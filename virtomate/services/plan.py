@@ -13,17 +13,18 @@ from virtomate.definition.provenance import without_provenance
 from virtomate.duplication.names import automatic_names, check_clone_name, check_volume_name
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
 from virtomate.hypervisor.domains import find_domain_by_uuid
-from virtomate.kinds import Action, Mode, NvramAction
+from virtomate.kinds import Action, Mode
 from virtomate.records import InterfaceResult, SpaceNeed
 from virtomate.services.definitions import warn_of_abridged
 from virtomate.services.disks import DiskPlan, DiskPlanner, DiskSurveyor, TakenNames
+from virtomate.services.firmware import read_firmware
 from virtomate.services.identities import new_uuid, scan_identities
 from virtomate.services.nvram import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram
 from virtomate.services.pools import read_pools
-from virtomate.services.sharing import refuse_to_start, written_by_both
-from virtomate.services.snapshots import warn_of_snapshots
+from virtomate.services.sharing import refuse_to_start
 from virtomate.services.source import Source, read_source, refuse_taken_names
 from virtomate.services.space import SpaceLedger
+from virtomate.services.warnings import clone_warnings
 from virtomate.words import counted
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Survey:
 
     Attributes:
         prepared: The original's definition with those changes that are the same for all clones.
+        warnings: What should be known of all of them, each a sentence.
     """
 
     source: Source
@@ -103,6 +105,7 @@ class Survey:
     disks: tuple[SurveyedDisk, ...]
     nvram: SurveyedNvram | None
     keep_owner: bool
+    warnings: tuple[str, ...]
 
 
 class ClonePlanner:
@@ -215,7 +218,7 @@ class ClonePlanner:
             ),
             definition=replace(without_provenance(source.definition), domain=outcome.domain),
             changes=outcome.changes,
-            warnings=(*_warnings(source, request, disks, nvram), *self._unknown(), *outcome.warnings),
+            warnings=(*self._survey.warnings, *self._unknown(), *outcome.warnings),
         )
 
     def _unknown(self) -> tuple[str, ...]:
@@ -301,12 +304,21 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
             f"domain '{source.reference.name}' has a saved state, so its disks are in the middle of something",
             hint="Start it and shut it down, or use --mode copy.",
         )
-    nvram = survey_nvram(connection, source, pools)
+    firmware = read_firmware(connection, source.definition.domain)
+    nvram = survey_nvram(connection, source, firmware, pools, request.nvram)
     refuse_needless_nvram(nvram, request.nvram)
     refuse_to_start(request, disks, nvram)
-    prepared = changes.prepare_definition(source.definition.domain)
-    # an unprivileged daemon may not give files away
-    return Survey(source, prepared, identities, pools, disks, nvram, keep_owner=not connection.is_session)
+    return Survey(
+        source=source,
+        prepared=changes.prepare_definition(source.definition.domain),
+        identities=identities,
+        pools=pools,
+        disks=disks,
+        nvram=nvram,
+        # an unprivileged daemon may not give files away
+        keep_owner=not connection.is_session,
+        warnings=clone_warnings(connection, request, source, pools, disks, firmware, nvram),
+    )
 
 
 def _check_identity(connection: Connection, request: CloneRequest, source: Source, identities: Identities) -> None:
@@ -344,28 +356,3 @@ def _new_source(duplication: Duplication) -> changes.NewSource:
         base_path=source.path if is_linked else None,
         base_format=source.format if is_linked else None,
     )
-
-
-def _warnings(
-    source: Source, request: CloneRequest, disks: tuple[DiskPlan, ...], nvram: NvramPlan | None
-) -> tuple[str, ...]:
-    name = source.reference.name
-    surveyed = [plan.surveyed for plan in disks]
-    warnings = [
-        f"disk {item.disk.target} ({item.disk.location}) is left untouched ({item.reason}): "
-        "original and clone both write to it"
-        for item in written_by_both(surveyed)
-    ]
-    if nvram is not None and nvram.action is NvramAction.SHARED:
-        warnings.append("the NVRAM is no file and left untouched: original and clone both write to it")
-    if request.keep_mac_addresses and readers.mac_addresses(source.definition.domain):
-        warnings.append(f"'{name}' and its clone have the same MAC addresses, and disturb each other in one network")
-    if any(item.action is Action.LINKED for item in surveyed):
-        warnings.append(f"starting '{name}' from now on destroys its linked clones: their disks rest on its own")
-    warnings += [warning for item in surveyed for warning in item.warnings]
-    warnings += (*warn_of_snapshots(source, surveyed), *source.left_behind)
-    if source.has_managed_save:
-        warnings.append(
-            f"'{name}' has a saved state that is not carried over: the clone's disks are as after a power cut"
-        )
-    return tuple(warnings)

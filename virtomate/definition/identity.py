@@ -1,0 +1,126 @@
+"""What tells a guest, or those who look at it, who it is, and stays the same in a clone: everything is named.
+
+Name, UUID and the like become new, and inside of the disks nothing is changed. This is what is between the two.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from virtomate.definition.readers import as_list, child, command_line_arguments, devices, text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from virtomate.definition.codec import Document
+
+_HOST_NAME, _INSTANCE_ID, _MACHINE_ID, _ADDRESS = "host name", "instance ID", "machine ID", "IP address"
+
+# https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html: settings follow the name of the data source.
+_NO_CLOUD = re.compile(r"ds=nocloud(?:-net)?((?:;[^;\s]*)+)")
+_NO_CLOUD_SETTINGS = {
+    "h": _HOST_NAME, "local-hostname": _HOST_NAME, "i": _INSTANCE_ID, "instance-id": _INSTANCE_ID,
+}  # fmt: skip
+# https://systemd.io/CREDENTIALS/, systemd.system-credentials(7), kernel-command-line(7), machine-id(5); ip= is of
+# https://docs.kernel.org/admin-guide/nfs/nfsroot.html and dracut.cmdline(7)
+_CREDENTIAL = (
+    r"(?:io\.systemd\.credential(?:\.binary)?:|io\.systemd\.credentials/|systemd\.set_credential(?:_binary)?=)system\."
+)
+_TELLING = (
+    (re.compile(rf"{_CREDENTIAL}hostname\b"), _HOST_NAME),
+    (re.compile(rf"{_CREDENTIAL}machine_id\b"), _MACHINE_ID),
+    (re.compile(r"^(?:systemd\.)?hostname=."), _HOST_NAME),
+    (re.compile(r"^systemd\.machine_id=(?!firmware$)."), _MACHINE_ID),
+    (re.compile(r"^ip=(?:\d+\.\d|\[)"), _ADDRESS),
+)
+_SMBIOS_WITH_SERIAL = ("system", "baseBoard", "chassis")
+
+
+def same_identity(domain: Document, duplicated: Collection[int], *, has_new_title: bool) -> tuple[str, ...]:
+    """A sentence for each thing that identifies both original and clone.
+
+    Args:
+        domain: The definition of the original.
+        duplicated: Positions of the disks that the clone gets volumes of its own for.
+        has_new_title: Whether a title was chosen for the clone.
+    """
+    return (
+        *(() if has_new_title else _title(domain)),
+        *_serial_numbers(domain),
+        *_disks(domain, duplicated),
+        *_told_from_outside(domain),
+    )
+
+
+def _title(domain: Document) -> Iterator[str]:
+    title = text(domain.get("title"))
+    if title:
+        yield f"the title '{title}' is kept: original and clone both have it"
+
+
+def _serial_numbers(domain: Document) -> Iterator[str]:
+    """Serial numbers in the SMBIOS tables (#smbios-system-information), by which inventories tell machines apart."""
+    found = [f"{table} '{value}'" for table, value in _smbios_serials(domain) if not _told(value)]
+    if found:
+        yield f"SMBIOS serial numbers are kept, and original and clone both have them: {', '.join(found)}"
+
+
+def _smbios_serials(domain: Document) -> Iterator[tuple[str, str]]:
+    for sysinfo in as_list(domain.get("sysinfo")):
+        for table in _SMBIOS_WITH_SERIAL:
+            for element in as_list(sysinfo.get(table)):
+                for entry in as_list(element.get("entry")):
+                    value = text(entry)
+                    if entry.get("@name") == "serial" and value:
+                        yield table, value
+
+
+def _disks(domain: Document, duplicated: Collection[int]) -> Iterator[str]:
+    """Serial numbers and world wide names of disks; one that is shared is the same disk and may have the same."""
+    found = []
+    for index, disk in enumerate(devices(domain, "disk")):
+        serial, wwn = text(disk.get("serial")), text(disk.get("wwn"))
+        names = [f"serial number '{serial}'"] if serial else []
+        names += [f"WWN '{wwn}'"] if wwn else []
+        if names and index in duplicated:
+            found.append(f"{child(disk, 'target').get('@dev', f'disk {index}')} {' and '.join(names)}")
+    if found:
+        yield f"serial numbers and WWNs of disks are kept, and original and clone both have them: {', '.join(found)}"
+
+
+def _told_from_outside(domain: Document) -> Iterator[str]:
+    """What the definition tells the guest about itself, past its disks."""
+    for where, value in _messages(domain):
+        told = list(dict.fromkeys(_told(value)))
+        if told:
+            yield f"{where} is kept: original and clone both get the same {' and '.join(told)}"
+
+
+def _messages(domain: Document) -> Iterator[tuple[str, str]]:
+    """What a guest reads from its definition: each with a phrase for it."""
+    for _, serial in _smbios_serials(domain):
+        yield f"SMBIOS serial number '{serial}'", serial
+    for sysinfo in as_list(domain.get("sysinfo")):
+        for entry in child(sysinfo, "oemStrings").get("entry", []):
+            value = text(entry) or ""
+            yield f"SMBIOS OEM string '{value}'", value
+        for entry in as_list(sysinfo.get("entry")):
+            name = str(entry.get("@name", ""))
+            yield f"firmware configuration '{name}'", name
+    for word in (text(child(domain, "os").get("cmdline")) or "").split():
+        yield f"kernel argument '{word}'", word
+    for argument in command_line_arguments(domain):
+        yield f"QEMU argument '{argument}'", argument
+
+
+def _told(value: str) -> list[str]:
+    """What a text tells the guest that reads it."""
+    told = []
+    for word in value.split():
+        settings = _NO_CLOUD.search(word)
+        if settings is not None:
+            keys = [setting.partition("=")[0] for setting in settings[1].split(";")]
+            told += [_NO_CLOUD_SETTINGS[key] for key in keys if key in _NO_CLOUD_SETTINGS]
+        told += [what for pattern, what in _TELLING if pattern.search(word)]
+    return told

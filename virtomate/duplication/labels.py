@@ -1,0 +1,71 @@
+"""Labels of file systems, read from the first bytes of what they are in."""
+
+from __future__ import annotations
+
+import struct
+
+# Enough for the volume descriptor of ISO 9660, and for the root directory of a small FAT file system.
+LABEL_BYTES = 64 << 10
+
+# ECMA-119, 8.4: the primary volume descriptor is in sector 16 of 2,048 bytes.
+_ISO_DESCRIPTOR = 16 * 2048
+_ISO_SIGNATURE = b"\x01CD001"
+_ISO_LABEL = slice(40, 72)
+
+# Microsoft's FAT specification, 3 and 6
+_FAT_SIGNATURE = b"\x55\xaa"
+_FAT_SECTOR_SIZES = frozenset({512, 1024, 2048, 4096})
+_FAT_EXTENDED = 0x29
+_FAT_ENTRY_BYTES = 32
+_FAT_IS_LABEL = 0x08
+_FAT_DELETED = 0xE5
+
+
+def file_system_label(head: bytes) -> str | None:
+    """The label of an ISO 9660 or FAT file system that begins with these bytes; None where there is none.
+
+    Args:
+        head: The first `LABEL_BYTES`, or all where there are fewer.
+    """
+    descriptor = head[_ISO_DESCRIPTOR:]
+    if descriptor.startswith(_ISO_SIGNATURE):
+        return _text(descriptor[_ISO_LABEL])
+    return _fat_label(head)
+
+
+def _fat_label(head: bytes) -> str | None:
+    """The label in the root directory, which counts; else the one in the boot sector, which may be out of date."""
+    if head[510:512] != _FAT_SIGNATURE:
+        return None
+    sector, cluster_sectors, reserved, tables, root_entries = struct.unpack_from("<HBHBH", head, 11)
+    if sector not in _FAT_SECTOR_SIZES or not cluster_sectors or not tables:
+        return None
+    (table_sectors,) = struct.unpack_from("<H", head, 22)
+    at_signature, at_label = 38, 43
+    begin = (reserved + tables * table_sectors) * sector
+    length = root_entries * _FAT_ENTRY_BYTES
+    if not table_sectors:
+        # FAT32, whose root directory is a file: its first cluster will do
+        table_sectors, root_cluster = struct.unpack_from("<I4xI", head, 36)
+        at_signature, at_label = 66, 71
+        length = cluster_sectors * sector
+        begin = (reserved + tables * table_sectors) * sector + (root_cluster - 2) * length
+    label = _label_entry(head[begin : begin + length])
+    if label is None and head[at_signature] == _FAT_EXTENDED:
+        label = head[at_label : at_label + 11]
+    return None if label is None else _text(label)
+
+
+def _label_entry(directory: bytes) -> bytes | None:
+    for offset in range(0, len(directory) - _FAT_ENTRY_BYTES + 1, _FAT_ENTRY_BYTES):
+        entry = directory[offset : offset + _FAT_ENTRY_BYTES]
+        if entry[0] == 0:
+            return None
+        # all four bits of a long name would be set, too
+        if entry[11] & 0x0F == _FAT_IS_LABEL and entry[0] != _FAT_DELETED:
+            return entry[:11]
+    return None
+
+
+def _text(label: bytes) -> str | None:
+    return label.decode("latin-1").rstrip(" \0") or None

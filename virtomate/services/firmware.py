@@ -1,0 +1,106 @@
+"""The firmware of the original, as libvirt would find it, and where its NVRAM is or should be."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec, readers
+from virtomate.definition.volume import normalise
+from virtomate.errors import ConnectionLostError, HypervisorError, NoFirmwareError
+from virtomate.hypervisor.domains import native_command_line
+
+if TYPE_CHECKING:
+    from virtomate.definition.codec import Document
+    from virtomate.hypervisor.connection import Connection
+
+# What belongs to packages, and is nobody else's to write to (FHS 3.0, 4.1). /usr/local is the host's own (4.9).
+_OF_PACKAGES = ("/usr/", "/nix/store/", "/gnu/store/")
+_OF_THE_HOST = "/usr/local/"
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """What libvirt makes of the original's firmware.
+
+    Attributes:
+        nvram_path: Normalised path of the NVRAM; None where it has none that is a file.
+        missing: What firmware is missing on libvirt's host, as a clause; None where none is, as far as can be seen.
+    """
+
+    nvram_path: str | None
+    missing: str | None = None
+
+
+def read_firmware(connection: Connection, domain: Document) -> Firmware:
+    """Find out where the original's NVRAM is, and whether there is firmware to start it with.
+
+    libvirt 9.0 does not show the NVRAM that it chose itself, but would start QEMU with it.
+
+    Raises:
+        HypervisorError: The definition does not tell where the NVRAM is, and libvirt does not either.
+    """
+    nvram = readers.nvram(domain)
+    named = None if nvram is None or nvram.path is None else normalise(nvram.path)
+    is_hidden = named is None and (nvram.type == "file" if nvram is not None else readers.has_selected_nvram(domain))
+    if not is_hidden and not readers.selects_firmware(domain):
+        return Firmware(named, _missing_loader(connection, domain))
+    try:
+        command_line = native_command_line(connection, codec.unparse(readers.firmware_only(domain), "domain"))
+    except NoFirmwareError as error:
+        path = own_nvram_path(connection, domain) if is_hidden else named
+        return Firmware(path, f"libvirt finds no firmware for them ({error.message})")
+    except HypervisorError as error:
+        if is_hidden or isinstance(error, ConnectionLostError):
+            raise
+        return Firmware(named)
+    found = readers.nvram_path_of_command_line(command_line) if is_hidden else named
+    return Firmware(None if found is None else normalise(found), _missing_loader(connection, domain))
+
+
+def own_nvram_path(connection: Connection, domain: Document) -> str | None:
+    """Where libvirt would put an NVRAM of that domain if nobody said where.
+
+    Raises:
+        HypervisorError: It does not tell.
+    """
+    command_line = native_command_line(connection, codec.unparse(readers.own_nvram_probe(domain), "domain"))
+    path = readers.nvram_path_of_command_line(command_line)
+    return None if path is None else normalise(path)
+
+
+def is_template(domain: Document, path: str) -> bool:
+    """Whether an NVRAM is what the NVRAM of others is made from: by the definition, or since a package brought it."""
+    nvram = readers.nvram(domain)
+    if nvram is not None and nvram.template is not None and normalise(nvram.template) == path:
+        return True
+    return path.startswith(_OF_PACKAGES) and not path.startswith(_OF_THE_HOST)
+
+
+def is_certainly_read_only(connection: Connection, directory: str) -> bool:
+    """Whether libvirt can write no file into a directory, as far as that can be seen from here."""
+    if not connection.is_local:
+        return False
+    try:
+        if os.statvfs(directory).f_flag & os.ST_RDONLY:
+            return True
+    except OSError:
+        return False
+    # what we may do there tells nothing of a daemon that runs as somebody else
+    is_of_daemon = connection.is_session or os.geteuid() == 0
+    return is_of_daemon and not os.access(directory, os.W_OK)
+
+
+def _missing_loader(connection: Connection, domain: Document) -> str | None:
+    path = readers.loader_path(domain)
+    if path is None or not connection.is_local:
+        return None
+    try:
+        Path(path).stat()
+    except FileNotFoundError:
+        return f"there is no firmware '{path}'"
+    except (OSError, ValueError):
+        return None
+    return None
