@@ -198,7 +198,7 @@ SOURCES = "".join(f"<source file='/x{index}'/>" for index in range(100_000))
     [
         "<a>" * 300_000 + "/x" + "</a>" * 300_000,
         f"<metadata>{'<a>' * 300_000}{'</a>' * 300_000}</metadata><a>/x</a>",
-        f"<description>/{' ' * 2_000_000}</description><a>/x</a>",
+        f"<description>/{' ' * 2_000_000}/</description><a>/x</a>",
         f"<description>{'/ ' * 1_000_000}</description><a>/x</a>",
         f"<a {ATTRIBUTES}/>",
         f"<disk>{SOURCES}</disk><a>/x</a>",

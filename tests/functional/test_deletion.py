@@ -611,10 +611,16 @@ def test_remote_host(far_uri: tuple[Any, str], root_lab: Lab, virtomate: Program
         assert virtomate("domain-clone", "--mode", mode, source, name, uri=uri).status == 0
 
     refused = delete(virtomate, "a", uri=uri)
+    host.on_host("/var/lib/libvirt/link").symlink_to("images")
+    by_link = host.connection.defineXML(domain("by link", disks=[disk(Path("/var/lib/libvirt/link/b.qcow2"))]))
+    perhaps = delete(virtomate, "a", "b", uri=uri)
+    by_link.undefine()
     deleted = delete(virtomate, "a", "b", uri=uri)
 
     assert refused.status == 1, str(refused)
     assert "b.qcow2' of domain 'b' rests on it" in refused.json["message"]
+    assert perhaps.status == 1, str(perhaps)
+    assert "'by link' names '/var/lib/libvirt/link/b.qcow2', which cannot be seen" in perhaps.json["message"]
     assert deleted.status == 0, str(deleted)
     assert {path.name for path in directory.iterdir()} == before
     assert {found.name() for found in host.connection.listAllDomains()} == {"src"}
