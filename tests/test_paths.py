@@ -38,6 +38,7 @@ from virtomate.paths import files_in, files_in_argument
         ),
         ('json:{"server":{"type":"unix","path":"/socket"},"export":"a"}', {"/socket"}),
         ("json:{'driver':'qcow2','file':{'driver':'file','filename':'/a'}}", {"/a"}),
+        ('json:{"driver":"quorum","children":[{"filename":"/a"},{"file":{"filename":"b"}}]}', {"/a", "b"}),
         ("json:{", set()),
         ("json:" + '{"a":' * 100_000, set()),
         ('json:[1, null, [true, "/a"]]', {"/a"}),

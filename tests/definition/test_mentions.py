@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from tests.definition.written import DEFINITIONS
@@ -9,20 +11,37 @@ from virtomate.definition import codec, readers
 from virtomate.definition.mentions import DEEPEST_RECORD, DiskMention, read_mentions
 from virtomate.records import PROVENANCE_NAMESPACE
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 RECORD = f"<v:clone xmlns:v='{PROVENANCE_NAMESPACE}' uuid='u'><v:made path='/recorded'/></v:clone>"
+
+
+def places(element: Any) -> Iterator[str | tuple[str, str]]:
+    """The absolute paths in a document, and the volumes named by pool and name."""
+    if isinstance(element, list):
+        for item in element:
+            yield from places(item)
+    elif isinstance(element, dict):
+        if "@pool" in element and "@volume" in element:
+            yield element["@pool"], element["@volume"]
+        for value in element.values():
+            yield from places(value)
+    elif isinstance(element, str) and element.strip().startswith("/"):
+        yield element.strip()
 
 
 @pytest.mark.parametrize("name", sorted(DEFINITIONS))
 def test_nothing_is_missed(name: str) -> None:
-    """Whatever the other readers find in a definition is mentioned in it."""
+    """Whatever stands in a definition as a document is mentioned in it."""
     definition = codec.parse_definition(DEFINITIONS[name])
-    places = set(readers.places(definition.domain))
+    found = set(places(definition.domain))
 
     mentions = read_mentions(DEFINITIONS[name])
 
     assert mentions.is_whole
-    assert {place for place in places if isinstance(place, str)} <= mentions.paths
-    assert {place for place in places if not isinstance(place, str)} <= mentions.volumes
+    assert {place for place in found if isinstance(place, str)} <= mentions.paths
+    assert {place for place in found if not isinstance(place, str)} <= mentions.volumes
     assert set(readers.command_line_arguments(definition.domain)) <= set(mentions.arguments)
     assert set(readers.mac_addresses(definition.domain)) <= mentions.mac_addresses
     assert mentions.name == readers.name(definition.domain)

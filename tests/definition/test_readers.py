@@ -333,20 +333,6 @@ def test_firmware_only_leaves_out_what_needs_more() -> None:
     }
 
 
-PLACES = """<domain><name>/not-escaped</name><os><nvram template='/t'> /n&amp;v </nvram></os><devices>
-  <disk><source file='/it&apos;s'/><backingStore><source file="/be low"/></backingStore></disk>
-  <disk><source pool='p' volume='v&lt;1' index='1'/></disk>
-  <interface><mac address='52:54:00:00:00:01'/></interface></devices></domain>"""
-
-
-def test_places() -> None:
-    """Every absolute path is found, and every volume by pool and name, in the text as in the document."""
-    expected = {"/not-escaped", "/t", "/n&v", "/it's", "/be low", ("p", "v<1")}
-
-    assert readers.find_places(PLACES) == expected
-    assert set(readers.places(codec.parse_definition(PLACES).domain)) == expected
-
-
 def test_command_line_arguments() -> None:
     """What a definition adds to QEMU's command line."""
     content = (

@@ -9,7 +9,6 @@ from virtomate.definition.volume import (
     NewVolume,
     PoolDescription,
     VolumeDescription,
-    backing_paths,
     describe_pool,
     describe_volume,
     directory_pool_document,
@@ -211,26 +210,6 @@ def test_pool_document() -> None:
     assert canonical(directory_pool_document("a&b", "/srv/./.")) == canonical(
         "<pool type='dir'><name>a&amp;b</name><target><path>/srv/./.</path></target></pool>"
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("/p/a", {"/p/a"}),
-        ("//p/./a", {"/p/a"}),
-        ("a", {"/q/a"}),
-        ("../p/a", {"/p/a"}),
-        ("file:/p/a", {"/p/a"}),
-        ('json:{"driver":"qcow2","file":{"driver":"file","filename":"/p/a"}}', {"/p/a"}),
-        ('json:{"file.filename":"a"}', {"/q/a"}),
-        ('json:{"driver":"quorum","children":[{"filename":"/p/a"},{"file":{"filename":"/p/b"}}]}', {"/p/a", "/p/b"}),
-        ("json:{", set()),
-        ("json:[1]", set()),
-    ],
-)
-def test_backing_paths(name: str, expected: set[str]) -> None:
-    """What is below is found however an image names it."""
-    assert backing_paths("/q/overlay", name) == expected
 
 
 @pytest.mark.parametrize(

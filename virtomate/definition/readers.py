@@ -22,12 +22,6 @@ _NVRAM_NODE_NAME = "libvirt-pflash1-storage"
 _FIRMWARE = frozenset({"@firmware", "type", "firmware", "loader", "nvram"})
 _FEATURES_OF_FIRMWARE = frozenset({"acpi", "apic", "gic", "smm"})
 
-
-# Absolute paths in the text of a definition, as attributes or as text; libvirt writes one or the other.
-_PATH = re.compile(r"""=(?:'(/[^']*)'|"(/[^"]*)")|>\s*(/[^<]*?)\s*<""")
-_NAMED_VOLUME = re.compile(r"""<source\s+pool=(['"])(.*?)\1\s+volume=(['"])(.*?)\3""")
-_ESCAPES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
-
 # what the source of a disk is named by where it is no file, volume or URL
 _SOURCES_OF_DISKS = ("@dev", "@path", "@dir", "@name")
 
@@ -176,33 +170,6 @@ def find_mac_addresses(definition: str) -> set[str]:
     return {address.lower() for address in re.findall(_MAC_ADDRESS, definition)}
 
 
-def find_places(definition: str) -> set[str | tuple[str, str]]:
-    """The absolute paths in the text of a definition, and volumes named by pool and name.
-
-    Maybe some that only metadata mention: this is for finding out quickly which definitions are worth parsing.
-    """
-    places: set[str | tuple[str, str]] = set()
-    for groups in _PATH.findall(definition):
-        places.update(_unescaped(path) for path in groups if path)
-    for _, pool, _, volume in _NAMED_VOLUME.findall(definition):
-        places.add((_unescaped(pool), _unescaped(volume)))
-    return places
-
-
-def places(element: Any) -> Iterator[str | tuple[str, str]]:  # noqa: ANN401
-    """The absolute paths in an element and all below it, and volumes named by pool and name, whatever they are for."""
-    if isinstance(element, list):
-        for item in element:
-            yield from places(item)
-    elif isinstance(element, dict):
-        if "@pool" in element and "@volume" in element:
-            yield element["@pool"], element["@volume"]
-        for value in element.values():
-            yield from places(value)
-    elif isinstance(element, str) and element.strip().startswith("/"):
-        yield element.strip()
-
-
 def command_line_arguments(domain: Document) -> tuple[str, ...]:
     """What the definition adds to QEMU's command line."""
     arguments = child(domain, "qemu:commandline").get("qemu:arg", [])
@@ -288,12 +255,6 @@ def nvram_path_of_command_line(command_line: str) -> str | None:
         if isinstance(node, dict) and node.get("node-name") == _NVRAM_NODE_NAME and "filename" in node:
             return str(node["filename"])
     return None
-
-
-def _unescaped(value: str) -> str:
-    for escape, character in _ESCAPES:
-        value = value.replace(escape, character)
-    return value
 
 
 def open_for_writing(domain: Document) -> Iterator[DiskDefinition]:

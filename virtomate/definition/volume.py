@@ -5,17 +5,14 @@ Source: https://libvirt.org/formatstorage.html
 
 from __future__ import annotations
 
-import json
 import posixpath
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from virtomate.definition import codec
 from virtomate.definition.readers import child, text
+from virtomate.paths import files_in
 from virtomate.records import Location, VolumeListing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # libvirt's name for the feature of a qcow2 that has subclusters
 SUBCLUSTERS = "extended_l2"
@@ -103,43 +100,12 @@ def normalise(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else posixpath.normpath(path)
 
 
-def backing_paths(path: str, backing_name: str) -> set[str]:
-    """The normalised paths that an image may mean by the name that it has for what is below it.
-
-    QEMU takes a path, which may be relative to the image, `file:` and a path, and `json:` and an object of block
-    devices (https://www.qemu.org/docs/master/system/images.html). libvirt passes the last two on as they are.
-    """
-    return {normalise(posixpath.join(posixpath.dirname(path), name)) for name in _paths_in(backing_name)}
-
-
 def is_relative(backing_name: str) -> bool:
     """Whether an image with this name for what is below it means another file when it is in another directory."""
     protocol, colon, _ = backing_name.partition(":")
     if colon and "/" not in protocol and protocol not in {"file", "json"}:
         return False
-    return not all(name.startswith("/") for name in _paths_in(backing_name))
-
-
-def _paths_in(backing_name: str) -> set[str]:
-    kind, _, rest = backing_name.partition(":")
-    if kind != "json":
-        return {rest if kind == "file" else backing_name}
-    try:
-        return set(_file_names(json.loads(rest)))
-    except ValueError:
-        return set()
-
-
-def _file_names(node: Any) -> Iterator[str]:  # noqa: ANN401
-    """Every file name in an object of block devices, nested or with dots in its keys."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _file_names(item)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key.rpartition(".")[2] == "filename" and isinstance(value, str):
-                yield value.removeprefix("file:")
-            yield from _file_names(value)
+    return any(not file.startswith("/") for file in files_in(backing_name))
 
 
 def describe_pool(document: str) -> PoolDescription:
