@@ -105,7 +105,8 @@ def is_relative(backing_name: str) -> bool:
     protocol, colon, _ = backing_name.partition(":")
     if colon and "/" not in protocol and protocol not in {"file", "json"}:
         return False
-    return any(not file.startswith("/") for file in files_in(backing_name))
+    # a name that could not be read may be one
+    return not backing_name or any(not file.startswith("/") for file in files_in(backing_name))
 
 
 def describe_pool(document: str) -> PoolDescription:
