@@ -13,6 +13,7 @@ import pytest
 from tests.functional.support import clone, cloned, definition, refused, unchanged
 from tests.lab import Lab, Pool, Program, disk, domain, images, mounts, running
 from tests.lab.domains import OVMF_CODE, OVMF_TEMPLATE, nvram
+from tests.lab.ordinary_user import OrdinaryUser
 from tests.lab.programs import require_program, run
 
 MODES = ["copy", "linked", "reflink"]
@@ -351,23 +352,39 @@ def test_template_of_others(lab: Lab, virtomate: Program) -> None:
     assert images.file_digest(template) == digest
 
 
-@pytest.mark.parametrize("how", ["mount", "attribute"])
-def test_directory_that_cannot_be_written_to(root_lab: Lab, virtomate: Program, how: str) -> None:
-    """The clone's NVRAM is put where libvirt puts its own if nothing can be made beside the original's."""
-    lab = root_lab
-    directory = lab.make_directory("nvram") if how == "mount" else lab.pool.path / "nvram"
-    directory.mkdir(exist_ok=True)
-    store = make_store(directory / "efi.fd")
-    define_original(lab, lab.pool, nvram(store))
-
-    with read_only(directory) if how == "mount" else immutable(directory):
-        document = clone(virtomate)
-
+def is_put_elsewhere(lab: Lab, document: Any, store: Path) -> None:
+    """Make sure that the clone's NVRAM is where libvirt puts its own, and that this is said."""
     path = own_directory(lab) / "clone_VARS.fd"
     assert document["nvram"] == {"action": "copied", "source": str(store), "clone": str(path), "format": "raw"}
     assert images.file_digest(on_lab(lab, path)) == images.file_digest(store)
     (warning,) = document["warnings"]
-    assert f"'{directory}', is read-only" in warning
+    assert f"'{store.parent}', is read-only" in warning
+
+
+def test_directory_that_is_mounted_read_only(root_lab: Lab, nobody: OrdinaryUser) -> None:
+    """Nothing is put where libvirt cannot write, which anybody can see of a mount."""
+    directory = nobody.pool.path / "nvram"
+    directory.mkdir()
+    store = make_store(directory / "efi.fd")
+    root_lab.define(domain("original", firmware=nvram(store), memory_mib=256))
+
+    with read_only(directory):
+        document = cloned(nobody("domain-clone", "original", "clone"))
+
+    is_put_elsewhere(root_lab, document, store)
+
+
+def test_directory_that_cannot_be_written_to(root_lab: Lab, virtomate: Program) -> None:
+    """Nor where nothing can be made for other reasons, if we may do what libvirt may."""
+    directory = root_lab.pool.path / "nvram"
+    directory.mkdir()
+    store = make_store(directory / "efi.fd")
+    define_original(root_lab, root_lab.pool, nvram(store))
+
+    with immutable(directory):
+        document = clone(virtomate)
+
+    is_put_elsewhere(root_lab, document, store)
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from virtomate.services.making import Making
 from virtomate.services.plan import check_request, plan_clones
 from virtomate.services.pools import refresh_all
 from virtomate.services.results import clone_result, planned_result
-from virtomate.services.startup import start_clone
 from virtomate.services.temporary_pools import TemporaryPools
 
 if TYPE_CHECKING:
@@ -210,6 +209,8 @@ class _Workshop:
         return result
 
     def _start(self, session: Session, result: CloneResult) -> CloneResult:
+        from virtomate.services.startup import start_clone  # noqa: PLC0415 - it needs much, and few clones are started
+
         try:
             return start_clone(session, result, self._cancel)
         except Exception as error:  # noqa: BLE001 - likewise
