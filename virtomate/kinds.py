@@ -87,6 +87,13 @@ class MadeKind(StrEnum):
     POOL = "pool"
 
 
+class TokenPlace(StrEnum):
+    """Where on a file its token stands: in an extended attribute, or in the header of an overlay."""
+
+    ATTRIBUTE = "attribute"
+    HEADER = "header"
+
+
 class DeletionStatus(StrEnum):
     """How the deletion of one clone ended."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MadeState,
         NvramAction,
         Status,
+        TokenPlace,
         Transfer,
         Treatment,
         WaitFor,
@@ -204,8 +205,8 @@ class CloneResult:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What tells a volume that cloning made from another that has since taken its name.
+class Fingerprint:
+    """What, besides its token, tells a file from another that has since taken its name.
 
     In a directory pool a volume's handle and key are nothing but its path, so the file itself has to testify.
 
@@ -213,12 +214,16 @@ class Evidence:
         changed: Change time of the file when it was made, as libvirt reports it (seconds and nanoseconds since 1970).
         inode: Inode number, where the file could be seen from here, else None. The device's number would say nothing:
             it may change with every boot.
-        born: Birth time in nanoseconds since 1970, likewise and where the file system keeps it.
+        birth_time: In nanoseconds since 1970, likewise and where the file system keeps it.
+        directory: Inode number of its directory, likewise; another one stands there while a file system is not mounted.
+        file_system_bytes: Size of its file system, where the file could not be seen, for the same purpose.
     """
 
     changed: str | None
     inode: int | None = None
-    born: int | None = None
+    birth_time: int | None = None
+    directory: int | None = None
+    file_system_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -229,7 +234,10 @@ class Made:
         pool: The pool it is made in; for a pool its own name.
         volume: The volume's name, None for a pool.
         path: Normalised path.
-        evidence: What identifies it, once it is made.
+        fingerprint: What identifies it, once it is made.
+        token_place: Where its token stands; None for what has none.
+        transfer: How it is filled, None for what is not.
+        base: Path of the image that an overlay rests on, None for anything else.
     """
 
     kind: MadeKind
@@ -237,7 +245,10 @@ class Made:
     pool: str
     volume: str | None
     path: str
-    evidence: Evidence | None = None
+    fingerprint: Fingerprint | None = None
+    token_place: TokenPlace | None = None
+    transfer: Transfer | None = None
+    base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -263,6 +274,8 @@ class Provenance:
         finished: False while the clone is only claimed.
         uuid: The clone's own UUID; a record whose UUID is not its domain's was carried over by another tool.
         token: Random text of the run that made it.
+        mark: Random part of the token on everything that was made; None in the records of 0.2.0, which had none.
+        reserved: MAC addresses and paths that were asked for, so that another run may have been asked for the same.
         created: When the clone was claimed, in seconds since 1970.
         made: What cloning makes or made for it.
     """
@@ -275,6 +288,13 @@ class Provenance:
     created: float
     made: tuple[Made, ...]
     maker: Maker | None = None
+    mark: str | None = None
+    reserved: tuple[str, ...] = ()
+
+    @property
+    def artifact_token(self) -> str | None:
+        """What stands on everything that was made for this clone, and on nothing else; None where nothing does."""
+        return None if self.mark is None else f"{self.uuid}:{self.mark}"
 
 
 @dataclass(frozen=True)
@@ -303,10 +323,16 @@ class DoomedThing:
 
     Attributes:
         size_bytes: What it takes on the host, None where that is not known or does not apply.
+        doubt: Why it is not proved that it was made for the clone; None where that is proved, or needs no proof.
+        owner: User and group that a file in doubt belongs to, as numbers; None where that is not known.
+        modified: When a file in doubt was last written to, in seconds since 1970, likewise.
     """
 
     what: str
     size_bytes: int | None = None
+    doubt: str | None = None
+    owner: str | None = None
+    modified: float | None = None
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from virtomate.definition.provenance import (
     with_provenance,
     without_provenance,
 )
-from virtomate.kinds import MadeKind, MadeState, Mode
-from virtomate.records import DomainReference, Evidence, Made, Maker, Provenance
+from virtomate.kinds import MadeKind, MadeState, Mode, TokenPlace, Transfer
+from virtomate.records import DomainReference, Fingerprint, Made, Maker, Provenance
 
 UUID = "6e0c7d7e-2c68-4d3e-a2f3-6d1c2f1f3a4b"
 NASTY = """a&b<"c">'d' ü ]]>"""
@@ -38,12 +38,26 @@ FULL = Provenance(
             "p",
             "\tv\n",
             "/p/\tv\n",
-            Evidence("1767225600.000000001", 2**63, 1767225600000000001),
+            Fingerprint("1767225600.000000001", 2**63, 1767225600000000001, directory=2),
+            TokenPlace.ATTRIBUTE,
+            Transfer.HOST,
         ),
-        Made(MadeKind.VOLUME, MadeState.MADE, "p", "w", "/p/w", Evidence("1767225600")),
-        Made(MadeKind.NVRAM, MadeState.MADE, "p", "n", "/p/n", Evidence(None)),
+        Made(
+            MadeKind.VOLUME,
+            MadeState.MADE,
+            "p",
+            "o",
+            "/p/o",
+            Fingerprint("1767225600", file_system_bytes=2**60),
+            TokenPlace.HEADER,
+            Transfer.LINK,
+            NASTY,
+        ),
+        Made(MadeKind.VOLUME, MadeState.MADE, "p", "w", "/p/w", Fingerprint("1767225600")),
+        Made(MadeKind.NVRAM, MadeState.MADE, "p", "n", "/p/n", Fingerprint(None)),
     ),
     maker=Maker("host.example", 4711, 123456789),
+    mark="89ab",
 )
 FOREIGN = "<metadata>\n  <!-- theirs --><a:x xmlns:a='urn:a'>1 <b/> 2</a:x><c:clone xmlns:c='urn:c'/>\n</metadata>"
 

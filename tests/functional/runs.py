@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pexpect
+
 from tests.lab import Inventory, Lab, Pool, Program, Result, disk, domain, interface
 from tests.lab.images import MIB, allocated_bytes
 from tests.lab.program import Background
@@ -190,3 +192,22 @@ def midway(lab: Lab, watched: Watched, transfer: str, target: Path) -> Iterator[
             assert 0 < event["bytes"] < BIG_BYTES <= event["total"]
             assert 0 < allocated_bytes(target) < BIG_BYTES
             yield
+
+
+class Question:
+    """The command at a terminal, which asks."""
+
+    def __init__(self, virtomate: Program, *words: str) -> None:
+        argv = virtomate.argv("domain-delete", *words)
+        self.child = pexpect.spawn(
+            argv[0], argv[1:], env=virtomate.env(), cwd=str(virtomate.directory), encoding="utf-8", timeout=120
+        )
+        self.child.expect_exact("[y/N]: ")
+        self.text = str(self.child.before)
+
+    def answer(self, text: str) -> tuple[int | None, str]:
+        """Answer it, and return the exit status and what came after."""
+        self.child.send(text)
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        return self.child.exitstatus, str(self.child.before)

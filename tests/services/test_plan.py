@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from virtomate.records import CloneRequest, DiskChoice
 from virtomate.services.domains import list_all_domains
 from virtomate.services.identities import scan_identities
 from virtomate.services.plan import ClonePlan, plan_clones
+from virtomate.services.taken import TakenNames, named_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,6 +118,59 @@ def test_identities(node: Node) -> None:
 
     assert identities.mac_addresses == {"52:54:00:aa:bb:01", "52:54:00:aa:bb:02"}
     assert identities.writers == {"/srv/p/other.raw": "on", ("p", "v"): "named"}
+
+
+def test_files_that_definitions_name(node: Node) -> None:
+    """By path or by pool and volume, for whatever, there or not; the base name finds them."""
+    connection = node(
+        domain("old", DISK.replace("src", "it&apos;s &amp; web")),
+        domain("named", "<disk type='volume'><source pool='p' volume='v'/><target dev='vda'/></disk>"),
+        P,
+    )
+
+    named = scan_identities(connection).named
+
+    assert named.paths["it's & web.raw"] == {("/srv/p", "old")}
+    assert named.volumes["v"] == {("p", "named")}
+
+
+@pytest.mark.parametrize(
+    ("directory", "name", "conflict"),
+    [
+        ("/srv/p", "web.raw", "domain 'old' names '/srv/p/web.raw'"),
+        ("/srv/q", "v", "domain 'named' names '/srv/q/v'"),
+        ("/srv/q", "web.raw", None),
+        ("/srv/p", "v", None),
+    ],
+)
+def test_file_that_a_definition_names_is_taken(directory: str, name: str, conflict: str | None) -> None:
+    """It need not be there: the definition would start with the clone's."""
+    named = named_files([("old", ["/srv//p/./web.raw"]), ("named", [("q", "v"), ("none", "web.raw")])])
+    taken = TakenNames(named, {"q": "/srv/q"}.get, is_local=False)
+
+    if conflict is None:
+        taken.refuse_named(directory, name, "hint")
+    else:
+        with pytest.raises(ConflictError, match=conflict):
+            taken.refuse_named(directory, name, "hint")
+
+
+def test_two_spellings_of_a_directory_are_one(tmp_path: Path) -> None:
+    """A new volume's name is taken in a directory, whatever link leads there; on another host none is seen."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    named = named_files([("old", [str(tmp_path / "b" / "old.raw")])])
+    taken = TakenNames(named, lambda _pool: None, is_local=True)
+
+    with pytest.raises(ConflictError):
+        taken.refuse_named(str(tmp_path / "a"), "old.raw", "hint")
+    with suppress(ValueError), taken.kept_on_success():
+        taken.add(str(tmp_path / "a"), "new.raw")
+        assert taken.has(str(tmp_path / "b"), "new.raw")
+        raise ValueError
+    assert not taken.has(str(tmp_path / "a"), "new.raw")
+    far = TakenNames(named, lambda _pool: None, is_local=False)
+    far.refuse_named(str(tmp_path / "a"), "old.raw", "hint")
 
 
 def test_clones_planned_together_share_no_mac_address(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

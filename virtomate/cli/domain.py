@@ -27,9 +27,7 @@ from virtomate.output.render import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from virtomate.records import DeletionPreview
+    from virtomate.services.deletion_plan import DeletionPlan
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -92,13 +90,21 @@ def list_(settings: Settings) -> None:
 @domain.command("delete", short_help="Delete clones and what was made for them.", context_settings=CONTEXT_SETTINGS)
 @common_options
 @click.option("-y", "--yes", is_flag=True, help="Delete finished clones without asking.")
+@click.option(
+    "--yes-unproved",
+    is_flag=True,
+    help="Delete without asking files of which nothing proves that they were made for the clone.",
+)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_clone)
 @click.pass_obj
-def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> int:
+def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unproved: bool) -> int:
     """Delete the clones NAME..., each given by name or UUID, with everything that cloning made for them.
 
     Clones must be shut off, and nothing else may use their volumes. Other domains are refused. For finished clones
     there is a question first; what is left of a clone that was never finished goes without.
+
+    What bears no token that proves whose it is, such as a raw volume on a host whose files are not seen here, is shown
+    and asked for as well.
     """
     from virtomate.services.deletion import delete_clones  # noqa: PLC0415
     from virtomate.services.deletion_plan import plan_deletion  # noqa: PLC0415
@@ -109,9 +115,9 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> int:
         with cancelling(cancel, progress):
             plan = plan_deletion(session.connection, names, cancel)
         render_warnings(plan.warnings, settings.format)
-        if plan.needs_consent and not yes:
+        if (plan.needs_consent and not yes) or (plan.doubts and not yes_unproved):
             # Signals have their usual effect here: nothing is touched yet.
-            if not _agrees(plan.previews, settings):
+            if not _agrees(plan, settings, yes=yes):
                 return EXIT_FAILED
             agreed = plan.previews
             with cancelling(cancel, progress):
@@ -129,16 +135,22 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool) -> int:
     return combined_exit_status(result.error for result in results if result.error is not None)
 
 
-def _agrees(previews: Sequence[DeletionPreview], settings: Settings) -> bool:
-    """Ask whether finished clones are to be deleted.
+def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
+    """Ask whether finished clones, and files that are not proved to be theirs, are to be deleted.
 
     Raises:
         UsageError: There is nobody to ask.
     """
-    finished = next(preview.name for preview in previews if preview.is_finished)
+    previews = plan.previews
     if settings.format.is_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if plan.needs_consent and not yes:
+            finished = next(preview.name for preview in previews if preview.is_finished)
+            raise UsageError(
+                f"'{finished}' is a finished clone, and there is nobody to ask whether it is to be deleted: give --yes"
+            )
         raise UsageError(
-            f"'{finished}' is a finished clone, and there is nobody to ask whether it is to be deleted: give --yes"
+            f"nothing proves that these were made for the clones: {', '.join(plan.doubts)}; look at them, then give "
+            "--yes-unproved"
         )
     render_deletion_plan(previews)
     agrees = click.confirm("Delete them?" if len(previews) > 1 else "Delete it?", err=True)

@@ -13,8 +13,8 @@ from virtomate.definition import codec
 from virtomate.definition.codec import Definition, Document
 from virtomate.definition.readers import child, uuid
 from virtomate.errors import MalformedDocumentError
-from virtomate.kinds import MadeKind, MadeState, Mode
-from virtomate.records import PROVENANCE_NAMESPACE, DomainReference, Evidence, Made, Maker, Provenance
+from virtomate.kinds import MadeKind, MadeState, Mode, TokenPlace, Transfer
+from virtomate.records import PROVENANCE_NAMESPACE, DomainReference, Fingerprint, Made, Maker, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 NAMESPACE = PROVENANCE_NAMESPACE
 _ELEMENT = "clone"
 _PREFIX = "virtomate"
-_SCHEMA = "1"
+_SCHEMA = "2"
+# Version 0.2.0 wrote records without tokens: what they list can be found, but not proved.
+_READ_SCHEMAS = frozenset({"1", _SCHEMA})
 
 # the year 10000, which calendars do not reach
 _END_OF_TIME = 253_402_300_800
@@ -123,25 +125,34 @@ def _write(provenance: Provenance) -> str:
         "@created": f"{provenance.created:.3f}",
         f"{_PREFIX}:source": {"@name": provenance.source.name, "@uuid": provenance.source.uuid},
     }
+    if provenance.mark is not None:
+        element["@mark"] = provenance.mark
     if provenance.maker is not None:
         maker = provenance.maker
         element[f"{_PREFIX}:maker"] = {"@host": maker.host, "@pid": str(maker.pid), "@started": str(maker.started)}
+    if provenance.reserved:
+        element[f"{_PREFIX}:reserved"] = [{"@value": value} for value in provenance.reserved]
     if provenance.made:
         element[f"{_PREFIX}:made"] = [_write_made(made) for made in provenance.made]
     return codec.unparse(element, f"{_PREFIX}:{_ELEMENT}")
 
 
 def _write_made(made: Made) -> dict[str, str]:
-    evidence = made.evidence or Evidence(None)
+    fingerprint = made.fingerprint or Fingerprint(None)
     values = {
         "@kind": made.kind.value,
         "@state": made.state.value,
         "@pool": made.pool,
         "@volume": made.volume,
         "@path": made.path,
-        "@changed": evidence.changed,
-        "@inode": evidence.inode,
-        "@born": evidence.born,
+        "@transfer": None if made.transfer is None else made.transfer.value,
+        "@base": made.base,
+        "@token": None if made.token_place is None else made.token_place.value,
+        "@changed": fingerprint.changed,
+        "@inode": fingerprint.inode,
+        "@born": fingerprint.birth_time,
+        "@directory": fingerprint.directory,
+        "@filesystem": fingerprint.file_system_bytes,
     }
     return {key: str(value) for key, value in values.items() if value is not None}
 
@@ -151,11 +162,12 @@ def _read(element: str) -> Provenance:
     prefix = element[1:].split(maxsplit=1)[0].rstrip("/>").rpartition(":")[0]
     prefix = f"{prefix}:" if prefix else ""
     record = codec.parse(element, f"{prefix}{_ELEMENT}")
-    if record["@schema"] != _SCHEMA:
+    if record["@schema"] not in _READ_SCHEMAS:
         raise ValueError(f"a record of schema {record['@schema']} is for a newer version")
     source = child(record, f"{prefix}source")
     maker = child(record, f"{prefix}maker")
     made = record.get(f"{prefix}made", [])
+    reserved = record.get(f"{prefix}reserved", [])
     return Provenance(
         finished=record["@state"] == "finished",
         uuid=record["@uuid"],
@@ -165,23 +177,31 @@ def _read(element: str) -> Provenance:
         created=_moment(record["@created"]),
         made=tuple(_read_made(item) for item in (made if isinstance(made, list) else [made])),
         maker=Maker(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
+        mark=record.get("@mark"),
+        reserved=tuple(item["@value"] for item in (reserved if isinstance(reserved, list) else [reserved])),
     )
 
 
 def _read_made(item: Mapping[str, str]) -> Made:
     state = MadeState(item["@state"])
-    evidence = Evidence(
+    fingerprint = Fingerprint(
         changed=item.get("@changed"),
         inode=_optional_int(item.get("@inode")),
-        born=_optional_int(item.get("@born")),
+        birth_time=_optional_int(item.get("@born")),
+        directory=_optional_int(item.get("@directory")),
+        file_system_bytes=_optional_int(item.get("@filesystem")),
     )
+    token_place, transfer = item.get("@token"), item.get("@transfer")
     return Made(
         kind=MadeKind(item["@kind"]),
         state=state,
         pool=item["@pool"],
         volume=item.get("@volume"),
         path=item["@path"],
-        evidence=evidence if state is MadeState.MADE else None,
+        fingerprint=fingerprint if state is MadeState.MADE else None,
+        token_place=None if token_place is None else TokenPlace(token_place),
+        transfer=None if transfer is None else Transfer(transfer),
+        base=item.get("@base"),
     )
 
 

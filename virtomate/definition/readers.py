@@ -25,6 +25,9 @@ _FEATURES_OF_FIRMWARE = frozenset({"acpi", "apic", "gic", "smm"})
 # what the source of a disk is named by where it is no file, volume or URL
 _SOURCES_OF_DISKS = ("@dev", "@path", "@dir", "@name")
 
+# as libvirt writes them
+_ESCAPES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&apos;", "'"), ("&amp;", "&"))
+
 _MAC_ADDRESS = r"<mac\s+address=['\"]([0-9A-Fa-f:]{17})['\"]"
 
 
@@ -170,6 +173,24 @@ def find_mac_addresses(definition: str) -> set[str]:
     return {address.lower() for address in re.findall(_MAC_ADDRESS, definition)}
 
 
+def find_named_files(definition: str) -> set[str | tuple[str, str]]:
+    """The absolute paths in the text of a definition of libvirt's, and volumes named by pool and name.
+
+    Maybe some that only metadata mention. The text is only cut up and not parsed, which takes a fiftieth of the time.
+    """
+    found: set[str | tuple[str, str]] = {
+        _unescaped(piece) for piece in definition.split("'") if piece.startswith("/") and not piece.startswith("/>")
+    }
+    found.update(_unescaped(f"/{piece.partition('<')[0]}") for piece in definition.split(">/")[1:])
+    for piece in definition.split("<source ")[1:]:
+        element = piece.partition(">")[0]
+        _, _, pool = element.partition(" pool='" if not element.startswith("pool='") else "pool='")
+        _, _, volume = element.partition(" volume='")
+        if pool and volume:
+            found.add((_unescaped(pool.partition("'")[0]), _unescaped(volume.partition("'")[0])))
+    return found
+
+
 def command_line_arguments(domain: Document) -> tuple[str, ...]:
     """What the definition adds to QEMU's command line."""
     arguments = child(domain, "qemu:commandline").get("qemu:arg", [])
@@ -255,6 +276,21 @@ def nvram_path_of_command_line(command_line: str) -> str | None:
         if isinstance(node, dict) and node.get("node-name") == _NVRAM_NODE_NAME and "filename" in node:
             return str(node["filename"])
     return None
+
+
+def escaped_forms(value: str) -> set[str]:
+    """How a value may be written in the text of a definition: as an attribute of libvirt's, or in metadata."""
+    escaped = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    quoted = escaped.replace('"', "&quot;")
+    return {escaped, quoted, quoted.replace("'", "&apos;")}
+
+
+def _unescaped(value: str) -> str:
+    if "&" not in value:
+        return value
+    for escape, character in _ESCAPES:
+        value = value.replace(escape, character)
+    return value
 
 
 def open_for_writing(domain: Document) -> Iterator[DiskDefinition]:

@@ -14,9 +14,6 @@ from virtomate.definition.readers import child, text
 from virtomate.paths import files_in
 from virtomate.records import Location, VolumeListing
 
-# libvirt's name for the feature of a qcow2 that has subclusters
-SUBCLUSTERS = "extended_l2"
-
 
 @dataclass(frozen=True)
 class VolumeDescription:
@@ -66,7 +63,6 @@ class NewVolume:
 
     Attributes:
         allocation: What libvirt should allocate beforehand; None would mean everything, so it is always given.
-        backing_path: What lies below an overlay.
     """
 
     name: str
@@ -79,8 +75,6 @@ class NewVolume:
     compat: str | None = None
     cluster_size: int | None = None
     features: tuple[str, ...] = ()
-    backing_path: str | None = None
-    backing_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -184,11 +178,6 @@ def volume_document(volume: NewVolume) -> str:
         "allocation": {"@unit": "bytes", "#text": str(volume.allocation)},
         "target": target,
     }
-    if volume.backing_path:
-        content["backingStore"] = {
-            "path": volume.backing_path,
-            "format": {"@type": volume.backing_format or "raw"},
-        }
     return codec.unparse(content, "volume")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import SUBCLUSTERS, NewVolume
+from virtomate.definition.volume import NewVolume
 from virtomate.duplication.transfers.base import Duplication
 from virtomate.errors import UnsupportedError
 from virtomate.kinds import Action, Mode, Transfer
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Place
     from virtomate.kinds import MadeKind
 
-_SECTOR_BYTES = 512
-# With 32 subclusters a cluster of this size copies 4 KiB for a small write.
-_OVERLAY_CLUSTER_BYTES = 128 * 1024
 # What an overlay takes on the host when it is new: header, and the first of its tables.
 _OVERLAY_BYTES = 1024 * 1024
 
@@ -149,6 +146,9 @@ def _closed_transfers(
 def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep_owner: bool) -> NewVolume:
     """What libvirt is asked for: nothing that it would otherwise choose by itself is left open.
 
+    Unless libvirt fills it itself, it begins as an empty file, whatever it becomes: libvirt learns that when it looks
+    through the pool again.
+
     Args:
         source: The original as the definition's format has it.
         name: Name of the new volume.
@@ -157,32 +157,17 @@ def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep
     """
     owner = source.owner if keep_owner else None
     group = source.group if keep_owner else None
-    if transfer is Transfer.LINK:
-        return NewVolume(
-            name=name,
-            capacity=-(-source.capacity // _SECTOR_BYTES) * _SECTOR_BYTES,
-            allocation=0,
-            format="qcow2",
-            mode=source.mode,
-            owner=owner,
-            group=group,
-            compat="1.1",
-            cluster_size=_OVERLAY_CLUSTER_BYTES,
-            features=(SUBCLUSTERS,),
-            backing_path=source.path,
-            backing_format=source.format,
-        )
-    # libvirt allocates all of a volume whose document does not say otherwise
     is_preallocated = source.format == "raw" and source.is_preallocated
-    if transfer is Transfer.STREAM:
-        size = source.physical if is_preallocated else 0
+    if transfer is not Transfer.SERVER:
+        size = source.physical if is_preallocated and transfer is Transfer.STREAM else 0
         return NewVolume(
             name=name, capacity=size, allocation=size, format="raw", mode=source.mode, owner=owner, group=group
         )
     return NewVolume(
         name=name,
         capacity=source.capacity,
-        allocation=source.capacity if is_preallocated and transfer is Transfer.SERVER else 0,
+        # libvirt allocates all of a volume whose document does not say otherwise
+        allocation=source.capacity if is_preallocated else 0,
         format=source.format,
         mode=source.mode,
         owner=owner,
@@ -192,11 +177,6 @@ def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep
         cluster_size=source.cluster_size,
         features=source.features,
     )
-
-
-def _emptied(new: NewVolume) -> NewVolume:
-    """An empty file instead of an image, with the same name and permissions."""
-    return NewVolume(new.name, 0, 0, "raw", mode=new.mode, owner=new.owner, group=new.group)
 
 
 def bytes_to_write(source: VolumeDescription, chain_bytes: int, transfer: Transfer, action: Action) -> int:
@@ -233,14 +213,13 @@ def plan_duplication(
     alternative = None
     for transfer in reversed(transfers):
         new = new_volume(source, place.name, transfer, keep_owner=keep_owner)
-        # an image that is thrown away at once need not be made by qemu-img, many times over
-        is_bare = is_read_again and (action, transfer) == (Action.REFLINKED, Transfer.HOST) and source.format != "raw"
         alternative = Duplication(
             label=label,
             kind=kind,
             source=source,
             pool=place.pool,
-            new=_emptied(new) if is_bare else new,
+            pool_uuid=place.pool_uuid,
+            new=new,
             path=place.path,
             action=action,
             transfer=transfer,
@@ -251,6 +230,4 @@ def plan_duplication(
         )
     if alternative is None:
         raise ValueError("there is no transfer")
-    if is_read_again and action is Action.LINKED:
-        return replace(alternative, is_cast=True, alternative=alternative)
     return alternative

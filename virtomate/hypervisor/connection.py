@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,10 @@ _CREDENTIALS = [
     libvirt.VIR_CRED_ECHOPROMPT,
     libvirt.VIR_CRED_NOECHOPROMPT,
 ]
+# A qcow2 with subclusters: libvirt 8.0, QEMU 5.2, both as numbers that libvirt has for versions
+_SUBCLUSTERS_LIBVIRT = 8_000_000
+_SUBCLUSTERS_QEMU = 5_002_000
+
 _SECRET_CREDENTIALS = {libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT}
 
 _event_loop_lock = threading.Lock()
@@ -83,6 +88,14 @@ class Connection:
         with translated("cannot read the connection's URI"):
             uri = str(self.handle.getURI())
         return uri.partition("?")[0].endswith("/session")
+
+    @cached_property
+    def knows_subclusters(self) -> bool:
+        """Whether libvirt and its QEMU take a qcow2 whose clusters are divided."""
+        with translated("cannot read the versions of libvirt and QEMU"):
+            return bool(
+                self.handle.getLibVersion() >= _SUBCLUSTERS_LIBVIRT and self.handle.getVersion() >= _SUBCLUSTERS_QEMU
+            )
 
     def close(self) -> None:
         """Close it; a link that is already broken is no error."""

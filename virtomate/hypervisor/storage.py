@@ -67,11 +67,6 @@ class Volume:
         with translated(f"cannot read volume '{self.name}'"):
             return int(self.handle.info()[2])
 
-    def shrink(self, capacity_bytes: int) -> None:
-        """Take something off its end."""
-        with translated(f"cannot resize volume '{self.name}'"):
-            self.handle.resize(capacity_bytes, libvirt.VIR_STORAGE_VOL_RESIZE_SHRINK)
-
     def delete(self) -> None:
         """Delete it; the caller has made sure that it is the one meant.
 

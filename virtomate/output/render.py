@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from virtomate.errors import OutputError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         DiskResult,
         DomainInterface,
         DomainListing,
+        DoomedThing,
         ImportResult,
         InterfaceResult,
         PingResult,
@@ -187,10 +189,22 @@ def render_deletion_plan(previews: Sequence[DeletionPreview]) -> None:
         ]
         lines = [f"{preview.name} ({what} of {preview.source.name}, {preview.mode.value})"]
         lines += [f"  {line}" for line in aligned([(printable(what), size) for what, size in rows])]
+        lines += [f"  not proved: {_doubt(thing)}" for thing in preview.doomed if thing.doubt is not None]
         lines += [f"  kept: {item}" for item in preview.kept]
         _tell("".join(f"{printable(line)}\n" for line in lines))
     total = sum(thing.size_bytes or 0 for preview in previews for thing in preview.doomed)
     _tell(f"{counted(len(previews), 'domain')}, {binary_size(total)} in volumes\n")
+
+
+def _doubt(thing: DoomedThing) -> str:
+    """What somebody needs to know of a file that may not be the clone's, in order to decide."""
+    parts = [f"it {thing.doubt}"]
+    if thing.owner is not None:
+        parts.append(f"it belongs to {thing.owner}")
+    if thing.modified is not None:
+        written = datetime.fromtimestamp(thing.modified, tz=UTC).astimezone()
+        parts.append(f"it was last written to on {written:%Y-%m-%d at %H:%M}")
+    return f"{thing.what}: {', '.join(parts)}"
 
 
 def end_question() -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from virtomate.definition import clone as changes
 from virtomate.definition import codec
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
-from virtomate.kinds import Status, Transfer
+from virtomate.kinds import Status
 from virtomate.services.acceptance import require_acceptable
 from virtomate.services.filling import Turns
+from virtomate.services.guard import Guard, guarded
 from virtomate.services.making import Making
 from virtomate.services.plan import check_request, plan_clones
 from virtomate.services.pools import refresh_all
@@ -80,9 +81,6 @@ def clone_domains(
         VirtomateError: It was refused, or a signal arrived; nothing has been touched.
     """
     planner, plans = _plan(session, request, cancel)
-    if not request.auto_names:
-        # nothing more will be planned
-        session.give_back()
     return _Workshop(session, request, planner, progress, cancel).make(plans)
 
 
@@ -123,38 +121,40 @@ class _Workshop:
         Raises:
             ConflictError: The name of the only one was taken before it could be claimed.
         """
+        watched = [volume for plan in plans for volume in plan.sources]
+        with guarded(self._session.connection, plans[0].source, watched) as guard:
+            if not self._request.auto_names:
+                # nothing more will be planned
+                self._session.give_back()
+            results = self._make(plans, guard)
+        self._have_libvirt_look(plans)
+        return results
+
+    def _make(self, plans: tuple[ClonePlan, ...], guard: Guard) -> tuple[CloneResult, ...]:
         if len(plans) > 1:
             self._progress.expected(sum(item.total_bytes for plan in plans for item in plan.duplications))
         for job in enumerate(plans):
             self._jobs.put(job)
         workers = [
-            threading.Thread(target=self._work, name=f"clone-{number}")
+            threading.Thread(target=self._work, args=(guard,), name=f"clone-{number}")
             for number in range(min(self._request.jobs, len(plans)))
         ]
         running = _start_as_many_as_possible(workers)
         try:
-            results = self._collect(len(plans))
+            return self._collect(len(plans))
         finally:
             for _ in running:
                 self._jobs.put(None)
             for worker in running:
                 worker.join()
-        self._have_libvirt_look(plans, results)
-        return results
 
-    def _have_libvirt_look(self, plans: tuple[ClonePlan, ...], results: tuple[CloneResult, ...]) -> None:
-        """Let libvirt learn what has become of volumes that were filled without its knowing, once for all of them.
+    def _have_libvirt_look(self, plans: tuple[ClonePlan, ...]) -> None:
+        """Let libvirt learn what has become of files that it made as empty ones, once for all of them.
 
         It needs that for nothing but what it tells of volumes and pools, so a pool that it cannot look at is no
         failure. Of a volume that was removed again, it has subtracted what it had never added, a reflink's share, too.
         """
-        is_complete = all(result.status is Status.CLONED for result in results)
-        names = {
-            item.pool
-            for plan in plans
-            for item in plan.duplications
-            if item.is_filled_unnoticed or (item.transfer is Transfer.HOST and not is_complete)
-        }
+        names = {item.pool for plan in plans for item in plan.duplications if item.is_filled_unnoticed}
         with suppress(VirtomateError):
             refresh_all(self._session.connection, names)
 
@@ -188,17 +188,17 @@ class _Workshop:
         except Exception as error:  # noqa: BLE001 - the clones that are being made must not be forgotten
             return InternalError(error)
 
-    def _work(self) -> None:
+    def _work(self, guard: Guard) -> None:
         with self._session.sibling() as session:
             while (job := self._jobs.get()) is not None:
                 number, plan = job
-                self._ended.put((number, plan, self._make_one(session, plan)))
+                self._ended.put((number, plan, self._make_one(session, plan, guard)))
 
-    def _make_one(self, session: Session, plan: ClonePlan) -> CloneResult | VirtomateError:
+    def _make_one(self, session: Session, plan: ClonePlan, guard: Guard) -> CloneResult | VirtomateError:
         if (signal_number := self._cancel.signal_number) is not None:
             return clone_result(plan, Status.INTERRUPTED, error=InterruptedBySignalError(signal_number))
         try:
-            making = Making(session, plan, self._turns, self._temporary_pools, self._progress, self._cancel)
+            making = Making(session, plan, self._turns, guard, self._temporary_pools, self._progress, self._cancel)
             result = making.execute()
         except VirtomateError as error:
             return error

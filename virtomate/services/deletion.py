@@ -14,6 +14,7 @@ import posixpath
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
@@ -29,21 +30,24 @@ from virtomate.errors import (
 from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.kinds import DeletionStatus, MadeKind, MadeState
 from virtomate.records import DeletionResult, Made
-from virtomate.services.deletion_plan import SAVED_STATE
+from virtomate.services.deletion_plan import SAVED_STATE, in_use
 from virtomate.services.maker import this_process
 from virtomate.services.pools import refresh_all
-from virtomate.services.removal import name_made, remove_made
+from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
+from virtomate.services.storage.cache import ReferenceCache
+from virtomate.services.storage.references import scan_references
 from virtomate.services.temporary_pools import TemporaryPools
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.progress import Progress
     from virtomate.records import Provenance
-    from virtomate.services.deletion_plan import Deletion, DeletionPlan
+    from virtomate.services.deletion_plan import Deletion, DeletionPlan, Going
     from virtomate.services.session import Session
-    from virtomate.services.storage import References
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,19 +64,12 @@ def delete_clones(
     Returns:
         How it went, in the order in which they were named.
     """
-    run = _Run(session, plan.references, progress, cancel)
+    run = _Run(session, progress, cancel)
     by_uuid = {deletion.uuid: deletion for deletion in plan.deletions}
     results: dict[str, DeletionResult] = {}
     for uuid in plan.order:
         in_the_way = [by_uuid[other].name for other in by_uuid[uuid].needs if results[other].error is not None]
         results[uuid] = run.delete(by_uuid[uuid], in_the_way)
-    leftover = run.stop_pools()
-    if leftover is not None:
-        last = plan.order[-1]
-        error = results[last].error or leftover
-        if error is not leftover:
-            error.leftovers = (*error.leftovers, *leftover.leftovers)
-        results[last] = replace(results[last], status=DeletionStatus.FAILED, error=error)
     run.have_libvirt_count()
     return tuple(results[deletion.uuid] for deletion in plan.deletions)
 
@@ -96,12 +93,12 @@ class _Tally:
 class _Run:
     """The deletions of one run."""
 
-    def __init__(self, session: Session, references: References, progress: Progress, cancel: CancelToken) -> None:
+    def __init__(self, session: Session, progress: Progress, cancel: CancelToken) -> None:
         self._session = session
-        self._references = references
         self._progress = progress
         self._cancel = cancel
         self._pools = TemporaryPools()
+        self._seen = ReferenceCache()
         self._lighter_pools: set[str] = set()
         self._has_said_to_wait = False
 
@@ -121,15 +118,6 @@ class _Run:
                 error.leftovers = (f"domain '{deletion.name}', an unfinished clone",)
         return DeletionResult(status, deletion.name, deletion.uuid, tuple(tally.removed), kept, error)
 
-    def stop_pools(self) -> VirtomateError | None:
-        """Stop the temporary pools; return what became of that if it did not work."""
-        try:
-            self._pools.stop(self._session.connection)
-        except VirtomateError as error:
-            error.leftovers = (f"temporary storage pool ({error.message})",)
-            return error
-        return None
-
     def have_libvirt_count(self) -> None:
         """Have libvirt count what the pools have left, once for all that was deleted.
 
@@ -139,30 +127,58 @@ class _Run:
             refresh_all(self._session.connection, self._lighter_pools)
 
     def _delete(self, deletion: Deletion, tally: _Tally) -> None:
-        connection = self._session.connection
         _LOG.info("deleting %r", deletion.name)
-        claim = self._seize(connection, deletion)
-        tally.is_seized = True
-        if deletion.has_managed_save:
-            # libvirt would start the clone from it, whatever its definition says by now
-            _get(connection, deletion).remove_managed_save()
-        has_removed = self._remove_all(connection, claim, tally)
-        if deletion.has_managed_save:
-            tally.removed.append(SAVED_STATE)
-        if tally.failed and deletion.provenance.finished and not has_removed:
+        connection = self._session.connection
+        artifacts = [going.made for going in deletion.going]
+        # From before the look at who uses them: whoever links to them now fails, and who did before is seen.
+        with locked(connection, artifacts, deletion.provenance.artifact_token):
+            claim = self._seize(connection, deletion)
+            tally.is_seized = True
+            try:
+                self._require_free(deletion, claim)
+            except VirtomateError:
+                self._give_back(self._session.connection, deletion, claim, tally)
+                raise
+            self._remove_all(connection, deletion, claim, tally)
+            # before the definition goes, which records them
+            self._try_to_stop_pools(tally)
+        if tally.failed and deletion.provenance.finished and not tally.removed:
             self._give_back(connection, deletion, claim, tally)
-        if tally.failed:
+            self._cancel.check()
+            raise IllegalStateError(
+                f"the clone '{deletion.name}' is kept, since nothing that was made for it could be removed: "
+                + "; ".join(tally.failed),
+                hint="Mend that, then run the command again.",
+            )
+        if tally.failed or deletion.unreachable:
             raise self._incomplete(deletion, tally)
         _undefine(connection, deletion, claim)
         tally.is_seized = False
+        if deletion.has_managed_save:
+            tally.removed.append(SAVED_STATE)
         tally.removed += deletion.records
-        if tally.replaced:
+        if tally.replaced or deletion.foreign:
             raise ConflictError(
-                f"{_kind(deletion)} '{deletion.name}' was removed, but files that are not its own have taken the place "
-                "of some of its volumes",
+                f"{_kind(deletion)} '{deletion.name}' was removed, but files that are not certainly its own are in the "
+                "place of some of its volumes",
                 hint="They are left as they are. See whose they are.",
-                leftovers=tuple(tally.replaced),
+                leftovers=(*deletion.foreign, *tally.replaced),
             )
+
+    def _require_free(self, deletion: Deletion, claim: Provenance) -> None:
+        """Look again at who uses what is going to be removed: much may have happened since the plan.
+
+        Raises:
+            IllegalStateError: Somebody does, or the clone was started.
+        """
+        connection = self._session.connection
+        _require_seized(connection, deletion, claim)
+        artifacts = [going.made for going in deletion.going]
+        references = scan_references(connection, {deletion.uuid: artifacts}, self._seen)
+        for made in artifacts:
+            users = references.users(made)
+            if users:
+                raise in_use(deletion.name, made, list(users))
 
     def _seize(self, connection: Connection, deletion: Deletion) -> Provenance:
         """Put a definition in the clone's place that cannot be started, and that another run finds changed.
@@ -172,11 +188,7 @@ class _Run:
         domain = _get(connection, deletion)
         if domain.inactive_definition() != deletion.text or domain.is_active():
             raise _changed(deletion)
-        directories = {
-            posixpath.dirname(made.path)
-            for made in deletion.provenance.made
-            if made.kind is MadeKind.NVRAM and self._references.pools.find(made.pool) is None
-        }
+        directories = {posixpath.dirname(going.made.path) for going in deletion.going if going.is_outside}
         pools = tuple(
             Made(MadeKind.POOL, MadeState.PLANNED, self._pools.name(directory), None, directory)
             for directory in sorted(directories)
@@ -198,28 +210,43 @@ class _Run:
         _require_seized(connection, deletion, seized)
         return seized
 
-    def _remove_all(self, connection: Connection, claim: Provenance, tally: _Tally) -> bool:
-        """Remove everything on the record, newest first; return whether anything has been removed."""
-        for made in reversed(claim.made):
-            if made.kind is MadeKind.POOL and self._pools.has(made.pool):
-                continue
-            try:
-                if remove_made(
-                    connection,
-                    made,
-                    claim,
-                    self._wait,
-                    pool_over=lambda directory: self._pools.start(connection, directory),
-                    user_of=self._name_user,
-                ):
-                    tally.removed.insert(0, name_made(made))
-                    if made.kind is MadeKind.VOLUME:
-                        self._lighter_pools.add(made.pool)
-            except ConflictError as error:
-                tally.replaced.append(f"{name_made(made)} ({error.message})")
-            except VirtomateError as error:
-                tally.failed.append(f"{name_made(made)} ({error.message})")
-        return bool(tally.removed)
+    def _remove_all(self, connection: Connection, deletion: Deletion, claim: Provenance, tally: _Tally) -> None:
+        """Remove everything that the plan found to be the clone's own, newest first."""
+        for made in deletion.provenance.made:
+            if made.kind is MadeKind.POOL:
+                # of a run that was killed
+                self._try_to_remove(made, tally, partial(stop_temporary_pool, connection, made))
+        for going in reversed(deletion.going):
+            self._try_to_remove(going.made, tally, partial(self._remove, connection, deletion, claim, going))
+
+    def _try_to_stop_pools(self, tally: _Tally) -> None:
+        try:
+            self._pools.stop(self._session.connection)
+        except VirtomateError as error:
+            tally.failed.append(f"temporary storage pool ({error.message})")
+
+    def _try_to_remove(self, made: Made, tally: _Tally, remove: Callable[[], bool]) -> None:
+        try:
+            if remove():
+                tally.removed.insert(0, name_artifact(made))
+                if made.kind is MadeKind.VOLUME:
+                    self._lighter_pools.add(made.pool)
+        except ConflictError as error:
+            tally.replaced.append(f"{name_artifact(made)} ({error.message})")
+        except VirtomateError as error:
+            tally.failed.append(f"{name_artifact(made)} ({error.message})")
+
+    def _remove(self, connection: Connection, deletion: Deletion, claim: Provenance, going: Going) -> bool:
+        made = going.made
+        if going.is_outside:
+            made = replace(made, pool=self._pools.start(connection, posixpath.dirname(made.path)).name)
+
+        def wait(error: VirtomateError) -> None:
+            self._wait(error)
+            self._require_free(deletion, claim)
+
+        _require_seized(connection, deletion, claim)
+        return remove_artifact(connection, made, claim.artifact_token, {going.verdict}, wait)
 
     def _incomplete(self, deletion: Deletion, tally: _Tally) -> VirtomateError:
         """The error that lists what could not be removed."""
@@ -232,29 +259,17 @@ class _Run:
                 hint=f"Mend that, then run virtomate domain-delete {shlex.quote(deletion.name)} again.",
             )
         claim = f"domain '{deletion.name}', an unfinished clone (kept as the record of these)"
-        error.leftovers = (*tally.replaced, *tally.failed, claim)
+        error.leftovers = (*deletion.foreign, *tally.replaced, *deletion.unreachable, *tally.failed, claim)
         return error
 
     def _give_back(self, connection: Connection, deletion: Deletion, claim: Provenance, tally: _Tally) -> None:
         """Put the clone's own definition back, since nothing of it has been removed.
 
-        Raises:
-            IllegalStateError: It is back, and this is why it is not deleted.
-            InterruptedBySignalError: Likewise, since nobody wanted to wait any longer.
+        A clone that was started meanwhile gets it back, too: it would have none that it can be started with again.
         """
-        _require_seized(connection, deletion, claim)
+        _require_ours(connection, deletion, claim)
         define_domain(connection, deletion.name, deletion.text)
         tally.is_seized = False
-        self._cancel.check()
-        raise IllegalStateError(
-            f"the clone '{deletion.name}' is kept, since nothing that was made for it could be removed: "
-            + "; ".join(tally.failed),
-            hint="Mend that, then run the command again.",
-        )
-
-    def _name_user(self, made: Made) -> str | None:
-        users = self._references.users(made)
-        return users[0].says if users else None
 
     def _wait(self, error: VirtomateError) -> None:
         """Wait for libvirt until a signal comes, and say once that it is being waited for."""
@@ -287,9 +302,18 @@ def _changed(deletion: Deletion) -> IllegalStateError:
 
 
 def _require_seized(connection: Connection, deletion: Deletion, claim: Provenance) -> Domain:
+    domain = _require_ours(connection, deletion, claim)
+    if domain.is_active():
+        raise IllegalStateError(
+            f"domain '{deletion.name}' was started meanwhile", hint="Shut it down, then run the command again."
+        )
+    return domain
+
+
+def _require_ours(connection: Connection, deletion: Deletion, claim: Provenance) -> Domain:
     domain = _get(connection, deletion)
     found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
-    if found is None or found.token != claim.token or found.finished or domain.is_active():
+    if found is None or found.token != claim.token or found.finished:
         raise _changed(deletion)
     return domain
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -11,16 +12,26 @@ from typing import TYPE_CHECKING
 from virtomate.definition import codec, readers
 from virtomate.definition.provenance import read_provenance
 from virtomate.definition.volume import normalise
-from virtomate.duplication.evidence import observe
-from virtomate.errors import IllegalStateError, NotFoundError, UsageError
+from virtomate.duplication.hostfile import NANOSECONDS, nanoseconds
+from virtomate.errors import HypervisorError, IllegalStateError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.kinds import MadeKind
 from virtomate.records import DeletionPreview, DoomedThing
 from virtomate.services.deletion_refusals import Refusals
+from virtomate.services.firmware import own_nvram_path
 from virtomate.services.maker import is_running
-from virtomate.services.removal import name_made, object_to
 from virtomate.services.snapshots import advise_merging
-from virtomate.services.storage import scan_references
+from virtomate.services.storage.artifacts import (
+    Judgement,
+    Verdict,
+    bears_token_here,
+    judge,
+    judge_outside_pools,
+    name_artifact,
+    sight,
+    why_not_in,
+)
+from virtomate.services.storage.references import scan_references
 from virtomate.words import counted
 
 if TYPE_CHECKING:
@@ -31,11 +42,26 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.records import Made, Provenance
-    from virtomate.services.storage import Reference, References
+    from virtomate.services.pools import KnownPool
+    from virtomate.services.storage.references import Reference, References
 
 SAVED_STATE = "saved state"
 # How many users of a volume a refusal names.
 _NAMED_USERS = 3
+
+
+@dataclass(frozen=True)
+class Going:
+    """An artifact that will be removed.
+
+    Attributes:
+        verdict: What is proved of it; what is found when it is removed must be the same.
+        is_outside: Whether it is in no storage pool, so that a temporary one is needed.
+    """
+
+    made: Made
+    verdict: Verdict
+    is_outside: bool
 
 
 @dataclass(frozen=True)
@@ -44,7 +70,9 @@ class Deletion:
 
     Attributes:
         text: Its definition as libvirt gave it, passwords included.
-        going: What was made for it, is certainly what was made, and so will be removed.
+        going: What was made for it and will be removed, with what is proved of each.
+        foreign: What stands on its record, but is another's by now, each a phrase with the reason.
+        unreachable: What cannot be looked at, of an unfinished clone, likewise.
         kept_disks: Its disks, and its NVRAM, that cloning did not make, each a phrase.
         records: What libvirt has on record of its snapshots and checkpoints, likewise.
         needs: UUIDs of the clones that have to be gone before, since they use what goes with this one.
@@ -53,7 +81,9 @@ class Deletion:
     preview: DeletionPreview
     provenance: Provenance
     text: str
-    going: tuple[Made, ...]
+    going: tuple[Going, ...]
+    foreign: tuple[str, ...]
+    unreachable: tuple[str, ...]
     kept_disks: tuple[str, ...]
     records: tuple[str, ...]
     has_managed_save: bool
@@ -95,6 +125,16 @@ class DeletionPlan:
         return self.references.warnings
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """What would be removed although nothing proves that it was made for the clone, each a phrase."""
+        return tuple(
+            f"{thing.what} of '{preview.name}'"
+            for preview in self.previews
+            for thing in preview.doomed
+            if thing.doubt is not None
+        )
+
+    @property
     def needs_consent(self) -> bool:
         """Whether finished clones are among them, which somebody may still want."""
         return any(preview.is_finished for preview in self.previews)
@@ -117,7 +157,7 @@ def plan_deletion(connection: Connection, names: tuple[str, ...], cancel: Cancel
     refusals, deletions = Refusals(), []
     for draft in drafts:
         try:
-            deletions.append(draft.finish(references))
+            deletions.append(draft.finish(connection, references))
         except IllegalStateError as error:
             refusals.add(error)
     refusals.raise_if_any()
@@ -174,7 +214,7 @@ class _Draft:
     definition: Definition
     provenance: Provenance
 
-    def finish(self, references: References) -> Deletion:
+    def finish(self, connection: Connection, references: References) -> Deletion:
         """Look at everything that was made for it, and at what libvirt keeps of it.
 
         Raises:
@@ -184,28 +224,32 @@ class _Draft:
             *_foreign_disks(self.definition, self.provenance, references),
             *_foreign_nvram(self.definition, self.provenance, references),
         )
-        doomed, kept, going = [], [*kept_disks], []
+        doomed: list[DoomedThing] = []
+        going: list[Going] = []
+        foreign: list[str] = []
+        unreachable: list[str] = []
+        hints: dict[str, None] = {}
         for made in self.provenance.made:
-            if made.kind is MadeKind.POOL or made.evidence is None:
+            if made.kind is MadeKind.POOL:
                 continue
-            volume = None
-            if self._require_pool(made, references):
-                volume = references.volume(made)
-                if volume is None:
-                    # somebody removed it by hand
-                    continue
-                is_unseen = made.evidence.inode is not None and observe(volume).inode is None
-                if is_unseen and self.provenance.finished:
-                    raise IllegalStateError(
-                        f"{name_made(made)} of '{self.domain.name}' could be seen when it was made, and cannot be seen "
-                        "from here now, so nobody knows whether it is still the same",
-                        hint="Run virtomate on the host of that libvirt, as a user who can see the file.",
-                    )
-                if (objection := object_to(made, volume, self.provenance)) is not None:
-                    kept.append(f"{name_made(made)} ({objection})")
-                    continue
-            going.append(made)
-            doomed.append(DoomedThing(name_made(made), None if volume is None else volume.allocation))
+            judgement, is_outside = self._judge(connection, made, references.pools.find(made.pool))
+            if judgement.verdict is Verdict.GONE:
+                continue
+            phrase = f"{name_artifact(made)} ({judgement.reason})"
+            if judgement.verdict is Verdict.AWAY:
+                unreachable.append(phrase)
+                hints[judgement.hint or "virsh pool-list --all shows the pools."] = None
+            elif judgement.verdict is Verdict.FOREIGN or (
+                self.provenance.finished and judgement.verdict is Verdict.EMPTY
+            ):
+                foreign.append(phrase)
+            else:
+                going.append(Going(made, judgement.verdict, is_outside))
+                doomed.append(_doomed(made, judgement))
+        if unreachable and self.provenance.finished:
+            raise IllegalStateError(
+                f"'{self.domain.name}' cannot be deleted completely: {'; '.join(unreachable)}", hint=" ".join(hints)
+            )
         has_managed_save = self.domain.has_managed_save()
         records = tuple(_records_of(self.domain))
         doomed += [DoomedThing(what) for what in ((SAVED_STATE,) if has_managed_save else ()) + records]
@@ -217,33 +261,56 @@ class _Draft:
                 source=self.provenance.source,
                 mode=self.provenance.mode,
                 doomed=tuple(doomed),
-                kept=tuple(kept),
+                kept=(*kept_disks, *foreign, *unreachable),
             ),
             provenance=self.provenance,
             text=self.text,
             going=tuple(going),
+            foreign=tuple(foreign),
+            unreachable=tuple(unreachable),
             kept_disks=kept_disks,
             records=records,
             has_managed_save=has_managed_save,
         )
 
-    def _require_pool(self, made: Made, references: References) -> bool:
-        """Whether the volume can be looked at in its pool.
+    def _judge(self, connection: Connection, made: Made, known: KnownPool | None) -> tuple[Judgement, bool]:
+        """Judge an artifact, and tell whether that was done without a storage pool that has it."""
+        token = self.provenance.artifact_token
+        objection = why_not_in(made, known)
+        if known is not None and objection is None:
+            sighting, _ = sight(connection, known.pool, made)
+            return judge(made, token, sighting), False
+        is_stopped = known is not None and not known.is_active
+        if not is_stopped and token is not None and bears_token_here(made, token):
+            return Judgement(Verdict.PROVED), True
+        if known is None and made.kind is MadeKind.NVRAM:
+            directories = _nvram_directories(connection, self.definition)
+            return judge_outside_pools(made, token, directories, is_local=connection.is_local), True
+        hint = f"Start it: virsh pool-start {shlex.quote(made.pool)}" if is_stopped else None
+        return Judgement(Verdict.AWAY, objection or "", hint=hint), False
 
-        What an unfinished clone has in a pool that is not there stays on its record; a finished one is still whole, and
-        is left so.
-        """
-        known = references.pools.find(made.pool)
-        if known is not None and known.is_active:
-            return True
-        if self.provenance.finished and (known is not None or made.kind is MadeKind.VOLUME):
-            what = "is not there" if known is None else "is not active"
-            start = f"Start it: virsh pool-start {shlex.quote(made.pool)}"
-            raise IllegalStateError(
-                f"{name_made(made)} of '{self.domain.name}' cannot be deleted: its storage pool '{made.pool}' {what}",
-                hint="virsh pool-list --all shows the pools." if known is None else start,
-            )
-        return False
+
+def _nvram_directories(connection: Connection, definition: Definition) -> frozenset[str]:
+    """Where libvirt keeps the NVRAM of such domains; empty where it does not tell."""
+    try:
+        path = own_nvram_path(connection, definition.domain)
+    except HypervisorError:
+        return frozenset()
+    return frozenset() if path is None else frozenset({posixpath.dirname(path)})
+
+
+def _doomed(made: Made, judgement: Judgement) -> DoomedThing:
+    volume = judgement.volume
+    size = None if volume is None else volume.allocation
+    if judgement.verdict is not Verdict.UNPROVED:
+        return DoomedThing(name_artifact(made), size)
+    return DoomedThing(
+        name_artifact(made),
+        size,
+        doubt=judgement.reason,
+        owner=None if volume is None or volume.owner is None else f"{volume.owner}:{volume.group}",
+        modified=None if volume is None or volume.modified is None else nanoseconds(volume.modified) / NANOSECONDS,
+    )
 
 
 def _foreign_disks(definition: Definition, provenance: Provenance, references: References) -> Iterator[str]:
@@ -281,12 +348,12 @@ def _with_needs(deletions: list[Deletion], references: References, drafts: Mappi
     Raises:
         IllegalStateError: That is so.
     """
-    owners = {made.path: deletion.uuid for deletion in deletions for made in deletion.going}
+    owners = {going.made.path: deletion.uuid for deletion in deletions for going in deletion.going}
     uuids = set(owners.values()) | {deletion.uuid for deletion in deletions}
     needs: defaultdict[str, set[str]] = defaultdict(set)
     refusals = Refusals()
     for deletion in deletions:
-        for made in deletion.going:
+        for made in (going.made for going in deletion.going):
             staying = []
             for user in references.users(made):
                 uuid = user.domain_uuid if user.domain_uuid in uuids else owners.get(user.path or "")
@@ -295,20 +362,26 @@ def _with_needs(deletions: list[Deletion], references: References, drafts: Mappi
                 elif uuid != deletion.uuid:
                     needs[deletion.uuid].add(uuid)
             if staying:
-                refusals.add(_in_use(drafts[deletion.uuid], made, staying, references))
+                advice = _advise(drafts[deletion.uuid], staying, references)
+                refusals.add(in_use(deletion.name, made, staying, advice))
     refusals.raise_if_any()
     return [replace(deletion, needs=frozenset(needs[deletion.uuid])) for deletion in deletions]
 
 
-def _in_use(draft: _Draft, made: Made, users: list[Reference], references: References) -> IllegalStateError:
+def _advise(draft: _Draft, users: list[Reference], references: References) -> str | None:
+    """How the clone's own images can be merged, where nothing but these rest on its volume."""
+    images = [user.path for user in users if user.path is not None]
+    if len(images) < len(users):
+        return None
+    return advise_merging(draft.domain, draft.definition.domain, references.pools, images)
+
+
+def in_use(name: str, made: Made, users: list[Reference], advice: str | None = None) -> IllegalStateError:
+    """The error that names who uses an artifact of the clone with this name."""
     named = [user.says for user in users[:_NAMED_USERS]]
     if len(users) > len(named):
         named.append(f"and {len(users) - len(named)} more")
-    images = [user.path for user in users if user.path is not None]
-    advice = None
-    if len(images) == len(users):
-        advice = advise_merging(draft.domain, draft.definition.domain, references.pools, images)
     return IllegalStateError(
-        f"{name_made(made)} of '{draft.domain.name}' cannot be deleted: {', '.join(named)}",
+        f"{name_artifact(made)} of '{name}' cannot be deleted: {', '.join(named)}",
         hint=advice or "Delete that first. Clones that use it can be named in the same command.",
     )

@@ -6,8 +6,7 @@ import os
 import posixpath
 import shlex
 from collections import defaultdict
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
@@ -30,7 +29,7 @@ from virtomate.records import DiskChoice, VolumeReference
 from virtomate.services.pools import FoundVolume, PoolDirectory, describe, refresh_when_idle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Hashable
 
     from virtomate.definition.readers import DiskDefinition
     from virtomate.definition.volume import VolumeDescription
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from virtomate.records import CloneRequest
     from virtomate.services.identities import Identities
     from virtomate.services.source import Source
+    from virtomate.services.taken import TakenNames
 
 
 _FILE_TYPES = frozenset({"file", "volume"})
@@ -101,34 +101,6 @@ class DiskPlan:
     duplication: Duplication | None
 
 
-@dataclass
-class TakenNames:
-    """Names given to new volumes so far, by directory, since two pools may be over one."""
-
-    by_directory: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    _latest: list[str] = field(default_factory=list)
-
-    def add(self, directory: str, name: str) -> None:
-        """Note that a new volume gets this name."""
-        self.by_directory[directory].add(name)
-        self._latest.append(posixpath.join(directory, name))
-
-    def give_back(self, paths: Iterable[str]) -> None:
-        """Forget the names of new volumes that will not be made."""
-        for directory, name in map(posixpath.split, paths):
-            self.by_directory[directory].discard(name)
-
-    @contextmanager
-    def kept_on_success(self) -> Iterator[None]:
-        """Forget the names of a block that fails."""
-        self._latest.clear()
-        try:
-            yield
-        except BaseException:
-            self.give_back(self._latest)
-            raise
-
-
 @dataclass(frozen=True)
 class DiskPlanner:
     """Plans the disks of one clone after another; it only reads.
@@ -155,7 +127,7 @@ class DiskPlanner:
             UsageError: That name would be too long.
         """
         duplications: dict[int, Duplication] = {}
-        own: defaultdict[str, set[str]] = defaultdict(set)
+        own: defaultdict[Hashable, set[str]] = defaultdict(set)
         plans = []
         for surveyed in self.surveyed:
             blueprint = surveyed.blueprint
@@ -168,16 +140,16 @@ class DiskPlanner:
         return tuple(plans)
 
     def _duplication(
-        self, blueprint: Blueprint, clone_name: str, own: defaultdict[str, set[str]], taken: TakenNames
+        self, blueprint: Blueprint, clone_name: str, own: defaultdict[Hashable, set[str]], taken: TakenNames
     ) -> Duplication:
         source = blueprint.source
         name = blueprint.name
         if name is None:
             is_overlay = blueprint.mode is Mode.LINKED
             name = names.new_volume_name(source.name, self.source_name, clone_name, is_overlay=is_overlay)
-            name = names.distinct_volume_name(name, blueprint.target, own[blueprint.directory])
-        place = Place(blueprint.pool.name, blueprint.directory, name)
-        if name in taken.by_directory[place.directory]:
+            name = names.distinct_volume_name(name, blueprint.target, own[taken.directory(blueprint.directory)])
+        place = Place(blueprint.pool.name, blueprint.pool.uuid, blueprint.directory, name)
+        if taken.has(place.directory, name):
             raise ConflictError(
                 f"two new volumes would be '{place.path}'",
                 hint="Choose other names for the clones, or --disk TARGET=MODE,name=NAME.",
@@ -190,7 +162,8 @@ class DiskPlanner:
                 f"there is already a volume '{name}' in storage pool '{place.pool}'",
                 hint=f"Choose another name for {owner}.",
             )
-        own[place.directory].add(name)
+        taken.refuse_named(place.directory, name, "Choose another name for the clone, or --disk TARGET=MODE,name=NAME.")
+        own[taken.directory(place.directory)].add(name)
         taken.add(place.directory, name)
         label = f"{clone_name}/{blueprint.target}" if self.has_siblings else blueprint.target
         return choice.plan_duplication(
@@ -335,7 +308,7 @@ class DiskSurveyor:
             source=source,
             mode=mode,
             transfers=transfers,
-            below=below if mode is Mode.COPY else (),
+            below=below,
             pool=pool,
             directory=directory,
             name=chosen.name,

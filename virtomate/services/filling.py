@@ -3,44 +3,40 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import SUBCLUSTERS, describe_volume
-from virtomate.duplication.evidence import observe
+from virtomate.definition.volume import describe_pool
 from virtomate.duplication.transfers import transfer_for
 from virtomate.duplication.transfers.base import Duplication, Workplace
-from virtomate.duplication.transfers.cast import Moulds
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
-    SourceChangedError,
     StoppedError,
     TransferUnavailableError,
 )
-from virtomate.hypervisor.domains import (
-    find_domain_by_uuid,
-)
-from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.kinds import Action, MadeState, Transfer
+from virtomate.hypervisor.storage import get_pool
+from virtomate.kinds import Action, MadeState, TokenPlace, Transfer
 from virtomate.records import Made
 from virtomate.services.pools import describe
-from virtomate.services.removal import name_made, remove_made, wait_at_most
+from virtomate.services.storage.artifacts import OWN, name_artifact, remove_artifact, wait_at_most
+from virtomate.services.storage.fingerprint import new_fingerprint
+from virtomate.services.storage.token import put_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
-    from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Pool
     from virtomate.progress import Progress
     from virtomate.rollback import Rollback
     from virtomate.services.session import Session
-    from virtomate.services.source import Source
     from virtomate.services.transaction import Claim
 
 _LOG = logging.getLogger(__name__)
@@ -69,13 +65,11 @@ class Turns:
     Attributes:
         is_accepted: Whether libvirt has judged one of the definitions: those of one original's clones differ in names,
             paths and addresses of the same kinds.
-        moulds: Contents of new overlays.
         judging: Held while libvirt judges one, since the others may not have to be judged then.
     """
 
     def __init__(self, transfers: int) -> None:
         self.is_accepted = False
-        self.moulds = Moulds()
         self.judging = threading.Lock()
         self._free = threading.Semaphore(transfers)
 
@@ -97,7 +91,15 @@ class Turns:
 
 def planned(duplication: Duplication) -> Made:
     """The journal's line for a volume that is going to be made."""
-    return Made(duplication.kind, MadeState.PLANNED, duplication.pool, duplication.new.name, duplication.path)
+    return Made(
+        duplication.kind,
+        MadeState.PLANNED,
+        duplication.pool,
+        duplication.new.name,
+        duplication.path,
+        transfer=duplication.transfer,
+        base=duplication.source.path if duplication.action is Action.LINKED else None,
+    )
 
 
 class Filling:
@@ -160,8 +162,8 @@ class Filling:
         return self._filled
 
     def _prepare(self, duplication: Duplication) -> _Creation:
-        creation = _Creation(self._session, self._claim, duplication, self._turns.moulds)
-        self._rollback.push(name_made(planned(duplication)), creation.undo)
+        creation = _Creation(self._session, self._claim, duplication)
+        self._rollback.push(name_artifact(planned(duplication)), creation.undo)
         return creation
 
     def _check(self, definition: Definition, *, is_anything_running: bool) -> None:
@@ -202,30 +204,11 @@ class Filling:
             self._failure = error
 
 
-def require_unchanged(session: Session, source: Source, duplications: tuple[Duplication, ...]) -> None:
-    """Make sure that what was copied is what is there: a torn copy is never handed out.
-
-    Raises:
-        SourceChangedError: The original was started, or a file of it, or below it, was written to.
-    """
-    name = source.reference.name
-    hint = "Shut it down, and keep it down while it is being cloned."
-    domain = find_domain_by_uuid(session.connection, source.reference.uuid)
-    if domain is not None and domain.is_active():
-        raise SourceChangedError(f"domain '{name}' was started while it was being cloned", hint=hint)
-    for before in (volume for duplication in duplications for volume in (duplication.source, *duplication.below)):
-        volume = get_volume(session.connection, before.pool, before.name)
-        now = describe_volume(before.pool, volume.document())
-        if _content_stamp(now) != _content_stamp(before):
-            raise SourceChangedError(f"'{before.path}' was written to while it was being cloned", hint=hint)
-
-
 class _Creation:
     """The making of one volume, and its undo."""
 
-    def __init__(self, session: Session, claim: Claim, duplication: Duplication, moulds: Moulds) -> None:
+    def __init__(self, session: Session, claim: Claim, duplication: Duplication) -> None:
         self._session = session
-        self._moulds = moulds
         self._claim = claim
         self.duplication = duplication
         self._made: Made | None = None
@@ -236,7 +219,7 @@ class _Creation:
         label = self.duplication.label
         progress.started(label, self.duplication.total_bytes)
         try:
-            filled = self._try_in_turn(Workplace(connection, self._session.borrow, progress, cancel, self._moulds))
+            filled = self._try_in_turn(Workplace(connection, self._session.borrow, progress, cancel, self._claim.token))
         except BaseException:
             progress.dropped(label)
             raise
@@ -258,12 +241,11 @@ class _Creation:
 
     def _attempt(self, duplication: Duplication, workplace: Workplace) -> Filled:
         transfer = transfer_for(duplication)
-        pool = get_pool(workplace.connection, duplication.pool)
+        pool = _planned_pool(workplace.connection, duplication)
         if duplication.transfer is Transfer.SERVER:
             # this one copies while it creates
             self._claim.require_accepted()
-        # While the call runs the volume may exist without evidence. If the connection breaks then, the undo goes by
-        # what the journal says: it was not there before the claim.
+        # While the call runs the volume may exist without a token; if the connection breaks then, the undo has a look.
         self._made = planned(duplication)
         _LOG.info("creating %s by transfer %s", duplication.path, duplication.transfer.value)
         try:
@@ -273,25 +255,24 @@ class _Creation:
             self._made = None
             raise
         description = describe(pool, volume).description
-        self._made = replace(self._made, state=MadeState.MADE, evidence=observe(description))
-        if duplication.transfer is Transfer.LINK or duplication.action is Action.REFLINKED:
-            # It is complete already, or will be in a moment. Until the definition, which comes next, has the evidence,
-            # the time of the claim tells it from what was there before.
-            self._claim.note(self._made)
-        else:
+        marked = put_token(description, workplace.token)
+        token_place = TokenPlace.HEADER if duplication.transfer is Transfer.LINK else None
+        if marked is not None:
+            description, token_place = marked, TokenPlace.ATTRIBUTE
+        self._made = replace(
+            self._made, state=MadeState.MADE, fingerprint=new_fingerprint(description, pool), token_place=token_place
+        )
+        if token_place is None:
+            # nothing but the journal tells that it was made
             self._claim.record(self._made)
+        else:
+            self._claim.note(self._made)
         self._claim.require_accepted()
         written = transfer.fill(duplication, volume, description, workplace)
         # a pool that met the image half way may have been put out of service
         pool.keep_active()
-        return Filled(written, duplication.transfer, self._has_subclusters(duplication, description, workplace))
-
-    @staticmethod
-    def _has_subclusters(duplication: Duplication, description: VolumeDescription, workplace: Workplace) -> bool | None:
-        if duplication.transfer is not Transfer.LINK:
-            return None
-        mould = workplace.moulds.find(duplication.new) if duplication.is_cast else None
-        return mould.has_subclusters if mould is not None else SUBCLUSTERS in description.features
+        is_overlay = duplication.transfer is Transfer.LINK
+        return Filled(written, duplication.transfer, workplace.connection.knows_subclusters if is_overlay else None)
 
     def undo(self) -> None:
         """Remove it, if it was made."""
@@ -301,9 +282,21 @@ class _Creation:
     def _remove(self, connection: Connection) -> None:
         if self._made is not None:
             _LOG.info("removing %s", self._made.path)
-            remove_made(connection, self._made, self._claim.provenance, wait_at_most(_UNDO_WAIT_SECONDS))
+            remove_artifact(connection, self._made, self._claim.token, OWN, wait_at_most(_UNDO_WAIT_SECONDS))
             self._made = None
 
 
-def _content_stamp(volume: VolumeDescription) -> tuple[str | None, int]:
-    return volume.modified, volume.physical
+def _planned_pool(connection: Connection, duplication: Duplication) -> Pool:
+    """The storage pool that was planned.
+
+    Raises:
+        IllegalStateError: Its name stands for another one by now, or for another directory.
+    """
+    pool = get_pool(connection, duplication.pool)
+    directory = posixpath.dirname(duplication.path)
+    if pool.uuid != duplication.pool_uuid or describe_pool(pool.document()).path != directory:
+        raise IllegalStateError(
+            f"storage pool '{duplication.pool}' is not the one over '{directory}' any more",
+            hint="Try again when nobody redefines storage pools.",
+        )
+    return pool

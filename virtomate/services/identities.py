@@ -14,6 +14,7 @@ from virtomate.definition.volume import normalise
 from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import list_active_domains, list_domains
 from virtomate.services.definitions import Definitions
+from virtomate.services.taken import NamedFiles, named_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ class Identities:
     Attributes:
         names: Of all domains.
         mac_addresses: Of every domain's interfaces, in lower case.
+        named: Files that definitions name.
         writers: Who has a disk open for writing: the name of the active domain, by the disk's path, or by its pool and
             volume where the disk is named by those.
         abridged: Names of domains of which libvirt tells the disks, and not the MAC addresses.
@@ -43,6 +45,7 @@ class Identities:
 
     names: frozenset[str]
     mac_addresses: frozenset[str]
+    named: NamedFiles
     writers: dict[str | tuple[str, str], str]
     abridged: frozenset[str] = frozenset()
 
@@ -59,7 +62,9 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
     writers: dict[str | tuple[str, str], str] = {}
     domains = list_domains(connection)
     definitions = Definitions()
-    mac_addresses = _Scan(domains, definitions).run(borrow)
+    scan = _Scan(domains, definitions)
+    scan.run(borrow)
+    mac_addresses = set(scan.mac_addresses)
     for domain in list_active_domains(connection):
         try:
             live = codec.parse_definition(definitions.live(domain)).domain
@@ -72,22 +77,27 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
             if disk.pool is not None and disk.volume is not None:
                 writers[disk.pool, disk.volume] = domain.name
     names = frozenset(domain.name for domain in domains)
-    return Identities(names, frozenset(mac_addresses), writers, frozenset(definitions.abridged))
+    named = named_files(scan.named)
+    return Identities(names, frozenset(mac_addresses), named, writers, frozenset(definitions.abridged))
 
 
 class _Scan:
-    """The reading of all domains' MAC addresses, by several threads where there are many domains.
+    """The reading of all domains' MAC addresses and files, by several threads where there are many domains.
 
     The definitions are not parsed: with a thousand domains that would take longer than the clone.
+
+    Attributes:
+        named: For each domain its name, and what it names.
     """
 
     def __init__(self, domains: list[Domain], definitions: Definitions) -> None:
         self._domains = domains
         self._definitions = definitions
         self._left = deque(domain.name for domain in domains)
-        self._addresses: set[str] = set()
+        self.mac_addresses: set[str] = set()
+        self.named: list[tuple[str, set[str | tuple[str, str]]]] = []
 
-    def run(self, borrow: Borrow | None) -> set[str]:
+    def run(self, borrow: Borrow | None) -> None:
         """Read them."""
         count = 0 if borrow is None else min(len(self._domains) // _DOMAINS_FOR_A_HELPER, _MAX_HELPERS)
         helpers = [threading.Thread(target=self._help, args=(borrow,), name=f"scan-{i}") for i in range(count)]
@@ -100,7 +110,6 @@ class _Scan:
                 helper.join()
         # what a helper whose connection failed has left
         self._read(self._domains)
-        return self._addresses
 
     def _help(self, borrow: Borrow) -> None:
         with suppress(VirtomateError), borrow() as connection:
@@ -121,7 +130,9 @@ class _Scan:
 
     def _read_one(self, domain: Domain) -> None:
         with suppress(NotFoundError):
-            self._addresses.update(readers.find_mac_addresses(self._definitions.inactive(domain)))
+            text = self._definitions.inactive(domain)
+            self.mac_addresses.update(readers.find_mac_addresses(text))
+            self.named.append((domain.name, readers.find_named_files(text)))
 
 
 def new_uuid() -> str:

@@ -23,6 +23,11 @@ def process_start(pid: int) -> int | None:
     return int(status.rpartition(")")[2].split()[19])
 
 
+def may_be_running(maker: Maker) -> bool:
+    """Whether the process may still run: on another host nobody knows."""
+    return maker.host != os.uname().nodename or is_running(maker)
+
+
 def is_running(maker: Maker) -> bool:
     """Whether the process runs on this host; of other hosts nothing is known."""
     return maker.host == os.uname().nodename and process_start(maker.pid) == maker.started

@@ -14,12 +14,12 @@ from virtomate.hypervisor.storage import get_pool
 from virtomate.kinds import MadeKind, MadeState, NvramAction, Status
 from virtomate.records import Made, Provenance
 from virtomate.rollback import Rollback
-from virtomate.services.filling import Filled, Filling, planned, require_unchanged
+from virtomate.services.filling import Filled, Filling, planned
 from virtomate.services.maker import this_process
 from virtomate.services.nvram import NvramPlan, refuse_taken_path
 from virtomate.services.pools import find_volume
-from virtomate.services.removal import name_made
 from virtomate.services.results import clone_result
+from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.transaction import Claim, release_unless_needed
 
 if TYPE_CHECKING:
@@ -29,12 +29,16 @@ if TYPE_CHECKING:
     from virtomate.progress import Progress
     from virtomate.records import CloneResult
     from virtomate.services.filling import Turns
+    from virtomate.services.guard import Guard
     from virtomate.services.plan import ClonePlan
     from virtomate.services.session import Session
     from virtomate.services.temporary_pools import TemporaryPools
 
 
 _NOTICE_SECONDS = 0.3
+
+_CLAIM_ATTEMPTS = 6
+_MAX_PAUSE_SECONDS = 1.0
 
 
 class Making:
@@ -45,6 +49,7 @@ class Making:
         session: Session,
         plan: ClonePlan,
         turns: Turns,
+        guard: Guard,
         temporary_pools: TemporaryPools,
         progress: Progress,
         cancel: CancelToken,
@@ -52,6 +57,7 @@ class Making:
         self._session = session
         self._plan = plan
         self._turns = turns
+        self._guard = guard
         self._pools = temporary_pools
         self._progress = progress
         self._cancel = cancel
@@ -70,6 +76,8 @@ class Making:
                 created=time.time(),
                 made=tuple(planned(duplication) for duplication in plan.duplications),
                 maker=this_process(),
+                mark=os.urandom(16).hex(),
+                reserved=plan.reserved,
             ),
             plan.source.definition,
             turns,
@@ -118,17 +126,37 @@ class Making:
         self._rollback.push(
             f"domain '{plan.name}', an unfinished clone", partial(release_unless_needed, self._claim, self._rollback)
         )
-        self._claim.take()
+        self._take_claim()
+        self._guard.refuse_deletion(self._session.connection)
         self._cancel.check()
-        duplications = (*plan.duplications, *self._nvram_of_no_pool())
+        late = self._nvram_of_no_pool()
         filling = Filling(self._session, self._claim, self._rollback, self._turns, self._progress, self._cancel)
-        filled = filling.run(duplications, plan.definition)
-        require_unchanged(self._session, plan.source, duplications)
+        filled = filling.run((*plan.duplications, *late), plan.definition)
+        self._guard.require_unchanged(self._session.connection, [duplication.source for duplication in late])
+        self._claim.require_intact()
         for directory in tuple(self._held):
             self._let_go(directory)
         self._cancel.check()
         self._claim.finish(plan.definition)
         return filled
+
+    def _take_claim(self) -> None:
+        """Claim the name, and what was asked for besides.
+
+        Two runs that want the same see each other's claims, and both give way; the next time one of them is earlier.
+
+        Raises:
+            ConflictError: The name, or something else that was asked for, is taken.
+        """
+        for attempt in range(_CLAIM_ATTEMPTS):
+            self._claim.take()
+            conflict = self._claim.find_conflict()
+            if conflict is None:
+                return
+            self._claim.release()
+            is_last = attempt == _CLAIM_ATTEMPTS - 1
+            if is_last or self._cancel.wait(int.from_bytes(os.urandom(2)) / 2**16 * _MAX_PAUSE_SECONDS):
+                raise conflict
 
     def _nvram_of_no_pool(self) -> tuple[Duplication, ...]:
         """Look at an NVRAM whose directory is no pool, through a pool that lasts as long as it is needed."""
@@ -156,7 +184,7 @@ class Making:
         self._claim.record(made)
         self._pools.hold(directory)
         self._held.append(directory)
-        self._rollback.push(name_made(made), partial(self._let_go, directory))
+        self._rollback.push(name_artifact(made), partial(self._let_go, directory))
         return self._pools.start(self._session.connection, directory)
 
     def _let_go(self, directory: str) -> None:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
-    from virtomate.services.disks import TakenNames
     from virtomate.services.firmware import Firmware
     from virtomate.services.pools import PoolDirectory
     from virtomate.services.source import Source
+    from virtomate.services.taken import TakenNames
 
 _NAME_A_PLACE = "Name a place for the clone's NVRAM: --nvram PATH."
 
@@ -106,8 +106,9 @@ class NvramPlanner:
             return NvramPlan(NvramAction.SHARED, None, None, surveyed.format)
         directory, name = self._place(surveyed.model, clone_name, taken)
         path = posixpath.join(directory, name)
-        if self.place is not None and name in taken.by_directory[directory]:
+        if self.place is not None and taken.has(directory, name):
             raise ConflictError(f"two new volumes would be '{path}'", hint="Choose another --nvram.")
+        taken.refuse_named(directory, name, "Choose another name for the clone, or another --nvram.")
         taken.add(directory, name)
         pool = self.pool(directory)
         uncovered = frozenset(
@@ -141,7 +142,7 @@ class NvramPlanner:
         raw = choice.as_format(content, "raw")
         transfers = (Transfer.HOST, Transfer.STREAM) if find_obstacle(raw) is None else (Transfer.STREAM,)
         label = f"{clone_name}/nvram" if self.has_siblings else "nvram"
-        place = Place(pool.name, directory, name)
+        place = Place(pool.name, pool.uuid, directory, name)
         return choice.plan_duplication(
             label, MadeKind.NVRAM, raw, place, Action.COPIED, transfers, keep_owner=self.keep_owner
         )
@@ -151,7 +152,8 @@ class NvramPlanner:
         directory, source_name = posixpath.split(model)
         if self.place is None:
             name = names.new_volume_name(source_name, self.source_name, clone_name, is_overlay=False)
-            return directory, names.distinct_volume_name(name, "nvram", taken.by_directory[directory])
+            is_taken = taken.has(directory, name)
+            return directory, names.distinct_volume_name(name, "nvram", {name} if is_taken else set())
         if self.place.startswith("/"):
             directory, name = posixpath.split(normalise(self.place))
         elif "/" in self.place:

@@ -16,7 +16,7 @@ from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.kinds import Action, Mode
 from virtomate.records import InterfaceResult, SpaceNeed
 from virtomate.services.definitions import warn_of_abridged
-from virtomate.services.disks import DiskPlan, DiskPlanner, DiskSurveyor, TakenNames
+from virtomate.services.disks import DiskPlan, DiskPlanner, DiskSurveyor
 from virtomate.services.firmware import read_firmware
 from virtomate.services.identities import new_uuid, scan_identities
 from virtomate.services.nvram import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram
@@ -24,6 +24,7 @@ from virtomate.services.pools import read_pools
 from virtomate.services.sharing import refuse_to_start
 from virtomate.services.source import Source, read_source, refuse_taken_names
 from virtomate.services.space import SpaceLedger
+from virtomate.services.taken import TakenNames
 from virtomate.services.warnings import clone_warnings
 from virtomate.words import counted
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
     from virtomate.definition.outcome import Outcome
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.records import CloneRequest
@@ -55,6 +57,7 @@ class ClonePlan:
         is_uuid_given: Whether somebody chose the UUID, so that other clones may be asked to have it, too.
         nvram_planner: Plans the NVRAM again where only temporary pools can tell what there is.
         definition: The clone's definition without a record of ours.
+        reserved: MAC addresses and paths that were asked for, which another run may have been asked for as well.
         needs: What its volumes will take, by pool.
     """
 
@@ -70,6 +73,7 @@ class ClonePlan:
     definition: Definition
     changes: tuple[str, ...]
     warnings: tuple[str, ...]
+    reserved: tuple[str, ...] = ()
     needs: tuple[SpaceNeed, ...] = ()
 
     @property
@@ -79,6 +83,11 @@ class ClonePlan:
         if self.nvram is not None and self.nvram.duplication is not None:
             unique[self.nvram.duplication.path] = self.nvram.duplication
         return tuple(unique.values())
+
+    @property
+    def sources(self) -> tuple[VolumeDescription, ...]:
+        """What the clone is made of or rests on, down to the last image."""
+        return tuple(volume for duplication in self.duplications for volume in (duplication.source, *duplication.below))
 
     @property
     def new_paths(self) -> tuple[str, ...]:
@@ -130,7 +139,7 @@ class ClonePlanner:
                 connection, survey.nvram, name, survey.pools, request.nvram, has_siblings, survey.keep_owner
             )
         self.space = SpaceLedger(is_local=connection.is_local)
-        self._taken = TakenNames()
+        self._taken = TakenNames(survey.identities.named, survey.pools.directory_of, is_local=connection.is_local)
         self._mac_addresses = set(survey.identities.mac_addresses)
         self._automatic_names = automatic_names(name)
 
@@ -211,6 +220,7 @@ class ClonePlanner:
             disks=disks,
             nvram=nvram,
             nvram_planner=self._nvram,
+            reserved=_reserved(request, nvram),
             interfaces=tuple(
                 InterfaceResult(addresses.get(index, mac), mac)
                 for index, interface in enumerate(interfaces)
@@ -336,6 +346,11 @@ def _check_identity(connection: Connection, request: CloneRequest, source: Sourc
                 f"a domain has the MAC address '{address}' already",
                 hint="Name another one, or leave that to virtomate.",
             )
+
+
+def _reserved(request: CloneRequest, nvram: NvramPlan | None) -> tuple[str, ...]:
+    path = None if request.nvram is None or nvram is None else nvram.path
+    return (*(address.lower() for address in request.mac_addresses), *(() if path is None else (path,)))
 
 
 def _refuse_taken_uuid(connection: Connection, request: CloneRequest) -> None:

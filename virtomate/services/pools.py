@@ -91,12 +91,15 @@ class PoolDirectory:
             f"there is no storage pool '{name}'", hint="virtomate pool-list shows the pools of this connection."
         )
 
+    def directory_of(self, name: str) -> str | None:
+        """The normalised path of a pool's directory by the pool's name, None where there is none."""
+        known = self.find(name)
+        return None if known is None else known.description.path
+
     def path_of(self, pool_name: str, volume_name: str) -> str | None:
         """The path of a volume by its name, if its pool has a directory."""
-        for known in self._pools:
-            if known.pool.name == pool_name and known.description.path is not None:
-                return posixpath.join(known.description.path, volume_name)
-        return None
+        directory = self.directory_of(pool_name)
+        return None if directory is None else posixpath.join(directory, volume_name)
 
     def for_new_volumes(self, name: str) -> KnownPool:
         """The active pool with a name, in which volumes are files.

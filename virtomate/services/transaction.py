@@ -9,25 +9,30 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec
+from virtomate.definition import codec, readers
 from virtomate.definition.provenance import claim_definition, find_provenance, with_provenance
 from virtomate.errors import (
     ConflictError,
     ConnectionLostError,
     HypervisorError,
     IllegalStateError,
+    NotFoundError,
     StoppedError,
     VirtomateError,
 )
 from virtomate.hypervisor.domains import (
     define_domain,
     find_domain_by_uuid,
+    list_domains,
 )
 from virtomate.kinds import MadeKind
 from virtomate.services.acceptance import CHECK_SUFFIX, require_acceptable
+from virtomate.services.definitions import Definitions
+from virtomate.services.storage.artifacts import require_intact
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Definition
@@ -69,6 +74,13 @@ class Claim:
         self._is_checked = threading.Event()
         self._is_accepted = False
 
+    @property
+    def token(self) -> str:
+        """What stands on everything that is made for the clone."""
+        if self.provenance.artifact_token is None:
+            raise AssertionError("a new clone has a token")
+        return self.provenance.artifact_token
+
     def take(self) -> None:
         """Take the name.
 
@@ -83,6 +95,25 @@ class Claim:
         # libvirt says nothing when a second define has the same name and UUID
         self._require_ours()
         self.is_taken = True
+
+    def find_conflict(self) -> ConflictError | None:
+        """Look whether another domain names a MAC address or a path that was asked for, claims of other runs included.
+
+        Other addresses are random, and other paths are in new volumes' names, which libvirt gives only once.
+        """
+        if not self.provenance.reserved:
+            return None
+        for domain in list_domains(self._session.connection):
+            if domain.uuid == self.provenance.uuid:
+                continue
+            with suppress(NotFoundError):
+                text = Definitions().inactive(domain).lower()
+                for value in self.provenance.reserved:
+                    if any(form in text for form in readers.escaped_forms(value.lower())):
+                        return ConflictError(
+                            f"domain '{domain.name}' has '{value}' already", hint="Ask for another one, or for none."
+                        )
+        return None
 
     def _take_both(self) -> None:
         """Take a UUID that others may want as well, and then the name.
@@ -150,6 +181,16 @@ class Claim:
         noted[made.kind, made.path] = made
         self.provenance = replace(self.provenance, made=tuple(noted.values()))
 
+    def require_intact(self) -> None:
+        """Make sure that what was made is what is there.
+
+        Raises:
+            IllegalStateError: It is not, or the claim is not ours any more.
+        """
+        self._require_ours()
+        volumes = [made for made in self.provenance.made if made.kind is not MadeKind.POOL]
+        require_intact(self._session.connection, volumes, self.token)
+
     def finish(self, definition: Definition) -> None:
         """Replace the claim by the clone: from here on it is complete.
 
@@ -190,6 +231,7 @@ class Claim:
         if domain is not None and (self.is_taken or self._is_ours(domain)):
             self._require_ours()
             domain.undefine_keeping_nvram()
+        self.is_taken = False
 
     def _is_finished(self) -> bool:
         domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)

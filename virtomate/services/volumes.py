@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import NewVolume, describe_pool, read_volume_listing, volume_document
 from virtomate.duplication.compression import detect_compression, unpack_command
-from virtomate.duplication.evidence import observe
 from virtomate.duplication.hostfile import forbid_writing
 from virtomate.duplication.images import detect_format, is_cut_short, read_qcow2_header, why_incomplete
 from virtomate.duplication.names import check_volume_name
@@ -27,12 +26,13 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.kinds import MadeKind, MadeState, Mode
-from virtomate.records import DomainReference, ImportResult, Made, Provenance
+from virtomate.kinds import MadeKind, MadeState
+from virtomate.records import ImportResult, Made
 from virtomate.rollback import Rollback
 from virtomate.services.pools import describe, get_active_pool, require_file_pool
-from virtomate.services.removal import name_made, remove_made, wait_at_most
 from virtomate.services.space import SpaceLedger
+from virtomate.services.storage.artifacts import OWN, name_artifact, remove_artifact, wait_at_most
+from virtomate.services.storage.fingerprint import new_fingerprint
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -126,16 +126,6 @@ class _Import:
         self._planned = Made(MadeKind.VOLUME, MadeState.PLANNED, pool.name, name, path)
         self._made: Made | None = None
         self._outcome: VolumeListing | BaseException | None = None
-        # What the removal of a clone's volume goes by; nothing keeps it beyond the run.
-        self._record = Provenance(
-            finished=False,
-            uuid="",
-            token="",
-            source=DomainReference("", ""),
-            mode=Mode.COPY,
-            created=time.time(),
-            made=(self._planned,),
-        )
 
     def execute(self) -> VolumeListing:
         """Do it.
@@ -144,7 +134,7 @@ class _Import:
         connection to itself meanwhile.
         """
         rollback = Rollback()
-        rollback.push(name_made(self._planned), self._undo)
+        rollback.push(name_artifact(self._planned), self._undo)
         thread = threading.Thread(target=self._run, args=(self._session.connection,), name="import")
         thread.start()
         while thread.is_alive():
@@ -169,7 +159,7 @@ class _Import:
 
     def _make(self, connection: Connection) -> VolumeListing:
         pool = get_pool(connection, self._pool_name)
-        # While the call runs the volume may exist without evidence.
+        # While the call runs the volume may exist; if the connection breaks then, the undo has a look.
         self._made = self._planned
         _LOG.info("creating %s", self._planned.path)
         try:
@@ -179,7 +169,8 @@ class _Import:
         except (ConflictError, IllegalStateError):
             self._made = None
             raise
-        self._made = replace(self._planned, state=MadeState.MADE, evidence=observe(describe(pool, volume).description))
+        description = describe(pool, volume).description
+        self._made = replace(self._planned, state=MadeState.MADE, fingerprint=new_fingerprint(description, pool))
         self._progress.started(self._name, self._file.data_bytes)
         upload(self._file, volume, connection, self._progress, self._cancel)
         self._file.require_unchanged()
@@ -201,7 +192,7 @@ class _Import:
     def _undo(self) -> None:
         if self._made is not None:
             _LOG.info("removing %s", self._made.path)
-            remove_made(self._session.connection, self._made, self._record, wait_at_most(_UNDO_WAIT_SECONDS))
+            remove_artifact(self._session.connection, self._made, None, OWN, wait_at_most(_UNDO_WAIT_SECONDS))
 
 
 def _judge(file: LocalFile, name: str) -> tuple[str, ...]:

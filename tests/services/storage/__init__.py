@@ -1,1 +1,1 @@
-"""Tests of what the services know about storage."""
+"""Tests of what says whose a file is and who uses it."""

@@ -16,9 +16,10 @@ from tests.services.storage.images import write_qcow2, write_qed
 from virtomate.duplication.image_headers import HEAD_BYTES
 from virtomate.errors import HypervisorError
 from virtomate.kinds import MadeKind, MadeState, Mode
-from virtomate.records import DomainReference, Evidence, Made, Maker, Provenance
+from virtomate.records import DomainReference, Fingerprint, Made, Maker, Provenance
 from virtomate.services.maker import this_process
-from virtomate.services.storage import ReferenceCache, ReferenceKind, References, scan_references
+from virtomate.services.storage.cache import ReferenceCache
+from virtomate.services.storage.references import ReferenceKind, References, scan_references
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,8 +32,8 @@ OTHER = "00000000-0000-4000-8000-000000000002"
 
 def volume_of(path: Path | str, pool: str = "pool") -> Made:
     """A volume that cloning made."""
-    evidence = Evidence("1.0", 1, 1)
-    return Made(MadeKind.VOLUME, MadeState.MADE, pool, posixpath.basename(str(path)), str(path), evidence)
+    seen = Fingerprint("1.0", 1, 1)
+    return Made(MadeKind.VOLUME, MadeState.MADE, pool, posixpath.basename(str(path)), str(path), seen)
 
 
 def record_of(uuid: str, *made: Made, mode: Mode = Mode.LINKED, maker: Maker | None = None) -> Provenance:

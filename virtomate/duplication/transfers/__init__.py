@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.transfers.cast import CastTransfer
 from virtomate.duplication.transfers.host import HostTransfer
 from virtomate.duplication.transfers.link import LinkTransfer
 from virtomate.duplication.transfers.server import ServerTransfer
@@ -17,7 +16,6 @@ from virtomate.kinds import Transfer
 if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication, VolumeTransfer
 
-_CAST = CastTransfer()
 _TRANSFERS: dict[Transfer, VolumeTransfer] = {
     Transfer.LINK: LinkTransfer(),
     Transfer.HOST: HostTransfer(),
@@ -28,4 +26,4 @@ _TRANSFERS: dict[Transfer, VolumeTransfer] = {
 
 def transfer_for(duplication: Duplication) -> VolumeTransfer:
     """What carries a duplication out."""
-    return _CAST if duplication.is_cast else _TRANSFERS[duplication.transfer]
+    return _TRANSFERS[duplication.transfer]

@@ -6,7 +6,7 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from virtomate.kinds import Action, Transfer
+from virtomate.kinds import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.volume import NewVolume, VolumeDescription
-    from virtomate.duplication.transfers.cast import Moulds
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
-    from virtomate.kinds import MadeKind
+    from virtomate.kinds import Action, MadeKind
     from virtomate.progress import Progress
 
 
@@ -30,6 +29,7 @@ class Place:
     """
 
     pool: str
+    pool_uuid: str
     directory: str
     name: str
 
@@ -47,19 +47,20 @@ class Duplication:
         label: What a person calls it: the disk's target, or `nvram`.
         source: The original; for a raw disk as raw, whatever libvirt takes its content for.
         pool: The pool that the new volume goes to.
+        pool_uuid: UUID of that pool; a name may come to stand for another one.
         new: The new volume.
         path: Normalised path that the new volume will have.
         total_bytes: What has to be written, as far as that is known beforehand.
         below: The volumes that the source rests on and whose content is copied as well, nearest first.
         alternative: What to do where the transfer turns out not to be possible, None where that is a failure.
         is_read_again: Whether others read the source meanwhile or later, so that it is better kept in memory.
-        is_cast: Whether an overlay is made by a mould.
     """
 
     label: str
     kind: MadeKind
     source: VolumeDescription
     pool: str
+    pool_uuid: str
     new: NewVolume
     path: str
     action: Action
@@ -68,13 +69,11 @@ class Duplication:
     below: tuple[VolumeDescription, ...] = ()
     alternative: Duplication | None = None
     is_read_again: bool = False
-    is_cast: bool = False
 
     @property
     def is_filled_unnoticed(self) -> bool:
         """Whether libvirt does not know what the new volume is, or takes, before it looks through the pool again."""
-        is_disguised = self.is_cast or (self.action is Action.REFLINKED and self.new.format != self.source.format)
-        return is_disguised or (self.transfer is Transfer.HOST and self.total_bytes > 0)
+        return self.transfer in {Transfer.HOST, Transfer.LINK}
 
 
 @dataclass(frozen=True)
@@ -84,14 +83,14 @@ class Workplace:
     Attributes:
         connection: A connection that no other thread uses meanwhile.
         borrow: Gives one more for a while, for looking on while the first is busy.
-        moulds: Those of the run.
+        token: What proves whose the new volume is.
     """
 
     connection: Connection
     borrow: Callable[[], AbstractContextManager[Connection]]
     progress: Progress
     cancel: CancelToken
-    moulds: Moulds
+    token: str
 
 
 class VolumeTransfer(Protocol):

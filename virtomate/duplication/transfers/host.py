@@ -33,7 +33,10 @@ class HostTransfer:
     """Has libvirt create the volume, and fills it without libvirt."""
 
     def create(self, duplication: Duplication, pool: Pool, _workplace: Workplace) -> Volume:
-        """Create the volume as what it is going to be, so that libvirt knows its format and capacity."""
+        """Create an empty file, which nobody can have open who may not read the original.
+
+        An image that qemu-img makes may be opened by everybody until libvirt has given it its mode.
+        """
         return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
     def fill(self, duplication: Duplication, _volume: Volume, created: VolumeDescription, workplace: Workplace) -> int:

@@ -2,48 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import volume_document
-from virtomate.errors import ConnectionLostError, HypervisorError
+from virtomate.duplication import hostfile
+from virtomate.duplication.overlay import OverlayImage, overlay_image
+from virtomate.hypervisor.storage import open_upload
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, Workplace
+    from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
 
 
-_KIB = 1024
-
-
 class LinkTransfer:
-    """Has libvirt create the overlay; there is nothing to copy."""
+    """Has libvirt create an empty file, and makes it an overlay; there is nothing to copy."""
 
     def create(self, duplication: Duplication, pool: Pool, _workplace: Workplace) -> Volume:
-        """Create the overlay; one without subclusters where the host does not know them.
+        """Create the empty file."""
+        return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
-        With subclusters a small write into the overlay copies 4 KiB from below and not a whole cluster. They need
-        libvirt 8.0 and QEMU 5.2.
+    def fill(self, duplication: Duplication, volume: Volume, created: VolumeDescription, workplace: Workplace) -> int:
+        """Write what an overlay begins with; it counts as nothing.
+
+        Where its file is not to be seen or opened here, it goes through the connection.
         """
-        new = duplication.new
+        source = duplication.source
+        image = overlay_image(
+            source.capacity,
+            source.path,
+            source.format,
+            workplace.token,
+            has_subclusters=workplace.connection.knows_subclusters,
+        )
+        descriptor = hostfile.open_visible(created, os.O_WRONLY)
+        if descriptor is None:
+            _upload(image, volume, workplace.connection)
+            return 0
         try:
-            return pool.create_volume(new.name, volume_document(new))
-        except ConnectionLostError:
-            raise
-        except HypervisorError:
-            plain = replace(new, cluster_size=None, features=())
-            return pool.create_volume(new.name, volume_document(plain))
-
-    def fill(self, duplication: Duplication, volume: Volume, _created: VolumeDescription, workplace: Workplace) -> int:
-        """Write nothing, but give the overlay the exact capacity of what is below it.
-
-        libvirt gives qemu-img whole KiB and rounds up. An overlay a sector too long would move the end of the disk,
-        where a GPT has its second header. libvirt does not make a volume smaller than its file is already.
-        """
-        capacity = duplication.new.capacity
-        if capacity % _KIB and capacity > volume.allocation_bytes():
-            volume.shrink(capacity)
-        if duplication.is_read_again:
-            workplace.moulds.keep(duplication.pool, volume, duplication.new)
+            os.ftruncate(descriptor, image.size)
+            for offset, data in image.pieces:
+                hostfile.write(descriptor, data, offset)
+            os.fdatasync(descriptor)
+        except OSError as error:
+            raise hostfile.write_failure(error, created.path) from error
+        finally:
+            os.close(descriptor)
         return 0
+
+
+def _upload(image: OverlayImage, volume: Volume, connection: Connection) -> None:
+    stream = open_upload(connection, volume)
+    try:
+        position = 0
+        for offset, data in sorted(image.pieces):
+            if offset > position:
+                stream.send_hole(offset - position)
+            stream.send(data)
+            position = offset + len(data)
+        if image.size > position:
+            stream.send_hole(image.size - position)
+        stream.finish()
+    except BaseException:
+        stream.abort()
+        raise

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.provenance import read_record
 from virtomate.definition.volume import normalise
 from virtomate.kinds import MadeKind, Mode
-from virtomate.services.maker import is_running
+from virtomate.services.maker import may_be_running
 from virtomate.services.pools import find_volume, read_pools
 from virtomate.services.storage.cache import ReferenceCache
 from virtomate.services.storage.chains import Chains, legible
@@ -132,6 +132,7 @@ class References:
         self._guesses: defaultdict[str, list[_Naming]] = defaultdict(list)
         self._arguments: list[tuple[str, _Naming]] = []
         self._linking: defaultdict[str, list[Reference]] = defaultdict(list)
+        self._by_record: defaultdict[Key, list[Reference]] = defaultdict(list)
         self._records: defaultdict[str, list[Reference]] = defaultdict(list)
         self._volumes: dict[tuple[str, str], VolumeDescription | None] = {}
         self._links: defaultdict[Key, list[Link]] = defaultdict(list)
@@ -196,26 +197,35 @@ class References:
 
     def _add_record(self, document: DomainDocument, record: Provenance) -> None:
         for made in record.made:
-            if made.evidence is not None:
+            if made.fingerprint is not None:
                 for key in self._keys(made):
                     self._namings[key].append(_Naming(document, made.path))
-        if not record.finished and record.maker is not None and is_running(record.maker):
-            says = f"domain '{document.domain_name}' is being cloned from it"
-            self._linking[record.source.uuid].append(Reference(says, ReferenceKind.LINKS))
-        if record.mode is Mode.LINKED and (hidden := self._hidden_volume(record)) is not None:
-            says = f"'{hidden}' of domain '{document.domain_name}' cannot be read and was made to rest on it"
-            self._records[record.source.uuid].append(
-                Reference(says, ReferenceKind.RECORD, domain_uuid=document.domain_uuid, path=hidden)
-            )
+        if not record.finished and record.maker is not None and may_be_running(record.maker):
+            reference = Reference(f"domain '{document.domain_name}' is being cloned from it", ReferenceKind.LINKS)
+            self._linking[record.source.uuid].append(reference)
+            for made in record.made:
+                if made.base is not None:
+                    self._add_base(made.base, reference)
+        for made in self._hidden_volumes(record):
+            says = f"'{made.path}' of domain '{document.domain_name}' cannot be read and was made to rest on it"
+            reference = Reference(says, ReferenceKind.RECORD, domain_uuid=document.domain_uuid, path=made.path)
+            if made.base is not None:
+                self._add_base(made.base, reference)
+            elif record.mode is Mode.LINKED:
+                # version 0.2.0 did not write down what an overlay was made to rest on
+                self._records[record.source.uuid].append(reference)
 
-    def _hidden_volume(self, record: Provenance) -> str | None:
-        """A volume of a clone of which it cannot be told what it rests on by now."""
+    def _add_base(self, path: str, reference: Reference) -> None:
+        for key in self._locator.of_path(path).keys:
+            self._by_record[key].append(reference)
+
+    def _hidden_volumes(self, record: Provenance) -> Iterator[Made]:
+        """The volumes of a clone of which it cannot be told what they rest on by now."""
         for made in record.made:
             where = self._locator.of_path(made.path)
             is_volume = made.kind is MadeKind.VOLUME
             if is_volume and not self._chains.is_read(where) and not self._chains.is_gone(where):
-                return made.path
-        return None
+                yield made
 
     def _certain_users(self, made: Made, owner: str | None) -> Iterator[Reference]:
         seen: set[frozenset[Key]] = set()
@@ -225,6 +235,9 @@ class References:
                     yield _uses(naming)
                 elif naming.top is not None and not self._is_of(naming.top, owner):
                     yield _is_below_own_disk(naming, naming.top)
+            yield from (
+                item for item in self._by_record.get(key, ()) if item.domain_uuid is None or item.domain_uuid != owner
+            )
             for link in self._links.get(key, ()):
                 # an image that several paths lead to is one
                 identity = frozenset(key for key in link.keys if key[0] != "path") or link.keys

@@ -1,4 +1,4 @@
-"""Evidence that a file is the very one that cloning made; the files are real."""
+"""Fingerprints tell a file from another of its name; the files are real."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.duplication.volumes import RAW, described, libvirt_time
-from virtomate.duplication.evidence import is_same, is_younger, observe
 from virtomate.duplication.hostfile import birth_time, nanoseconds
-from virtomate.records import Evidence
+from virtomate.records import Fingerprint
+from virtomate.services.storage.fingerprint import contradicts, fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,10 +35,12 @@ def _touch_later(path: Path) -> None:
 
 
 def test_visible_file_testifies_itself(file: Path) -> None:
-    """Of a file that can be seen here, the evidence is its inode and time of birth."""
+    """A file that can be seen here is told by its inode and time of birth, its place by its directory's inode."""
     volume = described(file)
 
-    assert observe(volume) == Evidence(volume.changed, os.lstat(file).st_ino, birth_time(str(file)))
+    assert fingerprint(volume) == Fingerprint(
+        volume.changed, os.lstat(file).st_ino, birth_time(str(file)), os.lstat(file.parent).st_ino
+    )
 
 
 def test_birth_is_not_after_the_change(file: Path) -> None:
@@ -55,14 +57,14 @@ def test_birth_is_not_after_the_change(file: Path) -> None:
 @pytest.mark.parametrize("path", [INVISIBLE, "", "/p/\x00"])
 def test_invisible_file_has_its_change_time_alone(path: str) -> None:
     """Of a file that is not here only what libvirt reports is known."""
-    assert observe(replace(RAW, path=path)) == Evidence(RAW.changed)
+    assert fingerprint(replace(RAW, path=path)) == Fingerprint(RAW.changed)
 
 
 def test_path_alone_proves_nothing(file: Path) -> None:
     """A file at the path whose change time is not what libvirt reports is not the daemon's."""
     volume = replace(described(file), changed=libvirt_time(os.lstat(file).st_ctime_ns + 1))
 
-    assert observe(volume) == Evidence(volume.changed)
+    assert fingerprint(volume) == Fingerprint(volume.changed)
 
 
 def test_link_is_not_followed(file: Path, tmp_path: Path) -> None:
@@ -75,87 +77,67 @@ def test_link_is_not_followed(file: Path, tmp_path: Path) -> None:
         if os.lstat(link).st_ctime_ns != os.lstat(file).st_ctime_ns:
             break
 
-    assert observe(replace(described(file), path=str(link))).inode is None
+    assert fingerprint(replace(described(file), path=str(link))).inode is None
 
 
 def test_same_file_is_recognised(file: Path) -> None:
     """A file stays itself when it is written to, renamed away and back, or given other rights."""
-    evidence = observe(described(file))
+    before = fingerprint(described(file))
     file.write_bytes(b"a guest wrote")
     _touch_later(file)
     file.rename(file.with_suffix(".away")).rename(file)
 
-    assert is_same(evidence, described(file))
+    assert not contradicts(before, fingerprint(described(file)))
 
 
 def test_file_that_took_the_place_is_not_the_same(file: Path, tmp_path: Path) -> None:
     """A file that somebody put under the same name is another one, even with the same content and times."""
-    evidence = observe(described(file))
+    before = fingerprint(described(file))
     other = tmp_path / "other"
     other.write_bytes(file.read_bytes())
     os.utime(other, ns=(os.lstat(file).st_atime_ns, os.lstat(file).st_mtime_ns))
     other.rename(file)
 
-    assert not is_same(evidence, described(file))
+    assert contradicts(before, fingerprint(described(file)))
 
 
 def test_reused_inode_is_not_the_same(file: Path) -> None:
     """File systems give an inode number again, so the time of birth counts as well."""
-    volume = described(file)
-    evidence = observe(volume)
-    if evidence.born is None:
+    before = fingerprint(described(file))
+    if before.birth_time is None:
         pytest.skip("this file system keeps no time of birth")
 
-    assert not is_same(replace(evidence, born=evidence.born - 1), volume)
-    assert not is_same(replace(evidence, inode=(evidence.inode or 0) + 1), volume)
+    assert contradicts(replace(before, birth_time=before.birth_time - 1), before)
+    assert contradicts(replace(before, inode=(before.inode or 0) + 1), before)
+    assert not contradicts(replace(before, birth_time=None), before)
 
 
 @pytest.mark.parametrize(
     ("made", "now", "expected"),
     [
-        ("1767225600.500000000", "1767225600.500000000", True),
-        ("1767225600.500000000", "1767225601", True),
-        ("1767225600", "1767225600.000001000", True),
-        ("1767225600.500000000", "1767225600.499999000", False),
-        ("1767225600.500000000", "1767225599.999999999", False),
+        ("1767225600.500000000", "1767225600.500000000", False),
+        ("1767225600.500000000", "1767225601", False),
+        ("1767225600", "1767225600.000001000", False),
+        ("1767225600.500000000", "1767225600.499999000", True),
+        ("1767225600.500000000", "1767225599.999999999", True),
         ("1767225600.500000000", None, False),
+        (None, None, False),
     ],
 )
-def test_invisible_file_that_is_older_is_another(made: str, now: str | None, expected: bool) -> None:
+def test_unseen_file_that_changed_before_ours_was_made_is_another(
+    made: str | None, now: str | None, expected: bool
+) -> None:
     """Where nothing can be seen, a file whose last change is older than the making of ours is certainly not ours."""
-    assert is_same(Evidence(made), replace(RAW, path=INVISIBLE, changed=now)) is expected
+    assert contradicts(Fingerprint(made), Fingerprint(now)) is expected
 
 
 def test_file_made_out_of_sight_is_recognised_where_it_can_be_seen(file: Path) -> None:
     """Made over a remote connection, looked at on the host: it was born before the change that was recorded of it."""
     _touch_later(file)
-    evidence = Evidence(described(file).changed)
+    before = Fingerprint(described(file).changed)
     _touch_later(file)
 
-    assert is_same(evidence, described(file))
-
-
-def test_without_any_evidence_nothing_is_ours() -> None:
-    """Where libvirt told no time and nothing can be seen, nothing says that the file is the one that was made."""
-    assert not is_same(Evidence(None), replace(RAW, path=INVISIBLE, changed=None))
-
-
-def test_birth_decides_whether_a_visible_file_is_younger(file: Path) -> None:
-    """A file that was there before is older, however often it has been changed since."""
-    born = birth_time(str(file))
-    if born is None:
-        pytest.skip("this file system keeps no time of birth")
-    _touch_later(file)
-    volume = described(file)
-
-    assert is_younger(volume, born / 1_000_000_000 - 1)
-    assert not is_younger(volume, born / 1_000_000_000 + 1)
-
-
-@pytest.mark.parametrize(("seconds", "expected"), [(1767225599.0, True), (1767225600.5, True), (1767225601.0, False)])
-def test_change_decides_whether_an_invisible_file_is_younger(seconds: float, expected: bool) -> None:
-    """A file that cannot be seen may be younger if its last change is."""
-    assert is_younger(replace(RAW, path=INVISIBLE), seconds) is expected
+    assert not contradicts(before, fingerprint(described(file)))
 
 
 @pytest.mark.parametrize(

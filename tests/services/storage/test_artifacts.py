@@ -1,0 +1,175 @@
+"""What is proved of the file at an artifact's place, case by case; nothing else lets a file be removed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.duplication.volumes import RAW, described
+from virtomate.kinds import MadeKind, MadeState, TokenPlace, Transfer
+from virtomate.records import Fingerprint, Made
+from virtomate.services.storage.artifacts import (
+    Sighting,
+    Verdict,
+    bears_token_here,
+    judge,
+    judge_outside_pools,
+)
+from virtomate.services.storage.token import ATTRIBUTE, put_token
+
+TOKEN = "11111111-2222-4333-8444-555555555555:0123456789abcdef"
+OTHER = "99999999-2222-4333-8444-555555555555:0123456789abcdef"
+
+THEN = Fingerprint("1767225600", inode=7, birth_time=70, directory=2)
+MADE = Made(
+    MadeKind.VOLUME, MadeState.MADE, "p", "a.raw", "/p/a.raw", THEN, TokenPlace.ATTRIBUTE, transfer=Transfer.HOST
+)
+PLANNED = replace(MADE, state=MadeState.PLANNED, fingerprint=None, token_place=None)
+OVERLAY = replace(MADE, transfer=Transfer.LINK, token_place=TokenPlace.HEADER, fingerprint=Fingerprint("1767225600"))
+UNSEEN = replace(MADE, token_place=None, fingerprint=Fingerprint("1767225600", file_system_bytes=100))
+
+SEEN = Sighting(RAW, is_seen=True, attribute=TOKEN, header=None, fingerprint=THEN)
+BARE = replace(SEEN, attribute=None)
+FAR = replace(BARE, is_seen=False, fingerprint=Fingerprint("1767225700"))
+NOTHING = Sighting(None, is_seen=False, attribute=None, header=None, fingerprint=Fingerprint(None, directory=2))
+EMPTY = replace(RAW, physical=0)
+
+
+@pytest.mark.parametrize(
+    ("made", "sighting", "verdict"),
+    [
+        pytest.param(MADE, SEEN, Verdict.PROVED, id="it bears the token"),
+        pytest.param(PLANNED, SEEN, Verdict.PROVED, id="killed before the journal had it, and it bears the token"),
+        pytest.param(OVERLAY, replace(FAR, header=TOKEN), Verdict.PROVED, id="an overlay bears it in its header"),
+        pytest.param(PLANNED, replace(FAR, header=TOKEN), Verdict.PROVED, id="likewise before the journal had it"),
+        pytest.param(MADE, replace(SEEN, attribute=OTHER), Verdict.FOREIGN, id="made for another clone"),
+        pytest.param(UNSEEN, replace(SEEN, attribute=OTHER), Verdict.FOREIGN, id="made for another, seen only now"),
+        pytest.param(MADE, BARE, Verdict.FOREIGN, id="put in its place, though the inode is given again"),
+        pytest.param(OVERLAY, FAR, Verdict.FOREIGN, id="put in an overlay's place"),
+        pytest.param(OVERLAY, replace(FAR, header=OTHER), Verdict.FOREIGN, id="another's overlay"),
+        pytest.param(
+            UNSEEN, replace(FAR, header=OTHER), Verdict.UNPROVED, id="a copy has the header of what it was copied from"
+        ),
+        pytest.param(
+            MADE,
+            replace(SEEN, fingerprint=replace(THEN, inode=8)),
+            Verdict.UNPROVED,
+            id="a copy of it, made with its attributes",
+        ),
+        pytest.param(
+            MADE, replace(BARE, fingerprint=replace(THEN, birth_time=71)), Verdict.FOREIGN, id="born at another time"
+        ),
+        pytest.param(UNSEEN, FAR, Verdict.UNPROVED, id="no token can be read from here"),
+        pytest.param(
+            UNSEEN,
+            replace(FAR, fingerprint=Fingerprint("1767225599")),
+            Verdict.FOREIGN,
+            id="it has not changed since before ours was made",
+        ),
+        pytest.param(MADE, FAR, Verdict.UNPROVED, id="made where it was seen, deleted from afar"),
+        pytest.param(
+            replace(MADE, token_place=None), BARE, Verdict.UNPROVED, id="made by a version that had no tokens"
+        ),
+        pytest.param(PLANNED, BARE, Verdict.FOREIGN, id="a line that only plans proves nothing"),
+        pytest.param(PLANNED, FAR, Verdict.FOREIGN, id="nor does it over a connection"),
+        pytest.param(PLANNED, replace(BARE, volume=EMPTY), Verdict.EMPTY, id="killed before the first byte"),
+        pytest.param(OVERLAY, replace(FAR, volume=EMPTY), Verdict.EMPTY, id="an overlay before its header"),
+        pytest.param(MADE, replace(BARE, volume=EMPTY), Verdict.FOREIGN, id="an empty file in its place"),
+        pytest.param(
+            replace(PLANNED, transfer=Transfer.SERVER), BARE, Verdict.UNPROVED, id="half a copy of libvirt's, perhaps"
+        ),
+        pytest.param(
+            MADE, replace(SEEN, volume=replace(RAW, path="/q/a.raw")), Verdict.FOREIGN, id="the pool is another one"
+        ),
+        pytest.param(replace(MADE, volume=None), SEEN, Verdict.FOREIGN, id="a line that names no volume"),
+        pytest.param(
+            replace(MADE, volume="b.raw"), SEEN, Verdict.FOREIGN, id="a line whose volume is not what its path names"
+        ),
+        pytest.param(MADE, NOTHING, Verdict.GONE, id="deleted by hand"),
+        pytest.param(PLANNED, replace(NOTHING, fingerprint=None), Verdict.GONE, id="never made"),
+        pytest.param(
+            MADE,
+            replace(NOTHING, fingerprint=Fingerprint(None, directory=3)),
+            Verdict.AWAY,
+            id="its file system is not mounted",
+        ),
+        pytest.param(
+            UNSEEN,
+            replace(NOTHING, fingerprint=Fingerprint(None, file_system_bytes=99)),
+            Verdict.AWAY,
+            id="likewise over a connection",
+        ),
+    ],
+)
+def test_verdict(made: Made, sighting: Sighting, verdict: Verdict) -> None:
+    """Only the clone's own token on the very file proves it; what is certainly another's is never in doubt."""
+    assert judge(made, TOKEN, sighting).verdict is verdict
+
+
+def test_record_without_token_proves_nothing() -> None:
+    """No file can bear the token of a record that has none."""
+    for sighting in (SEEN, BARE, FAR):
+        assert judge(MADE, None, sighting).verdict is not Verdict.PROVED
+
+
+def test_reason_goes_with_what_is_not_proved() -> None:
+    """Whoever has to decide, or finds a file left alone, is told why."""
+    assert judge(MADE, TOKEN, SEEN).reason == ""
+    assert judge(UNSEEN, TOKEN, FAR).reason
+    assert judge(MADE, TOKEN, BARE).reason
+
+
+@pytest.fixture
+def nvram(tmp_path: Path) -> Made:
+    """An NVRAM that cloning made, in a directory that is no storage pool."""
+    path = tmp_path / "web_VARS.fd"
+    path.write_bytes(b"variables")
+    volume = described(path)
+    assert put_token(volume, TOKEN) is not None
+    status = path.stat()
+    seen = Fingerprint(volume.changed, status.st_ino, None, tmp_path.stat().st_ino)
+    return Made(MadeKind.NVRAM, MadeState.MADE, "gone", path.name, str(path), seen, TokenPlace.ATTRIBUTE)
+
+
+def test_nvram_outside_pools_is_proved_by_its_token_alone(nvram: Made) -> None:
+    """Wherever it is: libvirt need not be asked, and no storage pool is started to look at it."""
+    assert bears_token_here(nvram, TOKEN)
+    assert judge_outside_pools(nvram, TOKEN, frozenset(), is_local=True).verdict is Verdict.PROVED
+    assert judge_outside_pools(nvram, OTHER, frozenset(), is_local=True).verdict is Verdict.FOREIGN
+    assert judge_outside_pools(nvram, None, frozenset(), is_local=True).verdict is Verdict.FOREIGN
+
+
+def test_link_to_a_file_with_the_token_proves_nothing(nvram: Made, tmp_path: Path) -> None:
+    """A symbolic link in its place leads to what somebody chose."""
+    path = tmp_path / "moved"
+    Path(nvram.path).rename(path)
+    Path(nvram.path).symlink_to(path)
+
+    assert not bears_token_here(nvram, TOKEN)
+
+
+def test_unproved_nvram_is_touched_only_where_libvirt_keeps_nvram(nvram: Made, tmp_path: Path) -> None:
+    """A record names any path: elsewhere than in libvirt's own directory it is no reason even to ask."""
+    os.removexattr(nvram.path, ATTRIBUTE)
+    old = replace(nvram, token_place=None)
+    own = frozenset({str(tmp_path)})
+
+    assert judge_outside_pools(old, TOKEN, frozenset(), is_local=True).verdict is Verdict.FOREIGN
+    assert judge_outside_pools(old, TOKEN, own, is_local=True).verdict is Verdict.UNPROVED
+    assert judge_outside_pools(old, TOKEN, own, is_local=False).verdict is Verdict.UNPROVED
+    assert judge_outside_pools(nvram, TOKEN, own, is_local=True).verdict is Verdict.FOREIGN
+    planned = replace(old, state=MadeState.PLANNED, fingerprint=None)
+    assert judge_outside_pools(planned, TOKEN, own, is_local=True).verdict is Verdict.FOREIGN
+
+
+def test_absent_nvram_outside_pools(nvram: Made) -> None:
+    """One that was deleted by hand is gone; in a directory that is another one it may still be somewhere."""
+    Path(nvram.path).unlink()
+
+    assert judge_outside_pools(nvram, TOKEN, frozenset(), is_local=True).verdict is Verdict.GONE
+    assert nvram.fingerprint is not None
+    elsewhere = replace(nvram, fingerprint=replace(nvram.fingerprint, directory=1))
+    assert judge_outside_pools(elsewhere, TOKEN, frozenset(), is_local=True).verdict is Verdict.AWAY
