@@ -181,7 +181,8 @@ def test_killed_in_the_middle(lab: Lab, virtomate: Program) -> None:
     assert unfinished == ["a", "b"]
     assert {listed[name]["status"] for name in unfinished} == {"unfinished"}
     for name in unfinished:
-        assert virtomate("domain-delete", name).status == 0
+        result = virtomate("domain-delete", name)
+        assert result.status == 0, str(result)
     lab.pool.refresh()
     unchanged(before, lab)
 

@@ -112,7 +112,8 @@ def test_question_shows_what_is_unproved(lab: Lab, virtomate: Program) -> None:
     assert f"it belongs to {victim.stat().st_uid}:{victim.stat().st_gid}" in question.text
     assert "it was last written to on " in question.text
     assert (status, "Nothing was deleted." in after, victim.exists()) == (1, True, True)
-    assert Question(virtomate, "forged").answer("y\n")[0] == 0
+    status, after = Question(virtomate, "forged").answer("y\n")
+    assert status == 0, after
     assert not victim.exists()
 
 

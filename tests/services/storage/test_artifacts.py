@@ -142,6 +142,13 @@ def test_nvram_outside_pools_is_proved_by_its_token_alone(nvram: Made) -> None:
     assert judge_outside_pools(nvram, None, frozenset(), is_local=True).verdict is Verdict.FOREIGN
 
 
+def test_nvram_that_the_journal_only_plans_is_proved_by_its_token(nvram: Made) -> None:
+    """A run was killed when it had made the file, and before it wrote that down."""
+    planned = replace(nvram, state=MadeState.PLANNED, fingerprint=None, token_place=None)
+
+    assert judge_outside_pools(planned, TOKEN, frozenset(), is_local=True).verdict is Verdict.PROVED
+
+
 def test_link_to_a_file_with_the_token_proves_nothing(nvram: Made, tmp_path: Path) -> None:
     """A symbolic link in its place leads to what somebody chose."""
     path = tmp_path / "moved"

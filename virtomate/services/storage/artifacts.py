@@ -322,12 +322,11 @@ def _require_intact(connection: Connection, pool: Pool, made: Made, token: str) 
 
 def bears_token_here(made: Made, token: str) -> bool:
     """Whether the file at its path here is the one that was made: nobody else's has that token and inode number."""
-    if made.token_place is not TokenPlace.ATTRIBUTE or made.fingerprint is None:
-        return False
+    inode = None if made.fingerprint is None else made.fingerprint.inode
     try:
-        is_it = os.lstat(made.path).st_ino == made.fingerprint.inode
+        is_it = inode is None or os.lstat(made.path).st_ino == inode
         return is_it and os.getxattr(made.path, ATTRIBUTE, follow_symlinks=False) == token.encode()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

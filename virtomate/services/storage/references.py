@@ -201,7 +201,8 @@ class References:
                 for key in self._keys(made):
                     self._namings[key].append(_Naming(document, made.path))
         if not record.finished and record.maker is not None and may_be_running(record.maker):
-            reference = Reference(f"domain '{document.domain_name}' is being cloned from it", ReferenceKind.LINKS)
+            says = f"domain '{document.domain_name}' is being cloned from it"
+            reference = Reference(says, ReferenceKind.LINKS, domain_uuid=document.domain_uuid)
             self._linking[record.source.uuid].append(reference)
             for made in record.made:
                 if made.base is not None:
@@ -235,9 +236,7 @@ class References:
                     yield _uses(naming)
                 elif naming.top is not None and not self._is_of(naming.top, owner):
                     yield _is_below_own_disk(naming, naming.top)
-            yield from (
-                item for item in self._by_record.get(key, ()) if item.domain_uuid is None or item.domain_uuid != owner
-            )
+            yield from (item for item in self._by_record.get(key, ()) if item.domain_uuid != owner)
             for link in self._links.get(key, ()):
                 # an image that several paths lead to is one
                 identity = frozenset(key for key in link.keys if key[0] != "path") or link.keys
@@ -247,7 +246,7 @@ class References:
         for text, naming in self._arguments:
             if naming.document.domain_uuid != owner and made.path in text:
                 yield _uses(naming)
-        yield from self._linking.get(owner or "", ())
+        yield from (item for item in self._linking.get(owner or "", ()) if item.domain_uuid != owner)
         if made.kind is MadeKind.VOLUME:
             yield from self._records.get(owner or "", ())
 
