@@ -26,8 +26,16 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Something that a waiting person wants to know."""
 
+    def waiting(self, what: str, since: float) -> None:
+        """Something is waited for, of which nothing can be told but how long; it ends with `close`.
+
+        Args:
+            what: What it is, in a word.
+            since: Since when, by `time.monotonic`.
+        """
+
     def close(self) -> None:
-        """Nothing more will come; leave the screen clean."""
+        """Nothing more will come for now; leave the screen clean."""
 
 
 class NullProgress:
@@ -49,6 +57,9 @@ class NullProgress:
         """Ignore it."""
 
     def note(self, text: str) -> None:
+        """Ignore it."""
+
+    def waiting(self, what: str, since: float) -> None:
         """Ignore it."""
 
     def close(self) -> None:

@@ -72,6 +72,9 @@ def test_what_is_asked_for() -> None:
     assert request("--mac", "02:00:00:00:00:0A", "a").mac_addresses == ("02:00:00:00:00:0a",)
     assert request("--start", "--wait", "agent", "a").wait == Wait(WaitFor.AGENT, 120)
     assert request("--start", "--wait", "ip,0.5", "a").wait == Wait(WaitFor.IP, 0.5)
+    assert not request("a").start
+    # who waits for a clone wants it to run
+    assert request("--wait", "ip", "a").start
     assert request("--mode", "linked", "--title", "", "a") == CloneRequest("src", ("a",), mode=Mode.LINKED, title="")
 
 
@@ -105,7 +108,6 @@ ONE_OF = "copy, linked, reflink, share, drop"
         (("--count", "0", "a"), ("'0'", "from 1 to 9999")),
         (("--count", "many", "a"), ("'many'", "from 1 to 9999")),
         (("--jobs", "65", "a"), ("'65'", "from 1 to 64")),
-        (("--wait", "agent", "a"), ("--wait needs --start",)),
         (("--start", "--wait", "agent,soon", "a"), ("'agent,soon'", "agent,SECONDS")),
         (("--start", "--wait", "ip,-1", "a"), ("'ip,-1'", "ip,SECONDS")),
         (("--start", "--wait", "ip,inf", "a"), ("'ip,inf'",)),

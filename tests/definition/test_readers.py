@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from virtomate.definition import codec, readers
-from virtomate.definition.readers import BackingStore, NvramDefinition
+from virtomate.definition.readers import BackingStore, InterfaceDefinition, NvramDefinition
 
 
 def parse(content: str) -> codec.Document:
@@ -350,3 +350,19 @@ def test_networks_of_interfaces() -> None:
     domain = parse(f"<devices>{''.join(interfaces)}<interface type='user'/></devices>")
 
     assert readers.network_names(domain) == ("lab", "b b")
+
+
+def test_interfaces_of_an_active_domain() -> None:
+    """An interface is called by its name on the host, else by libvirt's name for the device."""
+    parts = (
+        "<mac address='52:54:00:AB:00:01'/><target dev='vnet0'/><alias name='net0'/>",
+        "<mac address='52:54:00:00:00:02'/><alias name='net1'/>",
+        "",
+    )
+    domain = parse(f"<devices>{''.join(f'<interface>{part}</interface>' for part in parts)}</devices>")
+
+    assert readers.interfaces(domain) == (
+        InterfaceDefinition("vnet0", "52:54:00:ab:00:01"),
+        InterfaceDefinition("net1", "52:54:00:00:00:02"),
+        InterfaceDefinition("net2", None),
+    )

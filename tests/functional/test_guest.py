@@ -15,6 +15,7 @@ from tests.lab.domains import mac_address
 
 LINE = b"0123456789abcdefghijklmnopqrstu\n"
 MAC = mac_address(7)
+OTHER_MAC = mac_address(8)
 ANY_BYTES = bytes(range(256)) * 4
 
 
@@ -25,7 +26,7 @@ def guest(session_lab: Lab) -> Iterator[str]:
     interfaces = []
     if session_lab.privileged:
         session_lab.make_network()
-        interfaces = [interface(MAC, type_="network", source="lab")]
+        interfaces = [interface(MAC, type_="network", source="lab"), interface(OTHER_MAC)]
     session_lab.define(
         domain("web", guest=session_lab.guest, agent=True, cmdline="lab.dhcp", interfaces=interfaces, memory_mib=256)
     )
@@ -246,19 +247,72 @@ def test_guest_without_a_place_for_output(virtomate: Program, guest: str) -> Non
 
 
 def test_addresses(root_lab: Lab, virtomate: Program, guest: str) -> None:
-    """Lease and agent know the address that the guest has, each by the interface's name on its side."""
+    """Lease and agent know the guest's address, each by its name of the interface; one without is there, too."""
     by_lease = virtomate("domain-iface-list", guest, json=True).json
     by_agent = virtomate("domain-iface-list", "--source", "agent", guest, json=True).json
     for_people = virtomate("domain-iface-list", "--source", "agent", guest).stdout.splitlines()
 
-    (lease,) = by_lease
+    without, lease = by_lease
+    assert without == {"name": "net1", "hwaddr": OTHER_MAC, "addresses": []}
     assert lease.keys() == {"name", "hwaddr", "addresses"}
     (address,) = lease["addresses"]
     assert (lease["hwaddr"], address["prefix"], address["type"]) == (MAC, 24, "IPv4")
     assert address["address"].startswith("192.168.77.")
-    assert [entry["name"] for entry in by_agent] == ["eth0", "lo"]
+    assert [entry["name"] for entry in by_agent] == ["eth0", "eth1", "lo"]
+    assert [entry["hwaddr"] for entry in by_agent[:2]] == [MAC, OTHER_MAC]
     assert address in by_agent[0]["addresses"]
-    assert {"address": "::1", "prefix": 128, "type": "IPv6"} in by_agent[1]["addresses"]
+    assert {"address": "::1", "prefix": 128, "type": "IPv6"} in by_agent[2]["addresses"]
     assert for_people[0].split() == ["Name", "MAC", "address", "Address"]
     assert for_people[1].split() == ["eth0", MAC, f"{address['address']}/24"]
     assert root_lab.privileged
+
+
+# Answers once that it has addresses, one of which is none, and leaves the port to the agent that was there before.
+FAKE_AGENT = r"""
+sleep 0.5
+agent=$(pidof qemu-ga)
+arguments=$(tr '\0' ' ' </proc/$agent/cmdline)
+port=${arguments#*--path }
+kill $agent
+while kill -0 $agent; do sleep 0.1; done
+exec 3<>${port%% *}
+while :; do
+    read -r line <&3 || { sleep 0.1; continue; }
+    answer='{}'
+    case $line in
+    *guest-network-get-interfaces*)
+        answer='[{"name": "tun0", "ip-addresses": [
+            {"ip-address-type": "ipv4", "ip-address": "10.0.0.999", "prefix": 24},
+            {"ip-address-type": "ipv4", "ip-address": "192.0.2.7", "prefix": 24}]}]'
+        ;;
+    *guest-sync*)
+        answer=${line##*\"id\":}
+        answer=${answer%%\}*}
+        ;;
+    esac
+    echo "{\"return\": $(echo $answer)}" >&3
+    case $line in *guest-network-get-interfaces*) break ;; esac
+done
+sleep 1
+exec 3>&-
+$arguments"""
+
+
+def test_agent_whose_addresses_are_none(root_lab: Lab, virtomate: Program, guest: str) -> None:
+    """What is no address is left out, whoever calls it one; interfaces that the agent does not tell of are there."""
+    assert root_lab.privileged
+    detached = f"({FAKE_AGENT}) >/dev/null 2>&1 &"
+    assert virtomate("guest-run", guest, "sh", "-c", detached).status == 0
+
+    def listed() -> list[Any]:
+        result = virtomate("domain-iface-list", "--source", "agent", guest, json=True)
+        return list(result.json) if result.status == 0 else []
+
+    interfaces: dict[str, Any] = {}
+    while "tun0" not in interfaces:
+        interfaces = {item["name"]: item for item in listed()}
+
+    addresses = [{"address": "192.0.2.7", "prefix": 24, "type": "IPv4"}]
+    assert interfaces.pop("tun0") == {"name": "tun0", "hwaddr": None, "addresses": addresses}
+    assert {item["hwaddr"] for item in interfaces.values()} == {MAC, OTHER_MAC}
+    assert virtomate("guest-ping", "--wait", "100", guest).status == 0

@@ -162,6 +162,24 @@ def test_bars_can_be_forced(small: Path, virtomate: Program) -> None:
     assert str(small.parent) in result.stdout
 
 
+def test_waiting_for_a_clone_shows_how_long_by_now(lab: Lab, small: Path, virtomate: Program) -> None:
+    """What was cloned is told before the clone is waited for, then how long that takes; --wait starts it."""
+    assert small.exists()
+    terminal = Terminal(virtomate, "domain-clone", "--wait", "ip,3600", "small", "web")
+    terminal.child.expect(r"Cloned small to web [^\r\n]*\r\n(?s:.*)  state +started\r\n")
+    terminal.child.expect_exact("waiting for an IP address of 'web', 3600 seconds at most\r\n")
+    terminal.child.expect(r"\rweb  [1-9]\d* s")
+    terminal.child.sendintr()
+    terminal.child.expect(pexpect.EOF)
+    terminal.child.close()
+
+    assert (terminal.child.signalstatus or terminal.child.exitstatus) in {signal.SIGINT, 130}
+    lines = screen(str(terminal.child.before).replace("\r\n", "\n"))
+    assert "Error: interrupted by SIGINT" in lines
+    assert "Note: started, and not waited for any longer: 'web'" in lines
+    assert lab.connection.lookupByName("web").isActive()
+
+
 @pytest.mark.usefixtures("big")
 def test_no_color_means_no_escape_codes(virtomate: Program) -> None:
     """With NO_COLOR progress is one line that is written over, and nothing has an escape code, tables included."""

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,6 +43,51 @@ def test_json_lines() -> None:
         {"event": "finished", "volume": "vda", "bytes": 100, "total": 100},
         {"event": "finished", "volume": "vdb", "bytes": 10, "total": 10},
     ]
+
+
+def test_waiting_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line tells what is waited for and how long by now, goes on by itself, and leaves nothing."""
+    monkeypatch.setattr("virtomate.output.line._TICK_SECONDS", 0.001)
+    monkeypatch.setenv("COLUMNS", "80")
+    stream = io.StringIO()
+    now = iter(range(100, 1_000_000))
+    progress = LineProgress(stream, clock=lambda: float(next(now)))
+
+    progress.waiting("web\x1b-1", since=97.0)
+    while "  5 s" not in stream.getvalue():
+        time.sleep(0.001)
+    progress.note("a note")
+    progress.close()
+    ended = stream.getvalue()
+    time.sleep(0.05)
+
+    assert ended.startswith("\rweb\\x1b-1  3 s\rweb\\x1b-1  4 s\rweb\\x1b-1  5 s")
+    assert "\ra note\n" in ended
+    assert ended.endswith((" \r", "a note\n"))
+    assert stream.getvalue() == ended
+
+
+def test_waiting_at_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there are bars, that line is there as well."""
+    progress = BarProgress()
+    progress.waiting("web-1", since=time.monotonic())
+    progress.note("a note")
+    progress.close()
+
+    text = capsys.readouterr().err
+    assert text.startswith("\rweb-1  0 s")
+    assert "a note\n" in text
+
+
+@pytest.mark.parametrize("kind", [JsonProgress, NoteProgress])
+def test_waiting_where_nobody_looks_on(kind: type[JsonProgress | NoteProgress]) -> None:
+    """A log and a front end have a clock of their own: they get the note that says what is waited for."""
+    stream = io.StringIO()
+    progress = kind(stream)
+    progress.waiting("web-1", since=0.0)
+    progress.close()
+
+    assert stream.getvalue() == ""
 
 
 def test_json_lines_of_several_clones() -> None:

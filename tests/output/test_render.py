@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,8 @@ from tests.output.records import (
     STARTED,
     VOLUME,
 )
-from virtomate.errors import InterruptedBySignalError, NotFoundError
-from virtomate.kinds import DeletionStatus, Mode, NvramAction, Status
+from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError
+from virtomate.kinds import DeletionStatus, Mode, NvramAction, Status, WaitFor
 from virtomate.output import documents, render
 from virtomate.output.render import Format
 from virtomate.records import (
@@ -40,7 +41,9 @@ from virtomate.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from virtomate.records import CloneResult
 
 HUMAN, JSON, PRETTY = Format(), Format(is_json=True), Format(is_json=True, is_pretty=True)
 JSON_MESSAGES = Format(has_json_messages=True)
@@ -152,7 +155,7 @@ def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
     captured = capsys.readouterr()
     assert captured.out.count("Cloned ubuntu to web-1") == 2
-    assert "  state    started\n  address  192.0.2.7/24 (eth0)\n" in captured.out
+    assert captured.out.count("  state  started\n") == 1
     assert captured.err.splitlines() == [
         "Warning: disk sda is left untouched",
         "Error: web-3: there is already a volume",
@@ -161,6 +164,51 @@ def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "Hint: Choose another name.",
         "2 of 3 clones are complete",
     ]
+
+
+SILENT = replace(STARTED, name="web-2", addresses=(), error=NoAnswerError("'web-2' did not answer", "Wait."))
+HALTED = replace(STARTED, name="web-3", addresses=(), error=InterruptedBySignalError(signal.SIGINT))
+
+
+def test_answers_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was cloned comes before the waiting; each answer as soon as it is there, and an interruption once."""
+    render.render_clones_before_waiting([CLONED], HUMAN)
+    assert capsys.readouterr().out.startswith("Cloned ubuntu to web-1 (copy) in 1.2 s\n")
+    seen = []
+
+    def wait() -> Iterator[CloneResult]:
+        for result in (CLONED, STARTED, SILENT, HALTED, replace(HALTED, name="web-4")):
+            yield result
+            seen.append(capsys.readouterr())
+
+    results = render.render_answers(wait(), WaitFor.IP, HUMAN)
+
+    assert [result.name for result in results] == ["web-1", "web-1", "web-2", "web-3", "web-4"]
+    assert [text.out for text in seen] == ["", "web-1 has an IP address\n  address  192.0.2.7/24 (eth0)\n", "", "", ""]
+    assert [text.err for text in seen] == ["", "", "Error: 'web-2' did not answer\nHint: Wait.\n", "", ""]
+    assert capsys.readouterr().err.splitlines() == [
+        "Error: interrupted by SIGINT",
+        "Note: started, and not waited for any longer: 'web-3', 'web-4'",
+    ]
+
+
+def test_answers_of_agents_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """An agent's answer is one, whether there are addresses or none."""
+    render.render_answers([replace(STARTED, addresses=())], WaitFor.AGENT, HUMAN)
+
+    assert capsys.readouterr().out == "The guest agent of web-1 answers\n"
+
+
+def test_answers_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON is one document at the end, for clones that are waited for as well."""
+    render.render_clones_before_waiting([STARTED], JSON)
+    assert capsys.readouterr() == ("", "")
+    render.render_answers([STARTED, SILENT], WaitFor.IP, JSON)
+
+    captured = capsys.readouterr()
+    assert [clone["name"] for clone in json.loads(captured.out)] == ["web-1", "web-2"]
+    assert json.loads(captured.out)[1]["error"]["message"] == "'web-2' did not answer"
+    assert captured.err == "Warning: disk sda is left untouched\n"
 
 
 def test_definition_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,9 @@ from virtomate.errors import EXIT_FAILED, IllegalStateError, UsageError, combine
 from virtomate.kinds import AddressSource
 from virtomate.output.progress import make_progress
 from virtomate.output.render import (
+    render_answers,
     render_clones,
+    render_clones_before_waiting,
     render_deletion_plan,
     render_deletions,
     render_domains,
@@ -66,13 +68,16 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
                 results = service.preview_clones(session, request, cancel)
             else:
                 results = service.clone_domains(session, request, progress, cancel)
-                if request.wait is not None:
-                    from virtomate.services.startup import wait_for_clones  # noqa: PLC0415 - few clones are waited for
-
-                    results = wait_for_clones(session, results, request.wait, progress, cancel)
         finally:
             progress.close()
-        render_clones(results, settings.format)
+        if request.wait is None or not any(result.is_started for result in results):
+            render_clones(results, settings.format)
+        else:
+            from virtomate.services.startup import wait_for_clones  # noqa: PLC0415 - few clones are waited for
+
+            render_clones_before_waiting(results, settings.format)
+            answers = wait_for_clones(session, results, request.wait, progress, cancel)
+            results = render_answers(answers, request.wait.what, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
 
 

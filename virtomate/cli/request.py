@@ -196,7 +196,7 @@ _OPTIONS = (
         "--wait",
         type=_wait,
         metavar="agent|ip[,SECONDS]",
-        help="With --start, wait until the guest agent answers (agent) or the guest has an IP address (ip), for "
+        help="Start each clone and wait until its guest agent answers (agent) or it has an IP address (ip), for "
         f"SECONDS at most. [default: no waiting; SECONDS: {_WAIT_SECONDS}]",
     ),
     click.option(
@@ -265,8 +265,6 @@ def clone_request(
         raise click.UsageError(f"--mac {twice} is given twice, and every interface needs an address of its own.")
     if (twice := _repeated([disk.target for disk in disks])) is not None:
         raise click.UsageError(f"--disk is given twice for {twice}.")
-    if wait is not None and not start:
-        raise click.UsageError("--wait needs --start: a clone that does not run cannot answer.")
     return CloneRequest(
         source=source,
         names=clone_names,
@@ -283,7 +281,7 @@ def clone_request(
         transfer=None if transfer is None else Transfer(transfer),
         check_space=not no_space_check,
         jobs=jobs,
-        start=start,
+        start=start or wait is not None,
         wait=wait,
     )
 

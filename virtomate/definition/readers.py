@@ -98,6 +98,19 @@ class DiskDefinition:
 
 
 @dataclass(frozen=True)
+class InterfaceDefinition:
+    """A network interface of an active domain.
+
+    Attributes:
+        name: Its name on the host; where it has none there, libvirt's for the device.
+        mac: Its MAC address in lower case, None where it has none.
+    """
+
+    name: str
+    mac: str | None
+
+
+@dataclass(frozen=True)
 class NvramDefinition:
     """The `<nvram>` of a definition: where the firmware's variables are kept.
 
@@ -159,6 +172,19 @@ def mac_addresses(domain: Document) -> tuple[str, ...]:
         str(mac).lower()
         for interface in devices(domain, "interface")
         if (mac := child(interface, "mac").get("@address"))
+    )
+
+
+def interfaces(domain: Document) -> tuple[InterfaceDefinition, ...]:
+    """The network interfaces of an active domain, in order."""
+    return tuple(
+        InterfaceDefinition(
+            name=str(
+                child(interface, "target").get("@dev") or child(interface, "alias").get("@name") or f"net{number}"
+            ),
+            mac=str(child(interface, "mac").get("@address", "")).lower() or None,
+        )
+        for number, interface in enumerate(devices(domain, "interface"))
     )
 
 

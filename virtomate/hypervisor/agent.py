@@ -132,7 +132,7 @@ def program_end(domain: Domain, pid: int) -> RunResult | None:
 
 
 def interface_addresses(domain: Domain, source: AddressSource) -> tuple[DomainInterface, ...]:
-    """The network interfaces of an active domain, by name, with the addresses that the source knows.
+    """The network interfaces of an active domain of which the source knows, by name, with their addresses.
 
     Raises:
         IllegalStateError: The domain is not active; with `agent`, it is not running.
@@ -143,7 +143,7 @@ def interface_addresses(domain: Domain, source: AddressSource) -> tuple[DomainIn
     except libvirt.libvirtError as error:
         raise _translate(error, domain, f"cannot read the addresses of domain '{domain.name}'") from error
     interfaces = [
-        DomainInterface(name, interface["hwaddr"] or None, tuple(sorted(map(_address, interface["addrs"] or []))))
+        DomainInterface(name or "", interface["hwaddr"] or None, tuple(sorted(map(_address, interface["addrs"] or []))))
         for name, interface in found.items()
     ]
     return tuple(sorted(interfaces, key=lambda interface: interface.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from rich.table import Column
 from rich.text import Text
 
 from virtomate.output.console import stderr_console
+from virtomate.output.line import LineProgress
 from virtomate.output.text import printable
 from virtomate.words import binary_size
 
@@ -66,6 +68,8 @@ class BarProgress:
         self._tasks: dict[str, TaskID] = {}
         self._totals: dict[str, int] = {}
         self._done: dict[str, int] = {}
+        # nothing can be drawn of how far a guest is
+        self._waiting = LineProgress(sys.stderr)
 
     def expected(self, total_bytes: int) -> None:
         """Show a line for all volumes from the beginning."""
@@ -110,7 +114,12 @@ class BarProgress:
 
     def note(self, text: str) -> None:
         """Write a line above the bars."""
+        self._waiting.clear()
         self._console.print(printable(text), markup=False, highlight=False)
+
+    def waiting(self, what: str, since: float) -> None:
+        """Show what is waited for and for how long by now, once a second."""
+        self._waiting.waiting(what, since)
 
     @property
     def tasks(self) -> list[Task]:
@@ -119,6 +128,7 @@ class BarProgress:
 
     def close(self) -> None:
         """Take the bars away."""
+        self._waiting.close()
         with self._lock:
             if self._bars is not None:
                 self._bars.stop()

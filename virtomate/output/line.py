@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 _INTERVAL_SECONDS = 0.1
 _DEFAULT_COLUMNS = 80
+_TICK_SECONDS = 1.0
 # Room for two `^C`, which a terminal writes behind the line
 _MARGIN = 5
 
 
 class LineProgress:
-    """A line with percentage, bytes and rate of all volumes together."""
+    """A line with percentage, bytes and rate of all volumes together, or with what is waited for, and how long."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -34,6 +35,8 @@ class LineProgress:
         self._expected_bytes: int | None = None
         self._totals: dict[str, int] = {}
         self._done: dict[str, int] = {}
+        # set when what is waited for has come
+        self._has_come = threading.Event()
 
     def expected(self, total_bytes: int) -> None:
         """Count up to this from the beginning."""
@@ -66,13 +69,38 @@ class LineProgress:
     def note(self, text: str) -> None:
         """Write a line above."""
         with self._lock:
-            self._show("")
+            self.clear()
             self._write(f"{printable(text)}\n")
+
+    def clear(self) -> None:
+        """Take the line away until there is something new to show."""
+        with self._lock:
+            self._show("")
+
+    def waiting(self, what: str, since: float) -> None:
+        """Show what is waited for and for how long by now, once a second."""
+        has_come = threading.Event()
+        with self._lock:
+            self._has_come = has_come
+
+        def show() -> None:
+            with self._lock:
+                if not has_come.is_set():
+                    text = f"{printable(what)}  {max(0.0, self._clock() - since):.0f} s"
+                    self._show(text[: max(1, self._columns() - _MARGIN)])
+
+        def go_on() -> None:
+            while not has_come.wait(_TICK_SECONDS):
+                show()
+
+        show()
+        threading.Thread(target=go_on, name="waiting", daemon=True).start()
 
     def close(self) -> None:
         """Take the line away."""
         with self._lock:
-            self._show("")
+            self._has_come.set()
+            self.clear()
             self._begin = None
 
     def _text(self, seconds: float) -> str:
@@ -93,7 +121,8 @@ class LineProgress:
 
     def _terminal_columns(self) -> int:
         with suppress(OSError):
-            return max(2, os.get_terminal_size(self._stream.fileno()).columns)
+            # some say that they have none
+            return max(2, os.get_terminal_size(self._stream.fileno()).columns or _DEFAULT_COLUMNS)
         return _DEFAULT_COLUMNS
 
     def _show(self, text: str) -> None:

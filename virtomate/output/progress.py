@@ -87,6 +87,9 @@ class JsonProgress:
         """Write a note."""
         self._write({"event": "note", "message": text})
 
+    def waiting(self, what: str, since: float) -> None:
+        """Nothing: whoever reads the lines has a clock."""
+
     def close(self) -> None:
         """Nothing is left open."""
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
-from virtomate.errors import OutputError
-from virtomate.kinds import Action, DeletionStatus, Status
+from virtomate.errors import InterruptedBySignalError, OutputError
+from virtomate.kinds import Action, DeletionStatus, Status, WaitFor
 from virtomate.output import documents
 from virtomate.output.text import aligned, printable
 from virtomate.words import binary_size, counted
@@ -86,6 +86,34 @@ def render_clones(results: Sequence[CloneResult], format_: Format) -> None:
             _error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
     if len(results) > max(1, len(present)) and not format_.is_json and not format_.has_json_messages:
         _tell(f"{len(present)} of {len(results)} clones {'is' if len(present) == 1 else 'are'} complete\n")
+
+
+def render_clones_before_waiting(results: Sequence[CloneResult], format_: Format) -> None:
+    """Show how cloning went before the clones are waited for; JSON is one document, which comes after that."""
+    if not format_.is_json:
+        render_clones(results, format_)
+
+
+def render_answers(results: Iterable[CloneResult], what: WaitFor, format_: Format) -> tuple[CloneResult, ...]:
+    """Show each clone that was waited for as soon as it has answered, or did not; as JSON, show all at the end.
+
+    Returns:
+        All of them, when the last one has come.
+    """
+    answered: list[CloneResult] = []
+    for result in results:
+        answered.append(result)
+        if format_.is_json or not result.is_started or isinstance(result.error, InterruptedBySignalError):
+            continue
+        if result.error is None:
+            _print_lines(_answer_lines(result, what))
+        else:
+            _error_message(result.error, format_)
+    if format_.is_json:
+        render_clones(answered, format_)
+    else:
+        _show_interrupted_wait(answered, format_)
+    return tuple(answered)
 
 
 def render_warnings(warnings: Iterable[str], format_: Format) -> None:
@@ -320,12 +348,31 @@ def _clone_lines(result: CloneResult) -> list[str]:
     )
     if result.is_started:
         rows.append(("state", "started"))
-    rows.extend(
+    return lines + _aligned_below(rows)
+
+
+def _show_interrupted_wait(results: Sequence[CloneResult], format_: Format) -> None:
+    """Say once that a signal ended the waiting, however many clones were still waited for."""
+    running = [result for result in results if result.is_started and isinstance(result.error, InterruptedBySignalError)]
+    if running and running[0].error is not None:
+        _error_message(running[0].error, format_)
+        _message("note", f"started, and not waited for any longer: {_names(running)}", format_)
+
+
+def _answer_lines(result: CloneResult, what: WaitFor) -> list[str]:
+    name = printable(result.name)
+    head = f"The guest agent of {name} answers" if what is WaitFor.AGENT else f"{name} has an IP address"
+    rows = [
         ("address", f"{address.address}/{address.prefix} ({interface.name})")
         for interface in result.addresses or ()
         for address in interface.addresses
-    )
-    return lines + [f"  {line}" for line in aligned([(printable(key), printable(value)) for key, value in rows])]
+    ]
+    return [head, *_aligned_below(rows)]
+
+
+def _aligned_below(rows: list[tuple[str, str]]) -> list[str]:
+    """Keys and values as they stand below a headline."""
+    return [f"  {line}" for line in aligned([(printable(key), printable(value)) for key, value in rows])]
 
 
 def _xml(definition: str) -> str:
@@ -349,7 +396,7 @@ def _details(disk: DiskResult) -> str:
     return ""
 
 
-def _names(results: Sequence[DeletionResult]) -> str:
+def _names(results: Sequence[CloneResult] | Sequence[DeletionResult]) -> str:
     names = [f"'{result.name}'" for result in results[:_MAX_NAMES]]
     if len(results) > len(names):
         names.append(f"{len(results) - len(names)} more")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from virtomate.errors import IllegalStateError, NotFoundError, combined_error
-from virtomate.words import quoted
+from virtomate.words import quoted, shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +73,7 @@ def _missing(errors: Mapping[str, NotFoundError]) -> NotFoundError:
 
 def _strangers(names: list[str]) -> IllegalStateError:
     if len(names) == 1:
-        are, command = f"domain '{names[0]}' is not a clone", f"virsh undefine {shlex.quote(names[0])}"
+        are, command = f"domain '{names[0]}' is not a clone", f"virsh undefine {shell_word(names[0])}"
     else:
         are, command = f"domains {quoted(names)} are not clones", "virsh undefine"
     return IllegalStateError(
@@ -86,7 +85,7 @@ def _strangers(names: list[str]) -> IllegalStateError:
 def _active(states: Mapping[str, str]) -> IllegalStateError:
     are, what = ("is", "domain") if len(states) == 1 else ("are", "domains")
     them = "it" if len(states) == 1 else "them"
-    commands = "; ".join(f"virsh shutdown {shlex.quote(name)}" for name in states)
+    commands = "; ".join(f"virsh shutdown {shell_word(name)}" for name in states)
     return IllegalStateError(
         f"{what} {quoted(states)} {are} {' or '.join(dict.fromkeys(states.values()))}, and must be shut off to be "
         "deleted",

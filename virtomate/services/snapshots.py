@@ -6,13 +6,13 @@ overlay, which rests on what the disk was before.
 
 from __future__ import annotations
 
-import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.definition.volume import normalise
 from virtomate.errors import VirtomateError
+from virtomate.words import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,15 +61,15 @@ def advise_merging(domain: Domain, definition: Document, pools: PoolDirectory, i
     concerned = {target: chain[0] for target, chain in chains.items() for path in images if normalise(path) in chain}
     if any(all(normalise(path) not in chain for chain in chains.values()) for path in images) or not concerned:
         return None
-    name = shlex.quote(domain.name)
+    name = shell_word(domain.name)
     snapshots = domain.external_snapshots() if domain.daemon_version >= _DELETES_EXTERNAL_SNAPSHOTS else ()
     files = {normalise(path) for _, text in snapshots for path in _files(text)}
     if set(concerned.values()) <= files:
-        commands = [f"virsh snapshot-delete {name} {shlex.quote(snapshot)}" for snapshot, _ in snapshots]
+        commands = [f"virsh snapshot-delete {name} {shell_word(snapshot)}" for snapshot, _ in snapshots]
         more = "; and so on, the newest first" if len(commands) > _MAX_COMMANDS else ""
         return f"Delete its external snapshots first: {'; '.join(commands[:_MAX_COMMANDS])}{more}"
     commits = "; ".join(
-        f"virsh blockcommit {name} {shlex.quote(target)} --active --pivot --delete --wait" for target in concerned
+        f"virsh blockcommit {name} {shell_word(target)} --active --pivot --delete --wait" for target in concerned
     )
     return f"Start it, merge its overlays, and shut it down again: virsh start {name}; {commits}; virsh shutdown {name}"
 
