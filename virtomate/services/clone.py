@@ -155,8 +155,9 @@ class _Workshop:
         failure. Of a volume that was removed again, it has subtracted what it had never added, a reflink's share, too.
         """
         names = {item.pool for plan in plans for item in plan.duplications if item.is_filled_unnoticed}
-        with suppress(VirtomateError):
-            refresh_all(self._session.connection, names)
+        if names:
+            with suppress(VirtomateError):
+                refresh_all(self._session.connection, names)
 
     def _collect(self, count: int) -> tuple[CloneResult, ...]:
         results: dict[int, CloneResult] = {}

@@ -123,8 +123,9 @@ class _Run:
 
         By itself it subtracts what each volume took, also where a reflink shared that with others.
         """
-        with suppress(VirtomateError):
-            refresh_all(self._session.connection, self._lighter_pools)
+        if self._lighter_pools:
+            with suppress(VirtomateError):
+                refresh_all(self._session.connection, self._lighter_pools)
 
     def _delete(self, deletion: Deletion, tally: _Tally) -> None:
         _LOG.info("deleting %r", deletion.name)
