@@ -187,6 +187,26 @@ def test_raw_disk_is_described_by_its_length() -> None:
     assert choice.as_format(OVERLAY, "qcow2") == OVERLAY
 
 
+@pytest.mark.parametrize(
+    ("header", "path", "format_"),
+    [
+        (replace(PLAIN, has_backing_file=False), None, None),
+        (replace(PLAIN, has_backing_file=True, backing_file="new.raw", backing_format="raw"), "/p/new.raw", "raw"),
+        (replace(PLAIN, has_backing_file=True, backing_file="/q/new", backing_format="qcow2"), "/q/new", "qcow2"),
+        (replace(PLAIN, has_backing_file=True, backing_file=None), "/p/base.qcow2", "qcow2"),
+        (replace(PLAIN, has_backing_file=True, backing_file="nbd://host/x"), "/p/base.qcow2", "qcow2"),
+        (None, "/p/base.qcow2", "qcow2"),
+    ],
+)
+def test_header_says_what_is_below(header: Qcow2Header | None, path: str | None, format_: str | None) -> None:
+    """Libvirt remembers what was below an image before a block job; what cannot be read is left as libvirt has it."""
+    remembered = replace(QCOW2, backing_path="/p/base.qcow2", backing_format="qcow2")
+
+    headed = choice.as_headed(remembered, header)
+
+    assert (headed.backing_path, headed.backing_format) == (path, format_)
+
+
 OWNED = {"mode": "0600", "owner": "64055", "group": "106"}
 FULL_RAW = replace(RAW, allocation=10_000_000)
 NEW_VOLUMES: list[tuple[str, VolumeDescription, Transfer, dict[str, object]]] = [

@@ -11,7 +11,15 @@ from typing import Any
 import libvirt
 import pytest
 
-from tests.functional.runs import Question, error_of, make_big_source, paused, unchanged, wait_until_still
+from tests.functional.runs import (
+    Question,
+    error_of,
+    make_big_source,
+    paused,
+    unchanged,
+    wait_for,
+    wait_until_still,
+)
 from tests.functional.support import cloned
 from tests.lab import Lab, Program, Result, disk, domain, images, interface, mounts
 from tests.lab.domains import nvram
@@ -19,10 +27,17 @@ from tests.lab.hypervisor import Hypervisor
 from tests.lab.images import MIB
 from tests.lab.inventory import take_inventory
 from tests.lab.storage import Pool, make_pool
+from virtomate.cancel import CancelToken
 from virtomate.definition import codec
 from virtomate.definition.provenance import claim_definition
+from virtomate.hypervisor import domains as hypervisor
 from virtomate.kinds import MadeKind, MadeState, Mode, TokenPlace
-from virtomate.records import DomainReference, Fingerprint, Made, Provenance
+from virtomate.progress import NullProgress
+from virtomate.records import CloneRequest, DomainReference, Fingerprint, Made, Provenance
+from virtomate.services.clone import clone_domains
+from virtomate.services.deletion import delete_clones
+from virtomate.services.deletion_plan import plan_deletion
+from virtomate.services.session import open_session
 from virtomate.services.storage.token import ATTRIBUTE
 
 UUID = "11111111-2222-4333-8444-555555555555"
@@ -471,3 +486,75 @@ def test_token_is_on_every_file_that_is_seen(lab: Lab, virtomate: Program) -> No
             token = os.getxattr(path, ATTRIBUTE).decode()
             assert token.startswith(f"{clone['uuid']}:"), path
             assert f'mark="{token.partition(":")[2]}"' in lab.connection.lookupByName(clone["name"]).XMLDesc()
+
+
+def finish_job(one: Any, disk_name: str) -> None:
+    """Wait for the end of a block job."""
+    wait_for(lambda: not one.blockJobInfo(disk_name), "the block job ends")
+
+
+def test_image_that_was_freed_of_its_base_is_copied_byte_for_byte(lab: Lab, virtomate: Program) -> None:
+    """Libvirt still tells of the base after a block pull; the image's own header says that it stands alone."""
+    lab.pool.qcow2("src.qcow2", 8 * MIB)
+    lab.define(domain("src", disks=[disk(lab.pool.path / "src.qcow2")]))
+    cloned(virtomate("domain-clone", "--mode", "linked", "src", "web", json=True))
+    one = lab.connection.lookupByName("web")
+    one.create()
+    one.blockPull("vda")
+    finish_job(one, "vda")
+    one.destroy()
+    images.qemu_img("snapshot", "-c", "inside", lab.pool.path / "web.qcow2")
+
+    clone = cloned(virtomate("domain-clone", "web", "copy", json=True))
+
+    path = Path(clone["disks"][0]["clone"]["path"])
+    assert clone["disks"][0]["transfer"] in {"host", "stream"}
+    assert b"inside" in images.qemu_img("snapshot", "-l", path)
+
+
+def test_chain_that_lost_its_middle_is_cloned(lab: Lab, virtomate: Program) -> None:
+    """A block commit took the middle image out of the chain, and its file was deleted; libvirt remembers it."""
+    base = lab.pool.qcow2("src.qcow2", 8 * MIB)
+    middle = lab.pool.overlay("src.middle.qcow2", base, pattern=5)
+    top = lab.pool.overlay("src.top.qcow2", middle, pattern=7)
+    one = lab.define(domain("src", disks=[disk(top)]))
+    one.create()
+    one.blockCommit("vda", str(base), str(middle), 0, 0)
+    finish_job(one, "vda")
+    one.destroy()
+    middle.unlink()
+
+    clone = cloned(virtomate("domain-clone", "src", "web", json=True))
+
+    assert images.same_content(Path(clone["disks"][0]["clone"]["path"]), "qcow2", top, "qcow2")
+
+
+def test_clone_that_starts_while_it_is_deleted_keeps_its_definition(
+    far: Hypervisor, far_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no lock keeps it from starting: it goes on, with the definition that it had."""
+    far_pool.qcow2("src.qcow2", 4 * MIB)
+    far.connection.defineXML(domain("src", disks=[disk(IMAGES / "src.qcow2")]))
+    with open_session(far.uri) as session:
+        request = CloneRequest("src", ("web",), mode=Mode.LINKED)
+        (made,) = clone_domains(session, request, NullProgress(), CancelToken())
+        assert made.error is None
+        one = far.connection.lookupByName("web")
+        before = one.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        plan = plan_deletion(session.connection, ("web",), CancelToken())
+        define = hypervisor.define_domain
+
+        def define_too_late(*arguments: Any) -> Any:
+            if not one.isActive():
+                one.create()
+            return define(*arguments)
+
+        monkeypatch.setattr("virtomate.services.deletion.define_domain", define_too_late)
+        (result,) = delete_clones(session, plan, NullProgress(), CancelToken())
+
+    assert result.error is not None
+    assert (result.error.exit_status, "started" in result.error.message) == (1, True), result.error
+    assert one.isActive()
+    one.destroy()
+    assert one.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) == before
+    assert (far_pool.path / "web.qcow2").exists()

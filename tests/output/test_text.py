@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
+from virtomate.output.log import start_log
 from virtomate.output.text import aligned, printable
 
 
@@ -51,3 +54,20 @@ def test_printable_text_can_be_written_everywhere() -> None:
 def test_aligned(rows: list[tuple[str, ...]], expected: list[str]) -> None:
     """Columns stand below each other, and no line ends in blanks."""
     assert aligned(rows) == expected
+
+
+def test_log_does_not_drive_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a guest's agent or a definition says is spelled out; lines of ours stay lines."""
+    logger = logging.getLogger("virtomate")
+    handlers = list(logger.handlers)
+    start_log("info", is_json=False)
+    try:
+        logger.info("the agent says %s", "\x1b[2Jhello\u202e")
+    finally:
+        for handler in set(logger.handlers) - set(handlers):
+            logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+
+    text = capsys.readouterr().err
+    assert "\x1b" not in text
+    assert "\\x1b[2Jhello\\u202e\n" in text

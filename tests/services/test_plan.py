@@ -173,6 +173,21 @@ def test_two_spellings_of_a_directory_are_one(tmp_path: Path) -> None:
     far.refuse_named(str(tmp_path / "a"), "old.raw", "hint")
 
 
+def test_uuid_under_which_tpm_state_is_kept_is_refused(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clone would take it for its own; a domain without a TPM does not mind."""
+    uuid = "11111111-2222-4333-8444-555555555555"
+    monkeypatch.setattr("virtomate.services.plan._TPM_STATES", str(tmp_path / "swtpm"))
+    (tmp_path / "swtpm" / uuid).mkdir(parents=True)
+    tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+    connection = node(domain("src", DISK + tpm), domain("plain", DISK), P)
+
+    with pytest.raises(ConflictError, match=uuid):
+        plan_clones(connection, CloneRequest("src", ("a",), uuid=uuid), CancelToken())
+    plan_clones(connection, CloneRequest("plain", ("a",), uuid=uuid), CancelToken())
+
+
 def test_clones_planned_together_share_no_mac_address(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address that was drawn for one clone is not given to the next one, which draws again."""
     connection = node(domain("src", DISK + INTERFACE + INTERFACE.replace("01", "02")), P)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import NewVolume
+from virtomate.definition.volume import NewVolume, normalise
 from virtomate.duplication.transfers.base import Duplication
 from virtomate.errors import UnsupportedError
 from virtomate.kinds import Action, Mode, Transfer
+from virtomate.paths import files_in
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
@@ -41,6 +43,19 @@ def as_format(source: VolumeDescription, format_: str) -> VolumeDescription:
         backing_format=None,
         is_encrypted=source.is_encrypted and source.format == "raw",
     )
+
+
+def as_headed(source: VolumeDescription, header: Qcow2Header | None) -> VolumeDescription:
+    """The volume with what its header says is below it; libvirt may remember what was there before a block job."""
+    if header is None:
+        return source
+    if not header.has_backing_file:
+        return replace(source, backing_path=None, backing_format=None)
+    directory = posixpath.dirname(source.path)
+    named = {normalise(posixpath.join(directory, file)) for file in files_in(header.backing_file or "")}
+    if source.backing_path in named or len(named) != 1:
+        return source
+    return replace(source, backing_path=named.pop(), backing_format=header.backing_format)
 
 
 def check_header(source: VolumeDescription, header: Qcow2Header | None, mode: Mode) -> None:

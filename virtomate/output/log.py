@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from virtomate.output.documents import dump
+from virtomate.output.text import printable
 
 
 class _JsonFormatter(logging.Formatter):
@@ -13,6 +14,13 @@ class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         return dump({"event": "log", "level": record.levelname.lower(), "message": text}, pretty=False)
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Lines for a terminal, which nothing that came from a guest or a definition can drive."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
 
 
 def start_log(level: str, *, is_json: bool) -> None:
@@ -26,7 +34,7 @@ def start_log(level: str, *, is_json: bool) -> None:
     handler.setFormatter(
         _JsonFormatter("%(message)s")
         if is_json
-        else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        else _PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logger = logging.getLogger("virtomate")
     logger.addHandler(handler)

@@ -208,7 +208,7 @@ class _Run:
             definition = with_provenance(definition, seized)
         define_domain(connection, domain.name, codec.unparse_definition(definition))
         # libvirt says nothing when two do this at once
-        _require_seized(connection, deletion, seized)
+        _require_ours(connection, deletion, seized)
         return seized
 
     def _remove_all(self, connection: Connection, deletion: Deletion, claim: Provenance, tally: _Tally) -> None:

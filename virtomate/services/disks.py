@@ -253,6 +253,8 @@ class DiskSurveyor:
         _refuse_special(disk, found.description, format_, mode)
         found = self._with_known_format(found, format_)
         source = choice.as_format(found.description, format_)
+        header = self._header(found, source, mode)
+        source = choice.as_headed(source, header)
         self._refuse_other_store(disk, 0, source)
         _refuse_to_decrypt(disk, source, mode)
         for other in others:
@@ -261,7 +263,6 @@ class DiskSurveyor:
             is_same = blueprint is not None and (blueprint.source, blueprint.mode) == (source, mode)
             if is_same and chosen.name is None and chosen.pool is None:
                 return SurveyedDisk(disk, other.action, None, other.source, blueprint)
-        header = self._header(found, source, mode)
         below = self._chain_below(disk, source, header, mode)
         return SurveyedDisk(
             disk=disk,
@@ -399,9 +400,10 @@ class DiskSurveyor:
             if below.path in {volume.path for volume in (source, *chain)}:
                 raise UnsupportedError(f"'{below.path}' rests on itself")
             self._refuse_writer(disk, below)
+            header = self._header(found, below, mode)
+            below = choice.as_headed(below, header)
             chain.append(below)
             self._refuse_other_store(disk, len(chain), below)
-            header = self._header(found, below, mode)
             above = below
         return tuple(chain)
 

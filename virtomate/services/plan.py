@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from virtomate.cancel import CancelToken
-    from virtomate.definition.codec import Definition
+    from virtomate.definition.codec import Definition, Document
     from virtomate.definition.outcome import Outcome
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from virtomate.services.pools import PoolDirectory
 
 _LOG = logging.getLogger(__name__)
+
+# Where libvirt keeps the state of emulated TPMs, by the UUID of the domain (src/qemu/qemu_conf.c).
+_TPM_STATES = "/var/lib/libvirt/swtpm"
 
 # In a row, until it is not the name that stands in the way.
 _MAX_TAKEN_NAMES = 1000
@@ -334,6 +338,8 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
 def _check_identity(connection: Connection, request: CloneRequest, source: Source, identities: Identities) -> None:
     """Refuse a UUID or MAC address that was asked for and cannot be had."""
     _refuse_taken_uuid(connection, request)
+    if request.uuid is not None:
+        _refuse_tpm_state(connection, request.uuid, source.definition.domain)
     count = len(readers.mac_addresses(source.definition.domain))
     if len(request.mac_addresses) > count:
         raise UsageError(
@@ -357,6 +363,22 @@ def _refuse_taken_uuid(connection: Connection, request: CloneRequest) -> None:
     if request.uuid is not None and (holder := find_domain_by_uuid(connection, request.uuid)) is not None:
         raise ConflictError(
             f"domain '{holder.name}' has the UUID '{request.uuid}'", hint="Leave out --uuid, or name another one."
+        )
+
+
+def _refuse_tpm_state(connection: Connection, uuid: str, domain: Document) -> None:
+    """Refuse a UUID under which the state of an emulated TPM is kept: the clone would start with that.
+
+    Raises:
+        ConflictError: There is such a state, as far as it can be seen from here.
+    """
+    if not connection.is_local or connection.is_session or not readers.devices(domain, "tpm"):
+        return
+    path = posixpath.join(_TPM_STATES, uuid)
+    if os.path.lexists(path):
+        raise ConflictError(
+            f"'{path}' holds the state of a TPM, which the clone would take for its own",
+            hint="Leave out --uuid, name another one, or move that directory away.",
         )
 
 
