@@ -1,5 +1,6 @@
 """The lab itself: what functional tests rely on without saying so."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -270,3 +271,14 @@ def test_cache_is_built_once_and_whole(tmp_path: Path) -> None:
     assert not (tmp_path / "thing").exists()
     assert cache.build("thing", make) == cache.build("thing", make)
     assert len(calls) == 2
+
+
+def test_chains_of_images(tmp_path: Path) -> None:
+    """Many images that rest on each other are as qemu-img would have made each of them."""
+    first, second = images.make_chains(tmp_path, 2, 3)
+
+    for number, top in enumerate((first, second)):
+        found = json.loads(images.qemu_img("info", "--backing-chain", "--output=json", top))
+        assert [Path(item["filename"]).name for item in found] == [
+            f"chain-{number:05}-{level:02}.qcow2" for level in (2, 1, 0)
+        ]

@@ -37,7 +37,7 @@ def main() -> int:
     chosen = parse_arguments()
     date = datetime.now(UTC).isoformat(timespec="seconds")
     with Lab() as lab:
-        bench = Workbench(lab, chosen.rounds, quick=chosen.quick)
+        bench = Workbench(lab, chosen.rounds, quick=chosen.quick, earlier=chosen.earlier)
         document: dict[str, Any] = {
             "date": date,
             "rounds": chosen.rounds,
@@ -64,6 +64,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("cases", metavar="CASE", nargs="*", help=f"one or several of {', '.join(CASES)}; default: all")
     parser.add_argument("--rounds", type=int, help="how often everything is measured (default: 5; 2 with --quick)")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see whether it runs")
+    parser.add_argument(
+        "--earlier", type=Path, metavar="PROGRAM", help="a virtomate of another checkout, to compare with in some cases"
+    )
     chosen = parser.parse_args()
     if chosen.rounds is None:
         chosen.rounds = 2 if chosen.quick else 5

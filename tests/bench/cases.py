@@ -12,6 +12,7 @@ from tests.bench.contenders import (
     CLONE,
     CP,
     CP_REFLINK,
+    EARLIER,
     NEW_FILE,
     OLD,
     ORIGINAL,
@@ -26,7 +27,7 @@ from tests.bench.measure import Sample
 from tests.bench.report import MIB, Bar, CaseResult, Quantity, Series, at_most, faster
 from tests.bench.workbench import Workbench
 from tests.lab import Pool, disk, domain, interface
-from tests.lab.images import GIB, KIB, allocated_bytes
+from tests.lab.images import GIB, KIB, allocated_bytes, make_chains
 from tests.lab.programs import require_program
 
 SOURCE = "source"
@@ -35,6 +36,7 @@ MANY = 50
 GREAT_MANY = 200
 MANY_PEAK_MEMORY_BYTES = 120 * MIB
 CROWD = 1000
+CHAIN = 3
 WRITES = 6000
 WRITE_BYTES = 4 * KIB
 WRITE_SEED = 3
@@ -302,6 +304,33 @@ def crowd(bench: Workbench, name: str) -> CaseResult:
     return CaseResult(name, title, series=found, bars=(sum_, faster(OLD, 3, OURS)))
 
 
+def delete(bench: Workbench, name: str) -> CaseResult:
+    """Delete a clone on a host that has many domains and many images that rest on each other."""
+    count, chains = bench.scaled(CROWD), bench.scaled(2 * CROWD) // CHAIN
+    pool = bench.make_pool("ext4", bench.scaled(GIB))
+    source = pool.qcow2("original.qcow2", 8 * MIB)
+    original = domain(ORIGINAL, disks=[disk(source)], interfaces=[interface()])
+    tops = make_chains(pool.path, chains, CHAIN)
+    others = [
+        domain(f"other-{number}", disks=[disk(tops[number % chains])], interfaces=[interface()])
+        for number in range(count)
+    ]
+    scan = f"{BARE}: scan"
+    programs = {OURS: who.find_ours()} | ({} if bench.earlier is None else {EARLIER: bench.earlier})
+    with bench.crowded_host(pool, original, others) as uri:
+        prepare = [who.clone_with_ours(uri, "copy")]
+        found = bench.race(
+            [
+                *(Contender(label, who.delete_with(of, uri), prepare=prepare) for label, of in programs.items()),
+                Contender(scan, who.scan(uri), sync=False),
+            ],
+            pool,
+        )
+    bars = () if bench.earlier is None else (at_most(1.5, EARLIER, OURS),)
+    title = f"deletion of a clone beside {count} other domains and {chains * CHAIN} images in chains of {CHAIN}, ext4"
+    return CaseResult(name, title, series=found, bars=bars)
+
+
 def many_memory(bench: Workbench, name: str) -> CaseResult:
     """Make a great many clones."""
     count, data = bench.scaled(GREAT_MANY), bench.scaled(64 * MIB)
@@ -351,5 +380,6 @@ CASES: Mapping[str, Case] = {
     "many-linked": partial(many, kind="ext4", mode="linked"),
     "many-reflink": partial(many, kind="xfs", mode="reflink"),
     "crowd": crowd,
+    "delete": delete,
     "many-memory": many_memory,
 }

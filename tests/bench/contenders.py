@@ -14,6 +14,7 @@ OURS = "virtomate"
 STREAM = "virtomate (stream)"
 SERVER = "virtomate (server)"
 OLD = "virtomate 0.1.2"
+EARLIER = "virtomate (earlier)"
 VIRT_CLONE = "virt-clone"
 CP = "cp"
 CP_REFLINK = "cp --reflink"
@@ -123,6 +124,11 @@ def clone_many_with_old(uri: str, mode: str, count: int, source: str = ORIGINAL)
 def scan(uri: str) -> list[str | Path]:
     """Compose a look at all definitions of a host by bare libvirt calls."""
     return [sys.executable, Path(__file__).with_name("scan.py"), uri]
+
+
+def delete_with(program: Path, uri: str) -> list[str | Path]:
+    """Compose the deletion of a clone by a virtomate."""
+    return [program, "-c", uri, "--json", "domain-delete", "--yes", CLONE]
 
 
 def clone_one_by_one(uri: str) -> list[str | Path]:

@@ -32,13 +32,15 @@ class Workbench:
         lab: the lab.
         rounds: how often everything is measured.
         quick: take a sixteenth of every size; good for trying the benchmark out and for nothing else.
+        earlier: another virtomate, as some cases compare this one with; None for none.
     """
 
-    def __init__(self, lab: Lab, rounds: int, *, quick: bool) -> None:
+    def __init__(self, lab: Lab, rounds: int, *, quick: bool, earlier: Path | None = None) -> None:
         self.lab = lab
         self.uri = lab.uri
         self.rounds = rounds
         self.quick = quick
+        self.earlier = earlier
         self.environment = make_environment(lab.make_directory("home"))
         self._mirrors: list[Pool] = []
 

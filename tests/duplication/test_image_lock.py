@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import struct
 import subprocess
 import time
 from contextlib import contextmanager, suppress
@@ -92,6 +93,16 @@ def test_linker_and_deleter_exclude_each_other(image: Path) -> None:
         forbid_writing(file.fileno(), str(image))
     with alone_with(str(image)), pytest.raises(IllegalStateError), alone_with(str(image)):
         pass
+
+
+@pytest.mark.parametrize("byte", [100, 101, 103, 104, 200, 201, 204])
+def test_every_lock_of_qemu_counts(image: Path, byte: int) -> None:
+    """Whichever of its locks a QEMU holds, that is enough."""
+    with image.open("rb") as file:
+        lock = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, lock)
+        with pytest.raises(IllegalStateError, match="is open in"), alone_with(str(image)):
+            pass
 
 
 def test_lock_is_given_back_after_an_error(image: Path) -> None:

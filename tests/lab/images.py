@@ -135,6 +135,28 @@ def make_qcow2(
     return path
 
 
+def make_chains(directory: Path, count: int, length: int) -> list[Path]:
+    """Make many small qcow2 images that rest on each other, `length` of them in a row, and return the topmost ones.
+
+    All but the first two are copies with other names in them, so that thousands take a moment.
+    """
+
+    def path(level: int, number: int) -> Path:
+        return directory / f"chain-{number:05}-{level:02}.qcow2"
+
+    qemu_img("create", "-q", "-f", "qcow2", path(0, 0), str(MIB))
+    bottom = path(0, 0).read_bytes()
+    if length > 1:
+        qemu_img("create", "-q", "-f", "qcow2", "-b", path(0, 0).name, "-F", "qcow2", path(1, 0))
+    overlay = path(1, 0).read_bytes() if length > 1 else b""
+    for number in range(count):
+        for level in range(length):
+            below = path(level - 1, number).name.encode()
+            content = overlay.replace(path(0, 0).name.encode(), below) if level else bottom
+            path(level, number).write_bytes(content)
+    return [path(length - 1, number) for number in range(count)]
+
+
 def make_overlay(
     path: Path, backing: Path, backing_format: str, *, compat: str = "1.1", marker: str | None = None, pattern: int = 0
 ) -> Path:

@@ -156,6 +156,7 @@ def ways_to_name(host: Host) -> dict[str, str]:
         "other pool": definition(extra="<disk><source pool='again' volume='clone.qcow2'/></disk>"),
         "argument": definition(extra=arguments.format(f"file={path},if=none")),
         "argument through a link": definition(extra=arguments.format(f"file={host.outside}/link,if=none")),
+        "argument without form": definition(extra=arguments.format(f"on the way to:{path}")),
         "json": definition(extra=arguments.format(f'{{"driver":"file","filename":"{path}"}}')),
         "kernel": f"<domain><os><kernel>\n{path}</kernel></os></domain>",
         "future": f"<domain><unknown><really path='{path}'/></unknown></domain>",
@@ -263,6 +264,25 @@ def test_relative_name_beside_a_link(host: Host) -> None:
     (host.outside / "link").symlink_to(write_qcow2(host.root / "deeper" / "down" / "real", "../../pool/clone.qcow2"))
     host.define("other", definition(host.outside / "link"))
     assert host.says() == ["'/outside/link' of domain 'other' rests on it"]
+
+
+def test_one_image_in_two_directories(host: Host) -> None:
+    """A relative name leads to another file from each directory in which the image is."""
+    (host.root / "first").mkdir()
+    image = write_qcow2(host.root / "first" / "image", host.path.name)
+    os.link(image, host.path.with_name("image"))
+    host.libvirt.pools.insert(0, FakePool("first", image.parent))
+
+    assert host.says() == ["'/pool/image' rests on it"]
+
+
+def test_one_image_under_two_names(host: Host) -> None:
+    """It is one user, whatever its names."""
+    image = write_qcow2(host.path.with_name("image"), host.path)
+    os.link(image, host.outside / "other")
+    host.define("other", definition(host.outside / "other"))
+
+    assert len(host.says()) == 1
 
 
 def test_own_snapshot(host: Host) -> None:
@@ -519,12 +539,23 @@ def test_directory_of_another_host(host: Host) -> None:
     host.pool.says = str(host.path.parent)
     host.pool.directory = theirs
     host.pool.backing["over"] = str(host.path)
-    host.pool.known = {"over", host.path.name}
+    # here it is the clone's volume, there it is not
+    host.path.with_name("plain").symlink_to(host.path)
+    (theirs / "plain").touch()
+    host.pool.known = {"over", "plain", host.path.name}
     host.define("other", definition(host.path.with_name("over")))
+    host.define("unrelated", definition(host.path.with_name("plain")))
 
     assert host.says() == ["'/pool/over' of domain 'other' rests on it"]
 
+    # what is there of it is the same, but not all is there
+    (theirs / "clone.qcow2").unlink()
+    os.link(host.path, theirs / "clone.qcow2")
+    assert host.says() == ["'/pool/over' of domain 'other' rests on it"]
+
     # with the same names, but not the same files
+    (theirs / "clone.qcow2").unlink()
+    write_qcow2(theirs / "clone.qcow2")
     write_qcow2(host.path.with_name("over"))
     os.utime(theirs / "over", (1, 1))
     os.utime(theirs / "clone.qcow2", (1, 1))
@@ -589,7 +620,7 @@ def test_far_record_of_a_linked_clone(far: Host) -> None:
 
 
 def test_loose_name_below(far: Host) -> None:
-    """An image may rest on the volume by a path that libvirt does not know."""
+    """An image may rest on the volume by a path that libvirt does not know; if it certainly does, that is said."""
     write_qcow2(far.path.with_name("over"))
     far.pool.backing["over"] = "/link/clone.qcow2"
 
@@ -597,6 +628,12 @@ def test_loose_name_below(far: Host) -> None:
 
     assert user.kind is ReferenceKind.MAY_NAME
     assert "rests on '/link/clone.qcow2', which cannot be seen and may be it" in user.says
+
+    far.pool.active = False
+    far.pool.says = "/elsewhere"
+    far.made = volume_of("/link/clone.qcow2")
+    far.libvirt.pools.append(FakePool("other", far.path.parent, backing={"over": "/link/clone.qcow2"}))
+    assert far.says() == ["'/pool/over' rests on it"]
 
 
 def test_refresh_that_fails(far: Host, monkeypatch: pytest.MonkeyPatch) -> None:
