@@ -119,3 +119,33 @@ def test_wait_ends_when_the_token_is_set() -> None:
     sleeper.join(timeout=30)
 
     assert answers == [True]
+
+
+def test_work_that_has_begun_is_asked() -> None:
+    """Whoever begins to change something, as part of whichever job, says so to all."""
+    token = CancelToken()
+    assert not token.has_begun
+
+    token.child().child().begin()
+
+    assert token.has_begun
+
+
+def test_nothing_is_begun_after_a_signal() -> None:
+    """Where a signal came first, the program may be ending already."""
+    token = CancelToken()
+    token.interrupt(signal.SIGTERM)
+
+    with pytest.raises(InterruptedBySignalError):
+        token.child().begin()
+
+
+def test_what_is_awaited_is_known_meanwhile() -> None:
+    """Jobs say what has to be waited for, each for itself, and no longer than that is so."""
+    token = CancelToken()
+    with token.child().awaiting("a"), token.awaiting("b"):
+        with token.awaiting("a"):
+            assert list(token.awaited) == ["a", "b", "a"]
+        assert sorted(token.awaited) == ["a", "b"]
+
+    assert not token.awaited

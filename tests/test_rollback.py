@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from virtomate.cancel import CancelToken
 from virtomate.errors import IllegalStateError, VirtomateError
 from virtomate.rollback import Rollback
 
@@ -95,3 +96,17 @@ def test_unforeseen_error_in_an_undo_does_not_stop_the_others() -> None:
 def test_leftovers_outrank_the_failure(leftovers: tuple[str, ...], status: int) -> None:
     """The exit status tells whether something was left behind."""
     assert VirtomateError("failed", leftovers=leftovers).exit_status == status
+
+
+def test_what_is_being_undone_can_be_told() -> None:
+    """Each action is announced while it runs."""
+    cancel = CancelToken()
+    told: list[tuple[str, ...]] = []
+    rollback = Rollback()
+    for name in ("a", "b"):
+        rollback.push(name, lambda: told.append(cancel.awaited))
+
+    rollback.run(cancel.awaiting)
+
+    assert told == [("the removal of b",), ("the removal of a",)]
+    assert cancel.awaited == ()

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from virtomate.errors import InterruptedBySignalError, StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LOOK_EVERY_SECONDS = 0.05
 
@@ -12,20 +17,53 @@ _LOOK_EVERY_SECONDS = 0.05
 class CancelToken:
     """Tells long work to stop; setting it raises nothing.
 
-    A signal handler calls `interrupt`; the work calls `check` between its steps, and `wait` instead of sleeping. A
+    Whoever gets a signal calls `interrupt`; the work calls `check` between its steps, and `wait` instead of sleeping. A
     token made with `child` is stopped with its parent, and can be stopped alone when one of several jobs fails.
 
-    There is no lock in it: a handler may interrupt anything, this very code and another handler included.
+    Until the work calls `begin`, nothing has been changed, and a signal may end the program without asking the work.
     """
 
     def __init__(self, parent: CancelToken | None = None) -> None:
         self._parent = parent
         self._is_stopped = False
+        self._has_begun = False
         self._signal_number: int | None = None
+        self._awaited: list[str] = []
 
     def child(self) -> CancelToken:
         """A token that is stopped with this one."""
         return CancelToken(self)
+
+    def begin(self) -> None:
+        """Say that something is going to be changed: from now on the work itself ends what it has begun, or undoes it.
+
+        Raises:
+            InterruptedBySignalError: A signal arrived.
+            StoppedError: Something beside this work failed.
+        """
+        # Set before the look, as `interrupt` does it the other way round: one of the two sees the other.
+        self._root._has_begun = True  # noqa: SLF001 - another token
+        self.check()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something may have been changed."""
+        return self._root._has_begun  # noqa: SLF001 - another token
+
+    @contextmanager
+    def awaiting(self, what: str) -> Iterator[None]:
+        """Remember, for the time of the block, what somebody who wants the program to end has to wait for."""
+        awaited = self._root._awaited  # noqa: SLF001 - another token
+        awaited.append(what)
+        try:
+            yield
+        finally:
+            awaited.remove(what)
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """What has to be waited for at the moment, each a phrase."""
+        return tuple(self._root._awaited)  # noqa: SLF001 - another token
 
     def interrupt(self, signal_number: int) -> None:
         """Remember the first signal and stop."""
@@ -43,6 +81,10 @@ class CancelToken:
         if self._signal_number is None and self._parent is not None:
             return self._parent.signal_number
         return self._signal_number
+
+    @property
+    def _root(self) -> CancelToken:
+        return self if self._parent is None else self._parent._root  # noqa: SLF001 - another token
 
     @property
     def is_set(self) -> bool:

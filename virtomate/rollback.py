@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from virtomate.errors import VirtomateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+
+def _unnoticed(_what: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class Rollback:
@@ -39,12 +45,17 @@ class Rollback:
         """Keep what was made."""
         self._actions.clear()
 
-    def run(self) -> tuple[str, ...]:
-        """Undo everything, newest first, and return what could not be undone with the reason."""
+    def run(self, awaiting: Callable[[str], AbstractContextManager[None]] = _unnoticed) -> tuple[str, ...]:
+        """Undo everything, newest first, and return what could not be undone with the reason.
+
+        Args:
+            awaiting: Entered for each action, with a phrase that says what has to be waited for.
+        """
         while self._actions:
             leftover, undo = self._actions.pop()
             try:
-                undo()
+                with awaiting(f"the removal of {leftover}"):
+                    undo()
             except VirtomateError as error:
                 self._leftovers.append(f"{leftover} ({error.message})")
             except Exception as error:  # noqa: BLE001 - whatever goes wrong with one, the others are still undone

@@ -205,9 +205,10 @@ class Question:
         self.child.expect_exact("[y/N]: ")
         self.text = str(self.child.before)
 
-    def answer(self, text: str) -> tuple[int | None, str]:
-        """Answer it, and return the exit status and what came after."""
+    def answer(self, text: str) -> tuple[int, str]:
+        """Answer it, and return the status, as subprocess does, and what came after."""
         self.child.send(text)
         self.child.expect(pexpect.EOF)
         self.child.close()
-        return self.child.exitstatus, str(self.child.before)
+        status = self.child.exitstatus if self.child.exitstatus is not None else -int(self.child.signalstatus or 0)
+        return status, str(self.child.before)

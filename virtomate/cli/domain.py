@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from virtomate.cancel import CancelToken
 from virtomate.cli.commands import Group
 from virtomate.cli.completion import complete_clone, complete_domain
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.request import clone_options, clone_request
-from virtomate.cli.session import open_session
-from virtomate.cli.signals import cancelling
+from virtomate.cli.session import open_run, open_session
 from virtomate.errors import EXIT_FAILED, IllegalStateError, UsageError, combined_exit_status
 from virtomate.kinds import AddressSource
-from virtomate.output.progress import make_progress
 from virtomate.output.render import (
+    end_question,
     render_answers,
     render_clones,
     render_clones_before_waiting,
@@ -58,25 +56,23 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     from virtomate.services import clone as service  # noqa: PLC0415 - help and completion need no libvirt
 
     request = clone_request(**words)
-    cancel = CancelToken()
-    progress = make_progress(settings.progress, quiet=settings.quiet)
-    with cancelling(cancel, progress), open_session(settings) as session:
+    with open_run(settings) as run:
         try:
             if print_xml:
-                results = service.preview_definitions(session, request, cancel)
+                results = service.preview_definitions(run.session, request, run.cancel)
             elif dry_run:
-                results = service.preview_clones(session, request, cancel)
+                results = service.preview_clones(run.session, request, run.cancel)
             else:
-                results = service.clone_domains(session, request, progress, cancel)
+                results = service.clone_domains(run.session, request, run.progress, run.cancel)
         finally:
-            progress.close()
+            run.progress.close()
         if request.wait is None or not any(result.is_started for result in results):
             render_clones(results, settings.format)
         else:
             from virtomate.services.startup import wait_for_clones  # noqa: PLC0415 - few clones are waited for
 
             render_clones_before_waiting(results, settings.format)
-            answers = wait_for_clones(session, results, request.wait, progress, cancel)
+            answers = wait_for_clones(run.session, results, request.wait, run.progress, run.cancel)
             results = render_answers(answers, request.wait.what, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
 
@@ -114,29 +110,23 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unprove
     from virtomate.services.deletion import delete_clones  # noqa: PLC0415
     from virtomate.services.deletion_plan import plan_deletion  # noqa: PLC0415
 
-    cancel = CancelToken()
-    progress = make_progress(settings.progress, quiet=settings.quiet)
-    with open_session(settings) as session:
-        with cancelling(cancel, progress):
-            plan = plan_deletion(session.connection, names, cancel)
+    with open_run(settings) as run:
+        plan = plan_deletion(run.session.connection, names, run.cancel)
         render_warnings(plan.warnings, settings.format)
         if (plan.needs_consent and not yes) or (plan.doubts and not yes_unproved):
-            # Signals have their usual effect here: nothing is touched yet.
             if not _agrees(plan, settings, yes=yes):
                 return EXIT_FAILED
             agreed = plan.previews
-            with cancelling(cancel, progress):
-                plan = plan_deletion(session.connection, names, cancel)
+            plan = plan_deletion(run.session.connection, names, run.cancel)
             if plan.previews != agreed:
                 raise IllegalStateError(
                     "what would be deleted has changed since the question", hint="Run the command again."
                 )
-        with cancelling(cancel, progress):
-            try:
-                results = delete_clones(session, plan, progress, cancel)
-            finally:
-                progress.close()
-            render_deletions(results, settings.format)
+        try:
+            results = delete_clones(run.session, plan, run.progress, run.cancel)
+        finally:
+            run.progress.close()
+        render_deletions(results, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
 
 
@@ -158,7 +148,13 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
             "--yes-unproved"
         )
     render_deletion_plan(previews)
-    agrees = click.confirm("Delete them?" if len(previews) > 1 else "Delete it?", err=True)
+    try:
+        with settings.terminal.asking():
+            agrees = click.confirm("Delete them?" if len(previews) > 1 else "Delete it?", err=True)
+    except click.Abort:
+        # Ctrl-D
+        end_question()
+        agrees = False
     if not agrees:
         click.echo("Nothing was deleted.", err=True)
     return agrees

@@ -7,14 +7,11 @@ import sys
 
 import click
 
-from virtomate.cancel import CancelToken
 from virtomate.cli.commands import Command, Group
 from virtomate.cli.completion import complete_domain
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.cli.session import open_session
-from virtomate.cli.signals import cancelling
+from virtomate.cli.session import open_run
 from virtomate.errors import UsageError
-from virtomate.output.progress import make_progress
 from virtomate.output.render import render_ping, render_run
 
 _SIGNAL_BASE = 128
@@ -106,10 +103,8 @@ def ping(settings: Settings, name: str, *, seconds: float) -> None:
     """
     from virtomate.services.guest import ping_guest  # noqa: PLC0415 - help and completion need no libvirt
 
-    cancel = CancelToken()
-    progress = make_progress(settings.progress, quiet=settings.quiet)
-    with cancelling(cancel, progress), open_session(settings) as session:
-        render_ping(ping_guest(session.connection, name, seconds, cancel), settings.format)
+    with open_run(settings) as run:
+        render_ping(ping_guest(run.session.connection, name, seconds, run.cancel), settings.format)
 
 
 @guest.command("run", cls=_RunCommand, short_help="Run a program in a guest.", context_settings=CONTEXT_SETTINGS)
@@ -150,16 +145,13 @@ def run(
         raise UsageError("--progress json needs --json here: stderr holds what the guest writes otherwise")
     stdin = None
     if has_stdin:
-        # before signals are caught: a person who is asked for input may leave with Ctrl-C
         stdin = b"" if sys.stdin is None else sys.stdin.buffer.read()
     from virtomate.records import RunRequest  # noqa: PLC0415 - help and completion need no records
     from virtomate.services.guest import run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
 
     request = RunRequest(name, program, arguments, stdin, timeout)
-    cancel = CancelToken()
-    progress = make_progress(settings.progress, quiet=settings.quiet)
-    with cancelling(cancel, progress), open_session(settings) as session:
-        result = run_in_guest(session, request, cancel)
+    with open_run(settings) as this_run:
+        result = run_in_guest(this_run.session, request, this_run.cancel)
         render_run(result, settings.format, encode=encode)
     if is_json:
         return 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from virtomate import __version__
+from virtomate.cli.signals import Signals
+from virtomate.cli.terminal import Terminal
 from virtomate.output.render import Format
 
 if TYPE_CHECKING:
@@ -25,7 +27,12 @@ class CommonOption(click.Option):
 
 @dataclass
 class Settings:
-    """What those options say; an option after the command's name overrides the one before it."""
+    """What those options say; an option after the command's name overrides the one before it.
+
+    Attributes:
+        signals: What they do to the command.
+        terminal: Where a person may be asked something.
+    """
 
     uri: str | None = None
     json: bool = False
@@ -33,6 +40,8 @@ class Settings:
     quiet: bool = False
     progress: str = "auto"
     log: str | None = None
+    signals: Signals = field(default_factory=Signals)
+    terminal: Terminal = field(default_factory=Terminal)
 
     @property
     def format(self) -> Format:

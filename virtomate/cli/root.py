@@ -14,14 +14,30 @@ from virtomate.cli.guest import guest
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.pool import pool
 from virtomate.cli.volume import volume
-from virtomate.errors import EXIT_FAILED, EXIT_USAGE, InternalError, UsageError, VirtomateError
+from virtomate.errors import (
+    EXIT_FAILED,
+    EXIT_LEFTOVERS,
+    EXIT_NO_AGENT,
+    EXIT_USAGE,
+    InternalError,
+    InterruptedBySignalError,
+    UsageError,
+    VirtomateError,
+)
 from virtomate.output.log import log_traceback
-from virtomate.output.render import end_question, find_unwritten, render_error, render_help, render_usage_error
+from virtomate.output.render import (
+    find_unwritten,
+    render_error,
+    render_help,
+    render_interruption,
+    render_usage_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_EXIT_SIGINT = 130
+# of something that failed after a signal had come: that is what it failed of
+_OUTRANKED = {EXIT_FAILED, EXIT_NO_AGENT}
 
 
 class RootGroup(Group):
@@ -88,13 +104,28 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line.
 
     Returns:
-        The exit status, as the manual page virtomate(1) lists them.
+        The exit status, as the manual page virtomate(1) lists them; the negative number of a signal by which the
+        process is to end.
     """
     settings = Settings()
     if COMPLETE_VARIABLE in os.environ:
         from virtomate.cli.shells import complete  # noqa: PLC0415 - a shell asks, and nobody else
 
         return complete(root, settings, os.environ[COMPLETE_VARIABLE], list(arguments))
+    settings.terminal.remember()
+    try:
+        status = settings.signals.watch(lambda: _work(arguments, settings))
+    except InterruptedBySignalError as error:
+        settings.terminal.restore()
+        render_interruption(error, settings.format, is_asking=settings.terminal.is_asking)
+        status = error.exit_status
+    settings.terminal.restore()
+    number = settings.signals.cancel.signal_number
+    return status if number is None or status == EXIT_LEFTOVERS else -number
+
+
+def _work(arguments: Sequence[str], settings: Settings) -> int:
+    """Do what the command line says, and show how it went."""
     try:
         # Click's own handling prints "Aborted!" and exits 1 whatever happened
         status = root.main(list(arguments), prog_name="virtomate", standalone_mode=False, obj=settings)
@@ -108,6 +139,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _report(error: Exception, settings: Settings) -> int:
     """Show an error, and return the exit status for it."""
+    if settings.signals.has_left_command:
+        return EXIT_FAILED
     match error:
         case click.ClickException():
             return _report_misuse(error, settings)
@@ -115,14 +148,11 @@ def _report(error: Exception, settings: Settings) -> int:
             render_usage_error("", error.message, settings.format)
             return EXIT_USAGE
         case VirtomateError():
+            number = settings.signals.cancel.signal_number
+            if number is not None and error.exit_status in _OUTRANKED:
+                error = InterruptedBySignalError(number)
             render_error(error, settings.format)
             return error.exit_status
-        case click.exceptions.Abort():
-            end_question()
-            return _EXIT_SIGINT
-        case SystemError(__cause__=KeyboardInterrupt()):
-            # in libvirt's error handler, which libvirt-python does not expect to raise
-            return _EXIT_SIGINT
     log_traceback(error)
     render_error(InternalError(error), settings.format)
     return EXIT_FAILED

@@ -1,62 +1,151 @@
-"""Signals: they set a cancel token and raise nothing."""
+"""Signals: the command works in a thread of its own, and the main thread waits for its end, and for signals.
+
+Python handles a signal in its main thread alone, and there only between two steps of its own. So that thread calls
+nothing in libvirt, where a call may hang.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from contextlib import contextmanager
-from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from virtomate.errors import EXIT_FAILED, EXIT_NO_AGENT, InterruptedBySignalError, VirtomateError
+from virtomate.cancel import CancelToken
+from virtomate.errors import InterruptedBySignalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+    from collections.abc import Callable, Iterator
 
-    from virtomate.cancel import CancelToken
-    from virtomate.progress import Progress
+Result = TypeVar("Result")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_OUTRANKED = {EXIT_FAILED, EXIT_NO_AGENT}
+_END = b"\0"
+
+
+@dataclass(frozen=True)
+class _Returned(Generic[Result]):
+    """The work has ended with a result."""
+
+    result: Result
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """The work has ended with an error."""
+
+    error: BaseException
+
+
+class Signals:
+    """What SIGINT, SIGTERM and SIGHUP do to a command.
+
+    Attributes:
+        cancel: Tells the command of the first one.
+        note: Gets a sentence for whoever waits for the command's end.
+        abandon: Ends what would outlive the program when it ends at once.
+        has_left_command: Whether it does so, and what the command still comes to is not to be told.
+    """
+
+    def __init__(self) -> None:
+        self.cancel = CancelToken()
+        self.note: Callable[[str], None] = lambda _text: None
+        self.abandon: Callable[[], None] = lambda: None
+        self.has_left_command = False
+
+    def watch(self, work: Callable[[], Result]) -> Result:
+        """Do some work; what the caller of this program ignores stays ignored (nohup).
+
+        Where the work has begun to change something, it is waited for, however many signals come.
+
+        Raises:
+            InterruptedBySignalError: A signal arrived before. The work is left alone, and may still go on. Signals have
+                their usual effect from now on, so that the next one ends the program whatever it does.
+            BaseException: What the work raises.
+        """
+        outcomes: list[_Returned[Result] | _Failed] = []
+
+        def do(end: int) -> None:
+            try:
+                outcomes.append(_Returned(work()))
+            except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+                outcomes.append(_Failed(error))
+            os.write(end, _END)
+
+        with _caught() as caught:
+            threading.Thread(target=do, args=(caught.writer,), name="command", daemon=True).start()
+            while number := caught.wait():
+                self._take(number, caught)
+        for number in caught.rest():
+            self.cancel.interrupt(number)
+        (outcome,) = outcomes
+        if isinstance(outcome, _Failed):
+            raise outcome.error
+        return outcome.result
+
+    def _take(self, number: int, caught: _Caught) -> None:
+        is_repeated = self.cancel.signal_number is not None
+        # before the command can notice the signal, and once more in case that it has begun meanwhile
+        self.has_left_command = not self.cancel.has_begun
+        self.cancel.interrupt(number)
+        self.has_left_command = not self.cancel.has_begun
+        if self.has_left_command:
+            caught.let_go()
+            self.abandon()
+            raise InterruptedBySignalError(number)
+        awaited = "".join(f"; waiting for {what}" for what in self.cancel.awaited)
+        does = f"still cleaning up{awaited}" if is_repeated else "interrupted; cleaning up"
+        # whoever hung up does not want to know, and the work still has to be waited for
+        with suppress(OSError):
+            self.note(f"{signal.Signals(number).name}: {does}")
+
+
+class _Caught:
+    """Signals, which arrive through a pipe: any thread may get one, and only that wakes up the main thread for sure."""
+
+    def __init__(self, reader: int, writer: int, numbers: list[signal.Signals]) -> None:
+        self.writer = writer
+        self._reader = reader
+        self._numbers = numbers
+
+    def wait(self) -> int:
+        """The number of the next signal, or 0 when the work has ended."""
+        while (number := os.read(self._reader, 1)[0]) and number not in self._numbers:
+            pass
+        return number
+
+    def rest(self) -> list[int]:
+        """What arrived after the end of the work, when no more can arrive."""
+        os.set_blocking(self._reader, False)
+        numbers: list[int] = []
+        with suppress(BlockingIOError):
+            while True:
+                numbers += os.read(self._reader, 1)
+        os.close(self._reader)
+        os.close(self.writer)
+        return [number for number in numbers if number in self._numbers]
+
+    def let_go(self) -> None:
+        """Give the signals their usual effect."""
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_DFL)
+        self._numbers.clear()
 
 
 @contextmanager
-def cancelling(cancel: CancelToken, progress: Progress) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP cancel the work; what the caller of this program ignores stays ignored (nohup).
-
-    Raises:
-        InterruptedBySignalError: The work failed after a signal had come, and left nothing behind; a signal can be what
-            it failed of, since an ssh in the terminal gets it as well.
-    """
-    notes: SimpleQueue[str | None] = SimpleQueue()
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        is_repeated = cancel.signal_number is not None
-        cancel.interrupt(number)
-        what = "still cleaning up" if is_repeated else "interrupted; cleaning up"
-        # A handler runs in the midst of anything, writing to stderr included; putting into this queue is allowed there.
-        notes.put(f"{signal.Signals(number).name}: {what}")
-
-    def tell() -> None:
-        while (note := notes.get()) is not None:
-            progress.note(note)
-
-    teller = threading.Thread(target=tell, name="signal-notes", daemon=True)
-    teller.start()
-
+def _caught() -> Iterator[_Caught]:
     before = {number: signal.getsignal(number) for number in _SIGNALS}
-    handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]
-    for number in handled:
-        signal.signal(number, handle)
+    numbers = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    woken_before = signal.set_wakeup_fd(writer)
+    for number in numbers:
+        signal.signal(number, lambda _number, _frame: None)
     try:
-        yield
-    except VirtomateError as error:
-        if cancel.signal_number is None or error.exit_status not in _OUTRANKED:
-            raise
-        raise InterruptedBySignalError(cancel.signal_number) from error
+        yield _Caught(reader, writer, numbers)
     finally:
-        for number in handled:
-            signal.signal(number, before[number])
-        notes.put(None)
-        teller.join()
+        for number in numbers:
+            signal.signal(number, before[number] or signal.SIG_DFL)
+        signal.set_wakeup_fd(woken_before)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import click
 
-from virtomate.cancel import CancelToken
 from virtomate.cli.commands import Group
 from virtomate.cli.completion import complete_pool
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.cli.session import open_session
-from virtomate.cli.signals import cancelling
-from virtomate.output.progress import make_progress
+from virtomate.cli.session import open_run, open_session
 from virtomate.output.render import render_import, render_volumes
 
 
@@ -53,11 +50,9 @@ def import_(settings: Settings, file: str, pool: str, name: str | None, *, no_sp
     from virtomate.services.volumes import import_volume  # noqa: PLC0415
 
     request = ImportRequest(file, pool, name, check_space=not no_space_check)
-    cancel = CancelToken()
-    progress = make_progress(settings.progress, quiet=settings.quiet)
-    with cancelling(cancel, progress), open_session(settings) as session:
+    with open_run(settings) as run:
         try:
-            result = import_volume(session, request, progress, cancel)
+            result = import_volume(run.session, request, run.progress, run.cancel)
         finally:
-            progress.close()
+            run.progress.close()
         render_import(result, settings.format)

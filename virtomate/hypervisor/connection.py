@@ -7,23 +7,23 @@ whoever works side by side opens another one.
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import libvirt
 
-from virtomate.errors import NoConnectionError, SilentHostError
+from virtomate.cancel import CancelToken
+from virtomate.errors import NoConnectionError
 from virtomate.hypervisor.errors import one_line, translated
+from virtomate.hypervisor.opening import Opening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
+
+    from virtomate.hypervisor.opening import Ask
 
 # A dead link is noticed after interval x (count + 1) seconds of silence.
 _KEEPALIVE_INTERVAL_SECONDS = 5
@@ -34,18 +34,9 @@ _KEEPALIVE_COUNT = 3
 _CONNECT_SECONDS = 20.0
 _RECONNECT_SECONDS = 4.0
 
-_CREDENTIALS = [
-    libvirt.VIR_CRED_USERNAME,
-    libvirt.VIR_CRED_AUTHNAME,
-    libvirt.VIR_CRED_PASSPHRASE,
-    libvirt.VIR_CRED_ECHOPROMPT,
-    libvirt.VIR_CRED_NOECHOPROMPT,
-]
 # A qcow2 with subclusters: libvirt 8.0, QEMU 5.2, both as numbers that libvirt has for versions
 _SUBCLUSTERS_LIBVIRT = 8_000_000
 _SUBCLUSTERS_QEMU = 5_002_000
-
-_SECRET_CREDENTIALS = {libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT}
 
 _event_loop_lock = threading.Lock()
 _event_loop_runs = False
@@ -105,40 +96,28 @@ class Connection:
             return
 
 
-def connect(uri: str | None, ask: Callable[[str, bool], str] | None = None, *, was_lost: bool = False) -> Connection:
+def connect(
+    uri: str | None, ask: Ask | None = None, cancel: CancelToken | None = None, *, was_lost: bool = False
+) -> Connection:
     """Open a connection.
 
     A host that answers nothing is given up after a while, unless a person may be typing a password meanwhile.
 
     Args:
         uri: libvirt's URI; None lets libvirt decide (https://libvirt.org/uri.html#default-uri-choice).
-        ask: Gets a prompt and whether the answer is secret, and returns the answer. Without it, a server that asks for
-            a password refuses.
+        ask: Asks a person. Without it, a server that asks for a password refuses.
+        cancel: Ends the waiting, unless it is set already.
         was_lost: Whether a connection to it broke before; then it is not waited for as long.
 
     Raises:
         SilentHostError: The host does not answer.
         NoConnectionError: There is no daemon, or it does not let us in.
+        InterruptedBySignalError: A signal arrived.
     """
     _start_event_loop()
-
-    def answer(credentials: list[list[Any]], _opaque: object) -> int:
-        if ask is None:
-            return -1
-        for credential in credentials:
-            credential[4] = ask(str(credential[1]), credential[0] in _SECRET_CREDENTIALS)
-        return 0
-
-    def open_() -> libvirt.virConnect:
-        return libvirt.openAuth(uri, [_CREDENTIALS, answer, None], 0)
-
+    seconds = _RECONNECT_SECONDS if was_lost else _CONNECT_SECONDS
     try:
-        if was_lost:
-            handle = _within(_RECONNECT_SECONDS, open_, uri)
-        elif _somebody_may_be_asked():
-            handle = open_()
-        else:
-            handle = _within(_CONNECT_SECONDS, open_, uri)
+        handle = Opening(uri, ask).run(seconds, cancel or CancelToken(), is_patient=not was_lost)
     except libvirt.libvirtError as error:
         where = uri or "libvirt"
         raise NoConnectionError(
@@ -151,55 +130,6 @@ def connect(uri: str | None, ask: Callable[[str, bool], str] | None = None, *, w
     with suppress(libvirt.libvirtError):
         handle.setKeepAlive(_KEEPALIVE_INTERVAL_SECONDS, _KEEPALIVE_COUNT)
     return Connection(handle, uri)
-
-
-def _within(seconds: float, open_: Callable[[], libvirt.virConnect], uri: str | None) -> libvirt.virConnect:
-    """Open a connection in a thread of its own, since the call cannot be interrupted."""
-    outcomes: SimpleQueue[libvirt.virConnect | libvirt.libvirtError] = SimpleQueue()
-
-    def work() -> None:
-        try:
-            outcomes.put(open_())
-        except libvirt.libvirtError as error:
-            outcomes.put(error)
-
-    thread = threading.Thread(target=work, name="connect", daemon=True)
-    thread.start()
-    try:
-        outcome = outcomes.get(timeout=seconds)
-    except Empty:
-        _end_children(Path(f"/proc/self/task/{thread.native_id}"))
-        raise SilentHostError(
-            f"cannot connect to {uri or 'libvirt'}: no answer in {seconds:.0f} s",
-            hint="Check that the daemon and the network are up, then try again.",
-        ) from None
-    if isinstance(outcome, libvirt.libvirtError):
-        raise outcome
-    return outcome
-
-
-def end_programs() -> None:
-    """End what libvirt started for links that died: an ssh that waits for its server would outlive us."""
-    for task in Path("/proc/self/task").iterdir():
-        _end_children(task)
-
-
-def _end_children(task: Path) -> None:
-    """End what a thread has started (proc_pid_task_children(5))."""
-    with suppress(OSError):
-        for child in (task / "children").read_text(encoding="ascii").split():
-            os.kill(int(child), signal.SIGKILL)
-
-
-def _somebody_may_be_asked() -> bool:
-    """Whether ssh, or an agent, could ask a person for a password by itself."""
-    if "SSH_ASKPASS" in os.environ:
-        return True
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def connect_read_only(uri: str | None) -> Connection:

@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import Event
 from typing import TYPE_CHECKING, Any, TextIO
 
 from virtomate.errors import InterruptedBySignalError, OutputError
@@ -55,6 +56,9 @@ _TO_DO = {
 
 # So many names a sentence holds.
 _MAX_NAMES = 10
+
+# Whether a result has been written to this process's stdout, or is being written.
+_has_result = Event()
 
 
 @dataclass(frozen=True)
@@ -299,6 +303,22 @@ def render_error(error: VirtomateError, format_: Format) -> None:
     _error_message(error, format_)
 
 
+def render_interruption(error: VirtomateError, format_: Format, *, is_asking: bool) -> None:
+    """Show that a command was left alone in the midst of what it did: the result, if it is being written, is not ours.
+
+    Args:
+        error: What to say.
+        format_: How results are written.
+        is_asking: A question stands in a line that nobody will answer.
+    """
+    if is_asking:
+        _tell("\n")
+    if _has_result.is_set():
+        _error_message(error, format_)
+    else:
+        render_error(error, format_)
+
+
 def render_usage_error(usage: str, message: str, format_: Format) -> None:
     """Show that the words of a call are off: always on stderr."""
     if format_.has_json_messages:
@@ -468,6 +488,7 @@ def _print_json(document: Any, format_: Format) -> None:  # noqa: ANN401
 
 
 def _print_lines(lines: list[str]) -> None:
+    _has_result.set()
     with _writing("stdout"):
         # a name that the terminal's encoding lacks is spelled out
         if isinstance(sys.stdout, io.TextIOWrapper):

@@ -64,6 +64,7 @@ def delete_clones(
     Returns:
         How it went, in the order in which they were named.
     """
+    cancel.begin()
     run = _Run(session, progress, cancel)
     by_uuid = {deletion.uuid: deletion for deletion in plan.deletions}
     results: dict[str, DeletionResult] = {}
@@ -109,7 +110,8 @@ class _Run:
         try:
             self._cancel.check()
             _require_nobody(deletion, in_the_way)
-            self._delete(deletion, tally)
+            with self._cancel.awaiting(f"the deletion of '{deletion.name}'"):
+                self._delete(deletion, tally)
         except Exception as unforeseen:  # noqa: BLE001 - the others still have their turn
             error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
             is_interrupted = isinstance(error, InterruptedBySignalError)

@@ -98,7 +98,7 @@ class Making:
             filled = self._make()
         except Exception as unforeseen:
             error = self._first_error(unforeseen)
-            error.leftovers = self._rollback.run()
+            error.leftovers = self._rollback.run(self._cancel.awaiting)
             if isinstance(error, ConflictError) and not self._claim.is_taken and not error.leftovers:
                 raise
             if error.leftovers:
@@ -122,6 +122,7 @@ class Making:
         self._cancel.check()
         # without a connection nothing can be left behind
         self._session.connect()
+        self._cancel.begin()
         # Pushed before the claim: when the connection breaks during that call, only a look tells whether it is there.
         self._rollback.push(
             f"domain '{plan.name}', an unfinished clone", partial(release_unless_needed, self._claim, self._rollback)

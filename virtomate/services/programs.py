@@ -111,6 +111,7 @@ class ProgramRun:
 
     def execute(self) -> RunResult:
         """Run it; `guest.run_in_guest` tells what is raised."""
+        self._cancel.begin()
         try:
             return self._run_with_spool()
         except _NoSpoolError as reason:

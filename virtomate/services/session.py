@@ -7,15 +7,20 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from virtomate.cancel import CancelToken
 from virtomate.errors import SilentHostError
-from virtomate.hypervisor.connection import connect, end_programs
+from virtomate.hypervisor.connection import connect
+from virtomate.hypervisor.opening import end_programs
+
+__all__ = ["Session", "SpareConnections", "end_programs", "open_session"]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.opening import Ask
 
 
 class SpareConnections:
@@ -24,8 +29,9 @@ class SpareConnections:
     A host that does not answer any more is tried once, and not by every part of an undo.
     """
 
-    def __init__(self, uri: str | None, ask: Callable[[str, bool], str] | None = None) -> None:
+    def __init__(self, uri: str | None, ask: Ask | None, cancel: CancelToken) -> None:
         self._uri = uri
+        self._cancel = cancel
         self._ask = None if ask is None else _ask_once(ask)
         self._idle: SimpleQueue[Connection] = SimpleQueue()
         self._was_lost = False
@@ -36,6 +42,7 @@ class SpareConnections:
 
         Raises:
             NoConnectionError: It cannot be opened.
+            InterruptedBySignalError: A signal arrived meanwhile.
         """
         with suppress(Empty):
             while True:
@@ -47,7 +54,7 @@ class SpareConnections:
             # one of its own for each clone that fails, since each has other leftovers
             raise SilentHostError(self._silence.message, self._silence.hint, self._silence.code)
         try:
-            return connect(self._uri, self._ask, was_lost=self._was_lost)
+            return connect(self._uri, self._ask, self._cancel, was_lost=self._was_lost)
         except SilentHostError as error:
             self._silence = error
             raise
@@ -142,14 +149,15 @@ class Session:
 
 
 @contextmanager
-def open_session(uri: str | None, ask: Callable[[str, bool], str] | None = None) -> Iterator[Session]:
+def open_session(uri: str | None, ask: Ask | None = None, cancel: CancelToken | None = None) -> Iterator[Session]:
     """The session of a run, whose connections are closed at its end; none is opened before it is needed.
 
     Args:
         uri: libvirt's URI, None lets libvirt decide.
-        ask: Gets a prompt and whether the answer is secret, and returns the answer.
+        ask: Gets a prompt and whether the answer is secret, and returns the answer, or None where there is none.
+        cancel: Ends the waiting for a host.
     """
-    spare = SpareConnections(uri, ask)
+    spare = SpareConnections(uri, ask, cancel or CancelToken())
     try:
         with Session(spare) as session:
             yield session
@@ -157,12 +165,12 @@ def open_session(uri: str | None, ask: Callable[[str, bool], str] | None = None)
         spare.close()
 
 
-def _ask_once(ask: Callable[[str, bool], str]) -> Callable[[str, bool], str]:
+def _ask_once(ask: Ask) -> Ask:
     """Ask a person for each thing once, however many connections want to know it."""
-    answers: dict[str, str] = {}
+    answers: dict[str, str | None] = {}
     lock = threading.Lock()
 
-    def answer(prompt: str, is_secret: bool) -> str:
+    def answer(prompt: str, is_secret: bool) -> str | None:
         with lock:
             if prompt not in answers:
                 answers[prompt] = ask(prompt, is_secret)

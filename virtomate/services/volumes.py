@@ -133,6 +133,7 @@ class _Import:
         A thread does the work, since no signal is noticed in a thread that waits for libvirt. It has the session's
         connection to itself meanwhile.
         """
+        self._cancel.begin()
         rollback = Rollback()
         rollback.push(name_artifact(self._planned), self._undo)
         thread = threading.Thread(target=self._run, args=(self._session.connection,), name="import")
@@ -142,7 +143,7 @@ class _Import:
         outcome = self._outcome
         if isinstance(outcome, Exception):
             error = outcome if isinstance(outcome, VirtomateError) else InternalError(outcome)
-            error.leftovers = rollback.run()
+            error.leftovers = rollback.run(self._cancel.awaiting)
             if isinstance(error, NoSpaceError):
                 error.hint = "Make room in the pool."
             raise error

@@ -50,10 +50,15 @@ def _watched(duplication: Duplication, workplace: Workplace) -> Iterator[None]:
     watcher = threading.Thread(target=_watch, args=(duplication, workplace, done), name=f"watch-{duplication.label}")
     watcher.start()
     try:
-        yield
+        with workplace.cancel.awaiting(_awaited(duplication)):
+            yield
     finally:
         done.set()
         watcher.join()
+
+
+def _awaited(duplication: Duplication) -> str:
+    return f"libvirt to finish writing '{duplication.new.name}'"
 
 
 def _watch(duplication: Duplication, workplace: Workplace, done: threading.Event) -> None:
@@ -65,7 +70,7 @@ def _watch(duplication: Duplication, workplace: Workplace, done: threading.Event
         with workplace.borrow() as connection:
             while not done.wait(_SAMPLE_INTERVAL_SECONDS):
                 if workplace.cancel.is_set and not has_said_that_it_waits:
-                    workplace.progress.note(f"waiting for libvirt to finish writing '{duplication.new.name}'")
+                    workplace.progress.note(f"waiting for {_awaited(duplication)}")
                     has_said_that_it_waits = True
                 pool = find_pool(connection, duplication.pool)
                 volume = None if pool is None else pool.find_volume(duplication.new.name)

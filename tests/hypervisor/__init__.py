@@ -1,0 +1,1 @@
+"""Tests of virtomate.hypervisor: what is done through libvirt."""

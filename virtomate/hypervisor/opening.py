@@ -1,0 +1,156 @@
+"""The opening of a connection: a call that can hang, and that a person may have to answer to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import libvirt
+
+from virtomate.errors import SilentHostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtomate.cancel import CancelToken
+
+# Gets a prompt and whether the answer is secret, and returns the answer, or None where there is none.
+Ask: TypeAlias = "Callable[[str, bool], str | None]"
+
+_LOOK_EVERY_SECONDS = 0.05
+
+_CREDENTIALS = [
+    libvirt.VIR_CRED_USERNAME,
+    libvirt.VIR_CRED_AUTHNAME,
+    libvirt.VIR_CRED_PASSPHRASE,
+    libvirt.VIR_CRED_ECHOPROMPT,
+    libvirt.VIR_CRED_NOECHOPROMPT,
+]
+_SECRET_CREDENTIALS = {libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT}
+
+
+class Opening:
+    """The opening of one connection, in a thread of its own since the call cannot be interrupted.
+
+    Args:
+        uri: libvirt's URI; None lets libvirt decide.
+        ask: Asks a person. Without it, a server that asks for a password refuses.
+    """
+
+    def __init__(self, uri: str | None, ask: Ask | None) -> None:
+        self._uri = uri
+        self._ask = ask
+        self._is_asking = False
+        self._heard = 0.0
+        self._thread: threading.Thread | None = None
+        self._outcomes: SimpleQueue[libvirt.virConnect | libvirt.libvirtError] = SimpleQueue()
+
+    def run(self, seconds: float, cancel: CancelToken, *, is_patient: bool) -> libvirt.virConnect:
+        """Open it.
+
+        Args:
+            seconds: How long to wait for a host that answers nothing.
+            cancel: Ends the waiting, unless it is set already: then the connection is for an undo.
+            is_patient: Wait as long as it takes where a person may be typing a password.
+
+        Raises:
+            SilentHostError: The host does not answer.
+            InterruptedBySignalError: A signal arrived.
+            libvirt.libvirtError: There is no daemon, or it does not let us in.
+        """
+        was_cancelled = cancel.is_set
+        self._heard = time.monotonic()
+        self._thread = threading.Thread(target=self._open, name="connect", daemon=True)
+        self._thread.start()
+        while True:
+            with suppress(Empty):
+                outcome = self._outcomes.get(timeout=_LOOK_EVERY_SECONDS)
+                break
+            if cancel.is_set and not was_cancelled:
+                _end_children(self._task)
+                cancel.check()
+            if time.monotonic() - self._heard > seconds and not (is_patient and self._somebody_may_be_asked()):
+                _end_children(self._task)
+                raise SilentHostError(
+                    f"cannot connect to {self._uri or 'libvirt'}: no answer in {seconds:.0f} s",
+                    hint="Check that the daemon and the network are up, then try again.",
+                )
+        if isinstance(outcome, libvirt.libvirtError):
+            raise outcome
+        return outcome
+
+    def _open(self) -> None:
+        try:
+            self._outcomes.put(libvirt.openAuth(self._uri, [_CREDENTIALS, self._answer, None], 0))
+        except libvirt.libvirtError as error:
+            self._outcomes.put(error)
+
+    def _answer(self, credentials: list[list[Any]], _opaque: object) -> int:
+        if self._ask is None:
+            return -1
+        self._is_asking = True
+        try:
+            for credential in credentials:
+                credential[4] = self._ask(str(credential[1]), credential[0] in _SECRET_CREDENTIALS)
+                if credential[4] is None:
+                    return -1
+        finally:
+            self._heard = time.monotonic()
+            self._is_asking = False
+        return 0
+
+    @property
+    def _task(self) -> Path:
+        return Path(f"/proc/self/task/{self._thread.native_id if self._thread else 0}")
+
+    def _somebody_may_be_asked(self) -> bool:
+        """Whether a person may be typing a password: for us, for an ssh, or for an agent of polkit's."""
+        if self._is_asking:
+            return True
+        if _children(self._task):
+            return "SSH_ASKPASS" in os.environ or _has_terminal()
+        return _polkit_may_ask(self._uri)
+
+
+def end_programs() -> None:
+    """End what libvirt started for links that died: an ssh that waits for its server would outlive us."""
+    for task in Path("/proc/self/task").iterdir():
+        _end_children(task)
+
+
+def _end_children(task: Path) -> None:
+    for child in _children(task):
+        with suppress(OSError):
+            os.kill(child, signal.SIGKILL)
+
+
+def _children(task: Path) -> list[int]:
+    """What a thread has started (proc_pid_task_children(5))."""
+    with suppress(OSError):
+        return [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
+    return []
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _polkit_may_ask(uri: str | None) -> bool:
+    """Whether the daemon may have polkit ask whoever sits at a desktop; root is not asked, nor whose own daemon it is.
+
+    Source: https://libvirt.org/aclpolkit.html and https://libvirt.org/auth.html
+    """
+    _, _, rest = (uri or ":///").partition("://")
+    is_local_system = rest.startswith("/") and not rest.partition("?")[0].endswith("/session")
+    has_desktop = not os.environ.keys().isdisjoint({"DISPLAY", "WAYLAND_DISPLAY"})
+    return os.geteuid() != 0 and has_desktop and is_local_system
