@@ -13,6 +13,7 @@ import pytest
 from tests.definition.trees import canonical
 from virtomate.definition import clone, codec
 from virtomate.definition.clone import Identity, NewNvram, NewSource
+from virtomate.definition.outcome import Outcome
 from virtomate.errors import UnsupportedError
 
 IDENTITY = Identity("new", "uuid-2", {0: "52:54:00:00:00:01", 2: "52:54:00:00:00:02"})
@@ -410,3 +411,28 @@ def test_addresses_that_were_asked_for() -> None:
     addresses = clone.new_mac_addresses(domain, {"00:16:3e:00:00:07"}, lambda _: next(chances), ["02:00:00:00:00:01"])
 
     assert addresses == {1: "02:00:00:00:00:01", 2: "00:16:3e:00:00:08"}
+
+
+@pytest.mark.parametrize(
+    ("os", "expected", "change"),
+    [
+        (
+            "<os firmware='efi'><type>hvm</type><firmware><feature/></firmware><loader secure='yes'>/c</loader></os>",
+            "<os><type>hvm</type><loader secure='yes'>/c</loader></os>",
+            ("firmware: /c, and no other that libvirt selects",),
+        ),
+        ("<os firmware='efi'><loader stateless='yes'/></os>", None, ()),
+        ("<os firmware='efi'><nvram>/n</nvram></os>", None, ()),
+        ("<os><loader>/c</loader></os>", None, ()),
+    ],
+)
+def test_firmware_is_not_selected_any_more(os: str, expected: str | None, change: tuple[str, ...]) -> None:
+    """A definition that names its firmware need not have libvirt select one; one that does not stays as it is."""
+    before = codec.parse_definition(f"<domain>{os}</domain>").domain
+    untouched = copy.deepcopy(before)
+
+    outcome = clone.with_named_firmware(Outcome(before, ("UUID",), ("w",)))
+
+    assert before == untouched
+    assert outcome.domain == codec.parse_definition(f"<domain>{expected or os}</domain>").domain
+    assert (outcome.changes, outcome.warnings) == (("UUID", *change), ("w",))

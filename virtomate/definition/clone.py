@@ -101,6 +101,21 @@ def prepare_definition(domain: Document) -> Outcome:
     return Outcome(domain, tuple(changes))
 
 
+def with_named_firmware(prepared: Outcome) -> Outcome:
+    """Have libvirt select no firmware where it finds none: it would refuse to define the clone.
+
+    The firmware that it selected once stays, which the definition names. libvirt before 9.2 does not name it, and does
+    not look for any when a domain is defined.
+    """
+    domain = prepared.domain
+    path = readers.loader_path(domain)
+    if path is None or not readers.selects_firmware(domain):
+        return prepared
+    named = {key: value for key, value in domain["os"].items() if key not in {"@firmware", "firmware"}}
+    change = f"firmware: {path}, and no other that libvirt selects"
+    return Outcome(copied({**domain, "os": named}), (*prepared.changes, change), prepared.warnings)
+
+
 def clone_domain_definition(
     prepared: Outcome,
     identity: Identity,

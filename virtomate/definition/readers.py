@@ -280,9 +280,8 @@ def own_nvram_probe(domain: Document) -> Document:
 
 
 def selects_firmware(domain: Document) -> bool:
-    """Whether libvirt selects the firmware at every start, since the definition only says what kind it is to be."""
-    os_element = child(domain, "os")
-    return "@firmware" in os_element and text(os_element.get("loader")) is None
+    """Whether libvirt selects the firmware, since the definition says what kind it is to be."""
+    return "@firmware" in child(domain, "os")
 
 
 def loader_path(domain: Document) -> str | None:

@@ -336,7 +336,7 @@ def define_domain(connection: Connection, name: str, definition: str) -> Domain:
         return Domain(connection.handle.defineXMLFlags(definition, 0))
     except libvirt.libvirtError as error:
         # "already exists" comes as a failed operation, as other things do: look
-        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
+        if _is_about_names(error):
             holder = find_domain_by_name(connection, name)
             if holder is not None:
                 raise ConflictError(f"there is already a domain '{name}'") from error
@@ -369,9 +369,9 @@ def _judge(connection: Connection, name: str, definition: str, flags: int) -> No
     try:
         handle = connection.handle.defineXMLFlags(definition, flags)
     except libvirt.libvirtError as error:
-        code = error.get_error_code()
-        if code == libvirt.VIR_ERR_OPERATION_FAILED:
+        if _is_about_names(error):
             return
+        code = error.get_error_code()
         translation = translate(error, f"libvirt does not accept the definition of '{name}'")
         if code == libvirt.VIR_ERR_XML_INVALID_SCHEMA:
             translation = SchemaError(translation.message, code=code)
@@ -379,6 +379,12 @@ def _judge(connection: Connection, name: str, definition: str, flags: int) -> No
     # The domain that should have been in the way is gone.
     Domain(handle).undefine_keeping_nvram()
     raise HypervisorError(f"somebody else undefined the domain that kept libvirt from defining '{name}' when asked")
+
+
+def _is_about_names(error: libvirt.libvirtError) -> bool:
+    """Whether a definition was refused for its name and UUID alone: the list of domains says so, and no driver does."""
+    told = (error.get_error_domain(), error.get_error_code())
+    return told == (libvirt.VIR_FROM_DOMAIN, libvirt.VIR_ERR_OPERATION_FAILED)
 
 
 def native_command_line(connection: Connection, definition: str) -> str:

@@ -28,10 +28,12 @@ class Firmware:
     Attributes:
         nvram_path: Normalised path of the NVRAM; None where it has none that is a file.
         missing: What firmware is missing on libvirt's host, as a clause; None where none is, as far as can be seen.
+        is_unselectable: Whether libvirt would have to select firmware for it, and finds none.
     """
 
     nvram_path: str | None
     missing: str | None = None
+    is_unselectable: bool = False
 
 
 def read_firmware(connection: Connection, domain: Document) -> Firmware:
@@ -51,7 +53,7 @@ def read_firmware(connection: Connection, domain: Document) -> Firmware:
         command_line = native_command_line(connection, codec.unparse(readers.firmware_only(domain), "domain"))
     except NoFirmwareError as error:
         path = own_nvram_path(connection, domain) if is_hidden else named
-        return Firmware(path, f"libvirt finds no firmware for them ({error.message})")
+        return Firmware(path, f"libvirt finds no firmware for them ({error.message})", is_unselectable=True)
     except HypervisorError as error:
         if is_hidden or isinstance(error, ConnectionLostError):
             raise
