@@ -21,7 +21,7 @@ PREFIX = [
 ]
 
 # What the program consists of when it prints JSON.
-PARTS = ("virtomate", "click", "xmltodict", "libvirt", "libvirtmod")
+PARTS = ("virtomate", "click", "xmltodict", "libvirt", "libvirt_qemu", "libvirtmod", "libvirtmod_qemu")
 
 
 class NoInterpreterError(Exception):
