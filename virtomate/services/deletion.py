@@ -34,7 +34,6 @@ from virtomate.services.deletion_plan import SAVED_STATE, in_use
 from virtomate.services.maker import this_process
 from virtomate.services.pools import refresh_all
 from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
-from virtomate.services.storage.cache import ReferenceCache
 from virtomate.services.storage.references import scan_references
 from virtomate.services.temporary_pools import TemporaryPools
 
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from virtomate.records import Provenance
     from virtomate.services.deletion_plan import Deletion, DeletionPlan, Going
     from virtomate.services.session import Session
+    from virtomate.services.storage.cache import ReferenceCache
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def delete_clones(
         How it went, in the order in which they were named.
     """
     cancel.begin()
-    run = _Run(session, progress, cancel)
+    run = _Run(session, plan.references.cache, progress, cancel)
     by_uuid = {deletion.uuid: deletion for deletion in plan.deletions}
     results: dict[str, DeletionResult] = {}
     for uuid in plan.order:
@@ -94,12 +94,12 @@ class _Tally:
 class _Run:
     """The deletions of one run."""
 
-    def __init__(self, session: Session, progress: Progress, cancel: CancelToken) -> None:
+    def __init__(self, session: Session, seen: ReferenceCache, progress: Progress, cancel: CancelToken) -> None:
         self._session = session
         self._progress = progress
         self._cancel = cancel
         self._pools = TemporaryPools()
-        self._seen = ReferenceCache()
+        self._seen = seen
         self._lighter_pools: set[str] = set()
         self._has_said_to_wait = False
 

@@ -112,6 +112,7 @@ def scan_references(
     for document in documents:
         references.add(document, named)
     references.warnings = (*warnings, *chains.warnings)
+    references.cache = cache
     return references
 
 
@@ -120,10 +121,12 @@ class References:
 
     Attributes:
         warnings: What could not be looked at, in sentences without a full stop.
+        cache: What this look has read, for the next one.
     """
 
     def __init__(self, locator: Locator, chains: Chains, wanted: Mapping[str, tuple[Made, ...]]) -> None:
         self.warnings: tuple[str, ...] = ()
+        self.cache = ReferenceCache()
         self._locator = locator
         self._chains = chains
         self._owners = {made.path: uuid for uuid, things in wanted.items() for made in things}
