@@ -25,7 +25,8 @@ OLD_PIPX = "~/.local/pipx"
 UV = "~/.local/share/uv"
 RELEASE_WITH_OLD_PIPX = "bookworm"
 
-NEWEST_PIPX = ("pipx install pipx", "export PATH=~/.local/bin:$PATH", "hash -r")
+# The older pipx writes into ~/.bashrc, since the newer one would find its directory on the PATH.
+NEWEST_PIPX = ("pipx install pipx", "pipx ensurepath", "export PATH=~/.local/bin:$PATH", "hash -r")
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(1800)]
 
@@ -98,13 +99,20 @@ def test_binding_of_the_distribution(debian: Debian, others: list[str]) -> None:
 
 def test_binding_of_the_distribution_with_the_newest_pipx(debian: Debian) -> None:
     """The newest pipx takes the distribution's binding, and so it does where it would leave the work to uv."""
-    install, ensure_path = written(PAGE, "pipx install --system-site-packages .", "pipx ensurepath")
-    debian.run(*written(PAGE, "sudo apt-get install pipx python3-libvirt"), *NEWEST_PIPX, install, ensure_path)
-
+    debian.run(
+        *written(PAGE, "sudo apt-get install pipx python3-libvirt"),
+        *NEWEST_PIPX,
+        *written(PAGE, "pipx install --system-site-packages ."),
+    )
     check(debian)
     assert origin(debian, "libvirt").startswith("/usr/lib/python3/dist-packages/")
 
-    in_new_shell(debian, "pipx uninstall virtomate", "pipx install uv", *written(PAGE, "PIPX_DEFAULT_BACKEND=pip"))
+    debian.run(
+        "export PATH=~/.local/bin:$PATH",
+        "pipx uninstall virtomate",
+        "pipx install uv",
+        *written(PAGE, "PIPX_DEFAULT_BACKEND=pip"),
+    )
     check(debian)
     assert origin(debian, "libvirt").startswith("/usr/lib/python3/dist-packages/")
 
