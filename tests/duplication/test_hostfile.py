@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from virtomate.duplication.hostfile import file_system, file_system_space
+from virtomate.duplication.hostfile import file_system, file_system_space, write_failure
+from virtomate.errors import HypervisorError, NoSpaceError, VirtomateError
 
 
 def test_space_needs_no_right_to_list() -> None:
@@ -35,3 +37,21 @@ def test_space_needs_no_right_to_list() -> None:
 def test_no_space_where_there_is_no_directory() -> None:
     """A directory that is not there has no space to speak of."""
     assert file_system_space("/nowhere/at/all") is None
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "hint"),
+    [
+        (errno.ENOSPC, NoSpaceError, "Make room"),
+        (errno.EDQUOT, NoSpaceError, "Make room"),
+        (errno.EFBIG, NoSpaceError, "ulimit -f"),
+        (errno.EIO, HypervisorError, "None"),
+    ],
+)
+def test_file_that_cannot_be_written(number: int, kind: type[VirtomateError], hint: str) -> None:
+    """A full file system is told from one that takes no file of that length, and from a broken one."""
+    error = write_failure(OSError(number, "no"), "/p/a.raw")
+
+    assert type(error) is kind
+    assert error.message == f"cannot write '/p/a.raw': {os.strerror(number)}"
+    assert hint in str(error.hint)

@@ -635,6 +635,23 @@ def count_calls(lab: Lab, virtomate: Program, clones: int, others: int) -> int:
     return mark.total()
 
 
+def test_clone_that_is_started_meanwhile(lab: Lab, virtomate: Program) -> None:
+    """A clone that somebody starts between the look at it and its deletion is kept, and that is what is said."""
+    # of one with a disk, the lock that QEMU holds on it tells
+    lab.define(domain("src"))
+    assert virtomate("domain-clone", "src", "web").status == 0
+
+    with open_session(lab.uri) as session:
+        plan = plan_deletion(session.connection, ("web",), CancelToken())
+        lab.connection.lookupByName("web").create()
+        (result,) = delete_clones(session, plan, NullProgress(), CancelToken())
+
+    assert result.error is not None
+    assert result.error.message == "domain 'web' was started meanwhile"
+    assert result.error.leftovers == ()
+    assert lab.connection.lookupByName("web").isActive()
+
+
 def test_calls_to_libvirt_are_linear(lab: Lab, virtomate: Program) -> None:
     """Deleting looks at all domains and volumes once for the plan, and once more for each clone before it goes."""
     counts = {}

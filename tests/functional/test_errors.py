@@ -177,7 +177,8 @@ CASES = {
         running_source, Refusal("IllegalStateError", ("'src' is running", "shut off"), ("virsh shutdown src",))
     ),
     "source paused": Case(
-        paused_source, Refusal("IllegalStateError", ("'src' is paused", "shut off"), ("virsh", "src"))
+        paused_source,
+        Refusal("IllegalStateError", ("'src' is paused", "shut off"), ("virsh resume src; virsh shutdown src",)),
     ),
     "no pool": Case(
         no_pool,

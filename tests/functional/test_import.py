@@ -234,7 +234,7 @@ def test_a_file_that_a_guest_writes_to(lab: Lab, virtomate: Program) -> None:
     images.make_raw(path, MIB)
     lab.define(domain("runs", disks=[disk(path, "raw")])).create()
 
-    refusal = Refusal("IllegalStateError", (f"'{path}'", "running guest"), ("Shut it down",))
+    refusal = Refusal("IllegalStateError", (f"'{path}'", "running guest"), ("Shut the guest down",))
     check_refusal(lab, virtomate, ("volume-import", path, lab.pool.name), refusal)
 
 

@@ -22,7 +22,10 @@ def test_all_active_domains_are_named() -> None:
     error = raised(refusals)
 
     assert error.message == "domains 'a', 'b b' and 'c' are running or paused, and must be shut off to be deleted"
-    assert error.hint == "Shut them down first: virsh shutdown a; virsh shutdown 'b b'; virsh shutdown c"
+    assert (
+        error.hint
+        == "Shut them down first: virsh shutdown a; virsh resume 'b b'; virsh shutdown 'b b'; virsh shutdown c"
+    )
 
 
 def test_all_strangers_and_unfinished_clones_are_named() -> None:

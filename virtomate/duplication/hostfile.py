@@ -197,7 +197,8 @@ def forbid_writing(descriptor: int, path: str) -> None:
         ) from error
     if _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK:
         raise IllegalStateError(
-            f"'{path}' is open for writing by a running guest", hint="Shut it down, and keep it down meanwhile."
+            f"'{path}' is open for writing in a running guest or in another program",
+            hint="Shut the guest down, or end the program (qemu-nbd, qemu-img): fuser shows which one it is.",
         )
 
 
@@ -289,9 +290,12 @@ def write(descriptor: int, data: bytes, offset: int) -> None:
 def write_failure(error: OSError, path: str) -> HypervisorError | NoSpaceError:
     """The error of ours for a file that could not be written."""
     reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return NoSpaceError(f"cannot write '{path}': {reason}", hint="Make room, or use --mode linked.")
-    return HypervisorError(f"cannot write '{path}': {reason}")
+    message = f"cannot write '{path}': {reason}"
+    if error.errno == errno.EFBIG:
+        return NoSpaceError(message, hint="Its file system, or a limit (ulimit -f), allows no file of that length.")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return NoSpaceError(message, hint="Make room on its file system, then run the command again.")
+    return HypervisorError(message)
 
 
 def is_cached(descriptor: int, offset: int) -> bool:

@@ -141,7 +141,10 @@ def interface_addresses(domain: Domain, source: AddressSource) -> tuple[DomainIn
     try:
         found = domain.handle.interfaceAddresses(_SOURCES[source], 0)
     except libvirt.libvirtError as error:
-        raise _translate(error, domain, f"cannot read the addresses of domain '{domain.name}'") from error
+        failure = f"cannot read the addresses of domain '{domain.name}'"
+        # only of an agent do the codes say what they say of one
+        translation = _translate(error, domain, failure) if source is AddressSource.AGENT else translate(error, failure)
+        raise translation from error
     interfaces = [
         DomainInterface(name or "", interface["hwaddr"] or None, tuple(sorted(map(_address, interface["addrs"] or []))))
         for name, interface in found.items()

@@ -203,10 +203,16 @@ class Domain:
             self._handle.rename(name, 0)
         except libvirt.libvirtError as error:
             translation = translate(error, f"cannot rename domain '{self.name}'")
-            # a taken name is an invalid operation, as other things are
-            if isinstance(translation, IllegalStateError):
+            # a taken name is an invalid operation, as other things are: look
+            if isinstance(translation, IllegalStateError) and self._is_taken(name):
                 translation = ConflictError(f"there is already a domain '{name}'")
             raise translation from error
+
+    def _is_taken(self, name: str) -> bool:
+        try:
+            return bool(self._handle.connect().lookupByName(name))
+        except libvirt.libvirtError:
+            return False
 
     def start(self) -> None:
         """Start it.
@@ -338,7 +344,8 @@ def define_domain(connection: Connection, name: str, definition: str) -> Domain:
         # "already exists" comes as a failed operation, as other things do: look
         if _is_about_names(error):
             holder = find_domain_by_name(connection, name)
-            if holder is not None:
+            # a domain that is redefined stands in nobody's way
+            if holder is not None and f"<uuid>{holder.uuid}</uuid>" not in definition:
                 raise ConflictError(f"there is already a domain '{name}'") from error
         raise translate(error, f"libvirt does not accept the definition of '{name}'") from error
 

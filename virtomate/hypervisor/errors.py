@@ -86,7 +86,7 @@ def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
             code=code,
         )
     if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in _FULL:
-        return NoSpaceError(message, hint="Make room, or use --mode linked.")
+        return NoSpaceError(message, hint="Make room on that file system, then run the command again.")
     if code in _NOT_ALLOWED:
         return HypervisorError(message, hint="Use an account that may manage this libvirt.", code=code)
     return HypervisorError(message, code=code)

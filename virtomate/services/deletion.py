@@ -188,8 +188,8 @@ class _Run:
 
         A run that is still making the clone somewhere finds its claim gone, and does not finish.
         """
-        domain = _get(connection, deletion)
-        if domain.inactive_definition() != deletion.text or domain.is_active():
+        domain = _require_inactive(_get(connection, deletion))
+        if domain.inactive_definition() != deletion.text:
             raise _changed(deletion)
         directories = {posixpath.dirname(going.made.path) for going in deletion.going if going.is_outside}
         pools = tuple(
@@ -305,10 +305,13 @@ def _changed(deletion: Deletion) -> IllegalStateError:
 
 
 def _require_seized(connection: Connection, deletion: Deletion, claim: Provenance) -> Domain:
-    domain = _require_ours(connection, deletion, claim)
+    return _require_inactive(_require_ours(connection, deletion, claim))
+
+
+def _require_inactive(domain: Domain) -> Domain:
     if domain.is_active():
         raise IllegalStateError(
-            f"domain '{deletion.name}' was started meanwhile", hint="Shut it down, then run the command again."
+            f"domain '{domain.name}' was started meanwhile", hint="Shut it down, then run the command again."
         )
     return domain
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.errors import IllegalStateError, NotFoundError, combined_error
+from virtomate.services.shutdown import shutdown_commands
 from virtomate.words import quoted, shell_word
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _strangers(names: list[str]) -> IllegalStateError:
 def _active(states: Mapping[str, str]) -> IllegalStateError:
     are, what = ("is", "domain") if len(states) == 1 else ("are", "domains")
     them = "it" if len(states) == 1 else "them"
-    commands = "; ".join(f"virsh shutdown {shell_word(name)}" for name in states)
+    commands = "; ".join(shutdown_commands(name, state) for name, state in states.items())
     return IllegalStateError(
         f"{what} {quoted(states)} {are} {' or '.join(dict.fromkeys(states.values()))}, and must be shut off to be "
         "deleted",

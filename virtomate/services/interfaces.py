@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
-from virtomate.errors import IllegalStateError
+from virtomate.errors import HypervisorError, IllegalStateError
 from virtomate.hypervisor.agent import interface_addresses
 from virtomate.hypervisor.domains import find_domain
+from virtomate.kinds import AddressSource
 from virtomate.records import DomainInterface
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from virtomate.definition.readers import InterfaceDefinition
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
-    from virtomate.kinds import AddressSource
     from virtomate.records import Address
 
 _NO_MAC_ADDRESS = "00:00:00:00:00:00"
@@ -34,7 +34,14 @@ def list_interfaces(connection: Connection, name_or_uuid: str, source: AddressSo
         AgentUnresponsiveError: The agent was to be asked and does not answer.
     """
     domain = find_domain(connection, name_or_uuid)
-    return with_all_interfaces(domain, read_addresses(domain, source))
+    try:
+        known = read_addresses(domain, source)
+    except HypervisorError as error:
+        # libvirt 9.0 does not understand the table of every kernel
+        if source is AddressSource.ARP and error.hint is None:
+            error.hint = "libvirt cannot read the ARP table of its host. Ask somebody else: --source lease or agent."
+        raise
+    return with_all_interfaces(domain, known)
 
 
 def with_all_interfaces(domain: Domain, known: Iterable[DomainInterface]) -> tuple[DomainInterface, ...]:

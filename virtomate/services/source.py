@@ -12,6 +12,7 @@ from virtomate.errors import ConflictError, IllegalStateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.records import DomainReference
 from virtomate.services.definitions import Definitions
+from virtomate.services.shutdown import shutdown_commands
 from virtomate.words import quoted
 
 if TYPE_CHECKING:
@@ -48,9 +49,10 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
     """
     domain = find_domain(connection, name_or_uuid)
     if domain.is_active():
+        state = domain.state()
         raise IllegalStateError(
-            f"domain '{domain.name}' is {domain.state()}, and must be shut off to be cloned",
-            hint=f"Shut it down first: virsh shutdown {shlex.quote(domain.name)}",
+            f"domain '{domain.name}' is {state}, and must be shut off to be cloned",
+            hint=f"Shut it down first: {shutdown_commands(domain.name, state)}",
         )
     definition = codec.parse_definition(domain.inactive_definition())
     provenance = read_provenance(definition)
