@@ -12,12 +12,13 @@ from virtomate.errors import (
     HypervisorError,
     IllegalStateError,
     NoFirmwareError,
+    NoSpaceError,
     NotFoundError,
     OversizeError,
     SchemaError,
     VirtomateError,
 )
-from virtomate.hypervisor.errors import one_line, translate, translated
+from virtomate.hypervisor.errors import no_room, one_line, translate, translated
 from virtomate.hypervisor.text import legible
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ class Domain:
 
         Raises:
             ConflictError: Another domain has it.
+            NoSpaceError: libvirt has no room to write that down.
             HypervisorError: libvirt cannot.
         """
         try:
@@ -206,6 +208,8 @@ class Domain:
             # a taken name is an invalid operation, as other things are: look
             if isinstance(translation, IllegalStateError) and self._is_taken(name):
                 translation = ConflictError(f"there is already a domain '{name}'")
+            if isinstance(translation, NoSpaceError):
+                translation = no_room(error, f"the definition of '{name}'")
             raise translation from error
 
     def _is_taken(self, name: str) -> bool:
@@ -336,6 +340,7 @@ def define_domain(connection: Connection, name: str, definition: str) -> Domain:
 
     Raises:
         ConflictError: Another domain has the name or the UUID.
+        NoSpaceError: libvirt has no room to write it down; what it had before, it still has.
         HypervisorError: libvirt does not accept the definition.
     """
     try:
@@ -347,7 +352,10 @@ def define_domain(connection: Connection, name: str, definition: str) -> Domain:
             # a domain that is redefined stands in nobody's way
             if holder is not None and f"<uuid>{holder.uuid}</uuid>" not in definition:
                 raise ConflictError(f"there is already a domain '{name}'") from error
-        raise translate(error, f"libvirt does not accept the definition of '{name}'") from error
+        translation = translate(error, f"libvirt does not accept the definition of '{name}'")
+        if isinstance(translation, NoSpaceError):
+            translation = no_room(error, f"the definition of '{name}'")
+        raise translation from error
 
 
 def check_definition(connection: Connection, name: str, definition: str) -> None:

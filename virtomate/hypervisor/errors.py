@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import posixpath
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -36,6 +37,8 @@ _KINDS: tuple[tuple[set[int], type[VirtomateError]], ...] = (
 )
 # `DIR/././.`, which a temporary pool has for its directory
 _REPETITIONS = re.compile(r"(?<=[^\s'\"/])(?:/\.)+(?=[/'\":\s]|$)")
+# the file that it was about
+_QUOTED_PATH = re.compile(r"'(/[^']*)'")
 # a failed system call comes with its errno
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {
@@ -90,6 +93,22 @@ def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
     if code in _NOT_ALLOWED:
         return HypervisorError(message, hint="Use an account that may manage this libvirt.", code=code)
     return HypervisorError(message, code=code)
+
+
+def no_room(error: libvirt.libvirtError, what: str) -> NoSpaceError:
+    """The error for something that libvirt could not write down, which is no volume.
+
+    Args:
+        error: libvirt's, of which `translate` makes a `NoSpaceError`.
+        what: What it was, as `the definition of 'web-1'`.
+    """
+    message = one_line(error)
+    found = _QUOTED_PATH.search(message)
+    where = "the directory of libvirt's definitions" if found is None else f"'{posixpath.dirname(found[1])}'"
+    return NoSpaceError(
+        f"libvirt has no room for {what}: {message}",
+        hint=f"Make room in {where} on libvirt's host, then run the command again.",
+    )
 
 
 def _is_loss(error: libvirt.libvirtError) -> bool:

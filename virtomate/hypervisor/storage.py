@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
-from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, VirtomateError
-from virtomate.hypervisor.errors import translate, translated
+from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, NotFoundError, VirtomateError
+from virtomate.hypervisor.errors import no_room, translate, translated
 from virtomate.hypervisor.text import legible
 
 if TYPE_CHECKING:
@@ -267,6 +267,7 @@ def start_transient_pool(connection: Connection, name: str, document: str) -> Po
 
     Raises:
         ConflictError: A pool with the same name, or the same spelling of its directory, is there.
+        NoSpaceError: libvirt has no room to write it down.
         HypervisorError: The directory cannot be read.
     """
     try:
@@ -275,7 +276,10 @@ def start_transient_pool(connection: Connection, name: str, document: str) -> Po
         failure = f"cannot make a temporary pool '{name}'"
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
             raise ConflictError(f"{failure}: {error.get_error_message()}") from error
-        raise translate(error, failure) from error
+        translation = translate(error, failure)
+        if isinstance(translation, NoSpaceError):
+            translation = no_room(error, f"a temporary pool '{name}'")
+        raise translation from error
 
 
 class Stream:

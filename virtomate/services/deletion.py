@@ -31,6 +31,7 @@ from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.kinds import DeletionStatus, MadeKind, MadeState
 from virtomate.records import DeletionResult, Made
 from virtomate.services.deletion_plan import SAVED_STATE, in_use
+from virtomate.services.kept_definitions import keep_definition
 from virtomate.services.maker import this_process
 from virtomate.services.pools import refresh_all
 from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
@@ -269,9 +270,17 @@ class _Run:
         """Put the clone's own definition back, since nothing of it has been removed.
 
         A clone that was started meanwhile gets it back, too: it would have none that it can be started with again.
+
+        Raises:
+            VirtomateError: It could not be put back; the leftovers name the file that holds that of a finished clone.
         """
-        _require_ours(connection, deletion, claim)
-        define_domain(connection, deletion.name, deletion.text)
+        try:
+            _require_ours(connection, deletion, claim)
+            define_domain(connection, deletion.name, deletion.text)
+        except VirtomateError as error:
+            if deletion.provenance.finished:
+                _keep(deletion, error, tally)
+            raise
         tally.is_seized = False
 
     def _wait(self, error: VirtomateError) -> None:
@@ -281,6 +290,18 @@ class _Run:
             self._has_said_to_wait = True
         if self._cancel.wait(_INTERVAL_SECONDS):
             raise error
+
+
+def _keep(deletion: Deletion, error: VirtomateError, tally: _Tally) -> None:
+    """Keep a definition that libvirt did not take back, and tell where."""
+    path = keep_definition(deletion.name, deletion.text)
+    claim = f"domain '{deletion.name}', an unfinished clone by now"
+    if path is None:
+        error.leftovers = (*tally.failed, f"{claim}, whose definition could be kept nowhere: {deletion.text}")
+        return
+    error.leftovers = (*tally.failed, f"{claim}, whose definition is kept in '{path}'")
+    advice = f"virsh define {shlex.quote(path)} gives the clone its definition back."
+    error.hint = advice if error.hint is None else f"{error.hint} {advice}"
 
 
 def _get(connection: Connection, deletion: Deletion) -> Domain:
