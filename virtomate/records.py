@@ -78,6 +78,7 @@ class CloneRequest:
         description: Description, likewise.
         transfer: How volumes are to be filled; None leaves that to the plan.
         check_space: Whether to refuse when a pool has less space than will be written.
+        trust_pool: Whether everybody is trusted who may write to the directories of the pools.
         jobs: How many clones are made side by side.
         start: Whether complete clones are started.
         wait: What started clones are waited for.
@@ -97,6 +98,7 @@ class CloneRequest:
     description: str | None = None
     transfer: Transfer | None = None
     check_space: bool = True
+    trust_pool: bool = False
     jobs: int = 4
     start: bool = False
     wait: Wait | None = None
@@ -483,12 +485,14 @@ class ImportRequest:
         pool: Name of the pool.
         name: Name of the new volume, None for the file's own.
         check_space: Whether to refuse when the pool has less space than will be written.
+        trust_pool: Whether everybody is trusted who may write to the pool's directory.
     """
 
     path: str
     pool: str
     name: str | None = None
     check_space: bool = True
+    trust_pool: bool = False
 
 
 @dataclass(frozen=True)

@@ -139,12 +139,26 @@ def test_other_documents_are_refused(document: str) -> None:
             "<pool type='dir'><name>a</name><target><path>/srv/././.</path></target></pool>",
             PoolDescription("a", "dir", "/srv"),
         ),
+        (
+            (
+                "<pool type='dir'><name>a</name><target><path>/srv</path><permissions><mode>0711</mode><owner>0</owner>"
+                "<group>1001</group><label>x</label></permissions></target></pool>"
+            ),
+            PoolDescription("a", "dir", "/srv", 0o711, 0, 1001),
+        ),
+        (
+            (
+                "<pool type='dir'><name>a</name><target><path>/srv</path><permissions><mode>0755</mode>"
+                "<owner>-1</owner><group>-1</group></permissions></target></pool>"
+            ),
+            PoolDescription("a", "dir", "/srv", 0o755),
+        ),
         ("<pool type='rbd'><name>a</name><source/></pool>", PoolDescription("a", "rbd", None)),
         ("<pool type='iscsi-direct'><name>a</name><target/></pool>", PoolDescription("a", "iscsi-direct", None)),
     ],
 )
 def test_describe_pool(document: str, expected: PoolDescription) -> None:
-    """A pool has a normalised path, or none."""
+    """A pool has a normalised path, or none, and its directory permissions as far as libvirt tells them."""
     assert describe_pool(document) == expected
 
 

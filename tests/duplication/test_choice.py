@@ -149,6 +149,48 @@ def test_advice_to_leave_the_choice_open_is_given_where_it_helps() -> None:
 
 
 @pytest.mark.parametrize(
+    ("is_local", "obstacle", "expected"),
+    [
+        (True, None, (HOST, STREAM, SERVER)),
+        (True, "it cannot be read", (STREAM, SERVER)),
+        # it would have to cross the network twice
+        (False, "it cannot be seen", (SERVER, STREAM)),
+    ],
+)
+def test_private_image_is_not_made_by_libvirt(
+    is_local: bool, obstacle: str | None, expected: tuple[Transfer, ...]
+) -> None:
+    """What others could read while libvirt makes it goes another way, if that is not a much longer one."""
+    transfers = choice.choose_transfer(
+        QCOW2, "qcow2", PLAIN, COPY, is_local=is_local, obstacle=obstacle, is_exposed=True
+    )
+
+    assert transfers == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "mode", "directory_mode", "expected"),
+    [
+        (QCOW2, "0600", 0o711, True),
+        (QCOW2, "0640", 0o710, True),
+        (QCOW2, "0604", 0o755, True),
+        (QCOW2, "0600", None, True),
+        (VMDK, "0600", 0o755, True),
+        (QCOW2, "0644", 0o755, False),
+        (QCOW2, "0666", 0o755, False),
+        (QCOW2, "0600", 0o700, False),
+        (QCOW2, "0600", 0o744, False),
+        (QCOW2, None, 0o755, False),
+        # made without qemu-img, with its mode from the beginning
+        (RAW, "0600", 0o755, False),
+    ],
+)
+def test_exposure(source: VolumeDescription, mode: str | None, directory_mode: int | None, expected: bool) -> None:
+    """Exposed is what is tighter than what qemu-img makes, in a directory that others can enter."""
+    assert choice.is_exposed(replace(source, mode=mode), directory_mode) is expected
+
+
+@pytest.mark.parametrize(
     ("header", "word"),
     [
         (None, "does not begin"),

@@ -56,6 +56,15 @@ def common_options(command: Command) -> Command:
     return command
 
 
+def trust_pool_option(command: Command) -> Command:
+    """Add the option of those commands that have libvirt write files."""
+    return click.option(
+        "--trust-pool",
+        is_flag=True,
+        help="Have libvirt write also where others could put a symbolic link, which it follows.",
+    )(command)
+
+
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401
     settings = context.ensure_object(Settings)
     if value is not None and parameter.name is not None:

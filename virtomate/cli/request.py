@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from virtomate.cli.completion import complete_pool
+from virtomate.cli.options import trust_pool_option
 from virtomate.kinds import Mode, Transfer, Treatment, WaitFor
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ _OPTIONS = (
         is_flag=True,
         help="Do not compare what will be written with what the pools have left; for file systems that compress.",
     ),
+    trust_pool_option,
 )
 
 
@@ -239,6 +241,7 @@ def clone_request(
     wait: Wait | None,
     transfer: str | None,
     no_space_check: bool,
+    trust_pool: bool,
 ) -> CloneRequest:
     """Make a request of the words of the command line.
 
@@ -280,6 +283,7 @@ def clone_request(
         description=description,
         transfer=None if transfer is None else Transfer(transfer),
         check_space=not no_space_check,
+        trust_pool=trust_pool,
         jobs=jobs,
         start=start or wait is not None,
         wait=wait,

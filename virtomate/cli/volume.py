@@ -6,7 +6,7 @@ import click
 
 from virtomate.cli.commands import Group
 from virtomate.cli.completion import complete_pool
-from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
+from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options, trust_pool_option
 from virtomate.cli.session import open_run, open_session
 from virtomate.output.render import render_import, render_volumes
 
@@ -36,11 +36,14 @@ def list_(settings: Settings, pool: str) -> None:
     is_flag=True,
     help="Do not compare what will be written with what the pool has left; for file systems that compress.",
 )
+@trust_pool_option
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("pool", metavar="POOL", shell_complete=complete_pool)
 @click.argument("name", metavar="[NEWNAME]", required=False)
 @click.pass_obj
-def import_(settings: Settings, file: str, pool: str, name: str | None, *, no_space_check: bool) -> None:
+def import_(
+    settings: Settings, file: str, pool: str, name: str | None, *, no_space_check: bool, trust_pool: bool
+) -> None:
     """Import the local file FILE into the storage pool POOL as a new volume, NEWNAME or named like the file.
 
     The volume gets the content of the file byte for byte, in the format that it has; holes stay holes. The pool may be
@@ -49,7 +52,7 @@ def import_(settings: Settings, file: str, pool: str, name: str | None, *, no_sp
     from virtomate.records import ImportRequest  # noqa: PLC0415 - help and completion need no records
     from virtomate.services.volumes import import_volume  # noqa: PLC0415
 
-    request = ImportRequest(file, pool, name, check_space=not no_space_check)
+    request = ImportRequest(file, pool, name, check_space=not no_space_check, trust_pool=trust_pool)
     with open_run(settings) as run:
         try:
             result = import_volume(run.session, request, run.progress, run.cancel)

@@ -30,6 +30,8 @@ class VolumeDescription:
         backing_path: What lies below, None for a self-contained volume.
         mode: Permission bits in octal digits.
         changed: Change time as libvirt writes it, seconds and nanoseconds since 1970.
+        acl: Access control list of the file as Linux keeps it, empty where it has none; None where that is not known,
+            since libvirt does not tell.
     """
 
     pool: str
@@ -50,6 +52,7 @@ class VolumeDescription:
     group: str | None
     changed: str | None
     modified: str | None
+    acl: bytes | None = None
 
     @property
     def is_preallocated(self) -> bool:
@@ -79,11 +82,21 @@ class NewVolume:
 
 @dataclass(frozen=True)
 class PoolDescription:
-    """A pool as its document has it; the path is normalised."""
+    """A pool as its document has it; the path is normalised.
+
+    Attributes:
+        mode: Permission bits of its directory as of libvirt's last look, without the sticky bit, which libvirt does not
+            tell; None where it tells nothing.
+        owner: User ID of its directory's owner, likewise.
+        group: Its group ID, likewise.
+    """
 
     name: str
     type: str
     path: str | None
+    mode: int | None = None
+    owner: int | None = None
+    group: int | None = None
 
 
 def normalise(path: str) -> str:
@@ -106,11 +119,16 @@ def is_relative(backing_name: str) -> bool:
 def describe_pool(document: str) -> PoolDescription:
     """Read a pool's document."""
     pool = codec.parse(document, "pool")
-    path = text(child(pool, "target").get("path"))
+    target = child(pool, "target")
+    path = text(target.get("path"))
+    permissions = child(target, "permissions")
     return PoolDescription(
         name=text(pool.get("name")) or "",
         type=str(pool.get("@type", "")),
         path=normalise(path) if path else None,
+        mode=_number(permissions.get("mode"), 8),
+        owner=_number(permissions.get("owner"), 10),
+        group=_number(permissions.get("group"), 10),
     )
 
 
@@ -194,3 +212,12 @@ def _bytes(element: Any) -> int:  # noqa: ANN401
     """A size; libvirt always writes bytes, with or without saying so."""
     value = text(element)
     return int(value) if value else 0
+
+
+def _number(element: Any, base: int) -> int | None:  # noqa: ANN401
+    """A mode, or the ID of a user or group; -1 stands for one that nobody chose."""
+    try:
+        number = int(text(element) or "", base)
+    except ValueError:
+        return None
+    return number if number >= 0 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Place
     from virtomate.kinds import MadeKind
 
+# what qemu-img grants, and what it takes to come near the file
+_EVERYBODY_READS = stat.S_IRGRP | stat.S_IROTH
+_OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
 # What an overlay takes on the host when it is new: header, and the first of its tables.
 _OVERLAY_BYTES = 1024 * 1024
 
@@ -85,6 +89,7 @@ def choose_transfer(
     *,
     is_local: bool,
     obstacle: str | None,
+    is_exposed: bool = False,
     forced: Transfer | None = None,
 ) -> tuple[Transfer, ...]:
     """The transfers for a volume, the best first; the next ones are for when it turns out not to be possible.
@@ -96,6 +101,7 @@ def choose_transfer(
         mode: How it is to be duplicated.
         is_local: Whether the daemon runs on this host, by its URI.
         obstacle: Why the files cannot be filled here, None where they can.
+        is_exposed: Whether others could read a copy while libvirt makes it.
         forced: The only transfer that will do.
 
     Raises:
@@ -110,7 +116,7 @@ def choose_transfer(
         return (Transfer.LINK,)
     closed = _closed_transfers(source, detected_format, header, mode, obstacle)
     # Streams beat libvirt where nothing has to cross a network, except in what qemu-img does in one go.
-    prefers_stream = is_local and source.format == "raw"
+    prefers_stream = is_local and (source.format == "raw" or is_exposed)
     rest = (Transfer.STREAM, Transfer.SERVER) if prefers_stream else (Transfer.SERVER, Transfer.STREAM)
     transfers = tuple(transfer for transfer in (Transfer.HOST, *rest) if transfer not in closed)
     if not transfers:
@@ -127,6 +133,20 @@ def choose_transfer(
             hint="Leave out --transfer.",
         )
     return (forced,)
+
+
+def is_exposed(source: VolumeDescription, directory_mode: int | None) -> bool:
+    """Whether others could read a copy that libvirt makes before it has the original's permissions.
+
+    libvirt has qemu-img make every image that is not raw. That leaves the file readable to everybody until libvirt
+    gives it its mode, at the end; who has opened it by then can read on.
+
+    Args:
+        source: The original.
+        directory_mode: Permission bits of the directory of the copy, None where they are not known.
+    """
+    is_private = source.mode is not None and bool(_EVERYBODY_READS & ~int(source.mode, 8))
+    return source.format != "raw" and is_private and (directory_mode is None or bool(directory_mode & _OTHERS_ENTER))
 
 
 def _closed_transfers(

@@ -91,6 +91,15 @@ def find_obstacle(volume: VolumeDescription) -> str | None:
     return None
 
 
+def can_be_copied_here(path: str) -> bool:
+    """Whether a file, which may be another one than the daemon's, can be read here, and one like it written."""
+    try:
+        status = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK) and os.geteuid() in {0, status.st_uid}
+
+
 def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = False) -> int | None:
     """Open the volume's file, and no other; None where it cannot be seen or opened here.
 
@@ -105,6 +114,19 @@ def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = F
         return descriptor
     os.close(descriptor)
     return None
+
+
+def refuse_link(path: str) -> None:
+    """Refuse a symbolic link where a file was a moment ago: somebody else writes to the directory.
+
+    Raises:
+        IllegalStateError: It is one.
+    """
+    if Path(path).is_symlink():
+        raise IllegalStateError(
+            f"'{path}' has become a symbolic link meanwhile, and is not followed",
+            hint="Find out who can write to its directory, and why they did.",
+        )
 
 
 def file_system(directory: str) -> bytes | int | None:

@@ -88,6 +88,11 @@ class Connection:
                 self.handle.getLibVersion() >= _SUBCLUSTERS_LIBVIRT and self.handle.getVersion() >= _SUBCLUSTERS_QEMU
             )
 
+    def capabilities(self) -> str:
+        """What libvirt says of its host and of itself."""
+        with translated("cannot read the capabilities of the host"):
+            return str(self.handle.getCapabilities())
+
     def close(self) -> None:
         """Close it; a link that is already broken is no error."""
         try:

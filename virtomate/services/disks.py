@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition import readers
 from virtomate.definition.volume import is_relative, normalise
 from virtomate.duplication import choice, names
+from virtomate.duplication.acl import may_be_given_here, with_acl
 from virtomate.duplication.hostfile import (
     file_system,
     find_obstacle,
@@ -24,22 +25,24 @@ from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_h
 from virtomate.duplication.transfers.base import Place
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.hypervisor.storage import read_head
-from virtomate.kinds import Action, MadeKind, Mode, Treatment
+from virtomate.kinds import Action, MadeKind, Mode, Transfer, Treatment
 from virtomate.records import DiskChoice, VolumeReference
+from virtomate.services.access import NOT_ALLOWED, without_acl
 from virtomate.services.pools import FoundVolume, PoolDirectory, describe, refresh_when_idle
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable
 
     from virtomate.definition.readers import DiskDefinition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
-    from virtomate.kinds import Transfer
     from virtomate.records import CloneRequest
     from virtomate.services.identities import Identities
+    from virtomate.services.pools import KnownPool
     from virtomate.services.source import Source
+    from virtomate.services.storage.pool_gate import PoolGate
     from virtomate.services.taken import TakenNames
 
 
@@ -56,6 +59,7 @@ class Blueprint:
         directory: Normalised path of that pool's directory.
         name: Name that was asked for, None for one made from the clone's.
         is_visible: Whether the daemon's files can be seen here.
+        cautions: What should be known of the way in which it is filled, each a sentence.
     """
 
     target: str
@@ -67,6 +71,7 @@ class Blueprint:
     directory: str
     name: str | None
     is_visible: bool
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,7 @@ class DiskSurveyor:
     request: CloneRequest
     identities: Identities
     pools: PoolDirectory
+    gate: PoolGate
 
     def survey(self) -> tuple[SurveyedDisk, ...]:
         """Look at every disk, in order.
@@ -252,7 +258,7 @@ class DiskSurveyor:
         format_ = disk.format or found.description.format
         _refuse_special(disk, found.description, format_, mode)
         found = self._with_known_format(found, format_)
-        source = choice.as_format(found.description, format_)
+        source = with_acl(choice.as_format(found.description, format_))
         header = self._header(found, source, mode)
         source = choice.as_headed(source, header)
         self._refuse_other_store(disk, 0, source)
@@ -264,13 +270,14 @@ class DiskSurveyor:
             if is_same and chosen.name is None and chosen.pool is None:
                 return SurveyedDisk(disk, other.action, None, other.source, blueprint)
         below = self._chain_below(disk, source, header, mode)
+        blueprint = self._blueprint(found, source, header, below, mode, chosen)
         return SurveyedDisk(
             disk=disk,
             action=choice.ACTIONS[mode],
             reason=None,
             source=VolumeReference(source.pool, source.name, source.path, source.format),
-            blueprint=self._blueprint(found, source, header, below, mode, chosen),
-            warnings=_header_warnings(disk, source, header, mode),
+            blueprint=blueprint,
+            warnings=(*_header_warnings(disk, source, header, mode), *blueprint.cautions),
             keeps_snapshots=header is not None and _keeps_snapshots(header, mode),
         )
 
@@ -283,8 +290,14 @@ class DiskSurveyor:
         mode: Mode,
         chosen: DiskChoice,
     ) -> Blueprint:
+        known = self.pools.named(found.pool.name)
+        directory = posixpath.dirname(source.path)
+        if (pool_name := chosen.pool or self.request.pool) is not None:
+            known = self.pools.for_new_volumes(pool_name)
+            directory = known.description.path or ""
         # --transfer is about content, of which an overlay that was asked for in spite of it has none
         is_overlay_by_choice = mode is Mode.LINKED and chosen.treatment is not None
+        is_exposed = choice.is_exposed(source, known.description.mode)
         transfers = choice.choose_transfer(
             source,
             found.description.format,
@@ -292,15 +305,22 @@ class DiskSurveyor:
             mode,
             is_local=self.connection.is_local,
             obstacle=find_obstacle(found.description),
+            is_exposed=is_exposed,
             forced=None if is_overlay_by_choice else self.request.transfer,
         )
-        pool, directory = found.pool, posixpath.dirname(source.path)
-        if (pool_name := chosen.pool or self.request.pool) is not None:
-            known = self.pools.for_new_volumes(pool_name)
-            pool, directory = known.pool, known.description.path or ""
+        # an overlay reads nothing of what is below it, and a reflink only the image itself
+        read = {Mode.COPY: (source, *below), Mode.REFLINK: (source,), Mode.LINKED: ()}[mode]
+        transfers, cautions = self._admit(transfers, known, read, f"disk {chosen.target}")
+        if transfers[0] is Transfer.SERVER and is_exposed:
+            cautions = (*cautions, _exposure(chosen.target, source, directory, transfers))
+        if source.acl and not may_be_given_here(source):
+            cautions = (
+                *cautions,
+                without_acl(source, NOT_ALLOWED),
+            )
         if mode is Mode.REFLINK and directory != posixpath.dirname(source.path):
-            _refuse_reflink_between(found.pool, source, pool, directory)
-            _refuse_relative_name(source, header, pool)
+            _refuse_reflink_between(found.pool, source, known.pool, directory)
+            _refuse_relative_name(source, header, known.pool)
         is_visible = visible_status(found.description) is not None
         if mode is Mode.REFLINK and is_visible:
             require_reflinks(directory, source.path)
@@ -310,10 +330,22 @@ class DiskSurveyor:
             mode=mode,
             transfers=transfers,
             below=below,
-            pool=pool,
+            pool=known.pool,
             directory=directory,
             name=chosen.name,
             is_visible=is_visible,
+            cautions=cautions,
+        )
+
+    def _admit(
+        self, transfers: tuple[Transfer, ...], new: KnownPool, read: Iterable[VolumeDescription], what: str
+    ) -> tuple[tuple[Transfer, ...], tuple[str, ...]]:
+        """Those of the transfers that may be used where they read and write, and what should be known of that."""
+        involved = {new.pool.name: new}
+        for volume in read:
+            involved.setdefault(volume.pool, self.pools.named(volume.pool))
+        return self.gate.admit(
+            self.connection, transfers, [(known.pool, known.description) for known in involved.values()], what
         )
 
     def _find(self, disk: DiskDefinition) -> FoundVolume:
@@ -515,6 +547,15 @@ def _keeps_snapshots(header: Qcow2Header, mode: Mode) -> bool:
     """Whether a duplicate made byte by byte has internal snapshots; a flattened one and an overlay have none."""
     is_flattened = mode is Mode.COPY and header.has_backing_file
     return header.snapshot_count > 0 and mode is not Mode.LINKED and not is_flattened
+
+
+def _exposure(target: str, source: VolumeDescription, directory: str, transfers: tuple[Transfer, ...]) -> str:
+    """The warning that libvirt makes a volume readable before it gives it the original's permissions."""
+    way_out = "; --transfer stream prevents that" if Transfer.STREAM in transfers else ""
+    return (
+        f"disk {target}: until libvirt has finished it, everybody who can enter '{directory}' can read the copy of "
+        f"'{source.path}' (mode {source.mode}){way_out}"
+    )
 
 
 def _header_warnings(

@@ -22,6 +22,7 @@ from virtomate.errors import (
 from virtomate.hypervisor.storage import get_pool
 from virtomate.kinds import Action, MadeState, TokenPlace, Transfer
 from virtomate.records import Made
+from virtomate.services.access import give_access
 from virtomate.services.pools import describe
 from virtomate.services.storage.artifacts import OWN, name_artifact, remove_artifact, wait_at_most
 from virtomate.services.storage.fingerprint import new_fingerprint
@@ -52,11 +53,13 @@ class Filled:
 
     Attributes:
         subclusters: Whether an overlay has subclusters, None for other volumes.
+        warnings: What should be known of it, each a sentence.
     """
 
     written_bytes: int
     transfer: Transfer
     subclusters: bool | None
+    warnings: tuple[str, ...] = ()
 
 
 class Turns:
@@ -254,7 +257,7 @@ class _Creation:
             # nothing was begun; of other failures libvirt removes what it had begun, but the undo has a look
             self._made = None
             raise
-        description = describe(pool, volume).description
+        description, warnings = give_access(duplication, pool, volume, describe(pool, volume).description)
         marked = put_token(description, workplace.token)
         token_place = TokenPlace.HEADER if duplication.transfer is Transfer.LINK else None
         if marked is not None:
@@ -271,8 +274,8 @@ class _Creation:
         written = transfer.fill(duplication, volume, description, workplace)
         # a pool that met the image half way may have been put out of service
         pool.keep_active()
-        is_overlay = duplication.transfer is Transfer.LINK
-        return Filled(written, duplication.transfer, workplace.connection.knows_subclusters if is_overlay else None)
+        subclusters = workplace.connection.knows_subclusters if duplication.transfer is Transfer.LINK else None
+        return Filled(written, duplication.transfer, subclusters, warnings)
 
     def undo(self) -> None:
         """Remove it, if it was made."""

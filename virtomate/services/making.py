@@ -172,8 +172,10 @@ class Making:
         if found is None:
             self._nvram = NvramPlan(NvramAction.FRESH, nvram.source_path, nvram.path, nvram.format)
             return ()
-        self._nvram = NvramPlan(NvramAction.COPIED, nvram.source_path, nvram.path, nvram.format)
-        duplication = planner.duplication(found.description, pool, nvram.path, self._plan.name)
+        duplication, warnings = planner.duplication(
+            self._session.connection, found.description, source_pool, pool, nvram.path, self._plan.name
+        )
+        self._nvram = NvramPlan(NvramAction.COPIED, nvram.source_path, nvram.path, nvram.format, warnings=warnings)
         self._claim.record(planned(duplication))
         return (duplication,)
 

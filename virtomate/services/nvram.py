@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
-from virtomate.definition.volume import normalise
+from virtomate.definition.volume import describe_pool, normalise
 from virtomate.duplication import choice, names
-from virtomate.duplication.hostfile import find_obstacle
+from virtomate.duplication.acl import may_be_given_here, with_acl
+from virtomate.duplication.hostfile import can_be_copied_here, find_obstacle
 from virtomate.duplication.transfers.base import Place
 from virtomate.errors import ConflictError, HypervisorError, NotFoundError, UsageError
 from virtomate.kinds import Action, MadeKind, NvramAction, Transfer
+from virtomate.services.access import NOT_ALLOWED, without_acl
 from virtomate.services.firmware import is_certainly_read_only, is_template, own_nvram_path
 from virtomate.services.pools import find_volume
+from virtomate.services.storage.pool_trust import admitted, cautions
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
     from virtomate.services.firmware import Firmware
     from virtomate.services.pools import PoolDirectory
     from virtomate.services.source import Source
+    from virtomate.services.storage.pool_gate import PoolGate
     from virtomate.services.taken import TakenNames
+
+_WHAT = "the NVRAM"
 
 _NAME_A_PLACE = "Name a place for the clone's NVRAM: --nvram PATH."
 
@@ -60,6 +66,7 @@ class NvramPlan:
         path: Path of the clone's, likewise.
         uncovered: The directories of both that are in no pool, for which temporary pools are needed.
         duplication: How it is duplicated; None where that needs temporary pools to tell, or nothing is to be copied.
+        warnings: What should be known of that, each a sentence.
     """
 
     action: NvramAction
@@ -68,6 +75,7 @@ class NvramPlan:
     format: str
     uncovered: frozenset[str] = frozenset()
     duplication: Duplication | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ class NvramPlanner:
     place: str | None
     has_siblings: bool
     keep_owner: bool
+    gate: PoolGate
     looked_at: set[str] = field(default_factory=set)
 
     def plan(self, clone_name: str, taken: TakenNames) -> NvramPlan:
@@ -121,8 +130,17 @@ class NvramPlanner:
             refuse_taken_path(pool, path, is_local=self.connection.is_local)
             if surveyed.content is None:
                 return NvramPlan(NvramAction.FRESH, surveyed.path, path, surveyed.format)
-            duplication = self.duplication(surveyed.content, pool, path, clone_name)
-            return NvramPlan(NvramAction.COPIED, surveyed.path, path, surveyed.format, duplication=duplication)
+            duplication, warnings = self.duplication(
+                self.connection, surveyed.content, surveyed.pool, pool, path, clone_name
+            )
+            return NvramPlan(
+                NvramAction.COPIED,
+                surveyed.path,
+                path,
+                surveyed.format,
+                duplication=duplication,
+                warnings=warnings,
+            )
         # What is seen here is probably what the daemon sees; the temporary pools will tell for sure.
         if self.connection.is_local and os.path.lexists(path):
             raise _taken(path)
@@ -131,21 +149,58 @@ class NvramPlanner:
                 f"the NVRAM would be '{path}', but there is no such directory",
                 hint="Make it, or choose another --nvram.",
             )
-        is_gone = self.connection.is_local and _is_missing(surveyed.path)
-        action = NvramAction.FRESH if is_gone else NvramAction.COPIED
-        return NvramPlan(action, surveyed.path, path, surveyed.format, uncovered)
+        if self.connection.is_local and _is_missing(surveyed.path):
+            return NvramPlan(NvramAction.FRESH, surveyed.path, path, surveyed.format, uncovered)
+        warnings = self._judge_uncovered(surveyed.path, uncovered)
+        return NvramPlan(NvramAction.COPIED, surveyed.path, path, surveyed.format, uncovered, warnings=warnings)
 
-    def duplication(self, content: VolumeDescription, pool: Pool, path: str, clone_name: str) -> Duplication:
-        """The byte copy of the NVRAM to a path whose directory a pool is over."""
+    def duplication(
+        self,
+        connection: Connection,
+        content: VolumeDescription,
+        source_pool: Pool,
+        pool: Pool,
+        path: str,
+        clone_name: str,
+    ) -> tuple[Duplication, tuple[str, ...]]:
+        """The byte copy of the NVRAM, and what should be known of it.
+
+        Args:
+            connection: A connection of the calling thread.
+            content: The original's NVRAM.
+            source_pool: A pool over its directory.
+            pool: A pool over the directory of the clone's.
+            path: Path of the clone's.
+            clone_name: Name of the clone.
+
+        Raises:
+            IllegalStateError: Others could put a symbolic link into one of the two directories.
+        """
         directory, name = posixpath.split(path)
         # bytes are copied whatever they mean
-        raw = choice.as_format(content, "raw")
-        transfers = (Transfer.HOST, Transfer.STREAM) if find_obstacle(raw) is None else (Transfer.STREAM,)
+        raw = with_acl(choice.as_format(content, "raw"))
+        possible = (Transfer.HOST, Transfer.STREAM) if find_obstacle(raw) is None else (Transfer.STREAM,)
+        pools = {known.name: (known, describe_pool(known.document())) for known in (pool, source_pool)}
+        transfers, warnings = self.gate.admit(connection, possible, pools.values(), _WHAT)
+        if raw.acl and not may_be_given_here(raw):
+            warnings = (*warnings, without_acl(raw, NOT_ALLOWED))
         label = f"{clone_name}/nvram" if self.has_siblings else "nvram"
         place = Place(pool.name, pool.uuid, directory, name)
-        return choice.plan_duplication(
+        duplication = choice.plan_duplication(
             label, MadeKind.NVRAM, raw, place, Action.COPIED, transfers, keep_owner=self.keep_owner
         )
+        return duplication, warnings
+
+    def _judge_uncovered(self, source_path: str, uncovered: frozenset[str]) -> tuple[str, ...]:
+        """Judge directories that no pool is over yet by what is seen here, and tell what should be known of them.
+
+        Raises:
+            IllegalStateError: Others could put a symbolic link there, and the file cannot be copied without libvirt.
+        """
+        transfers = (Transfer.HOST,) if can_be_copied_here(source_path) else (Transfer.STREAM,)
+        verdicts = [self.gate.verdict_here(self.connection, directory) for directory in sorted(uncovered)]
+        admitted(transfers, verdicts, _WHAT)
+        return () if transfers[0] is Transfer.HOST else cautions(verdicts, _WHAT)
 
     def _place(self, model: str, clone_name: str, taken: TakenNames) -> tuple[str, str]:
         """Directory and name of the clone's NVRAM."""

@@ -25,6 +25,7 @@ from virtomate.services.pools import read_pools
 from virtomate.services.sharing import refuse_to_start
 from virtomate.services.source import Source, read_source, refuse_taken_names
 from virtomate.services.space import SpaceLedger
+from virtomate.services.storage.pool_gate import PoolGate, runs_unprivileged
 from virtomate.services.taken import TakenNames
 from virtomate.services.warnings import clone_warnings
 from virtomate.words import counted
@@ -119,6 +120,7 @@ class Survey:
     nvram: SurveyedNvram | None
     keep_owner: bool
     warnings: tuple[str, ...]
+    gate: PoolGate
 
 
 class ClonePlanner:
@@ -140,7 +142,14 @@ class ClonePlanner:
         self._nvram = None
         if survey.nvram is not None:
             self._nvram = NvramPlanner(
-                connection, survey.nvram, name, survey.pools, request.nvram, has_siblings, survey.keep_owner
+                connection,
+                survey.nvram,
+                name,
+                survey.pools,
+                request.nvram,
+                has_siblings,
+                survey.keep_owner,
+                survey.gate,
             )
         self.space = SpaceLedger(is_local=connection.is_local)
         self._taken = TakenNames(survey.identities.named, survey.pools.directory_of, is_local=connection.is_local)
@@ -312,7 +321,8 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     pools = read_pools(connection)
     if request.pool is not None:
         pools.for_new_volumes(request.pool)
-    disks = DiskSurveyor(connection, source, request, identities, pools).survey()
+    gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
+    disks = DiskSurveyor(connection, source, request, identities, pools, gate).survey()
     if source.has_managed_save and any(disk.action is Action.LINKED for disk in disks):
         raise IllegalStateError(
             f"domain '{source.reference.name}' has a saved state, so its disks are in the middle of something",
@@ -333,6 +343,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         # an unprivileged daemon may not give files away
         keep_owner=not connection.is_session,
         warnings=clone_warnings(connection, request, source, pools, disks, firmware, nvram),
+        gate=gate,
     )
 
 

@@ -37,6 +37,9 @@ def clone_result(
         error: What went wrong.
     """
     nvram = nvram or plan.nvram
+    # of the NVRAM the plan may have known little, and of others' failures nothing
+    warnings = dict.fromkeys((*plan.warnings, *(() if nvram is None else nvram.warnings)))
+    warnings |= dict.fromkeys(warning for done in (filled or {}).values() for warning in done.warnings)
     return CloneResult(
         status=status,
         name=plan.name,
@@ -47,7 +50,7 @@ def clone_result(
         nvram=None if nvram is None else NvramResult(nvram.action, nvram.source_path, nvram.path, nvram.format),
         interfaces=plan.interfaces,
         changes=plan.changes,
-        warnings=plan.warnings,
+        warnings=tuple(warnings),
         seconds=round(seconds, 3),
         error=error,
     )

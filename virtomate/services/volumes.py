@@ -26,13 +26,14 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.kinds import MadeKind, MadeState
+from virtomate.kinds import MadeKind, MadeState, Transfer
 from virtomate.records import ImportResult, Made
 from virtomate.rollback import Rollback
 from virtomate.services.pools import describe, get_active_pool, require_file_pool
 from virtomate.services.space import SpaceLedger
 from virtomate.services.storage.artifacts import OWN, name_artifact, remove_artifact, wait_at_most
 from virtomate.services.storage.fingerprint import new_fingerprint
+from virtomate.services.storage.pool_gate import PoolGate, runs_unprivileged
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -78,7 +79,8 @@ def import_volume(session: Session, request: ImportRequest, progress: Progress, 
         UnreadableFileError: The file cannot be read, or is none.
         UnsupportedError: It needs other files beside it, or the pool's volumes are no files.
         ConflictError: The name is taken.
-        IllegalStateError: The pool is not active, or a running guest writes to the file.
+        IllegalStateError: The pool is not active, others could put a symbolic link there, or a running guest writes to
+            the file.
         NoSpaceError: The pool has too little space.
         SourceChangedError: The file was written to meanwhile.
         VirtomateError: libvirt failed, or a signal arrived.
@@ -93,6 +95,8 @@ def import_volume(session: Session, request: ImportRequest, progress: Progress, 
         pool = get_active_pool(session.connection, request.pool)
         description = describe_pool(pool.document())
         require_file_pool(description)
+        gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(session.connection))
+        _, cautions = gate.admit(session.connection, (Transfer.STREAM,), [(pool, description)], f"volume '{name}'")
         _refuse_taken_name(pool, name)
         if request.check_space:
             space = SpaceLedger(is_local=session.connection.is_local)
@@ -105,7 +109,7 @@ def import_volume(session: Session, request: ImportRequest, progress: Progress, 
         pool=pool.name,
         volume=volume,
         bytes_copied=file.data_bytes,
-        warnings=warnings,
+        warnings=(*warnings, *cautions),
         seconds=round(time.monotonic() - begin, 3),
     )
 

@@ -17,6 +17,7 @@ from virtomate.services.storage.artifacts import (
     bears_token_here,
     judge,
     judge_outside_pools,
+    may_be_named,
 )
 from virtomate.services.storage.token import ATTRIBUTE, put_token
 
@@ -180,3 +181,23 @@ def test_absent_nvram_outside_pools(nvram: Made) -> None:
     assert nvram.fingerprint is not None
     elsewhere = replace(nvram, fingerprint=replace(nvram.fingerprint, directory=1))
     assert judge_outside_pools(elsewhere, TOKEN, frozenset(), is_local=True).verdict is Verdict.AWAY
+
+
+@pytest.mark.parametrize(
+    ("made", "sighting", "expected"),
+    [
+        pytest.param(MADE, SEEN, True, id="it bears the token"),
+        pytest.param(MADE, FAR, False, id="its token cannot be read any more"),
+        pytest.param(UNSEEN, FAR, True, id="it never had one, and was never seen"),
+        pytest.param(replace(MADE, token_place=None), BARE, True, id="it never had one, and is seen again"),
+        pytest.param(replace(MADE, token_place=None), FAR, False, id="it was seen, and a link may be there now"),
+        pytest.param(
+            replace(MADE, token_place=None), replace(FAR, fingerprint=THEN), True, id="it was seen and never readable"
+        ),
+        pytest.param(UNSEEN, replace(FAR, attribute=OTHER), False, id="it is another clone's"),
+        pytest.param(UNSEEN, NOTHING, False, id="it is gone"),
+    ],
+)
+def test_what_a_definition_may_name(made: Made, sighting: Sighting, expected: bool) -> None:
+    """Nothing that could have taken the place of what was made."""
+    assert may_be_named(made, judge(made, TOKEN, sighting).verdict, sighting) is expected

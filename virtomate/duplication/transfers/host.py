@@ -44,6 +44,7 @@ class HostTransfer:
 
         Raises:
             TransferUnavailableError: The files are not to be seen or opened here; nothing has been written.
+            IllegalStateError: One of them has become a symbolic link.
             UnsupportedError: The file system has no reflinks.
             NoSpaceError: The file system is full.
         """
@@ -68,9 +69,11 @@ class HostTransfer:
 def _opened(volume: VolumeDescription, flags: int) -> Iterator[int]:
     descriptor = hostfile.open_visible(volume, flags)
     if descriptor is None:
+        # Another transfer would follow the link.
+        hostfile.refuse_link(volume.path)
         raise TransferUnavailableError(
             f"'{volume.path}' cannot be opened here, so it cannot be filled without libvirt",
-            hint="Leave out --transfer host.",
+            hint="Leave out --transfer host, or give --trust-pool where the pool's directory is not trusted.",
         )
     try:
         yield descriptor

@@ -28,6 +28,9 @@ class LinkTransfer:
         """Write what an overlay begins with; it counts as nothing.
 
         Where its file is not to be seen or opened here, it goes through the connection.
+
+        Raises:
+            IllegalStateError: The file has become a symbolic link.
         """
         source = duplication.source
         image = overlay_image(
@@ -39,6 +42,8 @@ class LinkTransfer:
         )
         descriptor = hostfile.open_visible(created, os.O_WRONLY)
         if descriptor is None:
+            # libvirt would follow the link
+            hostfile.refuse_link(created.path)
             _upload(image, volume, workplace.connection)
             return 0
         try:

@@ -312,12 +312,24 @@ def require_intact(connection: Connection, artifacts: Iterable[Made], token: str
 def _require_intact(connection: Connection, pool: Pool, made: Made, token: str) -> None:
     sighting, _ = sight(connection, pool, made)
     judgement = judge(made, token, sighting)
-    has_none = made.token_place is None and judgement.verdict is Verdict.UNPROVED
-    if judgement.verdict is not Verdict.PROVED and not has_none:
+    if not may_be_named(made, judgement.verdict, sighting):
         raise IllegalStateError(
             f"{name_artifact(made)} {judgement.reason or 'is not there any more'}",
             hint="Somebody moved or replaced it while the clone was being made. Try again.",
         )
+
+
+def may_be_named(made: Made, verdict: Verdict, sighting: Sighting) -> bool:
+    """Whether a clone's definition may name the file at an artifact's place.
+
+    Where no token could be put, a file that was seen here must be seen again: libvirt follows a symbolic link that has
+    taken its place, and tells of what the link leads to.
+    """
+    if verdict is Verdict.PROVED or made.token_place is not None:
+        return verdict is Verdict.PROVED
+    then, now = made.fingerprint, sighting.fingerprint
+    is_hidden = then is not None and then.inode is not None and (now is None or now.inode is None)
+    return verdict is Verdict.UNPROVED and not is_hidden
 
 
 def bears_token_here(made: Made, token: str) -> bool:

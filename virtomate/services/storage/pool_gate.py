@@ -1,0 +1,153 @@
+"""What is found out about the directories of pools, and who is trusted with them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from virtomate.definition.capabilities import qemu_users
+from virtomate.definition.volume import describe_pool
+from virtomate.errors import VirtomateError
+from virtomate.kinds import Transfer
+from virtomate.services.storage.pool_trust import ROOT, Directory, Verdict, admitted, cautions, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from virtomate.definition.volume import PoolDescription
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Pool
+
+_PERMISSIONS = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
+
+
+class PoolGate:
+    """Judges directories of pools, each once in a run, by what libvirt tells of them and by what is seen here.
+
+    Several threads may use it, each with a connection of its own.
+    """
+
+    def __init__(self, *, is_open: bool) -> None:
+        self._is_open = is_open
+        self._verdicts: dict[str, Verdict] = {}
+        self._qemu_users: frozenset[int] | None = None
+
+    def verdict(self, connection: Connection, pool: Pool, description: PoolDescription) -> Verdict:
+        """The verdict on a pool's directory; `description` is what libvirt last told of the pool."""
+        path = description.path or "/"
+        if self._is_open:
+            return Verdict(path)
+        if path not in self._verdicts:
+            self._verdicts[path] = self._judge(connection, self._look(connection, pool, description))
+        return self._verdicts[path]
+
+    def verdict_here(self, connection: Connection, path: str) -> Verdict:
+        """The verdict on a directory over which there is no pool, as far as it can be seen from here."""
+        seen = None if self._is_open else _seen(connection, path)
+        return Verdict(path) if seen is None else self._judge(connection, seen)
+
+    def admit(
+        self,
+        connection: Connection,
+        transfers: tuple[Transfer, ...],
+        pools: Iterable[tuple[Pool, PoolDescription]],
+        what: str,
+    ) -> tuple[tuple[Transfer, ...], tuple[str, ...]]:
+        """Those of the transfers that may be used, the best first, and what should be known of the directories.
+
+        Args:
+            connection: A connection of the calling thread.
+            transfers: The possible transfers, the best first.
+            pools: Those in which files are written and read, each with what libvirt last told of it.
+            what: What is duplicated, as the beginning of a sentence: `disk vda`.
+
+        Raises:
+            IllegalStateError: None may be used.
+        """
+        verdicts = [self.verdict(connection, pool, description) for pool, description in pools]
+        transfers = admitted(transfers, verdicts, what)
+        return transfers, () if transfers[0] is Transfer.HOST else cautions(verdicts, what)
+
+    def _look(self, connection: Connection, pool: Pool, description: PoolDescription) -> Directory:
+        """The directory as it is now.
+
+        libvirt tells what it saw when it last looked. Where that speaks against the directory, or is not what is seen
+        here, it looks again. If it still sees something else, its daemon is in a container or behind a forwarded
+        socket, and what is seen here is another directory.
+        """
+        told = _told(description)
+        seen = _seen(connection, told.path)
+        if seen is not None and _agree(seen, told):
+            return seen
+        is_in_doubt = seen is not None or bool(self._judge(connection, told).objections)
+        if not is_in_doubt:
+            return told
+        if not pool.refresh():
+            return seen or told
+        told = _told(describe_pool(pool.document()))
+        return seen if seen is not None and _agree(seen, told) else told
+
+    def _judge(self, connection: Connection, directory: Directory) -> Verdict:
+        users = _own_users() if connection.is_local else set()
+        owners = {place.owner for place in (directory, *directory.above)}
+        if owners - users - {ROOT, None}:
+            users |= self._users_of_qemu(connection)
+        return judge(directory, users)
+
+    def _users_of_qemu(self, connection: Connection) -> frozenset[int]:
+        """The users that QEMU runs as; a large document, so it is read where that matters."""
+        if self._qemu_users is None:
+            self._qemu_users = frozenset()
+            with suppress(VirtomateError):
+                self._qemu_users = qemu_users(connection.capabilities())
+        return self._qemu_users
+
+
+def runs_unprivileged(connection: Connection) -> bool:
+    """Whether the daemon runs as an ordinary user, whom no link leads to a file that is not theirs to write.
+
+    To root, libvirt gives its system daemon under the name of a session as well.
+    """
+    return connection.is_session and not (connection.is_local and os.geteuid() == ROOT)
+
+
+def _own_users() -> set[int]:
+    """Who we are on this host, and who has become root for this command."""
+    users = {os.geteuid()}
+    if (invoker := os.environ.get("SUDO_UID", "")).isdecimal():
+        users.add(int(invoker))
+    return users
+
+
+def _told(description: PoolDescription) -> Directory:
+    return Directory(description.path or "/", description.owner, description.mode, description.group)
+
+
+def _agree(seen: Directory, told: Directory) -> bool:
+    return (seen.owner, (seen.mode or 0) & _PERMISSIONS) == (told.owner, told.mode)
+
+
+def _seen(connection: Connection, path: str) -> Directory | None:
+    """A directory of a local daemon, with those that it lies in, also behind symbolic links."""
+    if not connection.is_local:
+        return None
+    try:
+        place = Path(path)
+        above = sorted({*place.parents, *place.resolve().parents})
+        return replace(_read(place), above=tuple(map(_read, above)))
+    except (OSError, ValueError):
+        return None
+
+
+def _read(path: Path) -> Directory:
+    status = path.stat()
+    name = None
+    if status.st_uid != ROOT:
+        with suppress(KeyError):
+            name = pwd.getpwuid(status.st_uid).pw_name
+    return Directory(str(path), status.st_uid, stat.S_IMODE(status.st_mode), status.st_gid, name)

@@ -1,0 +1,128 @@
+"""The rule by which a pool's directory is trusted: whether others could put a symbolic link where libvirt writes.
+
+libvirt looks a volume up by its path each time, and follows whatever link stands there by then. Whoever may write to
+the directory can therefore have a libvirt that runs as root overwrite any file of the host, or read one into a clone.
+"""
+
+from __future__ import annotations
+
+import shlex
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtomate.errors import IllegalStateError
+from virtomate.kinds import Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ROOT = 0
+
+
+@dataclass(frozen=True)
+class Directory:
+    """What is known of a directory.
+
+    Attributes:
+        owner: User ID, None where it is not known.
+        owner_name: What this user is called, None where that is not known.
+        mode: Permission bits, None where they are not known. Without a sticky bit where that cannot be told.
+        group: Group ID, None where it is not known.
+        above: The directories that it lies in, as far as they are known.
+    """
+
+    path: str
+    owner: int | None
+    mode: int | None
+    group: int | None = None
+    owner_name: str | None = None
+    above: tuple[Directory, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What speaks against a directory.
+
+    Attributes:
+        objections: Why libvirt is not to write there, each the end of a sentence about the directory.
+        remedies: The commands that would mend that.
+        cautions: What should be known of it besides, each the end of a sentence about the directory.
+    """
+
+    path: str
+    objections: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+
+
+def judge(directory: Directory, users: Iterable[int]) -> Verdict:
+    """Judge a directory.
+
+    Args:
+        directory: The directory.
+        users: Who may own it besides root. What is not known of the directory is not held against it.
+    """
+    trusted = {ROOT, *users}
+    objections, remedies = _objections(directory, trusted)
+    cautions = []
+    mode = directory.mode or 0
+    if mode & stat.S_IWGRP and not mode & (stat.S_ISVTX | stat.S_IWOTH):
+        cautions.append(f"can be written to by group {directory.group} (mode {mode:04o})")
+    for above in directory.above:
+        reasons, _ = _objections(above, trusted)
+        cautions += [f"lies in '{above.path}', which {reason}" for reason in reasons]
+    return Verdict(directory.path, tuple(objections), tuple(remedies), tuple(cautions))
+
+
+def _objections(directory: Directory, trusted: set[int]) -> tuple[list[str], list[str]]:
+    objections, remedies = [], []
+    path = shlex.quote(directory.path)
+    if directory.owner is not None and directory.owner not in trusted:
+        name = "" if directory.owner_name is None else f" ({directory.owner_name})"
+        objections.append(f"belongs to user {directory.owner}{name}")
+        remedies.append(f"chown root {path}")
+    mode = directory.mode or 0
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        objections.append(f"can be written to by everybody (mode {mode:04o})")
+        remedies.append(f"chmod o-w {path}")
+    return objections, remedies
+
+
+def admitted(transfers: tuple[Transfer, ...], verdicts: Iterable[Verdict], what: str) -> tuple[Transfer, ...]:
+    """Those of the transfers that may be used: where a directory is not trusted, none in which libvirt opens files.
+
+    Args:
+        transfers: The possible transfers, the best first.
+        verdicts: Those on the directories in which files are read and written.
+        what: What is duplicated, as the beginning of a sentence: `disk vda`.
+
+    Raises:
+        IllegalStateError: None is left.
+    """
+    objectionable = next((verdict for verdict in verdicts if verdict.objections), None)
+    if objectionable is None:
+        return transfers
+    safe = tuple(transfer for transfer in transfers if transfer is Transfer.HOST)
+    if not safe:
+        raise refusal(objectionable, what)
+    return safe
+
+
+def refusal(verdict: Verdict, what: str) -> IllegalStateError:
+    """The error that says why libvirt is not to open files in a directory, and what to do about it."""
+    return IllegalStateError(
+        f"{what}: libvirt would follow a symbolic link that somebody else puts into '{verdict.path}', which "
+        f"{' and '.join(verdict.objections)}",
+        hint=f"Make the directory safe ({'; '.join(verdict.remedies)}), use another pool, or give --trust-pool if you "
+        "trust whoever can write there.",
+    )
+
+
+def cautions(verdicts: Iterable[Verdict], what: str) -> tuple[str, ...]:
+    """What should be known of directories in which libvirt opens files, each a sentence."""
+    return tuple(
+        f"{what}: '{verdict.path}' {caution}, and libvirt follows symbolic links that are put there"
+        for verdict in verdicts
+        for caution in verdict.cautions
+    )
