@@ -318,10 +318,12 @@ def delete(bench: Workbench, name: str) -> CaseResult:
     scan = f"{BARE}: scan"
     programs = {OURS: who.find_ours()} | ({} if bench.earlier is None else {EARLIER: bench.earlier})
     with bench.crowded_host(pool, original, others) as uri:
-        prepare = [who.clone_with_ours(uri, "copy")]
         found = bench.race(
             [
-                *(Contender(label, who.delete_with(of, uri), prepare=prepare) for label, of in programs.items()),
+                *(
+                    Contender(label, who.delete_with(program, uri), prepare=[who.clone_with(program, uri)])
+                    for label, program in programs.items()
+                ),
                 Contender(scan, who.scan(uri), sync=False),
             ],
             pool,

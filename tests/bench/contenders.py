@@ -126,6 +126,11 @@ def scan(uri: str) -> list[str | Path]:
     return [sys.executable, Path(__file__).with_name("scan.py"), uri]
 
 
+def clone_with(program: Path, uri: str) -> list[str | Path]:
+    """Compose a copy by a virtomate, which need not understand what another version writes down of its clones."""
+    return [program, "-c", uri, "--json", "domain-clone", ORIGINAL, CLONE]
+
+
 def delete_with(program: Path, uri: str) -> list[str | Path]:
     """Compose the deletion of a clone by a virtomate."""
     return [program, "-c", uri, "--json", "domain-delete", "--yes", CLONE]
