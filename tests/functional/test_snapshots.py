@@ -53,6 +53,8 @@ def test_clone_with_external_snapshots(lab: Lab, virtomate: Program, flags: int)
     itself = "which is in the chain of disk vda of 'web' itself, rests on it"
     assert refused.json["message"].endswith(f"'{overlays[0]}', {itself}")
     assert path.exists()
+    # where libvirt knows the snapshots, they go without the domain being started
+    assert ("snapshot-delete" in refused.json["hint"]) is (flags == DISK_ONLY)
     # its guest has nothing that would hear a request
     run(lab, refused.json["hint"].partition(": ")[2].replace("virsh shutdown", "virsh destroy"))
 
