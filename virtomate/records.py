@@ -310,13 +310,33 @@ class CloneOrigin:
 
 
 @dataclass(frozen=True)
+class DomainFilter:
+    """Which domains are listed; those to which everything applies that is set.
+
+    Attributes:
+        running: Those that run in any way, paused ones included.
+        clones: Clones of ours.
+        clones_of: Clones of this domain, given by name or UUID.
+    """
+
+    running: bool = False
+    clones: bool = False
+    clones_of: str | None = None
+
+
+@dataclass(frozen=True)
 class DomainListing:
-    """One line of `domain-list`."""
+    """One line of `domain-list`.
+
+    Attributes:
+        addresses: Interfaces with the addresses that others can use, as far as they are known; None where nobody asked.
+    """
 
     name: str
     uuid: str
     state: str
     clone: CloneOrigin | None
+    addresses: tuple[DomainInterface, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,18 @@ def test_ping(virtomate: Program, guest: str) -> None:
     assert virtomate("guest-ping", for_scripts.json["uuid"]).status == 0
 
 
+def test_listing_with_addresses(lab: Lab, virtomate: Program, guest: str) -> None:
+    """domain-list tells the address that the guest got, for people and for scripts."""
+    (item,) = virtomate("domain-list", "--addresses", "--running", json=True).json
+    header, line = virtomate("domain-list", "--addresses").stdout.splitlines()
+
+    assert header.split()[:3] == ["Name", "State", "Addresses"]
+    # without root there is no network in which the guest could get one
+    assert [interface["hwaddr"] for interface in item["addresses"]] == ([MAC] if lab.privileged else [])
+    known = [address["address"] for interface in item["addresses"] for address in interface["addresses"]]
+    assert line.split() == [guest, "running", *known, item["uuid"]]
+
+
 def test_ping_of_domains_that_do_not_answer(lab: Lab, virtomate: Program) -> None:
     """Status 125 is for agents that do not answer; domains that are not running, or are not there, are errors."""
     for name, has_channel in (("deaf", True), ("mute", False)):

@@ -9,10 +9,13 @@ import libvirt
 import pytest
 
 from tests.functional.runs import Refusal, check_refusal
+from tests.lab import domain
 from tests.lab.images import MIB
 from virtomate.hypervisor.connection import connect
 from virtomate.hypervisor.storage import list_pools
+from virtomate.records import DomainFilter
 from virtomate.services import pools
+from virtomate.services.domains import list_all_domains
 
 if TYPE_CHECKING:
     from tests.lab import Lab, Program
@@ -25,6 +28,52 @@ def by_name(listed: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     names = [item["name"] for item in listed]
     assert names == sorted(names)
     return {item["name"]: item for item in listed}
+
+
+def test_some_domains(lab: Lab, virtomate: Program) -> None:
+    """Options choose what is listed, together and each alone; clones know an original that was renamed, or is gone."""
+    for name in ("one", "two"):
+        lab.define(domain(name))
+    lab.define(domain("up")).create()
+    for original, *clones in (("one", "one-a", "one-b"), ("two", "two-a"), ("two-a", "two-b")):
+        assert virtomate("domain-clone", original, *clones).status == 0
+    lab.connection.lookupByName("one-a").create()
+    one, two = (lab.connection.lookupByName(name) for name in ("one", "two"))
+    uuids = [one.UUIDString(), two.UUIDString()]
+    listed = virtomate("domain-list", "--running", "--clones", "--clones-of", "one", json=True)
+    assert [item["name"] for item in listed.json] == ["one-a"]
+
+    with connect(lab.uri) as connection:
+
+        def names(clones_of: str | None = None, *, running: bool = False, clones: bool = False) -> list[str]:
+            return [item.name for item in list_all_domains(connection, DomainFilter(running, clones, clones_of))]
+
+        assert names(running=True) == ["one-a", "up"]
+        assert names(clones=True) == ["one-a", "one-b", "two-a", "two-b"]
+        assert [names("one"), names("two")] == [["one-a", "one-b"], ["two-a"]]
+        assert [names("one-b"), names("up", clones=True)] == [[], []]
+        one.rename("uno")
+        two.undefine()
+        assert [names(word) for word in ("uno", uuids[0])] == [["one-a", "one-b"]] * 2
+        assert [names(word) for word in ("two", uuids[1].upper())] == [["two-a"]] * 2
+        assert names("two", running=True) == []
+        # a domain that has the name by now is another one
+        lab.define(domain("two"))
+        assert names("two") == []
+    check_refusal(lab, virtomate, ("domain-list", "--clones-of", "three"), Refusal("NotFoundError", ("'three'",), ()))
+
+
+def test_addresses_are_looked_for(lab: Lab, virtomate: Program) -> None:
+    """Who does not tell any address keeps nobody from being listed: no agent, a deaf one, a guest that is paused."""
+    lab.define(domain("off"))
+    for name, has_agent in (("deaf", True), ("mute", False), ("still", True)):
+        lab.define(domain(name, agent=has_agent)).create()
+    lab.connection.lookupByName("still").suspend()
+
+    listed = virtomate("domain-list", "--addresses", json=True)
+
+    assert (listed.status, listed.stderr) == (0, "")
+    assert {item["name"]: item["addresses"] for item in listed.json} == {"deaf": [], "mute": [], "off": [], "still": []}
 
 
 def test_pools(lab: Lab, virtomate: Program) -> None:

@@ -443,6 +443,21 @@ def test_list_of_domains(virtomate: Program) -> None:
     )
 
 
+@pytest.mark.usefixtures("small")
+def test_list_of_domains_in_80_columns(lab: Lab, virtomate: Program) -> None:
+    """At a terminal of the usual width each domain has one line, without its UUID; at a wide one the UUID is there."""
+    assert virtomate("domain-clone", "small", "a-name-of-usual-length").status == 0
+
+    seen = {
+        columns: screen(Terminal(virtomate, "domain-list", columns=columns).finish()[1], columns)
+        for columns in (80, 120)
+    }
+
+    assert {len(lines) for lines in seen.values()} == {len(lab.connection.listAllDomains()) + 1}
+    matches(seen[80][1:2], [r"a-name-of-usual-length  shut-off  small \(copy\)"])
+    matches(seen[120][1:2], [rf"a-name-of-usual-length  shut-off  {UUID}  small \(copy\)"])
+
+
 @pytest.mark.usefixtures("big")
 def test_deletion_names_what_is_gone(lab: Lab, virtomate: Program) -> None:
     """domain-delete says what it deleted, a line for each thing."""

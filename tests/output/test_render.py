@@ -43,7 +43,7 @@ from virtomate.records import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from virtomate.records import CloneResult
+    from virtomate.records import CloneResult, DomainListing
 
 HUMAN, JSON, PRETTY = Format(), Format(is_json=True), Format(is_json=True, is_pretty=True)
 JSON_MESSAGES = Format(has_json_messages=True)
@@ -250,6 +250,46 @@ def test_domains_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         ["web-1", "shut-off", LISTING.uuid, "ubuntu (linked)"],
         ["web-2", "shut-off", LISTING.uuid, "ubuntu (copy), unfinished"],
     ]
+
+
+def _at_a_terminal(listings: list[DomainListing], columns: int, capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    """The cells of the list that a terminal of this width shows, each domain in a line that fits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("TERM", "xterm")
+        patch.setenv("NO_COLOR", "1")
+        patch.setattr("sys.stdout.isatty", lambda: True)
+        render.render_domains(listings, HUMAN)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(listings) + 1
+    assert max(len(line) for line in lines) <= columns
+    return [re.split(r"\s{2,}", line.rstrip()) for line in lines]
+
+
+def test_list_of_domains_keeps_one_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """The UUID gives way first, then addresses but one, the mode, and the end of an original's name."""
+    assert LISTING.clone is not None
+    listings = [
+        replace(LISTING, name="web-1", addresses=(INTERFACE,)),
+        replace(LISTING, name="web-2", clone=replace(LISTING.clone, finished=False), addresses=()),
+    ]
+    plain = [replace(listing, addresses=None) for listing in listings]
+
+    assert _at_a_terminal(plain, 90, capsys)[1] == ["web-1", "shut-off", LISTING.uuid, "ubuntu (linked)"]
+    assert _at_a_terminal(plain, 80, capsys)[1] == ["web-1", "shut-off", "ubuntu (linked)"]
+    everything = ["Name", "State", "Addresses", "UUID", "Clone of"]
+    assert _at_a_terminal(listings, 120, capsys)[0] == everything
+    assert _at_a_terminal(listings, 80, capsys) == [
+        ["Name", "State", "Addresses", "Clone of"],
+        ["web-1", "shut-off", "192.0.2.7, 2001:db8::7", "ubuntu (linked)"],
+        ["web-2", "shut-off", "ubuntu (linked), unfinished"],
+    ]
+    assert _at_a_terminal(listings, 60, capsys)[1] == ["web-1", "shut-off", "192.0.2.7 +1", "ubuntu (linked)"]
+    assert _at_a_terminal(listings, 54, capsys)[1:] == [
+        ["web-1", "shut-off", "192.0.2.7 +1", "ubuntu"],
+        ["web-2", "shut-off", "ubuntu, unfinished"],
+    ]
+    assert _at_a_terminal(listings, 48, capsys)[2][-1] == "ubun…, unfinished"
 
 
 def test_completion_script_for_shells(capsys: pytest.CaptureFixture[str]) -> None:

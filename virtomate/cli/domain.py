@@ -79,13 +79,28 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
 
 @domain.command("list", context_settings=CONTEXT_SETTINGS)
 @common_options
+@click.option("--running", is_flag=True, help="List only domains that are running, paused ones included.")
+@click.option("--clones", is_flag=True, help="List only clones.")
+@click.option(
+    "--clones-of",
+    metavar="DOMAIN",
+    shell_complete=complete_domain,
+    help="List only clones of DOMAIN, given by name or UUID. [default: all domains]",
+)
+@click.option("--addresses", is_flag=True, help="Show the IP addresses of running domains, as far as they are known.")
 @click.pass_obj
-def list_(settings: Settings) -> None:
-    """List all domains, and say which are clones."""
+def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | None, addresses: bool) -> None:
+    """List domains, and say which are clones."""
+    from virtomate.records import DomainFilter  # noqa: PLC0415 - help and completion need no records
     from virtomate.services.domains import list_all_domains  # noqa: PLC0415
 
     with open_session(settings) as session:
-        render_domains(list_all_domains(session.connection), settings.format)
+        listings = list_all_domains(session.connection, DomainFilter(running, clones, clones_of))
+        if addresses:
+            from virtomate.services.addresses import with_addresses  # noqa: PLC0415 - few lists show them
+
+            listings = with_addresses(session, listings)
+        render_domains(listings, settings.format)
 
 
 @domain.command("delete", short_help="Delete clones and what was made for them.", context_settings=CONTEXT_SETTINGS)

@@ -147,13 +147,17 @@ class OriginDocument(TypedDict):
     created: str
 
 
-class DomainDocument(TypedDict):
-    """One element of what `domain-list` prints."""
-
+class _DomainDocument(TypedDict):
     name: str
     uuid: str
     state: str
     clone: OriginDocument | None
+
+
+class DomainDocument(_DomainDocument, total=False):
+    """One element of what `domain-list` prints; the addresses only where they were asked for."""
+
+    addresses: list[DomainInterfaceDocument]
 
 
 class _DeletionDocument(TypedDict):
@@ -290,12 +294,15 @@ def clone_document(result: CloneResult) -> CloneDocument:
 
 def domain_document(listing: DomainListing) -> DomainDocument:
     """One domain of a listing."""
-    return {
+    document: DomainDocument = {
         "name": listing.name,
         "uuid": listing.uuid,
         "state": listing.state,
         "clone": None if listing.clone is None else _origin(listing.clone),
     }
+    if listing.addresses is not None:
+        document["addresses"] = [domain_interface_document(interface) for interface in listing.addresses]
+    return document
 
 
 def deletion_document(result: DeletionResult) -> DeletionDocument:

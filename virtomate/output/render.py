@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from virtomate.errors import InterruptedBySignalError, OutputError
 from virtomate.kinds import Action, DeletionStatus, Status, WaitFor
 from virtomate.output import documents
+from virtomate.output.tables import domain_table
 from virtomate.output.text import aligned, printable
 from virtomate.words import binary_size, counted
 
@@ -131,9 +132,7 @@ def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:
     if format_.is_json:
         _print_json([documents.domain_document(listing) for listing in listings], format_)
         return
-    header = ("Name", "State", "UUID", "Clone of")
-    rows: list[tuple[str, ...]] = [(printable(item.name), item.state, item.uuid, _origin(item)) for item in listings]
-    _print_table(header, rows)
+    _print_table(*domain_table(listings, _terminal_columns()))
 
 
 def render_pools(listings: Sequence[PoolListing], format_: Format) -> None:
@@ -423,14 +422,6 @@ def _names(results: Sequence[CloneResult] | Sequence[DeletionResult]) -> str:
     return ", ".join(names)
 
 
-def _origin(listing: DomainListing) -> str:
-    clone = listing.clone
-    if clone is None:
-        return ""
-    text = f"{printable(clone.source.name)} ({clone.mode.value})"
-    return text if clone.finished else f"{text}, unfinished"
-
-
 def _marked(texts: list[str]) -> list[tuple[bool, str]]:
     """Each text, and whether it is the first one."""
     return [(number == 0, text) for number, text in enumerate(texts)]
@@ -459,6 +450,15 @@ def _write(stream: TextIO, name: str, data: bytes) -> None:
         stream.flush()
         stream.buffer.write(data)
         stream.flush()
+
+
+def _terminal_columns() -> int | None:
+    """How many columns a table has at a terminal; None where it may be as wide as it gets."""
+    if not sys.stdout.isatty():
+        return None
+    from virtomate.output.console import stdout_console  # noqa: PLC0415 - a pipe needs no rich
+
+    return stdout_console().width
 
 
 def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
