@@ -366,3 +366,26 @@ def test_interfaces_of_an_active_domain() -> None:
         InterfaceDefinition("net1", "52:54:00:00:00:02"),
         InterfaceDefinition("net2", None),
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "is_there"),
+    [
+        ("52:54:00:00:00:01", True),
+        ("/nvram/web.fd", True),
+        ("/srv/a & 'b'.raw", True),
+        ("/of another run", True),
+        ("/nvram/web", False),
+        ("/web.fd", False),
+        ("/NVRAM/web.fd", False),
+    ],
+)
+def test_value_stands_as_a_whole(value: str, *, is_there: bool) -> None:
+    """A path that only is a part of another one is not named."""
+    definition = """
+        <domain><os><nvram template='/t'>/nvram/web.fd</nvram></os>
+        <metadata><reserved value="/of another run"/></metadata>
+        <mac address='52:54:00:00:00:01'/><source file='/srv/a &amp; &apos;b&apos;.raw'/></domain>
+    """
+
+    assert readers.has_value(definition, value) == is_there

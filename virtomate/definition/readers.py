@@ -303,11 +303,19 @@ def nvram_path_of_command_line(command_line: str) -> str | None:
     return None
 
 
-def escaped_forms(value: str) -> set[str]:
-    """How a value may be written in the text of a definition: as an attribute of libvirt's, or in metadata."""
+def has_value(definition: str, value: str) -> bool:
+    """Whether a value stands as a whole in the text of a definition: as an attribute, or as the text of an element.
+
+    MAC addresses are expected in lower case, in which libvirt writes them.
+    """
     escaped = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     quoted = escaped.replace('"', "&quot;")
-    return {escaped, quoted, quoted.replace("'", "&apos;")}
+    # libvirt writes attributes of its own with single quotes, and those in metadata with double ones
+    return any(
+        f"{begin}{form}{end}" in definition
+        for form in {escaped, quoted, quoted.replace("'", "&apos;")}
+        for begin, end in ("''", '""', "><")
+    )
 
 
 def _unescaped(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from contextlib import suppress
@@ -208,6 +209,9 @@ class Pool:
         except libvirt.libvirtError as error:
             failure = f"cannot create volume '{name}' in pool '{self.name}'"
             translation = translate(error, failure)
+            if error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() == errno.EEXIST:
+                # it came into being after libvirt had looked, and before libvirt could make its own
+                translation = ConflictError(translation.message)
             if isinstance(translation, IllegalStateError):
                 # A file that the pool does not know of is an invalid operation (55), which has other reasons too.
                 self.refresh()

@@ -107,9 +107,9 @@ class Claim:
             if domain.uuid == self.provenance.uuid:
                 continue
             with suppress(NotFoundError):
-                text = Definitions().inactive(domain).lower()
+                text = Definitions().inactive(domain)
                 for value in self.provenance.reserved:
-                    if any(form in text for form in readers.escaped_forms(value.lower())):
+                    if readers.has_value(text, value):
                         return ConflictError(
                             f"domain '{domain.name}' has '{value}' already", hint="Ask for another one, or for none."
                         )
