@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +28,8 @@ def files_in(name: str) -> tuple[str, ...]:
         elif protocol == "json":
             left += _strings_of_json(rest)
         elif protocol == "file":
+            from urllib.parse import unquote  # noqa: PLC0415 - few names begin like that, and it takes a while to load
+
             path = "/" + rest.lstrip("/") if rest.startswith("/") else rest
             found |= dict.fromkeys((path, unquote(path)))
         elif protocol in _PROTOCOLS_OF_FILES:

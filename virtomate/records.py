@@ -52,7 +52,7 @@ class Wait:
     """How long a started clone is waited for, and for what.
 
     Attributes:
-        seconds: Counted from its start.
+        seconds: Counted from when all clones are complete and started.
     """
 
     what: WaitFor

@@ -53,14 +53,6 @@ _SYNC_WAIT_BEFORE = 1
 _SYNC_WRITE = 2
 _SYNC_WAIT_AFTER = 4
 
-# fcntl(2): struct flock on 64-bit Linux
-_FLOCK = struct.Struct("hhqqi4x")
-# QEMU's image locks: the byte for "reads", the one for "writes", and the one for "lets nobody else write"
-# (https://gitlab.com/qemu-project/qemu/-/blob/master/docs/system/qemu-block-drivers.rst.inc, "Disk image file locking")
-_QEMU_READS = 100
-_QEMU_WRITES = 101
-_QEMU_FORBIDS_WRITING = 201
-
 
 def visible_status(volume: VolumeDescription) -> os.stat_result | None:
     """The status of the volume's file if its path leads to that very file here, else None."""
@@ -196,32 +188,6 @@ def birth_time(path: str) -> int | None:
     seconds = ctypes.c_int64.from_buffer(buffer, _STX_BTIME).value
     nanoseconds = ctypes.c_uint32.from_buffer(buffer, _STX_BTIME + 8).value
     return seconds * NANOSECONDS + nanoseconds
-
-
-def forbid_writing(descriptor: int, path: str) -> None:
-    """Hold QEMU's shared lock on an image until its descriptor is closed, so that no QEMU opens it for writing.
-
-    A file system without such locks goes without.
-
-    Raises:
-        IllegalStateError: A QEMU has it open for writing, or somebody is about to delete it.
-    """
-    try:
-        for byte in (_QEMU_READS, _QEMU_FORBIDS_WRITING):
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
-        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _QEMU_WRITES, 1, 0)
-        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
-    except OSError as error:
-        if error.errno not in {errno.EAGAIN, errno.EACCES}:
-            return
-        raise IllegalStateError(
-            f"'{path}' is locked by another program", hint="See what that does with it, and try again afterwards."
-        ) from error
-    if _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK:
-        raise IllegalStateError(
-            f"'{path}' is open for writing in a running guest or in another program",
-            hint="Shut the guest down, or end the program (qemu-nbd, qemu-img): fuser shows which one it is.",
-        )
 
 
 def reflink(target: int, source: int, path: str) -> None:

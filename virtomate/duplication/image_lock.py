@@ -1,4 +1,4 @@
-"""QEMU's lock on an image, taken so that nobody else has the image open meanwhile.
+"""QEMU's locks on an image: the shared one of who reads it, and the exclusive one of who is alone with it.
 
 Every QEMU, qemu-nbd, qemu-img and linker of ours that has an image open holds shared locks on some of its bytes: one
 for each thing that it does with the image, and one for each thing that it lets nobody else do. Whoever holds exclusive
@@ -27,6 +27,36 @@ _FLOCK = struct.Struct("hhqqi4x")
 # the bytes for what is done with an image, and for what others may not do; QEMU has used five of each so far
 _RANGES = ((100, 64), (200, 64))
 _TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
+# the bytes for "reads" and "writes", and the one for "lets nobody else write"
+_READS = 100
+_WRITES = 101
+_FORBIDS_WRITING = 201
+
+
+def forbid_writing(descriptor: int, path: str) -> None:
+    """Hold QEMU's shared lock on an image until its descriptor is closed, so that no QEMU opens it for writing.
+
+    A file system without such locks goes without.
+
+    Raises:
+        IllegalStateError: A QEMU has it open for writing, or somebody is about to delete it.
+    """
+    try:
+        for byte in (_READS, _FORBIDS_WRITING):
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _WRITES, 1, 0)
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            return
+        raise IllegalStateError(
+            f"'{path}' is locked by another program", hint="See what that does with it, and try again afterwards."
+        ) from error
+    if _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK:
+        raise IllegalStateError(
+            f"'{path}' is open for writing in a running guest or in another program",
+            hint="Shut the guest down, or end the program (qemu-nbd, qemu-img): fuser shows which one it is.",
+        )
 
 
 @contextmanager

@@ -227,11 +227,6 @@ class Domain:
         with translated(f"cannot start domain '{self.name}'"):
             self._handle.create()
 
-    def remove_managed_save(self) -> None:
-        """Remove the image of its memory that waits to be resumed."""
-        with translated(f"cannot remove the saved state of domain '{self.name}'"):
-            self._handle.managedSaveRemove(0)
-
     def undefine_with_state(self) -> None:
         """Remove the definition and what libvirt keeps with it, but no NVRAM, which it would delete by its path.
 

@@ -140,7 +140,7 @@ class _Run:
             tally.is_seized = True
             try:
                 self._require_free(deletion, claim)
-            except VirtomateError:
+            except Exception:
                 self._give_back(self._session.connection, deletion, claim, tally)
                 raise
             self._remove_all(connection, deletion, claim, tally)

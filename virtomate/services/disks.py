@@ -16,11 +16,11 @@ from virtomate.duplication.acl import may_be_given_here, with_acl
 from virtomate.duplication.hostfile import (
     file_system,
     find_obstacle,
-    forbid_writing,
     open_visible,
     require_reflinks,
     visible_status,
 )
+from virtomate.duplication.image_lock import forbid_writing
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
 from virtomate.duplication.transfers.base import Place
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from virtomate.definition import codec, readers
 from virtomate.definition.provenance import find_provenance
 from virtomate.definition.volume import describe_volume, normalise
-from virtomate.duplication.hostfile import forbid_writing, nanoseconds, open_visible
+from virtomate.duplication.hostfile import nanoseconds, open_visible
+from virtomate.duplication.image_lock import forbid_writing
 from virtomate.errors import IllegalStateError, NotFoundError, SourceChangedError
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.hypervisor.storage import get_volume
@@ -139,7 +140,7 @@ def guarded(connection: Connection, source: Source, volumes: Iterable[VolumeDesc
 
 
 def _open(connection: Connection, volume: VolumeDescription) -> int | None:
-    """Open the file that is the volume now; who may read it is told from who is somebody else by libvirt's times."""
+    """Open the file that is the volume now; its change time may be another than in the plan, its content may not."""
     descriptor = open_visible(volume, os.O_RDONLY)
     if descriptor is not None or not connection.is_local:
         return descriptor
@@ -150,9 +151,9 @@ def _open(connection: Connection, volume: VolumeDescription) -> int | None:
 
 
 def _require_in_place(descriptor: int, volume: VolumeDescription) -> None:
-    """Make sure that it was not deleted before it was locked."""
+    """Make sure that the volume's path still leads to the file that is locked."""
     try:
-        is_in_place = os.path.samestat(os.fstat(descriptor), os.stat(volume.path))  # noqa: PTH116 - likewise
+        is_in_place = os.path.samestat(os.fstat(descriptor), os.stat(volume.path))  # noqa: PTH116 - no path object is needed
     except OSError:
         is_in_place = False
     if not is_in_place:
@@ -175,5 +176,5 @@ def _content_stamp(volume: VolumeDescription) -> tuple[str | None, int]:
 
 def _changed(volume: VolumeDescription) -> SourceChangedError:
     return SourceChangedError(
-        f"'{volume.path}' was replaced, deleted or written to while its clone was being planned", hint="Try again."
+        f"'{volume.path}' was replaced, deleted or written to since the clone was planned", hint="Try again."
     )

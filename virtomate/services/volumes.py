@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import NewVolume, describe_pool, read_volume_listing, volume_document
 from virtomate.duplication.compression import detect_compression, unpack_command
-from virtomate.duplication.hostfile import forbid_writing
+from virtomate.duplication.image_lock import forbid_writing
 from virtomate.duplication.images import detect_format, is_cut_short, read_qcow2_header, why_incomplete
 from virtomate.duplication.names import check_volume_name
 from virtomate.duplication.upload import LocalFile, open_local_file, upload

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume, volume_document
 from virtomate.duplication import hostfile
+from virtomate.duplication.image_lock import forbid_writing
 from virtomate.errors import TransferUnavailableError
 from virtomate.hypervisor.storage import get_volume
 from virtomate.kinds import Action
@@ -51,7 +52,7 @@ class HostTransfer:
         original = get_volume(workplace.connection, duplication.source.pool, duplication.source.name)
         source_volume = describe_volume(duplication.source.pool, original.document())
         with _opened(source_volume, os.O_RDONLY) as source, _opened(created, os.O_WRONLY) as target:
-            hostfile.forbid_writing(source, source_volume.path)
+            forbid_writing(source, source_volume.path)
             try:
                 if duplication.action is Action.REFLINKED:
                     os.ftruncate(target, 0)
