@@ -468,7 +468,7 @@ def test_internal_snapshot_of_the_domain(lab: Lab, virtomate: Program, transfer:
 
     document = clone(virtomate, "--transfer", transfer)
 
-    assert len(said(document, "'original'", "snapshots", "not carried over")) == len(document["warnings"]) == 1
+    assert len(said(document, "disk vda", "has the snapshots of 'original' inside")) == len(document["warnings"]) == 1
     assert lab.connection.lookupByName("clone").snapshotNum() == 0
     assert [found["name"] for found in image_info(clone_path(document))["snapshots"]] == ["monday"]
 

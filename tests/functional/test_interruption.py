@@ -15,6 +15,7 @@ from tests.functional.runs import (
     Refusal,
     Watched,
     check_refusal,
+    consent,
     error_of,
     halted,
     make_big_source,
@@ -249,7 +250,9 @@ def test_signals_at_every_moment(root_lab: Lab, mixed: str, virtomate: Program, 
     sweep_signals(root_lab, virtomate, mixed, words, SWEEP_MOMENTS)
 
 
-def check_left_by_kill(lab: Lab, virtomate: Program, before: Inventory, name: str, source: str) -> str:
+def check_left_by_kill(
+    lab: Lab, virtomate: Program, before: Inventory, name: str, source: str, words: Sequence[str] = ()
+) -> str:
     """See what a killed run left, remove it as its user would, and see that everything is as before.
 
     Returns:
@@ -268,7 +271,7 @@ def check_left_by_kill(lab: Lab, virtomate: Program, before: Inventory, name: st
     assert again.status == 1, again
     assert again.json["type"] == "Conflict"
     assert f"virtomate domain-delete {name}" in again.json["hint"]
-    deleted = virtomate("domain-delete", name, json=True)
+    deleted = virtomate("domain-delete", *consent(words), name, json=True)
     assert deleted.status == 0, deleted
     assert deleted.json[0]["name"] == name
     unchanged(before, lab)
@@ -291,7 +294,7 @@ def test_killed_run_is_cleared_up_by_one_command(lab: Lab, virtomate: Program, t
     assert shown["clone"]["source"]["name"] == "big"
     assert "big (copy), unfinished" in virtomate("domain-list").stdout
     assert target_of(lab, "web").exists()
-    assert check_left_by_kill(lab, virtomate, before, "web", "big") == "unfinished"
+    assert check_left_by_kill(lab, virtomate, before, "web", "big", (transfer,)) == "unfinished"
 
 
 def sweep_kills(lab: Lab, virtomate: Program, source: str, words: tuple[str, ...], moments: int) -> set[str]:
@@ -304,7 +307,7 @@ def sweep_kills(lab: Lab, virtomate: Program, source: str, words: tuple[str, ...
         time.sleep(seconds * moment / (moments - 1))
         run.signal(signal.SIGKILL)
         run.wait()
-        found.add(check_left_by_kill(lab, virtomate, before, "web", source))
+        found.add(check_left_by_kill(lab, virtomate, before, "web", source, words))
     return found
 
 
@@ -322,7 +325,7 @@ def test_kills_at_every_moment(root_lab: Lab, mixed: str, virtomate: Program, wa
     assert "unfinished" in sweep_kills(root_lab, virtomate, mixed, WAYS[way], SWEEP_MOMENTS)
 
 
-# With two at a time, overlays of the first two are made by libvirt and those of the others by a mould.
+# Two at a time: some are done when others begin.
 SEVERAL = ("web-1", "web-2", "web-3", "web-4")
 SEVERAL_WORDS = ("--jobs", "2", "mixed", *SEVERAL)
 
@@ -333,10 +336,10 @@ def several_there(virtomate: Program) -> dict[str, str]:
     return {item["name"]: item["clone"]["status"] for item in listed if item["name"] in SEVERAL}
 
 
-def clear_several(lab: Lab, virtomate: Program, before: Inventory, there: dict[str, str]) -> None:
+def clear_several(lab: Lab, virtomate: Program, before: Inventory, there: dict[str, str], words: Sequence[str]) -> None:
     """Delete what there is of several clones with one command, and see that everything is as before."""
     if there:
-        deleted = virtomate("domain-delete", "--yes", *there, json=True)
+        deleted = virtomate("domain-delete", "--yes", *consent(words), *there, json=True)
         assert deleted.status == 0, deleted
     unchanged(before, lab)
 
@@ -373,7 +376,7 @@ def sweep_several(
             check_killed(lab, virtomate, there)
         else:
             check_interrupted(result, there, number)
-        clear_several(lab, virtomate, before, there)
+        clear_several(lab, virtomate, before, there, words)
     return found
 
 

@@ -375,19 +375,25 @@ def test_domain_that_starts_with_the_base_meanwhile(lab: Lab, virtomate: Program
     assert run.wait().status == 0
 
 
-def test_domain_that_starts_with_the_unseen_base_meanwhile(far: Hypervisor, far_pool: Pool, virtomate: Program) -> None:
-    """Where they are not seen, the linked clone fails, and nothing is left of it."""
+@pytest.mark.parametrize("started", ["src", "other"])
+@pytest.mark.parametrize("mode", ["linked", "copy"])
+def test_domain_that_starts_with_the_unseen_base_meanwhile(
+    far: Hypervisor, far_pool: Pool, virtomate: Program, mode: str, started: str
+) -> None:
+    """Where they are not seen, the clone fails, whichever domain it is, and nothing is left of it."""
     far_pool.qcow2("src.qcow2", 4 * MIB)
     for name in ("src", "other"):
         far.connection.defineXML(domain(name, disks=[disk(IMAGES / "src.qcow2")]))
-    run = virtomate.pausing(CREATION).start("domain-clone", "--mode", "linked", "src", "web", json=True, uri=far.uri)
+    words = ("domain-clone", "--transfer", "stream") if mode == "copy" else ("domain-clone", "--mode", "linked")
+    run = virtomate.pausing(CREATION).start(*words, "src", "web", json=True, uri=far.uri)
     with paused(run):
-        far.connection.lookupByName("other").create()
+        far.connection.lookupByName(started).create()
     result = run.wait()
-    far.connection.lookupByName("other").destroy()
+    far.connection.lookupByName(started).destroy()
 
     assert result.status == 1, str(result)
-    assert "'other'" in error_of(result)["message"]
+    assert error_of(result)["type"] == "SourceChangedError"
+    assert f"'{started}'" in error_of(result)["message"]
     assert "web" not in domains(far.connection)
     assert not (far_pool.path / "web.qcow2").exists()
 

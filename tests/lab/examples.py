@@ -54,7 +54,7 @@ MASKS = [
         (r"\b\d+(\.\d+)? s\b", "<seconds>"),
         (r"\b192\.168\.\d+\.\d+\b", "<address>"),
         (r'"(seconds|bytes|bytes_copied|total|capacity|allocation|available|physical)": ?[\d.]+', r'"\1": <number>'),
-        (r'\b(token|created|changed|inode|born|pid|started|host)="[^"]*"', r"\1=<value>"),
+        (r'\b(token|mark|created|changed|inode|born|directory|pid|started|host)="[^"]*"', r"\1=<value>"),
         (r"\b(process|kill) \d+", r"\1 <pid>"),
         (r"\bvnet\d+\b", "<vnet>"),
         (r"\bvirtomate \d+\.\d+\.\d+\b", "virtomate <version>"),

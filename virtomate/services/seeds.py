@@ -8,6 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import normalise
+from virtomate.duplication.hostfile import open_visible
 from virtomate.duplication.labels import LABEL_BYTES, file_system_label
 from virtomate.errors import ConnectionLostError, VirtomateError
 from virtomate.hypervisor.storage import read_head
@@ -48,25 +49,29 @@ def _label(connection: Connection, pools: PoolDirectory, item: SurveyedDisk) -> 
         source = item.blueprint.source
         if source.format != "raw" or source.capacity > _MAX_SEED_BYTES:
             return None
-        path: str | None = source.path
+        # what has that path here may be another file than the daemon's
+        path, descriptor = source.path, open_visible(source, os.O_RDONLY)
     elif item.action is Action.SHARED and disk.is_readonly:
-        path = disk.path if disk.volume is None else pools.path_of(disk.pool or "", disk.volume)
+        named = disk.path if disk.volume is None else pools.path_of(disk.pool or "", disk.volume)
+        if named is None:
+            return None
+        path, descriptor = named, _open_here(named) if connection.is_local else None
     else:
         return None
-    if path is None:
-        return None
-    head = _read_here(path) if connection.is_local else None
-    if head is None:
-        head = _read_there(connection, pools, path)
+    head = _read_there(connection, pools, path) if descriptor is None else _read_here(descriptor)
     return None if head is None else file_system_label(head)
 
 
-def _read_here(path: str) -> bytes | None:
-    """The first bytes of a file that can be opened here; of a device or a pipe nothing."""
+def _open_here(path: str) -> int | None:
+    """Open a file of no volume that has a path here; never wait for a device or a pipe."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
         return None
+
+
+def _read_here(descriptor: int) -> bytes | None:
+    """The first bytes of a file; of a device or a pipe nothing."""
     try:
         return os.pread(descriptor, LABEL_BYTES, 0) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except OSError:

@@ -200,7 +200,7 @@ class Claim:
         """
         self._require_ours()
         volumes = tuple(made for made in self.provenance.made if made.kind is not MadeKind.POOL)
-        finished = replace(self.provenance, finished=True, made=volumes, maker=None)
+        finished = replace(self.provenance, finished=True, made=volumes, maker=None, reserved=())
         text = codec.unparse_definition(with_provenance(definition, finished))
         self.may_be_finished = True
         _LOG.info("defining domain %r", self._name)
