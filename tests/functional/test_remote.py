@@ -152,7 +152,7 @@ def test_every_command_notices_a_dead_link(root_lab: Lab, sshd: SshServer, virto
     cases: list[tuple[int, tuple[str, ...]]] = [
         (0, ("domain-list",)),
         (2, ("domain-list",)),
-        (34, ("domain-clone", "original", "clone")),
+        (42, ("domain-clone", "original", "clone")),
         (2, ("domain-delete", "original")),
         (2, ("domain-iface-list", "web")),
         (2, ("guest-ping", "web")),
