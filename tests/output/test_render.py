@@ -151,11 +151,15 @@ def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What is to be known of all clones is said once; who failed is named, and how many are there."""
-    render.render_clones([CLONED, STARTED, replace(FAILED, name="web-3")], HUMAN)
+    render.render_clones([CLONED, replace(STARTED, name="web-2"), replace(FAILED, name="web-3")], HUMAN, 1.52)
 
     captured = capsys.readouterr()
-    assert captured.out.count("Cloned ubuntu to web-1") == 2
-    assert captured.out.count("  state  started\n") == 1
+    assert captured.out.splitlines() == [
+        "Name   MAC address        Addresses  State",
+        "web-1  52:54:00:00:00:02",
+        "web-2  52:54:00:00:00:02  192.0.2.7  started",
+        "2 clones of ubuntu (copy) in 1.5 s",
+    ]
     assert captured.err.splitlines() == [
         "Warning: disk sda is left untouched",
         "Error: web-3: there is already a volume",
@@ -172,7 +176,7 @@ HALTED = replace(STARTED, name="web-3", addresses=(), error=InterruptedBySignalE
 
 def test_answers_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What was cloned comes before the waiting; each answer as soon as it is there, and an interruption once."""
-    render.render_clones_before_waiting([CLONED], HUMAN)
+    render.render_clones_before_waiting([CLONED], HUMAN, 1.5)
     assert capsys.readouterr().out.startswith("Cloned ubuntu to web-1 (copy) in 1.2 s\n")
     seen = []
 
@@ -201,7 +205,7 @@ def test_answers_of_agents_for_people(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_answers_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     """JSON is one document at the end, for clones that are waited for as well."""
-    render.render_clones_before_waiting([STARTED], JSON)
+    render.render_clones_before_waiting([STARTED], JSON, 1.5)
     assert capsys.readouterr() == ("", "")
     render.render_answers([STARTED, SILENT], WaitFor.IP, JSON)
 
@@ -429,6 +433,7 @@ EVIL_LISTING = replace(
 )
 EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
     "clone": lambda: render.render_clones([EVIL_CLONE], HUMAN),
+    "clones": lambda: render.render_clones([EVIL_CLONE, EVIL_CLONE], HUMAN, 1.5),
     "plan": lambda: render.render_clones([replace(EVIL_CLONE, status=Status.PLANNED)], HUMAN),
     "domains": lambda: render.render_domains([EVIL_LISTING], HUMAN),
     "pools": lambda: render.render_pools([replace(POOL, name=EVIL)], HUMAN),

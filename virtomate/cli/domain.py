@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,6 +57,8 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     from virtomate.services import clone as service  # noqa: PLC0415 - help and completion need no libvirt
 
     request = clone_request(**words)
+    is_plan = print_xml or dry_run
+    begin = time.monotonic()
     with open_run(settings) as run:
         try:
             if print_xml:
@@ -66,12 +69,13 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
                 results = service.clone_domains(run.session, request, run.progress, run.cancel)
         finally:
             run.progress.close()
+        seconds = time.monotonic() - begin
         if request.wait is None or not any(result.is_started for result in results):
-            render_clones(results, settings.format)
+            render_clones(results, settings.format, None if is_plan else seconds)
         else:
             from virtomate.services.startup import wait_for_clones  # noqa: PLC0415 - few clones are waited for
 
-            render_clones_before_waiting(results, settings.format)
+            render_clones_before_waiting(results, settings.format, seconds)
             answers = wait_for_clones(run.session, results, request.wait, run.progress, run.cancel)
             results = render_answers(answers, request.wait.what, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)

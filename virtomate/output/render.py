@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from virtomate.errors import InterruptedBySignalError, OutputError
 from virtomate.kinds import Action, DeletionStatus, Status, WaitFor
 from virtomate.output import documents
-from virtomate.output.tables import domain_table
+from virtomate.output.tables import clone_table, domain_table
 from virtomate.output.text import aligned, printable
 from virtomate.words import binary_size, counted
 
@@ -77,13 +77,21 @@ class Format:
     has_json_messages: bool = False
 
 
-def render_clones(results: Sequence[CloneResult], format_: Format) -> None:
-    """Show how cloning went, or would go; what several clones are to be warned of is said once."""
+def render_clones(results: Sequence[CloneResult], format_: Format, seconds: float | None = None) -> None:
+    """Show how cloning went, or would go: several complete clones in a table, and what they are warned of once.
+
+    Args:
+        results: The clones.
+        format_: How results are written.
+        seconds: How long all of them took together; None where they are not made.
+    """
     if format_.is_json:
         _print_json([documents.clone_document(result) for result in results], format_)
     present = [result for result in results if result.status in {Status.CLONED, Status.PLANNED}]
-    for result in present:
-        if not format_.is_json:
+    if not format_.is_json and seconds is not None and len(results) > 1:
+        _print_clones(present, seconds)
+    elif not format_.is_json:
+        for result in present:
             _print_lines(_clone_lines(result) if result.definition is None else [_xml(result.definition)])
     render_warnings(dict.fromkeys(warning for result in present for warning in result.warnings), format_)
     for result in results:
@@ -93,10 +101,10 @@ def render_clones(results: Sequence[CloneResult], format_: Format) -> None:
         _tell(f"{len(present)} of {len(results)} clones {'is' if len(present) == 1 else 'are'} complete\n")
 
 
-def render_clones_before_waiting(results: Sequence[CloneResult], format_: Format) -> None:
+def render_clones_before_waiting(results: Sequence[CloneResult], format_: Format, seconds: float) -> None:
     """Show how cloning went before the clones are waited for; JSON is one document, which comes after that."""
     if not format_.is_json:
-        render_clones(results, format_)
+        render_clones(results, format_, seconds)
 
 
 def render_answers(results: Iterable[CloneResult], what: WaitFor, format_: Format) -> tuple[CloneResult, ...]:
@@ -342,6 +350,16 @@ def render_help(text: str) -> None:
     _tell(f"{text}\n")
 
 
+def _print_clones(results: Sequence[CloneResult], seconds: float) -> None:
+    """A line for each of several clones, and one for all of them."""
+    if not results:
+        return
+    _print_table(*clone_table(results))
+    first = results[0]
+    source = printable(first.source.name)
+    _print_lines([f"{counted(len(results), 'clone')} of {source} ({first.mode.value}) in {seconds:.1f} s"])
+
+
 def _clone_lines(result: CloneResult) -> list[str]:
     is_plan = result.status is Status.PLANNED
     verb, verbs = ("Would clone", _TO_DO) if is_plan else ("Cloned", _DONE)
@@ -462,6 +480,7 @@ def _terminal_columns() -> int | None:
 
 
 def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    _has_result.set()
     if not sys.stdout.isatty():
         _print_lines(aligned([header, *rows]))
         return

@@ -11,7 +11,7 @@ from virtomate.output.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from virtomate.records import CloneOrigin, DomainInterface, DomainListing
+    from virtomate.records import CloneOrigin, CloneResult, DomainInterface, DomainListing
 
     Row = tuple[str, ...]
     Table = tuple[Row, list[Row]]
@@ -63,6 +63,25 @@ def domain_table(listings: Sequence[DomainListing], columns: int | None) -> Tabl
     if rest < _SHORTEST_ORIGIN:
         return table
     return _domain_table(listings, replace(_GIVING_WAY[-1], origin_width=rest))
+
+
+def clone_table(results: Sequence[CloneResult]) -> Table:
+    """A line for each of several clones: its MAC addresses, and what is known of it once it was started."""
+    has_addresses = any(result.addresses for result in results)
+    has_states = any(result.is_started for result in results)
+
+    def row(name: str, macs: str, addresses: str, state: str) -> Row:
+        return (name, macs, *([addresses] if has_addresses else []), *([state] if has_states else []))
+
+    return row("Name", "MAC address", "Addresses", "State"), [
+        row(
+            printable(result.name),
+            ", ".join(printable(interface.mac) for interface in result.interfaces),
+            addresses_text(result.addresses or ()),
+            "started" if result.is_started else "",
+        )
+        for result in results
+    ]
 
 
 def addresses_text(interfaces: Iterable[DomainInterface], *, all_addresses: bool = True) -> str:
