@@ -26,7 +26,7 @@ from tests.lab.domains import nvram
 from tests.lab.hypervisor import Hypervisor
 from tests.lab.images import MIB
 from tests.lab.inventory import take_inventory
-from tests.lab.storage import Pool, make_pool
+from tests.lab.storage import Pool, loop_device, make_pool
 from virtomate.cancel import CancelToken
 from virtomate.definition import codec
 from virtomate.definition.provenance import claim_definition
@@ -564,3 +564,109 @@ def test_clone_that_starts_while_it_is_deleted_keeps_its_definition(
     one.destroy()
     assert one.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) == before
     assert (far_pool.path / "web.qcow2").exists()
+
+
+@pytest.mark.parametrize("mode", ["copy", "linked", "stream", "import"])
+def test_file_that_takes_the_place_of_the_new_one_is_not_filled(lab: Lab, virtomate: Program, mode: str) -> None:
+    """Libvirt has just made an empty file; what somebody puts there before it is filled is not that file, and stays."""
+    define_source(lab)
+    words: dict[str, tuple[str, ...]] = {
+        "copy": ("domain-clone", "src", "web"),
+        "stream": ("domain-clone", "--transfer", "stream", "src", "web"),
+        "linked": ("domain-clone", "--mode", "linked", "src", "web"),
+        "import": ("volume-import", str(lab.pool.path / "src.raw"), lab.pool.name, "web.raw"),
+    }
+    path = lab.pool.path / ("web.qcow2" if mode == "linked" else "web.raw")
+    run = virtomate.pausing(CREATION).start(*words[mode], json=True)
+    with paused(run):
+        path.unlink()
+        path.write_bytes(b"precious")
+    result = run.wait()
+
+    assert result.status in {1, 3}, str(result)
+    assert path.read_bytes() == b"precious"
+    assert os.listxattr(path) == []
+    if mode != "import":
+        virtomate("domain-delete", "--yes", "--yes-unproved", "web")
+        assert path.read_bytes() == b"precious"
+
+
+def test_nobody_opens_what_is_being_deleted(lab: Lab, virtomate: Program) -> None:
+    """QEMU's lock is held on a volume from before the last look until it is gone."""
+    define_source(lab)
+    path = Path(cloned(virtomate("domain-clone", "src", "web", json=True))["disks"][0]["clone"]["path"])
+    run = virtomate.pausing(CLAIM).start("domain-delete", "--yes", "web", json=True)
+    with paused(run), pytest.raises(RuntimeError, match="lock"):
+        images.qemu_io(path, "raw", "read 0 512")
+
+    assert run.wait().status == 0
+    assert not path.exists()
+
+
+def test_domain_that_is_given_the_volume_after_the_plan_keeps_it(lab: Lab, virtomate: Program) -> None:
+    """Who uses a volume is looked at once more right before it is removed; the clone gets its definition back."""
+    define_source(lab)
+    path = Path(cloned(virtomate("domain-clone", "src", "web", json=True))["disks"][0]["clone"]["path"])
+    before = lab.connection.lookupByName("web").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    run = virtomate.pausing(CLAIM).start("domain-delete", "--yes", "web", json=True)
+    with paused(run):
+        late = lab.define(domain("late", disks=[disk(path, "raw")]))
+    result = run.wait()
+
+    assert result.status == 1, str(result)
+    assert "domain 'late' uses it" in result.json[0]["error"]["message"]
+    assert path.exists()
+    assert lab.connection.lookupByName("web").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) == before
+    late.undefine()
+    assert delete(virtomate, "web").status == 0
+
+
+def test_volume_under_a_loop_device_stays(root_lab: Lab, virtomate: Program) -> None:
+    """A loop device takes none of QEMU's locks on its file, and a guest that has the device names no file."""
+    define_source(root_lab)
+    path = Path(cloned(virtomate("domain-clone", "src", "web", json=True))["disks"][0]["clone"]["path"])
+    with loop_device(path) as device:
+        result = delete(virtomate, "web")
+
+        assert result.status == 1, str(result)
+        assert f"'{device}'" in result.stdout
+        assert path.exists()
+    assert delete(virtomate, "web").status == 0
+
+
+def test_empty_nvram_of_a_killed_run_goes_with_its_claim(lab: Lab, virtomate: Program) -> None:
+    """It was made in a temporary pool, which is still there, and the run was killed before the first byte."""
+    directory = lab.make_directory("stores")
+    store = directory / "src_VARS.fd"
+    store.write_bytes(b"variables")
+    lab.define(domain("src", firmware=nvram(store), memory_mib=256))
+    before = lab.inventory()
+    run = virtomate.pausing(CREATION).start("domain-clone", "src", "web")
+    wait_until_still(run.process.pid)
+    run.end()
+    assert (directory / "web_VARS.fd").stat().st_size == 0
+
+    result = virtomate("domain-delete", "web", json=True)
+
+    assert result.status == 0, str(result)
+    unchanged(before, lab)
+
+
+def test_saved_state_is_asked_for_whatever_the_record_says(lab: Lab, virtomate: Program) -> None:
+    """An unfinished clone has none: somebody wrote such a record into another domain's metadata."""
+    forge(
+        lab,
+        Made(MadeKind.VOLUME, MadeState.PLANNED, lab.pool.name, "none", str(lab.pool.path / "none")),
+        finished=False,
+    )
+    text = lab.connection.lookupByName("forged").XMLDesc()
+    metadata = text[text.index("<virtomate:clone") : text.index("</metadata>")]
+    lab.connection.lookupByName("forged").undefine()
+    one = lab.define(domain("real", uuid_=UUID, metadata=metadata, memory_mib=32))
+    one.create()
+    one.managedSave()
+
+    result = virtomate("domain-delete", "real", json=True)
+
+    assert result.status == 2, str(result)
+    assert one.hasManagedSaveImage()

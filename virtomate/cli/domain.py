@@ -132,7 +132,7 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unprove
     with open_run(settings) as run:
         plan = plan_deletion(run.session.connection, names, run.cancel)
         render_warnings(plan.warnings, settings.format)
-        if (plan.needs_consent and not yes) or (plan.doubts and not yes_unproved):
+        if (plan.wanted and not yes) or (plan.doubts and not yes_unproved):
             if not _agrees(plan, settings, yes=yes):
                 return EXIT_FAILED
             agreed = plan.previews
@@ -157,11 +157,8 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
     """
     previews = plan.previews
     if settings.format.is_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        if plan.needs_consent and not yes:
-            finished = next(preview.name for preview in previews if preview.is_finished)
-            raise UsageError(
-                f"'{finished}' is a finished clone, and there is nobody to ask whether it is to be deleted: give --yes"
-            )
+        if plan.wanted and not yes:
+            raise UsageError(f"--yes is required to delete '{plan.wanted[0]}' when not at a terminal")
         raise UsageError(
             f"nothing proves that these were made for the clones: {', '.join(plan.doubts)}; look at them, then give "
             "--yes-unproved"

@@ -76,6 +76,11 @@ class Domain:
         except libvirt.libvirtError:
             return 0
 
+    @property
+    def run_id(self) -> int:
+        """What tells one run of an active domain from the next; -1 for one that is off."""
+        return int(self._handle.ID())
+
     def state(self) -> str:
         """The state by its documented name."""
         with translated(f"cannot read the state of domain '{self.name}'"):

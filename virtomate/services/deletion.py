@@ -21,6 +21,7 @@ from virtomate.definition import codec
 from virtomate.definition.provenance import find_provenance, half_deleted_definition, with_provenance
 from virtomate.errors import (
     ConflictError,
+    ConnectionLostError,
     IllegalStateError,
     InternalError,
     InterruptedBySignalError,
@@ -136,8 +137,7 @@ class _Run:
         artifacts = [going.made for going in deletion.going]
         # From before the look at who uses them: whoever links to them now fails, and who did before is seen.
         with locked(connection, artifacts, deletion.provenance.artifact_token):
-            claim = self._seize(connection, deletion)
-            tally.is_seized = True
+            claim = self._seize(connection, deletion, tally)
             try:
                 self._require_free(deletion, claim)
             except Exception:
@@ -184,7 +184,7 @@ class _Run:
             if users:
                 raise in_use(deletion.name, made, list(users))
 
-    def _seize(self, connection: Connection, deletion: Deletion) -> Provenance:
+    def _seize(self, connection: Connection, deletion: Deletion, tally: _Tally) -> Provenance:
         """Put a definition in the clone's place that cannot be started, and that another run finds changed.
 
         A run that is still making the clone somewhere finds its claim gone, and does not finish.
@@ -209,19 +209,27 @@ class _Run:
             definition = half_deleted_definition(domain.name, seized, definition.domain)
         else:
             definition = with_provenance(definition, seized)
-        define_domain(connection, domain.name, codec.unparse_definition(definition))
-        # libvirt says nothing when two do this at once
-        _require_ours(connection, deletion, seized)
+        tally.is_seized = True
+        try:
+            define_domain(connection, domain.name, codec.unparse_definition(definition))
+            # libvirt says nothing when two do this at once
+            _require_ours(connection, deletion, seized)
+        except ConnectionLostError:
+            # libvirt may have carried it out all the same
+            raise
+        except VirtomateError:
+            tally.is_seized = False
+            raise
         return seized
 
     def _remove_all(self, connection: Connection, deletion: Deletion, claim: Provenance, tally: _Tally) -> None:
         """Remove everything that the plan found to be the clone's own, newest first."""
+        for going in reversed(deletion.going):
+            self._try_to_remove(going.made, tally, partial(self._remove, connection, deletion, claim, going))
         for made in deletion.provenance.made:
             if made.kind is MadeKind.POOL:
                 # of a run that was killed
                 self._try_to_remove(made, tally, partial(stop_temporary_pool, connection, made))
-        for going in reversed(deletion.going):
-            self._try_to_remove(going.made, tally, partial(self._remove, connection, deletion, claim, going))
 
     def _try_to_stop_pools(self, tally: _Tally) -> None:
         try:
@@ -275,11 +283,18 @@ class _Run:
             VirtomateError: It could not be put back; the leftovers name the file that holds that of a finished clone.
         """
         try:
-            _require_ours(connection, deletion, claim)
-            define_domain(connection, deletion.name, deletion.text)
+            domain = _require_ours(connection, deletion, claim)
+        except (IllegalStateError, NotFoundError):
+            # Somebody else's by now, who must not be told to put the definition back.
+            tally.is_seized = False
+            raise
         except VirtomateError as error:
-            if deletion.provenance.finished:
-                _keep(deletion, error, tally)
+            _keep(deletion, error, tally)
+            raise
+        try:
+            define_domain(connection, domain.name, _named(deletion, domain.name))
+        except VirtomateError as error:
+            _keep(deletion, error, tally)
             raise
         tally.is_seized = False
 
@@ -293,15 +308,34 @@ class _Run:
 
 
 def _keep(deletion: Deletion, error: VirtomateError, tally: _Tally) -> None:
-    """Keep a definition that libvirt did not take back, and tell where."""
+    """Keep the definition of a finished clone that libvirt did not take back, and tell where."""
+    if not deletion.provenance.finished:
+        return
     path = keep_definition(deletion.name, deletion.text)
     claim = f"domain '{deletion.name}', an unfinished clone by now"
     if path is None:
-        error.leftovers = (*tally.failed, f"{claim}, whose definition could be kept nowhere: {deletion.text}")
+        error.leftovers = (
+            *tally.failed,
+            f"{claim}, whose definition could be kept nowhere: {_without_passwords(deletion.text)}",
+        )
         return
     error.leftovers = (*tally.failed, f"{claim}, whose definition is kept in '{path}'")
     advice = f"virsh define {shlex.quote(path)} gives the clone its definition back."
     error.hint = advice if error.hint is None else f"{error.hint} {advice}"
+
+
+def _named(deletion: Deletion, name: str) -> str:
+    """The clone's own definition, under the name that the domain has now."""
+    if name == deletion.name:
+        return deletion.text
+    definition = codec.parse_definition(deletion.text)
+    return codec.unparse_definition(replace(definition, domain={**definition.domain, "name": name}))
+
+
+def _without_passwords(text: str) -> str:
+    """The text of a definition without the passwords of its displays: it goes to terminals and logs."""
+    first, *rest = text.split(" passwd='")
+    return first + "".join(piece.partition("'")[2] for piece in rest)
 
 
 def _get(connection: Connection, deletion: Deletion) -> Domain:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.definition.provenance import read_provenance
-from virtomate.definition.volume import normalise
+from virtomate.definition.volume import describe_pool, normalise
 from virtomate.duplication.hostfile import NANOSECONDS, nanoseconds
 from virtomate.errors import HypervisorError, IllegalStateError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import find_domain
+from virtomate.hypervisor.storage import find_pool
 from virtomate.kinds import MadeKind
 from virtomate.records import DeletionPreview, DoomedThing
 from virtomate.services.deletion_refusals import Refusals
 from virtomate.services.firmware import own_nvram_path
 from virtomate.services.maker import is_running
+from virtomate.services.pools import TEMPORARY_POOL_PREFIX, KnownPool
 from virtomate.services.snapshots import advise_merging
 from virtomate.services.storage.artifacts import (
     Judgement,
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.records import Made, Provenance
-    from virtomate.services.pools import KnownPool
     from virtomate.services.storage.references import Reference, References
 
 SAVED_STATE = "saved state"
@@ -135,9 +136,13 @@ class DeletionPlan:
         )
 
     @property
-    def needs_consent(self) -> bool:
-        """Whether finished clones are among them, which somebody may still want."""
-        return any(preview.is_finished for preview in self.previews)
+    def wanted(self) -> tuple[str, ...]:
+        """Names of what somebody may still want: finished clones, and what has other disks or a saved state."""
+        return tuple(
+            deletion.name
+            for deletion in self.deletions
+            if deletion.preview.is_finished or deletion.kept_disks or deletion.has_managed_save
+        )
 
 
 def plan_deletion(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> DeletionPlan:
@@ -276,6 +281,7 @@ class _Draft:
     def _judge(self, connection: Connection, made: Made, known: KnownPool | None) -> tuple[Judgement, bool]:
         """Judge an artifact, and tell whether that was done without a storage pool that has it."""
         token = self.provenance.artifact_token
+        known = known or _temporary(connection, made)
         objection = why_not_in(made, known)
         if known is not None and objection is None:
             sighting, _ = sight(connection, known.pool, made)
@@ -288,6 +294,13 @@ class _Draft:
             return judge_outside_pools(made, token, directories, is_local=connection.is_local), True
         hint = f"Start it: virsh pool-start {shlex.quote(made.pool)}" if is_stopped else None
         return Judgement(Verdict.AWAY, objection or "", hint=hint), False
+
+
+def _temporary(connection: Connection, made: Made) -> KnownPool | None:
+    """The temporary pool that a killed run has left running, in which it made an NVRAM."""
+    if not made.pool.startswith(TEMPORARY_POOL_PREFIX) or (pool := find_pool(connection, made.pool)) is None:
+        return None
+    return KnownPool(pool, describe_pool(pool.document()), pool.is_active())
 
 
 def _nvram_directories(connection: Connection, definition: Definition) -> frozenset[str]:

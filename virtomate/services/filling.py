@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_pool
+from virtomate.duplication.hostfile import visible_status
 from virtomate.duplication.transfers import transfer_for
 from virtomate.duplication.transfers.base import Duplication, Workplace
 from virtomate.errors import (
@@ -24,7 +25,7 @@ from virtomate.kinds import Action, MadeState, TokenPlace, Transfer
 from virtomate.records import Made
 from virtomate.services.access import give_access
 from virtomate.services.pools import describe
-from virtomate.services.storage.artifacts import OWN, name_artifact, remove_artifact, wait_at_most
+from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact, wait_at_most
 from virtomate.services.storage.fingerprint import new_fingerprint
 from virtomate.services.storage.token import put_token
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
     from virtomate.progress import Progress
@@ -215,6 +217,7 @@ class _Creation:
         self._claim = claim
         self.duplication = duplication
         self._made: Made | None = None
+        self._is_created = False
 
     def run(self, connection: Connection, progress: Progress, cancel: CancelToken) -> Filled:
         """Make and fill it, on a connection that nobody else uses."""
@@ -250,6 +253,7 @@ class _Creation:
             self._claim.require_accepted()
         # While the call runs the volume may exist without a token; if the connection breaks then, the undo has a look.
         self._made = planned(duplication)
+        self._is_created = False
         _LOG.info("creating %s by transfer %s", duplication.path, duplication.transfer.value)
         try:
             volume = transfer.create(duplication, pool, workplace)
@@ -257,7 +261,10 @@ class _Creation:
             # nothing was begun; of other failures libvirt removes what it had begun, but the undo has a look
             self._made = None
             raise
-        description, warnings = give_access(duplication, pool, volume, describe(pool, volume).description)
+        self._is_created = True
+        created = describe(pool, volume).description
+        _require_new(duplication, created)
+        description, warnings = give_access(duplication, pool, volume, created)
         marked = put_token(description, workplace.token)
         token_place = TokenPlace.HEADER if duplication.transfer is Transfer.LINK else None
         if marked is not None:
@@ -285,8 +292,28 @@ class _Creation:
     def _remove(self, connection: Connection) -> None:
         if self._made is not None:
             _LOG.info("removing %s", self._made.path)
-            remove_artifact(connection, self._made, self._claim.token, OWN, wait_at_most(_UNDO_WAIT_SECONDS))
+            accepted = OWN if self._made.state is MadeState.MADE else BEGUN
+            wait = wait_at_most(_UNDO_WAIT_SECONDS)
+            was_there = remove_artifact(connection, self._made, self._claim.token, accepted, wait)
+            if not was_there and self._is_created and self._made.state is MadeState.PLANNED:
+                raise IllegalStateError("it was made, and is not there any more: is its file system mounted?")
             self._made = None
+
+
+def _require_new(duplication: Duplication, created: VolumeDescription) -> None:
+    """Make sure that what is at the new volume's path is what libvirt has just made, and no file put there since.
+
+    Raises:
+        ConflictError: It certainly is another one.
+    """
+    status = visible_status(created)
+    is_raw = duplication.new.format == "raw"
+    is_other = (is_raw and created.physical != duplication.new.capacity) or (status is not None and status.st_nlink > 1)
+    if is_other:
+        raise ConflictError(
+            f"'{created.path}' is another file than the one that libvirt has just made",
+            hint="Somebody moved or replaced it while the clone was being made. Try again.",
+        )
 
 
 def _planned_pool(connection: Connection, duplication: Duplication) -> Pool:

@@ -48,19 +48,29 @@ class Guard:
     Elsewhere only a look at the end tells.
     """
 
-    def __init__(self, source: Source, watched: dict[str, Watched]) -> None:
+    def __init__(self, source: Source, watched: dict[str, Watched], runs: frozenset[int]) -> None:
         self._source = source
         self._watched = watched
+        self._runs = runs
+        self._has_looked = False
+
+    def look_again(self) -> None:
+        """Say that a clone was undone, whose claim nobody sees any more."""
+        self._has_looked = False
 
     def refuse_deletion(self, connection: Connection) -> None:
         """Give way to whoever is deleting what the clones rest on, where no lock tells; a clone is claimed by now.
+
+        One look is enough for all clones of a run: who marks a deletion later sees a claim, or what became of it. It is
+        taken again when a clone was undone.
 
         Raises:
             IllegalStateError: Somebody is.
         """
         unseen = {path for path, watched in self._watched.items() if watched.descriptor is None}
-        if not unseen:
+        if not unseen or self._has_looked:
             return
+        self._has_looked = True
         for domain in list_domains(connection):
             try:
                 text = Definitions().inactive(domain)
@@ -103,6 +113,9 @@ class Guard:
             return
         volumes = {(volume.pool, volume.name): path for path, volume in unseen.items()}
         for domain in list_active_domains(connection):
+            if domain.run_id in self._runs:
+                # it was looked at when the clones were planned
+                continue
             try:
                 live = codec.parse_definition(Definitions().live(domain)).domain
             except NotFoundError:
@@ -136,7 +149,9 @@ def guarded(connection: Connection, source: Source, volumes: Iterable[VolumeDesc
                 forbid_writing(descriptor, volume.path)
                 _require_in_place(descriptor, volume)
             watched[volume.path] = Watched(volume, descriptor)
-        yield Guard(source, watched)
+        unseen = any(item.descriptor is None for item in watched.values())
+        runs = frozenset(domain.run_id for domain in list_active_domains(connection)) if unseen else frozenset[int]()
+        yield Guard(source, watched, runs)
 
 
 def _open(connection: Connection, volume: VolumeDescription) -> int | None:

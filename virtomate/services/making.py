@@ -99,6 +99,7 @@ class Making:
         except Exception as unforeseen:
             error = self._first_error(unforeseen)
             error.leftovers = self._rollback.run(self._cancel.awaiting)
+            self._guard.look_again()
             if isinstance(error, ConflictError) and not self._claim.is_taken and not error.leftovers:
                 raise
             if error.leftovers:

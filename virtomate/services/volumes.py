@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from virtomate.definition.volume import NewVolume, describe_pool, read_volume_listing, volume_document
 from virtomate.duplication.compression import detect_compression, unpack_command
@@ -26,14 +27,15 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.kinds import MadeKind, MadeState, Transfer
+from virtomate.kinds import MadeKind, MadeState, TokenPlace, Transfer
 from virtomate.records import ImportResult, Made
 from virtomate.rollback import Rollback
 from virtomate.services.pools import describe, get_active_pool, require_file_pool
 from virtomate.services.space import SpaceLedger
-from virtomate.services.storage.artifacts import OWN, name_artifact, remove_artifact, wait_at_most
+from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact, wait_at_most
 from virtomate.services.storage.fingerprint import new_fingerprint
 from virtomate.services.storage.pool_gate import PoolGate, runs_unprivileged
+from virtomate.services.storage.token import put_token
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -129,6 +131,7 @@ class _Import:
         path = posixpath.join(describe_pool(pool.document()).path or "/", name)
         self._planned = Made(MadeKind.VOLUME, MadeState.PLANNED, pool.name, name, path)
         self._made: Made | None = None
+        self._token = f"{uuid4()}:import"
         self._outcome: VolumeListing | BaseException | None = None
 
     def execute(self) -> VolumeListing:
@@ -175,7 +178,15 @@ class _Import:
             self._made = None
             raise
         description = describe(pool, volume).description
-        self._made = replace(self._planned, state=MadeState.MADE, fingerprint=new_fingerprint(description, pool))
+        if description.physical:
+            raise ConflictError(f"'{description.path}' is another file than the one that libvirt has just made")
+        marked = put_token(description, self._token)
+        self._made = replace(
+            self._planned,
+            state=MadeState.MADE,
+            fingerprint=new_fingerprint(marked or description, pool),
+            token_place=None if marked is None else TokenPlace.ATTRIBUTE,
+        )
         self._progress.started(self._name, self._file.data_bytes)
         upload(self._file, volume, connection, self._progress, self._cancel)
         self._file.require_unchanged()
@@ -197,7 +208,9 @@ class _Import:
     def _undo(self) -> None:
         if self._made is not None:
             _LOG.info("removing %s", self._made.path)
-            remove_artifact(self._session.connection, self._made, None, OWN, wait_at_most(_UNDO_WAIT_SECONDS))
+            accepted = OWN if self._made.state is MadeState.MADE else BEGUN
+            wait = wait_at_most(_UNDO_WAIT_SECONDS)
+            remove_artifact(self._session.connection, self._made, self._token, accepted, wait)
 
 
 def _judge(file: LocalFile, name: str) -> tuple[str, ...]:

@@ -157,6 +157,7 @@ def ways_to_name(host: Host) -> dict[str, str]:
         "argument": definition(extra=arguments.format(f"file={path},if=none")),
         "argument through a link": definition(extra=arguments.format(f"file={host.outside}/link,if=none")),
         "argument without form": definition(extra=arguments.format(f"on the way to:{path}")),
+        "argument that goes on": definition(extra=arguments.format(f"file={path},file={path}-2")),
         "json": definition(extra=arguments.format(f'{{"driver":"file","filename":"{path}"}}')),
         "kernel": f"<domain><os><kernel>\n{path}</kernel></os></domain>",
         "future": f"<domain><unknown><really path='{path}'/></unknown></domain>",

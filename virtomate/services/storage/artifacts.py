@@ -19,6 +19,7 @@ from virtomate.definition.volume import describe_pool
 from virtomate.duplication.hostfile import open_visible
 from virtomate.duplication.image_lock import alone_with
 from virtomate.duplication.images import HEADER_BYTES
+from virtomate.duplication.loop_devices import loop_device_over
 from virtomate.errors import ConflictError, HypervisorError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool, read_head
 from virtomate.kinds import MadeKind, MadeState, TokenPlace, Transfer
@@ -58,8 +59,9 @@ class Verdict(StrEnum):
     AWAY = "away"
 
 
-# What a run may remove of what it made itself a moment ago.
+# What a run may remove of what it made itself a moment ago; and of what it was about to make when that failed.
 OWN = frozenset({Verdict.PROVED, Verdict.UNPROVED, Verdict.EMPTY})
+BEGUN = frozenset({Verdict.PROVED, Verdict.EMPTY})
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ def _judge_absence(made: Made, now: Fingerprint | None) -> Judgement:
                 return Judgement(
                     Verdict.AWAY,
                     "is not there, and its directory is another one than it was",
-                    hint=f"Mount the file system of '{posixpath.dirname(made.path)}', then run the command again.",
+                    hint=f"Mount the file system of '{posixpath.dirname(made.path)}', then run the command again. If "
+                    "somebody deleted the file, virsh undefine removes the definition.",
                 )
     return Judgement(Verdict.GONE)
 
@@ -252,6 +255,11 @@ def locked(connection: Connection, artifacts: Iterable[Made], token: str | None)
         for made in artifacts:
             if _is_here(connection, made, token):
                 stack.enter_context(alone_with(made.path))
+                if (device := loop_device_over(made.path)) is not None:
+                    raise IllegalStateError(
+                        f"{name_artifact(made)} is the content of loop device '{device}'",
+                        hint=f"Detach that first: losetup --detach {device}",
+                    )
         yield
 
 

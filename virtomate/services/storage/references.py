@@ -247,7 +247,7 @@ class References:
                     seen.add(identity)
                     yield self._rests(link, owner)
         for text, naming in self._arguments:
-            if naming.document.domain_uuid != owner and made.path in text:
+            if naming.document.domain_uuid != owner and _stands_in(made.path, text):
                 yield _uses(naming)
         yield from (item for item in self._linking.get(owner or "", ()) if item.domain_uuid != owner)
         if made.kind is MadeKind.VOLUME:
@@ -340,6 +340,12 @@ def _images(documents: list[DomainDocument], named: Mapping[Place, Whereabouts])
 
 def _path_of(place: Place, named: Mapping[Place, Whereabouts]) -> str:
     return named[place].path or "/".join(place)
+
+
+def _stands_in(path: str, argument: str) -> bool:
+    """Whether an argument has the path as a whole, and not as the beginning of a longer name."""
+    _, *rests = argument.split(path)
+    return any(not rest[:1].isalnum() and rest[:1] not in {"-", "_", ".", "/"} for rest in rests)
 
 
 def _definitions_first(namings: list[_Naming]) -> list[_Naming]:
