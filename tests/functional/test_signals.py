@@ -104,7 +104,7 @@ def wait_for_child(process: int) -> int:
 @pytest.mark.parametrize("transport", ["unix", "tcp"])
 def test_ctrl_c_while_connecting(silent_hosts: dict[str, str], virtomate: Program, transport: str) -> None:
     """At a terminal, Ctrl-C ends the waiting for a host that does not answer, at once and by the signal."""
-    terminal = Terminal(virtomate, "domain-list", "-c", silent_hosts[transport])
+    terminal = Terminal(virtomate, "domain-list", "-c", silent_hosts[transport], env={"TERM": "dumb"})
     wait_until_connecting(pid_of(terminal.child))
     terminal.child.send("\x03")
 

@@ -182,17 +182,21 @@ def test_waiting_for_a_clone_shows_how_long_by_now(lab: Lab, small: Path, virtom
 
 
 @pytest.mark.usefixtures("big")
-def test_no_color_means_no_escape_codes(virtomate: Program) -> None:
-    """With NO_COLOR progress is one line that is written over, and nothing has an escape code, tables included."""
+def test_no_color_takes_colours_and_no_bars(virtomate: Program) -> None:
+    """With NO_COLOR bars move as otherwise, without colours; nothing else has an escape code, tables included."""
     no_colour = {"NO_COLOR": "1"}
 
-    status, shown = Terminal(virtomate, "domain-clone", "big", "web", env=no_colour, columns=60).finish()
+    status, shown = Terminal(
+        virtomate, "domain-clone", "--transfer", "stream", "big", "web", env=no_colour, columns=60
+    ).finish()
 
     assert status == 0, shown
-    assert ESCAPE not in shown
-    assert re.search(r"vda  [1-9]\d?%  \d+\.\d MiB of 3\d\d\.\d MiB  \d+\.\d [MG]iB/s", shown), shown
+    bars, _, summary = shown.partition("Cloned")
+    assert re.search(r"vda .*\d+%", bars), shown
+    codes = {code for codes in re.findall(r"\x1b\[([0-9;]*)m", shown) for code in codes.split(";")}
+    assert codes <= {"", "0", "1", "2"}, codes
+    assert ESCAPE not in summary
     assert screen(shown, 60)[0].startswith("Cloned big to web (copy) in ")
-    assert all(len(lines) <= 1 for lines in screens(shown.partition("Cloned")[0], 60))
     for words in [("domain-list",), ("pool-list",), ("-h",), ("domain-clone", "missing", "x")]:
         assert ESCAPE not in Terminal(virtomate, *words, env=no_colour).finish()[1]
 
@@ -278,9 +282,21 @@ def test_names_cannot_drive_the_terminal(lab: Lab, virtomate: Program) -> None:
     assert any(line.startswith(r"evil\u202e[red]\u2028x ") for line in screen(listed)), listed
     assert r"evil\u202e[red]\u2028x2" in screen(cloned)[0]
     assert r"'no\x1b[31m\x07'" in screen(missing)[0]
+    assert COLOUR.findall(missing) == ["\x1b[1;31m", "\x1b[0m"]
     for shown in (listed, cloned, missing):
         assert not re.search("[\u202e\u2028\x07]", shown)
-    assert ESCAPE not in missing
+    assert ESCAPE not in COLOUR.sub("", missing)
+
+
+@pytest.mark.usefixtures("small")
+def test_errors_are_red_and_warnings_yellow(virtomate: Program) -> None:
+    """The word that tells what a message is has the usual colour, at a terminal alone."""
+    _, linked = Terminal(virtomate, "domain-clone", "--mode", "linked", "small", "web").finish()
+    _, again = Terminal(virtomate, "domain-clone", "small", "web").finish()
+
+    assert "\x1b[1;33mWarning:\x1b[0m starting 'small'" in linked
+    assert "\x1b[1;31mError:\x1b[0m there is already a domain 'web'" in again
+    assert ESCAPE not in virtomate("domain-clone", "small", "web", env={"TERM": "xterm-256color"}).stderr
 
 
 def is_pending(process: int, number: signal.Signals) -> bool:

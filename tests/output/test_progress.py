@@ -145,6 +145,7 @@ def test_dumb_terminal_gets_no_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
 
     assert type(make_progress("auto", quiet=False)) is NoteProgress
+    assert type(make_progress("bar", quiet=False)) is NoteProgress
 
 
 def test_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +153,8 @@ def test_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
 
+    assert type(make_progress("auto", quiet=False)).__name__ == "BarProgress"
+    monkeypatch.setenv("NO_COLOR", "1")
     assert type(make_progress("auto", quiet=False)).__name__ == "BarProgress"
 
 

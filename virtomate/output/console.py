@@ -19,5 +19,5 @@ def stdout_console() -> Console:
 
 
 def stderr_console() -> Console:
-    """The console for progress and notes."""
+    """The console for progress and notes; with NO_COLOR bars move as they do otherwise, and have no colours."""
     return Console(stderr=True, markup=False, highlight=False, emoji=False)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from virtomate.output.documents import dump
-from virtomate.output.line import LineProgress
 from virtomate.output.text import printable
 from virtomate.progress import NullProgress
 
@@ -29,9 +28,7 @@ def make_progress(style: str, *, quiet: bool) -> Progress:
     if quiet:
         return NullProgress()
     is_dumb = os.environ.get("TERM", "dumb") == "dumb"
-    if style == "bar" or (style == "auto" and sys.stderr.isatty() and not is_dumb):
-        if is_dumb or os.environ.get("NO_COLOR"):
-            return LineProgress(sys.stderr)
+    if not is_dumb and (style == "bar" or (style == "auto" and sys.stderr.isatty())):
         # rich costs a tenth of a second, which a script need not pay
         from virtomate.output.bars import BarProgress  # noqa: PLC0415
 

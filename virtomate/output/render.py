@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from virtomate.errors import InterruptedBySignalError, OutputError
 from virtomate.kinds import Action, DeletionStatus, Status, WaitFor
 from virtomate.output import documents
+from virtomate.output.style import styled
 from virtomate.output.tables import clone_table, domain_table
 from virtomate.output.text import aligned, printable
 from virtomate.words import binary_size, counted
@@ -531,5 +532,5 @@ def _message(kind: str, text: str, format_: Format, **more: object) -> None:
     if format_.has_json_messages:
         line = documents.dump({"event": kind, "message": text, **more}, pretty=False)
     else:
-        line = f"{kind.capitalize()}: {printable(text)}"
+        line = f"{styled(f'{kind.capitalize()}:', kind)} {printable(text)}"
     _tell(f"{line}\n")
