@@ -352,6 +352,7 @@ def test_help_fits_a_terminal(
     out = capsys.readouterr().out
     assert out.startswith(f"Usage: virtomate {name}".rstrip())
     assert [line for line in out.splitlines() if len(line) > 80] == []
+    assert "<=" not in out
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -119,6 +119,10 @@ def _wait(value: str) -> Wait:
 class _WholeNumber(click.IntRange):
     """A number whose refusal says what would have been accepted."""
 
+    def _describe_range(self) -> str:
+        # Click would show 1<=x<=64; the help of an option says it in words
+        return ""
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """Read it."""
         try:
@@ -156,7 +160,7 @@ _OPTIONS = (
         type=_WholeNumber(1, _MAX_COUNT),
         metavar="N",
         help="Make N clones. In NEWNAME, {} stands for the number, and {:02} for one with two digits at least; without "
-        "either, a hyphen and the number follow it. [default: one for each NEWNAME]",
+        f"either, a hyphen and the number follow it. N is {_MAX_COUNT} at most. [default: one for each NEWNAME]",
     ),
     click.option("--auto-name", is_flag=True, help="Choose names that are free: DOMAIN-clone, DOMAIN-clone-2, ..."),
     click.option(
@@ -165,7 +169,7 @@ _OPTIONS = (
         default=_JOBS,
         show_default=True,
         metavar="N",
-        help="How many clones are made side by side.",
+        help=f"How many clones are made side by side, {_MAX_JOBS} at most.",
     ),
     click.option(
         "--mac",
