@@ -27,7 +27,7 @@ from tests.output.records import (
     VOLUME,
 )
 from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError
-from virtomate.kinds import DeletionStatus, Mode, NvramAction, Status, WaitFor
+from virtomate.kinds import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
 from virtomate.output import documents, render
 from virtomate.output.render import Format
 from virtomate.records import (
@@ -147,6 +147,14 @@ def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "leave untouched" in out
     assert "copied to" not in out
     assert "Cloned" not in out
+
+
+def test_disk_that_is_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    """A disk that the clone does not get is dropped, as was asked for."""
+    dropped = replace(CLONED.disks[1], target="vdc", action=Action.DROPPED, reason="left out as asked")
+    render.render_clones([replace(CLONED, disks=(dropped,))], HUMAN)
+
+    assert "  vdc    dropped\n" in capsys.readouterr().out
 
 
 def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:

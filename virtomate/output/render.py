@@ -45,14 +45,14 @@ _DONE = {
     Action.LINKED: "linked as",
     Action.REFLINKED: "reflinked to",
     Action.SHARED: "left untouched",
-    Action.DROPPED: "left out",
+    Action.DROPPED: "dropped",
 }
 _TO_DO = {
     Action.COPIED: "copy to",
     Action.LINKED: "link as",
     Action.REFLINKED: "reflink to",
     Action.SHARED: "leave untouched",
-    Action.DROPPED: "leave out",
+    Action.DROPPED: "drop",
 }
 
 
@@ -368,7 +368,10 @@ def _clone_lines(result: CloneResult) -> list[str]:
     lines = [f"{verb} {printable(result.source.name)} to {printable(result.name)} ({result.mode.value}){took}"]
     rows = [("UUID", result.uuid)]
     for disk in result.disks:
-        if disk.action in {Action.SHARED, Action.DROPPED}:
+        if disk.action is Action.DROPPED:
+            # the only reason is that it was asked for
+            text = verbs[disk.action]
+        elif disk.action is Action.SHARED:
             text = f"{verbs[disk.action]} ({disk.reason})"
         else:
             text = f"{verbs[disk.action]} {disk.clone.path}{_details(disk)}"
