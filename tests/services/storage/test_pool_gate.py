@@ -160,6 +160,23 @@ def test_a_directory_is_judged_once(tmp_path: Path) -> None:
     assert pool.refreshes == 1
 
 
+def test_what_a_directory_lies_in(tmp_path: Path) -> None:
+    """Also the directories above are seen, on both sides of a symbolic link, and only of a local daemon."""
+    shared = tmp_path / "shared"
+    (shared / "pool").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(shared / "pool")
+    shared.chmod(0o777)
+    gate = PoolGate(is_open=False)
+    near: Any = Link(is_local=True)
+    far: Any = Link(is_local=False)
+
+    verdict = gate.verdict_here(near, str(tmp_path / "link"))
+
+    assert any(f"lies in '{shared}'" in caution for caution in verdict.cautions)
+    assert gate.verdict_here(far, str(tmp_path / "link")).cautions == ()
+    assert PoolGate(is_open=True).verdict_here(near, str(tmp_path / "link")).cautions == ()
+
+
 @pytest.mark.parametrize(
     ("is_session", "is_local", "user", "expected"),
     [
