@@ -15,6 +15,7 @@ import pytest
 
 from tests.lab.examples import examples
 from virtomate import errors
+from virtomate.advice import Reach
 from virtomate.cli import root as command_line
 from virtomate.cli import signals
 from virtomate.cli.options import CONTEXT_SETTINGS
@@ -191,7 +192,7 @@ def test_json_tables_have_the_real_keys(name: str) -> None:
     document = TYPED_DICTS[name]
     always = document.__required_keys__
     if document is documents.ErrorDocument:
-        always = frozenset(documents.error_document(errors.VirtomateError("message")))
+        always = frozenset(documents.error_document(errors.VirtomateError("message"), Reach()))
     hints = get_type_hints(document)
     real = {key: json_type(hint) + ("" if key in always else ", optional") for key, hint in hints.items()}
 

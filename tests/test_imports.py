@@ -14,7 +14,7 @@ import pytest
 import virtomate
 
 PACKAGE = Path(virtomate.__file__).parent
-SHARED = {"errors", "kinds", "records", "paths", "progress", "cancel", "rollback", "words"}
+SHARED = {"advice", "errors", "kinds", "records", "paths", "progress", "cancel", "rollback", "words"}
 
 # What each part may import of ours; `virtomate` stands for the package itself, which holds the version.
 ALLOWED: dict[str, set[str]] = {

@@ -13,7 +13,9 @@ import click
 import pytest
 
 from virtomate import __version__
+from virtomate.advice import Reach
 from virtomate.cli import run
+from virtomate.cli.options import Settings
 from virtomate.cli.root import root
 
 if TYPE_CHECKING:
@@ -89,8 +91,74 @@ def test_who_stops_reading_gets_no_traceback(uris: dict[str, str]) -> None:
 
     assert (listed.returncode, listed.stderr) == (1, "")
     assert failed.returncode == 1
-    assert failed.stderr.startswith("Error: there is no domain 'nobody'\nHint: ")
+    assert failed.stderr.startswith(f"Error: there is no domain 'nobody' on {uris['a']}\nHint: ")
     assert failed.stderr.count("\n") == 2
+
+
+OTHER = "qemu+tcp://elsewhere/system"
+
+
+@pytest.mark.parametrize(
+    ("option", "variables"),
+    [
+        (True, {}),
+        (True, {"LIBVIRT_DEFAULT_URI": OTHER, "VIRSH_DEFAULT_CONNECT_URI": OTHER}),
+        (False, {"LIBVIRT_DEFAULT_URI": "{uri}"}),
+        (False, {"LIBVIRT_DEFAULT_URI": "{uri}", "VIRSH_DEFAULT_CONNECT_URI": OTHER}),
+    ],
+)
+def test_commands_of_hints_reach_the_connection(
+    option: bool,
+    variables: dict[str, str],
+    uris: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What a hint tells to do is done where the failed command looked, wherever that was said."""
+    for name in ("LIBVIRT_DEFAULT_URI", "VIRSH_DEFAULT_CONNECT_URI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(uri=uris["a"]))
+    words = ["-c", uris["a"]] if option else []
+
+    assert run([*words, "guest-ping", "a"]) == 1
+    assert run([*words, "guest-ping", "no-body"]) == 1
+    assert run([*words, "--json", "guest-ping", "a"]) == 1
+    assert run([*words, "--progress", "json", "guest-ping", "a"]) == 1
+
+    captured = capsys.readouterr()
+    start, listing = f"virsh -c {uris['a']} start a", f"virtomate -c {uris['a']} domain-list"
+    assert f"\nHint: Start it: {start}\n" in captured.err
+    assert f"\nHint: {listing} shows the domains of this connection.\n" in captured.err
+    assert json.loads(captured.out)["hint"] == f"Start it: {start}"
+    assert json.loads(captured.err.splitlines()[-1])["hint"] == f"Start it: {start}"
+
+
+@pytest.mark.parametrize(("own", "virsh"), [(None, None), (OTHER, "")])
+def test_commands_of_hints_where_libvirt_decides(
+    own: str | None, virsh: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing was said, commands find the same; virsh alone must be kept from its own variable."""
+    for name, value in (("LIBVIRT_DEFAULT_URI", None), ("VIRSH_DEFAULT_CONNECT_URI", own)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+
+    assert Settings().format.reach == Reach(virtomate=None, virsh=virsh)
+
+
+def test_names_that_are_near_are_suggested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that is not there may be a misspelt one of that connection, whatever its case."""
+    (tmp_path / "node.xml").write_text(NODE.format("Debian-13"))
+    uri = f"test://{tmp_path}/node.xml"
+
+    assert run(["-c", uri, "domain-clone", "debian13", "web"]) == 1
+
+    listing = f"virtomate -c {uri} domain-list"
+    assert capsys.readouterr().err == (
+        f"Error: there is no domain 'debian13' on {uri}\n"
+        f"Hint: Did you mean 'Debian-13'? {listing} shows all domains of this connection.\n"
+    )
 
 
 def test_missing_choice_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

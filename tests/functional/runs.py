@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +33,7 @@ class Refusal:
     Attributes:
         type: The JSON type.
         message: What the sentence names.
-        hint: What the hint names.
+        hint: What the hint names; its commands without the connection that they have to name.
     """
 
     type: str
@@ -50,10 +52,15 @@ def check_refusal(
 
     assert (human.status, human.stdout) == (1, ""), human
     assert (machine.status, machine.stderr) == (1, ""), machine
-    check_error(error_of(machine), human, refusal)
+    check_error(error_of(machine), human, refusal, uri or str(virtomate.uri))
 
 
-def check_error(error: dict[str, Any], human: Result, refusal: Refusal) -> None:
+def reaching(uri: str, commands: str) -> str:
+    """Return commands of virsh's and ours as a hint has them that are to reach this hypervisor."""
+    return re.sub(r"\b(virsh|virtomate) ", lambda found: f"{found[1]} -c {shlex.quote(uri)} ", commands)
+
+
+def check_error(error: dict[str, Any], human: Result, refusal: Refusal, uri: str) -> None:
     """See that an error is one sentence with a hint, the same in both forms, and names what it should."""
     assert error["type"] == refusal.type
     assert "leftovers" not in error
@@ -62,7 +69,7 @@ def check_error(error: dict[str, Any], human: Result, refusal: Refusal) -> None:
     assert "\n" not in error["message"]
     assert "hint" in error, f"There is no hint: {error}"
     for part in refusal.hint:
-        assert part in error["hint"]
+        assert reaching(uri, part) in error["hint"]
     assert human.stderr == f"Error: {error['message']}\nHint: {error['hint']}\n"
 
 

@@ -10,7 +10,16 @@ from typing import Any
 import libvirt
 import pytest
 
-from tests.functional.runs import TRANSFERS, consent, error_of, make_big_source, midway, start_clone, unchanged
+from tests.functional.runs import (
+    TRANSFERS,
+    consent,
+    error_of,
+    make_big_source,
+    midway,
+    reaching,
+    start_clone,
+    unchanged,
+)
 from tests.lab import Lab, Pool, Program, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.images import MIB
@@ -160,7 +169,7 @@ def test_daemon_dies_in_the_middle(lab: Lab, virtomate: Program, transfer: str) 
     assert error["type"] == "libvirtError"
     assert any(str(lab.pool.path / "web.raw") in item for item in error["leftovers"])
     assert any("domain 'web'" in item for item in error["leftovers"])
-    assert "virtomate domain-delete web" in error["hint"]
+    assert reaching(lab.uri, "virtomate domain-delete web") in error["hint"]
     assert "Traceback" not in result.stderr
     deleted = virtomate("domain-delete", *consent((transfer,)), "web", json=True)
     assert deleted.status == 0, deleted
@@ -226,7 +235,7 @@ def test_undo_that_fails_is_reported(root_lab: Lab, big: Path, virtomate: Progra
     volume, claim = error["leftovers"]
     assert str(target) in volume
     assert "domain 'web'" in claim
-    assert "virtomate domain-delete web" in error["hint"]
+    assert reaching(root_lab.uri, "virtomate domain-delete web") in error["hint"]
 
     blocked = virtomate("domain-delete", "web", json=True)
     assert blocked.status == 3, blocked

@@ -22,6 +22,7 @@ from tests.functional.runs import (
     make_big_source,
     midway,
     paused,
+    reaching,
     start_clone,
     unchanged,
     wait_for,
@@ -454,7 +455,7 @@ def test_clone_that_cannot_be_deleted_is_given_back(root_lab: Lab, virtomate: Pr
         volume, record = result.json[1]["error"]["leftovers"]
         assert str(first) in volume
         assert "domain 'web'" in record
-        assert "virtomate domain-delete web" in result.json[1]["error"]["hint"]
+        assert reaching(lab.uri, "virtomate domain-delete web") in result.json[1]["error"]["hint"]
         assert "src (copy), unfinished" in virtomate("domain-list").stdout
         with pytest.raises(libvirt.libvirtError):
             lab.connection.lookupByName("web").create()
@@ -483,7 +484,7 @@ def test_inactive_pool_is_refused(lab: Lab, virtomate: Program) -> None:
 
     assert result.status == 1, str(result)
     assert f"storage pool '{lab.pool.name}' is not active" in result.json["message"]
-    assert f"virsh pool-start {lab.pool.name}" in result.json["hint"]
+    assert reaching(lab.uri, f"virsh pool-start {lab.pool.name}") in result.json["hint"]
     lab.pool.handle.create()
     assert outcome(delete(virtomate, "web")) == {"web": "deleted"}
 

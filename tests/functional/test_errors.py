@@ -22,6 +22,9 @@ from tests.functional.runs import (
 from tests.lab import Lab, Program, disk, domain, images
 from tests.lab.images import MIB
 from tests.lab.ordinary_user import OrdinaryUser
+from tests.lab.program import Background
+from virtomate.errors import NoConnectionError
+from virtomate.hypervisor.connection import connect
 from virtomate.words import binary_size
 
 Words = tuple[str | Path, ...]
@@ -324,6 +327,41 @@ def test_no_daemon_is_a_clear_error(lab: Lab, virtomate: Program) -> None:
         check_refusal(lab, virtomate, words, refusal, uri=uri)
     # It was never there, so it was not lost.
     assert "lost" not in virtomate("domain-list", uri=uri).stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "hint"),
+    [
+        ("qemu+", "qmeu+", "Did you mean qemu+unix:///"),
+        ("qemu+", "nothing+", "Name a connection with -c, such as qemu:///system"),
+        ("/system?", "/sytem?", "Name a connection with -c, such as qemu:///system"),
+    ],
+)
+def test_connection_that_the_daemon_does_not_know(root_lab: Lab, before: str, after: str, hint: str) -> None:
+    """A driver or a path that is none is no daemon that does not run."""
+    with pytest.raises(NoConnectionError) as caught:
+        connect(root_lab.uri.replace(before, after))
+
+    assert hint in str(caught.value.hint)
+
+
+def test_empty_session_points_to_the_system(root_lab: Lab, virtomate: Program) -> None:
+    """Who has no domains at all in a session of their own meant the system's, mostly."""
+    assert not root_lab.connection.listAllDomains()
+    socket = root_lab.hypervisor.socket_path
+    # in a session of root's, it is the system's socket that is looked for
+    script = f'mount -t tmpfs tmpfs /run && mkdir /run/libvirt && ln -s {socket} /run/libvirt/libvirt-sock && exec "$@"'
+    argv = ["unshare", "--mount", "sh", "-c", script, "sh", *virtomate.argv("domain-clone", "web", "web-2", json=True)]
+    argv[argv.index("-c", argv.index("virtomate")) + 1] = "qemu:///session"
+    with Background(argv, virtomate.env(), virtomate.directory) as run:
+        result = run.wait()
+
+    assert result.json == {
+        "type": "NotFoundError",
+        "message": "there is no domain 'web' on qemu:///session",
+        "hint": "There are no domains at all on qemu:///session; virtomate -c qemu:///system domain-list shows the "
+        "system's.",
+    }
 
 
 def test_read_only_socket_is_a_clear_error(lab: Lab, virtomate: Program) -> None:

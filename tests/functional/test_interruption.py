@@ -21,6 +21,7 @@ from tests.functional.runs import (
     make_big_source,
     midway,
     paused,
+    reaching,
     start_clone,
     unchanged,
 )
@@ -270,7 +271,7 @@ def check_left_by_kill(
     again = virtomate("domain-clone", source, name, json=True)
     assert again.status == 1, again
     assert again.json["type"] == "Conflict"
-    assert f"virtomate domain-delete {name}" in again.json["hint"]
+    assert reaching(lab.uri, f"virtomate domain-delete {name}") in again.json["hint"]
     deleted = virtomate("domain-delete", *consent(words), name, json=True)
     assert deleted.status == 0, deleted
     assert deleted.json[0]["name"] == name
@@ -506,7 +507,7 @@ def test_delete_with_its_pool_stopped_keeps_the_record(lab: Lab, unfinished: str
 
     assert first.status == 3, first
     assert any(str(target_of(lab, unfinished)) in item for item in error_of(first)["leftovers"])
-    assert f"virtomate domain-delete {unfinished}" in error_of(first)["hint"]
+    assert reaching(lab.uri, f"virtomate domain-delete {unfinished}") in error_of(first)["hint"]
     assert second.status == 0, second
     assert not is_there(lab, unfinished)
 

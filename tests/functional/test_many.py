@@ -10,7 +10,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from tests.functional.runs import make_big_source, paused, start_clone, unchanged
+from tests.functional.runs import make_big_source, paused, reaching, start_clone, unchanged
 from tests.functional.support import EVERYTHING, boot_all, image_info, pool_on
 from tests.lab import Lab, Program, Result, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
@@ -224,7 +224,7 @@ def test_daemon_that_dies_in_the_middle(lab: Lab, virtomate: Program) -> None:
     first, second, third = result.json
     assert "error" not in first
     assert any(str(lab.pool.path / "b.raw") in item for item in second["error"]["leftovers"])
-    assert "virtomate domain-delete b" in second["error"]["hint"]
+    assert reaching(lab.uri, "virtomate domain-delete b") in second["error"]["hint"]
     assert "leftovers" not in third["error"], third
     assert names(lab) == ["a", "b", "big"]
     assert images.same_content(path, "raw", lab.pool.path / "a.raw", "raw")
@@ -569,6 +569,6 @@ def test_clone_that_cannot_be_started_is_kept(
     assert (clone["status"], clone["started"]) == ("cloned", False)
     assert reason in clone["error"]["message"]
     assert clone["error"]["message"].endswith("; the clone is complete, and is kept")
-    assert hint in clone["error"]["hint"]
+    assert reaching(root_lab.uri, hint) in clone["error"]["hint"]
     assert image_info(Path(clone["disks"][0]["clone"]["path"]))["backing-filename"] == str(path)
     assert names(root_lab) == ["original", "web"]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.functional.runs import reaching
 from tests.functional.support import cloned
 from tests.lab import Lab, Program, disk, domain, interface
 from tests.lab.images import MIB
@@ -70,7 +71,7 @@ def test_what_it_uses_is_known(lab: Lab, virtomate: Program, original: Path) -> 
     assert "domain 'user' uses it" in used["message"]
     assert path.exists()
     assert "open for writing by domain 'user', which is active" in written["message"]
-    assert "virsh shutdown user" in written["hint"]
+    assert reaching(lab.uri, "virsh shutdown user") in written["hint"]
 
 
 @pytest.mark.usefixtures("original")
@@ -80,6 +81,6 @@ def test_the_domain_itself_is_refused(virtomate: Program) -> None:
         error = refused(virtomate, *words)
         assert error["type"] == "libvirtError"
         assert "cannot read the definition of domain 'huge': it is longer than libvirt can send" in error["message"]
-        assert "virsh desc" in error["hint"]
+        assert reaching(str(virtomate.uri), "virsh desc huge") in error["hint"]
     taken = refused(virtomate, "domain-clone", "original", "huge")
     assert (taken["type"], taken["message"]) == ("Conflict", "there is already a domain 'huge'")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
 
 import click
 import pytest
@@ -26,6 +28,8 @@ from tests.lab import Lab, Program, disk, domain, images, interface, running
 from tests.lab.images import MIB, file_digest
 from tests.lab.ssh import SshServer
 from virtomate.cli.root import root
+from virtomate.errors import NoConnectionError
+from virtomate.hypervisor.connection import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +137,29 @@ def test_import_reaches_a_host_whose_files_are_not_seen(
         assert (interrupted.status, is_removed) == (-signal.SIGTERM, True), str(interrupted)
         assert again.status == 0, str(again)
         assert file_digest(there) == file_digest(file)
+
+
+@pytest.mark.parametrize(
+    ("option", "says", "hint"),
+    [
+        ("UserKnownHostsFile=/dev/null", "Host key verification failed", "or get to know it: ssh -p {port} {user}"),
+        ("PubkeyAuthentication=no", "Permission denied (", "Give ssh a key or a password that the host accepts"),
+    ],
+)
+def test_hint_fits_what_ssh_says(root_lab: Lab, sshd: SshServer, option: str, says: str, hint: str) -> None:
+    """Where ssh does not get in, its message is there, and the hint is about that."""
+    uri = sshd.uri(root_lab.hypervisor)
+    command = dict(parse_qsl(urlsplit(uri).query))["command"]
+    wrapper = root_lab.directory / "ssh" / "other-ssh"
+    # what stands first counts
+    wrapper.write_text(f'#!/bin/sh\nexec {command} -o {option} "$@"\n')
+    wrapper.chmod(0o755)
+
+    with pytest.raises(NoConnectionError) as caught:
+        connect(uri.replace(f"command={command}", f"command={wrapper}"))
+
+    assert says in caught.value.message
+    assert hint.format(port=sshd.port, user=f"{getpass.getuser()}@127.0.0.1 true") in str(caught.value.hint)
 
 
 def make_far_pool(far: Hypervisor) -> None:

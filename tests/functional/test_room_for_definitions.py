@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.functional.runs import error_of, paused, unchanged
+from tests.functional.runs import error_of, paused, reaching, unchanged
 from tests.functional.support import cloned, definition
 from tests.lab import Lab, Program, disk, domain
 from tests.lab.images import MIB
@@ -101,7 +101,7 @@ def test_deletion_without_room(root_lab: Lab, virtomate: Program, room: Room) ->
     assert any(str(path) in leftover for leftover in error["leftovers"])
     (kept,) = (virtomate.directory / "home" / "state_home" / "virtomate").iterdir()
     assert any(f"whose definition is kept in '{kept}'" in leftover for leftover in error["leftovers"])
-    assert f"virsh define {kept}" in error["hint"]
+    assert reaching(root_lab.uri, f"virsh define {kept}") in error["hint"]
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     root_lab.connection.defineXML(kept.read_text())
     assert definition(root_lab, "clone") == text

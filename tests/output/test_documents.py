@@ -22,6 +22,7 @@ from tests.output.records import (
     STARTED,
     VOLUME,
 )
+from virtomate.advice import Reach
 from virtomate.errors import (
     AgentUnresponsiveError,
     ConflictError,
@@ -52,10 +53,12 @@ from virtomate.output.documents import (
 
 VOLUME_KEYS = {"pool", "volume", "path", "format"}
 
+REACH = Reach()
+
 
 def test_clone() -> None:
     """The keys and values of a clone, in full."""
-    assert clone_document(CLONED) == {
+    assert clone_document(CLONED, REACH) == {
         "status": "cloned",
         "name": "web-1",
         "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
@@ -101,27 +104,27 @@ def test_clone() -> None:
 
 def test_failed_clone_has_an_error() -> None:
     """The error is there where the clone failed, and only there; the other keys stay."""
-    document = clone_document(replace(CLONED, status=Status.FAILED, error=ERROR, nvram=None))
+    document = clone_document(replace(CLONED, status=Status.FAILED, error=ERROR, nvram=None), REACH)
 
-    assert document.keys() == clone_document(CLONED).keys() | {"error"}
-    assert document["error"] == error_document(ERROR)
+    assert document.keys() == clone_document(CLONED, REACH).keys() | {"error"}
+    assert document["error"] == error_document(ERROR, REACH)
     assert document["nvram"] is None
 
 
 def test_plan_has_its_needs() -> None:
     """A plan says what it needs of each pool, and has the definition where that was asked for."""
-    document = clone_document(PLANNED)
+    document = clone_document(PLANNED, REACH)
 
-    assert document.keys() == clone_document(CLONED).keys() | {"space"}
+    assert document.keys() == clone_document(CLONED, REACH).keys() | {"space"}
     assert document["space"] == [{"pool": "images", "needed": 1610612736, "available": 1 << 40}]
-    assert clone_document(replace(PLANNED, definition="<domain/>"))["definition"] == "<domain/>"
+    assert clone_document(replace(PLANNED, definition="<domain/>"), REACH)["definition"] == "<domain/>"
 
 
 def test_started_clone_has_addresses() -> None:
     """The addresses are there where the clone was waited for, and empty where it did not answer."""
-    document = clone_document(STARTED)
+    document = clone_document(STARTED, REACH)
 
-    assert document.keys() == clone_document(CLONED).keys() | {"addresses"}
+    assert document.keys() == clone_document(CLONED, REACH).keys() | {"addresses"}
     assert document["started"] is True
     assert document["addresses"] == [
         {
@@ -130,7 +133,7 @@ def test_started_clone_has_addresses() -> None:
             "addresses": [{"type": "IPv4", "address": "192.0.2.7", "prefix": 24}],
         }
     ]
-    assert clone_document(replace(STARTED, addresses=()))["addresses"] == []
+    assert clone_document(replace(STARTED, addresses=()), REACH)["addresses"] == []
 
 
 def test_domain() -> None:
@@ -165,16 +168,16 @@ def test_completion_script() -> None:
 
 def test_deletion() -> None:
     """The keys of a deletion."""
-    assert deletion_document(DELETION) == {
+    assert deletion_document(DELETION, REACH) == {
         "status": "deleted",
         "name": "web-1",
         "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
         "removed": ["volume '/srv/web-1.qcow2'"],
         "kept": ["disk vdb (/srv/more), which is not ours"],
     }
-    failed = deletion_document(replace(DELETION, status=DeletionStatus.FAILED, error=ERROR))
-    assert failed.keys() == deletion_document(DELETION).keys() | {"error"}
-    assert failed["error"] == error_document(ERROR)
+    failed = deletion_document(replace(DELETION, status=DeletionStatus.FAILED, error=ERROR), REACH)
+    assert failed.keys() == deletion_document(DELETION, REACH).keys() | {"error"}
+    assert failed["error"] == error_document(ERROR, REACH)
 
 
 def test_pool() -> None:
@@ -210,7 +213,7 @@ def test_volume() -> None:
 
 def test_import() -> None:
     """The keys of an import: the new volume is described as in a list."""
-    assert import_document(IMPORT) == {
+    assert import_document(IMPORT, REACH) == {
         "pool": "images",
         "volume": volume_listing_document(VOLUME),
         "bytes_copied": 3145728,
@@ -268,7 +271,7 @@ def test_run() -> None:
 )
 def test_error(error: VirtomateError, expected: dict[str, object]) -> None:
     """An error has its documented type; hint and leftovers are there where there are any."""
-    assert error_document(error) == expected
+    assert error_document(error, REACH) == expected
 
 
 def test_values_of_enumerations() -> None:

@@ -26,6 +26,7 @@ from tests.output.records import (
     STARTED,
     VOLUME,
 )
+from virtomate.advice import Reach
 from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError
 from virtomate.kinds import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
 from virtomate.output import documents, render
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from virtomate.records import CloneResult, DomainListing
 
+REACH = Reach()
 HUMAN, JSON, PRETTY = Format(), Format(is_json=True), Format(is_json=True, is_pretty=True)
 JSON_MESSAGES = Format(has_json_messages=True)
 FAILED = replace(CLONED, status=Status.FAILED, error=ERROR)
@@ -54,10 +56,10 @@ ESCAPE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
 
 
 RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
-    "a clone": (lambda form: render.render_clones([CLONED], form), [documents.clone_document(CLONED)]),
+    "a clone": (lambda form: render.render_clones([CLONED], form), [documents.clone_document(CLONED, REACH)]),
     "two clones, one failed": (
         lambda form: render.render_clones([FAILED, CLONED], form),
-        [documents.clone_document(FAILED), documents.clone_document(CLONED)],
+        [documents.clone_document(FAILED, REACH), documents.clone_document(CLONED, REACH)],
     ),
     "no clones": (lambda form: render.render_clones([], form), []),
     "domains": (
@@ -68,7 +70,7 @@ RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
     "pools": (lambda form: render.render_pools([POOL], form), [documents.pool_document(POOL)]),
     "volumes": (lambda form: render.render_volumes([VOLUME], form), [documents.volume_listing_document(VOLUME)]),
     "a script": (lambda form: render.render_completion_script(SCRIPT, form), documents.completion_document(SCRIPT)),
-    "an import": (lambda form: render.render_import(IMPORT, form), documents.import_document(IMPORT)),
+    "an import": (lambda form: render.render_import(IMPORT, form), documents.import_document(IMPORT, REACH)),
     "interfaces": (
         lambda form: render.render_interfaces([INTERFACE], form),
         [documents.domain_interface_document(INTERFACE)],
@@ -76,9 +78,9 @@ RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
     "an answer": (lambda form: render.render_ping(PING, form), documents.ping_document(PING)),
     "deletions": (
         lambda form: render.render_deletions([DELETION, FAILED_DELETION, STOPPED_DELETION], form),
-        [documents.deletion_document(item) for item in (DELETION, FAILED_DELETION, STOPPED_DELETION)],
+        [documents.deletion_document(item, REACH) for item in (DELETION, FAILED_DELETION, STOPPED_DELETION)],
     ),
-    "an error": (lambda form: render.render_error(ERROR, form), documents.error_document(ERROR)),
+    "an error": (lambda form: render.render_error(ERROR, form), documents.error_document(ERROR, REACH)),
 }
 
 
@@ -116,7 +118,7 @@ def test_error_as_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     render.render_error(ERROR, JSON_MESSAGES)
 
     captured = capsys.readouterr()
-    assert json.loads(captured.err) == {"event": "error", **documents.error_document(ERROR)}
+    assert json.loads(captured.err) == {"event": "error", **documents.error_document(ERROR, REACH)}
     assert captured.out == ""
 
 

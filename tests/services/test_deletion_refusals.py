@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from virtomate.advice import Reach
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.services.deletion_refusals import Refusals
 
@@ -23,7 +24,7 @@ def test_all_active_domains_are_named() -> None:
 
     assert error.message == "domains 'a', 'b b' and 'c' are running or paused, and must be shut off to be deleted"
     assert (
-        error.hint
+        Reach().fill(str(error.hint))
         == "Shut them down first: virsh shutdown a; virsh resume 'b b'; virsh shutdown 'b b'; virsh shutdown c"
     )
 
@@ -48,15 +49,16 @@ def test_all_strangers_and_unfinished_clones_are_named() -> None:
 def test_only_missing_domains_are_not_found() -> None:
     """The error's type is that of the only reason."""
     refusals = Refusals()
-    refusals.add_missing("a", NotFoundError("there is no domain 'a'", hint="Look."))
+    refusals.add_missing("a", NotFoundError("there is no domain 'a'", hint="Did you mean 'A'?"), "qemu:///system")
     one = raised(refusals)
-    refusals.add_missing("b", NotFoundError("there is no domain 'b'", hint="Look."))
+    refusals.add_missing("b", NotFoundError("there is no domain 'b'"), "qemu:///system")
     two = raised(refusals)
     refusals.add_stranger("c")
     mixed = raised(refusals)
 
     assert (type(one), one.message) == (NotFoundError, "there is no domain 'a'")
-    assert (type(two), two.message, two.hint) == (NotFoundError, "there are no domains 'a' and 'b'", "Look.")
+    assert (type(two), two.message) == (NotFoundError, "there are no domains 'a' and 'b' on qemu:///system")
+    assert "virtomate domain-list " in str(two.hint)
     assert type(mixed) is IllegalStateError
 
 

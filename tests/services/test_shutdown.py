@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from virtomate.advice import Reach
 from virtomate.services.shutdown import shutdown_commands
 
 
@@ -19,4 +20,4 @@ from virtomate.services.shutdown import shutdown_commands
 )
 def test_commands_suit_the_state(state: str, commands: str) -> None:
     """What does not hear the request to shut down is woken up before, or switched off."""
-    assert shutdown_commands("a b", state) == commands
+    assert Reach().fill(shutdown_commands("a b", state)) == commands

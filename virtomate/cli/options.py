@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from virtomate import __version__
+from virtomate.advice import Reach
 from virtomate.cli.signals import Signals
 from virtomate.cli.terminal import Terminal
 from virtomate.output.render import Format
@@ -46,7 +47,14 @@ class Settings:
     @property
     def format(self) -> Format:
         """How results are written."""
-        return Format(self.json or self.pretty, self.pretty, self.progress == "json")
+        return Format(self.json or self.pretty, self.pretty, self.progress == "json", self._reach)
+
+    @property
+    def _reach(self) -> Reach:
+        uri = self.uri or os.environ.get("LIBVIRT_DEFAULT_URI") or None
+        # virsh has a variable of its own for where there is no -c; where an empty one is given, libvirt decides
+        has_own = bool(os.environ.get("VIRSH_DEFAULT_CONNECT_URI"))
+        return Reach(virtomate=uri, virsh="" if uri is None and has_own else uri)
 
 
 def common_options(command: Command) -> Command:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import libvirt_qemu
 
+from virtomate.advice import virtomate
 from virtomate.errors import AgentUnresponsiveError, NoAgentError, OversizeError, ProgramError
 from virtomate.hypervisor.errors import one_line, translate
 from virtomate.kinds import AddressSource
@@ -159,9 +160,10 @@ def _address(address: Mapping[str, Any]) -> Address:
 def _translate(error: libvirt.libvirtError, domain: Domain, failure: str) -> VirtomateError:
     code = error.get_error_code()
     if code in _SILENT:
+        wait = virtomate("guest-ping", domain.name, options="--wait SECONDS")
         return AgentUnresponsiveError(
             f"the guest agent of domain '{domain.name}' does not answer: {one_line(error)}",
-            hint="It may still be starting: virtomate guest-ping --wait SECONDS waits for it. Or the guest has none.",
+            hint=f"It may still be starting: {wait} waits for it. Or the guest has none.",
             code=code,
         )
     if code == libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED:

@@ -18,6 +18,7 @@ from virtomate.cancel import CancelToken
 from virtomate.errors import NoConnectionError
 from virtomate.hypervisor.errors import one_line, translated
 from virtomate.hypervisor.opening import Opening
+from virtomate.hypervisor.unreached import Failure
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,19 +67,28 @@ class Connection:
             return False
 
     @property
+    def name(self) -> str:
+        """The URI that it has come to have, whoever chose it."""
+        with translated("cannot read the connection's URI"):
+            return str(self.handle.getURI())
+
+    @property
     def is_local(self) -> bool:
         """Whether the daemon runs on this host, by its URI: one without a host name goes through a local socket."""
-        with translated("cannot read the connection's URI"):
-            uri = str(self.handle.getURI())
-        _, _, rest = uri.partition("://")
+        _, _, rest = self.name.partition("://")
         return rest.startswith("/")
 
     @property
     def is_session(self) -> bool:
         """Whether the daemon is a user's own, which may not give files to other users."""
-        with translated("cannot read the connection's URI"):
-            uri = str(self.handle.getURI())
-        return uri.partition("?")[0].endswith("/session")
+        return self.name.partition("?")[0].endswith("/session")
+
+    @property
+    def system_uri(self) -> str | None:
+        """Where the system's daemon is, if this one is a user's own and has its socket in the usual place."""
+        if not self.is_session or "?" in self.name:
+            return None
+        return self.name.removesuffix("session") + "system"
 
     @cached_property
     def knows_subclusters(self) -> bool:
@@ -124,12 +134,11 @@ def connect(
     try:
         handle = Opening(uri, ask).run(seconds, cancel or CancelToken(), is_patient=not was_lost)
     except libvirt.libvirtError as error:
-        where = uri or "libvirt"
+        message = one_line(error)
+        given = uri or os.environ.get("LIBVIRT_DEFAULT_URI") or None
+        failure = Failure(given, error.get_error_code(), error.get_error_domain(), error.get_int1(), message)
         raise NoConnectionError(
-            f"cannot connect to {where}: {one_line(error)}",
-            hint="Check that libvirtd or virtqemud runs and that you may use it (group libvirt), or name another "
-            "connection with -c, such as qemu:///system.",
-            code=error.get_error_code(),
+            f"cannot connect to {given or 'libvirt'}: {message}", hint=failure.advice, code=failure.code
         ) from error
     # drivers without a link, such as the test driver, have nothing to keep alive
     with suppress(libvirt.libvirtError):

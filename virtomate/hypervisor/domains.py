@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
+from virtomate.advice import virsh
 from virtomate.errors import (
     ConflictError,
     HypervisorError,
@@ -19,6 +20,7 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.errors import no_room, one_line, translate, translated
+from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.text import legible
 
 if TYPE_CHECKING:
@@ -160,7 +162,10 @@ class Domain:
             with translated(f"cannot read the definition of domain '{self.name}'"):
                 yield
         except OversizeError as error:
-            error.hint = "Shorten what makes it long: virsh desc changes its description, virsh metadata its metadata."
+            error.hint = (
+                f"Shorten what makes it long: {virsh('desc', self.name)} changes its description, "
+                f"{virsh('metadata', self.name)} its metadata."
+            )
             raise
 
     def metadata_element(self, namespace: str) -> str | None:
@@ -268,8 +273,12 @@ def find_domain(connection: Connection, name_or_uuid: str) -> Domain:
         domain = lookup(connection, name_or_uuid)
         if domain is not None:
             return domain
-    raise NotFoundError(
-        f"there is no domain '{name_or_uuid}'", hint="virtomate domain-list shows the domains of this connection."
+    raise missing(
+        connection,
+        "domain",
+        name_or_uuid,
+        lambda: [domain.name for domain in list_domains(connection)],
+        "domain-list",
     )
 
 

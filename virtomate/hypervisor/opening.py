@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import libvirt
 
 from virtomate.errors import SilentHostError
+from virtomate.hypervisor.unreached import advise_on_silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +80,7 @@ class Opening:
                 _end_children(self._task)
                 raise SilentHostError(
                     f"cannot connect to {self._uri or 'libvirt'}: no answer in {seconds:.0f} s",
-                    hint="Check that the daemon and the network are up, then try again.",
+                    hint=advise_on_silence(self._uri),
                 )
         if isinstance(outcome, libvirt.libvirtError):
             raise outcome

@@ -13,6 +13,7 @@ import libvirt
 
 from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, NotFoundError, VirtomateError
 from virtomate.hypervisor.errors import no_room, translate, translated
+from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.text import legible
 
 if TYPE_CHECKING:
@@ -248,8 +249,8 @@ def get_pool(connection: Connection, name: str) -> Pool:
         raise NotFoundError(f"there is no storage pool {name!r}: names are UTF-8, and this is not") from error
     pool = find_pool(connection, name)
     if pool is None:
-        raise NotFoundError(
-            f"there is no storage pool '{name}'", hint="virtomate pool-list shows the pools of this connection."
+        raise missing(
+            connection, "storage pool", name, lambda: [pool.name for pool in list_pools(connection)], "pool-list"
         )
     return pool
 

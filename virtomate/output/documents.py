@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from virtomate.kinds import Status
 
 if TYPE_CHECKING:
+    from virtomate.advice import Reach
     from virtomate.errors import VirtomateError
     from virtomate.records import (
         CloneOrigin,
@@ -253,17 +254,17 @@ def dump(document: Any, *, pretty: bool) -> str:  # noqa: ANN401 - JSON is what 
     return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def error_document(error: VirtomateError) -> ErrorDocument:
-    """An error."""
-    document: ErrorDocument = {"type": error.json_type, "message": error.message}
+def error_document(error: VirtomateError, reach: Reach) -> ErrorDocument:
+    """An error, whose commands reach the libvirt that was asked."""
+    document: ErrorDocument = {"type": error.json_type, "message": reach.fill(error.message)}
     if error.hint is not None:
-        document["hint"] = error.hint
+        document["hint"] = reach.fill(error.hint)
     if error.leftovers:
-        document["leftovers"] = list(error.leftovers)
+        document["leftovers"] = [reach.fill(leftover) for leftover in error.leftovers]
     return document
 
 
-def clone_document(result: CloneResult) -> CloneDocument:
+def clone_document(result: CloneResult, reach: Reach) -> CloneDocument:
     """One clone."""
     document: CloneDocument = {
         "status": result.status.value,
@@ -275,7 +276,7 @@ def clone_document(result: CloneResult) -> CloneDocument:
         "nvram": None if result.nvram is None else _nvram(result.nvram),
         "interfaces": [{"mac": interface.mac, "source_mac": interface.source_mac} for interface in result.interfaces],
         "changes": list(result.changes),
-        "warnings": list(result.warnings),
+        "warnings": [reach.fill(warning) for warning in result.warnings],
         "seconds": result.seconds,
         "started": result.is_started,
     }
@@ -288,7 +289,7 @@ def clone_document(result: CloneResult) -> CloneDocument:
     if result.addresses is not None:
         document["addresses"] = [domain_interface_document(interface) for interface in result.addresses]
     if result.error is not None:
-        document["error"] = error_document(result.error)
+        document["error"] = error_document(result.error, reach)
     return document
 
 
@@ -305,7 +306,7 @@ def domain_document(listing: DomainListing) -> DomainDocument:
     return document
 
 
-def deletion_document(result: DeletionResult) -> DeletionDocument:
+def deletion_document(result: DeletionResult, reach: Reach) -> DeletionDocument:
     """What was deleted."""
     document: DeletionDocument = {
         "status": result.status.value,
@@ -315,7 +316,7 @@ def deletion_document(result: DeletionResult) -> DeletionDocument:
         "kept": list(result.kept),
     }
     if result.error is not None:
-        document["error"] = error_document(result.error)
+        document["error"] = error_document(result.error, reach)
     return document
 
 
@@ -348,13 +349,13 @@ def volume_listing_document(listing: VolumeListing) -> VolumeListingDocument:
     }
 
 
-def import_document(result: ImportResult) -> ImportDocument:
+def import_document(result: ImportResult, reach: Reach) -> ImportDocument:
     """A file that has become a volume."""
     return {
         "pool": result.pool,
         "volume": volume_listing_document(result.volume),
         "bytes_copied": result.bytes_copied,
-        "warnings": list(result.warnings),
+        "warnings": [reach.fill(warning) for warning in result.warnings],
         "seconds": result.seconds,
     }
 

@@ -6,11 +6,12 @@ import io
 import os
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Event
 from typing import TYPE_CHECKING, Any, TextIO
 
+from virtomate.advice import Reach
 from virtomate.errors import InterruptedBySignalError, OutputError
 from virtomate.kinds import Action, DeletionStatus, Status, WaitFor
 from virtomate.output import documents
@@ -71,11 +72,13 @@ class Format:
         is_json: One JSON document on stdout.
         is_pretty: Indented.
         has_json_messages: Every line of stderr is JSON, too.
+        reach: How commands in hints reach the libvirt that was asked.
     """
 
     is_json: bool = False
     is_pretty: bool = False
     has_json_messages: bool = False
+    reach: Reach = field(default_factory=Reach)
 
 
 def render_clones(results: Sequence[CloneResult], format_: Format, seconds: float | None = None) -> None:
@@ -87,7 +90,7 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
         seconds: How long all of them took together; None where they are not made.
     """
     if format_.is_json:
-        _print_json([documents.clone_document(result) for result in results], format_)
+        _print_json([documents.clone_document(result, format_.reach) for result in results], format_)
     present = [result for result in results if result.status in {Status.CLONED, Status.PLANNED}]
     if not format_.is_json and seconds is not None and len(results) > 1:
         _print_clones(present, seconds)
@@ -186,7 +189,7 @@ def render_import(result: ImportResult, format_: Format) -> None:
     """Show what was imported."""
     volume = result.volume
     if format_.is_json:
-        _print_json(documents.import_document(result), format_)
+        _print_json(documents.import_document(result, format_.reach), format_)
     else:
         rows: list[tuple[str, ...]] = [
             ("volume", f"{volume.name} in {result.pool}"),
@@ -204,7 +207,7 @@ def render_import(result: ImportResult, format_: Format) -> None:
 def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None:
     """Show how deleting went."""
     if format_.is_json:
-        _print_json([documents.deletion_document(result) for result in results], format_)
+        _print_json([documents.deletion_document(result, format_.reach) for result in results], format_)
         return
     untouched = []
     for result in results:
@@ -306,7 +309,7 @@ def render_error(error: VirtomateError, format_: Format) -> None:
     """Show an error: on stdout as JSON where that was asked for and is possible, else on stderr."""
     if format_.is_json and not isinstance(error, OutputError):
         with suppress(OutputError, BrokenPipeError):
-            _print_json(documents.error_document(error), format_)
+            _print_json(documents.error_document(error, format_.reach), format_)
             return
     _error_message(error, format_)
 
@@ -522,16 +525,18 @@ def _print_lines(lines: list[str]) -> None:
 
 def _error_message(error: VirtomateError, format_: Format, subject: str = "") -> None:
     if format_.has_json_messages:
-        _message("error", error.message, format_, **documents.error_document(error))
+        _message("error", error.message, format_, **documents.error_document(error, format_.reach))
         return
     _message("error", subject + error.message, format_)
     if error.leftovers:
-        _tell("Left behind:\n" + "".join(f"  {printable(item)}\n" for item in error.leftovers))
+        leftovers = [printable(format_.reach.fill(item)) for item in error.leftovers]
+        _tell("Left behind:\n" + "".join(f"  {item}\n" for item in leftovers))
     if error.hint is not None:
-        _tell(f"Hint: {printable(error.hint)}\n")
+        _tell(f"Hint: {printable(format_.reach.fill(error.hint))}\n")
 
 
 def _message(kind: str, text: str, format_: Format, **more: object) -> None:
+    text = format_.reach.fill(text)
     if format_.has_json_messages:
         line = documents.dump({"event": kind, "message": text, **more}, pretty=False)
     else:

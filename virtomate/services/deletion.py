@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virsh, virtomate
 from virtomate.definition import codec
 from virtomate.definition.provenance import find_provenance, half_deleted_definition, with_provenance
 from virtomate.errors import (
@@ -268,7 +268,7 @@ class _Run:
         else:
             error = IllegalStateError(
                 f"not everything that belongs to {_kind(deletion)} '{deletion.name}' could be removed",
-                hint=f"Mend that, then run virtomate domain-delete {shlex.quote(deletion.name)} again.",
+                hint=f"Mend that, then run {virtomate('domain-delete', deletion.name)} again.",
             )
         claim = f"domain '{deletion.name}', an unfinished clone (kept as the record of these)"
         error.leftovers = (*deletion.foreign, *tally.replaced, *deletion.unreachable, *tally.failed, claim)
@@ -320,7 +320,7 @@ def _keep(deletion: Deletion, error: VirtomateError, tally: _Tally) -> None:
         )
         return
     error.leftovers = (*tally.failed, f"{claim}, whose definition is kept in '{path}'")
-    advice = f"virsh define {shlex.quote(path)} gives the clone its definition back."
+    advice = f"{virsh('define', path)} gives the clone its definition back."
     error.hint = advice if error.hint is None else f"{error.hint} {advice}"
 
 

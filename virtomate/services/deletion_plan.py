@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-import shlex
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virsh
 from virtomate.definition import codec, readers
 from virtomate.definition.provenance import read_provenance
 from virtomate.definition.volume import describe_pool, normalise
@@ -183,7 +183,7 @@ def _read(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -
         try:
             domain = find_domain(connection, name)
         except NotFoundError as error:
-            refusals.add_missing(name, error)
+            refusals.add_missing(name, error, connection.name)
             continue
         if domain.uuid in domains:
             raise UsageError(f"domain '{domain.name}' is named twice")
@@ -243,7 +243,7 @@ class _Draft:
             phrase = f"{name_artifact(made)} ({judgement.reason})"
             if judgement.verdict is Verdict.AWAY:
                 unreachable.append(phrase)
-                hints[judgement.hint or "virsh pool-list --all shows the pools."] = None
+                hints[judgement.hint or f"{virsh('pool-list', options='--all')} shows the pools."] = None
             elif judgement.verdict is Verdict.FOREIGN or (
                 self.provenance.finished and judgement.verdict is Verdict.EMPTY
             ):
@@ -292,7 +292,7 @@ class _Draft:
         if known is None and made.kind is MadeKind.NVRAM:
             directories = _nvram_directories(connection, self.definition)
             return judge_outside_pools(made, token, directories, is_local=connection.is_local), True
-        hint = f"Start it: virsh pool-start {shlex.quote(made.pool)}" if is_stopped else None
+        hint = f"Start it: {virsh('pool-start', made.pool)}" if is_stopped else None
         return Judgement(Verdict.AWAY, objection or "", hint=hint), False
 
 

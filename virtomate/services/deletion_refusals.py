@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virsh, virtomate
 from virtomate.errors import IllegalStateError, NotFoundError, combined_error
 from virtomate.services.shutdown import shutdown_commands
-from virtomate.words import quoted, shell_word
+from virtomate.words import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,14 +20,16 @@ class Refusals:
 
     def __init__(self) -> None:
         self._missing: dict[str, NotFoundError] = {}
+        self._where = ""
         self._strangers: list[str] = []
         self._active: dict[str, str] = {}
         self._in_the_making: dict[str, int] = {}
         self._others: list[VirtomateError] = []
 
-    def add_missing(self, name: str, error: NotFoundError) -> None:
-        """There is no domain of this name."""
+    def add_missing(self, name: str, error: NotFoundError, where: str) -> None:
+        """There is no domain of this name on that connection."""
         self._missing[name] = error
+        self._where = where
 
     def add_stranger(self, name: str) -> None:
         """The domain is no clone of ours."""
@@ -53,7 +56,7 @@ class Refusals:
         """
         errors: list[VirtomateError] = []
         if self._missing:
-            errors.append(_missing(self._missing))
+            errors.append(_missing(self._missing, self._where))
         if self._strangers:
             errors.append(_strangers(self._strangers))
         if self._active:
@@ -65,18 +68,20 @@ class Refusals:
             raise combined_error(errors)
 
 
-def _missing(errors: Mapping[str, NotFoundError]) -> NotFoundError:
+def _missing(errors: Mapping[str, NotFoundError], where: str) -> NotFoundError:
     if len(errors) == 1:
         return next(iter(errors.values()))
-    hint = next(iter(errors.values())).hint
-    return NotFoundError(f"there are no domains {quoted(errors)}", hint=hint)
+    return NotFoundError(
+        f"there are no domains {quoted(errors)} on {where}",
+        hint=f"{virtomate('domain-list')} shows the domains of this connection.",
+    )
 
 
 def _strangers(names: list[str]) -> IllegalStateError:
     if len(names) == 1:
-        are, command = f"domain '{names[0]}' is not a clone", f"virsh undefine {shell_word(names[0])}"
+        are, command = f"domain '{names[0]}' is not a clone", virsh("undefine", names[0])
     else:
-        are, command = f"domains {quoted(names)} are not clones", "virsh undefine"
+        are, command = f"domains {quoted(names)} are not clones", virsh("undefine")
     return IllegalStateError(
         f"{are} made by virtomate, and only those are deleted",
         hint=f"{command} removes a domain's definition and leaves its volumes.",

@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virsh
 from virtomate.definition import readers
 from virtomate.definition.volume import is_relative, normalise
 from virtomate.duplication import choice, names
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 
 _FILE_TYPES = frozenset({"file", "volume"})
-_AGREE = "Make them agree: virsh edit changes the one, qemu-img rebase -u the other."
+_AGREE = f"Make them agree: {virsh('edit')} changes the one, qemu-img rebase -u the other."
 
 
 @dataclass(frozen=True)
@@ -354,8 +355,8 @@ class DiskSurveyor:
                 return self.pools.find_named(disk.pool or "", disk.volume or "")
             return self.pools.find_path(disk.path or "")
         except NotFoundError as error:
-            name = shlex.quote(self.source.reference.name)
-            hint = error.hint or f"Bring it back, or take the disk out: virsh edit {name}"
+            edit = virsh("edit", self.source.reference.name)
+            hint = error.hint or f"Bring it back, or take the disk out: {edit}"
             raise NotFoundError(f"disk {disk.target}: {error.message}", hint) from error
         except IllegalStateError as error:
             raise IllegalStateError(f"disk {disk.target}: {error.message}", error.hint) from error
@@ -366,7 +367,7 @@ class DiskSurveyor:
             if volume.path == (key if isinstance(key, str) else self.pools.path_of(*key)):
                 raise IllegalStateError(
                     f"disk {disk.target} ('{volume.path}') is open for writing by domain '{writer}', which is active",
-                    hint=f"Shut it down first: virsh shutdown {shlex.quote(writer)}",
+                    hint=f"Shut it down first: {virsh('shutdown', writer)}",
                 )
         # what a link leads to may be known by another path to whoever writes to it
         descriptor = open_visible(volume, os.O_RDONLY, follow_link=True)
@@ -392,7 +393,7 @@ class DiskSurveyor:
         if again.description.format != format_:
             raise UnsupportedError(
                 f"'{found.description.path}' is {again.description.format}, but the definition calls it {format_}",
-                hint=f"Put that right first: virsh edit {shlex.quote(self.source.reference.name)}",
+                hint=f"Put that right first: {virsh('edit', self.source.reference.name)}",
             )
         return again
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virsh
 from virtomate.definition import codec, readers
 from virtomate.errors import HypervisorError, IllegalStateError
 from virtomate.hypervisor.agent import interface_addresses
@@ -101,7 +101,7 @@ def require_active(domain: Domain) -> None:
     if not domain.is_active():
         raise IllegalStateError(
             f"domain '{domain.name}' is {domain.state()}, and must be running",
-            hint=f"Start it: virsh start {shlex.quote(domain.name)}",
+            hint=f"Start it: {virsh('start', domain.name)}",
         )
 
 

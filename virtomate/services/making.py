@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shlex
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virtomate
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.storage import get_pool
 from virtomate.kinds import MadeKind, MadeState, NvramAction, Status
@@ -103,9 +103,7 @@ class Making:
             if isinstance(error, ConflictError) and not self._claim.is_taken and not error.leftovers:
                 raise
             if error.leftovers:
-                error.hint = (
-                    f"virtomate domain-delete {shlex.quote(self._plan.name)} removes what is left of the clone."
-                )
+                error.hint = f"{virtomate('domain-delete', self._plan.name)} removes what is left of the clone."
             is_interrupted = isinstance(error, InterruptedBySignalError)
             status = Status.INTERRUPTED if is_interrupted else Status.FAILED
             return clone_result(self._plan, status, self._nvram, seconds=time.monotonic() - begin, error=error)

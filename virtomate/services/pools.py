@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-import shlex
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virsh
 from virtomate.definition.volume import (
     PoolDescription,
     VolumeDescription,
@@ -17,9 +17,11 @@ from virtomate.definition.volume import (
     normalise,
 )
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, VirtomateError
+from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.storage import get_pool, list_pools
 from virtomate.records import PoolListing
 from virtomate.services.space import counted_space, seen_space
+from virtomate.words import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +65,8 @@ class PoolDirectory:
     that run ends.
     """
 
-    def __init__(self, pools: tuple[KnownPool, ...]) -> None:
+    def __init__(self, connection: Connection, pools: tuple[KnownPool, ...]) -> None:
+        self._connection = connection
         self._pools = tuple(known for known in pools if not known.pool.name.startswith(TEMPORARY_POOL_PREFIX))
 
     def find(self, name: str) -> KnownPool | None:
@@ -87,8 +90,8 @@ class PoolDirectory:
                 if not known.is_active:
                     raise _inactive(name)
                 return known
-        raise NotFoundError(
-            f"there is no storage pool '{name}'", hint="virtomate pool-list shows the pools of this connection."
+        raise missing(
+            self._connection, "storage pool", name, lambda: [known.pool.name for known in self._pools], "pool-list"
         )
 
     def directory_of(self, name: str) -> str | None:
@@ -127,10 +130,10 @@ class PoolDirectory:
         directory, name = posixpath.split(normalise(path))
         pools = self._all_covering(directory)
         if not pools:
-            quoted = shlex.quote(directory)
+            define = virsh("pool-define-as", "NAME", "dir", options=f"--target {shell_word(directory)}")
             raise IllegalStateError(
                 f"'{path}' is in no storage pool",
-                hint=f"Make its directory one: virsh pool-define-as NAME dir --target {quoted}; virsh pool-start NAME",
+                hint=f"Make its directory one: {define}; {virsh('pool-start', 'NAME')}",
             )
         if not pools[0].is_active:
             raise _inactive(pools[0].pool.name)
@@ -170,7 +173,7 @@ def read_pools(connection: Connection) -> PoolDirectory:
             known.append(KnownPool(pool, describe_pool(pool.document()), pool.is_active()))
         except NotFoundError:
             continue
-    return PoolDirectory(tuple(known))
+    return PoolDirectory(connection, tuple(known))
 
 
 def list_all_pools(connection: Connection) -> tuple[PoolListing, ...]:
@@ -284,6 +287,4 @@ def require_file_pool(pool: PoolDescription) -> None:
 
 
 def _inactive(name: str) -> IllegalStateError:
-    return IllegalStateError(
-        f"storage pool '{name}' is not active", hint=f"Start it: virsh pool-start {shlex.quote(name)}"
-    )
+    return IllegalStateError(f"storage pool '{name}' is not active", hint=f"Start it: {virsh('pool-start', name)}")

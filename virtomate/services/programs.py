@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virtomate
 from virtomate.cancel import CancelToken
 from virtomate.errors import (
     AgentUnresponsiveError,
@@ -199,7 +199,7 @@ class ProgramRun:
     def _await_program(self, pid: int) -> RunResult:
         """Wait for the program's end; whatever ends the waiting before names its process."""
         goes_on = f"process {pid} goes on in the guest of domain '{self._domain.name}'"
-        ends_it = f"virtomate guest-run {shlex.quote(self._domain.name)} kill {pid} ends it."
+        ends_it = f"{virtomate('guest-run', self._domain.name, 'kill', str(pid))} ends it."
         try:
             end = self._await(pid, self._request.timeout_seconds)
         except InterruptedBySignalError as error:

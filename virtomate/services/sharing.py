@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virsh
 from virtomate.errors import UnsupportedError
 from virtomate.kinds import Action, Treatment
 
@@ -46,5 +47,5 @@ def refuse_to_start(request: CloneRequest, disks: Iterable[SurveyedDisk], nvram:
     if nvram is not None and nvram.path is None:
         raise UnsupportedError(
             "the NVRAM is no file and left untouched: original and clones that are started all write to it",
-            hint="Leave out --start, and give the clone an NVRAM of its own with virsh edit.",
+            hint=f"Leave out --start, and give the clone an NVRAM of its own with {virsh('edit')}.",
         )

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from virtomate.words import shell_word
+from virtomate.advice import virsh
 
 # `suspended` is the state of a guest that went to sleep by itself.
-_FIRST = {"paused": "virsh resume", "suspended": "virsh dompmwakeup"}
+_FIRST = {"paused": "resume", "suspended": "dompmwakeup"}
 # What has crashed hears nothing.
-_INSTEAD = {"crashed": "virsh destroy"}
+_INSTEAD = {"crashed": "destroy"}
 
 
 def shutdown_commands(name: str, state: str) -> str:
-    """The commands that shut a domain down, as a shell takes them.
+    """The commands that shut a domain down.
 
     Args:
         name: The domain's name.
         state: Its state, as listings call it.
     """
-    word = shell_word(name)
-    commands = [f"{_INSTEAD.get(state, 'virsh shutdown')} {word}"]
+    commands = [_INSTEAD.get(state, "shutdown")]
     if state in _FIRST:
-        commands.insert(0, f"{_FIRST[state]} {word}")
-    return "; ".join(commands)
+        commands.insert(0, _FIRST[state])
+    return "; ".join(virsh(command, name) for command in commands)

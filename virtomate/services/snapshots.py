@@ -9,10 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virsh
 from virtomate.definition import codec, readers
 from virtomate.definition.volume import normalise
 from virtomate.errors import VirtomateError
-from virtomate.words import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ def warn_of_snapshots(source: Source, disks: Iterable[SurveyedDisk]) -> tuple[st
     disk, have = ("disk", "has") if len(targets) == 1 else ("disks", "have")
     kept = (
         f"{disk} {' and '.join(targets)} of the clone {have} the snapshots of '{name}' inside, but libvirt does not "
-        "know them there: virsh snapshot-create --redefine makes them known"
+        f"know them there: {virsh('snapshot-create', options='--redefine')} makes them known"
     )
     return (kept, f"'{name}' has external snapshots, which are not carried over") if external else (kept,)
 
@@ -61,17 +61,19 @@ def advise_merging(domain: Domain, definition: Document, pools: PoolDirectory, i
     concerned = {target: chain[0] for target, chain in chains.items() for path in images if normalise(path) in chain}
     if any(all(normalise(path) not in chain for chain in chains.values()) for path in images) or not concerned:
         return None
-    name = shell_word(domain.name)
     snapshots = domain.external_snapshots() if domain.daemon_version >= _DELETES_EXTERNAL_SNAPSHOTS else ()
     files = {normalise(path) for _, text in snapshots for path in _files(text)}
     if set(concerned.values()) <= files:
-        commands = [f"virsh snapshot-delete {name} {shell_word(snapshot)}" for snapshot, _ in snapshots]
+        commands = [virsh("snapshot-delete", domain.name, snapshot) for snapshot, _ in snapshots]
         more = "; and so on, the newest first" if len(commands) > _MAX_COMMANDS else ""
         return f"Delete its external snapshots first: {'; '.join(commands[:_MAX_COMMANDS])}{more}"
-    commits = "; ".join(
-        f"virsh blockcommit {name} {shell_word(target)} --active --pivot --delete --wait" for target in concerned
-    )
-    return f"Start it, merge its overlays, and shut it down again: virsh start {name}; {commits}; virsh shutdown {name}"
+    merge = "--active --pivot --delete --wait"
+    commands = [
+        virsh("start", domain.name),
+        *(virsh("blockcommit", domain.name, target, options=merge) for target in concerned),
+        virsh("shutdown", domain.name),
+    ]
+    return f"Start it, merge its overlays, and shut it down again: {'; '.join(commands)}"
 
 
 def _disk_paths(definition: Document, pools: PoolDirectory) -> Iterator[tuple[str, str]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virtomate
 from virtomate.definition import codec
 from virtomate.definition.provenance import find_provenance, read_provenance
 from virtomate.errors import ConflictError, IllegalStateError, combined_error
@@ -59,7 +59,7 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
     if provenance is not None and not provenance.finished:
         raise IllegalStateError(
             f"domain '{domain.name}' is an unfinished clone",
-            hint=f"virtomate domain-delete {shlex.quote(domain.name)} removes what is there of it.",
+            hint=f"{virtomate('domain-delete', domain.name)} removes what is there of it.",
         )
     name = domain.name
     left_behind = {
@@ -92,7 +92,7 @@ def refuse_taken_names(connection: Connection, names: Iterable[str]) -> None:
         if provenance is None or provenance.finished:
             taken.append(name)
             continue
-        delete = f"virtomate domain-delete {shlex.quote(name)}"
+        delete = virtomate("domain-delete", name)
         refusals.append(
             ConflictError(
                 f"there is already a domain '{name}', an unfinished clone of '{provenance.source.name}'",

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virsh, virtomate
 from virtomate.definition import codec, readers
 from virtomate.errors import (
     ConnectionLostError,
@@ -24,7 +25,7 @@ from virtomate.hypervisor.networks import is_network_active
 from virtomate.kinds import AddressSource, WaitFor
 from virtomate.services.interfaces import has_usable_address, read_addresses, usable_interfaces, with_all_interfaces
 from virtomate.services.wait import wait_for_agent, wait_until
-from virtomate.words import counted, quoted, shell_word
+from virtomate.words import counted, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> C
 
 def _advise(session: Session, result: CloneResult, error: VirtomateError) -> str:
     """What helps a domain that was not started: libvirt tells what it misses, but not what to do about it."""
-    start = f"virsh start {shell_word(result.name)}"
+    start = virsh("start", result.name)
     if isinstance(error, InterruptedBySignalError):
         return f"Start it: {start}"
     with suppress(VirtomateError):
@@ -73,10 +74,10 @@ def _advise(session: Session, result: CloneResult, error: VirtomateError) -> str
         for network in readers.network_names(definition.domain):
             is_active = is_network_active(session.connection, network)
             if is_active is None:
-                edit = f"virsh edit {shell_word(result.name)}"
+                edit = virsh("edit", result.name)
                 return f"There is no network '{network}'. Connect the clone to another one ({edit}), then: {start}"
             if not is_active:
-                return f"Start the network, then the clone: virsh net-start {shell_word(network)}; {start}"
+                return f"Start the network, then the clone: {virsh('net-start', network)}; {start}"
     return f"Mend that, then start it: {start}. Its log on libvirt's host, {result.name}.log, may say more."
 
 
@@ -124,7 +125,8 @@ def _wait(domain: Domain, wait: Wait, seconds: float, cancel: CancelToken) -> tu
         except TimedOutError as error:
             raise NoAnswerError(
                 f"domain '{domain.name}' had no IP address within {counted(wait.seconds, 'second')}",
-                hint="The guest may need longer to start; virtomate domain-iface-list shows its addresses.",
+                hint="The guest may need longer to start; "
+                f"{virtomate('domain-iface-list', domain.name)} shows its addresses.",
             ) from error
     return usable_interfaces(with_all_interfaces(domain, known))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from virtomate.advice import virsh
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.hostfile import open_visible
 from virtomate.duplication.image_lock import alone_with
@@ -147,7 +148,7 @@ def _judge_absence(made: Made, now: Fingerprint | None) -> Judgement:
                     Verdict.AWAY,
                     "is not there, and its directory is another one than it was",
                     hint=f"Mount the file system of '{posixpath.dirname(made.path)}', then run the command again. If "
-                    "somebody deleted the file, virsh undefine removes the definition.",
+                    f"somebody deleted the file, {virsh('undefine')} removes the definition.",
                 )
     return Judgement(Verdict.GONE)
 

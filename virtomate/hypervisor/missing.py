@@ -1,0 +1,44 @@
+"""What to say of a name that a connection does not know."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from virtomate.advice import virtomate
+from virtomate.errors import NotFoundError, VirtomateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtomate.hypervisor.connection import Connection
+
+
+def missing(
+    connection: Connection, what: str, name: str, list_names: Callable[[], list[str]], command: str
+) -> NotFoundError:
+    """The error that names the connection, and in its hint a name that is meant, perhaps.
+
+    Args:
+        connection: Where it was looked for.
+        what: Its kind, such as `domain`.
+        name: What was given.
+        list_names: Lists the names that there are.
+        command: The command of ours that shows them.
+    """
+    hint = f"{virtomate(command)} shows the {what}s of this connection."
+    with suppress(VirtomateError):
+        hint = _meant(connection, what, name, list_names(), command) or hint
+    return NotFoundError(f"there is no {what} '{name}' on {connection.name}", hint=hint)
+
+
+def _meant(connection: Connection, what: str, name: str, names: list[str], command: str) -> str | None:
+    import difflib  # noqa: PLC0415 - few names are wrong
+
+    by_folded = {known.casefold(): known for known in names}
+    for similar in difflib.get_close_matches(name.casefold(), by_folded, n=1):
+        return f"Did you mean '{by_folded[similar]}'? {virtomate(command)} shows all {what}s of this connection."
+    system = connection.system_uri
+    if names or system is None:
+        return None
+    return f"There are no {what}s at all on {connection.name}; {virtomate(command, uri=system)} shows the system's."

@@ -1,0 +1,171 @@
+"""Why a connection cannot be made, and what helps.
+
+libvirt's error codes, and the errno of a failed system call, tell most causes apart. Its message does where they do
+not: a name that is not resolved has no errno, and of what ssh says there is nothing but the text. libvirt speaks
+English here, since Python sets no locale for messages, and ssh knows no other language.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import libvirt
+
+from virtomate.words import shell_word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What libvirt can speak to (https://libvirt.org/drivers.html).
+_DRIVERS = (
+    *("qemu", "xen", "lxc", "ch", "bhyve", "vbox", "vz", "openvz", "test"),
+    *("esx", "vpx", "gsx", "hyperv", "vmwareplayer", "vmwarews", "vmwarefusion"),
+)
+
+_UNRESOLVED = ("resolve address", "lookup for host")
+_URI_ERRORS = {
+    libvirt.VIR_ERR_NO_CONNECT,
+    libvirt.VIR_ERR_INVALID_ARG,
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    libvirt.VIR_ERR_CONF_SYNTAX,
+}
+_AUTH_ERRORS = {libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED, libvirt.VIR_ERR_AUTH_UNAVAILABLE}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
+_UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EHOSTDOWN}
+
+_EXAMPLES = "such as qemu:///system or qemu+ssh://root@HOST/system"
+_RESOLVE = "Check how the host's name is spelled, and that it can be resolved."
+_UNREACHED = "Check that the host is up, and that neither the network nor a firewall is in the way."
+_CERTIFICATES = (
+    "TLS needs certificates on both sides (https://libvirt.org/kbase/tlscerts.html); SSH does as well: "
+    "-c qemu+ssh://root@HOST/system"
+)
+_GROUP = "a member of the group libvirt, or root"
+
+# What ssh, or the program that it runs on the host, says; and what helps. The first that fits counts.
+_SSH = (
+    ("could not resolve hostname", _RESOLVE),
+    ("host key", "Compare the host's key with the one that is known, or get to know it: {ssh}"),
+    ("host identification", "Compare the host's key with the one that is known, or get to know it: {ssh}"),
+    ("too many authentication failures", "Name the right key in ssh's configuration; this has to work: {ssh}"),
+    ("permission denied (", "Give ssh a key or a password that the host accepts; this has to work: {ssh}"),
+    ("connection timed out", _UNREACHED),
+    ("no route to host", _UNREACHED),
+    ("network is unreachable", _UNREACHED),
+    ("connection refused", "No SSH server answers there: check that it runs, and on which port."),
+    ("cannot execute binary", "Check that ssh is installed here."),
+    ("not found", "The host needs virt-ssh-helper, which comes with libvirt, or an nc that knows -U."),
+    ("permission denied", f"Who comes in by SSH may not use libvirt there: it takes {_GROUP}."),
+    ("no such file", "Check that libvirtd or virtqemud runs on the host."),
+    ("connection closed", "The host ended the link: this has to work: {ssh}"),
+)
+
+
+def advise_on_silence(uri: str | None) -> str:
+    """What helps where nothing is answered."""
+    _, _, rest = (uri or "").partition("://")
+    if rest and not rest.startswith("/"):
+        return _UNREACHED
+    return "The daemon is there, but does not react: look at its log, or start it anew."
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A connection that libvirt could not make.
+
+    Attributes:
+        uri: What it was asked for; None where it was to decide.
+        code: Its error code.
+        domain: The part of libvirt that the error is from.
+        errno: That of a failed system call, else -1.
+        message: Its message.
+    """
+
+    uri: str | None
+    code: int
+    domain: int
+    errno: int
+    message: str
+
+    @property
+    def _driver(self) -> str:
+        return (self.uri or "").partition("://")[0].partition("+")[0]
+
+    @property
+    def _transport(self) -> str:
+        """`unix`, `ssh`, `tcp`, `tls` and so on; `unix` where libvirt was to decide, or has an alias."""
+        scheme, _, rest = (self.uri or "").partition("://")
+        transport = scheme.partition("+")[2]
+        return transport or ("tls" if rest and not rest.startswith("/") else "unix")
+
+    @property
+    def advice(self) -> str:
+        """What helps, as a sentence."""
+        return next(self._find())
+
+    def _find(self) -> Iterator[str]:
+        is_system_call = self.code == libvirt.VIR_ERR_SYSTEM_ERROR
+        if self._is_uri_at_fault():
+            yield self._correct_uri()
+        if self.code in _AUTH_ERRORS:
+            yield self._authenticate()
+        if "ssh" in self._transport or "ssh: " in self.message:
+            yield from self._speak_ssh()
+        if any(part in self.message.lower() for part in _UNRESOLVED):
+            yield _RESOLVE
+        if "certificate" in self.message.lower():
+            yield _CERTIFICATES
+        if is_system_call and self.errno in _UNREACHABLE:
+            yield _UNREACHED
+        if self._transport in {"tcp", "tls"}:
+            yield self._listen()
+        if is_system_call and self.errno in _FORBIDDEN:
+            yield f"Use it as {_GROUP}. A group takes effect with the next login."
+        if is_system_call and self.errno in {errno.ENOENT, errno.ECONNREFUSED}:
+            yield f"Check that libvirtd or virtqemud runs, or name another connection with -c, {_EXAMPLES}."
+        yield f"Check that the daemon runs, or name another connection with -c, {_EXAMPLES}."
+
+    def _is_uri_at_fault(self) -> bool:
+        is_unparsed = self.code == libvirt.VIR_ERR_INTERNAL_ERROR and (
+            self.domain == libvirt.VIR_FROM_URI or "URI path" in self.message
+        )
+        has_unknown_driver = bool(self._driver) and "://" in (self.uri or "") and self._driver not in _DRIVERS
+        return self.code in _URI_ERRORS or is_unparsed or has_unknown_driver
+
+    def _correct_uri(self) -> str:
+        import difflib  # noqa: PLC0415 - few connections are wrong
+
+        meant = difflib.get_close_matches(self._driver, _DRIVERS, n=1)
+        if self._driver and self._driver not in _DRIVERS and meant:
+            return f"Did you mean {meant[0]}{(self.uri or '').removeprefix(self._driver)}?"
+        return f"Name a connection with -c, {_EXAMPLES}, or an alias from libvirt.conf (https://libvirt.org/uri.html)."
+
+    def _authenticate(self) -> str:
+        if self._transport == "unix":
+            return f"Use it as {_GROUP}, or have polkit let you in."
+        if "ssh" in self._transport:
+            return f"Give SSH a key or a password that the host accepts; this has to work: {self._ssh_command()}"
+        return "Check user name and password; on the host, saslpasswd2 -a libvirt NAME makes a user."
+
+    def _speak_ssh(self) -> Iterator[str]:
+        said = self.message.lower()
+        for part, advice in _SSH:
+            if part in said:
+                yield advice.format(ssh=self._ssh_command())
+        yield f"Check that this works: {self._ssh_command()}"
+
+    def _ssh_command(self) -> str:
+        from urllib.parse import urlsplit  # noqa: PLC0415 - few connections are wrong
+
+        parts = urlsplit(self.uri or "")
+        host = parts.hostname or "HOST"
+        port = ["-p", str(parts.port)] if parts.port else []
+        return " ".join(map(shell_word, ["ssh", *port, f"{parts.username}@{host}" if parts.username else host, "true"]))
+
+    def _listen(self) -> str:
+        if self.errno == errno.ECONNREFUSED:
+            unit = f"libvirtd-{self._transport}.socket"
+            return f"Nothing listens at that port: check that libvirt does ({unit} on the host), or go by SSH."
+        return "Check that it is libvirt that listens at that port, and that it does so with this transport."
