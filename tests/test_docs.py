@@ -19,7 +19,7 @@ from virtomate.advice import Reach
 from virtomate.cli import root as command_line
 from virtomate.cli import signals
 from virtomate.cli.options import CONTEXT_SETTINGS
-from virtomate.output import documents
+from virtomate.output import json as documents
 from virtomate.output.log import start_log
 from virtomate.output.progress import JsonProgress
 from virtomate.output.render import Format, render_error, render_usage_error

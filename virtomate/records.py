@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from virtomate.kinds import Mode
+from virtomate.enums import Mode
 
 if TYPE_CHECKING:
-    from virtomate.errors import VirtomateError
-    from virtomate.kinds import (
+    from virtomate.enums import (
         Action,
         DeletionStatus,
         MadeKind,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
         Treatment,
         WaitFor,
     )
+    from virtomate.errors import VirtomateError
 
 
 # of the record of ours in a clone's metadata

@@ -1,7 +1,8 @@
 """virtomate, but with one transfer at a time: what several at once are measured against."""
 
 from virtomate.__main__ import main
-from virtomate.services import clone, filling
+from virtomate.services.clone import run as clone
+from virtomate.services.transaction import limits as filling
 
 
 def one_turn(transfers: int) -> filling.Turns:

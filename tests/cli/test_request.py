@@ -8,8 +8,8 @@ import click
 import pytest
 
 from virtomate.cli import run
-from virtomate.cli.request import clone_options, clone_request, numbered_names
-from virtomate.kinds import Mode, Treatment, WaitFor
+from virtomate.cli.clone_options import clone_options, clone_request, numbered_names
+from virtomate.enums import Mode, Treatment, WaitFor
 from virtomate.records import CloneRequest, DiskChoice, Wait
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from virtomate.cli.commands import Command, Group
+from virtomate.cli.help import Command, Group
 from virtomate.cli.options import Settings
 from virtomate.cli.root import root
 from virtomate.cli.shells import complete, split

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.definition.trees import canonical
-from virtomate.definition import automatic, codec
-from virtomate.definition.outcome import Outcome
+from virtomate.definition import codec
+from virtomate.definition.rewrite import auto_allocated as automatic
+from virtomate.definition.rewrite.outcome import Outcome
 
 Rule = Callable[[codec.Document], Outcome]
 

@@ -11,9 +11,10 @@ from functools import partial
 import pytest
 
 from tests.definition.trees import canonical
-from virtomate.definition import clone, codec
-from virtomate.definition.clone import Identity, NewNvram, NewSource
-from virtomate.definition.outcome import Outcome
+from virtomate.definition import codec
+from virtomate.definition import rewrite as clone
+from virtomate.definition.rewrite import Identity, NewNvram, NewSource
+from virtomate.definition.rewrite.outcome import Outcome
 from virtomate.errors import UnsupportedError
 
 IDENTITY = Identity("new", "uuid-2", {0: "52:54:00:00:00:01", 2: "52:54:00:00:00:02"})

@@ -10,7 +10,8 @@ import pytest
 
 from tests.definition.trees import canonical
 from tests.definition.written import DEFINITIONS
-from virtomate.definition import clone, codec, readers
+from virtomate.definition import codec, readers
+from virtomate.definition import rewrite as clone
 
 SCHEMAS = Path("/usr/share/libvirt/schemas")
 RNG = "{http://relaxng.org/ns/structure/1.0}"

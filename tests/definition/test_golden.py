@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.definition.trees import canonical, values
-from virtomate.definition import clone, codec, readers
+from virtomate.definition import codec, readers
+from virtomate.definition import rewrite as clone
 
 if TYPE_CHECKING:
-    from virtomate.definition.outcome import Outcome
+    from virtomate.definition.rewrite.outcome import Outcome
 
 GOLDEN = Path(__file__).parent / "golden"
 ORIGINAL = (GOLDEN / "original.xml").read_text(encoding="utf-8")

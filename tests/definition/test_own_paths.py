@@ -9,10 +9,10 @@ import pytest
 
 from tests.definition.trees import canonical
 from virtomate.definition import codec
-from virtomate.definition.own_paths import CHARACTER_DEVICES, own_paths
+from virtomate.definition.rewrite.per_domain_paths import CHARACTER_DEVICES, own_paths
 
 if TYPE_CHECKING:
-    from virtomate.definition.outcome import Outcome
+    from virtomate.definition.rewrite.outcome import Outcome
 
 PLACES = {
     **{

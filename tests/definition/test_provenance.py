@@ -17,7 +17,7 @@ from virtomate.definition.provenance import (
     with_provenance,
     without_provenance,
 )
-from virtomate.kinds import MadeKind, MadeState, Mode, TokenPlace, Transfer
+from virtomate.enums import MadeKind, MadeState, Mode, TokenPlace, Transfer
 from virtomate.records import DomainReference, Fingerprint, Made, Maker, Provenance
 
 UUID = "6e0c7d7e-2c68-4d3e-a2f3-6d1c2f1f3a4b"

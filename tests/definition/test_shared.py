@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from virtomate.definition import codec
-from virtomate.definition.shared import left_behind, shared_things
+from virtomate.definition.rewrite.still_shared import left_behind, shared_things
 
 KEPT = " is kept: original and clone both use it"
 PCI = "<address type='pci' domain='0x0000' bus='0x3b' slot='0x00' function='0x0'/>"

@@ -9,10 +9,10 @@ import pytest
 
 from tests.duplication.volumes import QCOW2, RAW
 from virtomate.definition.volume import NewVolume
-from virtomate.duplication import choice
+from virtomate.duplication import select
 from virtomate.duplication.images import Qcow2Header
+from virtomate.enums import Action, Mode, Transfer
 from virtomate.errors import UnsupportedError
-from virtomate.kinds import Action, Mode, Transfer
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
@@ -89,7 +89,7 @@ def test_transfers(
     expected = local if is_local else remote
 
     def choose(forced: Transfer | None = None) -> tuple[Transfer, ...]:
-        return choice.choose_transfer(
+        return select.choose_transfer(
             source, detected, header, mode, is_local=is_local, obstacle=None if is_local else UNSEEN, forced=forced
         )
 
@@ -109,8 +109,8 @@ def test_transfers(
 
 def test_files_that_cannot_be_seen() -> None:
     """A local daemon whose files cannot be opened here is asked to do it, raw volumes by streams."""
-    assert choice.choose_transfer(RAW, "raw", None, COPY, is_local=True, obstacle=UNSEEN) == (STREAM, SERVER)
-    assert choice.choose_transfer(QCOW2, "qcow2", PLAIN, COPY, is_local=True, obstacle=UNSEEN) == (SERVER, STREAM)
+    assert select.choose_transfer(RAW, "raw", None, COPY, is_local=True, obstacle=UNSEEN) == (STREAM, SERVER)
+    assert select.choose_transfer(QCOW2, "qcow2", PLAIN, COPY, is_local=True, obstacle=UNSEEN) == (SERVER, STREAM)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_reasons(
 ) -> None:
     """What is refused is refused for what is so: nobody is told that a file cannot be seen which can."""
     with pytest.raises(UnsupportedError) as caught:
-        choice.choose_transfer(source, source.format, header, mode, is_local=True, obstacle=obstacle, forced=forced)
+        select.choose_transfer(source, source.format, header, mode, is_local=True, obstacle=obstacle, forced=forced)
 
     assert reasons in caught.value.message
     assert ("cannot be seen" in caught.value.message) is (obstacle == UNSEEN)
@@ -143,7 +143,7 @@ def test_reasons(
 def test_advice_to_leave_the_choice_open_is_given_where_it_helps() -> None:
     """Where no transfer is possible, none is asked for in vain."""
     with pytest.raises(UnsupportedError) as caught:
-        choice.choose_transfer(QCOW2, "qcow2", PLAIN, REFLINK, is_local=True, obstacle=UNSEEN, forced=SERVER)
+        select.choose_transfer(QCOW2, "qcow2", PLAIN, REFLINK, is_local=True, obstacle=UNSEEN, forced=SERVER)
 
     assert caught.value.hint == "Use --mode copy or --mode linked."
 
@@ -161,7 +161,7 @@ def test_private_image_is_not_made_by_libvirt(
     is_local: bool, obstacle: str | None, expected: tuple[Transfer, ...]
 ) -> None:
     """What others could read while libvirt makes it goes another way, if that is not a much longer one."""
-    transfers = choice.choose_transfer(
+    transfers = select.choose_transfer(
         QCOW2, "qcow2", PLAIN, COPY, is_local=is_local, obstacle=obstacle, is_exposed=True
     )
 
@@ -187,7 +187,7 @@ def test_private_image_is_not_made_by_libvirt(
 )
 def test_exposure(source: VolumeDescription, mode: str | None, directory_mode: int | None, expected: bool) -> None:
     """Exposed is what is tighter than what qemu-img makes, in a directory that others can enter."""
-    assert choice.is_exposed(replace(source, mode=mode), directory_mode) is expected
+    assert select.is_exposed(replace(source, mode=mode), directory_mode) is expected
 
 
 @pytest.mark.parametrize(
@@ -201,20 +201,20 @@ def test_exposure(source: VolumeDescription, mode: str | None, directory_mode: i
 def test_unsound_image_is_refused(header: Qcow2Header | None, word: str) -> None:
     """A qcow2 that is none, is corrupt or keeps its data elsewhere is not copied."""
     with pytest.raises(UnsupportedError, match=word):
-        choice.check_header(QCOW2, header, Mode.COPY)
+        select.check_header(QCOW2, header, Mode.COPY)
 
 
 @pytest.mark.parametrize("header", [PLAIN, BACKED, replace(PLAIN, snapshot_count=3), replace(PLAIN, is_dirty=True)])
 def test_sound_image_is_accepted(header: Qcow2Header) -> None:
     """Every other qcow2 can be looked at."""
-    choice.check_header(QCOW2, header, Mode.COPY)
+    select.check_header(QCOW2, header, Mode.COPY)
 
 
 def test_raw_disk_is_described_by_its_length() -> None:
     """What a guest wrote into its raw disk is believed in nothing."""
     believed = replace(OVERLAY, is_encrypted=True, capacity=1 << 60)
 
-    assert choice.as_format(believed, "raw") == replace(
+    assert select.as_format(believed, "raw") == replace(
         believed,
         format="raw",
         capacity=believed.physical,
@@ -225,8 +225,8 @@ def test_raw_disk_is_described_by_its_length() -> None:
         backing_format=None,
         is_encrypted=False,
     )
-    assert choice.as_format(LUKS, "raw").is_encrypted
-    assert choice.as_format(OVERLAY, "qcow2") == OVERLAY
+    assert select.as_format(LUKS, "raw").is_encrypted
+    assert select.as_format(OVERLAY, "qcow2") == OVERLAY
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_header_says_what_is_below(header: Qcow2Header | None, path: str | None,
     """Libvirt remembers what was below an image before a block job; what cannot be read is left as libvirt has it."""
     remembered = replace(QCOW2, backing_path="/p/base.qcow2", backing_format="qcow2")
 
-    headed = choice.as_headed(remembered, header)
+    headed = select.as_headed(remembered, header)
 
     assert (headed.backing_path, headed.backing_format) == (path, format_)
 
@@ -305,8 +305,8 @@ NEW_VOLUMES: list[tuple[str, VolumeDescription, Transfer, dict[str, object]]] = 
 )
 def test_new_volume(source: VolumeDescription, transfer: Transfer, expected: dict[str, object]) -> None:
     """What libvirt is asked for leaves nothing open; the new volume is like the original, its owner where possible."""
-    privileged = choice.new_volume(source, "n", transfer, keep_owner=True)
-    unprivileged = choice.new_volume(source, "n", transfer, keep_owner=False)
+    privileged = select.new_volume(source, "n", transfer, keep_owner=True)
+    unprivileged = select.new_volume(source, "n", transfer, keep_owner=False)
 
     assert privileged == NewVolume(name="n", **(expected | OWNED))  # type: ignore[arg-type]
     assert unprivileged == replace(privileged, owner=None, group=None)
@@ -329,9 +329,9 @@ def test_bytes_to_write(
     source: VolumeDescription, chain_bytes: int, transfer: Transfer, action: Action, expected: int
 ) -> None:
     """A copy takes what the original takes, a flattened chain at most its capacity, the rest next to nothing."""
-    assert choice.bytes_to_write(source, chain_bytes, transfer, action) == expected
+    assert select.bytes_to_write(source, chain_bytes, transfer, action) == expected
 
 
 def test_every_mode_has_an_action() -> None:
     """What a result says of a disk follows from the mode."""
-    assert choice.ACTIONS == {COPY: Action.COPIED, LINKED: Action.LINKED, REFLINK: Action.REFLINKED}
+    assert select.ACTIONS == {COPY: Action.COPIED, LINKED: Action.LINKED, REFLINK: Action.REFLINKED}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from virtomate.duplication.hostfile import file_system, file_system_space, write_failure
+from virtomate.duplication.hostfs import file_system, file_system_space, write_failure
 from virtomate.errors import HypervisorError, NoSpaceError, VirtomateError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.duplication.volumes import described
-from virtomate.duplication.hostfile import find_obstacle
+from virtomate.duplication.hostfs import find_obstacle
 
 SOMEBODY = 65534
 

@@ -43,7 +43,8 @@ SETUP = {
 
 # The program, but more patient where a busy machine takes its time to find names.
 PATIENT = (
-    "from virtomate import __main__; from virtomate.services import names; names._LIMIT_SECONDS = 60; __main__.main()"
+    "from virtomate import __main__; from virtomate.services import completion;"
+    "completion._LIMIT_SECONDS = 60; __main__.main()"
 )
 
 # Completes as the program does. When it is run it only keeps its arguments, and says so.

@@ -34,11 +34,11 @@ from tests.lab.images import MIB
 from tests.lab.ssh import SshServer
 from tests.lab.storage import make_pool
 from virtomate.cancel import CancelToken
-from virtomate.kinds import DeletionStatus
+from virtomate.enums import DeletionStatus
+from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
-from virtomate.services.deletion import delete_clones
-from virtomate.services.deletion_plan import plan_deletion
-from virtomate.services.session import open_session
+from virtomate.services.delete.plan import plan_deletion
+from virtomate.services.delete.run import delete_clones
 
 MANY_MOMENTS = 40
 

@@ -14,8 +14,8 @@ from tests.lab.images import MIB
 from virtomate.hypervisor.connection import connect
 from virtomate.hypervisor.storage import list_pools
 from virtomate.records import DomainFilter
-from virtomate.services import pools
-from virtomate.services.domains import list_all_domains
+from virtomate.services import listings as pools
+from virtomate.services.listings import list_all_domains
 
 if TYPE_CHECKING:
     from tests.lab import Lab, Program

@@ -18,11 +18,11 @@ from tests.lab.images import MIB
 from virtomate.cancel import CancelToken
 from virtomate.errors import ConflictError, InterruptedBySignalError
 from virtomate.hypervisor.domains import check_definition
+from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
 from virtomate.records import CloneRequest, DiskChoice
-from virtomate.services import making
-from virtomate.services.clone import clone_domains, preview_clones, preview_definitions
-from virtomate.services.session import open_session
+from virtomate.services.clone import clone_one as making
+from virtomate.services.clone.run import clone_domains, preview_clones, preview_definitions
 
 UUID = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
 
@@ -331,7 +331,7 @@ def test_original_that_vanishes_during_a_preview(lab: Lab, monkeypatch: pytest.M
         # it raises where it finds that something was defined
         check_definition(*words)
 
-    monkeypatch.setattr("virtomate.services.acceptance.check_definition", vanish_and_check)
+    monkeypatch.setattr("virtomate.services.transaction.acceptance.check_definition", vanish_and_check)
     with open_session(lab.uri) as session:
         (planned,) = preview_definitions(session, CloneRequest("original", ("web",)), CancelToken())
 

@@ -9,7 +9,7 @@ from tests.functional.support import boot_all, by_target, clone, clone_path, ima
 from tests.lab import Lab, Pool, Program, disk, domain, images, interface
 from tests.lab.domains import OUI_OTHER, mac_address
 from tests.lab.programs import require_program, run
-from virtomate.duplication.hostfile import reflink, require_reflinks
+from virtomate.duplication.hostfs import reflink, require_reflinks
 from virtomate.errors import UnsupportedError
 
 UUID = "0c6bcf3e-7d0b-4b5c-8a0e-1f5b1a1d1c01"

@@ -13,7 +13,7 @@ from tests.lab.images import MIB
 from tests.lab.program import Background
 from virtomate.definition import codec
 from virtomate.definition.provenance import claim_definition
-from virtomate.kinds import MadeKind, MadeState, Mode
+from virtomate.enums import MadeKind, MadeState, Mode
 from virtomate.records import DomainReference, Made, Provenance
 
 UUID = "11111111-2222-4333-8444-555555555555"

@@ -30,14 +30,14 @@ from tests.lab.storage import Pool, loop_device, make_pool
 from virtomate.cancel import CancelToken
 from virtomate.definition import codec
 from virtomate.definition.provenance import claim_definition
+from virtomate.enums import MadeKind, MadeState, Mode, TokenPlace
 from virtomate.hypervisor import domains as hypervisor
-from virtomate.kinds import MadeKind, MadeState, Mode, TokenPlace
+from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
 from virtomate.records import CloneRequest, DomainReference, Fingerprint, Made, Provenance
-from virtomate.services.clone import clone_domains
-from virtomate.services.deletion import delete_clones
-from virtomate.services.deletion_plan import plan_deletion
-from virtomate.services.session import open_session
+from virtomate.services.clone.run import clone_domains
+from virtomate.services.delete.plan import plan_deletion
+from virtomate.services.delete.run import delete_clones
 from virtomate.services.storage.token import ATTRIBUTE
 
 UUID = "11111111-2222-4333-8444-555555555555"
@@ -555,7 +555,7 @@ def test_clone_that_starts_while_it_is_deleted_keeps_its_definition(
                 one.create()
             return define(*arguments)
 
-        monkeypatch.setattr("virtomate.services.deletion.define_domain", define_too_late)
+        monkeypatch.setattr("virtomate.services.delete.run.define_domain", define_too_late)
         (result,) = delete_clones(session, plan, NullProgress(), CancelToken())
 
     assert result.error is not None

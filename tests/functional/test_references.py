@@ -18,8 +18,8 @@ from tests.lab.lab import remove_domain
 from tests.lab.storage import loop_device
 from virtomate.cancel import CancelToken
 from virtomate.errors import IllegalStateError
-from virtomate.services.deletion_plan import DeletionPlan, plan_deletion
-from virtomate.services.session import open_session
+from virtomate.hypervisor.session import open_session
+from virtomate.services.delete.plan import DeletionPlan, plan_deletion
 
 Way = Callable[["Host", ExitStack], str]
 

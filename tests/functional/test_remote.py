@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 NAMES = """
 import sys
-from virtomate.services import names
+from virtomate.services import completion as names
 names._LIMIT_SECONDS = 60
 print(names.list_names(names.Kind.DOMAIN, sys.argv[1]), names.list_names(names.Kind.POOL, sys.argv[1]))
 """

@@ -17,7 +17,7 @@ from virtomate.definition.volume import describe_pool
 from virtomate.errors import NoSpaceError
 from virtomate.hypervisor.connection import connect
 from virtomate.hypervisor.storage import get_pool
-from virtomate.services.space import SpaceLedger
+from virtomate.services.storage.space import SpaceLedger
 from virtomate.words import binary_size
 
 

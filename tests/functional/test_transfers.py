@@ -16,7 +16,7 @@ from tests.lab.ordinary_user import OrdinaryUser
 from tests.lab.programs import require_program, run
 from tests.lab.ssh import SshServer
 from tests.lab.storage import Pool, make_pool
-from virtomate.duplication.hostfile import is_cached
+from virtomate.duplication.hostfs import is_cached
 
 BOOKKEEPING_BYTES = 128 * KIB
 IMAGES = Path("/var/lib/libvirt/images")

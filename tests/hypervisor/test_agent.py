@@ -9,10 +9,10 @@ import libvirt
 import pytest
 
 from tests.hypervisor.raised import raised
+from virtomate.enums import AddressSource
 from virtomate.errors import HypervisorError, NoAgentError, ProgramError, VirtomateError
 from virtomate.hypervisor.agent import interface_addresses
 from virtomate.hypervisor.domains import Domain
-from virtomate.kinds import AddressSource
 
 UNSUPPORTED, INTERNAL = libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, libvirt.VIR_ERR_INTERNAL_ERROR
 

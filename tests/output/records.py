@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.errors import ConflictError
-from virtomate.kinds import Action, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.records import (
     Address,
     CloneOrigin,

@@ -23,6 +23,7 @@ from tests.output.records import (
     VOLUME,
 )
 from virtomate.advice import Reach
+from virtomate.enums import Action, AddressSource, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.errors import (
     AgentUnresponsiveError,
     ConflictError,
@@ -35,8 +36,7 @@ from virtomate.errors import (
     TimedOutError,
     VirtomateError,
 )
-from virtomate.kinds import Action, AddressSource, DeletionStatus, Mode, NvramAction, Status, Transfer
-from virtomate.output.documents import (
+from virtomate.output.json import (
     clone_document,
     completion_document,
     deletion_document,

@@ -27,9 +27,10 @@ from tests.output.records import (
     VOLUME,
 )
 from virtomate.advice import Reach
+from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
 from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError
-from virtomate.kinds import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
-from virtomate.output import documents, render
+from virtomate.output import json as documents
+from virtomate.output import render
 from virtomate.output.render import Format
 from virtomate.records import (
     DeletionResult,

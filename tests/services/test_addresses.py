@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from virtomate.kinds import AddressSource
+from virtomate.enums import AddressSource
 from virtomate.records import Address, DomainInterface, DomainListing
-from virtomate.services import addresses
-from virtomate.services.interfaces import usable_interfaces
+from virtomate.services.guest import lookup as addresses
+from virtomate.services.guest.addresses import usable_interfaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
-    from virtomate.services.session import Session
+    from virtomate.hypervisor.session import Session
 
 LEASED = (DomainInterface("vnet0", "52:54:00:00:00:01", (Address("IPv4", "192.0.2.1", 24),)),)
 TOLD = (DomainInterface("eth0", "52:54:00:00:00:02", (Address("IPv4", "192.0.2.2", 24),)),)

@@ -6,7 +6,7 @@ import pytest
 
 from virtomate.advice import Reach
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
-from virtomate.services.deletion_refusals import Refusals
+from virtomate.services.delete.refusals import Refusals
 
 
 def test_nothing_is_wrong() -> None:

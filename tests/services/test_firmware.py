@@ -11,7 +11,7 @@ from virtomate.definition import codec
 from virtomate.errors import ConflictError, HypervisorError
 from virtomate.hypervisor.connection import Connection, connect
 from virtomate.hypervisor.domains import check_definition, define_domain
-from virtomate.services.firmware import Firmware, is_certainly_read_only, is_template, read_firmware
+from virtomate.services.storage.firmware import Firmware, is_certainly_read_only, is_template, read_firmware
 
 if TYPE_CHECKING:
     from pathlib import Path

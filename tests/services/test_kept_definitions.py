@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from virtomate.services.kept_definitions import keep_definition
+from virtomate.services.delete.kept_definitions import keep_definition
 
 TEXT = "<domain><name>web ü</name></domain>"
 

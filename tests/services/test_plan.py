@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from virtomate.cancel import CancelToken
+from virtomate.enums import Action, Mode, Treatment
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
@@ -23,12 +24,11 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.connection import Connection, connect
-from virtomate.kinds import Action, Mode, Treatment
 from virtomate.records import CloneRequest, DiskChoice
-from virtomate.services.domains import list_all_domains
-from virtomate.services.identities import scan_identities
-from virtomate.services.plan import ClonePlan, plan_clones
-from virtomate.services.taken import TakenNames, named_files
+from virtomate.services.clone.plan import ClonePlan, plan_clones
+from virtomate.services.clone.taken import TakenNames, named_files
+from virtomate.services.clone.target import scan_identities
+from virtomate.services.listings import list_all_domains
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,7 +178,7 @@ def test_uuid_under_which_tpm_state_is_kept_is_refused(
 ) -> None:
     """The clone would take it for its own; a domain without a TPM does not mind."""
     uuid = "11111111-2222-4333-8444-555555555555"
-    monkeypatch.setattr("virtomate.services.plan._TPM_STATES", str(tmp_path / "swtpm"))
+    monkeypatch.setattr("virtomate.services.clone.plan._TPM_STATES", str(tmp_path / "swtpm"))
     (tmp_path / "swtpm" / uuid).mkdir(parents=True)
     tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
     connection = node(domain("src", DISK + tpm), domain("plain", DISK), P)
@@ -192,7 +192,8 @@ def test_clones_planned_together_share_no_mac_address(node: Node, monkeypatch: p
     """An address that was drawn for one clone is not given to the next one, which draws again."""
     connection = node(domain("src", DISK + INTERFACE + INTERFACE.replace("01", "02")), P)
     drawn = (number // 3 for number in range(100))
-    monkeypatch.setattr("virtomate.services.plan.os", SimpleNamespace(urandom=lambda size: next(drawn).to_bytes(size)))
+    source = SimpleNamespace(urandom=lambda size: next(drawn).to_bytes(size))
+    monkeypatch.setattr("virtomate.services.clone.plan.os", source)
 
     _, plans = plan_clones(connection, CloneRequest("src", ("a", "b")), CancelToken())
 

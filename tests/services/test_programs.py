@@ -15,8 +15,8 @@ import pytest
 from virtomate.cancel import CancelToken
 from virtomate.errors import ProgramError
 from virtomate.records import RunRequest, RunResult
-from virtomate.services import programs
-from virtomate.services.programs import ProgramRun
+from virtomate.services.guest import program as programs
+from virtomate.services.guest.program import ProgramRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from virtomate.advice import Reach
-from virtomate.services.shutdown import shutdown_commands
+from virtomate.services.storage.shutdown import shutdown_commands
 
 
 @pytest.mark.parametrize(

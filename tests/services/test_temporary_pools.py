@@ -9,7 +9,7 @@ import pytest
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.connection import connect
 from virtomate.hypervisor.storage import Pool, find_pool
-from virtomate.services.temporary_pools import TemporaryPools
+from virtomate.services.storage.temporary_pools import TemporaryPools
 
 if TYPE_CHECKING:
     from pathlib import Path

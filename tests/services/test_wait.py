@@ -13,6 +13,7 @@ import pytest
 from tests.output.records import CLONED, STARTED
 from virtomate.cancel import CancelToken
 from virtomate.definition.readers import InterfaceDefinition
+from virtomate.enums import AddressSource, WaitFor
 from virtomate.errors import (
     AgentUnresponsiveError,
     InterruptedBySignalError,
@@ -20,12 +21,11 @@ from virtomate.errors import (
     ProgramError,
     TimedOutError,
 )
-from virtomate.kinds import AddressSource, WaitFor
 from virtomate.progress import NullProgress
 from virtomate.records import Address, DomainInterface, Wait
-from virtomate.services.interfaces import has_usable_address, join_interfaces, usable_interfaces
-from virtomate.services.startup import wait_for_clones
-from virtomate.services.wait import interruptible
+from virtomate.services.clone.start import wait_for_clones
+from virtomate.services.guest.addresses import has_usable_address, join_interfaces, usable_interfaces
+from virtomate.services.guest.wait import interruptible
 
 FOREVER_SECONDS = 3600.0
 MAC = "52:54:00:00:00:07"
@@ -92,7 +92,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A session in which every clone is found, running and without anything that would answer."""
     found = SimpleNamespace(is_active=lambda: True, live_definition=lambda: DEFINITION)
     monkeypatch.setattr(
-        "virtomate.services.startup.find_domain", lambda _, uuid: SimpleNamespace(name=uuid, **vars(found))
+        "virtomate.services.clone.start.find_domain", lambda _, uuid: SimpleNamespace(name=uuid, **vars(found))
     )
     return SimpleNamespace(connection=None)
 
@@ -105,7 +105,7 @@ def test_clones_that_do_not_answer_are_told_the_time_that_was_asked_for(
     def fail(_domain: object) -> None:
         raise AgentUnresponsiveError("it is not connected")
 
-    monkeypatch.setattr("virtomate.services.wait.ping_agent", fail)
+    monkeypatch.setattr("virtomate.services.guest.wait.ping_agent", fail)
     progress = Notes()
     clones = (CLONED, STARTED, replace(STARTED, name="web-2"))
 
@@ -123,8 +123,8 @@ def test_agent_that_answers_and_does_not_tell_addresses(monkeypatch: pytest.Monk
     def refuse(*_words: object) -> None:
         raise ProgramError("the command guest-network-get-interfaces has been disabled")
 
-    monkeypatch.setattr("virtomate.services.wait.ping_agent", lambda _domain: None)
-    monkeypatch.setattr("virtomate.services.interfaces.interface_addresses", refuse)
+    monkeypatch.setattr("virtomate.services.guest.wait.ping_agent", lambda _domain: None)
+    monkeypatch.setattr("virtomate.services.guest.addresses.interface_addresses", refuse)
 
     (result,) = wait_for_clones(session, (STARTED,), Wait(WaitFor.AGENT, 60), NullProgress(), CancelToken())
 
@@ -140,7 +140,7 @@ def test_address_that_is_none_is_no_answer(monkeypatch: pytest.MonkeyPatch, sess
             return ()
         return (DomainInterface("eth0", MAC, (Address("IPv4", "nowhere", 24), Address("IPv4", next(reports), 24))),)
 
-    monkeypatch.setattr("virtomate.services.interfaces.interface_addresses", report)
+    monkeypatch.setattr("virtomate.services.guest.addresses.interface_addresses", report)
 
     (result,) = wait_for_clones(session, (STARTED,), Wait(WaitFor.IP, 60), NullProgress(), CancelToken())
 

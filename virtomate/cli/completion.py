@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from virtomate.cli.commands import Command
+from virtomate.cli.help import Command
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.output.render import render_completion_script
 
 if TYPE_CHECKING:
-    from virtomate.services.names import Kind
+    from virtomate.services.completion import Kind
 
 # Click's name for it, which virtomate 0.1.2 had as well: what a shell's script sets when it wants to know something.
 COMPLETE_VARIABLE = "_VIRTOMATE_COMPLETE"
@@ -44,28 +44,28 @@ def read_script(shell: str) -> str:
 
 def complete_domain(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """The names of domains, for `shell_complete`."""
-    from virtomate.services.names import Kind  # noqa: PLC0415 - commands and options are completed without libvirt
+    from virtomate.services.completion import Kind  # noqa: PLC0415 - commands and options are completed without libvirt
 
     return _names(Kind.DOMAIN, context, parameter, incomplete)
 
 
 def complete_clone(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """The names of clones, for `shell_complete`."""
-    from virtomate.services.names import Kind  # noqa: PLC0415 - as above
+    from virtomate.services.completion import Kind  # noqa: PLC0415 - as above
 
     return _names(Kind.CLONE, context, parameter, incomplete)
 
 
 def complete_pool(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """The names of storage pools, for `shell_complete`."""
-    from virtomate.services.names import Kind  # noqa: PLC0415 - as above
+    from virtomate.services.completion import Kind  # noqa: PLC0415 - as above
 
     return _names(Kind.POOL, context, parameter, incomplete)
 
 
 def _names(kind: Kind, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """What begins like this; where several are taken, without those that stand there already."""
-    from virtomate.services.names import list_names  # noqa: PLC0415 - as above
+    from virtomate.services.completion import list_names  # noqa: PLC0415 - as above
 
     given = context.params.get(parameter.name or "")
     taken = given if isinstance(given, tuple) else ()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from virtomate.cli.commands import Group
+from virtomate.cli.clone_options import clone_options, clone_request
 from virtomate.cli.completion import complete_clone, complete_domain
+from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.cli.request import clone_options, clone_request
 from virtomate.cli.session import open_run, open_session
+from virtomate.enums import AddressSource
 from virtomate.errors import EXIT_FAILED, IllegalStateError, UsageError, combined_exit_status
-from virtomate.kinds import AddressSource
 from virtomate.output.render import (
     end_question,
     render_answers,
@@ -28,7 +28,7 @@ from virtomate.output.render import (
 )
 
 if TYPE_CHECKING:
-    from virtomate.services.deletion_plan import DeletionPlan
+    from virtomate.services.delete.plan import DeletionPlan
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -54,7 +54,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
 
     Several NEWNAMEs make several clones, side by side.
     """
-    from virtomate.services import clone as service  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.services.clone import run as service  # noqa: PLC0415 - help and completion need no libvirt
 
     request = clone_request(**words)
     is_plan = print_xml or dry_run
@@ -73,7 +73,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
         if request.wait is None or not any(result.is_started for result in results):
             render_clones(results, settings.format, None if is_plan else seconds)
         else:
-            from virtomate.services.startup import wait_for_clones  # noqa: PLC0415 - few clones are waited for
+            from virtomate.services.clone.start import wait_for_clones  # noqa: PLC0415 - few clones are waited for
 
             render_clones_before_waiting(results, settings.format, seconds)
             answers = wait_for_clones(run.session, results, request.wait, run.progress, run.cancel)
@@ -96,12 +96,12 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
 def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | None, addresses: bool) -> None:
     """List domains, and say which are clones."""
     from virtomate.records import DomainFilter  # noqa: PLC0415 - help and completion need no records
-    from virtomate.services.domains import list_all_domains  # noqa: PLC0415
+    from virtomate.services.listings import list_all_domains  # noqa: PLC0415
 
     with open_session(settings) as session:
         listings = list_all_domains(session.connection, DomainFilter(running, clones, clones_of))
         if addresses:
-            from virtomate.services.addresses import with_addresses  # noqa: PLC0415 - few lists show them
+            from virtomate.services.guest.lookup import with_addresses  # noqa: PLC0415 - few lists show them
 
             listings = with_addresses(session, listings)
         render_domains(listings, settings.format)
@@ -126,8 +126,8 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unprove
     What bears no token that proves whose it is, such as a raw volume on a host whose files are not seen here, is shown
     and asked for as well.
     """
-    from virtomate.services.deletion import delete_clones  # noqa: PLC0415
-    from virtomate.services.deletion_plan import plan_deletion  # noqa: PLC0415
+    from virtomate.services.delete.plan import plan_deletion  # noqa: PLC0415
+    from virtomate.services.delete.run import delete_clones  # noqa: PLC0415
 
     with open_run(settings) as run:
         plan = plan_deletion(run.session.connection, names, run.cancel)
@@ -195,7 +195,7 @@ def iface_list(settings: Settings, name: str, *, source: str) -> None:
 
     DOMAIN must be running.
     """
-    from virtomate.services.interfaces import list_interfaces  # noqa: PLC0415
+    from virtomate.services.guest.addresses import list_interfaces  # noqa: PLC0415
 
     with open_session(settings) as session:
         render_interfaces(list_interfaces(session.connection, name, AddressSource(source)), settings.format)

@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from virtomate.cli.commands import Command, Group
 from virtomate.cli.completion import complete_domain
+from virtomate.cli.help import Command, Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.session import open_run
 from virtomate.errors import UsageError
@@ -101,7 +101,7 @@ def ping(settings: Settings, name: str, *, seconds: float) -> None:
 
     If it does not, the exit status is 125. DOMAIN must be running.
     """
-    from virtomate.services.guest import ping_guest  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.services.guest.agent import ping_guest  # noqa: PLC0415 - help and completion need no libvirt
 
     with open_run(settings) as run:
         render_ping(ping_guest(run.session.connection, name, seconds, run.cancel), settings.format)
@@ -147,7 +147,7 @@ def run(
     if has_stdin:
         stdin = b"" if sys.stdin is None else sys.stdin.buffer.read()
     from virtomate.records import RunRequest  # noqa: PLC0415 - help and completion need no records
-    from virtomate.services.guest import run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.services.guest.agent import run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
 
     request = RunRequest(name, program, arguments, stdin, timeout)
     with open_run(settings) as this_run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from virtomate.cli.commands import Group
+from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.session import open_session
 from virtomate.output.render import render_pools
@@ -21,7 +21,7 @@ def pool() -> None:
 @click.pass_obj
 def list_(settings: Settings) -> None:
     """List all storage pools, active or not."""
-    from virtomate.services.pools import list_all_pools  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.services.listings import list_all_pools  # noqa: PLC0415 - help and completion need no libvirt
 
     with open_session(settings) as session:
         render_pools(list_all_pools(session.connection), settings.format)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from virtomate.cli.commands import Group
 from virtomate.cli.completion import COMPLETE_VARIABLE, completion
 from virtomate.cli.domain import domain
 from virtomate.cli.guest import guest
+from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.cli.pool import pool
 from virtomate.cli.volume import volume

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.cli.options import Settings
+    from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
-    from virtomate.services.session import Session
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def open_run(settings: Settings) -> Iterator[Run]:
 @contextmanager
 def open_session(settings: Settings) -> Iterator[Session]:
     """The session for a command's connection; nothing is connected before it is needed."""
-    from virtomate.services import session as service  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.hypervisor import session as service  # noqa: PLC0415 - help and completion need no libvirt
 
     if settings.log is not None:
         start_log(settings.log, is_json=settings.format.has_json_messages)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from virtomate.cli.commands import Group
 from virtomate.cli.completion import complete_pool
+from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options, trust_pool_option
 from virtomate.cli.session import open_run, open_session
 from virtomate.output.render import render_import, render_volumes
@@ -23,7 +23,7 @@ def volume() -> None:
 @click.pass_obj
 def list_(settings: Settings, pool: str) -> None:
     """List all volumes of the storage pool POOL, which must be active."""
-    from virtomate.services.volumes import list_all_volumes  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.services.listings import list_all_volumes  # noqa: PLC0415 - help and completion need no libvirt
 
     with open_session(settings) as session:
         render_volumes(list_all_volumes(session.connection, pool), settings.format)
@@ -50,7 +50,7 @@ def import_(
     on another host. A volume that exists is never touched.
     """
     from virtomate.records import ImportRequest  # noqa: PLC0415 - help and completion need no records
-    from virtomate.services.volumes import import_volume  # noqa: PLC0415
+    from virtomate.services.volume_import import import_volume  # noqa: PLC0415
 
     request = ImportRequest(file, pool, name, check_space=not no_space_check, trust_pool=trust_pool)
     with open_run(settings) as run:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from virtomate.definition import codec
 from virtomate.definition.codec import Definition, Document
 from virtomate.definition.readers import child, uuid
+from virtomate.enums import MadeKind, MadeState, Mode, TokenPlace, Transfer
 from virtomate.errors import MalformedDocumentError
-from virtomate.kinds import MadeKind, MadeState, Mode, TokenPlace, Transfer
 from virtomate.records import PROVENANCE_NAMESPACE, DomainReference, Fingerprint, Made, Maker, Provenance
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.hostfile import open_visible, visible_status
+from virtomate.duplication.hostfs import open_visible, visible_status
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.hostfile import data_extents
+from virtomate.duplication.hostfs import data_extents
 from virtomate.duplication.images import HEADER_BYTES
 from virtomate.errors import NotFoundError, SourceChangedError, UnreadableFileError
 from virtomate.hypervisor.storage import open_upload

@@ -14,9 +14,9 @@ import libvirt
 import libvirt_qemu
 
 from virtomate.advice import virtomate
+from virtomate.enums import AddressSource
 from virtomate.errors import AgentUnresponsiveError, NoAgentError, OversizeError, ProgramError
-from virtomate.hypervisor.errors import one_line, translate
-from virtomate.kinds import AddressSource
+from virtomate.hypervisor.translate import one_line, translate
 from virtomate.records import Address, DomainInterface, RunResult
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import libvirt
 
 from virtomate.cancel import CancelToken
 from virtomate.errors import NoConnectionError
-from virtomate.hypervisor.errors import one_line, translated
 from virtomate.hypervisor.opening import Opening
+from virtomate.hypervisor.translate import one_line, translated
 from virtomate.hypervisor.unreached import Failure
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from virtomate.errors import (
     SchemaError,
     VirtomateError,
 )
-from virtomate.hypervisor.errors import no_room, one_line, translate, translated
 from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.text import legible
+from virtomate.hypervisor.translate import no_room, one_line, translate, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

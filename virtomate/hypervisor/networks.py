@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
-from virtomate.hypervisor.errors import translate
+from virtomate.hypervisor.translate import translate
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, NotFoundError, VirtomateError
-from virtomate.hypervisor.errors import no_room, translate, translated
 from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.text import legible
+from virtomate.hypervisor.translate import no_room, translate, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

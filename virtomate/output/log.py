@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from virtomate.output.documents import dump
+from virtomate.output.json import dump
 from virtomate.output.text import printable
 
 

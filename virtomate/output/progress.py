@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from virtomate.output.documents import dump
+from virtomate.output.json import dump
 from virtomate.output.text import printable
 from virtomate.progress import NullProgress
 

@@ -12,9 +12,9 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, TextIO
 
 from virtomate.advice import Reach
+from virtomate.enums import Action, DeletionStatus, Status, WaitFor
 from virtomate.errors import InterruptedBySignalError, OutputError
-from virtomate.kinds import Action, DeletionStatus, Status, WaitFor
-from virtomate.output import documents
+from virtomate.output import json as documents
 from virtomate.output.style import styled
 from virtomate.output.tables import clone_table, domain_table
 from virtomate.output.text import aligned, printable

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.duplication.volumes import RAW, described
-from virtomate.kinds import MadeKind, MadeState, TokenPlace, Transfer
+from virtomate.enums import MadeKind, MadeState, TokenPlace, Transfer
 from virtomate.records import Fingerprint, Made
 from virtomate.services.storage.artifacts import (
     Sighting,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.duplication.volumes import RAW, described, libvirt_time
-from virtomate.duplication.hostfile import birth_time, nanoseconds
+from virtomate.duplication.hostfs import birth_time, nanoseconds
 from virtomate.records import Fingerprint
 from virtomate.services.storage.fingerprint import contradicts, fingerprint
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from virtomate.enums import Transfer
 from virtomate.errors import IllegalStateError
-from virtomate.kinds import Transfer
 from virtomate.services.storage.pool_trust import Directory, Verdict, admitted, cautions, judge
 
 HOST, STREAM, SERVER, LINK = Transfer.HOST, Transfer.STREAM, Transfer.SERVER, Transfer.LINK

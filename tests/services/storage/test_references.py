@@ -14,11 +14,11 @@ import pytest
 from tests.services.storage.fakes import LOCAL, REMOTE, FakeDomain, FakeLibvirt, FakePool, definition, failure
 from tests.services.storage.images import write_qcow2, write_qed
 from virtomate.duplication.image_headers import HEAD_BYTES
+from virtomate.enums import MadeKind, MadeState, Mode
 from virtomate.errors import HypervisorError
-from virtomate.kinds import MadeKind, MadeState, Mode
 from virtomate.records import DomainReference, Fingerprint, Made, Maker, Provenance
-from virtomate.services.maker import this_process
 from virtomate.services.storage.cache import ReferenceCache
+from virtomate.services.storage.owner import this_process
 from virtomate.services.storage.references import ReferenceKind, References, scan_references
 
 if TYPE_CHECKING:

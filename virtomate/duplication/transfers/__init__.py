@@ -11,7 +11,7 @@ from virtomate.duplication.transfers.host import HostTransfer
 from virtomate.duplication.transfers.link import LinkTransfer
 from virtomate.duplication.transfers.server import ServerTransfer
 from virtomate.duplication.transfers.stream import StreamTransfer
-from virtomate.kinds import Transfer
+from virtomate.enums import Transfer
 
 if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication, VolumeTransfer

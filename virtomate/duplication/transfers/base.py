@@ -6,7 +6,7 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from virtomate.kinds import Transfer
+from virtomate.enums import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.volume import NewVolume, VolumeDescription
+    from virtomate.enums import Action, MadeKind
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
-    from virtomate.kinds import Action, MadeKind
     from virtomate.progress import Progress
 
 

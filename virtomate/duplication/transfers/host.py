@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume, volume_document
-from virtomate.duplication import hostfile
+from virtomate.duplication import hostfs
 from virtomate.duplication.image_lock import forbid_writing
+from virtomate.enums import Action
 from virtomate.errors import TransferUnavailableError
 from virtomate.hypervisor.storage import get_volume
-from virtomate.kinds import Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,22 +56,22 @@ class HostTransfer:
             try:
                 if duplication.action is Action.REFLINKED:
                     os.ftruncate(target, 0)
-                    hostfile.reflink(target, source, source_volume.path)
+                    hostfs.reflink(target, source, source_volume.path)
                     written = 0
                 else:
                     written = _copy(source, target, duplication, workplace)
                 os.fdatasync(target)
             except OSError as error:
-                raise hostfile.write_failure(error, created.path) from error
+                raise hostfs.write_failure(error, created.path) from error
         return written
 
 
 @contextmanager
 def _opened(volume: VolumeDescription, flags: int) -> Iterator[int]:
-    descriptor = hostfile.open_visible(volume, flags)
+    descriptor = hostfs.open_visible(volume, flags)
     if descriptor is None:
         # Another transfer would follow the link.
-        hostfile.refuse_link(volume.path)
+        hostfs.refuse_link(volume.path)
         raise TransferUnavailableError(
             f"'{volume.path}' cannot be opened here, so it cannot be filled without libvirt",
             hint="Leave out --transfer host, or give --trust-pool where the pool's directory is not trusted.",
@@ -85,13 +85,13 @@ def _opened(volume: VolumeDescription, flags: int) -> Iterator[int]:
 def _copy(source: int, target: int, duplication: Duplication, workplace: Workplace) -> int:
     size = os.fstat(source).st_size
     os.ftruncate(target, 0)
-    hostfile.match_copy_on_write(target, source)
+    hostfs.match_copy_on_write(target, source)
     os.ftruncate(target, size)
     if duplication.source.format == "raw" and duplication.source.is_preallocated:
         os.posix_fallocate(target, 0, size)
     window = _Window(source, target, duplication, workplace)
     head = min(_HEAD_BYTES, size)
-    extents = itertools.chain(hostfile.data_extents(source, head, size), hostfile.data_extents(source, 0, head))
+    extents = itertools.chain(hostfs.data_extents(source, head, size), hostfs.data_extents(source, 0, head))
     for begin, end in extents:
         os.lseek(target, begin, os.SEEK_SET)
         offset = begin
@@ -138,7 +138,7 @@ class _Window:
             self._begin = offset
             # further on, since the kernel has read ahead of the window before
             middle = min(offset + _WINDOW_BYTES // 2, end - 1)
-            self._was_cached = self._is_read_again or hostfile.is_cached(self._source, middle)
+            self._was_cached = self._is_read_again or hostfs.is_cached(self._source, middle)
 
     def advance(self, end: int, count: int) -> None:
         """So many bytes up to here have been given to the kernel."""
@@ -158,10 +158,10 @@ class _Window:
         current = None
         if self._begin is not None:
             current = (self._begin, self._end - self._begin, self._bytes, self._was_cached)
-            hostfile.start_writing_back(self._target, self._begin, self._end - self._begin)
+            hostfs.start_writing_back(self._target, self._begin, self._end - self._begin)
         if self._previous is not None:
             begin, length, count, was_cached = self._previous
-            hostfile.wait_for_writing_back(self._target, begin, length)
+            hostfs.wait_for_writing_back(self._target, begin, length)
             os.posix_fadvise(self._target, begin, length, os.POSIX_FADV_DONTNEED)
             if not was_cached:
                 os.posix_fadvise(self._source, begin, length, os.POSIX_FADV_DONTNEED)

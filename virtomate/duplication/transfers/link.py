@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import volume_document
-from virtomate.duplication import hostfile
+from virtomate.duplication import hostfs
 from virtomate.duplication.overlay import OverlayImage, overlay_image
 from virtomate.hypervisor.storage import open_upload
 
@@ -40,19 +40,19 @@ class LinkTransfer:
             workplace.token,
             has_subclusters=workplace.connection.knows_subclusters,
         )
-        descriptor = hostfile.open_visible(created, os.O_WRONLY)
+        descriptor = hostfs.open_visible(created, os.O_WRONLY)
         if descriptor is None:
             # libvirt would follow the link
-            hostfile.refuse_link(created.path)
+            hostfs.refuse_link(created.path)
             _upload(image, volume, workplace.connection)
             return 0
         try:
             os.ftruncate(descriptor, image.size)
             for offset, data in image.pieces:
-                hostfile.write(descriptor, data, offset)
+                hostfs.write(descriptor, data, offset)
             os.fdatasync(descriptor)
         except OSError as error:
-            raise hostfile.write_failure(error, created.path) from error
+            raise hostfs.write_failure(error, created.path) from error
         finally:
             os.close(descriptor)
         return 0

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import volume_document
+from virtomate.enums import Action
 from virtomate.errors import VirtomateError
 from virtomate.hypervisor.storage import find_pool, get_volume
-from virtomate.kinds import Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

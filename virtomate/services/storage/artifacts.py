@@ -14,22 +14,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from virtomate.advice import virsh
 from virtomate.definition.volume import describe_pool
-from virtomate.duplication.hostfile import open_visible
+from virtomate.duplication.hostfs import open_visible
 from virtomate.duplication.image_lock import alone_with
 from virtomate.duplication.images import HEADER_BYTES
 from virtomate.duplication.loop_devices import loop_device_over
+from virtomate.enums import MadeKind, MadeState, TokenPlace, Transfer
 from virtomate.errors import ConflictError, HypervisorError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool, read_head
-from virtomate.kinds import MadeKind, MadeState, TokenPlace, Transfer
 from virtomate.records import Fingerprint
-from virtomate.services.identities import new_uuid
-from virtomate.services.pools import TEMPORARY_POOL_PREFIX, FoundVolume, KnownPool, find_volume
 from virtomate.services.storage.fingerprint import contradicts, directory_inode, fingerprint
+from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, FoundVolume, KnownPool, find_volume
+from virtomate.services.storage.temporary_pools import start_temporary_pool
 from virtomate.services.storage.token import ATTRIBUTE, read_attribute, read_header_token
-from virtomate.services.temporary_pools import start_temporary_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -200,7 +200,7 @@ def remove_artifact(
         return _remove_from(connection, known.pool, made, token, accepted, wait)
     if token is None or not bears_token_here(made, token):
         raise IllegalStateError(f"it {objection}")
-    temporary = start_temporary_pool(connection, new_uuid(), posixpath.dirname(made.path))
+    temporary = start_temporary_pool(connection, str(uuid4()), posixpath.dirname(made.path))
     try:
         return _remove_from(connection, temporary, made, token, accepted, wait)
     finally:

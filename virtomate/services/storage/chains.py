@@ -19,8 +19,8 @@ from virtomate.duplication.image_headers import HEAD_BYTES, ImageLinks, read_lin
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.storage import read_head
 from virtomate.paths import files_in
-from virtomate.services.pools import read_pools
 from virtomate.services.storage.listing import has_directory, is_in_service
+from virtomate.services.storage.pools import read_pools
 from virtomate.services.storage.whereabouts import is_file_pool
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
-    from virtomate.services.pools import KnownPool
     from virtomate.services.storage.cache import ReferenceCache
+    from virtomate.services.storage.pools import KnownPool
     from virtomate.services.storage.whereabouts import Key, Locator, Whereabouts
 
 _NAMED_FILES = 2

@@ -14,7 +14,7 @@ from virtomate.hypervisor.domains import (
     list_domains_with_snapshots,
     list_saved_domains,
 )
-from virtomate.services.definitions import Definitions, warn_of_abridged
+from virtomate.services.storage.definitions import Definitions, warn_of_abridged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

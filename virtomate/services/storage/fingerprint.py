@@ -12,7 +12,7 @@ import posixpath
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.hostfile import birth_time, nanoseconds, visible_status
+from virtomate.duplication.hostfs import birth_time, nanoseconds, visible_status
 from virtomate.records import Fingerprint
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume
-from virtomate.duplication.hostfile import visible_status
+from virtomate.duplication.hostfs import visible_status
 from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.services.storage.whereabouts import is_file_pool
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.storage import Pool
-    from virtomate.services.pools import KnownPool
+    from virtomate.services.storage.pools import KnownPool
     from virtomate.services.storage.whereabouts import Locator
 
 # Pools of which the volumes are block devices, in a directory of their own.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.capabilities import qemu_users
 from virtomate.definition.volume import describe_pool
+from virtomate.enums import Transfer
 from virtomate.errors import VirtomateError
-from virtomate.kinds import Transfer
 from virtomate.services.storage.pool_trust import ROOT, Directory, Verdict, admitted, cautions, judge
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from virtomate.enums import Transfer
 from virtomate.errors import IllegalStateError
-from virtomate.kinds import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import read_record
 from virtomate.definition.volume import normalise
-from virtomate.kinds import MadeKind, Mode
-from virtomate.services.maker import may_be_running
-from virtomate.services.pools import find_volume, read_pools
+from virtomate.enums import MadeKind, Mode
 from virtomate.services.storage.cache import ReferenceCache
 from virtomate.services.storage.chains import Chains, legible
 from virtomate.services.storage.documents import read_documents
 from virtomate.services.storage.listing import list_files
+from virtomate.services.storage.owner import may_be_running
+from virtomate.services.storage.pools import find_volume, read_pools
 from virtomate.services.storage.whereabouts import Key, Locator
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.records import Made, Provenance
-    from virtomate.services.pools import PoolDirectory
     from virtomate.services.storage.chains import Link
     from virtomate.services.storage.documents import DomainDocument
+    from virtomate.services.storage.pools import PoolDirectory
     from virtomate.services.storage.whereabouts import Whereabouts
 
 

@@ -13,7 +13,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.hostfile import NANOSECONDS, open_visible
+from virtomate.duplication.hostfs import NANOSECONDS, open_visible
 from virtomate.duplication.images import HEADER_BYTES, read_qcow2_header
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from virtomate.definition.volume import normalise
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from virtomate.services.pools import PoolDirectory
+    from virtomate.services.storage.pools import PoolDirectory
 
 Key = tuple["Hashable", ...]
 

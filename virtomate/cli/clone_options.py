@@ -1,0 +1,339 @@
+"""The options of `domain-clone` that say what is to be made, and the request that they make."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from virtomate.cli.completion import complete_pool
+from virtomate.cli.options import trust_pool_option
+from virtomate.enums import Mode, Transfer, Treatment, WaitFor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from virtomate.records import CloneRequest, DiskChoice, Wait
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+_WAIT_SECONDS = 120
+_MAX_COUNT = 9999
+_JOBS = 4
+_MAX_JOBS = 64
+_KEEP = "keep"
+
+_MAC_ADDRESS = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_NO_MAC_ADDRESS = "00:00:00:00:00:00"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_NO_UUID = "00000000-0000-0000-0000-000000000000"
+
+# https://www.w3.org/TR/xml/#charsets
+_NO_XML = frozenset("\ufffe\uffff")
+
+# a place for the number of a clone, and what somebody may have meant to be one
+_NUMBER = re.compile(r"\{(:0(?P<digits>[1-9]))?\}")
+_BRACES = re.compile(r"\{[^{}]*\}")
+_BRACES_FOR_NUMBER = re.compile(r"\{(:[^{}]*)?\}")
+
+# A comma ends a part; two of them are one comma of a name, as in QEMU's options.
+_COMMA = re.compile(r"(?<!,),(?!,)")
+
+
+def _disk_choice(value: str) -> DiskChoice:
+    """What becomes of one disk: TARGET=HOW."""
+    from virtomate.records import DiskChoice  # noqa: PLC0415 - help and completion need no records
+
+    target, equals, rest = value.partition("=")
+    if not equals or not target or not rest:
+        raise click.BadParameter(f"'{value}' is not of the form TARGET=HOW, such as vda=linked")
+    treatment = None
+    places: dict[str, str] = {}
+    for number, part in enumerate(_COMMA.split(rest)):
+        key, has_value, text = part.replace(",,", ",").partition("=")
+        if has_value and key in {"name", "pool"} and text and key not in places:
+            places[key] = text
+        elif number == 0 and not has_value and key in set(Treatment):
+            treatment = Treatment(key)
+        else:
+            expected = f"{', '.join(Treatment)}, name=NAME or pool=POOL, each once"
+            raise click.BadParameter(f"'{part}' in '{value}' is not understood; expected: {expected}")
+    if places and treatment in {Treatment.SHARE, Treatment.DROP}:
+        raise click.BadParameter(f"'{value}' names a place for a new volume, but with {treatment} there is none")
+    return DiskChoice(target, treatment, places.get("name"), places.get("pool"))
+
+
+def _mac_address(value: str) -> str:
+    """A MAC address of one interface in lower case, or `keep`."""
+    address = value.lower()
+    if address == _KEEP:
+        return _KEEP
+    if _MAC_ADDRESS.fullmatch(address) is None or address == _NO_MAC_ADDRESS:
+        raise click.BadParameter(f"'{value}' is no MAC address; expected: six octets such as 52:54:00:12:34:56")
+    if int(address[:2], 16) & 1:
+        raise click.BadParameter(f"'{value}' is a multicast address, which no interface can have")
+    return address
+
+
+def _uuid(value: str) -> str:
+    """A UUID in lower case."""
+    uuid = value.lower()
+    if _UUID.fullmatch(uuid) is None or uuid == _NO_UUID:
+        expected = "hexadecimal digits in groups of 8, 4, 4, 4 and 12 with hyphens between"
+        raise click.BadParameter(f"'{value}' is no UUID; expected: {expected}")
+    return uuid
+
+
+def _text(value: str, allowed: str = "\t\n") -> str:
+    """Text for people, without what cannot stand in a definition."""
+    unwritable = (
+        sign in _NO_XML or unicodedata.category(sign) in {"Cc", "Cs"} for sign in value if sign not in allowed
+    )
+    if any(unwritable):
+        raise click.BadParameter(f"{value!r} has a control character, which cannot stand here")
+    return value
+
+
+def _title(value: str) -> str:
+    """Text of one line."""
+    return _text(value, "\t")
+
+
+def _wait(value: str) -> Wait:
+    """What to wait for, and how long: agent|ip[,SECONDS]."""
+    from virtomate.records import Wait  # noqa: PLC0415 - help and completion need no records
+
+    what, comma, rest = value.partition(",")
+    try:
+        seconds = float(rest) if comma else float(_WAIT_SECONDS)
+    except ValueError:
+        seconds = -1.0
+    if what not in set(WaitFor) or not 0 <= seconds < float("inf"):
+        expected = "agent or ip, or agent,SECONDS or ip,SECONDS"
+        raise click.BadParameter(f"'{value}' is not understood; expected: {expected}")
+    return Wait(WaitFor(what), seconds)
+
+
+class _WholeNumber(click.IntRange):
+    """A number whose refusal says what would have been accepted."""
+
+    def _describe_range(self) -> str:
+        # Click would show 1<=x<=64; the help of an option says it in words
+        return ""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """Read it."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"'{value}' is not a whole number from {self.min} to {self.max}.", param, ctx)
+
+
+_OPTIONS = (
+    click.option(
+        "--mode",
+        type=click.Choice([mode.value for mode in Mode]),
+        default=Mode.COPY.value,
+        show_default=True,
+        help="How storage volumes are duplicated: copy makes independent volumes, linked makes overlays on the "
+        "original ones, reflink lets the file system share what is equal.",
+    ),
+    click.option(
+        "--disk",
+        "disks",
+        type=_disk_choice,
+        metavar="TARGET=HOW",
+        multiple=True,
+        help="What becomes of one disk: copy, linked, reflink, share (use the original's) or drop, and where its "
+        "volume goes: vda=linked,name=NAME,pool=POOL. May be repeated. [default: as --mode says]",
+    ),
+    click.option(
+        "--pool",
+        metavar="POOL",
+        shell_complete=complete_pool,
+        help="The pool that new volumes go to. [default: the original volume's]",
+    ),
+    click.option(
+        "--count",
+        type=_WholeNumber(1, _MAX_COUNT),
+        metavar="N",
+        help="Make N clones. In NEWNAME, {} stands for the number, and {:02} for one with two digits at least; without "
+        f"either, a hyphen and the number follow it. N is {_MAX_COUNT} at most. [default: one for each NEWNAME]",
+    ),
+    click.option("--auto-name", is_flag=True, help="Choose names that are free: DOMAIN-clone, DOMAIN-clone-2, ..."),
+    click.option(
+        "--jobs",
+        type=_WholeNumber(1, _MAX_JOBS),
+        default=_JOBS,
+        show_default=True,
+        metavar="N",
+        help=f"How many clones are made side by side, {_MAX_JOBS} at most.",
+    ),
+    click.option(
+        "--mac",
+        "macs",
+        type=_mac_address,
+        metavar=f"MAC|{_KEEP}",
+        multiple=True,
+        help="MAC address of the first interface; repeated, of the next one; keep leaves all as they are. "
+        "[default: random]",
+    ),
+    click.option("--uuid", type=_uuid, metavar="UUID", help="UUID of the clone. [default: random]"),
+    click.option(
+        "--nvram",
+        metavar="PLACE",
+        help="Where the copy of the NVRAM goes: a path, POOL/VOLUME, or a name beside the original's. [default: named "
+        "after the clone, beside the original's]",
+    ),
+    click.option(
+        "--title", type=_title, metavar="TEXT", help="Title of the clone, '' for none. [default: the original's]"
+    ),
+    click.option(
+        "--description",
+        type=_text,
+        metavar="TEXT",
+        help="Description of the clone, '' for none. [default: the original's]",
+    ),
+    click.option("--start", is_flag=True, help="Start each clone when it is complete."),
+    click.option(
+        "--wait",
+        type=_wait,
+        metavar="agent|ip[,SECONDS]",
+        help="Start each clone and wait until its guest agent answers (agent) or it has an IP address (ip), for "
+        f"SECONDS at most. [default: no waiting; SECONDS: {_WAIT_SECONDS}]",
+    ),
+    click.option(
+        "--transfer",
+        type=click.Choice([Transfer.HOST.value, Transfer.STREAM.value, Transfer.SERVER.value]),
+        help="How content gets into new volumes: written here (host), through the libvirt connection (stream), or by "
+        "libvirt (server). [default: the fastest that is possible]",
+    ),
+    click.option(
+        "--no-space-check",
+        is_flag=True,
+        help="Do not compare what will be written with what the pools have left; for file systems that compress.",
+    ),
+    trust_pool_option,
+)
+
+
+def clone_options(command: Command) -> Command:
+    """Add the options that make a request."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def clone_request(
+    *,
+    source: str,
+    names: Sequence[str],
+    mode: str,
+    disks: Sequence[DiskChoice],
+    pool: str | None,
+    count: int | None,
+    auto_name: bool,
+    jobs: int,
+    macs: Sequence[str],
+    uuid: str | None,
+    nvram: str | None,
+    title: str | None,
+    description: str | None,
+    start: bool,
+    wait: Wait | None,
+    transfer: str | None,
+    no_space_check: bool,
+    trust_pool: bool,
+) -> CloneRequest:
+    """Make a request of the words of the command line.
+
+    Raises:
+        click.UsageError: Some of them do not go together.
+    """
+    from virtomate.records import CloneRequest  # noqa: PLC0415 - help and completion need no records
+
+    clone_names = _names(names, count, auto_name=auto_name)
+    auto_names = (count or 1) if auto_name else 0
+    if len(clone_names) > 1 or auto_names > 1:
+        only_for_one = {
+            "--uuid": uuid is not None,
+            "--mac with an address": any(mac != _KEEP for mac in macs),
+            "--nvram": nvram is not None,
+            "name= of --disk": any(disk.name is not None for disk in disks),
+        }
+        for word, is_given in only_for_one.items():
+            if is_given:
+                raise click.UsageError(f"{word} is for one clone, and several are to be made.")
+    if _KEEP in macs and len(macs) > 1:
+        raise click.UsageError(f"--mac {_KEEP} is for all interfaces, and cannot be given with another --mac.")
+    if (twice := _repeated(macs)) is not None:
+        raise click.UsageError(f"--mac {twice} is given twice, and every interface needs an address of its own.")
+    if (twice := _repeated([disk.target for disk in disks])) is not None:
+        raise click.UsageError(f"--disk is given twice for {twice}.")
+    return CloneRequest(
+        source=source,
+        names=clone_names,
+        auto_names=auto_names,
+        mode=Mode(mode),
+        disks=tuple(disks),
+        pool=pool,
+        mac_addresses=() if _KEEP in macs else tuple(macs),
+        keep_mac_addresses=_KEEP in macs,
+        uuid=uuid,
+        nvram=nvram,
+        title=title,
+        description=description,
+        transfer=None if transfer is None else Transfer(transfer),
+        check_space=not no_space_check,
+        trust_pool=trust_pool,
+        jobs=jobs,
+        start=start or wait is not None,
+        wait=wait,
+    )
+
+
+def numbered_names(template: str, count: int) -> tuple[str, ...]:
+    """The names that a template stands for, from number 1 on.
+
+    `{}` is the number, `{:0N}` the number with N digits at least. A template without either gets a hyphen and the
+    number behind it.
+
+    Raises:
+        click.UsageError: Something else stands in braces, so that the names would not be those that were meant.
+    """
+    for place in _BRACES.findall(template):
+        if _NUMBER.fullmatch(place) is None:
+            expected = "{} for the number, or {:02} for one with two digits at least, up to {:09}"
+            raise click.UsageError(f"'{place}' in '{template}' is not understood; expected: {expected}.")
+    if _NUMBER.search(template) is None:
+        template = f"{template}-{{}}"
+
+    def name(number: int) -> str:
+        return _NUMBER.sub(lambda match: str(number).zfill(int(match["digits"] or 1)), template)
+
+    return tuple(name(number) for number in range(1, count + 1))
+
+
+def _names(names: Sequence[str], count: int | None, *, auto_name: bool) -> tuple[str, ...]:
+    if auto_name:
+        if names:
+            raise click.UsageError(f"--auto-name chooses the names, but '{names[0]}' is given.")
+        return ()
+    if not names:
+        raise click.UsageError("Missing argument 'NEWNAME'. Give a name for the clone, or --auto-name.")
+    if count is None:
+        for name in names:
+            if (place := _BRACES_FOR_NUMBER.search(name)) is not None:
+                raise click.UsageError(
+                    f"'{place[0]}' in '{name}' would stand for a number, but without --count there is none."
+                )
+        return tuple(names)
+    if len(names) > 1:
+        raise click.UsageError(f"--count makes names of one NEWNAME, but {len(names)} are given.")
+    return numbered_names(names[0], count)
+
+
+def _repeated(words: Sequence[str]) -> str | None:
+    return next((word for index, word in enumerate(words) if word in words[:index]), None)

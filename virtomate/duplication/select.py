@@ -1,0 +1,268 @@
+"""How a volume will be duplicated: which transfer, and what is asked of libvirt for the new volume."""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from virtomate.definition.volume import NewVolume, normalise
+from virtomate.duplication.transfers.base import Duplication
+from virtomate.enums import Action, Mode, Transfer
+from virtomate.errors import UnsupportedError
+from virtomate.paths import files_in
+
+if TYPE_CHECKING:
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.images import Qcow2Header
+    from virtomate.duplication.transfers.base import Place
+    from virtomate.enums import MadeKind
+
+# what qemu-img grants, and what it takes to come near the file
+_EVERYBODY_READS = stat.S_IRGRP | stat.S_IROTH
+_OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
+# What an overlay takes on the host when it is new: header, and the first of its tables.
+_OVERLAY_BYTES = 1024 * 1024
+
+ACTIONS = {Mode.COPY: Action.COPIED, Mode.LINKED: Action.LINKED, Mode.REFLINK: Action.REFLINKED}
+
+
+def as_format(source: VolumeDescription, format_: str) -> VolumeDescription:
+    """The volume seen as the format that the definition gives.
+
+    A guest can write anything into its raw disk, a qcow2 header that names a file of the host included; libvirt looks
+    at the content and believes that. What is raw is therefore described by its length alone.
+    """
+    if format_ != "raw":
+        return source
+    return replace(
+        source,
+        format="raw",
+        capacity=source.physical,
+        compat=None,
+        cluster_size=None,
+        features=(),
+        backing_path=None,
+        backing_format=None,
+        is_encrypted=source.is_encrypted and source.format == "raw",
+    )
+
+
+def as_headed(source: VolumeDescription, header: Qcow2Header | None) -> VolumeDescription:
+    """The volume with what its header says is below it; libvirt may remember what was there before a block job."""
+    if header is None:
+        return source
+    if not header.has_backing_file:
+        return replace(source, backing_path=None, backing_format=None)
+    directory = posixpath.dirname(source.path)
+    named = {normalise(posixpath.join(directory, file)) for file in files_in(header.backing_file or "")}
+    if source.backing_path in named or len(named) != 1:
+        return source
+    return replace(source, backing_path=named.pop(), backing_format=header.backing_format)
+
+
+def check_header(source: VolumeDescription, header: Qcow2Header | None, mode: Mode) -> None:
+    """Refuse a qcow2 that is not sound, or, unless it is only to be put an overlay on, not one self-contained file.
+
+    Raises:
+        UnsupportedError: It is corrupt, or keeps its data elsewhere.
+    """
+    if header is None:
+        raise UnsupportedError(f"'{source.path}' should be a qcow2 image, but does not begin like one")
+    if header.is_corrupt:
+        raise UnsupportedError(
+            f"the qcow2 image '{source.path}' is marked as corrupt", hint="qemu-img check -r all may repair it."
+        )
+    if header.has_data_file and mode is not Mode.LINKED:
+        raise UnsupportedError(
+            f"the qcow2 image '{source.path}' keeps its data in an external file, which a copy would share",
+            hint="qemu-img convert makes one self-contained image of it.",
+        )
+
+
+def choose_transfer(
+    source: VolumeDescription,
+    detected_format: str,
+    header: Qcow2Header | None,
+    mode: Mode,
+    *,
+    is_local: bool,
+    obstacle: str | None,
+    is_exposed: bool = False,
+    forced: Transfer | None = None,
+) -> tuple[Transfer, ...]:
+    """The transfers for a volume, the best first; the next ones are for when it turns out not to be possible.
+
+    Args:
+        source: The volume as the definition's format has it.
+        detected_format: The format that libvirt would take the volume for.
+        header: The header of a qcow2.
+        mode: How it is to be duplicated.
+        is_local: Whether the daemon runs on this host, by its URI.
+        obstacle: Why the files cannot be filled here, None where they can.
+        is_exposed: Whether others could read a copy while libvirt makes it.
+        forced: The only transfer that will do.
+
+    Raises:
+        UnsupportedError: It cannot be duplicated that way.
+    """
+    if mode is Mode.LINKED:
+        if forced is not None:
+            raise UnsupportedError(
+                f"a linked clone copies nothing, so there is no transfer '{forced.value}' for it",
+                hint="Leave out --transfer.",
+            )
+        return (Transfer.LINK,)
+    closed = _closed_transfers(source, detected_format, header, mode, obstacle)
+    # Streams beat libvirt where nothing has to cross a network, except in what qemu-img does in one go.
+    prefers_stream = is_local and (source.format == "raw" or is_exposed)
+    rest = (Transfer.STREAM, Transfer.SERVER) if prefers_stream else (Transfer.SERVER, Transfer.STREAM)
+    transfers = tuple(transfer for transfer in (Transfer.HOST, *rest) if transfer not in closed)
+    if not transfers:
+        reasons = dict.fromkeys((closed[Transfer.SERVER], closed[Transfer.HOST]))
+        raise UnsupportedError(
+            f"'{source.path}' cannot be duplicated by --mode {mode.value}: {'; '.join(reasons)}",
+            hint="Use --mode linked." if mode is Mode.COPY else "Use --mode copy or --mode linked.",
+        )
+    if forced is None:
+        return transfers
+    if forced in closed:
+        raise UnsupportedError(
+            f"'{source.path}' cannot be duplicated with --transfer {forced.value}: {closed[forced]}",
+            hint="Leave out --transfer.",
+        )
+    return (forced,)
+
+
+def is_exposed(source: VolumeDescription, directory_mode: int | None) -> bool:
+    """Whether others could read a copy that libvirt makes before it has the original's permissions.
+
+    libvirt has qemu-img make every image that is not raw. That leaves the file readable to everybody until libvirt
+    gives it its mode, at the end; who has opened it by then can read on.
+
+    Args:
+        source: The original.
+        directory_mode: Permission bits of the directory of the copy, None where they are not known.
+    """
+    is_private = source.mode is not None and bool(_EVERYBODY_READS & ~int(source.mode, 8))
+    return source.format != "raw" and is_private and (directory_mode is None or bool(directory_mode & _OTHERS_ENTER))
+
+
+def _closed_transfers(
+    source: VolumeDescription, detected_format: str, header: Qcow2Header | None, mode: Mode, obstacle: str | None
+) -> dict[Transfer, str]:
+    """The transfers that a volume cannot go through, each with the reason."""
+    closed = {}
+    is_qcow2 = source.format == "qcow2"
+    has_backing = source.backing_path is not None or (header is not None and header.has_backing_file)
+    if source.format != "raw" and not is_qcow2:
+        reason = f"a {source.format} image may be more than one file"
+        closed[Transfer.HOST] = closed[Transfer.STREAM] = reason
+    elif has_backing and mode is Mode.COPY:
+        reason = "it has a backing file, and a copy is to be independent of it"
+        closed[Transfer.HOST] = closed[Transfer.STREAM] = reason
+    elif obstacle is not None:
+        closed[Transfer.HOST] = obstacle
+    if mode is Mode.REFLINK:
+        closed[Transfer.STREAM] = "a stream shares no data"
+    if mode is Mode.REFLINK and source.format != "raw":
+        closed[Transfer.SERVER] = f"it is {source.format}, and libvirt reflinks raw volumes only"
+    elif source.is_encrypted:
+        closed[Transfer.SERVER] = "it is encrypted, and libvirt would have to decrypt it"
+    elif source.format == "raw" and detected_format != "raw":
+        # a conversion would believe what the guest wrote
+        closed[Transfer.SERVER] = f"its content looks like {detected_format}, and libvirt would take it for that"
+    elif header is not None and header.needs_byte_copy and not has_backing:
+        closed[Transfer.SERVER] = "it has internal snapshots, bitmaps or a dirty mark, which libvirt would not keep"
+    return closed
+
+
+def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep_owner: bool) -> NewVolume:
+    """What libvirt is asked for: nothing that it would otherwise choose by itself is left open.
+
+    Unless libvirt fills it itself, it begins as an empty file, whatever it becomes: libvirt learns that when it looks
+    through the pool again.
+
+    Args:
+        source: The original as the definition's format has it.
+        name: Name of the new volume.
+        transfer: How it will be filled.
+        keep_owner: Whether owner and group are the original's; an unprivileged daemon may not give files away.
+    """
+    owner = source.owner if keep_owner else None
+    group = source.group if keep_owner else None
+    is_preallocated = source.format == "raw" and source.is_preallocated
+    if transfer is not Transfer.SERVER:
+        size = source.physical if is_preallocated and transfer is Transfer.STREAM else 0
+        return NewVolume(
+            name=name, capacity=size, allocation=size, format="raw", mode=source.mode, owner=owner, group=group
+        )
+    return NewVolume(
+        name=name,
+        capacity=source.capacity,
+        # libvirt allocates all of a volume whose document does not say otherwise
+        allocation=source.capacity if is_preallocated else 0,
+        format=source.format,
+        mode=source.mode,
+        owner=owner,
+        group=group,
+        # without a version libvirt makes a qcow2 of the oldest one
+        compat=source.compat or ("0.10" if source.format == "qcow2" else None),
+        cluster_size=source.cluster_size,
+        features=source.features,
+    )
+
+
+def bytes_to_write(source: VolumeDescription, chain_bytes: int, transfer: Transfer, action: Action) -> int:
+    """How much a duplication will take on the host.
+
+    Args:
+        source: The original.
+        chain_bytes: Allocation of all that lies below it.
+        transfer: How the new volume will be filled.
+        action: What becomes of the disk.
+    """
+    if action is Action.REFLINKED:
+        return 0
+    if transfer is Transfer.LINK:
+        return _OVERLAY_BYTES
+    if source.backing_path is None:
+        return source.allocation
+    return min(source.allocation + chain_bytes, source.capacity)
+
+
+def plan_duplication(
+    label: str,
+    kind: MadeKind,
+    source: VolumeDescription,
+    place: Place,
+    action: Action,
+    transfers: tuple[Transfer, ...],
+    below: tuple[VolumeDescription, ...] = (),
+    *,
+    keep_owner: bool,
+    is_read_again: bool = False,
+) -> Duplication:
+    """Plan the duplication of a volume: by the first transfer, or else by the next ones."""
+    alternative = None
+    for transfer in reversed(transfers):
+        new = new_volume(source, place.name, transfer, keep_owner=keep_owner)
+        alternative = Duplication(
+            label=label,
+            kind=kind,
+            source=source,
+            pool=place.pool,
+            pool_uuid=place.pool_uuid,
+            new=new,
+            path=place.path,
+            action=action,
+            transfer=transfer,
+            total_bytes=bytes_to_write(source, sum(volume.allocation for volume in below), transfer, action),
+            below=below,
+            alternative=alternative,
+            is_read_again=is_read_again,
+        )
+    if alternative is None:
+        raise ValueError("there is no transfer")
+    return alternative

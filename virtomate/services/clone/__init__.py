@@ -1,0 +1,1 @@
+"""Cloning a domain: read, plan, claim, fill, define, commit; several clones side by side."""

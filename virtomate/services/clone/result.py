@@ -1,0 +1,85 @@
+"""What is told of a clone, made out of its plan and of what was done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from virtomate.enums import Action, Status
+from virtomate.records import CloneResult, DiskResult, NvramResult, VolumeReference
+from virtomate.services.transaction.fill import Filled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virtomate.errors import VirtomateError
+    from virtomate.services.clone.disks import DiskPlan
+    from virtomate.services.clone.plan import ClonePlan
+    from virtomate.services.clone.side_files import NvramPlan
+
+
+def clone_result(
+    plan: ClonePlan,
+    status: Status,
+    nvram: NvramPlan | None = None,
+    filled: Mapping[str, Filled] | None = None,
+    seconds: float = 0.0,
+    error: VirtomateError | None = None,
+) -> CloneResult:
+    """One clone, or the attempt at it.
+
+    Args:
+        plan: What was to be done.
+        status: How it ended.
+        nvram: What became of the NVRAM; None where that was never found out, or there is none.
+        filled: What was done, by the path of the new volume; None where there are no new volumes.
+        seconds: How long it took.
+        error: What went wrong.
+    """
+    nvram = nvram or plan.nvram
+    # of the NVRAM the plan may have known little, and of others' failures nothing
+    warnings = dict.fromkeys((*plan.warnings, *(() if nvram is None else nvram.warnings)))
+    warnings |= dict.fromkeys(warning for done in (filled or {}).values() for warning in done.warnings)
+    return CloneResult(
+        status=status,
+        name=plan.name,
+        uuid=plan.uuid,
+        source=plan.source.reference,
+        mode=plan.mode,
+        disks=tuple(_disk_result(disk, filled or {}) for disk in plan.disks),
+        nvram=None if nvram is None else NvramResult(nvram.action, nvram.source_path, nvram.path, nvram.format),
+        interfaces=plan.interfaces,
+        changes=plan.changes,
+        warnings=tuple(warnings),
+        seconds=round(seconds, 3),
+        error=error,
+    )
+
+
+def planned_result(plan: ClonePlan, seconds: float) -> CloneResult:
+    """What would be done."""
+    filled = {
+        item.path: Filled(item.total_bytes if item.action is Action.COPIED else 0, item.transfer, None)
+        for item in plan.duplications
+    }
+    return replace(clone_result(plan, Status.PLANNED, filled=filled, seconds=seconds), space=plan.needs)
+
+
+def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled]) -> DiskResult:
+    surveyed, duplication = plan.surveyed, plan.duplication
+    if duplication is None:
+        clone = VolumeReference(None, None, None, None) if surveyed.action is Action.DROPPED else surveyed.source
+        return DiskResult(surveyed.disk.target, surveyed.action, surveyed.reason, surveyed.source, clone, None, 0, None)
+    done = filled.get(duplication.path, Filled(0, duplication.transfer, None))
+    format_ = "qcow2" if duplication.action is Action.LINKED else duplication.source.format
+    return DiskResult(
+        target=surveyed.disk.target,
+        action=duplication.action,
+        reason=None,
+        source=surveyed.source,
+        clone=VolumeReference(duplication.pool, duplication.new.name, duplication.path, format_),
+        capacity=duplication.source.capacity,
+        bytes_copied=done.written_bytes,
+        transfer=done.transfer,
+        subclusters=done.subclusters,
+    )

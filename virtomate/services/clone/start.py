@@ -1,0 +1,154 @@
+"""What happens to complete clones: they are started and waited for, and kept whatever comes of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from virtomate.advice import virsh, virtomate
+from virtomate.definition import codec, readers
+from virtomate.enums import AddressSource, WaitFor
+from virtomate.errors import (
+    ConnectionLostError,
+    HypervisorError,
+    InterruptedBySignalError,
+    NoAnswerError,
+    NotFoundError,
+    ProgramError,
+    TimedOutError,
+    VirtomateError,
+)
+from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid
+from virtomate.hypervisor.networks import is_network_active
+from virtomate.services.guest.addresses import (
+    has_usable_address,
+    read_addresses,
+    usable_interfaces,
+    with_all_interfaces,
+)
+from virtomate.services.guest.wait import wait_for_agent, wait_until
+from virtomate.words import counted, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.cancel import CancelToken
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.hypervisor.session import Session
+    from virtomate.progress import Progress
+    from virtomate.records import CloneResult, DomainInterface, Wait
+
+_LOG = logging.getLogger(__name__)
+
+# The host's own knowledge first: an agent that does not answer takes a while to say so.
+_SOURCES = (AddressSource.LEASE, AddressSource.ARP, AddressSource.AGENT)
+
+
+def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> CloneResult:
+    """Start a complete clone.
+
+    Returns:
+        The result, with the error where it could not be started.
+    """
+    try:
+        cancel.check()
+        domain = find_domain_by_uuid(session.connection, result.uuid)
+        if domain is None:
+            gone = NotFoundError(f"domain '{result.name}' is not there any more, and cannot be started")
+            return replace(result, error=gone)
+        domain.start()
+    except VirtomateError as error:
+        error.message += "; the clone is complete, and is kept"
+        if error.hint is None:
+            error.hint = _advise(session, result, error)
+        return replace(result, error=error)
+    return replace(result, is_started=True)
+
+
+def _advise(session: Session, result: CloneResult, error: VirtomateError) -> str:
+    """What helps a domain that was not started: libvirt tells what it misses, but not what to do about it."""
+    start = virsh("start", result.name)
+    if isinstance(error, InterruptedBySignalError):
+        return f"Start it: {start}"
+    with suppress(VirtomateError):
+        domain = find_domain(session.connection, result.uuid)
+        definition = codec.parse_definition(domain.inactive_definition_without_secrets())
+        for network in readers.network_names(definition.domain):
+            is_active = is_network_active(session.connection, network)
+            if is_active is None:
+                edit = virsh("edit", result.name)
+                return f"There is no network '{network}'. Connect the clone to another one ({edit}), then: {start}"
+            if not is_active:
+                return f"Start the network, then the clone: {virsh('net-start', network)}; {start}"
+    return f"Mend that, then start it: {start}. Its log on libvirt's host, {result.name}.log, may say more."
+
+
+def wait_for_clones(
+    session: Session, results: tuple[CloneResult, ...], wait: Wait, progress: Progress, cancel: CancelToken
+) -> Iterator[CloneResult]:
+    """Wait until the clones that were started answer.
+
+    They boot side by side, so one is waited for after another, each as long as was asked for from now on, and the last
+    ones no longer than the first.
+
+    Yields:
+        Each of the results in its order, as soon as it is known: with the clone's addresses, or with the error where it
+        did not answer.
+    """
+    begin = time.monotonic()
+    started = [result.name for result in results if result.is_started]
+    if started:
+        what = "the guest agent" if wait.what is WaitFor.AGENT else "an IP address"
+        progress.note(f"waiting for {what} of {quoted(started)}, {counted(wait.seconds, 'second')} at most")
+    for result in results:
+        if not result.is_started:
+            yield result
+            continue
+        progress.waiting(result.name, begin)
+        try:
+            domain = find_domain(session.connection, result.uuid)
+            addresses = _wait(domain, wait, max(0.0, begin + wait.seconds - time.monotonic()), cancel)
+        except VirtomateError as error:
+            answered = replace(result, addresses=(), error=error)
+        else:
+            answered = replace(result, addresses=addresses)
+        finally:
+            progress.close()
+        yield answered
+
+
+def _wait(domain: Domain, wait: Wait, seconds: float, cancel: CancelToken) -> tuple[DomainInterface, ...]:
+    if wait.what is WaitFor.AGENT:
+        wait_for_agent(domain, wait.seconds, cancel, left=seconds)
+        known = _ask(domain, AddressSource.AGENT)
+    else:
+        try:
+            known = wait_until(lambda: _find_addresses(domain), has_usable_address, seconds, cancel)
+        except TimedOutError as error:
+            raise NoAnswerError(
+                f"domain '{domain.name}' had no IP address within {counted(wait.seconds, 'second')}",
+                hint="The guest may need longer to start; "
+                f"{virtomate('domain-iface-list', domain.name)} shows its addresses.",
+            ) from error
+    return usable_interfaces(with_all_interfaces(domain, known))
+
+
+def _find_addresses(domain: Domain) -> tuple[DomainInterface, ...]:
+    """The interfaces as the first source sees them that knows an address."""
+    sources = (_ask(domain, source) for source in _SOURCES)
+    return next((interfaces for interfaces in sources if has_usable_address(interfaces)), ())
+
+
+def _ask(domain: Domain, source: AddressSource) -> tuple[DomainInterface, ...]:
+    """What one source knows; nothing where it does not tell."""
+    try:
+        return read_addresses(domain, source)
+    except ConnectionLostError:
+        raise
+    except (HypervisorError, ProgramError) as error:
+        # there is no agent yet or it does not tell, or libvirt cannot ask the kernel for what it has heard
+        _LOG.debug("no addresses: %s", error)
+        return ()

@@ -1,0 +1,134 @@
+"""The one look at all domains of a connection: who uses which MAC address, and which files are open for writing."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec, readers
+from virtomate.definition.volume import normalise
+from virtomate.errors import NotFoundError, VirtomateError
+from virtomate.hypervisor.domains import list_active_domains, list_domains
+from virtomate.services.clone.taken import NamedFiles, named_files
+from virtomate.services.storage.definitions import Definitions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+
+    Borrow = Callable[[], AbstractContextManager[Connection]]
+
+# Whoever reads a definition waits for libvirt most of the time; opening a connection takes as long as a few dozens.
+_DOMAINS_FOR_A_HELPER = 100
+_MAX_HELPERS = 3
+
+
+@dataclass(frozen=True)
+class Identities:
+    """What is in use on a connection.
+
+    Attributes:
+        names: Of all domains.
+        mac_addresses: Of every domain's interfaces, in lower case.
+        named: Files that definitions name.
+        writers: Who has a disk open for writing: the name of the active domain, by the disk's path, or by its pool and
+            volume where the disk is named by those.
+        abridged: Names of domains of which libvirt tells the disks, and not the MAC addresses.
+    """
+
+    names: frozenset[str]
+    mac_addresses: frozenset[str]
+    named: NamedFiles
+    writers: dict[str | tuple[str, str], str]
+    abridged: frozenset[str] = frozenset()
+
+
+def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Identities:
+    """Look at every domain once; an active one twice, since its next start may use other things than it does now.
+
+    A domain that vanishes meanwhile is passed over.
+
+    Args:
+        connection: The connection.
+        borrow: Gives further ones for a while, so that many domains can be looked at by several threads.
+    """
+    writers: dict[str | tuple[str, str], str] = {}
+    domains = list_domains(connection)
+    definitions = Definitions()
+    scan = _Scan(domains, definitions)
+    scan.run(borrow)
+    mac_addresses = set(scan.mac_addresses)
+    for domain in list_active_domains(connection):
+        try:
+            live = codec.parse_definition(definitions.live(domain)).domain
+        except NotFoundError:
+            continue
+        mac_addresses.update(readers.mac_addresses(live))
+        for disk in readers.open_for_writing(live):
+            if disk.path is not None:
+                writers[normalise(disk.path)] = domain.name
+            if disk.pool is not None and disk.volume is not None:
+                writers[disk.pool, disk.volume] = domain.name
+    names = frozenset(domain.name for domain in domains)
+    named = named_files(scan.named)
+    return Identities(names, frozenset(mac_addresses), named, writers, frozenset(definitions.abridged))
+
+
+class _Scan:
+    """The reading of all domains' MAC addresses and files, by several threads where there are many domains.
+
+    The definitions are not parsed: with a thousand domains that would take longer than the clone.
+
+    Attributes:
+        named: For each domain its name, and what it names.
+    """
+
+    def __init__(self, domains: list[Domain], definitions: Definitions) -> None:
+        self._domains = domains
+        self._definitions = definitions
+        self._left = deque(domain.name for domain in domains)
+        self.mac_addresses: set[str] = set()
+        self.named: list[tuple[str, set[str | tuple[str, str]]]] = []
+
+    def run(self, borrow: Borrow | None) -> None:
+        """Read them."""
+        count = 0 if borrow is None else min(len(self._domains) // _DOMAINS_FOR_A_HELPER, _MAX_HELPERS)
+        helpers = [threading.Thread(target=self._help, args=(borrow,), name=f"scan-{i}") for i in range(count)]
+        for helper in helpers:
+            helper.start()
+        try:
+            self._read(self._domains)
+        finally:
+            for helper in helpers:
+                helper.join()
+        # what a helper whose connection failed has left
+        self._read(self._domains)
+
+    def _help(self, borrow: Borrow) -> None:
+        with suppress(VirtomateError), borrow() as connection:
+            self._read(list_domains(connection))
+
+    def _read(self, domains: list[Domain]) -> None:
+        """Read those that nobody has read yet."""
+        by_name = {domain.name: domain for domain in domains}
+        with suppress(IndexError):
+            while True:
+                name = self._left.pop()
+                try:
+                    if name in by_name:
+                        self._read_one(by_name[name])
+                except BaseException:
+                    self._left.append(name)
+                    raise
+
+    def _read_one(self, domain: Domain) -> None:
+        with suppress(NotFoundError):
+            text = self._definitions.inactive(domain)
+            self.mac_addresses.update(readers.find_mac_addresses(text))
+            self.named.append((domain.name, readers.find_named_files(text)))

@@ -1,0 +1,1 @@
+"""Deleting clones with what was made for them."""

@@ -1,0 +1,1 @@
+"""Guests: their agent, the programs that it runs, and their addresses."""

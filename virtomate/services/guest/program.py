@@ -1,0 +1,257 @@
+"""Running a program in a guest, and getting what it reads and writes through libvirt.
+
+The agent hands out all that a program wrote in one message, and once. libvirt passes on messages of 4 MiB (3 MiB of
+output), and gives up on the agent until the guest restarts it when one is larger than 10 MiB. So where the guest has a
+shell, output goes to files in the guest and is fetched in pieces. The program takes the shell's place, so that its
+process, its exit code and the signal that ends it are its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from virtomate.advice import virtomate
+from virtomate.cancel import CancelToken
+from virtomate.errors import (
+    AgentUnresponsiveError,
+    InterruptedBySignalError,
+    NoAgentError,
+    ProgramError,
+    TimedOutError,
+    VirtomateError,
+)
+from virtomate.hypervisor.agent import program_end, start_program
+from virtomate.records import RunResult
+from virtomate.services.guest.wait import interruptible, moments
+from virtomate.words import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.records import RunRequest
+
+_LOG = logging.getLogger(__name__)
+
+_SHELL = "/bin/sh"
+_SPOOL = "/tmp/virtomate-"  # noqa: S108 - in the guest, with a random name and for its owner alone
+
+_CHUNK_BYTES = 1 << 20
+# the agent itself would keep as much
+_MAX_CHUNKS = 16
+# with room for arguments in the message that the agent gets
+_INPUT_BYTES = 96 << 10
+
+_HELPER_SECONDS = 60.0
+_CLEANUP_SECONDS = 2.0
+# A guest with much to do may not answer for a while, and an agent may be restarted.
+_PATIENCE_SECONDS = 15.0
+
+_NOT_FOUND = 127
+
+# Arguments: the spool's name, the program and its arguments. What this shell itself writes goes to the agent: that the
+# program is not there, or that the files cannot be made.
+_RUN = """
+is_program() { [ -f "$1" ] && [ -x "$1" ]; }
+find_program() {
+    case $1 in */*) is_program "$1"; return;; esac
+    IFS=:
+    for directory in $PATH; do is_program "${directory:-.}/$1" && return; done
+    return 1
+}
+(find_program "$2") || { echo missing >&2; exit 127; }
+mask=$(umask)
+umask 077
+set -C
+exec >"$1.out" 2>"$1.err"
+set +C
+umask "$mask"
+if [ -e "$1.in" ]; then exec <"$1.in"; rm -f "$1.in"; fi
+shift
+exec "$@"
+"""
+
+# Arguments: the spool's name.
+_WRITE = 'umask 077; cat >>"$1.in"'
+_REMOVE = 'rm -f "$1.in" "$1.out" "$1.err"'
+
+# Arguments: the spool's name, the size of a piece, its number, and where it ends. The last piece takes the files away.
+_READ = """
+exec 3>&2 2>/dev/null
+[ -e "$1.out" ] || exit 1
+dd if="$1.out" bs="$2" skip="$3" count=1
+dd if="$1.err" bs="$2" skip="$3" count=1 >&3
+if [ $(wc -c <"$1.out") -le "$4" ] && [ $(wc -c <"$1.err") -le "$4" ]; then rm -f "$1.out" "$1.err"; fi
+"""
+
+
+class _NoSpoolError(Exception):
+    """The guest has no shell, or no place for files."""
+
+
+class ProgramRun:
+    """One run of a program in a guest.
+
+    Args:
+        domain: The domain, which must be running.
+        request: What to run.
+        cancel: Ends the waiting.
+    """
+
+    def __init__(self, domain: Domain, request: RunRequest, cancel: CancelToken) -> None:
+        self._domain = domain
+        self._request = request
+        self._cancel = cancel
+        self._spool = f"{_SPOOL}{os.urandom(16).hex()}"
+        self._has_spool = False
+
+    def execute(self) -> RunResult:
+        """Run it; `guest.run_in_guest` tells what is raised."""
+        self._cancel.begin()
+        try:
+            return self._run_with_spool()
+        except _NoSpoolError as reason:
+            _LOG.info("output goes through the agent in one message: %s", reason)
+        finally:
+            if self._has_spool:
+                self._remove_spool()
+        return self._run_plainly()
+
+    def _run_with_spool(self) -> RunResult:
+        request = self._request
+        stdin = request.stdin
+        if stdin is not None and len(stdin) > _INPUT_BYTES:
+            self._upload(stdin)
+            stdin = None
+        pid = self._start_shell(_RUN, [request.program, *request.arguments], stdin)
+        self._has_spool = True
+        end = self._await_program(pid)
+        if end.stdout or end.stderr:
+            if end.exit_code == _NOT_FOUND:
+                raise self._not_run("there is no such program, or it is not executable")
+            raise _NoSpoolError(end.stderr.decode(errors="replace").strip())
+        return self._with_output(end)
+
+    def _run_plainly(self) -> RunResult:
+        """Let the agent keep the output."""
+        request = self._request
+        if request.stdin is not None and len(request.stdin) > _INPUT_BYTES:
+            raise self._not_run(
+                f"its input has {len(request.stdin)} bytes, and more than {_INPUT_BYTES} need a shell in the guest "
+                "and a place for temporary files"
+            )
+        try:
+            pid = self._call_start(request.program, request.arguments, request.stdin)
+        except ProgramError as error:
+            raise self._not_run(error.message) from error
+        return self._await_program(pid)
+
+    def _upload(self, stdin: bytes) -> None:
+        for offset in range(0, len(stdin), _INPUT_BYTES):
+            pid = self._start_shell(_WRITE, [], stdin[offset : offset + _INPUT_BYTES])
+            self._has_spool = True
+            end = self._await(pid, _HELPER_SECONDS)
+            if end is None or end.exit_code != 0:
+                raise _NoSpoolError("its input cannot be kept in the guest")
+
+    def _with_output(self, end: RunResult) -> RunResult:
+        """Fetch what the program wrote."""
+        stdout, stderr = bytearray(), bytearray()
+        limit = _MAX_CHUNKS * _CHUNK_BYTES
+        for number in range(_MAX_CHUNKS + 1):
+            piece = self._read_piece(number)
+            stdout += piece.stdout
+            stderr += piece.stderr
+            if max(len(piece.stdout), len(piece.stderr)) < _CHUNK_BYTES:
+                self._has_spool = False
+                break
+        return RunResult(
+            exit_code=end.exit_code,
+            signal=end.signal,
+            stdout=bytes(stdout[:limit]),
+            stderr=bytes(stderr[:limit]),
+            stdout_truncated=len(stdout) > limit,
+            stderr_truncated=len(stderr) > limit,
+        )
+
+    def _read_piece(self, number: int) -> RunResult:
+        words = [str(_CHUNK_BYTES), str(number), str((number + 1) * _CHUNK_BYTES)]
+        piece = None
+        reason = "reading it takes too long"
+        try:
+            piece = self._await(self._start_shell(_READ, words), _HELPER_SECONDS)
+        except _NoSpoolError as error:
+            # the program has run, and must not run again
+            reason = str(error)
+        if piece is not None and number == 0 and piece.exit_code != 0:
+            piece, reason = None, "its files are gone"
+        if piece is None:
+            raise ProgramError(
+                f"'{self._request.program}' has run in the guest of domain '{self._domain.name}', but what it wrote is "
+                f"lost: {reason}"
+            )
+        return piece
+
+    def _await_program(self, pid: int) -> RunResult:
+        """Wait for the program's end; whatever ends the waiting before names its process."""
+        goes_on = f"process {pid} goes on in the guest of domain '{self._domain.name}'"
+        ends_it = f"{virtomate('guest-run', self._domain.name, 'kill', str(pid))} ends it."
+        try:
+            end = self._await(pid, self._request.timeout_seconds)
+        except InterruptedBySignalError as error:
+            error.hint = f"P{goes_on[1:]}; {ends_it}"
+            raise
+        except AgentUnresponsiveError as error:
+            error.message += f"; process {pid} may go on"
+            raise
+        if end is None:
+            raise TimedOutError(
+                f"'{self._request.program}' did not end within "
+                f"{counted(self._request.timeout_seconds or 0, 'second')}; {goes_on}",
+                hint=ends_it,
+            )
+        return end
+
+    def _await(self, pid: int, seconds: float | None) -> RunResult | None:
+        """Wait for the end of a process; None where it did not end in time."""
+        heard = time.monotonic()
+        for _ in moments(float("inf") if seconds is None else seconds, self._cancel):
+            try:
+                end = interruptible(lambda: program_end(self._domain, pid), self._cancel)
+            except NoAgentError:
+                raise
+            except AgentUnresponsiveError:
+                if time.monotonic() - heard > _PATIENCE_SECONDS:
+                    raise
+                continue
+            heard = time.monotonic()
+            if end is not None:
+                return end
+        return None
+
+    def _start_shell(self, script: str, words: Sequence[str], stdin: bytes | None = None) -> int:
+        try:
+            return self._call_start(_SHELL, ["-c", script, "sh", self._spool, *words], stdin)
+        except ProgramError as error:
+            raise _NoSpoolError(error.message) from error
+
+    def _call_start(self, program: str, arguments: Sequence[str], stdin: bytes | None) -> int:
+        return interruptible(lambda: start_program(self._domain, program, arguments, stdin=stdin), self._cancel)
+
+    def _remove_spool(self) -> None:
+        """Take the files away; a program that goes on keeps writing into them, and nobody sees it."""
+        words = ["-c", _REMOVE, "sh", self._spool]
+        # what ended the run is the error to report
+        with suppress(VirtomateError):
+            interruptible(
+                lambda: start_program(self._domain, _SHELL, words, capture=False), CancelToken(), _CLEANUP_SECONDS
+            )
+
+    def _not_run(self, reason: str) -> ProgramError:
+        return ProgramError(
+            f"cannot run '{self._request.program}' in the guest of domain '{self._domain.name}': {reason}"
+        )

@@ -1,0 +1,121 @@
+"""Lists of what there is: domains, storage pools, and the volumes of one pool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.definition.provenance import find_provenance
+from virtomate.definition.volume import describe_pool, read_volume_listing
+from virtomate.errors import NotFoundError
+from virtomate.hypervisor.domains import find_domain, list_active_domains, list_domains
+from virtomate.hypervisor.storage import list_pools
+from virtomate.records import CloneOrigin, DomainFilter, DomainListing, PoolListing
+from virtomate.services.storage.definitions import Definitions
+from virtomate.services.storage.pools import get_active_pool
+from virtomate.services.storage.space import counted_space, seen_space
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Pool
+    from virtomate.records import VolumeListing
+    from virtomate.services.storage.space import PoolSpace
+
+_ALL = DomainFilter()
+
+
+def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tuple[DomainListing, ...]:
+    """The domains that are wanted, by name; one that vanishes meanwhile is passed over.
+
+    Raises:
+        NotFoundError: Clones of a domain are wanted that does not exist and has none.
+    """
+    is_wanted = _clones_of(connection, wanted.clones_of)
+    listings = []
+    definitions = Definitions()
+    for domain in list_active_domains(connection) if wanted.running else list_domains(connection):
+        try:
+            provenance = find_provenance(definitions.inactive(domain), domain.uuid)
+            state = domain.state()
+        except NotFoundError:
+            continue
+        origin = None
+        if provenance is not None:
+            origin = CloneOrigin(provenance.finished, provenance.source, provenance.mode, provenance.created)
+        if is_wanted(origin) and not (wanted.clones and origin is None):
+            listings.append(DomainListing(domain.name, domain.uuid, state, origin))
+    return tuple(sorted(listings, key=lambda listing: listing.name))
+
+
+def _clones_of(connection: Connection, original: str | None) -> Callable[[CloneOrigin | None], bool]:
+    """What tells the clones of a domain from other domains.
+
+    A domain that exists is known by its UUID, since it may have been renamed, and another one may have had its name. Of
+    one that is gone there are what its clones remember: the name and the UUID.
+    """
+    if original is None:
+        return lambda _origin: True
+
+    def remembers(origin: CloneOrigin | None) -> bool:
+        return origin is not None and (origin.source.name == original or origin.source.uuid == original.lower())
+
+    try:
+        uuid = find_domain(connection, original).uuid
+    except NotFoundError:
+        if not any(remembers(listing.clone) for listing in list_all_domains(connection)):
+            raise
+        return remembers
+    return lambda origin: origin is not None and origin.source.uuid == uuid
+
+
+def list_all_pools(connection: Connection) -> tuple[PoolListing, ...]:
+    """All pools by name; one that vanishes meanwhile is passed over."""
+    is_local = connection.is_local
+    listings = []
+    for pool in list_pools(connection):
+        try:
+            is_active = pool.is_active()
+            space = _current_space(pool, is_local=is_local) if is_active else counted_space(pool)
+            listings.append(
+                PoolListing(
+                    name=pool.name,
+                    uuid=pool.uuid,
+                    state=pool.info().state,
+                    is_active=is_active,
+                    is_persistent=pool.is_persistent(),
+                    capacity=space.capacity,
+                    allocation=space.allocation,
+                    available=space.available,
+                    volume_count=pool.volume_count(),
+                )
+            )
+        except NotFoundError:
+            continue
+    return tuple(sorted(listings, key=lambda listing: listing.name))
+
+
+def _current_space(pool: Pool, *, is_local: bool) -> PoolSpace:
+    """The space of an active pool: what can be seen here, else what libvirt counts."""
+    if is_local and (space := seen_space(pool, describe_pool(pool.document()))) is not None:
+        return space
+    space = counted_space(pool)
+    if space.is_impossible and pool.refresh():
+        return counted_space(pool)
+    return space
+
+
+def list_all_volumes(connection: Connection, pool_name: str) -> tuple[VolumeListing, ...]:
+    """All volumes of a pool by name; one that vanishes meanwhile is passed over.
+
+    Raises:
+        NotFoundError: There is no such pool.
+        IllegalStateError: It is not active.
+    """
+    listings = []
+    for volume in get_active_pool(connection, pool_name).list_volumes():
+        try:
+            listings.append(read_volume_listing(volume.document()))
+        except NotFoundError:
+            continue
+    return tuple(sorted(listings, key=lambda listing: listing.name))

@@ -1,0 +1,251 @@
+"""Where volumes lie: the pools of a connection, and what is looked up in them."""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtomate.advice import virsh
+from virtomate.definition.volume import (
+    PoolDescription,
+    VolumeDescription,
+    describe_pool,
+    describe_volume,
+    normalise,
+)
+from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, VirtomateError
+from virtomate.hypervisor.missing import missing
+from virtomate.hypervisor.storage import get_pool, list_pools
+from virtomate.words import shell_word
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Pool, Volume
+
+# Types of pools whose volumes are files of a directory (https://libvirt.org/storage.html)
+_FILE_POOLS = frozenset({"dir", "fs", "netfs"})
+
+# Pools that a run makes over a directory that is no pool; known by their name after a crash.
+TEMPORARY_POOL_PREFIX = "virtomate-clone-"
+
+_BUSY_ATTEMPTS = 25
+_BUSY_INTERVAL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class KnownPool:
+    """A pool, and what its document says."""
+
+    pool: Pool
+    description: PoolDescription
+    is_active: bool
+
+
+@dataclass(frozen=True)
+class FoundVolume:
+    """A volume, and what its document says."""
+
+    volume: Volume
+    pool: Pool
+    description: VolumeDescription
+
+
+class PoolDirectory:
+    """All pools of a connection as they were when it was read.
+
+    libvirt's own look-up by path is not used: it may answer with the temporary pool of another run, which vanishes when
+    that run ends.
+    """
+
+    def __init__(self, connection: Connection, pools: tuple[KnownPool, ...]) -> None:
+        self._connection = connection
+        self._pools = tuple(known for known in pools if not known.pool.name.startswith(TEMPORARY_POOL_PREFIX))
+
+    def find(self, name: str) -> KnownPool | None:
+        """The pool with a name, active or not."""
+        return next((known for known in self._pools if known.pool.name == name), None)
+
+    @property
+    def known(self) -> tuple[KnownPool, ...]:
+        """All of them."""
+        return self._pools
+
+    def named(self, name: str) -> KnownPool:
+        """The active pool with a name.
+
+        Raises:
+            NotFoundError: There is none.
+            IllegalStateError: It is not active.
+        """
+        for known in self._pools:
+            if known.pool.name == name:
+                if not known.is_active:
+                    raise _inactive(name)
+                return known
+        raise missing(
+            self._connection, "storage pool", name, lambda: [known.pool.name for known in self._pools], "pool-list"
+        )
+
+    def directory_of(self, name: str) -> str | None:
+        """The normalised path of a pool's directory by the pool's name, None where there is none."""
+        known = self.find(name)
+        return None if known is None else known.description.path
+
+    def path_of(self, pool_name: str, volume_name: str) -> str | None:
+        """The path of a volume by its name, if its pool has a directory."""
+        directory = self.directory_of(pool_name)
+        return None if directory is None else posixpath.join(directory, volume_name)
+
+    def for_new_volumes(self, name: str) -> KnownPool:
+        """The active pool with a name, in which volumes are files.
+
+        Raises:
+            NotFoundError: There is none.
+            IllegalStateError: It is not active.
+            UnsupportedError: Its volumes are no files.
+        """
+        known = self.named(name)
+        require_file_pool(known.description)
+        return known
+
+    def covering(self, directory: str) -> KnownPool | None:
+        """A pool over a directory, an active one if there is any."""
+        return next(iter(self._all_covering(directory)), None)
+
+    def find_path(self, path: str) -> FoundVolume:
+        """The volume with a path.
+
+        Raises:
+            IllegalStateError: It is in no pool, or in an inactive one.
+            NotFoundError: The file is not there.
+        """
+        directory, name = posixpath.split(normalise(path))
+        pools = self._all_covering(directory)
+        if not pools:
+            define = virsh("pool-define-as", "NAME", "dir", options=f"--target {shell_word(directory)}")
+            raise IllegalStateError(
+                f"'{path}' is in no storage pool",
+                hint=f"Make its directory one: {define}; {virsh('pool-start', 'NAME')}",
+            )
+        if not pools[0].is_active:
+            raise _inactive(pools[0].pool.name)
+        for known in pools[1:]:
+            # of two pools over one directory, the first may not have looked at it for a while
+            if known.is_active and pools[0].pool.find_volume(name) is None and known.pool.find_volume(name) is not None:
+                return self._find(known, name, path)
+        return self._find(pools[0], name, path)
+
+    def _all_covering(self, directory: str) -> list[KnownPool]:
+        """The pools over a directory, active ones first."""
+        covering = [known for known in self._pools if known.description.path == normalise(directory)]
+        return sorted(covering, key=lambda known: (not known.is_active, known.pool.name))
+
+    def find_named(self, pool_name: str, volume_name: str) -> FoundVolume:
+        """The volume with a name.
+
+        Raises:
+            IllegalStateError: Its pool is not active.
+            NotFoundError: The pool or the volume is not there.
+        """
+        return self._find(self.named(pool_name), volume_name, f"{pool_name}/{volume_name}")
+
+    @staticmethod
+    def _find(known: KnownPool, name: str, what: str) -> FoundVolume:
+        found = find_volume(known.pool, name, _BUSY_ATTEMPTS)
+        if found is None:
+            raise NotFoundError(f"there is no volume '{what}' in pool '{known.pool.name}'")
+        return found
+
+
+def read_pools(connection: Connection) -> PoolDirectory:
+    """Look at all pools once; one that vanishes meanwhile is passed over."""
+    known = []
+    for pool in list_pools(connection):
+        try:
+            known.append(KnownPool(pool, describe_pool(pool.document()), pool.is_active()))
+        except NotFoundError:
+            continue
+    return PoolDirectory(connection, tuple(known))
+
+
+def get_active_pool(connection: Connection, name: str) -> Pool:
+    """The pool with this name, which must be active.
+
+    Raises:
+        NotFoundError: There is none.
+        IllegalStateError: It is not active.
+    """
+    pool = get_pool(connection, name)
+    if not pool.is_active():
+        raise _inactive(name)
+    return pool
+
+
+def find_volume(pool: Pool, name: str, attempts: int = 1) -> FoundVolume | None:
+    """A volume by its name; libvirt has to look at the files again before it is given up.
+
+    Args:
+        pool: Where it should be.
+        name: Its name.
+        attempts: How often to try; while anything is being built in a pool, libvirt does not look for new files.
+    """
+    volume = pool.find_volume(name)
+    for attempt in range(attempts):
+        if volume is not None:
+            break
+        has_looked = pool.refresh()
+        volume = pool.find_volume(name)
+        if has_looked:
+            break
+        if attempt + 1 < attempts:
+            time.sleep(_BUSY_INTERVAL_SECONDS)
+    if volume is None:
+        return None
+    try:
+        return describe(pool, volume)
+    except NotFoundError:
+        # the pool remembers it, but the file is gone
+        return None
+
+
+def refresh_when_idle(pool: Pool) -> bool:
+    """Have libvirt look at a pool's files, waiting a while for what is being built there; tell whether it has."""
+    for _ in range(_BUSY_ATTEMPTS):
+        if pool.refresh():
+            return True
+        time.sleep(_BUSY_INTERVAL_SECONDS)
+    return False
+
+
+def describe(pool: Pool, volume: Volume) -> FoundVolume:
+    """A volume with its description."""
+    return FoundVolume(volume, pool, describe_volume(pool.name, volume.document()))
+
+
+def require_file_pool(pool: PoolDescription) -> None:
+    """Refuse a pool whose volumes are no files.
+
+    Raises:
+        UnsupportedError: It is of such a type.
+    """
+    if pool.type not in _FILE_POOLS or pool.path is None:
+        raise UnsupportedError(
+            f"storage pool '{pool.name}' is of type {pool.type}, and new volumes must be files",
+            hint="Name a pool of type dir, fs or netfs.",
+        )
+
+
+def _inactive(name: str) -> IllegalStateError:
+    return IllegalStateError(f"storage pool '{name}' is not active", hint=f"Start it: {virsh('pool-start', name)}")
+
+
+def refresh_all(connection: Connection, names: Iterable[str]) -> None:
+    """Have libvirt look at pools again, for what it tells of them; one that it cannot look at is no failure."""
+    for name in sorted(names):
+        with suppress(VirtomateError):
+            get_pool(connection, name).refresh()

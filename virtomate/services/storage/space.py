@@ -1,0 +1,212 @@
+"""The space that new volumes need, compared with what there is.
+
+What libvirt tells of a pool is what it counted at its last refresh, plus and minus what volumes took that it made and
+deleted since. It knows nothing of what guests wrote, nor of what was copied into a volume without it; and since it
+subtracts what a volume takes when it is deleted, the sum may even fall below zero. So where the pool's file system can
+be seen here, that is asked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from virtomate.definition.volume import describe_volume
+from virtomate.duplication.hostfs import file_system_space, visible_status
+from virtomate.errors import NoSpaceError, VirtomateError
+from virtomate.records import SpaceNeed
+from virtomate.words import binary_size, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+
+    from virtomate.definition.volume import PoolDescription, VolumeDescription
+    from virtomate.duplication.transfers.base import Duplication
+    from virtomate.hypervisor.storage import Pool
+    from virtomate.services.storage.pools import PoolDirectory
+
+# One that a guest writes to just now proves nothing.
+_PROOFS = 8
+
+# A refresh takes a while where there are many volumes, so figures that leave this many times the need are believed.
+_AMPLE = 2
+
+
+@dataclass(frozen=True)
+class PoolSpace:
+    """The space of a pool, in bytes.
+
+    Attributes:
+        allocation: What is taken, by whatever.
+        available: What can still be written.
+        file_system: What tells the pool's file system from any other; None where it cannot be seen here, and the
+            figures are libvirt's.
+    """
+
+    capacity: int
+    allocation: int
+    available: int
+    file_system: bytes | int | None = None
+
+    @property
+    def is_impossible(self) -> bool:
+        """Whether libvirt's count has gone below zero."""
+        return self.available > self.capacity or self.allocation > self.capacity
+
+
+def seen_space(pool: Pool, description: PoolDescription, known: Iterable[VolumeDescription] = ()) -> PoolSpace | None:
+    """The space on the file system of a local daemon's pool, if that can be seen here, else None.
+
+    That there is a directory of that name proves nothing; that a volume in it is the very file that libvirt describes
+    does.
+
+    Args:
+        pool: An active pool.
+        description: What its document says.
+        known: Volumes that have just been looked at, of whatever pools.
+    """
+    if description.path is None:
+        return None
+    own = (volume for volume in known if volume.pool == pool.name)
+    if not any(visible_status(volume) for volume in chain(own, _first_volumes(pool))):
+        return None
+    space = file_system_space(description.path)
+    return None if space is None else PoolSpace(space.capacity, space.taken, space.available, space.file_system)
+
+
+def counted_space(pool: Pool) -> PoolSpace:
+    """The space of a pool as libvirt counts it."""
+    info = pool.info()
+    return PoolSpace(info.capacity, info.allocation, info.available)
+
+
+def _first_volumes(pool: Pool) -> Iterator[VolumeDescription]:
+    for volume in islice(pool.list_volumes(), _PROOFS):
+        try:
+            yield describe_volume(pool.name, volume.document())
+        except VirtomateError:
+            # its file is gone
+            continue
+
+
+class SpaceLedger:
+    """What new volumes will take of the pools that they go to, added up.
+
+    Args:
+        is_local: Whether the daemon runs on this host, by its URI.
+    """
+
+    def __init__(self, *, is_local: bool) -> None:
+        self._is_local = is_local
+        self._pools: dict[str, Pool] = {}
+        self._spaces: dict[str, PoolSpace] = {}
+        self._needed: defaultdict[str, int] = defaultdict(int)
+
+    def add(
+        self,
+        pool: Pool,
+        description: PoolDescription,
+        needed_bytes: int,
+        known: Iterable[VolumeDescription] = (),
+    ) -> SpaceNeed:
+        """Add what is needed of a pool.
+
+        Args:
+            pool: An active pool.
+            description: What its document says.
+            needed_bytes: What will be written.
+            known: Volumes that have just been looked at.
+
+        Returns:
+            That, and what the pool has left as far as it is known.
+        """
+        self._needed[pool.name] += needed_bytes
+        if pool.name not in self._pools:
+            self._pools[pool.name] = pool
+            space = seen_space(pool, description, known) if self._is_local else None
+            self._spaces[pool.name] = space or counted_space(pool)
+        return SpaceNeed(pool.name, needed_bytes, self._spaces[pool.name].available)
+
+    def add_clone(self, duplications: Iterable[Duplication], pools: PoolDirectory) -> tuple[SpaceNeed, ...]:
+        """Add the volumes of one clone, and return what it needs of each of these pools."""
+        needed: defaultdict[str, int] = defaultdict(int)
+        sources = []
+        for duplication in duplications:
+            needed[duplication.pool] += duplication.total_bytes
+            sources.append(duplication.source)
+        needs = []
+        for name, total in sorted(needed.items()):
+            known = pools.named(name)
+            needs.append(self.add(known.pool, known.description, total, sources))
+        return tuple(needs)
+
+    def up_to_date(self, needs: Iterable[SpaceNeed]) -> tuple[SpaceNeed, ...]:
+        """The same needs with what the pools have left as far as it is known by now."""
+        return tuple(replace(need, available_bytes=self._spaces[need.pool].available) for need in needs)
+
+    def refuse_lack(self, advice: str) -> None:
+        """Compare what will be written with what there is; what only libvirt counted is not enough to refuse.
+
+        Where file systems cannot be told apart, pools that have the same size and the same space left are taken to be
+        on one, whose space they share.
+
+        Args:
+            advice: What to do if there is too little.
+
+        Raises:
+            NoSpaceError: There is too little.
+        """
+        for candidates in _grouped(self._pools, lambda name: self._spaces[name].capacity):
+            ample = _AMPLE * self._total(candidates)
+            for name in candidates:
+                if self._is_doubtful(name, ample):
+                    self._pools[name].refresh()
+                    self._spaces[name] = counted_space(self._pools[name])
+            for sharing in self._sharing(candidates):
+                available, total = min(self._spaces[name].available for name in sharing), self._total(sharing)
+                if available < total:
+                    raise _lack(sharing, available, total, advice)
+
+    def _total(self, names: Iterable[str]) -> int:
+        return sum(self._needed[name] for name in names)
+
+    def _is_doubtful(self, name: str, ample: int) -> bool:
+        """Whether libvirt should count again; an empty pool costs it nothing."""
+        space = self._spaces[name]
+        if space.file_system is not None or not ample:
+            return False
+        return space.is_impossible or space.available < ample or self._pools[name].volume_count() == 0
+
+    def _sharing(self, names: Iterable[str]) -> list[list[str]]:
+        groups: list[list[str]] = []
+        for name in names:
+            group = next((group for group in groups if self._is_shared(group[0], name)), None)
+            if group is None:
+                groups.append([name])
+            else:
+                group.append(name)
+        return groups
+
+    def _is_shared(self, name: str, other_name: str) -> bool:
+        """Whether two pools of the same size are on one file system."""
+        one, other = self._spaces[name], self._spaces[other_name]
+        if one.file_system is None or other.file_system is None:
+            return one.allocation == other.allocation
+        return one.file_system == other.file_system
+
+
+def _grouped(names: Iterable[str], key: Callable[[str], Hashable]) -> list[list[str]]:
+    groups: defaultdict[Hashable, list[str]] = defaultdict(list)
+    for name in names:
+        groups[key(name)].append(name)
+    return list(groups.values())
+
+
+def _lack(names: list[str], available: int, total: int, advice: str) -> NoSpaceError:
+    where = "storage pool {} has" if len(names) == 1 else "storage pools {} share a file system that has"
+    has, needed = binary_size(available), binary_size(total)
+    if has == needed:
+        has, needed = f"{available} bytes", f"{total} bytes"
+    return NoSpaceError(f"{where.format(quoted(names))} {has} free; {needed} are needed", hint=advice)

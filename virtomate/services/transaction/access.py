@@ -1,0 +1,50 @@
+"""Who may read and write a new volume: those who may do so with its original."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from virtomate.duplication.acl import give_acl, may_be_given_here
+from virtomate.services.storage.pools import describe
+
+if TYPE_CHECKING:
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.base import Duplication
+    from virtomate.hypervisor.storage import Pool, Volume
+
+NOT_ALLOWED = "only its owner and root could do that"
+
+
+def give_access(
+    duplication: Duplication, pool: Pool, volume: Volume, created: VolumeDescription
+) -> tuple[VolumeDescription, tuple[str, ...]]:
+    """Give a new volume, before there is anything in it, its original's access control list.
+
+    Args:
+        duplication: What the volume is a duplicate of.
+        pool: Its pool.
+        volume: The volume.
+        created: What libvirt says of it.
+
+    Returns:
+        What libvirt says of it by now, and what should be known of it, each a sentence.
+    """
+    source = duplication.source
+    if source.acl is None or not may_be_given_here(source):
+        return created, ()
+    try:
+        has_changed = give_acl(source.acl, created)
+    except OSError as error:
+        if not source.acl:
+            return created, ()
+        return created, (without_acl(source, os.strerror(error.errno or 0)),)
+    return (describe(pool, volume).description if has_changed else created), ()
+
+
+def without_acl(source: VolumeDescription, reason: str) -> str:
+    """The warning that a list is not carried over."""
+    return (
+        f"the access control list of '{source.path}' is not carried over ({reason}); the group of its copy may do what "
+        "the list grants to the group of the original"
+    )

@@ -1,0 +1,263 @@
+"""The transaction that makes one clone: the claim on its name, the journal in it, and the definition in the end.
+
+The claim is a small domain that cannot be started. It takes the clone's name and UUID, and its metadata keep the
+journal: what is going to be made, and what has been made, with the evidence that tells it from anything else. Whatever
+ends the run, the claim says what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec, readers
+from virtomate.definition.provenance import claim_definition, find_provenance, with_provenance
+from virtomate.enums import MadeKind
+from virtomate.errors import (
+    ConflictError,
+    ConnectionLostError,
+    HypervisorError,
+    IllegalStateError,
+    NotFoundError,
+    StoppedError,
+    VirtomateError,
+)
+from virtomate.hypervisor.domains import (
+    define_domain,
+    find_domain_by_uuid,
+    list_domains,
+)
+from virtomate.services.storage.artifacts import require_intact
+from virtomate.services.storage.definitions import Definitions
+from virtomate.services.transaction.acceptance import CHECK_SUFFIX, require_acceptable
+
+if TYPE_CHECKING:
+    from virtomate.definition.codec import Definition
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.hypervisor.session import Session
+    from virtomate.records import Made, Provenance
+    from virtomate.rollback import Rollback
+    from virtomate.services.transaction.limits import Turns
+
+_LOG = logging.getLogger(__name__)
+
+
+class Claim:
+    """The hold on a clone's name, and the journal in it.
+
+    Several threads may record what they made; they take turns on the session's main connection, which nobody else uses
+    meanwhile.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        name: str,
+        provenance: Provenance,
+        source: Definition,
+        turns: Turns,
+        *,
+        is_uuid_given: bool = False,
+    ) -> None:
+        self.provenance = provenance
+        self._is_uuid_given = is_uuid_given
+        self.is_taken = False
+        self.may_be_finished = False
+        self._session = session
+        self._name = name
+        self._source = source
+        self._turns = turns
+        self._lock = threading.Lock()
+        self._is_checked = threading.Event()
+        self._is_accepted = False
+
+    @property
+    def token(self) -> str:
+        """What stands on everything that is made for the clone."""
+        if self.provenance.artifact_token is None:
+            raise AssertionError("a new clone has a token")
+        return self.provenance.artifact_token
+
+    def take(self) -> None:
+        """Take the name.
+
+        Raises:
+            ConflictError: Another domain has it, or the UUID.
+        """
+        _LOG.info("claiming the name %r with UUID %s", self._name, self.provenance.uuid)
+        if self._is_uuid_given:
+            self._take_both()
+        else:
+            self._write()
+        # libvirt says nothing when a second define has the same name and UUID
+        self._require_ours()
+        self.is_taken = True
+
+    def find_conflict(self) -> ConflictError | None:
+        """Look whether another domain names a MAC address or a path that was asked for, claims of other runs included.
+
+        Other addresses are random, and other paths are in new volumes' names, which libvirt gives only once.
+        """
+        if not self.provenance.reserved:
+            return None
+        for domain in list_domains(self._session.connection):
+            if domain.uuid == self.provenance.uuid:
+                continue
+            with suppress(NotFoundError):
+                text = Definitions().inactive(domain)
+                for value in self.provenance.reserved:
+                    if readers.has_value(text, value):
+                        return ConflictError(
+                            f"domain '{domain.name}' has '{value}' already", hint="Ask for another one, or for none."
+                        )
+        return None
+
+    def _take_both(self) -> None:
+        """Take a UUID that others may want as well, and then the name.
+
+        Who defines a domain with the name and the UUID of another one replaces that one, and libvirt says nothing. With
+        a name that nobody else has it refuses a UUID that is taken, and to rename it refuses a name that is taken.
+        """
+        connection, uuid = self._session.connection, self.provenance.uuid
+        try:
+            domain = self._write(f"virtomate-claim-{self.provenance.token}")
+        except ConnectionLostError:
+            raise
+        except HypervisorError as error:
+            if (holder := find_domain_by_uuid(connection, uuid)) is None:
+                raise
+            raise ConflictError(f"domain '{holder.name}' has the UUID '{uuid}'") from error
+        domain.rename(self._name)
+
+    def check(self, definition: Definition) -> None:
+        """Have libvirt judge the final definition before any byte is copied.
+
+        That takes as long as creating an overlay, so it is done while volumes are being created.
+
+        Raises:
+            HypervisorError: It does not accept the definition.
+        """
+        try:
+            with self._turns.judging:
+                if not self._turns.is_accepted:
+                    with self._lock:
+                        self._check(definition)
+                self._is_accepted = self._turns.is_accepted = True
+        finally:
+            self._is_checked.set()
+
+    def require_accepted(self) -> None:
+        """Wait until libvirt has judged the final definition.
+
+        Raises:
+            StoppedError: It does not accept it.
+        """
+        self._is_checked.wait()
+        if not self._is_accepted:
+            raise StoppedError("stopped, since libvirt does not accept the clone's definition")
+
+    def _check(self, definition: Definition) -> None:
+        probe = replace(definition, domain={**definition.domain, "name": f"{self._name}{CHECK_SUFFIX}"})
+        require_acceptable(self._session.connection, self._name, probe, self._source)
+
+    def note(self, made: Made) -> None:
+        """Remember that something has been made, to be written down with whatever comes next."""
+        with self._lock:
+            self._note(made)
+
+    def record(self, made: Made) -> None:
+        """Write down that something is going to be made, or has been made."""
+        with self._lock:
+            self._require_ours()
+            self._note(made)
+            self._write()
+
+    def _note(self, made: Made) -> None:
+        # in the order of the plan, whichever thread comes first
+        noted = {(item.kind, item.path): item for item in self.provenance.made}
+        noted[made.kind, made.path] = made
+        self.provenance = replace(self.provenance, made=tuple(noted.values()))
+
+    def require_intact(self) -> None:
+        """Make sure that what was made is what is there.
+
+        Raises:
+            IllegalStateError: It is not, or the claim is not ours any more.
+        """
+        self._require_ours()
+        volumes = [made for made in self.provenance.made if made.kind is not MadeKind.POOL]
+        require_intact(self._session.connection, volumes, self.token)
+
+    def finish(self, definition: Definition) -> None:
+        """Replace the claim by the clone: from here on it is complete.
+
+        Raises:
+            IllegalStateError: The claim is not ours any more.
+            HypervisorError: libvirt does not accept the definition.
+        """
+        self._require_ours()
+        volumes = tuple(made for made in self.provenance.made if made.kind is not MadeKind.POOL)
+        finished = replace(self.provenance, finished=True, made=volumes, maker=None, reserved=())
+        text = codec.unparse_definition(with_provenance(definition, finished))
+        self.may_be_finished = True
+        _LOG.info("defining domain %r", self._name)
+        try:
+            define_domain(self._session.connection, self._name, text)
+        except ConnectionLostError:
+            # libvirt may have carried it out all the same
+            if not self._is_finished():
+                self.may_be_finished = False
+                raise
+        except VirtomateError:
+            self.may_be_finished = False
+            raise
+
+    def require_unfinished(self) -> None:
+        """Make sure that nothing is undone of a clone that may be complete.
+
+        Raises:
+            IllegalStateError: The connection broke when the clone was to be completed, and nothing is known since.
+        """
+        if self.may_be_finished:
+            raise IllegalStateError("kept, since the clone may be complete")
+
+    def release(self) -> None:
+        """Give the name back, if the claim is still there and ours."""
+        self.require_unfinished()
+        domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
+        if domain is not None and (self.is_taken or self._is_ours(domain)):
+            self._require_ours()
+            domain.undefine_keeping_nvram()
+        self.is_taken = False
+
+    def _is_finished(self) -> bool:
+        domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
+        if domain is None:
+            return False
+        found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
+        return found is not None and found.token == self.provenance.token and found.finished
+
+    def _write(self, name: str | None = None) -> Domain:
+        name = name or self._name
+        text = codec.unparse_definition(claim_definition(name, self.provenance, self._source.domain))
+        return define_domain(self._session.connection, name, text)
+
+    def _is_ours(self, domain: Domain) -> bool:
+        found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
+        return found is not None and found.token == self.provenance.token and not found.finished
+
+    def _require_ours(self) -> Domain:
+        domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
+        if domain is not None and not domain.is_active() and self._is_ours(domain):
+            return domain
+        raise IllegalStateError(f"domain '{self._name}' was changed by somebody else while it was being made")
+
+
+def release_unless_needed(claim: Claim, rollback: Rollback) -> None:
+    """Give the name back, unless the claim is needed to tell what could not be removed."""
+    if rollback.leftovers:
+        raise IllegalStateError("kept, since it records what is left")
+    claim.release()

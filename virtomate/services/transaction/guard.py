@@ -1,0 +1,195 @@
+"""The guard over originals: what clones are made of, or rest on, must stay as it is until they are complete."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec, readers
+from virtomate.definition.provenance import find_provenance
+from virtomate.definition.volume import describe_volume, normalise
+from virtomate.duplication.hostfs import nanoseconds, open_visible
+from virtomate.duplication.image_lock import forbid_writing
+from virtomate.errors import IllegalStateError, NotFoundError, SourceChangedError
+from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
+from virtomate.hypervisor.storage import get_volume
+from virtomate.services.storage.definitions import Definitions
+from virtomate.services.storage.owner import may_be_running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.records import DomainReference
+
+_HINT = "Shut it down, and keep it down while it is being cloned."
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A volume that must not change.
+
+    Attributes:
+        volume: As it was when the clones were planned.
+        descriptor: Its file, on which QEMU's shared lock is held; None where it is not to be seen or opened here.
+    """
+
+    volume: VolumeDescription
+    descriptor: int | None
+
+
+class Guard:
+    """What is watched for the clones of one original.
+
+    Where a file is seen, its lock keeps every QEMU from opening it for writing, and every virtomate from deleting it.
+    Elsewhere only a look at the end tells.
+    """
+
+    def __init__(self, original: DomainReference, watched: dict[str, Watched], runs: frozenset[int]) -> None:
+        self._original = original
+        self._watched = watched
+        self._runs = runs
+        self._has_looked = False
+
+    def look_again(self) -> None:
+        """Say that a clone was undone, whose claim nobody sees any more."""
+        self._has_looked = False
+
+    def refuse_deletion(self, connection: Connection) -> None:
+        """Give way to whoever is deleting what the clones rest on, where no lock tells; a clone is claimed by now.
+
+        One look is enough for all clones of a run: who marks a deletion later sees a claim, or what became of it. It is
+        taken again when a clone was undone.
+
+        Raises:
+            IllegalStateError: Somebody is.
+        """
+        unseen = {path for path, watched in self._watched.items() if watched.descriptor is None}
+        if not unseen or self._has_looked:
+            return
+        self._has_looked = True
+        for domain in list_domains(connection):
+            try:
+                text = Definitions().inactive(domain)
+            except NotFoundError:
+                continue
+            record = find_provenance(text, domain.uuid)
+            if record is None or record.finished or record.maker is None or not may_be_running(record.maker):
+                continue
+            for made in record.made:
+                if made.path in unseen and made.fingerprint is not None:
+                    raise IllegalStateError(
+                        f"'{made.path}' is being deleted together with domain '{domain.name}'",
+                        hint="A clone of it would rest on nothing.",
+                    )
+
+    def require_unchanged(self, connection: Connection, others: Iterable[VolumeDescription] = ()) -> None:
+        """Make sure that what was copied, or is rested on, is what is there.
+
+        Args:
+            connection: Where it is.
+            others: Volumes that are not watched for all clones, as they were before they were copied.
+
+        Raises:
+            SourceChangedError: The original was started, or a file of it, or below it, was written to.
+        """
+        original = self._original
+        domain = find_domain_by_uuid(connection, original.uuid)
+        if domain is not None and domain.is_active():
+            raise SourceChangedError(f"domain '{original.name}' was started while it was being cloned", hint=_HINT)
+        for watched in (*self._watched.values(), *(Watched(volume, None) for volume in others)):
+            if not _is_as_it_was(connection, watched):
+                path = watched.volume.path
+                raise SourceChangedError(f"'{path}' was written to while it was being cloned", hint=_HINT)
+        self._refuse_writers(connection)
+
+    def _refuse_writers(self, connection: Connection) -> None:
+        """Refuse what an active domain may be writing to by now, where no lock keeps it from that."""
+        unseen = {path: watched.volume for path, watched in self._watched.items() if watched.descriptor is None}
+        if not unseen:
+            return
+        volumes = {(volume.pool, volume.name): path for path, volume in unseen.items()}
+        for domain in list_active_domains(connection):
+            if domain.run_id in self._runs:
+                # it was looked at when the clones were planned
+                continue
+            try:
+                live = codec.parse_definition(Definitions().live(domain)).domain
+            except NotFoundError:
+                continue
+            for disk in readers.open_for_writing(live):
+                path = normalise(disk.path) if disk.path is not None else ""
+                path = volumes.get((disk.pool or "", disk.volume or ""), path)
+                if path in unseen:
+                    raise SourceChangedError(
+                        f"domain '{domain.name}', which may write to '{path}', was started while it was being cloned",
+                        hint=_HINT,
+                    )
+
+
+@contextmanager
+def guarded(connection: Connection, original: DomainReference, volumes: Iterable[VolumeDescription]) -> Iterator[Guard]:
+    """Watch over volumes from before the first claim until the last definition.
+
+    Raises:
+        IllegalStateError: Somebody writes to one, or is about to delete it.
+        SourceChangedError: One changed since it was looked at.
+    """
+    watched: dict[str, Watched] = {}
+    with ExitStack() as stack:
+        for volume in volumes:
+            if volume.path in watched:
+                continue
+            descriptor = _open(connection, volume)
+            if descriptor is not None:
+                stack.callback(os.close, descriptor)
+                forbid_writing(descriptor, volume.path)
+                _require_in_place(descriptor, volume)
+            watched[volume.path] = Watched(volume, descriptor)
+        unseen = any(item.descriptor is None for item in watched.values())
+        runs = frozenset(domain.run_id for domain in list_active_domains(connection)) if unseen else frozenset[int]()
+        yield Guard(original, watched, runs)
+
+
+def _open(connection: Connection, volume: VolumeDescription) -> int | None:
+    """Open the file that is the volume now; its change time may be another than in the plan, its content may not."""
+    descriptor = open_visible(volume, os.O_RDONLY)
+    if descriptor is not None or not connection.is_local:
+        return descriptor
+    now = describe_volume(volume.pool, get_volume(connection, volume.pool, volume.name).document())
+    if _content_stamp(now) != _content_stamp(volume):
+        raise _changed(volume)
+    return open_visible(now, os.O_RDONLY)
+
+
+def _require_in_place(descriptor: int, volume: VolumeDescription) -> None:
+    """Make sure that the volume's path still leads to the file that is locked."""
+    try:
+        is_in_place = os.path.samestat(os.fstat(descriptor), os.stat(volume.path))  # noqa: PTH116 - no path object is needed
+    except OSError:
+        is_in_place = False
+    if not is_in_place:
+        raise _changed(volume)
+
+
+def _is_as_it_was(connection: Connection, watched: Watched) -> bool:
+    volume = watched.volume
+    if watched.descriptor is None:
+        now = describe_volume(volume.pool, get_volume(connection, volume.pool, volume.name).document())
+        return _content_stamp(now) == _content_stamp(volume)
+    _require_in_place(watched.descriptor, volume)
+    status = os.fstat(watched.descriptor)
+    return (status.st_mtime_ns, status.st_size) == (nanoseconds(volume.modified), volume.physical)
+
+
+def _content_stamp(volume: VolumeDescription) -> tuple[str | None, int]:
+    return volume.modified, volume.physical
+
+
+def _changed(volume: VolumeDescription) -> SourceChangedError:
+    return SourceChangedError(
+        f"'{volume.path}' was replaced, deleted or written to since the clone was planned", hint="Try again."
+    )
