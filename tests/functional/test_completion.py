@@ -177,7 +177,7 @@ def test_commands_options_and_values(shell: Shell) -> None:
         "virtomate -c qemu:///system domain-cl": ["-c", "qemu:///system", "domain-clone"],
         "virtomate -q comp\tz": ["-q", "completion", "zsh"],
         "virtomate domain cl": ["domain", "clone"],
-        "virtomate domain-clone --tr\tst": ["domain-clone", "--transfer", "stream"],
+        "virtomate domain-clone --tran\tst": ["domain-clone", "--transfer", "stream"],
         "virtomate domain-clone --mode l": ["domain-clone", "--mode", "linked"],
         "virtomate -c qemu:///system domain-clone --mode=r": [
             *("-c", "qemu:///system", "domain-clone"),

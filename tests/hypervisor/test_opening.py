@@ -87,7 +87,8 @@ def is_alive(process: int) -> bool:
         try:
             if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return False
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
+            # it ended before the file was opened, or before it was read
             return False
         time.sleep(0.01)
     return True
