@@ -21,7 +21,7 @@ from virtomate.hypervisor.opening import Opening
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHORT_SECONDS = 0.2
+SHORT_SECONDS = 0.15
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_person_who_is_asked_has_time() -> None:
 
     def ask(prompt: str, is_secret: bool) -> str | None:
         asked.append((prompt, is_secret))
-        time.sleep(3 * SHORT_SECONDS)
+        time.sleep(2 * SHORT_SECONDS)
         return None if is_secret else "somebody"
 
     # A driver that wants to know who is there before it looks for the host.
