@@ -30,6 +30,8 @@ SWEEP_SECONDS = 600
 NAMES = tuple(f"web-{number}" for number in range(10))
 ALLOWED = {0, 1, 2, 3}
 LIVE = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+# Into the image below, and not down to the original.
+COMMIT = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
 JOB_SECONDS = 20.0
 
 
@@ -155,7 +157,7 @@ class Worker:
         overlay = self.pool.path / f"over-{self.draw.getrandbits(32)}.qcow2"
         document = f"<domainsnapshot><disks><disk name='vda'><source file='{overlay}'/></disk></disks></domainsnapshot>"
         one.snapshotCreateXML(document, LIVE)
-        one.blockCommit("vda", None, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE)
+        one.blockCommit("vda", None, None, 0, COMMIT)
         deadline = time.monotonic() + JOB_SECONDS
         while time.monotonic() < deadline:
             job = one.blockJobInfo("vda")
