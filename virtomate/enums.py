@@ -47,7 +47,7 @@ class Status(StrEnum):
     PLANNED = "planned"
 
 
-class Treatment(StrEnum):
+class DiskAction(StrEnum):
     """What is to become of one disk: a mode, or one of two ways not to duplicate it."""
 
     COPY = "copy"
@@ -72,14 +72,14 @@ class NvramAction(StrEnum):
     SHARED = "shared"
 
 
-class MadeState(StrEnum):
+class ArtifactState(StrEnum):
     """How far the making of something got."""
 
     PLANNED = "planned"
     MADE = "made"
 
 
-class MadeKind(StrEnum):
+class ArtifactKind(StrEnum):
     """What kind of thing cloning made."""
 
     VOLUME = "volume"

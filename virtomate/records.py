@@ -13,14 +13,14 @@ from virtomate.enums import Mode
 if TYPE_CHECKING:
     from virtomate.enums import (
         Action,
+        ArtifactKind,
+        ArtifactState,
         DeletionStatus,
-        MadeKind,
-        MadeState,
+        DiskAction,
         NvramAction,
         Status,
         TokenPlace,
         Transfer,
-        Treatment,
         WaitFor,
     )
     from virtomate.errors import VirtomateError
@@ -31,7 +31,7 @@ PROVENANCE_NAMESPACE = "urn:virtomate:clone:1"
 
 
 @dataclass(frozen=True)
-class DiskChoice:
+class DiskOptions:
     """What was asked for one disk.
 
     Attributes:
@@ -42,7 +42,7 @@ class DiskChoice:
     """
 
     target: str
-    treatment: Treatment | None = None
+    treatment: DiskAction | None = None
     name: str | None = None
     pool: str | None = None
 
@@ -88,7 +88,7 @@ class CloneRequest:
     names: tuple[str, ...] = ()
     auto_names: int = 0
     mode: Mode = Mode.COPY
-    disks: tuple[DiskChoice, ...] = ()
+    disks: tuple[DiskOptions, ...] = ()
     pool: str | None = None
     mac_addresses: tuple[str, ...] = ()
     keep_mac_addresses: bool = False
@@ -229,7 +229,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class Made:
+class Artifact:
     """Something that cloning makes: a line of the journal, and later of the provenance.
 
     Attributes:
@@ -242,8 +242,8 @@ class Made:
         base: Path of the image that an overlay rests on, None for anything else.
     """
 
-    kind: MadeKind
-    state: MadeState
+    kind: ArtifactKind
+    state: ArtifactState
     pool: str
     volume: str | None
     path: str
@@ -254,7 +254,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Maker:
+class Owner:
     """The process that makes a clone, as far as it can be told from another one.
 
     Attributes:
@@ -288,8 +288,8 @@ class Provenance:
     source: DomainReference
     mode: Mode
     created: float
-    made: tuple[Made, ...]
-    maker: Maker | None = None
+    made: tuple[Artifact, ...]
+    maker: Owner | None = None
     mark: str | None = None
     reserved: tuple[str, ...] = ()
 

@@ -9,8 +9,8 @@ import pytest
 
 from virtomate.cli import run
 from virtomate.cli.clone_options import clone_options, clone_request, numbered_names
-from virtomate.enums import Mode, Treatment, WaitFor
-from virtomate.records import CloneRequest, DiskChoice, Wait
+from virtomate.enums import DiskAction, Mode, WaitFor
+from virtomate.records import CloneRequest, DiskOptions, Wait
 
 
 @click.command()
@@ -81,14 +81,14 @@ def test_what_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("vda=linked", DiskChoice("vda", Treatment.LINKED)),
-        ("vda=drop", DiskChoice("vda", Treatment.DROP)),
-        ("vda=name=x.raw", DiskChoice("vda", None, "x.raw")),
-        ("vda=copy,pool=my pool,name=a=b", DiskChoice("vda", Treatment.COPY, "a=b", "my pool")),
-        ("vda=copy,name=a,,b", DiskChoice("vda", Treatment.COPY, "a,b")),
+        ("vda=linked", DiskOptions("vda", DiskAction.LINKED)),
+        ("vda=drop", DiskOptions("vda", DiskAction.DROP)),
+        ("vda=name=x.raw", DiskOptions("vda", None, "x.raw")),
+        ("vda=copy,pool=my pool,name=a=b", DiskOptions("vda", DiskAction.COPY, "a=b", "my pool")),
+        ("vda=copy,name=a,,b", DiskOptions("vda", DiskAction.COPY, "a,b")),
     ],
 )
-def test_disk_choice(word: str, expected: DiskChoice) -> None:
+def test_disk_choice(word: str, expected: DiskOptions) -> None:
     """A disk's treatment, and the place of its volume; a comma that is written twice is part of a name."""
     assert request("--disk", word, "a").disks == (expected,)
 

@@ -17,8 +17,8 @@ from virtomate.definition.provenance import (
     with_provenance,
     without_provenance,
 )
-from virtomate.enums import MadeKind, MadeState, Mode, TokenPlace, Transfer
-from virtomate.records import DomainReference, Fingerprint, Made, Maker, Provenance
+from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
+from virtomate.records import Artifact, DomainReference, Fingerprint, Owner, Provenance
 
 UUID = "6e0c7d7e-2c68-4d3e-a2f3-6d1c2f1f3a4b"
 NASTY = """a&b<"c">'d' ü ]]>"""
@@ -30,11 +30,11 @@ FULL = Provenance(
     mode=Mode.LINKED,
     created=1767225600.123,
     made=(
-        Made(MadeKind.POOL, MadeState.PLANNED, "virtomate-clone-x", None, "/nvram"),
-        Made(MadeKind.VOLUME, MadeState.PLANNED, NASTY, NASTY, f"/p/{NASTY}"),
-        Made(
-            MadeKind.VOLUME,
-            MadeState.MADE,
+        Artifact(ArtifactKind.POOL, ArtifactState.PLANNED, "virtomate-clone-x", None, "/nvram"),
+        Artifact(ArtifactKind.VOLUME, ArtifactState.PLANNED, NASTY, NASTY, f"/p/{NASTY}"),
+        Artifact(
+            ArtifactKind.VOLUME,
+            ArtifactState.MADE,
             "p",
             "\tv\n",
             "/p/\tv\n",
@@ -42,9 +42,9 @@ FULL = Provenance(
             TokenPlace.ATTRIBUTE,
             Transfer.HOST,
         ),
-        Made(
-            MadeKind.VOLUME,
-            MadeState.MADE,
+        Artifact(
+            ArtifactKind.VOLUME,
+            ArtifactState.MADE,
             "p",
             "o",
             "/p/o",
@@ -53,10 +53,10 @@ FULL = Provenance(
             Transfer.LINK,
             NASTY,
         ),
-        Made(MadeKind.VOLUME, MadeState.MADE, "p", "w", "/p/w", Fingerprint("1767225600")),
-        Made(MadeKind.NVRAM, MadeState.MADE, "p", "n", "/p/n", Fingerprint(None)),
+        Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, "p", "w", "/p/w", Fingerprint("1767225600")),
+        Artifact(ArtifactKind.NVRAM, ArtifactState.MADE, "p", "n", "/p/n", Fingerprint(None)),
     ),
-    maker=Maker("host.example", 4711, 123456789),
+    maker=Owner("host.example", 4711, 123456789),
     mark="89ab",
 )
 FOREIGN = "<metadata>\n  <!-- theirs --><a:x xmlns:a='urn:a'>1 <b/> 2</a:x><c:clone xmlns:c='urn:c'/>\n</metadata>"

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from virtomate.definition import codec
-from virtomate.definition.rewrite.still_shared import left_behind, shared_things
+from virtomate.definition.rewrite.still_shared import not_carried_over, shared_things
 
 KEPT = " is kept: original and clone both use it"
 PCI = "<address type='pci' domain='0x0000' bus='0x3b' slot='0x00' function='0x0'/>"
@@ -359,7 +359,7 @@ def test_left_behind(devices: str, expected: bool) -> None:
     """The state of an emulated TPM that libvirt keeps by UUID is not the clone's, and that is said."""
     domain = codec.parse_definition(f"<domain><devices>{devices}</devices></domain>").domain
 
-    sentences = left_behind(domain)
+    sentences = not_carried_over(domain)
 
     assert bool(sentences) is expected
     assert all("TPM" in sentence for sentence in sentences)

@@ -20,7 +20,7 @@ from virtomate.errors import ConflictError, InterruptedBySignalError
 from virtomate.hypervisor.domains import check_definition
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
-from virtomate.records import CloneRequest, DiskChoice
+from virtomate.records import CloneRequest, DiskOptions
 from virtomate.services.clone import clone_one as making
 from virtomate.services.clone.run import clone_domains, preview_clones, preview_definitions
 
@@ -289,7 +289,7 @@ def test_name_that_is_taken_meanwhile(lab: Lab, virtomate: Program) -> None:
     """An automatic name that another run takes gives way to the next one, and what was asked for stays."""
     make_original(lab)
     cancel = Meanwhile(lambda: complete(virtomate("domain-clone", "--auto-name", "original", json=True)))
-    request = CloneRequest("original", auto_names=1, uuid=UUID, disks=(DiskChoice("vda", name="root.qcow2"),))
+    request = CloneRequest("original", auto_names=1, uuid=UUID, disks=(DiskOptions("vda", name="root.qcow2"),))
 
     with open_session(lab.uri) as session:
         (made,) = clone_domains(session, request, NullProgress(), cancel)

@@ -13,15 +13,15 @@ from tests.lab.images import MIB
 from tests.lab.program import Background
 from virtomate.definition import codec
 from virtomate.definition.provenance import claim_definition
-from virtomate.enums import MadeKind, MadeState, Mode
-from virtomate.records import DomainReference, Made, Provenance
+from virtomate.enums import ArtifactKind, ArtifactState, Mode
+from virtomate.records import Artifact, DomainReference, Provenance
 
 UUID = "11111111-2222-4333-8444-555555555555"
 
 
 def define_claim(lab: Lab, path: Path, created: float) -> None:
     """Leave behind what a run leaves that is killed before it makes its one volume."""
-    made = Made(MadeKind.VOLUME, MadeState.PLANNED, lab.pool.handle.name(), path.name, str(path))
+    made = Artifact(ArtifactKind.VOLUME, ArtifactState.PLANNED, lab.pool.handle.name(), path.name, str(path))
     provenance = Provenance(
         finished=False,
         uuid=UUID,

@@ -30,11 +30,11 @@ from tests.lab.storage import Pool, loop_device, make_pool
 from virtomate.cancel import CancelToken
 from virtomate.definition import codec
 from virtomate.definition.provenance import claim_definition
-from virtomate.enums import MadeKind, MadeState, Mode, TokenPlace
+from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace
 from virtomate.hypervisor import domains as hypervisor
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
-from virtomate.records import CloneRequest, DomainReference, Fingerprint, Made, Provenance
+from virtomate.records import Artifact, CloneRequest, DomainReference, Fingerprint, Provenance
 from virtomate.services.clone.run import clone_domains
 from virtomate.services.delete.plan import plan_deletion
 from virtomate.services.delete.run import delete_clones
@@ -46,7 +46,7 @@ CLAIM = "virDomainDefineXMLFlags"
 CREATION = "virStorageVolCreateXML"
 
 
-def forge(lab: Lab, made: Made, *, finished: bool, mark: str | None = "0" * 32) -> None:
+def forge(lab: Lab, made: Artifact, *, finished: bool, mark: str | None = "0" * 32) -> None:
     """Define a domain whose metadata say that virtomate made a file for it."""
     provenance = Provenance(
         finished=finished,
@@ -79,13 +79,13 @@ def domains(connection: Any) -> set[str]:
     return {found.name() for found in connection.listAllDomains()}
 
 
-@pytest.mark.parametrize("state", list(MadeState))
-def test_record_alone_deletes_no_file_outside_pools(lab: Lab, virtomate: Program, state: MadeState) -> None:
+@pytest.mark.parametrize("state", list(ArtifactState))
+def test_record_alone_deletes_no_file_outside_pools(lab: Lab, virtomate: Program, state: ArtifactState) -> None:
     """Whoever can define a domain can write any path into its metadata; no pool is started over that directory."""
     victim = lab.make_directory("precious") / "keys"
     victim.write_bytes(b"secret")
-    seen = Fingerprint("0") if state is MadeState.MADE else None
-    forge(lab, Made(MadeKind.NVRAM, state, "none", victim.name, str(victim), seen), finished=False)
+    seen = Fingerprint("0") if state is ArtifactState.MADE else None
+    forge(lab, Artifact(ArtifactKind.NVRAM, state, "none", victim.name, str(victim), seen), finished=False)
     pools = lab.connection.listAllStoragePools()
 
     result = delete(virtomate, "forged")
@@ -102,7 +102,7 @@ def test_record_alone_deletes_no_volume(lab: Lab, virtomate: Program, volume: st
     """Not even with --yes: what was made by 0.2.0 is shown and asked for, what cannot be the clone's is left."""
     victim = lab.pool.raw("victim.raw", 4 * MIB)
     lab.pool.raw("other.raw", 4 * MIB)
-    made = Made(MadeKind.VOLUME, MadeState.MADE, lab.pool.name, volume, str(victim), Fingerprint("0"))
+    made = Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, lab.pool.name, volume, str(victim), Fingerprint("0"))
     forge(lab, made, finished=True, mark=None)
 
     result = delete(virtomate, "forged")
@@ -116,7 +116,7 @@ def test_record_alone_deletes_no_volume(lab: Lab, virtomate: Program, volume: st
 def test_question_shows_what_is_unproved(lab: Lab, virtomate: Program) -> None:
     """Its size, owner and age, with the reason; --yes answers for what is proved alone."""
     victim = lab.pool.raw("victim.raw", 4 * MIB)
-    made = Made(MadeKind.VOLUME, MadeState.MADE, lab.pool.name, victim.name, str(victim), Fingerprint("0"))
+    made = Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, lab.pool.name, victim.name, str(victim), Fingerprint("0"))
     forge(lab, made, finished=True, mark=None)
 
     question = Question(virtomate, "--yes", "forged")
@@ -135,7 +135,7 @@ def test_question_shows_what_is_unproved(lab: Lab, virtomate: Program) -> None:
 def test_record_that_claims_a_token_deletes_no_volume(lab: Lab, virtomate: Program) -> None:
     """A forger cannot put the token on somebody else's file."""
     victim = lab.pool.raw("victim.raw", 4 * MIB)
-    made = Made(MadeKind.VOLUME, MadeState.MADE, lab.pool.name, victim.name, str(victim), Fingerprint("0"))
+    made = Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, lab.pool.name, victim.name, str(victim), Fingerprint("0"))
     forge(lab, replace(made, token_place=TokenPlace.ATTRIBUTE), finished=True)
 
     result = delete(virtomate, "forged")
@@ -656,7 +656,7 @@ def test_saved_state_is_asked_for_whatever_the_record_says(lab: Lab, virtomate: 
     """An unfinished clone has none: somebody wrote such a record into another domain's metadata."""
     forge(
         lab,
-        Made(MadeKind.VOLUME, MadeState.PLANNED, lab.pool.name, "none", str(lab.pool.path / "none")),
+        Artifact(ArtifactKind.VOLUME, ArtifactState.PLANNED, lab.pool.name, "none", str(lab.pool.path / "none")),
         finished=False,
     )
     text = lab.connection.lookupByName("forged").XMLDesc()

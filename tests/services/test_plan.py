@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from virtomate.cancel import CancelToken
-from virtomate.enums import Action, Mode, Treatment
+from virtomate.enums import Action, DiskAction, Mode
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
@@ -24,7 +24,7 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.connection import Connection, connect
-from virtomate.records import CloneRequest, DiskChoice
+from virtomate.records import CloneRequest, DiskOptions
 from virtomate.services.clone.plan import ClonePlan, plan_clones
 from virtomate.services.clone.taken import TakenNames, named_files
 from virtomate.services.clone.target import scan_identities
@@ -324,8 +324,8 @@ def test_start_with_a_disk_that_the_original_writes_to(node: Node, names: tuple[
         plan_clones(connection, request, CancelToken())
 
     assert "--disk vdb=share" in (caught.value.hint or "")
-    for treatment in (Treatment.SHARE, Treatment.DROP):
-        chosen = replace(request, disks=(DiskChoice("vdb", treatment),))
+    for treatment in (DiskAction.SHARE, DiskAction.DROP):
+        chosen = replace(request, disks=(DiskOptions("vdb", treatment),))
         assert len(plan_clones(connection, chosen, CancelToken())[1]) == len(names)
     assert len(plan_clones(connection, replace(request, start=False), CancelToken())[1]) == len(names)
 

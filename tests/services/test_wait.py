@@ -25,7 +25,7 @@ from virtomate.progress import NullProgress
 from virtomate.records import Address, DomainInterface, Wait
 from virtomate.services.clone.start import wait_for_clones
 from virtomate.services.guest.addresses import has_usable_address, join_interfaces, usable_interfaces
-from virtomate.services.guest.wait import interruptible
+from virtomate.services.guest.wait import call_interruptibly
 
 FOREVER_SECONDS = 3600.0
 MAC = "52:54:00:00:00:07"
@@ -48,9 +48,9 @@ def test_result_and_error_of_a_call_are_its_own() -> None:
     def fail() -> None:
         raise NotFoundError("gone")
 
-    assert interruptible(lambda: 42, CancelToken()) == 42
+    assert call_interruptibly(lambda: 42, CancelToken()) == 42
     with pytest.raises(NotFoundError, match="gone"):
-        interruptible(fail, CancelToken())
+        call_interruptibly(fail, CancelToken())
 
 
 def test_signal_ends_the_waiting_for_a_call(stuck: threading.Event) -> None:
@@ -59,14 +59,14 @@ def test_signal_ends_the_waiting_for_a_call(stuck: threading.Event) -> None:
     threading.Timer(0.05, lambda: cancel.interrupt(signal.SIGINT)).start()
 
     with pytest.raises(InterruptedBySignalError):
-        interruptible(lambda: stuck.wait(FOREVER_SECONDS), cancel)
+        call_interruptibly(lambda: stuck.wait(FOREVER_SECONDS), cancel)
     stuck.set()
 
 
 def test_call_that_takes_too_long(stuck: threading.Event) -> None:
     """A call that does not return in its time is given up."""
     with pytest.raises(TimedOutError):
-        interruptible(lambda: stuck.wait(FOREVER_SECONDS), CancelToken(), 0.05)
+        call_interruptibly(lambda: stuck.wait(FOREVER_SECONDS), CancelToken(), 0.05)
     stuck.set()
 
 

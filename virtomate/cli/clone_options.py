@@ -10,12 +10,12 @@ import click
 
 from virtomate.cli.completion import complete_pool
 from virtomate.cli.options import trust_pool_option
-from virtomate.enums import Mode, Transfer, Treatment, WaitFor
+from virtomate.enums import DiskAction, Mode, Transfer, WaitFor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from virtomate.records import CloneRequest, DiskChoice, Wait
+    from virtomate.records import CloneRequest, DiskOptions, Wait
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -42,9 +42,9 @@ _BRACES_FOR_NUMBER = re.compile(r"\{(:[^{}]*)?\}")
 _COMMA = re.compile(r"(?<!,),(?!,)")
 
 
-def _disk_choice(value: str) -> DiskChoice:
+def _disk_choice(value: str) -> DiskOptions:
     """What becomes of one disk: TARGET=HOW."""
-    from virtomate.records import DiskChoice  # noqa: PLC0415 - help and completion need no records
+    from virtomate.records import DiskOptions  # noqa: PLC0415 - help and completion need no records
 
     target, equals, rest = value.partition("=")
     if not equals or not target or not rest:
@@ -55,14 +55,14 @@ def _disk_choice(value: str) -> DiskChoice:
         key, has_value, text = part.replace(",,", ",").partition("=")
         if has_value and key in {"name", "pool"} and text and key not in places:
             places[key] = text
-        elif number == 0 and not has_value and key in set(Treatment):
-            treatment = Treatment(key)
+        elif number == 0 and not has_value and key in set(DiskAction):
+            treatment = DiskAction(key)
         else:
-            expected = f"{', '.join(Treatment)}, name=NAME or pool=POOL, each once"
+            expected = f"{', '.join(DiskAction)}, name=NAME or pool=POOL, each once"
             raise click.BadParameter(f"'{part}' in '{value}' is not understood; expected: {expected}")
-    if places and treatment in {Treatment.SHARE, Treatment.DROP}:
+    if places and treatment in {DiskAction.SHARE, DiskAction.DROP}:
         raise click.BadParameter(f"'{value}' names a place for a new volume, but with {treatment} there is none")
-    return DiskChoice(target, treatment, places.get("name"), places.get("pool"))
+    return DiskOptions(target, treatment, places.get("name"), places.get("pool"))
 
 
 def _mac_address(value: str) -> str:
@@ -231,7 +231,7 @@ def clone_request(
     source: str,
     names: Sequence[str],
     mode: str,
-    disks: Sequence[DiskChoice],
+    disks: Sequence[DiskOptions],
     pool: str | None,
     count: int | None,
     auto_name: bool,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from virtomate.definition import codec
 from virtomate.definition.codec import Definition, Document
 from virtomate.definition.readers import child, uuid
-from virtomate.enums import MadeKind, MadeState, Mode, TokenPlace, Transfer
+from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
 from virtomate.errors import MalformedDocumentError
-from virtomate.records import PROVENANCE_NAMESPACE, DomainReference, Fingerprint, Made, Maker, Provenance
+from virtomate.records import PROVENANCE_NAMESPACE, Artifact, DomainReference, Fingerprint, Owner, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,7 +137,7 @@ def _write(provenance: Provenance) -> str:
     return codec.unparse(element, f"{_PREFIX}:{_ELEMENT}")
 
 
-def _write_made(made: Made) -> dict[str, str]:
+def _write_made(made: Artifact) -> dict[str, str]:
     fingerprint = made.fingerprint or Fingerprint(None)
     values = {
         "@kind": made.kind.value,
@@ -176,14 +176,14 @@ def _read(element: str) -> Provenance:
         mode=Mode(record["@mode"]),
         created=_moment(record["@created"]),
         made=tuple(_read_made(item) for item in (made if isinstance(made, list) else [made])),
-        maker=Maker(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
+        maker=Owner(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
         mark=record.get("@mark"),
         reserved=tuple(item["@value"] for item in (reserved if isinstance(reserved, list) else [reserved])),
     )
 
 
-def _read_made(item: Mapping[str, str]) -> Made:
-    state = MadeState(item["@state"])
+def _read_made(item: Mapping[str, str]) -> Artifact:
+    state = ArtifactState(item["@state"])
     fingerprint = Fingerprint(
         changed=item.get("@changed"),
         inode=_optional_int(item.get("@inode")),
@@ -192,13 +192,13 @@ def _read_made(item: Mapping[str, str]) -> Made:
         file_system_bytes=_optional_int(item.get("@filesystem")),
     )
     token_place, transfer = item.get("@token"), item.get("@transfer")
-    return Made(
-        kind=MadeKind(item["@kind"]),
+    return Artifact(
+        kind=ArtifactKind(item["@kind"]),
         state=state,
         pool=item["@pool"],
         volume=item.get("@volume"),
         path=item["@path"],
-        fingerprint=fingerprint if state is MadeState.MADE else None,
+        fingerprint=fingerprint if state is ArtifactState.MADE else None,
         token_place=None if token_place is None else TokenPlace(token_place),
         transfer=None if transfer is None else Transfer(transfer),
         base=item.get("@base"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.images import Qcow2Header
     from virtomate.duplication.transfers.base import Place
-    from virtomate.enums import MadeKind
+    from virtomate.enums import ArtifactKind
 
 # what qemu-img grants, and what it takes to come near the file
 _EVERYBODY_READS = stat.S_IRGRP | stat.S_IROTH
@@ -234,7 +234,7 @@ def bytes_to_write(source: VolumeDescription, chain_bytes: int, transfer: Transf
 
 def plan_duplication(
     label: str,
-    kind: MadeKind,
+    kind: ArtifactKind,
     source: VolumeDescription,
     place: Place,
     action: Action,

@@ -17,7 +17,7 @@ import libvirt
 from virtomate.cancel import CancelToken
 from virtomate.errors import NoConnectionError
 from virtomate.hypervisor.opening import Opening
-from virtomate.hypervisor.translate import one_line, translated
+from virtomate.hypervisor.translate import one_line, translating_errors
 from virtomate.hypervisor.unreached import Failure
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Connection:
     @property
     def name(self) -> str:
         """The URI that it has come to have, whoever chose it."""
-        with translated("cannot read the connection's URI"):
+        with translating_errors("cannot read the connection's URI"):
             return str(self.handle.getURI())
 
     @property
@@ -93,14 +93,14 @@ class Connection:
     @cached_property
     def knows_subclusters(self) -> bool:
         """Whether libvirt and its QEMU take a qcow2 whose clusters are divided."""
-        with translated("cannot read the versions of libvirt and QEMU"):
+        with translating_errors("cannot read the versions of libvirt and QEMU"):
             return bool(
                 self.handle.getLibVersion() >= _SUBCLUSTERS_LIBVIRT and self.handle.getVersion() >= _SUBCLUSTERS_QEMU
             )
 
     def capabilities(self) -> str:
         """What libvirt says of its host and of itself."""
-        with translated("cannot read the capabilities of the host"):
+        with translating_errors("cannot read the capabilities of the host"):
             return str(self.handle.getCapabilities())
 
     def close(self) -> None:

@@ -20,8 +20,8 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.missing import missing
-from virtomate.hypervisor.text import legible
-from virtomate.hypervisor.translate import no_room, one_line, translate, translated
+from virtomate.hypervisor.text import sanitise
+from virtomate.hypervisor.translate import no_room, one_line, translate, translating_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,8 +53,8 @@ class DomainRecord:
 
     def document(self) -> str:
         """The document, with the definition that the domain had then."""
-        with translated(f"cannot read '{self.name}'"):
-            return legible(lambda: self._handle.getXMLDesc(0))
+        with translating_errors(f"cannot read '{self.name}'"):
+            return sanitise(lambda: self._handle.getXMLDesc(0))
 
 
 class Domain:
@@ -85,17 +85,17 @@ class Domain:
 
     def state(self) -> str:
         """The state by its documented name."""
-        with translated(f"cannot read the state of domain '{self.name}'"):
+        with translating_errors(f"cannot read the state of domain '{self.name}'"):
             return _STATES.get(self._handle.state(0)[0], "no state")
 
     def is_active(self) -> bool:
         """Whether it runs in any way, paused included."""
-        with translated(f"cannot read the state of domain '{self.name}'"):
+        with translating_errors(f"cannot read the state of domain '{self.name}'"):
             return bool(self._handle.isActive())
 
     def has_managed_save(self) -> bool:
         """Whether an image of its memory waits to be resumed."""
-        with translated(f"cannot read the state of domain '{self.name}'"):
+        with translating_errors(f"cannot read the state of domain '{self.name}'"):
             return bool(self._handle.hasManagedSaveImage(0))
 
     def snapshot_count(self) -> int:
@@ -154,12 +154,12 @@ class Domain:
         """The definition as it is now, which for an active domain names what it really uses."""
         with self._reading_definition():
             # A live definition shows the backing chain that libvirt found in the images.
-            return legible(lambda: self._handle.XMLDesc(0))
+            return sanitise(lambda: self._handle.XMLDesc(0))
 
     @contextmanager
     def _reading_definition(self) -> Iterator[None]:
         try:
-            with translated(f"cannot read the definition of domain '{self.name}'"):
+            with translating_errors(f"cannot read the definition of domain '{self.name}'"):
                 yield
         except OversizeError as error:
             error.hint = (
@@ -190,17 +190,17 @@ class Domain:
         Raises:
             HypervisorError: There is no such image, or it cannot be read.
         """
-        with translated(f"cannot read the saved state of domain '{self.name}'"):
-            return legible(lambda: self._handle.managedSaveGetXMLDesc(0))
+        with translating_errors(f"cannot read the saved state of domain '{self.name}'"):
+            return sanitise(lambda: self._handle.managedSaveGetXMLDesc(0))
 
     def snapshots(self) -> list[DomainRecord]:
         """What libvirt keeps of its snapshots."""
-        with translated(f"cannot list the snapshots of domain '{self.name}'"):
+        with translating_errors(f"cannot list the snapshots of domain '{self.name}'"):
             return [DomainRecord(found.getName(), found) for found in self._handle.listAllSnapshots(0)]
 
     def checkpoints(self) -> list[DomainRecord]:
         """What libvirt keeps of its checkpoints."""
-        with translated(f"cannot list the checkpoints of domain '{self.name}'"):
+        with translating_errors(f"cannot list the checkpoints of domain '{self.name}'"):
             return [DomainRecord(found.getName(), found) for found in self._handle.listAllCheckpoints(0)]
 
     def rename(self, name: str) -> None:
@@ -234,7 +234,7 @@ class Domain:
         Raises:
             HypervisorError: libvirt or QEMU cannot.
         """
-        with translated(f"cannot start domain '{self.name}'"):
+        with translating_errors(f"cannot start domain '{self.name}'"):
             self._handle.create()
 
     def undefine_with_state(self) -> None:
@@ -250,12 +250,12 @@ class Domain:
             flags |= libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         if self.checkpoint_count():
             flags |= libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-        with translated(f"cannot undefine domain '{self.name}'"):
+        with translating_errors(f"cannot undefine domain '{self.name}'"):
             self._handle.undefineFlags(flags)
 
     def undefine_keeping_nvram(self) -> None:
         """Remove the definition and nothing else: libvirt would delete the NVRAM by its path, whosever it is."""
-        with translated(f"cannot undefine domain '{self.name}'"):
+        with translating_errors(f"cannot undefine domain '{self.name}'"):
             self._handle.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
 
 
@@ -338,7 +338,7 @@ def _list_if_known(connection: Connection, flags: int) -> list[Domain]:
 
 
 def _list(connection: Connection, flags: int) -> list[Domain]:
-    with translated("cannot list the domains"):
+    with translating_errors("cannot list the domains"):
         return [Domain(handle) for handle in connection.handle.listAllDomains(flags)]
 
 

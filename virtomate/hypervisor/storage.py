@@ -13,8 +13,8 @@ import libvirt
 
 from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, NotFoundError, VirtomateError
 from virtomate.hypervisor.missing import missing
-from virtomate.hypervisor.text import legible
-from virtomate.hypervisor.translate import no_room, translate, translated
+from virtomate.hypervisor.text import sanitise
+from virtomate.hypervisor.translate import no_room, translate, translating_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,17 +56,17 @@ class Volume:
 
     def document(self) -> str:
         """Libvirt's description, read anew from the file."""
-        with translated(f"cannot read volume '{self.name}'"):
-            return legible(lambda: self.handle.XMLDesc(0))
+        with translating_errors(f"cannot read volume '{self.name}'"):
+            return sanitise(lambda: self.handle.XMLDesc(0))
 
     def is_file(self) -> bool:
         """Whether it is a file, and not a block device, directory or network volume."""
-        with translated(f"cannot read volume '{self.name}'"):
+        with translating_errors(f"cannot read volume '{self.name}'"):
             return bool(self.handle.info()[0] == libvirt.VIR_STORAGE_VOL_FILE)
 
     def allocation_bytes(self) -> int:
         """What it takes on the host now."""
-        with translated(f"cannot read volume '{self.name}'"):
+        with translating_errors(f"cannot read volume '{self.name}'"):
             return int(self.handle.info()[2])
 
     def delete(self) -> None:
@@ -75,7 +75,7 @@ class Volume:
         Raises:
             NotFoundError: It is not there any more.
         """
-        with translated(f"cannot delete volume '{self.name}'"):
+        with translating_errors(f"cannot delete volume '{self.name}'"):
             self.handle.delete(0)
 
 
@@ -89,22 +89,22 @@ class Pool:
 
     def document(self) -> str:
         """Libvirt's description."""
-        with translated(f"cannot read pool '{self.name}'"):
+        with translating_errors(f"cannot read pool '{self.name}'"):
             return str(self._handle.XMLDesc(0))
 
     def is_active(self) -> bool:
         """Whether its volumes can be used."""
-        with translated(f"cannot read pool '{self.name}'"):
+        with translating_errors(f"cannot read pool '{self.name}'"):
             return bool(self._handle.isActive())
 
     def is_persistent(self) -> bool:
         """Whether libvirt still knows it when it is stopped."""
-        with translated(f"cannot read pool '{self.name}'"):
+        with translating_errors(f"cannot read pool '{self.name}'"):
             return bool(self._handle.isPersistent())
 
     def info(self) -> PoolInfo:
         """State and sizes."""
-        with translated(f"cannot read pool '{self.name}'"):
+        with translating_errors(f"cannot read pool '{self.name}'"):
             state, *sizes = self._handle.info()
         return PoolInfo(_STATES.get(state, "inactive"), *sizes)
 
@@ -123,7 +123,7 @@ class Pool:
 
         libvirt's binding has no way to tell such a name, and no definition can hold it.
         """
-        with translated(f"cannot list the volumes of pool '{self.name}'"):
+        with translating_errors(f"cannot list the volumes of pool '{self.name}'"):
             handles = self._handle.listAllVolumes(0)
         volumes = []
         for handle in handles:
@@ -135,7 +135,7 @@ class Pool:
 
     def capacity_bytes(self) -> int:
         """Size of its file system as of the last refresh."""
-        with translated(f"cannot read pool '{self.name}'"):
+        with translating_errors(f"cannot read pool '{self.name}'"):
             return int(self._handle.info()[1])
 
     def find_volume(self, name: str) -> Volume | None:
@@ -166,7 +166,7 @@ class Pool:
 
     def keep_active(self) -> None:
         """Start it again if libvirt put it out of service."""
-        with translated(f"cannot start pool '{self.name}'"):
+        with translating_errors(f"cannot start pool '{self.name}'"):
             if not self._handle.isActive():
                 self._handle.create(0)
 
@@ -223,7 +223,7 @@ class Pool:
 
 def list_pools(connection: Connection) -> list[Pool]:
     """All pools, active or not."""
-    with translated("cannot list the storage pools"):
+    with translating_errors("cannot list the storage pools"):
         return [Pool(handle) for handle in connection.handle.listAllStoragePools(0)]
 
 
@@ -299,7 +299,7 @@ class Stream:
 
     def receive(self, chunk_bytes: int) -> Iterator[bytes | int]:
         """Content in order: bytes are data, a number is the length of a hole."""
-        with translated(f"cannot read volume '{self._volume_name}'"):
+        with translating_errors(f"cannot read volume '{self._volume_name}'"):
             while True:
                 data = self._handle.recvFlags(chunk_bytes, libvirt.VIR_STREAM_RECV_STOP_AT_HOLE)
                 if data == _AT_HOLE:
@@ -312,14 +312,14 @@ class Stream:
     def send(self, data: bytes) -> None:
         """Write data at the current position."""
         view = memoryview(data)
-        with translated(f"cannot write volume '{self._volume_name}'"):
+        with translating_errors(f"cannot write volume '{self._volume_name}'"):
             while view:
                 sent = self._handle.send(bytes(view) if len(view) != len(data) else data)
                 view = view[sent:]
 
     def send_hole(self, length: int) -> None:
         """Leave a hole at the current position."""
-        with translated(f"cannot write volume '{self._volume_name}'"):
+        with translating_errors(f"cannot write volume '{self._volume_name}'"):
             self._handle.sendHole(length)
 
     def finish(self) -> None:
@@ -328,7 +328,7 @@ class Stream:
         Raises:
             HypervisorError: It could not write all of it.
         """
-        with translated(f"cannot finish with volume '{self._volume_name}'"):
+        with translating_errors(f"cannot finish with volume '{self._volume_name}'"):
             self._handle.finish()
 
     def abort(self) -> None:
@@ -352,7 +352,7 @@ def open_download(connection: Connection, volume: Volume, offset: int, length: i
         offset: Where the part begins, in bytes.
         length: How long it is, in bytes; 0 means the rest of the file.
     """
-    with translated(f"cannot read volume '{volume.name}'"):
+    with translating_errors(f"cannot read volume '{volume.name}'"):
         stream = connection.handle.newStream(0)
         volume.handle.download(stream, offset, length, libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM)
     return Stream(stream, volume.name)
@@ -372,7 +372,7 @@ def read_head(connection: Connection, volume: Volume, length: int) -> bytes:
 
 def open_upload(connection: Connection, volume: Volume) -> Stream:
     """Write a volume's file from the beginning, with holes; what a hole covers is not cleared, so begin with none."""
-    with translated(f"cannot write volume '{volume.name}'"):
+    with translating_errors(f"cannot write volume '{volume.name}'"):
         stream = connection.handle.newStream(0)
         volume.handle.upload(stream, 0, 0, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
     return Stream(stream, volume.name)

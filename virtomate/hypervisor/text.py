@@ -13,7 +13,7 @@ _REPLACEMENT = "\ufffd"
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
-def legible(describe: Callable[[], str]) -> str:
+def sanitise(describe: Callable[[], str]) -> str:
     """A description, with U+FFFD for what no document can hold.
 
     Libvirt puts the path of a backing file into it as it finds it in an image, be it the raw disk of a guest that wrote

@@ -51,7 +51,7 @@ _NOT_ALLOWED = {
 
 
 @contextmanager
-def translated(failure: str) -> Iterator[None]:
+def translating_errors(failure: str) -> Iterator[None]:
     """Raise libvirt's errors as ours.
 
     Args:

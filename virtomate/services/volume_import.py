@@ -17,7 +17,7 @@ from virtomate.duplication.image_lock import forbid_writing
 from virtomate.duplication.images import detect_format, is_cut_short, read_qcow2_header, why_incomplete
 from virtomate.duplication.names import check_volume_name
 from virtomate.duplication.upload import LocalFile, open_local_file, upload
-from virtomate.enums import MadeKind, MadeState, TokenPlace, Transfer
+from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
@@ -27,7 +27,7 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.records import ImportResult, Made
+from virtomate.records import Artifact, ImportResult
 from virtomate.rollback import Rollback
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact, wait_at_most
 from virtomate.services.storage.fingerprint import new_fingerprint
@@ -112,8 +112,8 @@ class _Import:
         self._progress = progress
         self._cancel = cancel
         path = posixpath.join(describe_pool(pool.document()).path or "/", name)
-        self._planned = Made(MadeKind.VOLUME, MadeState.PLANNED, pool.name, name, path)
-        self._made: Made | None = None
+        self._planned = Artifact(ArtifactKind.VOLUME, ArtifactState.PLANNED, pool.name, name, path)
+        self._made: Artifact | None = None
         self._token = f"{uuid4()}:import"
         self._outcome: VolumeListing | BaseException | None = None
 
@@ -166,7 +166,7 @@ class _Import:
         marked = put_token(description, self._token)
         self._made = replace(
             self._planned,
-            state=MadeState.MADE,
+            state=ArtifactState.MADE,
             fingerprint=new_fingerprint(marked or description, pool),
             token_place=None if marked is None else TokenPlace.ATTRIBUTE,
         )
@@ -191,7 +191,7 @@ class _Import:
     def _undo(self) -> None:
         if self._made is not None:
             _LOG.info("removing %s", self._made.path)
-            accepted = OWN if self._made.state is MadeState.MADE else BEGUN
+            accepted = OWN if self._made.state is ArtifactState.MADE else BEGUN
             wait = wait_at_most(_UNDO_WAIT_SECONDS)
             remove_artifact(self._session.connection, self._made, self._token, accepted, wait)
 

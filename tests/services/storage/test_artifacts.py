@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.duplication.volumes import RAW, described
-from virtomate.enums import MadeKind, MadeState, TokenPlace, Transfer
-from virtomate.records import Fingerprint, Made
+from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
+from virtomate.records import Artifact, Fingerprint
 from virtomate.services.storage.artifacts import (
     Sighting,
     Verdict,
@@ -25,10 +25,17 @@ TOKEN = "11111111-2222-4333-8444-555555555555:0123456789abcdef"
 OTHER = "99999999-2222-4333-8444-555555555555:0123456789abcdef"
 
 THEN = Fingerprint("1767225600", inode=7, birth_time=70, directory=2)
-MADE = Made(
-    MadeKind.VOLUME, MadeState.MADE, "p", "a.raw", "/p/a.raw", THEN, TokenPlace.ATTRIBUTE, transfer=Transfer.HOST
+MADE = Artifact(
+    ArtifactKind.VOLUME,
+    ArtifactState.MADE,
+    "p",
+    "a.raw",
+    "/p/a.raw",
+    THEN,
+    TokenPlace.ATTRIBUTE,
+    transfer=Transfer.HOST,
 )
-PLANNED = replace(MADE, state=MadeState.PLANNED, fingerprint=None, token_place=None)
+PLANNED = replace(MADE, state=ArtifactState.PLANNED, fingerprint=None, token_place=None)
 OVERLAY = replace(MADE, transfer=Transfer.LINK, token_place=TokenPlace.HEADER, fingerprint=Fingerprint("1767225600"))
 UNSEEN = replace(MADE, token_place=None, fingerprint=Fingerprint("1767225600", file_system_bytes=100))
 
@@ -105,7 +112,7 @@ EMPTY = replace(RAW, physical=0)
         ),
     ],
 )
-def test_verdict(made: Made, sighting: Sighting, verdict: Verdict) -> None:
+def test_verdict(made: Artifact, sighting: Sighting, verdict: Verdict) -> None:
     """Only the clone's own token on the very file proves it; what is certainly another's is never in doubt."""
     assert judge(made, TOKEN, sighting).verdict is verdict
 
@@ -124,7 +131,7 @@ def test_reason_goes_with_what_is_not_proved() -> None:
 
 
 @pytest.fixture
-def nvram(tmp_path: Path) -> Made:
+def nvram(tmp_path: Path) -> Artifact:
     """An NVRAM that cloning made, in a directory that is no storage pool."""
     path = tmp_path / "web_VARS.fd"
     path.write_bytes(b"variables")
@@ -132,10 +139,10 @@ def nvram(tmp_path: Path) -> Made:
     assert put_token(volume, TOKEN) is not None
     status = path.stat()
     seen = Fingerprint(volume.changed, status.st_ino, None, tmp_path.stat().st_ino)
-    return Made(MadeKind.NVRAM, MadeState.MADE, "gone", path.name, str(path), seen, TokenPlace.ATTRIBUTE)
+    return Artifact(ArtifactKind.NVRAM, ArtifactState.MADE, "gone", path.name, str(path), seen, TokenPlace.ATTRIBUTE)
 
 
-def test_nvram_outside_pools_is_proved_by_its_token_alone(nvram: Made) -> None:
+def test_nvram_outside_pools_is_proved_by_its_token_alone(nvram: Artifact) -> None:
     """Wherever it is: libvirt need not be asked, and no storage pool is started to look at it."""
     assert bears_token_here(nvram, TOKEN)
     assert judge_outside_pools(nvram, TOKEN, frozenset(), is_local=True).verdict is Verdict.PROVED
@@ -143,14 +150,14 @@ def test_nvram_outside_pools_is_proved_by_its_token_alone(nvram: Made) -> None:
     assert judge_outside_pools(nvram, None, frozenset(), is_local=True).verdict is Verdict.FOREIGN
 
 
-def test_nvram_that_the_journal_only_plans_is_proved_by_its_token(nvram: Made) -> None:
+def test_nvram_that_the_journal_only_plans_is_proved_by_its_token(nvram: Artifact) -> None:
     """A run was killed when it had made the file, and before it wrote that down."""
-    planned = replace(nvram, state=MadeState.PLANNED, fingerprint=None, token_place=None)
+    planned = replace(nvram, state=ArtifactState.PLANNED, fingerprint=None, token_place=None)
 
     assert judge_outside_pools(planned, TOKEN, frozenset(), is_local=True).verdict is Verdict.PROVED
 
 
-def test_link_to_a_file_with_the_token_proves_nothing(nvram: Made, tmp_path: Path) -> None:
+def test_link_to_a_file_with_the_token_proves_nothing(nvram: Artifact, tmp_path: Path) -> None:
     """A symbolic link in its place leads to what somebody chose."""
     path = tmp_path / "moved"
     Path(nvram.path).rename(path)
@@ -159,7 +166,7 @@ def test_link_to_a_file_with_the_token_proves_nothing(nvram: Made, tmp_path: Pat
     assert not bears_token_here(nvram, TOKEN)
 
 
-def test_unproved_nvram_is_touched_only_where_libvirt_keeps_nvram(nvram: Made, tmp_path: Path) -> None:
+def test_unproved_nvram_is_touched_only_where_libvirt_keeps_nvram(nvram: Artifact, tmp_path: Path) -> None:
     """A record names any path: elsewhere than in libvirt's own directory it is no reason even to ask."""
     os.removexattr(nvram.path, ATTRIBUTE)
     old = replace(nvram, token_place=None)
@@ -169,11 +176,11 @@ def test_unproved_nvram_is_touched_only_where_libvirt_keeps_nvram(nvram: Made, t
     assert judge_outside_pools(old, TOKEN, own, is_local=True).verdict is Verdict.UNPROVED
     assert judge_outside_pools(old, TOKEN, own, is_local=False).verdict is Verdict.UNPROVED
     assert judge_outside_pools(nvram, TOKEN, own, is_local=True).verdict is Verdict.FOREIGN
-    planned = replace(old, state=MadeState.PLANNED, fingerprint=None)
+    planned = replace(old, state=ArtifactState.PLANNED, fingerprint=None)
     assert judge_outside_pools(planned, TOKEN, own, is_local=True).verdict is Verdict.FOREIGN
 
 
-def test_absent_nvram_outside_pools(nvram: Made) -> None:
+def test_absent_nvram_outside_pools(nvram: Artifact) -> None:
     """One that was deleted by hand is gone; in a directory that is another one it may still be somewhere."""
     Path(nvram.path).unlink()
 
@@ -198,6 +205,6 @@ def test_absent_nvram_outside_pools(nvram: Made) -> None:
         pytest.param(UNSEEN, NOTHING, False, id="it is gone"),
     ],
 )
-def test_what_a_definition_may_name(made: Made, sighting: Sighting, expected: bool) -> None:
+def test_what_a_definition_may_name(made: Artifact, sighting: Sighting, expected: bool) -> None:
     """Nothing that could have taken the place of what was made."""
     assert may_be_named(made, judge(made, TOKEN, sighting).verdict, sighting) is expected

@@ -14,9 +14,9 @@ import pytest
 from tests.services.storage.fakes import LOCAL, REMOTE, FakeDomain, FakeLibvirt, FakePool, definition, failure
 from tests.services.storage.images import write_qcow2, write_qed
 from virtomate.duplication.image_headers import HEAD_BYTES
-from virtomate.enums import MadeKind, MadeState, Mode
+from virtomate.enums import ArtifactKind, ArtifactState, Mode
 from virtomate.errors import HypervisorError
-from virtomate.records import DomainReference, Fingerprint, Made, Maker, Provenance
+from virtomate.records import Artifact, DomainReference, Fingerprint, Owner, Provenance
 from virtomate.services.storage.cache import ReferenceCache
 from virtomate.services.storage.owner import this_process
 from virtomate.services.storage.references import ReferenceKind, References, scan_references
@@ -30,13 +30,13 @@ CLONE = "00000000-0000-4000-8000-000000000001"
 OTHER = "00000000-0000-4000-8000-000000000002"
 
 
-def volume_of(path: Path | str, pool: str = "pool") -> Made:
+def volume_of(path: Path | str, pool: str = "pool") -> Artifact:
     """A volume that cloning made."""
     seen = Fingerprint("1.0", 1, 1)
-    return Made(MadeKind.VOLUME, MadeState.MADE, pool, posixpath.basename(str(path)), str(path), seen)
+    return Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, pool, posixpath.basename(str(path)), str(path), seen)
 
 
-def record_of(uuid: str, *made: Made, mode: Mode = Mode.LINKED, maker: Maker | None = None) -> Provenance:
+def record_of(uuid: str, *made: Artifact, mode: Mode = Mode.LINKED, maker: Owner | None = None) -> Provenance:
     """The record of a clone of the clone that is to be deleted; with a maker it is unfinished."""
     return Provenance(maker is None, uuid, "token", DomainReference("clone", CLONE), mode, 1.0, made, maker)
 
@@ -64,7 +64,7 @@ class Host:
         self.libvirt.domains.append(domain)
         return domain
 
-    def scan(self, cache: ReferenceCache | None = None, *others: Made) -> References:
+    def scan(self, cache: ReferenceCache | None = None, *others: Artifact) -> References:
         """Look at everything."""
         return scan_references(self.libvirt.connection, {CLONE: (self.made, *others)}, cache)
 
@@ -381,7 +381,7 @@ def test_record_that_says_nothing(host: Host, mode: Mode, uuid: str) -> None:
 def test_claim(host: Host, is_running: bool, expected: list[str]) -> None:
     """Somebody who is cloning the clone uses it, unless that run is dead."""
     maker = this_process()
-    maker = maker if is_running else Maker(maker.host, maker.pid, maker.started + 1)
+    maker = maker if is_running else Owner(maker.host, maker.pid, maker.started + 1)
     host.define("x", definition(record=record_of(OTHER, maker=maker)), uuid=OTHER)
 
     assert host.says() == expected

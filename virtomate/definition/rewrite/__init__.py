@@ -23,7 +23,7 @@ from virtomate.definition.rewrite.auto_allocated import (
 )
 from virtomate.definition.rewrite.outcome import Outcome
 from virtomate.definition.rewrite.per_domain_paths import own_paths
-from virtomate.definition.rewrite.still_shared import left_behind, shared_things
+from virtomate.definition.rewrite.still_shared import not_carried_over, shared_things
 from virtomate.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def clone_domain_definition(
             *outcome.warnings,
             *shared_things(outcome.domain),
             *same_identity(prepared.domain, sources, has_new_title=identity.title is not None),
-            *left_behind(outcome.domain),
+            *not_carried_over(outcome.domain),
         ),
     )
 

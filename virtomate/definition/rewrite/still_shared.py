@@ -115,7 +115,7 @@ def shared_things(domain: Document) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"{what} is kept: original and clone both use it" for what in found))
 
 
-def left_behind(domain: Document) -> tuple[str, ...]:
+def not_carried_over(domain: Document) -> tuple[str, ...]:
     """A sentence for what the definition speaks of and libvirt keeps elsewhere, by the original's UUID.
 
     Source: https://libvirt.org/formatdomain.html#tpm-device

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.volume import NewVolume, VolumeDescription
-    from virtomate.enums import Action, MadeKind
+    from virtomate.enums import Action, ArtifactKind
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
     from virtomate.progress import Progress
@@ -57,7 +57,7 @@ class Duplication:
     """
 
     label: str
-    kind: MadeKind
+    kind: ArtifactKind
     source: VolumeDescription
     pool: str
     pool_uuid: str
@@ -77,7 +77,7 @@ class Duplication:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class TransferContext:
     """What a transfer works with; it belongs to the one thread that runs the transfer.
 
     Attributes:
@@ -100,14 +100,16 @@ class VolumeTransfer(Protocol):
     undo stack of the transaction, which knows what else was made.
     """
 
-    def create(self, duplication: Duplication, pool: Pool, workplace: Workplace) -> Volume:
+    def create(self, duplication: Duplication, pool: Pool, workplace: TransferContext) -> Volume:
         """Create the new volume in its pool, which claims its name.
 
         Raises:
             ConflictError: Something has the name, and has not been touched.
         """
 
-    def fill(self, duplication: Duplication, volume: Volume, created: VolumeDescription, workplace: Workplace) -> int:
+    def fill(
+        self, duplication: Duplication, volume: Volume, created: VolumeDescription, workplace: TransferContext
+    ) -> int:
         """Put the content into it and return the number of bytes written.
 
         Args:

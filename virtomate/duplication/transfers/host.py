@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.duplication.transfers.base import Duplication, Workplace
+    from virtomate.duplication.transfers.base import Duplication, TransferContext
     from virtomate.hypervisor.storage import Pool, Volume
 
 # A copy writes the beginning last: until then nobody takes the file for an image, least of all libvirt, which puts a
@@ -33,14 +33,16 @@ _WINDOW_BYTES = 32 * 1024 * 1024
 class HostTransfer:
     """Has libvirt create the volume, and fills it without libvirt."""
 
-    def create(self, duplication: Duplication, pool: Pool, _workplace: Workplace) -> Volume:
+    def create(self, duplication: Duplication, pool: Pool, _workplace: TransferContext) -> Volume:
         """Create an empty file, which nobody can have open who may not read the original.
 
         An image that qemu-img makes may be opened by everybody until libvirt has given it its mode.
         """
         return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
-    def fill(self, duplication: Duplication, _volume: Volume, created: VolumeDescription, workplace: Workplace) -> int:
+    def fill(
+        self, duplication: Duplication, _volume: Volume, created: VolumeDescription, workplace: TransferContext
+    ) -> int:
         """Fill it.
 
         Raises:
@@ -82,7 +84,7 @@ def _opened(volume: VolumeDescription, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _copy(source: int, target: int, duplication: Duplication, workplace: Workplace) -> int:
+def _copy(source: int, target: int, duplication: Duplication, workplace: TransferContext) -> int:
     size = os.fstat(source).st_size
     os.ftruncate(target, 0)
     hostfs.match_copy_on_write(target, source)
@@ -116,7 +118,7 @@ class _Window:
     disk is read once for all of them.
     """
 
-    def __init__(self, source: int, target: int, duplication: Duplication, workplace: Workplace) -> None:
+    def __init__(self, source: int, target: int, duplication: Duplication, workplace: TransferContext) -> None:
         self._source = source
         self._target = target
         self._label = duplication.label

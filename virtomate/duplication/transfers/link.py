@@ -12,7 +12,7 @@ from virtomate.hypervisor.storage import open_upload
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.duplication.transfers.base import Duplication, Workplace
+    from virtomate.duplication.transfers.base import Duplication, TransferContext
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 class LinkTransfer:
     """Has libvirt create an empty file, and makes it an overlay; there is nothing to copy."""
 
-    def create(self, duplication: Duplication, pool: Pool, _workplace: Workplace) -> Volume:
+    def create(self, duplication: Duplication, pool: Pool, _workplace: TransferContext) -> Volume:
         """Create the empty file."""
         return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
-    def fill(self, duplication: Duplication, volume: Volume, created: VolumeDescription, workplace: Workplace) -> int:
+    def fill(
+        self, duplication: Duplication, volume: Volume, created: VolumeDescription, workplace: TransferContext
+    ) -> int:
         """Write what an overlay begins with; it counts as nothing.
 
         Where its file is not to be seen or opened here, it goes through the connection.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.duplication.transfers.base import Duplication, Workplace
+    from virtomate.duplication.transfers.base import Duplication, TransferContext
     from virtomate.hypervisor.storage import Pool, Volume
 
 _SAMPLE_INTERVAL_SECONDS = 0.5
@@ -30,7 +30,7 @@ class ServerTransfer:
     A signal or a failure elsewhere waits for the end of the call; what was made is then undone.
     """
 
-    def create(self, duplication: Duplication, pool: Pool, workplace: Workplace) -> Volume:
+    def create(self, duplication: Duplication, pool: Pool, workplace: TransferContext) -> Volume:
         """Create the volume with its content, and watch it grow meanwhile."""
         source = get_volume(workplace.connection, duplication.source.pool, duplication.source.name)
         document = volume_document(duplication.new)
@@ -38,13 +38,15 @@ class ServerTransfer:
         with _watched(duplication, workplace):
             return pool.create_volume_from(duplication.new.name, document, source, reflink=reflink)
 
-    def fill(self, duplication: Duplication, volume: Volume, _created: VolumeDescription, _workplace: Workplace) -> int:
+    def fill(
+        self, duplication: Duplication, volume: Volume, _created: VolumeDescription, _workplace: TransferContext
+    ) -> int:
         """Tell how much was written."""
         return 0 if duplication.action is Action.REFLINKED else volume.allocation_bytes()
 
 
 @contextmanager
-def _watched(duplication: Duplication, workplace: Workplace) -> Iterator[None]:
+def _watched(duplication: Duplication, workplace: TransferContext) -> Iterator[None]:
     """Report the allocation of the new volume while it is being written, over a connection of its own."""
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(duplication, workplace, done), name=f"watch-{duplication.label}")
@@ -61,7 +63,7 @@ def _awaited(duplication: Duplication) -> str:
     return f"libvirt to finish writing '{duplication.new.name}'"
 
 
-def _watch(duplication: Duplication, workplace: Workplace, done: threading.Event) -> None:
+def _watch(duplication: Duplication, workplace: TransferContext, done: threading.Event) -> None:
     # a clone that takes less than a moment needs neither a second connection nor a report
     if done.wait(_SAMPLE_INTERVAL_SECONDS):
         return

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.duplication.transfers.base import Duplication, Workplace
+    from virtomate.duplication.transfers.base import Duplication, TransferContext
     from virtomate.hypervisor.storage import Pool, Stream, Volume
 
 # libvirt cuts larger pieces into messages of this size itself
@@ -32,11 +32,13 @@ class StreamTransfer:
     the file off at every hole, so XFS, which takes space in advance behind the end of a growing file, keeps some of it.
     """
 
-    def create(self, duplication: Duplication, pool: Pool, _workplace: Workplace) -> Volume:
+    def create(self, duplication: Duplication, pool: Pool, _workplace: TransferContext) -> Volume:
         """Create the empty file."""
         return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
-    def fill(self, duplication: Duplication, volume: Volume, _created: VolumeDescription, workplace: Workplace) -> int:
+    def fill(
+        self, duplication: Duplication, volume: Volume, _created: VolumeDescription, workplace: TransferContext
+    ) -> int:
         """Stream all of the source into it."""
         connection = workplace.connection
         source = get_volume(connection, duplication.source.pool, duplication.source.name)
@@ -50,7 +52,7 @@ class StreamTransfer:
         return written
 
     @staticmethod
-    def _send(duplication: Duplication, source: Volume, upload: Stream, workplace: Workplace) -> int:
+    def _send(duplication: Duplication, source: Volume, upload: Stream, workplace: TransferContext) -> int:
         written = reported = hole = 0
         for piece in _pieces(duplication.source.physical, source, workplace):
             workplace.cancel.check()
@@ -71,7 +73,7 @@ class StreamTransfer:
         return written
 
 
-def _pieces(size: int, source: Volume, workplace: Workplace) -> Iterator[bytes | int]:
+def _pieces(size: int, source: Volume, workplace: TransferContext) -> Iterator[bytes | int]:
     """The content of a volume in order, read in parts: bytes are data, a number is the length of a hole."""
     offset = 0
     part = _PART_BYTES

@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virtomate
-from virtomate.enums import MadeKind, MadeState, NvramAction, Status
+from virtomate.enums import ArtifactKind, ArtifactState, NvramAction, Status
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.storage import get_pool
-from virtomate.records import Made, Provenance
+from virtomate.records import Artifact, Provenance
 from virtomate.rollback import Rollback
 from virtomate.services.clone.result import clone_result
 from virtomate.services.clone.side_files import NvramPlan, refuse_taken_path
@@ -20,7 +20,7 @@ from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.storage.owner import this_process
 from virtomate.services.storage.pools import find_volume
 from virtomate.services.transaction.claim import Claim, release_unless_needed
-from virtomate.services.transaction.fill import Filled, Filling, planned
+from virtomate.services.transaction.fill import Filled, VolumeFiller, planned
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.plan import ClonePlan
     from virtomate.services.storage.temporary_pools import TemporaryPools
     from virtomate.services.transaction.guard import Guard
-    from virtomate.services.transaction.limits import Turns
+    from virtomate.services.transaction.limits import RunLimits
 
 
 _NOTICE_SECONDS = 0.3
@@ -41,14 +41,14 @@ _CLAIM_ATTEMPTS = 6
 _MAX_PAUSE_SECONDS = 1.0
 
 
-class Making:
+class CloneTransaction:
     """One clone in the making, on the connections of a session that nobody else uses meanwhile."""
 
     def __init__(
         self,
         session: Session,
         plan: ClonePlan,
-        turns: Turns,
+        turns: RunLimits,
         guard: Guard,
         temporary_pools: TemporaryPools,
         progress: Progress,
@@ -130,7 +130,7 @@ class Making:
         self._guard.refuse_deletion(self._session.connection)
         self._cancel.check()
         late = self._nvram_of_no_pool()
-        filling = Filling(self._session, self._claim, self._rollback, self._turns, self._progress, self._cancel)
+        filling = VolumeFiller(self._session, self._claim, self._rollback, self._turns, self._progress, self._cancel)
         filled = filling.run((*plan.duplications, *late), plan.definition)
         self._guard.require_unchanged(self._session.connection, [duplication.source for duplication in late])
         self._claim.require_intact()
@@ -182,7 +182,7 @@ class Making:
         """The pool over a directory, a temporary one where there is none."""
         if known is not None:
             return get_pool(self._session.connection, known.name)
-        made = Made(MadeKind.POOL, MadeState.PLANNED, self._pools.name(directory), None, directory)
+        made = Artifact(ArtifactKind.POOL, ArtifactState.PLANNED, self._pools.name(directory), None, directory)
         self._claim.record(made)
         self._pools.hold(directory)
         self._held.append(directory)

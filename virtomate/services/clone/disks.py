@@ -24,11 +24,11 @@ from virtomate.duplication.hostfs import (
 from virtomate.duplication.image_lock import forbid_writing
 from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
 from virtomate.duplication.transfers.base import Place
-from virtomate.enums import Action, MadeKind, Mode, Transfer, Treatment
+from virtomate.enums import Action, ArtifactKind, DiskAction, Mode, Transfer
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.hypervisor.storage import read_head
-from virtomate.records import DiskChoice, VolumeReference
-from virtomate.services.storage.pools import FoundVolume, PoolDirectory, describe, refresh_when_idle
+from virtomate.records import DiskOptions, VolumeReference
+from virtomate.services.storage.pools import FoundVolume, PoolIndex, describe, refresh_when_idle
 from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.taken import TakenNames
     from virtomate.services.clone.target import Identities
     from virtomate.services.storage.pool_gate import PoolGate
-    from virtomate.services.storage.pools import KnownPool
+    from virtomate.services.storage.pools import PoolEntry
 
 
 _FILE_TYPES = frozenset({"file", "volume"})
@@ -174,7 +174,7 @@ class DiskPlanner:
         label = f"{clone_name}/{blueprint.target}" if self.has_siblings else blueprint.target
         return select.plan_duplication(
             label,
-            MadeKind.VOLUME,
+            ArtifactKind.VOLUME,
             source,
             place,
             select.ACTIONS[blueprint.mode],
@@ -193,7 +193,7 @@ class DiskSurveyor:
     source: Source
     request: CloneRequest
     identities: Identities
-    pools: PoolDirectory
+    pools: PoolIndex
     gate: PoolGate
 
     def survey(self) -> tuple[SurveyedDisk, ...]:
@@ -207,7 +207,7 @@ class DiskSurveyor:
         choices = self._choices(disks)
         surveyed: list[SurveyedDisk] = []
         for disk in disks:
-            chosen = choices.get(disk.target, DiskChoice(disk.target))
+            chosen = choices.get(disk.target, DiskOptions(disk.target))
             surveyed.append(self._survey_disk(disk, chosen, surveyed))
         self._refuse_shared_base(surveyed)
         return tuple(surveyed)
@@ -230,9 +230,9 @@ class DiskSurveyor:
                     hint=f"Use --disk {disk.target}=drop, or another way than linked for {target}.",
                 )
 
-    def _choices(self, disks: tuple[DiskDefinition, ...]) -> dict[str, DiskChoice]:
+    def _choices(self, disks: tuple[DiskDefinition, ...]) -> dict[str, DiskOptions]:
         known = [disk.target for disk in disks]
-        choices: dict[str, DiskChoice] = {}
+        choices: dict[str, DiskOptions] = {}
         for chosen in self.request.disks:
             if chosen.target not in known:
                 name = self.source.reference.name
@@ -241,13 +241,13 @@ class DiskSurveyor:
             choices[chosen.target] = chosen
         return choices
 
-    def _survey_disk(self, disk: DiskDefinition, chosen: DiskChoice, others: list[SurveyedDisk]) -> SurveyedDisk:
+    def _survey_disk(self, disk: DiskDefinition, chosen: DiskOptions, others: list[SurveyedDisk]) -> SurveyedDisk:
         treatment = chosen.treatment
-        if treatment is Treatment.DROP:
+        if treatment is DiskAction.DROP:
             return _untouched(disk, "left out as asked", Action.DROPPED)
-        reason = "shared as asked" if treatment is Treatment.SHARE else _reason_to_leave(disk)
+        reason = "shared as asked" if treatment is DiskAction.SHARE else _reason_to_leave(disk)
         is_read_only = disk.is_readonly and not disk.is_empty and disk.type in _FILE_TYPES
-        if reason is not None and not (is_read_only and treatment not in {None, Treatment.SHARE}):
+        if reason is not None and not (is_read_only and treatment not in {None, DiskAction.SHARE}):
             _refuse_choice(disk, chosen, reason)
             return _untouched(disk, reason)
         found = self._find(disk)
@@ -289,7 +289,7 @@ class DiskSurveyor:
         header: Qcow2Header | None,
         below: tuple[VolumeDescription, ...],
         mode: Mode,
-        chosen: DiskChoice,
+        chosen: DiskOptions,
     ) -> Blueprint:
         known = self.pools.named(found.pool.name)
         directory = posixpath.dirname(source.path)
@@ -339,7 +339,7 @@ class DiskSurveyor:
         )
 
     def _admit(
-        self, transfers: tuple[Transfer, ...], new: KnownPool, read: Iterable[VolumeDescription], what: str
+        self, transfers: tuple[Transfer, ...], new: PoolEntry, read: Iterable[VolumeDescription], what: str
     ) -> tuple[tuple[Transfer, ...], tuple[str, ...]]:
         """Those of the transfers that may be used where they read and write, and what should be known of that."""
         involved = {new.pool.name: new}
@@ -491,13 +491,13 @@ def _refuse_to_decrypt(disk: DiskDefinition, source: VolumeDescription, mode: Mo
         )
 
 
-def _refuse_choice(disk: DiskDefinition, chosen: DiskChoice, reason: str) -> None:
+def _refuse_choice(disk: DiskDefinition, chosen: DiskOptions, reason: str) -> None:
     """Refuse to duplicate what cannot be, where that was asked for.
 
     Raises:
         UnsupportedError: It was asked for.
     """
-    duplicating = {Treatment.COPY, Treatment.LINKED, Treatment.REFLINK}
+    duplicating = {DiskAction.COPY, DiskAction.LINKED, DiskAction.REFLINK}
     if chosen.treatment in duplicating or chosen.name is not None or chosen.pool is not None:
         raise UnsupportedError(
             f"disk {disk.target} cannot be duplicated: {reason}",

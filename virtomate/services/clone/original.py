@@ -29,7 +29,7 @@ class Source:
     Attributes:
         snapshot_count: How many snapshots libvirt knows of it.
         external_snapshot_count: How many of those are external ones.
-        left_behind: What libvirt keeps of it beside the definition, and a clone does not get.
+        not_carried_over: What libvirt keeps of it beside the definition, and a clone does not get.
     """
 
     reference: DomainReference
@@ -37,7 +37,7 @@ class Source:
     has_managed_save: bool
     snapshot_count: int
     external_snapshot_count: int
-    left_behind: tuple[str, ...]
+    not_carried_over: tuple[str, ...]
 
 
 def read_source(connection: Connection, name_or_uuid: str) -> Source:
@@ -62,7 +62,7 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
             hint=f"{virtomate('domain-delete', domain.name)} removes what is there of it.",
         )
     name = domain.name
-    left_behind = {
+    not_carried_over = {
         f"'{name}' has checkpoints, which are not carried over": domain.checkpoint_count() > 0,
         f"'{name}' starts with its host, its clone does not": domain.is_autostarted(),
     }
@@ -72,7 +72,7 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
         has_managed_save=domain.has_managed_save(),
         snapshot_count=domain.snapshot_count(),
         external_snapshot_count=domain.external_snapshot_count(),
-        left_behind=tuple(sentence for sentence, is_so in left_behind.items() if is_so),
+        not_carried_over=tuple(sentence for sentence, is_so in not_carried_over.items() if is_so),
     )
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.disks import SurveyedDisk
     from virtomate.services.clone.side_files import SurveyedNvram
     from virtomate.services.clone.target import Borrow, Identities
-    from virtomate.services.storage.pools import PoolDirectory
+    from virtomate.services.storage.pools import PoolIndex
 
 _LOG = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Survey:
     source: Source
     prepared: Outcome
     identities: Identities
-    pools: PoolDirectory
+    pools: PoolIndex
     disks: tuple[SurveyedDisk, ...]
     nvram: SurveyedNvram | None
     keep_owner: bool
@@ -198,7 +198,7 @@ class ClonePlanner:
         raise taken or ConflictError(f"there are no names left for clones of '{self._survey.source.reference.name}'")
 
     @property
-    def bystander(self) -> str | None:
+    def other_domain(self) -> str | None:
         """Name of a domain other than the original, None where there is no other."""
         names = self._survey.identities.names - {self._survey.source.reference.name}
         return min(names, default=None)

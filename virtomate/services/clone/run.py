@@ -13,14 +13,14 @@ from virtomate.definition import codec
 from virtomate.definition import rewrite as changes
 from virtomate.enums import Status
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
-from virtomate.services.clone.clone_one import Making
+from virtomate.services.clone.clone_one import CloneTransaction
 from virtomate.services.clone.plan import check_request, plan_clones
 from virtomate.services.clone.result import clone_result, planned_result
 from virtomate.services.storage.pools import refresh_all
 from virtomate.services.storage.temporary_pools import TemporaryPools
 from virtomate.services.transaction.acceptance import require_acceptable
 from virtomate.services.transaction.guard import Guard, guarded
-from virtomate.services.transaction.limits import Turns
+from virtomate.services.transaction.limits import RunLimits
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -59,7 +59,7 @@ def preview_definitions(session: Session, request: CloneRequest, cancel: CancelT
         cancel.check()
         # With the original's UUID, under which libvirt judges the definition and then defines no second domain. Where
         # the original vanishes meanwhile, another one's name has the same effect.
-        identity = changes.Identity(planner.bystander or plan.name, plan.source.reference.uuid, {})
+        identity = changes.Identity(planner.other_domain or plan.name, plan.source.reference.uuid, {})
         probe = replace(plan.definition, domain=changes.with_identity(plan.definition.domain, identity))
         require_acceptable(session.connection, plan.name, probe, plan.source.definition)
         result = planned_result(plan, time.monotonic() - begin)
@@ -81,7 +81,7 @@ def clone_domains(
         VirtomateError: It was refused, or a signal arrived; nothing has been touched.
     """
     planner, plans = _plan(session, request, cancel)
-    return _Workshop(session, request, planner, progress, cancel).make(plans)
+    return CloneRunner(session, request, planner, progress, cancel).make(plans)
 
 
 def _plan(session: Session, request: CloneRequest, cancel: CancelToken) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
@@ -91,7 +91,7 @@ def _plan(session: Session, request: CloneRequest, cancel: CancelToken) -> tuple
     return plans
 
 
-class _Workshop:
+class CloneRunner:
     """Makes clones side by side, each in a thread with connections of its own, and each on its own account.
 
     The calling thread waits, so that a signal is noticed at once, and plans again where an automatic name was taken.
@@ -110,7 +110,7 @@ class _Workshop:
         self._planner = planner
         self._progress = progress
         self._cancel = cancel
-        self._turns = Turns(max(_MAX_TRANSFERS, request.jobs))
+        self._turns = RunLimits(max(_MAX_TRANSFERS, request.jobs))
         self._temporary_pools = TemporaryPools()
         self._jobs: SimpleQueue[tuple[int, ClonePlan] | None] = SimpleQueue()
         self._ended: SimpleQueue[tuple[int, ClonePlan, CloneResult | VirtomateError]] = SimpleQueue()
@@ -199,7 +199,9 @@ class _Workshop:
         if (signal_number := self._cancel.signal_number) is not None:
             return clone_result(plan, Status.INTERRUPTED, error=InterruptedBySignalError(signal_number))
         try:
-            making = Making(session, plan, self._turns, guard, self._temporary_pools, self._progress, self._cancel)
+            making = CloneTransaction(
+                session, plan, self._turns, guard, self._temporary_pools, self._progress, self._cancel
+            )
             result = making.execute()
         except VirtomateError as error:
             return error

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.clone.disks import SurveyedDisk
-    from virtomate.services.storage.pools import PoolDirectory
+    from virtomate.services.storage.pools import PoolIndex
 
 # https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html and configdrive.html; in capitals, too
 _LABELS = frozenset({"cidata", "config-2"})
@@ -28,7 +28,7 @@ _LABELS = frozenset({"cidata", "config-2"})
 _MAX_SEED_BYTES = 64 << 20
 
 
-def seed_warnings(connection: Connection, pools: PoolDirectory, disks: Iterable[SurveyedDisk]) -> tuple[str, ...]:
+def seed_warnings(connection: Connection, pools: PoolIndex, disks: Iterable[SurveyedDisk]) -> tuple[str, ...]:
     """A sentence for each disk that tells original and clone the same about themselves, as far as it can be read.
 
     Where a disk is on another host, its first bytes are read over the connection.
@@ -43,7 +43,7 @@ def seed_warnings(connection: Connection, pools: PoolDirectory, disks: Iterable[
     return tuple(warnings)
 
 
-def _label(connection: Connection, pools: PoolDirectory, item: SurveyedDisk) -> str | None:
+def _label(connection: Connection, pools: PoolIndex, item: SurveyedDisk) -> str | None:
     disk = item.disk
     if item.blueprint is not None:
         source = item.blueprint.source
@@ -80,7 +80,7 @@ def _read_here(descriptor: int) -> bytes | None:
         os.close(descriptor)
 
 
-def _read_there(connection: Connection, pools: PoolDirectory, path: str) -> bytes | None:
+def _read_there(connection: Connection, pools: PoolIndex, path: str) -> bytes | None:
     directory, name = posixpath.split(normalise(path))
     known = pools.covering(directory)
     if known is None or not known.is_active:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
-from virtomate.enums import Action, Treatment
+from virtomate.enums import Action, DiskAction
 from virtomate.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def refuse_to_start(request: CloneRequest, disks: Iterable[SurveyedDisk], nvram:
     """
     if not request.start:
         return
-    asked = {chosen.target for chosen in request.disks if chosen.treatment is Treatment.SHARE}
+    asked = {chosen.target for chosen in request.disks if chosen.treatment is DiskAction.SHARE}
     for item in written_by_both(disks):
         disk = item.disk
         if not disk.is_shareable and disk.target not in asked:

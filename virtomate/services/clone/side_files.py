@@ -13,7 +13,7 @@ from virtomate.duplication import names, select
 from virtomate.duplication.acl import may_be_given_here, with_acl
 from virtomate.duplication.hostfs import can_be_copied_here, find_obstacle
 from virtomate.duplication.transfers.base import Place
-from virtomate.enums import Action, MadeKind, NvramAction, Transfer
+from virtomate.enums import Action, ArtifactKind, NvramAction, Transfer
 from virtomate.errors import ConflictError, HypervisorError, NotFoundError, UsageError
 from virtomate.services.storage.firmware import is_certainly_read_only, is_template, own_nvram_path
 from virtomate.services.storage.pool_trust import admitted, cautions
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.taken import TakenNames
     from virtomate.services.storage.firmware import Firmware
     from virtomate.services.storage.pool_gate import PoolGate
-    from virtomate.services.storage.pools import PoolDirectory
+    from virtomate.services.storage.pools import PoolIndex
 
 _WHAT = "the NVRAM"
 
@@ -91,7 +91,7 @@ class NvramPlanner:
     connection: Connection
     surveyed: SurveyedNvram
     source_name: str
-    pools: PoolDirectory
+    pools: PoolIndex
     place: str | None
     has_siblings: bool
     keep_owner: bool
@@ -187,7 +187,7 @@ class NvramPlanner:
         label = f"{clone_name}/nvram" if self.has_siblings else "nvram"
         place = Place(pool.name, pool.uuid, directory, name)
         duplication = select.plan_duplication(
-            label, MadeKind.NVRAM, raw, place, Action.COPIED, transfers, keep_owner=self.keep_owner
+            label, ArtifactKind.NVRAM, raw, place, Action.COPIED, transfers, keep_owner=self.keep_owner
         )
         return duplication, warnings
 
@@ -232,7 +232,7 @@ class NvramPlanner:
 
 
 def survey_nvram(
-    connection: Connection, source: Source, firmware: Firmware, pools: PoolDirectory, place: str | None
+    connection: Connection, source: Source, firmware: Firmware, pools: PoolIndex, place: str | None
 ) -> SurveyedNvram | None:
     """Look at the NVRAM of the original; None where it has none.
 

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from virtomate.services.clone.original import Source
     from virtomate.services.clone.side_files import SurveyedNvram
     from virtomate.services.storage.firmware import Firmware
-    from virtomate.services.storage.pools import PoolDirectory
+    from virtomate.services.storage.pools import PoolIndex
 
 
 def clone_warnings(
     connection: Connection,
     request: CloneRequest,
     source: Source,
-    pools: PoolDirectory,
+    pools: PoolIndex,
     disks: tuple[SurveyedDisk, ...],
     firmware: Firmware,
     nvram: SurveyedNvram | None,
@@ -43,7 +43,7 @@ def clone_warnings(
         *(() if nvram is None else nvram.warnings),
         *_firmware(name, firmware),
         *_warn_of_snapshots(source, disks),
-        *source.left_behind,
+        *source.not_carried_over,
         *_saved_state(source),
     )
 

@@ -13,7 +13,7 @@ from virtomate.definition import codec, readers
 from virtomate.definition.provenance import read_provenance
 from virtomate.definition.volume import describe_pool, normalise
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
-from virtomate.enums import MadeKind
+from virtomate.enums import ArtifactKind
 from virtomate.errors import HypervisorError, IllegalStateError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.hypervisor.storage import find_pool
@@ -32,7 +32,7 @@ from virtomate.services.storage.artifacts import (
 )
 from virtomate.services.storage.firmware import own_nvram_path
 from virtomate.services.storage.owner import is_running
-from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, KnownPool
+from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, PoolEntry
 from virtomate.services.storage.references import scan_references
 from virtomate.words import counted
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Definition
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
-    from virtomate.records import Made, Provenance
+    from virtomate.records import Artifact, Provenance
     from virtomate.services.storage.references import Reference, References
 
 SAVED_STATE = "saved state"
@@ -60,7 +60,7 @@ class Going:
         is_outside: Whether it is in no storage pool, so that a temporary one is needed.
     """
 
-    made: Made
+    made: Artifact
     verdict: Verdict
     is_outside: bool
 
@@ -235,7 +235,7 @@ class _Draft:
         unreachable: list[str] = []
         hints: dict[str, None] = {}
         for made in self.provenance.made:
-            if made.kind is MadeKind.POOL:
+            if made.kind is ArtifactKind.POOL:
                 continue
             judgement, is_outside = self._judge(connection, made, references.pools.find(made.pool))
             if judgement.verdict is Verdict.GONE:
@@ -278,7 +278,7 @@ class _Draft:
             has_managed_save=has_managed_save,
         )
 
-    def _judge(self, connection: Connection, made: Made, known: KnownPool | None) -> tuple[Judgement, bool]:
+    def _judge(self, connection: Connection, made: Artifact, known: PoolEntry | None) -> tuple[Judgement, bool]:
         """Judge an artifact, and tell whether that was done without a storage pool that has it."""
         token = self.provenance.artifact_token
         known = known or _temporary(connection, made)
@@ -289,18 +289,18 @@ class _Draft:
         is_stopped = known is not None and not known.is_active
         if not is_stopped and token is not None and bears_token_here(made, token):
             return Judgement(Verdict.PROVED), True
-        if known is None and made.kind is MadeKind.NVRAM:
+        if known is None and made.kind is ArtifactKind.NVRAM:
             directories = _nvram_directories(connection, self.definition)
             return judge_outside_pools(made, token, directories, is_local=connection.is_local), True
         hint = f"Start it: {virsh('pool-start', made.pool)}" if is_stopped else None
         return Judgement(Verdict.AWAY, objection or "", hint=hint), False
 
 
-def _temporary(connection: Connection, made: Made) -> KnownPool | None:
+def _temporary(connection: Connection, made: Artifact) -> PoolEntry | None:
     """The temporary pool that a killed run has left running, in which it made an NVRAM."""
     if not made.pool.startswith(TEMPORARY_POOL_PREFIX) or (pool := find_pool(connection, made.pool)) is None:
         return None
-    return KnownPool(pool, describe_pool(pool.document()), pool.is_active())
+    return PoolEntry(pool, describe_pool(pool.document()), pool.is_active())
 
 
 def _nvram_directories(connection: Connection, definition: Definition) -> frozenset[str]:
@@ -312,7 +312,7 @@ def _nvram_directories(connection: Connection, definition: Definition) -> frozen
     return frozenset() if path is None else frozenset({posixpath.dirname(path)})
 
 
-def _doomed(made: Made, judgement: Judgement) -> DoomedThing:
+def _doomed(made: Artifact, judgement: Judgement) -> DoomedThing:
     volume = judgement.volume
     size = None if volume is None else volume.allocation
     if judgement.verdict is not Verdict.UNPROVED:
@@ -389,7 +389,7 @@ def _advise(draft: _Draft, users: list[Reference], references: References) -> st
     return advise_merging(draft.domain, draft.definition.domain, references.pools, images)
 
 
-def in_use(name: str, made: Made, users: list[Reference], advice: str | None = None) -> IllegalStateError:
+def in_use(name: str, made: Artifact, users: list[Reference], advice: str | None = None) -> IllegalStateError:
     """The error that names who uses an artifact of the clone with this name."""
     named = [user.says for user in users[:_NAMED_USERS]]
     if len(users) > len(named):

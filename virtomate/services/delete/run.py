@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from virtomate.advice import virsh, virtomate
 from virtomate.definition import codec
 from virtomate.definition.provenance import find_provenance, half_deleted_definition, with_provenance
-from virtomate.enums import DeletionStatus, MadeKind, MadeState
+from virtomate.enums import ArtifactKind, ArtifactState, DeletionStatus
 from virtomate.errors import (
     ConflictError,
     ConnectionLostError,
@@ -30,7 +30,7 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
-from virtomate.records import DeletionResult, Made
+from virtomate.records import Artifact, DeletionResult
 from virtomate.services.delete.kept_definitions import keep_definition
 from virtomate.services.delete.plan import SAVED_STATE, in_use
 from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
@@ -194,7 +194,7 @@ class _Run:
             raise _changed(deletion)
         directories = {posixpath.dirname(going.made.path) for going in deletion.going if going.is_outside}
         pools = tuple(
-            Made(MadeKind.POOL, MadeState.PLANNED, self._pools.name(directory), None, directory)
+            Artifact(ArtifactKind.POOL, ArtifactState.PLANNED, self._pools.name(directory), None, directory)
             for directory in sorted(directories)
         )
         seized = replace(
@@ -227,7 +227,7 @@ class _Run:
         for going in reversed(deletion.going):
             self._try_to_remove(going.made, tally, partial(self._remove, connection, deletion, claim, going))
         for made in deletion.provenance.made:
-            if made.kind is MadeKind.POOL:
+            if made.kind is ArtifactKind.POOL:
                 # of a run that was killed
                 self._try_to_remove(made, tally, partial(stop_temporary_pool, connection, made))
 
@@ -237,11 +237,11 @@ class _Run:
         except VirtomateError as error:
             tally.failed.append(f"temporary storage pool ({error.message})")
 
-    def _try_to_remove(self, made: Made, tally: _Tally, remove: Callable[[], bool]) -> None:
+    def _try_to_remove(self, made: Artifact, tally: _Tally, remove: Callable[[], bool]) -> None:
         try:
             if remove():
                 tally.removed.insert(0, name_artifact(made))
-                if made.kind is MadeKind.VOLUME:
+                if made.kind is ArtifactKind.VOLUME:
                     self._lighter_pools.add(made.pool)
         except ConflictError as error:
             tally.replaced.append(f"{name_artifact(made)} ({error.message})")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.codec import Document
     from virtomate.hypervisor.domains import Domain
-    from virtomate.services.storage.pools import PoolDirectory
+    from virtomate.services.storage.pools import PoolIndex
 
 # Older ones delete no external snapshots.
 _DELETES_EXTERNAL_SNAPSHOTS = 9_000_000
@@ -24,7 +24,7 @@ _MAX_COMMANDS = 5
 _MAX_DEPTH = 200
 
 
-def advise_merging(domain: Domain, definition: Document, pools: PoolDirectory, images: Iterable[str]) -> str | None:
+def advise_merging(domain: Domain, definition: Document, pools: PoolIndex, images: Iterable[str]) -> str | None:
     """What merges images that have come to be a domain's own disks into what they rest on.
 
     Args:
@@ -55,14 +55,14 @@ def advise_merging(domain: Domain, definition: Document, pools: PoolDirectory, i
     return f"Start it, merge its overlays, and shut it down again: {'; '.join(commands)}"
 
 
-def _disk_paths(definition: Document, pools: PoolDirectory) -> Iterator[tuple[str, str]]:
+def _disk_paths(definition: Document, pools: PoolIndex) -> Iterator[tuple[str, str]]:
     for disk in readers.disks(definition):
         path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
         if path is not None:
             yield disk.target, normalise(path)
 
 
-def _chain(path: str, pools: PoolDirectory) -> Iterator[str]:
+def _chain(path: str, pools: PoolIndex) -> Iterator[str]:
     """The paths of an image and of those below it, as far as they are volumes."""
     with suppress(VirtomateError):
         for _ in range(_MAX_DEPTH):

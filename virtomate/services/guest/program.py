@@ -26,7 +26,7 @@ from virtomate.errors import (
 )
 from virtomate.hypervisor.agent import program_end, start_program
 from virtomate.records import RunResult
-from virtomate.services.guest.wait import interruptible, moments
+from virtomate.services.guest.wait import backoff, call_interruptibly
 from virtomate.words import counted
 
 if TYPE_CHECKING:
@@ -219,9 +219,9 @@ class ProgramRun:
     def _await(self, pid: int, seconds: float | None) -> RunResult | None:
         """Wait for the end of a process; None where it did not end in time."""
         heard = time.monotonic()
-        for _ in moments(float("inf") if seconds is None else seconds, self._cancel):
+        for _ in backoff(float("inf") if seconds is None else seconds, self._cancel):
             try:
-                end = interruptible(lambda: program_end(self._domain, pid), self._cancel)
+                end = call_interruptibly(lambda: program_end(self._domain, pid), self._cancel)
             except NoAgentError:
                 raise
             except AgentUnresponsiveError:
@@ -240,14 +240,14 @@ class ProgramRun:
             raise _NoSpoolError(error.message) from error
 
     def _call_start(self, program: str, arguments: Sequence[str], stdin: bytes | None) -> int:
-        return interruptible(lambda: start_program(self._domain, program, arguments, stdin=stdin), self._cancel)
+        return call_interruptibly(lambda: start_program(self._domain, program, arguments, stdin=stdin), self._cancel)
 
     def _remove_spool(self) -> None:
         """Take the files away; a program that goes on keeps writing into them, and nobody sees it."""
         words = ["-c", _REMOVE, "sh", self._spool]
         # what ended the run is the error to report
         with suppress(VirtomateError):
-            interruptible(
+            call_interruptibly(
                 lambda: start_program(self._domain, _SHELL, words, capture=False), CancelToken(), _CLEANUP_SECONDS
             )
 

@@ -39,10 +39,10 @@ def wait_for_agent(domain: Domain, seconds: float, cancel: CancelToken, left: fl
         InterruptedBySignalError: A signal arrived.
     """
     limit = seconds if left is None else left
-    for remaining in moments(limit, cancel):
+    for remaining in backoff(limit, cancel):
         try:
             # libvirt is given its five seconds where there is no waiting at all
-            interruptible(lambda: ping_agent(domain), cancel, remaining if limit else None)
+            call_interruptibly(lambda: ping_agent(domain), cancel, remaining if limit else None)
         except NoAgentError:
             raise
         except (AgentUnresponsiveError, TimedOutError):
@@ -66,9 +66,9 @@ def wait_until(
         TimedOutError: It never was.
         InterruptedBySignalError: A signal arrived.
     """
-    for left in moments(seconds, cancel):
+    for left in backoff(seconds, cancel):
         try:
-            seen = interruptible(look, cancel, left if seconds else None)
+            seen = call_interruptibly(look, cancel, left if seconds else None)
         except TimedOutError:
             continue
         if is_enough(seen):
@@ -76,7 +76,7 @@ def wait_until(
     raise TimedOutError(f"it did not happen within {counted(seconds, 'second')}")
 
 
-def interruptible(call: Callable[[], Result], cancel: CancelToken, seconds: float | None = None) -> Result:
+def call_interruptibly(call: Callable[[], Result], cancel: CancelToken, seconds: float | None = None) -> Result:
     """Make a call that may take long without keeping a signal waiting.
 
     Python handles no signal while its main thread is inside libvirt, so the call is made in another thread. When a
@@ -108,7 +108,7 @@ def interruptible(call: Callable[[], Result], cancel: CancelToken, seconds: floa
     return results[0]
 
 
-def moments(seconds: float, cancel: CancelToken) -> Iterator[float]:
+def backoff(seconds: float, cancel: CancelToken) -> Iterator[float]:
     """When to look again: at once, then at growing intervals until the time is over; each is the seconds left."""
     deadline = time.monotonic() + seconds
     interval = _FIRST_INTERVAL_SECONDS

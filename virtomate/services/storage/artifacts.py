@@ -22,12 +22,12 @@ from virtomate.duplication.hostfs import open_visible
 from virtomate.duplication.image_lock import alone_with
 from virtomate.duplication.images import HEADER_BYTES
 from virtomate.duplication.loop_devices import loop_device_over
-from virtomate.enums import MadeKind, MadeState, TokenPlace, Transfer
+from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
 from virtomate.errors import ConflictError, HypervisorError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool, read_head
 from virtomate.records import Fingerprint
 from virtomate.services.storage.fingerprint import contradicts, directory_inode, fingerprint
-from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, FoundVolume, KnownPool, find_volume
+from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, FoundVolume, PoolEntry, find_volume
 from virtomate.services.storage.temporary_pools import start_temporary_pool
 from virtomate.services.storage.token import ATTRIBUTE, read_attribute, read_header_token
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
-    from virtomate.records import Made
+    from virtomate.records import Artifact
 
 _INTERVAL_SECONDS = 0.2
 _LOOKS = 5
@@ -100,7 +100,7 @@ class Judgement:
     hint: str | None = None
 
 
-def judge(made: Made, token: str | None, sighting: Sighting) -> Judgement:
+def judge(made: Artifact, token: str | None, sighting: Sighting) -> Judgement:
     """Say whether the file at an artifact's place is the one that cloning made.
 
     Args:
@@ -125,9 +125,9 @@ def judge(made: Made, token: str | None, sighting: Sighting) -> Judgement:
     return Judgement(verdict, reason, volume)
 
 
-def _judge_without_token(made: Made, volume: VolumeDescription, *, is_seen: bool) -> tuple[Verdict, str]:
+def _judge_without_token(made: Artifact, volume: VolumeDescription, *, is_seen: bool) -> tuple[Verdict, str]:
     """What can be said of a file on which no token can be read; for the answer see `Judgement`."""
-    is_planned = made.state is MadeState.PLANNED
+    is_planned = made.state is ArtifactState.PLANNED
     if volume.physical == 0 and (is_planned or made.token_place is TokenPlace.HEADER):
         return Verdict.EMPTY, "is empty"
     if made.token_place is TokenPlace.HEADER or (made.token_place is TokenPlace.ATTRIBUTE and is_seen):
@@ -139,7 +139,7 @@ def _judge_without_token(made: Made, volume: VolumeDescription, *, is_seen: bool
     return Verdict.FOREIGN, "was not made for this clone"
 
 
-def _judge_absence(made: Made, now: Fingerprint | None) -> Judgement:
+def _judge_absence(made: Artifact, now: Fingerprint | None) -> Judgement:
     then = made.fingerprint
     if then is not None and now is not None:
         for before, today in ((then.directory, now.directory), (then.file_system_bytes, now.file_system_bytes)):
@@ -153,7 +153,7 @@ def _judge_absence(made: Made, now: Fingerprint | None) -> Judgement:
     return Judgement(Verdict.GONE)
 
 
-def sight(connection: Connection, pool: Pool, made: Made) -> tuple[Sighting, Volume | None]:
+def sight(connection: Connection, pool: Pool, made: Artifact) -> tuple[Sighting, Volume | None]:
     """Look at an artifact's place; again while a file cannot be seen because somebody is just writing to it."""
     then = made.fingerprint
     was_seen = then is not None and then.inode is not None and connection.is_local
@@ -171,7 +171,7 @@ def sight(connection: Connection, pool: Pool, made: Made) -> tuple[Sighting, Vol
 
 def remove_artifact(
     connection: Connection,
-    made: Made,
+    made: Artifact,
     token: str | None,
     accepted: Collection[Verdict],
     wait: Callable[[VirtomateError], None],
@@ -194,7 +194,7 @@ def remove_artifact(
         VirtomateError: It cannot be removed.
     """
     pool = find_pool(connection, made.pool)
-    known = None if pool is None else KnownPool(pool, describe_pool(pool.document()), pool.is_active())
+    known = None if pool is None else PoolEntry(pool, describe_pool(pool.document()), pool.is_active())
     objection = why_not_in(made, known)
     if known is not None and objection is None:
         return _remove_from(connection, known.pool, made, token, accepted, wait)
@@ -207,7 +207,7 @@ def remove_artifact(
         temporary.stop()
 
 
-def why_not_in(made: Made, known: KnownPool | None) -> str | None:
+def why_not_in(made: Artifact, known: PoolEntry | None) -> str | None:
     """Why an artifact cannot be looked at in its storage pool, as the end of a sentence; None where it can."""
     if known is None:
         return f"cannot be looked at, since its storage pool '{made.pool}' is not there"
@@ -221,7 +221,7 @@ def why_not_in(made: Made, known: KnownPool | None) -> str | None:
 def _remove_from(
     connection: Connection,
     pool: Pool,
-    made: Made,
+    made: Artifact,
     token: str | None,
     accepted: Collection[Verdict],
     wait: Callable[[VirtomateError], None],
@@ -246,7 +246,7 @@ def _remove_from(
 
 
 @contextmanager
-def locked(connection: Connection, artifacts: Iterable[Made], token: str | None) -> Iterator[None]:
+def locked(connection: Connection, artifacts: Iterable[Artifact], token: str | None) -> Iterator[None]:
     """Keep everybody from opening artifacts whose files are seen here: QEMU, its tools, and runs that link to them.
 
     Raises:
@@ -264,7 +264,7 @@ def locked(connection: Connection, artifacts: Iterable[Made], token: str | None)
         yield
 
 
-def _is_here(connection: Connection, made: Made, token: str | None) -> bool:
+def _is_here(connection: Connection, made: Artifact, token: str | None) -> bool:
     """Whether the file at an artifact's path here is that of the daemon."""
     if token is not None and bears_token_here(made, token):
         return True
@@ -272,7 +272,9 @@ def _is_here(connection: Connection, made: Made, token: str | None) -> bool:
     return pool is not None and pool.is_active() and sight(connection, pool, made)[0].is_seen
 
 
-def judge_outside_pools(made: Made, token: str | None, directories: Collection[str], *, is_local: bool) -> Judgement:
+def judge_outside_pools(
+    made: Artifact, token: str | None, directories: Collection[str], *, is_local: bool
+) -> Judgement:
     """Say whether a file in no storage pool is the one that was made; libvirt does not tell of it.
 
     Args:
@@ -291,18 +293,18 @@ def judge_outside_pools(made: Made, token: str | None, directories: Collection[s
         return Judgement(Verdict.FOREIGN, "is in no storage pool, and does not bear the clone's token")
     if is_local and made.token_place is TokenPlace.ATTRIBUTE:
         return Judgement(Verdict.FOREIGN, "does not bear the clone's token")
-    if made.state is MadeState.PLANNED:
+    if made.state is ArtifactState.PLANNED:
         return Judgement(Verdict.FOREIGN, "was not made for this clone")
     return Judgement(Verdict.UNPROVED, "bears no token that can be read here")
 
 
-def require_intact(connection: Connection, artifacts: Iterable[Made], token: str) -> None:
+def require_intact(connection: Connection, artifacts: Iterable[Artifact], token: str) -> None:
     """Make sure that what was made is what is there, before a definition names it.
 
     Raises:
         IllegalStateError: A file was replaced, or its storage pool is another one by now.
     """
-    by_pool: defaultdict[str, list[Made]] = defaultdict(list)
+    by_pool: defaultdict[str, list[Artifact]] = defaultdict(list)
     for made in artifacts:
         by_pool[made.pool].append(made)
     for name, group in by_pool.items():
@@ -318,7 +320,7 @@ def require_intact(connection: Connection, artifacts: Iterable[Made], token: str
                 _require_intact(connection, pool, made, token)
 
 
-def _require_intact(connection: Connection, pool: Pool, made: Made, token: str) -> None:
+def _require_intact(connection: Connection, pool: Pool, made: Artifact, token: str) -> None:
     sighting, _ = sight(connection, pool, made)
     judgement = judge(made, token, sighting)
     if not may_be_named(made, judgement.verdict, sighting):
@@ -328,7 +330,7 @@ def _require_intact(connection: Connection, pool: Pool, made: Made, token: str) 
         )
 
 
-def may_be_named(made: Made, verdict: Verdict, sighting: Sighting) -> bool:
+def may_be_named(made: Artifact, verdict: Verdict, sighting: Sighting) -> bool:
     """Whether a clone's definition may name the file at an artifact's place.
 
     Where no token could be put, a file that was seen here must be seen again: libvirt follows a symbolic link that has
@@ -341,7 +343,7 @@ def may_be_named(made: Made, verdict: Verdict, sighting: Sighting) -> bool:
     return verdict is Verdict.UNPROVED and not is_hidden
 
 
-def bears_token_here(made: Made, token: str) -> bool:
+def bears_token_here(made: Artifact, token: str) -> bool:
     """Whether the file at its path here is the one that was made: nobody else's has that token and inode number."""
     inode = None if made.fingerprint is None else made.fingerprint.inode
     try:
@@ -351,7 +353,7 @@ def bears_token_here(made: Made, token: str) -> bool:
         return False
 
 
-def stop_temporary_pool(connection: Connection, made: Made) -> bool:
+def stop_temporary_pool(connection: Connection, made: Artifact) -> bool:
     """Stop a temporary pool that a killed run has left, and tell whether it was there.
 
     Raises:
@@ -368,11 +370,11 @@ def stop_temporary_pool(connection: Connection, made: Made) -> bool:
     return True
 
 
-def name_artifact(made: Made) -> str:
+def name_artifact(made: Artifact) -> str:
     """A phrase that names an artifact."""
-    if made.kind is MadeKind.POOL:
+    if made.kind is ArtifactKind.POOL:
         return f"temporary storage pool '{made.pool}'"
-    what = "NVRAM" if made.kind is MadeKind.NVRAM else "volume"
+    what = "NVRAM" if made.kind is ArtifactKind.NVRAM else "volume"
     return f"{what} '{made.path}'"
 
 
@@ -407,7 +409,7 @@ def _sight(connection: Connection, found: FoundVolume) -> Sighting:
     return Sighting(volume, is_seen=False, attribute=None, header=header, fingerprint=now)
 
 
-def _of_place(pool: Pool, made: Made) -> Fingerprint | None:
+def _of_place(pool: Pool, made: Artifact) -> Fingerprint | None:
     """What is known of the place of a file that is not there, as far as it was known when the file was made."""
     then = made.fingerprint
     if then is None:

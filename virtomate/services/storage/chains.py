@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
     from virtomate.services.storage.cache import ReferenceCache
-    from virtomate.services.storage.pools import KnownPool
+    from virtomate.services.storage.pools import PoolEntry
     from virtomate.services.storage.whereabouts import Key, Locator, Whereabouts
 
 _NAMED_FILES = 2
@@ -105,7 +105,7 @@ class Chains:
             and (other.physical, other.changed, other.modified) == (volume.physical, volume.changed, volume.modified)
         ]
 
-    def read_pool(self, known: KnownPool, listing: list[str] | None, named: set[str]) -> None:
+    def read_pool(self, known: PoolEntry, listing: list[str] | None, named: set[str]) -> None:
         """Look at all images of a pool.
 
         Args:
@@ -144,7 +144,7 @@ class Chains:
             self._warn(self._malformed, "cannot be read (malformed after a beginning like that of an image)")
 
     def _warn(self, paths: list[str], trouble: str) -> None:
-        named = [f"'{legible(path)}'" for path in paths[:_NAMED_FILES]]
+        named = [f"'{sanitise(path)}'" for path in paths[:_NAMED_FILES]]
         rest = len(paths) - len(named)
         which = f"{', '.join(named)} and {rest} more" if rest else " and ".join(named)
         self.warnings.append(
@@ -203,7 +203,7 @@ class Chains:
         self.links += (Link(path, keys, is_data, below) for below in found)
         self._left += found
 
-    def _ask_for_volumes(self, known: KnownPool, directory: str, named: set[str], only: set[str] | None) -> None:
+    def _ask_for_volumes(self, known: PoolEntry, directory: str, named: set[str], only: set[str] | None) -> None:
         """Have libvirt tell of the volumes of a pool, all or those with some paths, as of a fresh look at its files."""
         is_fresh = known.pool.refresh()
         if not is_fresh and not is_in_service(known.pool):
@@ -230,7 +230,7 @@ class Chains:
         if broken:
             self._warn(list(broken), f"cannot be described by libvirt ({next(iter(broken.values()))})")
 
-    def _ask_for_volume(self, known: KnownPool, volume: Volume, path: str, *, is_suspect: bool) -> None:
+    def _ask_for_volume(self, known: PoolEntry, volume: Volume, path: str, *, is_suspect: bool) -> None:
         document = volume.document()
         description = describe_volume(known.pool.name, document)
         found = self._locator.of_path(path)
@@ -250,6 +250,6 @@ class Chains:
             return None
 
 
-def legible(path: str) -> str:
+def sanitise(path: str) -> str:
     """A path for a sentence; what is no text in it is replaced."""
     return os.fsencode(path).decode(errors="replace")

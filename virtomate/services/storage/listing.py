@@ -13,7 +13,7 @@ from virtomate.services.storage.whereabouts import is_file_pool
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.storage import Pool
-    from virtomate.services.storage.pools import KnownPool
+    from virtomate.services.storage.pools import PoolEntry
     from virtomate.services.storage.whereabouts import Locator
 
 # Pools of which the volumes are block devices, in a directory of their own.
@@ -22,13 +22,13 @@ _DEVICE_POOLS = frozenset({"logical"})
 _SAMPLES = 3
 
 
-def has_directory(known: KnownPool) -> bool:
+def has_directory(known: PoolEntry) -> bool:
     """Whether all that is in a pool's directory are its volumes."""
     kind = known.description.type
     return known.description.path is not None and (is_file_pool(kind) or kind in _DEVICE_POOLS)
 
 
-def list_files(known: KnownPool, locator: Locator) -> list[str] | None:
+def list_files(known: PoolEntry, locator: Locator) -> list[str] | None:
     """The paths of a pool's files as they are seen here; None where they are not, which the locator is told.
 
     A directory of the same name need not be the daemon's: that may run in a container, or behind a forwarded socket.
@@ -59,7 +59,7 @@ def is_in_service(pool: Pool) -> bool:
         return False
 
 
-def _are_of_daemon(known: KnownPool, directory: str, here: set[str], locator: Locator) -> bool:
+def _are_of_daemon(known: PoolEntry, directory: str, here: set[str], locator: Locator) -> bool:
     there = _volume_paths(known.pool, directory)
     if there - here:
         # or libvirt has not looked for a while
@@ -70,7 +70,7 @@ def _are_of_daemon(known: KnownPool, directory: str, here: set[str], locator: Lo
     return _tells_the_same(known, there & here, locator)
 
 
-def _tells_the_same(known: KnownPool, common: set[str], locator: Locator) -> bool:
+def _tells_the_same(known: PoolEntry, common: set[str], locator: Locator) -> bool:
     """Compare a few files with what libvirt says of them, those first that have not been written for long."""
     found = ((locator.of_path(path).status, path) for path in common)
     oldest = sorted((status.st_mtime_ns, path) for status, path in found if status is not None)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from virtomate.records import Maker
+from virtomate.records import Owner
 
 
-def this_process() -> Maker:
+def this_process() -> Owner:
     """What identifies this process."""
-    return Maker(os.uname().nodename, os.getpid(), process_start(os.getpid()) or 0)
+    return Owner(os.uname().nodename, os.getpid(), process_start(os.getpid()) or 0)
 
 
 def process_start(pid: int) -> int | None:
@@ -23,11 +23,11 @@ def process_start(pid: int) -> int | None:
     return int(status.rpartition(")")[2].split()[19])
 
 
-def may_be_running(maker: Maker) -> bool:
+def may_be_running(maker: Owner) -> bool:
     """Whether the process may still run: on another host nobody knows."""
     return maker.host != os.uname().nodename or is_running(maker)
 
 
-def is_running(maker: Maker) -> bool:
+def is_running(maker: Owner) -> bool:
     """Whether the process runs on this host; of other hosts nothing is known."""
     return maker.host == os.uname().nodename and process_start(maker.pid) == maker.started

@@ -38,7 +38,7 @@ _BUSY_INTERVAL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class KnownPool:
+class PoolEntry:
     """A pool, and what its document says."""
 
     pool: Pool
@@ -55,27 +55,27 @@ class FoundVolume:
     description: VolumeDescription
 
 
-class PoolDirectory:
+class PoolIndex:
     """All pools of a connection as they were when it was read.
 
     libvirt's own look-up by path is not used: it may answer with the temporary pool of another run, which vanishes when
     that run ends.
     """
 
-    def __init__(self, connection: Connection, pools: tuple[KnownPool, ...]) -> None:
+    def __init__(self, connection: Connection, pools: tuple[PoolEntry, ...]) -> None:
         self._connection = connection
         self._pools = tuple(known for known in pools if not known.pool.name.startswith(TEMPORARY_POOL_PREFIX))
 
-    def find(self, name: str) -> KnownPool | None:
+    def find(self, name: str) -> PoolEntry | None:
         """The pool with a name, active or not."""
         return next((known for known in self._pools if known.pool.name == name), None)
 
     @property
-    def known(self) -> tuple[KnownPool, ...]:
+    def known(self) -> tuple[PoolEntry, ...]:
         """All of them."""
         return self._pools
 
-    def named(self, name: str) -> KnownPool:
+    def named(self, name: str) -> PoolEntry:
         """The active pool with a name.
 
         Raises:
@@ -101,7 +101,7 @@ class PoolDirectory:
         directory = self.directory_of(pool_name)
         return None if directory is None else posixpath.join(directory, volume_name)
 
-    def for_new_volumes(self, name: str) -> KnownPool:
+    def for_new_volumes(self, name: str) -> PoolEntry:
         """The active pool with a name, in which volumes are files.
 
         Raises:
@@ -113,7 +113,7 @@ class PoolDirectory:
         require_file_pool(known.description)
         return known
 
-    def covering(self, directory: str) -> KnownPool | None:
+    def covering(self, directory: str) -> PoolEntry | None:
         """A pool over a directory, an active one if there is any."""
         return next(iter(self._all_covering(directory)), None)
 
@@ -140,7 +140,7 @@ class PoolDirectory:
                 return self._find(known, name, path)
         return self._find(pools[0], name, path)
 
-    def _all_covering(self, directory: str) -> list[KnownPool]:
+    def _all_covering(self, directory: str) -> list[PoolEntry]:
         """The pools over a directory, active ones first."""
         covering = [known for known in self._pools if known.description.path == normalise(directory)]
         return sorted(covering, key=lambda known: (not known.is_active, known.pool.name))
@@ -155,22 +155,22 @@ class PoolDirectory:
         return self._find(self.named(pool_name), volume_name, f"{pool_name}/{volume_name}")
 
     @staticmethod
-    def _find(known: KnownPool, name: str, what: str) -> FoundVolume:
+    def _find(known: PoolEntry, name: str, what: str) -> FoundVolume:
         found = find_volume(known.pool, name, _BUSY_ATTEMPTS)
         if found is None:
             raise NotFoundError(f"there is no volume '{what}' in pool '{known.pool.name}'")
         return found
 
 
-def read_pools(connection: Connection) -> PoolDirectory:
+def read_pools(connection: Connection) -> PoolIndex:
     """Look at all pools once; one that vanishes meanwhile is passed over."""
     known = []
     for pool in list_pools(connection):
         try:
-            known.append(KnownPool(pool, describe_pool(pool.document()), pool.is_active()))
+            known.append(PoolEntry(pool, describe_pool(pool.document()), pool.is_active()))
         except NotFoundError:
             continue
-    return PoolDirectory(connection, tuple(known))
+    return PoolIndex(connection, tuple(known))
 
 
 def get_active_pool(connection: Connection, name: str) -> Pool:

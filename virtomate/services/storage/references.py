@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import read_record
 from virtomate.definition.volume import normalise
-from virtomate.enums import MadeKind, Mode
+from virtomate.enums import ArtifactKind, Mode
 from virtomate.services.storage.cache import ReferenceCache
-from virtomate.services.storage.chains import Chains, legible
+from virtomate.services.storage.chains import Chains, sanitise
 from virtomate.services.storage.documents import read_documents
 from virtomate.services.storage.listing import list_files
 from virtomate.services.storage.owner import may_be_running
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from virtomate.definition.mentions import Place
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
-    from virtomate.records import Made, Provenance
+    from virtomate.records import Artifact, Provenance
     from virtomate.services.storage.chains import Link
     from virtomate.services.storage.documents import DomainDocument
-    from virtomate.services.storage.pools import PoolDirectory
+    from virtomate.services.storage.pools import PoolIndex
     from virtomate.services.storage.whereabouts import Whereabouts
 
 
@@ -83,7 +83,7 @@ class _Naming:
 
 
 def scan_references(
-    connection: Connection, wanted: Mapping[str, Iterable[Made]], cache: ReferenceCache | None = None
+    connection: Connection, wanted: Mapping[str, Iterable[Artifact]], cache: ReferenceCache | None = None
 ) -> References:
     """Look at every document of every domain and at every image once.
 
@@ -124,7 +124,7 @@ class References:
         cache: What this look has read, for the next one.
     """
 
-    def __init__(self, locator: Locator, chains: Chains, wanted: Mapping[str, tuple[Made, ...]]) -> None:
+    def __init__(self, locator: Locator, chains: Chains, wanted: Mapping[str, tuple[Artifact, ...]]) -> None:
         self.warnings: tuple[str, ...] = ()
         self.cache = ReferenceCache()
         self._locator = locator
@@ -147,7 +147,7 @@ class References:
                 self._loose_links[name].append(link)
 
     @property
-    def pools(self) -> PoolDirectory:
+    def pools(self) -> PoolIndex:
         """The pools there."""
         return self._locator.pools
 
@@ -158,7 +158,7 @@ class References:
         known = self.pools.covering(posixpath.dirname(path))
         return known is not None and known.is_active and known.pool.find_volume(posixpath.basename(path)) is not None
 
-    def volume(self, made: Made) -> VolumeDescription | None:
+    def volume(self, made: Artifact) -> VolumeDescription | None:
         """The volume that has its name now; None where there is none, or its pool is not active."""
         known = self.pools.find(made.pool)
         if made.volume is None or known is None or not known.is_active:
@@ -169,7 +169,7 @@ class References:
             self._volumes[place] = None if found is None else found.description
         return self._volumes[place]
 
-    def users(self, made: Made) -> tuple[Reference, ...]:
+    def users(self, made: Artifact) -> tuple[Reference, ...]:
         """Who uses something that cloning made, other than the clone itself."""
         owner = self._owners.get(made.path)
         found: dict[str, Reference] = {}
@@ -223,15 +223,15 @@ class References:
         for key in self._locator.of_path(path).keys:
             self._by_record[key].append(reference)
 
-    def _hidden_volumes(self, record: Provenance) -> Iterator[Made]:
+    def _hidden_volumes(self, record: Provenance) -> Iterator[Artifact]:
         """The volumes of a clone of which it cannot be told what they rest on by now."""
         for made in record.made:
             where = self._locator.of_path(made.path)
-            is_volume = made.kind is MadeKind.VOLUME
+            is_volume = made.kind is ArtifactKind.VOLUME
             if is_volume and not self._chains.is_read(where) and not self._chains.is_gone(where):
                 yield made
 
-    def _certain_users(self, made: Made, owner: str | None) -> Iterator[Reference]:
+    def _certain_users(self, made: Artifact, owner: str | None) -> Iterator[Reference]:
         seen: set[frozenset[Key]] = set()
         for key in self._keys(made):
             for naming in self._namings.get(key, ()):
@@ -250,20 +250,20 @@ class References:
             if naming.document.domain_uuid != owner and _stands_in(made.path, text):
                 yield _uses(naming)
         yield from (item for item in self._linking.get(owner or "", ()) if item.domain_uuid != owner)
-        if made.kind is MadeKind.VOLUME:
+        if made.kind is ArtifactKind.VOLUME:
             yield from self._records.get(owner or "", ())
 
-    def _possible_users(self, made: Made, owner: str | None) -> Iterator[Reference]:
+    def _possible_users(self, made: Artifact, owner: str | None) -> Iterator[Reference]:
         """What names or needs a file of this name, and nobody can tell which one."""
         name = posixpath.basename(made.path)
         for naming in self._guesses.get(name, ()):
             if naming.document.domain_uuid != owner and normalise(naming.path) != made.path:
-                says = f"{naming.document.says} names '{legible(naming.path)}', which cannot be seen and may be it"
+                says = f"{naming.document.says} names '{sanitise(naming.path)}', which cannot be seen and may be it"
                 yield Reference(says, ReferenceKind.MAY_NAME, domain_uuid=naming.document.domain_uuid)
         for link in self._loose_links.get(name, ()):
             if link.below.keys.isdisjoint(self._keys(made)):
-                below = legible(normalise(link.below.path or name))
-                says = f"'{legible(link.path)}' rests on '{below}', which cannot be seen and may be it"
+                below = sanitise(normalise(link.below.path or name))
+                says = f"'{sanitise(link.path)}' rests on '{below}', which cannot be seen and may be it"
                 yield Reference(says, ReferenceKind.MAY_NAME, path=self._own_path(link))
 
     def _is_of(self, path: str, owner: str | None) -> bool:
@@ -271,7 +271,7 @@ class References:
         keys = self._locator.of_path(path).keys if path.startswith("/") else frozenset[Key]()
         return any(self._owners[self._own_paths[key]] == owner for key in keys if key in self._own_paths)
 
-    def _keys(self, made: Made) -> frozenset[Key]:
+    def _keys(self, made: Artifact) -> frozenset[Key]:
         """What tells the file from others, under each of the names that it has."""
         keys = self._locator.of_path(made.path).keys
         if made.volume is None:
@@ -279,7 +279,7 @@ class References:
         twins = self._twins(made)
         return keys.union({("volume", made.pool, made.volume)}, *(self._locator.of_path(path).keys for path in twins))
 
-    def _twins(self, made: Made) -> list[str]:
+    def _twins(self, made: Artifact) -> list[str]:
         if not self._chains.has_described(posixpath.basename(made.path)):
             return []
         volume = self.volume(made)
@@ -287,7 +287,7 @@ class References:
 
     def _rests(self, link: Link, owner: str | None) -> Reference:
         """An image needs the file; who needs the image is told as well."""
-        path = legible(self._own_path(link))
+        path = sanitise(self._own_path(link))
         needs = "keeps its data in it" if link.is_data else "rests on it"
         direct, above = self._namings_above(link)
         namings = direct + above
@@ -357,7 +357,7 @@ def _uses(naming: _Naming) -> Reference:
 
 
 def _is_below_own_disk(naming: _Naming, top: str) -> Reference:
-    return Reference(_in_own_chain(legible(top), naming, "rests on it"), ReferenceKind.OWN_CHAIN, path=top)
+    return Reference(_in_own_chain(sanitise(top), naming, "rests on it"), ReferenceKind.OWN_CHAIN, path=top)
 
 
 def _in_own_chain(path: str, naming: _Naming, needs: str) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import PoolDescription, VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.storage import Pool
-    from virtomate.services.storage.pools import PoolDirectory
+    from virtomate.services.storage.pools import PoolIndex
 
 # One that a guest writes to just now proves nothing.
 _PROOFS = 8
@@ -129,7 +129,7 @@ class SpaceLedger:
             self._spaces[pool.name] = space or counted_space(pool)
         return SpaceNeed(pool.name, needed_bytes, self._spaces[pool.name].available)
 
-    def add_clone(self, duplications: Iterable[Duplication], pools: PoolDirectory) -> tuple[SpaceNeed, ...]:
+    def add_clone(self, duplications: Iterable[Duplication], pools: PoolIndex) -> tuple[SpaceNeed, ...]:
         """Add the volumes of one clone, and return what it needs of each of these pools."""
         needed: defaultdict[str, int] = defaultdict(int)
         sources = []

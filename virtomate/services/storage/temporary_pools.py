@@ -100,9 +100,9 @@ def start_temporary_pool(connection: Connection, uuid: str, directory: str) -> P
     """
     name = temporary_pool_name(uuid)
     for attempt in range(_SPELLING_ATTEMPTS):
-        left_behind = find_pool(connection, name)
-        if left_behind is not None:
-            return left_behind
+        not_carried_over = find_pool(connection, name)
+        if not_carried_over is not None:
+            return not_carried_over
         spelling = normalise(directory) + "/." * (1 + int.from_bytes(os.urandom(2)) % _MAX_REPETITIONS)
         try:
             return start_transient_pool(connection, name, directory_pool_document(name, spelling))

@@ -18,7 +18,7 @@ from virtomate.definition.volume import normalise
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from virtomate.services.storage.pools import PoolDirectory
+    from virtomate.services.storage.pools import PoolIndex
 
 Key = tuple["Hashable", ...]
 
@@ -51,7 +51,7 @@ class Whereabouts:
 class Locator:
     """Finds out where paths and volumes lead to, each once."""
 
-    def __init__(self, pools: PoolDirectory, *, is_local: bool) -> None:
+    def __init__(self, pools: PoolIndex, *, is_local: bool) -> None:
         self.pools = pools
         self.is_local = is_local
         self._unseen: set[str] = set()

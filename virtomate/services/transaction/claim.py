@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.definition.provenance import claim_definition, find_provenance, with_provenance
-from virtomate.enums import MadeKind
+from virtomate.enums import ArtifactKind
 from virtomate.errors import (
     ConflictError,
     ConnectionLostError,
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Definition
     from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
-    from virtomate.records import Made, Provenance
+    from virtomate.records import Artifact, Provenance
     from virtomate.rollback import Rollback
-    from virtomate.services.transaction.limits import Turns
+    from virtomate.services.transaction.limits import RunLimits
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Claim:
         name: str,
         provenance: Provenance,
         source: Definition,
-        turns: Turns,
+        turns: RunLimits,
         *,
         is_uuid_given: bool = False,
     ) -> None:
@@ -163,19 +163,19 @@ class Claim:
         probe = replace(definition, domain={**definition.domain, "name": f"{self._name}{CHECK_SUFFIX}"})
         require_acceptable(self._session.connection, self._name, probe, self._source)
 
-    def note(self, made: Made) -> None:
+    def note(self, made: Artifact) -> None:
         """Remember that something has been made, to be written down with whatever comes next."""
         with self._lock:
             self._note(made)
 
-    def record(self, made: Made) -> None:
+    def record(self, made: Artifact) -> None:
         """Write down that something is going to be made, or has been made."""
         with self._lock:
             self._require_ours()
             self._note(made)
             self._write()
 
-    def _note(self, made: Made) -> None:
+    def _note(self, made: Artifact) -> None:
         # in the order of the plan, whichever thread comes first
         noted = {(item.kind, item.path): item for item in self.provenance.made}
         noted[made.kind, made.path] = made
@@ -188,7 +188,7 @@ class Claim:
             IllegalStateError: It is not, or the claim is not ours any more.
         """
         self._require_ours()
-        volumes = [made for made in self.provenance.made if made.kind is not MadeKind.POOL]
+        volumes = [made for made in self.provenance.made if made.kind is not ArtifactKind.POOL]
         require_intact(self._session.connection, volumes, self.token)
 
     def finish(self, definition: Definition) -> None:
@@ -199,7 +199,7 @@ class Claim:
             HypervisorError: libvirt does not accept the definition.
         """
         self._require_ours()
-        volumes = tuple(made for made in self.provenance.made if made.kind is not MadeKind.POOL)
+        volumes = tuple(made for made in self.provenance.made if made.kind is not ArtifactKind.POOL)
         finished = replace(self.provenance, finished=True, made=volumes, maker=None, reserved=())
         text = codec.unparse_definition(with_provenance(definition, finished))
         self.may_be_finished = True

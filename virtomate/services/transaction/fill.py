@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.hostfs import visible_status
 from virtomate.duplication.transfers import transfer_for
-from virtomate.duplication.transfers.base import Duplication, Workplace
-from virtomate.enums import Action, MadeState, TokenPlace, Transfer
+from virtomate.duplication.transfers.base import Duplication, TransferContext
+from virtomate.enums import Action, ArtifactState, TokenPlace, Transfer
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
@@ -21,7 +21,7 @@ from virtomate.errors import (
     TransferUnavailableError,
 )
 from virtomate.hypervisor.storage import get_pool
-from virtomate.records import Made
+from virtomate.records import Artifact
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact, wait_at_most
 from virtomate.services.storage.fingerprint import new_fingerprint
 from virtomate.services.storage.pools import describe
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from virtomate.progress import Progress
     from virtomate.rollback import Rollback
     from virtomate.services.transaction.claim import Claim
-    from virtomate.services.transaction.limits import Turns
+    from virtomate.services.transaction.limits import RunLimits
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,11 +62,11 @@ class Filled:
     warnings: tuple[str, ...] = ()
 
 
-def planned(duplication: Duplication) -> Made:
+def planned(duplication: Duplication) -> Artifact:
     """The journal's line for a volume that is going to be made."""
-    return Made(
+    return Artifact(
         duplication.kind,
-        MadeState.PLANNED,
+        ArtifactState.PLANNED,
         duplication.pool,
         duplication.new.name,
         duplication.path,
@@ -75,11 +75,17 @@ def planned(duplication: Duplication) -> Made:
     )
 
 
-class Filling:
+class VolumeFiller:
     """The creating and filling of a clone's volumes side by side, each on a connection of its own."""
 
     def __init__(
-        self, session: Session, claim: Claim, rollback: Rollback, turns: Turns, progress: Progress, cancel: CancelToken
+        self,
+        session: Session,
+        claim: Claim,
+        rollback: Rollback,
+        turns: RunLimits,
+        progress: Progress,
+        cancel: CancelToken,
     ) -> None:
         self._session = session
         self._claim = claim
@@ -184,7 +190,7 @@ class _Creation:
         self._session = session
         self._claim = claim
         self.duplication = duplication
-        self._made: Made | None = None
+        self._made: Artifact | None = None
         self._is_created = False
 
     def run(self, connection: Connection, progress: Progress, cancel: CancelToken) -> Filled:
@@ -193,14 +199,16 @@ class _Creation:
         label = self.duplication.label
         progress.started(label, self.duplication.total_bytes)
         try:
-            filled = self._try_in_turn(Workplace(connection, self._session.borrow, progress, cancel, self._claim.token))
+            filled = self._try_in_turn(
+                TransferContext(connection, self._session.borrow, progress, cancel, self._claim.token)
+            )
         except BaseException:
             progress.dropped(label)
             raise
         progress.finished(label)
         return filled
 
-    def _try_in_turn(self, workplace: Workplace) -> Filled:
+    def _try_in_turn(self, workplace: TransferContext) -> Filled:
         try:
             return self._attempt(self.duplication, workplace)
         except TransferUnavailableError as error:
@@ -213,7 +221,7 @@ class _Creation:
             self._claim.record(planned(self.duplication.alternative))
         return self._attempt(self.duplication.alternative, workplace)
 
-    def _attempt(self, duplication: Duplication, workplace: Workplace) -> Filled:
+    def _attempt(self, duplication: Duplication, workplace: TransferContext) -> Filled:
         transfer = transfer_for(duplication)
         pool = _planned_pool(workplace.connection, duplication)
         if duplication.transfer is Transfer.SERVER:
@@ -238,7 +246,10 @@ class _Creation:
         if marked is not None:
             description, token_place = marked, TokenPlace.ATTRIBUTE
         self._made = replace(
-            self._made, state=MadeState.MADE, fingerprint=new_fingerprint(description, pool), token_place=token_place
+            self._made,
+            state=ArtifactState.MADE,
+            fingerprint=new_fingerprint(description, pool),
+            token_place=token_place,
         )
         if token_place is None:
             # nothing but the journal tells that it was made
@@ -260,10 +271,10 @@ class _Creation:
     def _remove(self, connection: Connection) -> None:
         if self._made is not None:
             _LOG.info("removing %s", self._made.path)
-            accepted = OWN if self._made.state is MadeState.MADE else BEGUN
+            accepted = OWN if self._made.state is ArtifactState.MADE else BEGUN
             wait = wait_at_most(_UNDO_WAIT_SECONDS)
             was_there = remove_artifact(connection, self._made, self._claim.token, accepted, wait)
-            if not was_there and self._is_created and self._made.state is MadeState.PLANNED:
+            if not was_there and self._is_created and self._made.state is ArtifactState.PLANNED:
                 raise IllegalStateError("it was made, and is not there any more: is its file system mounted?")
             self._made = None
 

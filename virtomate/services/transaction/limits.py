@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.2
 
 
-class Turns:
+class RunLimits:
     """What clones that are made side by side share: how many volumes are filled at a time, and what needs doing once.
 
     Attributes:
