@@ -14,6 +14,9 @@ from tests.definition.trees import canonical
 from virtomate.definition import codec
 from virtomate.definition import rewrite as clone
 from virtomate.definition.rewrite import Identity, NewNvram, NewSource
+from virtomate.definition.rewrite.disk_sources import with_sources, without_disks
+from virtomate.definition.rewrite.firmware import with_nvram
+from virtomate.definition.rewrite.identity import renewed_identifiers
 from virtomate.definition.rewrite.outcome import Outcome
 from virtomate.errors import UnsupportedError
 
@@ -22,9 +25,9 @@ SOURCES = {0: NewSource("/p/new.qcow2", "p", "new.qcow2", "qcow2"), 2: NewSource
 
 Change = Callable[[codec.Document], codec.Document]
 IDENTIFY: Change = partial(clone.with_identity, identity=IDENTITY)
-SOURCE: Change = partial(clone.with_sources, sources=SOURCES)
-RAW_NVRAM: Change = partial(clone.with_nvram, path="/n/new", format_="raw")
-QCOW2_NVRAM: Change = partial(clone.with_nvram, path="/n/new", format_="qcow2")
+SOURCE: Change = partial(with_sources, sources=SOURCES)
+RAW_NVRAM: Change = partial(with_nvram, nvram=NewNvram("/n/new", "raw"))
+QCOW2_NVRAM: Change = partial(with_nvram, nvram=NewNvram("/n/new", "qcow2"))
 
 
 def in_devices(content: str) -> str:
@@ -206,7 +209,7 @@ def test_changes_are_described(content: str, expected: tuple[str, ...]) -> None:
     domain = codec.parse_definition(f"<domain>{content}</domain>").domain
     identity = clone.Identity("n", "u", clone.new_mac_addresses(domain, (), os.urandom))
 
-    assert clone.renewed_identifiers(domain, identity) == expected
+    assert renewed_identifiers(domain, identity) == expected
 
 
 @pytest.mark.parametrize("type_", ["file", "volume"])
@@ -222,7 +225,7 @@ def test_overlay_of_an_encrypted_volume_names_it(type_: str, place: str) -> None
     )
     new = NewSource("/p/new", "p", "new", "qcow2", base_path="/p/old", base_format="raw")
 
-    changed = clone.with_sources(codec.parse_definition(f"<domain>{before}</domain>").domain, {0: new})
+    changed = with_sources(codec.parse_definition(f"<domain>{before}</domain>").domain, {0: new})
 
     named = {"file": "file='/p/new'", "volume": "pool='p' volume='new'"}[type_]
     after = in_devices(
@@ -242,7 +245,7 @@ def test_encrypted_volume_further_below_stays_named(base: str | None) -> None:
     before = in_devices(f"<disk type='file'><driver type='qcow2'/><source file='/p/old'/>{inner}</disk>")
     new = NewSource("/p/new", "p", "new", "qcow2", base_path=base, base_format=base and "qcow2")
 
-    changed = clone.with_sources(codec.parse_definition(f"<domain>{before}</domain>").domain, {0: new})
+    changed = with_sources(codec.parse_definition(f"<domain>{before}</domain>").domain, {0: new})
 
     outer = f"<backingStore type='file'><format type='qcow2'/><source file='/p/old'/>{inner}</backingStore>"
     after = in_devices(
@@ -257,7 +260,7 @@ def test_overlay_of_a_plain_volume_names_nothing() -> None:
     domain = codec.parse_definition(f"<domain>{devices}</domain>")
     new = NewSource("/p/new", "p", "new", "qcow2", base_path="/p/old", base_format="raw")
 
-    (disk,) = clone.with_sources(domain.domain, {0: new})["devices"]["disk"]
+    (disk,) = with_sources(domain.domain, {0: new})["devices"]["disk"]
 
     assert "backingStore" not in disk
 
@@ -276,7 +279,7 @@ PLAIN = """
 def test_plain_clone_gets_no_warning() -> None:
     """A domain as virt-manager makes it shares nothing with its clone, and only its identifiers are new."""
     outcome = clone.clone_domain_definition(
-        clone.prepare_definition(codec.parse_definition(PLAIN).domain), IDENTITY, SOURCES, None
+        clone.auto_allocated(codec.parse_definition(PLAIN).domain), IDENTITY, SOURCES, None
     )
 
     assert outcome.warnings == ()
@@ -303,7 +306,7 @@ def test_every_rule_is_applied() -> None:
     untouched = copy.deepcopy(domain)
 
     outcome = clone.clone_domain_definition(
-        clone.prepare_definition(domain), IDENTITY, SOURCES, NewNvram("/n/new", "raw")
+        clone.auto_allocated(domain), IDENTITY, SOURCES, NewNvram("/n/new", "raw")
     )
 
     assert domain == untouched
@@ -333,7 +336,7 @@ def test_same_change_is_named_once() -> None:
     devices = in_devices("".join(f"<interface>{port.format(number)}</interface>" for number in (1, 2)))
     domain = codec.parse_definition(f"<domain><name>old</name>{devices}</domain>").domain
 
-    outcome = clone.clone_domain_definition(clone.prepare_definition(domain), IDENTITY, {}, None)
+    outcome = clone.clone_domain_definition(clone.auto_allocated(domain), IDENTITY, {}, None)
 
     assert outcome.changes == ("UUID", "interface ID of a virtual port")
 
@@ -389,7 +392,7 @@ def test_texts_are_chosen() -> None:
     chosen = clone.with_identity(domain, clone.Identity("n", "u", {}, title="new", description=""))
     assert chosen["title"] == "new"
     assert "description" not in chosen
-    assert clone.renewed_identifiers(domain, clone.Identity("n", "u", {}, title="new")) == ("UUID", "title")
+    assert renewed_identifiers(domain, clone.Identity("n", "u", {}, title="new")) == ("UUID", "title")
 
 
 def test_disks_are_left_out() -> None:
@@ -397,7 +400,7 @@ def test_disks_are_left_out() -> None:
     disks = "".join(f"<disk type='file'><target dev='vd{letter}'/></disk>" for letter in "abc")
     domain = codec.parse_definition(f"<domain><devices>{disks}</devices></domain>").domain
 
-    left = clone.without_disks(domain, {0, 2})["devices"]["disk"]
+    left = without_disks(domain, {0, 2})["devices"]["disk"]
 
     assert [disk["target"]["@dev"] for disk in left] == ["vdb"]
     assert len(domain["devices"]["disk"]) == 3

@@ -89,8 +89,8 @@ def test_every_rule_copes(name: str) -> None:
     untouched = copy.deepcopy(domain)
     identity = clone.Identity("clone", "uuid", dict(enumerate(readers.mac_addresses(domain))))
 
-    once = clone.clone_domain_definition(clone.prepare_definition(domain), identity, {}, None)
-    twice = clone.clone_domain_definition(clone.prepare_definition(once.domain), identity, {}, None)
+    once = clone.clone_domain_definition(clone.auto_allocated(domain), identity, {}, None)
+    twice = clone.clone_domain_definition(clone.auto_allocated(once.domain), identity, {}, None)
 
     assert domain == untouched
     assert twice.domain == once.domain

@@ -34,7 +34,7 @@ def make_outcome() -> Outcome:
     addresses = clone.new_mac_addresses(domain, readers.mac_addresses(domain), random.Random(4711).randbytes)
     identity = clone.Identity("web & <1>", UUID, addresses)
     return clone.clone_domain_definition(
-        clone.prepare_definition(domain), identity, SOURCES, clone.NewNvram(NVRAM, "raw")
+        clone.auto_allocated(domain), identity, SOURCES, clone.NewNvram(NVRAM, "raw")
     )
 
 

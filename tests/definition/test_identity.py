@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from virtomate.definition import codec
-from virtomate.definition.identity import same_identity
+from virtomate.definition.rewrite.same_identity import same_identity
 
 TITLE = "the title 'Web' is kept: original and clone both have it"
 DISKS = "serial numbers and WWNs of disks are kept, and original and clone both have them: "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
-from virtomate.definition.quick_import import xmltodict
+from virtomate.definition._xmltodict import xmltodict
 from virtomate.errors import MalformedDocumentError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What libvirt is left to choose when the clone starts, since two domains cannot share what the original has."""
+"""Rule: libvirt chooses at each start what two domains cannot share: ports, sockets, context IDs, interface targets."""
 
 from __future__ import annotations
 
@@ -10,31 +10,41 @@ from virtomate.definition.readers import child, devices
 from virtomate.definition.rewrite.outcome import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from virtomate.definition.codec import Document
 
 # Graphics devices that listen on ports; the others draw on the host's own screen or nowhere.
 _GRAPHICS_WITH_PORTS = frozenset({"vnc", "spice", "rdp"})
 _PORTS = ("@port", "@tlsPort")
 _LIBVIRT_CHOOSES = "-1"
+_AT_EVERY_START = "chosen by libvirt at every start"
 
 # Where libvirt puts the sockets that it names itself: the state directory, and the runtime directory since 9.7;
 # a session daemon's are below the user's own directories.
 _GENERATED_SOCKET = re.compile(r"/libvirt/qemu/(channel/|run/channel/|lib/channel/|domain-\d+-)")
 
-# What libvirt calls the host's side of an interface when nobody else does (VIR_NET_GENERATED_*_PREFIX).
+# The names that libvirt gives to the host's side of interfaces (VIR_NET_GENERATED_*_PREFIX).
 _GENERATED_TARGET = re.compile(r"(vnet|vif|macvtap|macvlan|veth)\d+")
 
 
-def automatic_ports(domain: Document) -> Outcome:
-    """Let libvirt choose every port of every graphics device.
+def auto_allocated(domain: Document) -> Outcome:
+    """Return the definition in which libvirt chooses all that can be chosen; the same for every clone."""
+    domain = copied(domain)
+    return Outcome(domain, tuple(change for free in _PARTS for change in free(domain)))
 
-    A port that the original's definition fixes can be listened on by one domain only; the websocket's is chosen where
-    it is -1. A device that listens on a socket or on nothing has no ports.
+
+# Each of these edits the copy that `auto_allocated` has made, and yields its changes.
+
+
+def _free_ports(domain: Document) -> Iterator[str]:
+    """Free every port of every graphics device.
+
+    Only one domain can listen on a fixed port. libvirt chooses the websocket's port where it is -1. A device that
+    listens on a socket or not at all has no ports.
 
     Source: https://libvirt.org/formatdomain.html#graphical-framebuffers
     """
-    domain = copied(domain)
-    changes = []
     for graphics in devices(domain, "graphics"):
         kind = graphics.get("@type")
         listeners = [child({"listen": listen}, "listen").get("@type") for listen in graphics.get("listen", [])]
@@ -49,19 +59,14 @@ def automatic_ports(domain: Document) -> Outcome:
             graphics["@websocket"] = _LIBVIRT_CHOOSES
         was_automatic = before.get("@autoport") == "yes" and before.get("@websocket", "-1") == _LIBVIRT_CHOOSES
         if not was_automatic:
-            changes.append(f"{str(kind).upper()} ports: chosen by libvirt at every start")
-    return Outcome(domain, tuple(changes))
+            yield f"{str(kind).upper()} ports: {_AT_EVERY_START}"
 
 
-def automatic_graphics_sockets(domain: Document) -> Outcome:
-    """Let libvirt choose the path of every socket that a graphics device listens on.
-
-    Two domains cannot listen on one socket; without a path libvirt makes one below the domain's own directory.
+def _free_graphics_sockets(domain: Document) -> Iterator[str]:
+    """Free the path of every socket that a graphics device listens on; libvirt has a directory for each domain.
 
     Source: https://libvirt.org/formatdomain.html#graphical-framebuffers
     """
-    domain = copied(domain)
-    changes = []
     for graphics in devices(domain, "graphics"):
         named = [graphics.pop("@socket", None)]
         # without this a device that has no other listener would listen on ports
@@ -69,57 +74,48 @@ def automatic_graphics_sockets(domain: Document) -> Outcome:
             graphics["listen"] = [{"@type": "socket"}]
         named += [listen.pop("@socket", None) for listen in graphics.get("listen", []) if isinstance(listen, dict)]
         if any(named):
-            changes.append(f"{str(graphics.get('@type')).upper()} socket: chosen by libvirt at every start")
-    return Outcome(domain, tuple(changes))
+            yield f"{str(graphics.get('@type')).upper()} socket: {_AT_EVERY_START}"
 
 
-def automatic_channel_sockets(domain: Document) -> Outcome:
-    """Let libvirt name the sockets of channels again that it named itself, such as the guest agent's.
+def _free_channel_sockets(domain: Document) -> Iterator[str]:
+    """Free the sockets of channels that libvirt named, such as the guest agent's.
 
     Their paths contain the original's name or ID. libvirt leaves them out of the definitions it returns, unless it took
     them for somebody's choice.
 
     Source: https://libvirt.org/formatdomain.html#channel
     """
-    domain = copied(domain)
-    changes = []
     for channel in devices(domain, "channel"):
         source = child(channel, "source")
         is_server = channel.get("@type") == "unix" and source.get("@mode", "bind") == "bind"
         if is_server and _GENERATED_SOCKET.search(str(source.get("@path", ""))):
             channel.pop("source")
-            name = child(channel, "target").get("@name", "channel")
-            changes.append(f"socket of {name}: chosen by libvirt at every start")
-    return Outcome(domain, tuple(changes))
+            yield f"socket of {child(channel, 'target').get('@name', 'channel')}: {_AT_EVERY_START}"
 
 
-def automatic_vsock(domain: Document) -> Outcome:
-    """Let libvirt choose the vsock's context ID: it addresses one guest of the host.
+def _free_vsock(domain: Document) -> Iterator[str]:
+    """Free the vsock's context ID, which addresses one guest of the host.
 
     Source: https://libvirt.org/formatdomain.html#vsock
     """
-    domain = copied(domain)
-    changes = []
     for vsock in devices(domain, "vsock"):
         cid = child(vsock, "cid")
         if not cid:
             continue
-        if cid.get("@auto") != "yes":
-            changes.append("vsock context ID: chosen by libvirt at every start")
+        was_automatic = cid.get("@auto") == "yes"
         cid.pop("@address", None)
         cid["@auto"] = "yes"
-    return Outcome(domain, tuple(changes))
+        if not was_automatic:
+            yield f"vsock context ID: {_AT_EVERY_START}"
 
 
-def automatic_interface_targets(domain: Document) -> Outcome:
-    """Let libvirt name the host's side of interfaces again that it named itself.
+def _free_interface_targets(domain: Document) -> Iterator[str]:
+    """Free the names that libvirt gave to the host's side of interfaces.
 
-    A device that libvirt does not manage was made by somebody else, whatever it is called.
+    A device that libvirt does not manage belongs to somebody else, whatever its name.
 
     Source: https://libvirt.org/formatdomain.html#overriding-the-target-element
     """
-    domain = copied(domain)
-    changes = []
     for interface in devices(domain, "interface"):
         target = child(interface, "target")
         name = str(target.get("@dev", ""))
@@ -127,28 +123,33 @@ def automatic_interface_targets(domain: Document) -> Outcome:
             target.pop("@dev")
             if not target:
                 interface.pop("target")
-            changes.append(f"interface target {name}: chosen by libvirt at every start")
-    return Outcome(domain, tuple(changes))
+            yield f"interface target {name}: {_AT_EVERY_START}"
 
 
-def automatic_virtual_ports(domain: Document) -> Outcome:
-    """Let libvirt make new interface and instance IDs of virtual ports.
+def _free_virtual_ports(domain: Document) -> Iterator[str]:
+    """Free the interface and instance IDs of virtual ports: a switch takes two interfaces with one ID for the same.
 
-    A switch takes two interfaces with one ID for the same. libvirt makes a missing one itself, except for Midonet,
-    where it names a port that somebody has set up.
+    libvirt makes a missing ID, except for Midonet, where the ID names a port that somebody has set up.
 
     Source: https://libvirt.org/formatdomain.html#direct-attachment-to-physical-interface (802.1Qbg), and
     https://libvirt.org/formatdomain.html#bridge-to-lan (Open vSwitch, Midonet)
     """
-    domain = copied(domain)
-    changes = []
     for interface in devices(domain, "interface"):
         port = child(interface, "virtualport")
-        parameters = child(port, "parameters")
         if port.get("@type") == "midonet":
             continue
+        parameters = child(port, "parameters")
         if parameters.pop("@interfaceid", None) is not None:
-            changes.append("interface ID of a virtual port")
+            yield "interface ID of a virtual port"
         if parameters.pop("@instanceid", None) is not None:
-            changes.append("instance ID of a virtual port")
-    return Outcome(domain, tuple(changes))
+            yield "instance ID of a virtual port"
+
+
+_PARTS = (
+    _free_ports,
+    _free_graphics_sockets,
+    _free_channel_sockets,
+    _free_vsock,
+    _free_interface_targets,
+    _free_virtual_ports,
+)

@@ -1,4 +1,4 @@
-"""What a rule makes of a definition."""
+"""What a rule returns."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A changed definition, and what a person should know of it.
+    """A changed definition, and what the user should know about it.
 
     Attributes:
-        changes: What was renewed or made automatic, each a phrase.
+        changes: What was renewed or is now chosen by libvirt, each a phrase.
         warnings: What original and clone still share, or what was not carried over, each a sentence.
     """
 

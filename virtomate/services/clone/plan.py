@@ -333,7 +333,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     nvram = survey_nvram(connection, source, firmware, pools, request.nvram)
     refuse_needless_nvram(nvram, request.nvram)
     refuse_to_start(request, disks, nvram)
-    prepared = changes.prepare_definition(source.definition.domain)
+    prepared = changes.auto_allocated(source.definition.domain)
     return Survey(
         source=source,
         prepared=changes.with_named_firmware(prepared) if firmware.is_unselectable else prepared,

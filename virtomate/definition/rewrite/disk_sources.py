@@ -1,0 +1,109 @@
+"""Rule: duplicated disks lie on the new volumes, and dropped disks are removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from virtomate.definition.codec import copied
+from virtomate.definition.readers import child, devices
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from virtomate.definition.codec import Document
+
+
+@dataclass(frozen=True)
+class NewSource:
+    """Where a duplicated disk of the clone lies.
+
+    Attributes:
+        path: Path of the volume, for a disk of type `file`.
+        pool: Pool and volume, for a disk of type `volume`.
+        format: Format of the driver.
+        base_path: Path of an overlay's base; None if the disk is not an overlay.
+        base_format: Format of the base.
+    """
+
+    path: str
+    pool: str
+    volume: str
+    format: str
+    base_path: str | None = None
+    base_format: str | None = None
+
+
+def without_disks(domain: Document, dropped: Collection[int]) -> Document:
+    """Return the definition without the disks at these positions."""
+    if not dropped:
+        return domain
+    domain = copied(domain)
+    kept = [disk for index, disk in enumerate(domain["devices"]["disk"]) if index not in dropped]
+    domain["devices"]["disk"] = kept
+    return domain
+
+
+def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document:
+    """Return the definition with the new volumes in the duplicated disks, by position.
+
+    The backing chain in the definition is the original's and is removed: libvirt reads the true chain from the images.
+    An old `<backingStore/>` would make libvirt take an overlay for the whole disk. Encrypted volumes below an overlay
+    stay named, since no image tells the secrets that open them. The overlay itself is not encrypted.
+
+    Source: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms (backingStore)
+    """
+    domain = copied(domain)
+    for index, disk in enumerate(devices(domain, "disk")):
+        new = sources.get(index)
+        if new is not None:
+            _set_source(disk, new)
+    return domain
+
+
+def _set_source(disk: dict[str, Any], new: NewSource) -> None:
+    below = disk.pop("backingStore", None)
+    disk.pop("mirror", None)
+    source = child(disk, "source")
+    # an image above an encrypted one cannot be flattened, so its chain stays
+    encrypted_below = below if _is_encrypted(below) else None
+    if new.base_path is not None:
+        encrypted_below = _encrypted_base(disk, source, new, encrypted_below)
+    if encrypted_below is not None:
+        disk["backingStore"] = encrypted_below
+    if disk.get("@type") == "volume":
+        source["@pool"], source["@volume"] = new.pool, new.volume
+    else:
+        source["@file"] = new.path
+    driver = disk.get("driver")
+    if isinstance(driver, dict):
+        driver["@type"] = new.format
+    else:
+        disk["driver"] = {"@type": new.format}
+
+
+def _encrypted_base(
+    disk: dict[str, Any], source: dict[str, Any], new: NewSource, below: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """Return an overlay's base with the disk's encryption moved into it; None if nothing in the chain is encrypted."""
+    # the element stands in the disk or, since libvirt 3.9, in its source
+    encryption = disk.pop("encryption", None) or source.pop("encryption", None)
+    if encryption is None and below is None:
+        return None
+    base: dict[str, Any] = {
+        "@type": "file",
+        "format": {"@type": new.base_format},
+        "source": {"@file": new.base_path},
+    }
+    if encryption is not None:
+        base["source"]["encryption"] = encryption
+    return base if below is None else {**base, "backingStore": below}
+
+
+def _is_encrypted(store: dict[str, Any] | None) -> bool:
+    """Return whether a backing store or one below it is encrypted."""
+    while store:
+        if "encryption" in child(store, "source"):
+            return True
+        store = child(store, "backingStore")
+    return False
