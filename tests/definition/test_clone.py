@@ -305,9 +305,7 @@ def test_every_rule_is_applied() -> None:
     ).domain
     untouched = copy.deepcopy(domain)
 
-    outcome = clone.clone_domain_definition(
-        clone.auto_allocated(domain), IDENTITY, SOURCES, NewNvram("/n/new", "raw")
-    )
+    outcome = clone.clone_domain_definition(clone.auto_allocated(domain), IDENTITY, SOURCES, NewNvram("/n/new", "raw"))
 
     assert domain == untouched
     assert outcome.domain["os"]["nvram"] == "/n/new"

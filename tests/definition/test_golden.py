@@ -33,9 +33,7 @@ def make_outcome() -> Outcome:
     domain = codec.parse_definition(ORIGINAL).domain
     addresses = clone.new_mac_addresses(domain, readers.mac_addresses(domain), random.Random(4711).randbytes)
     identity = clone.Identity("web & <1>", UUID, addresses)
-    return clone.clone_domain_definition(
-        clone.auto_allocated(domain), identity, SOURCES, clone.NewNvram(NVRAM, "raw")
-    )
+    return clone.clone_domain_definition(clone.auto_allocated(domain), identity, SOURCES, clone.NewNvram(NVRAM, "raw"))
 
 
 def make_clone() -> str:
