@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from virtomate.paths import files_in, files_in_argument
+from virtomate.paths import files_in, files_in_argument, is_relative, normalise
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,33 @@ def test_many_names() -> None:
 def test_files_in_argument(argument: str, files: set[str]) -> None:
     """Every file in an argument of QEMU's command line is found."""
     assert set(files_in_argument(argument)) == files
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("base.qcow2", True),
+        ("../q/base.qcow2", True),
+        ("file:base.qcow2", True),
+        ('json:{"file": {"filename": "base.qcow2"}}', True),
+        ("./a:b", True),
+        ("", True),
+        ("/p/base.qcow2", False),
+        ("file:/p/base.qcow2", False),
+        ('json:{"file.filename": "/p/base.qcow2"}', False),
+        ("nbd://host/export", False),
+        ("rbd:pool/image", False),
+    ],
+)
+def test_is_relative(name: str, expected: bool) -> None:
+    """A path that does not begin at the root is relative to the image; a protocol's address is not."""
+    assert is_relative(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/a/../b//c/.", "/b/c"), ("//a", "/a"), ("/", "/"), ("a/./b", "a/b"), ("/a b/", "/a b")],
+)
+def test_normalise(path: str, expected: str) -> None:
+    """The shortest spelling of a path; two leading slashes mean what one means."""
+    assert normalise(path) == expected

@@ -1,8 +1,9 @@
-"""Names of files as others write them: in images, in definitions, on QEMU's command line."""
+"""Paths, and names of files as others write them: in images, in definitions, on QEMU's command line."""
 
 from __future__ import annotations
 
 import json
+import posixpath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,23 @@ if TYPE_CHECKING:
 
 # Protocols of QEMU behind which a file of the host stands, some with something in between.
 _PROTOCOLS_OF_FILES = frozenset({"blkdebug", "blkverify", "fat", "host_cdrom", "host_device", "nvme-file", "vvfat"})
+
+
+def normalise(path: str) -> str:
+    """The shortest spelling of an absolute path, without looking at any file.
+
+    POSIX lets two leading slashes mean something else; on Linux, and for libvirt, they do not.
+    """
+    return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else posixpath.normpath(path)
+
+
+def is_relative(backing_name: str) -> bool:
+    """Whether an image with this name for what is below it means another file when it is in another directory."""
+    protocol, colon, _ = backing_name.partition(":")
+    if colon and "/" not in protocol and protocol not in {"file", "json"}:
+        return False
+    # a name that could not be read may be one
+    return not backing_name or any(not file.startswith("/") for file in files_in(backing_name))
 
 
 def files_in(name: str) -> tuple[str, ...]:

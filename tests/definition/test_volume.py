@@ -12,7 +12,6 @@ from virtomate.definition.volume import (
     describe_pool,
     describe_volume,
     directory_pool_document,
-    is_relative,
     volume_document,
 )
 from virtomate.errors import MalformedDocumentError
@@ -214,24 +213,3 @@ def test_pool_document() -> None:
     assert canonical(directory_pool_document("a&b", "/srv/./.")) == canonical(
         "<pool type='dir'><name>a&amp;b</name><target><path>/srv/./.</path></target></pool>"
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("base.qcow2", True),
-        ("../q/base.qcow2", True),
-        ("file:base.qcow2", True),
-        ('json:{"file": {"filename": "base.qcow2"}}', True),
-        ("./a:b", True),
-        ("", True),
-        ("/p/base.qcow2", False),
-        ("file:/p/base.qcow2", False),
-        ('json:{"file.filename": "/p/base.qcow2"}', False),
-        ("nbd://host/export", False),
-        ("rbd:pool/image", False),
-    ],
-)
-def test_is_relative(name: str, expected: bool) -> None:
-    """A path that does not begin at the root is relative to the image; a protocol's address is not."""
-    assert is_relative(name) is expected

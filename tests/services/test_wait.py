@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -16,58 +14,19 @@ from virtomate.definition.readers import InterfaceDefinition
 from virtomate.enums import AddressSource, WaitFor
 from virtomate.errors import (
     AgentUnresponsiveError,
-    InterruptedBySignalError,
-    NotFoundError,
     ProgramError,
-    TimedOutError,
 )
 from virtomate.progress import NullProgress
 from virtomate.records import Address, DomainInterface, Wait
 from virtomate.services.clone.start import wait_for_clones
 from virtomate.services.guest.addresses import has_usable_address, join_interfaces, usable_interfaces
-from virtomate.services.guest.wait import call_interruptibly
 
-FOREVER_SECONDS = 3600.0
 MAC = "52:54:00:00:00:07"
 DEFINITION = f"""
 <domain><devices>
   <interface type='network'><mac address='{MAC}'/><target dev='vnet7'/><alias name='net0'/></interface>
 </devices></domain>"""
 LOOPBACK = DomainInterface("lo", "00:00:00:00:00:00", (Address("IPv4", "127.0.0.1", 8),))
-
-
-@pytest.fixture
-def stuck() -> threading.Event:
-    """What a call waits for that does not return."""
-    return threading.Event()
-
-
-def test_result_and_error_of_a_call_are_its_own() -> None:
-    """What an interruptible call returns or raises comes through."""
-
-    def fail() -> None:
-        raise NotFoundError("gone")
-
-    assert call_interruptibly(lambda: 42, CancelToken()) == 42
-    with pytest.raises(NotFoundError, match="gone"):
-        call_interruptibly(fail, CancelToken())
-
-
-def test_signal_ends_the_waiting_for_a_call(stuck: threading.Event) -> None:
-    """A signal is not kept waiting by a call that does not return."""
-    cancel = CancelToken()
-    threading.Timer(0.05, lambda: cancel.interrupt(signal.SIGINT)).start()
-
-    with pytest.raises(InterruptedBySignalError):
-        call_interruptibly(lambda: stuck.wait(FOREVER_SECONDS), cancel)
-    stuck.set()
-
-
-def test_call_that_takes_too_long(stuck: threading.Event) -> None:
-    """A call that does not return in its time is given up."""
-    with pytest.raises(TimedOutError):
-        call_interruptibly(lambda: stuck.wait(FOREVER_SECONDS), CancelToken(), 0.05)
-    stuck.set()
 
 
 class Notes(NullProgress):

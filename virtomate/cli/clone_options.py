@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,6 +10,7 @@ import click
 from virtomate.cli.completion import complete_pool
 from virtomate.cli.options import trust_pool_option
 from virtomate.enums import DiskAction, Mode, Transfer, WaitFor
+from virtomate.names import has_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,9 +29,6 @@ _MAC_ADDRESS = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _NO_MAC_ADDRESS = "00:00:00:00:00:00"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
-
-# https://www.w3.org/TR/xml/#charsets
-_NO_XML = frozenset("\ufffe\uffff")
 
 # a place for the number of a clone, and what somebody may have meant to be one
 _NUMBER = re.compile(r"\{(:0(?P<digits>[1-9]))?\}")
@@ -88,10 +85,7 @@ def _uuid(value: str) -> str:
 
 def _text(value: str, allowed: str = "\t\n") -> str:
     """Text for people, without what cannot stand in a definition."""
-    unwritable = (
-        sign in _NO_XML or unicodedata.category(sign) in {"Cc", "Cs"} for sign in value if sign not in allowed
-    )
-    if any(unwritable):
+    if has_unwritable(value, allowed):
         raise click.BadParameter(f"{value!r} has a control character, which cannot stand here")
     return value
 

@@ -15,6 +15,7 @@ from xml.parsers import expat
 
 from virtomate.definition._xmltodict import xmltodict
 from virtomate.errors import MalformedDocumentError
+from virtomate.names import NOT_XML
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +42,6 @@ _REPEATABLE: dict[str, frozenset[str]] = {
     "encryption": frozenset({"secret"}),
     "qemu:commandline": frozenset({"qemu:arg", "qemu:env"}),
 }
-
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def unparse(content: Document, root: str, *, is_indented: bool = False) -> str:
     text: str = xmltodict.unparse(
         {root: content}, full_document=False, short_empty_elements=True, pretty=is_indented, indent="  "
     )
-    if _CONTROL.search(text):
+    if NOT_XML.search(text):
         raise ValueError("a control character cannot stand in an XML document")
     # A parser turns a bare carriage return into a line feed; nothing but content can hold one here.
     return text.replace("\r", "&#13;")

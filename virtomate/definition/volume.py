@@ -5,13 +5,12 @@ Source: https://libvirt.org/formatstorage.html
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import dataclass
 from typing import Any
 
 from virtomate.definition import codec
 from virtomate.definition.readers import child, text
-from virtomate.paths import files_in
+from virtomate.paths import normalise
 from virtomate.records import Location, VolumeListing
 
 
@@ -97,23 +96,6 @@ class PoolDescription:
     mode: int | None = None
     owner: int | None = None
     group: int | None = None
-
-
-def normalise(path: str) -> str:
-    """The shortest spelling of an absolute path, without looking at any file.
-
-    POSIX lets two leading slashes mean something else; on Linux, and for libvirt, they do not.
-    """
-    return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else posixpath.normpath(path)
-
-
-def is_relative(backing_name: str) -> bool:
-    """Whether an image with this name for what is below it means another file when it is in another directory."""
-    protocol, colon, _ = backing_name.partition(":")
-    if colon and "/" not in protocol and protocol not in {"file", "json"}:
-        return False
-    # a name that could not be read may be one
-    return not backing_name or any(not file.startswith("/") for file in files_in(backing_name))
 
 
 def describe_pool(document: str) -> PoolDescription:

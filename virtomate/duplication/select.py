@@ -7,11 +7,11 @@ import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import NewVolume, normalise
+from virtomate.definition.volume import NewVolume
 from virtomate.duplication.transfers.base import Duplication
 from virtomate.enums import Action, Mode, Transfer
 from virtomate.errors import UnsupportedError
-from virtomate.paths import files_in
+from virtomate.paths import files_in, normalise
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription

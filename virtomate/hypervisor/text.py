@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
+
+from virtomate.names import NOT_XML
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _REPLACEMENT = "\ufffd"
-# What XML cannot hold: https://www.w3.org/TR/xml/#charsets
-_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 def sanitise(describe: Callable[[], str]) -> str:
@@ -23,4 +22,4 @@ def sanitise(describe: Callable[[], str]) -> str:
         text = str(describe())
     except UnicodeDecodeError as error:
         text = bytes(error.object).decode(errors="replace")
-    return _NO_XML.sub(_REPLACEMENT, text)
+    return NOT_XML.sub(_REPLACEMENT, text)

@@ -15,7 +15,6 @@ from virtomate.definition.volume import NewVolume, describe_pool, read_volume_li
 from virtomate.duplication.compression import detect_compression, unpack_command
 from virtomate.duplication.image_lock import forbid_writing
 from virtomate.duplication.images import detect_format, is_cut_short, read_qcow2_header, why_incomplete
-from virtomate.duplication.names import check_volume_name
 from virtomate.duplication.upload import LocalFile, open_local_file, upload
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
 from virtomate.errors import (
@@ -27,6 +26,7 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
+from virtomate.names import check_volume_name
 from virtomate.records import Artifact, ImportResult
 from virtomate.rollback import Rollback
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact, wait_at_most

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
 from virtomate.definition import readers
-from virtomate.definition.volume import is_relative, normalise
-from virtomate.duplication import names, select
+from virtomate.duplication import select
 from virtomate.duplication.acl import may_be_given_here, with_acl
 from virtomate.duplication.hostfs import (
     file_system,
@@ -27,7 +26,9 @@ from virtomate.duplication.transfers.base import Place
 from virtomate.enums import Action, ArtifactKind, DiskAction, Mode, Transfer
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.hypervisor.storage import read_head
+from virtomate.paths import is_relative, normalise
 from virtomate.records import DiskOptions, VolumeReference
+from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 from virtomate.services.storage.pools import FoundVolume, PoolIndex, describe, refresh_when_idle
 from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
 
@@ -152,8 +153,8 @@ class DiskPlanner:
         name = blueprint.name
         if name is None:
             is_overlay = blueprint.mode is Mode.LINKED
-            name = names.new_volume_name(source.name, self.source_name, clone_name, is_overlay=is_overlay)
-            name = names.distinct_volume_name(name, blueprint.target, own[taken.directory(blueprint.directory)])
+            name = new_volume_name(source.name, self.source_name, clone_name, is_overlay=is_overlay)
+            name = distinct_volume_name(name, blueprint.target, own[taken.directory(blueprint.directory)])
         place = Place(blueprint.pool.name, blueprint.pool.uuid, blueprint.directory, name)
         if taken.has(place.directory, name):
             raise ConflictError(

@@ -12,10 +12,10 @@ from uuid import uuid4
 from virtomate.definition import readers
 from virtomate.definition import rewrite as changes
 from virtomate.definition.provenance import without_provenance
-from virtomate.duplication.names import automatic_names, check_clone_name, check_volume_name
 from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
 from virtomate.hypervisor.domains import find_domain_by_uuid
+from virtomate.names import check_clone_name, check_volume_name
 from virtomate.records import InterfaceResult, SpaceNeed
 from virtomate.services.clone.disks import DiskPlan, DiskPlanner, DiskSurveyor
 from virtomate.services.clone.original import Source, read_source, refuse_taken_names
@@ -23,6 +23,7 @@ from virtomate.services.clone.sharing import refuse_to_start
 from virtomate.services.clone.side_files import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram
 from virtomate.services.clone.taken import TakenNames
 from virtomate.services.clone.target import scan_identities
+from virtomate.services.clone.volume_names import automatic_names
 from virtomate.services.clone.warnings import clone_warnings
 from virtomate.services.storage.definitions import warn_of_abridged
 from virtomate.services.storage.firmware import read_firmware

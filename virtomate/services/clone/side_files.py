@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
-from virtomate.definition.volume import describe_pool, normalise
-from virtomate.duplication import names, select
+from virtomate.definition.volume import describe_pool
+from virtomate.duplication import select
 from virtomate.duplication.acl import may_be_given_here, with_acl
 from virtomate.duplication.hostfs import can_be_copied_here, find_obstacle
 from virtomate.duplication.transfers.base import Place
 from virtomate.enums import Action, ArtifactKind, NvramAction, Transfer
 from virtomate.errors import ConflictError, HypervisorError, NotFoundError, UsageError
+from virtomate.names import check_volume_name
+from virtomate.paths import normalise
+from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 from virtomate.services.storage.firmware import is_certainly_read_only, is_template, own_nvram_path
 from virtomate.services.storage.pool_trust import admitted, cautions
 from virtomate.services.storage.pools import find_volume
@@ -206,9 +209,9 @@ class NvramPlanner:
         """Directory and name of the clone's NVRAM."""
         directory, source_name = posixpath.split(model)
         if self.place is None:
-            name = names.new_volume_name(source_name, self.source_name, clone_name, is_overlay=False)
+            name = new_volume_name(source_name, self.source_name, clone_name, is_overlay=False)
             is_taken = taken.has(directory, name)
-            return directory, names.distinct_volume_name(name, "nvram", {name} if is_taken else set())
+            return directory, distinct_volume_name(name, "nvram", {name} if is_taken else set())
         if self.place.startswith("/"):
             directory, name = posixpath.split(normalise(self.place))
         elif "/" in self.place:
@@ -216,7 +219,7 @@ class NvramPlanner:
             directory = self.pools.for_new_volumes(pool_name).description.path or ""
         else:
             name = self.place
-        names.check_volume_name(name)
+        check_volume_name(name)
         return directory, name
 
     def _look_at(self, pool: Pool) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
-from virtomate.definition.volume import normalise
 from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import list_active_domains, list_domains
+from virtomate.paths import normalise
 from virtomate.services.clone.taken import NamedFiles, named_files
 from virtomate.services.storage.definitions import Definitions
 

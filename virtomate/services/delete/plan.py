@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from virtomate.advice import virsh
 from virtomate.definition import codec, readers
 from virtomate.definition.provenance import read_provenance
-from virtomate.definition.volume import describe_pool, normalise
+from virtomate.definition.volume import describe_pool
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
 from virtomate.enums import ArtifactKind
 from virtomate.errors import HypervisorError, IllegalStateError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.hypervisor.storage import find_pool
+from virtomate.paths import normalise
 from virtomate.records import DeletionPreview, DoomedThing
 from virtomate.services.delete.refusals import Refusals
 from virtomate.services.delete.snapshots import advise_merging

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
 from virtomate.definition import codec, readers
-from virtomate.definition.volume import normalise
 from virtomate.errors import VirtomateError
+from virtomate.paths import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

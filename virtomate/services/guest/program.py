@@ -26,7 +26,7 @@ from virtomate.errors import (
 )
 from virtomate.hypervisor.agent import program_end, start_program
 from virtomate.records import RunResult
-from virtomate.services.guest.wait import backoff, call_interruptibly
+from virtomate.waiting import backoff, call_interruptibly
 from virtomate.words import counted
 
 if TYPE_CHECKING:

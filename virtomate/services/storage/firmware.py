@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
-from virtomate.definition.volume import normalise
 from virtomate.errors import ConnectionLostError, HypervisorError, NoFirmwareError
 from virtomate.hypervisor.domains import native_command_line
+from virtomate.paths import normalise
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document

@@ -9,16 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
-from virtomate.definition.volume import (
-    PoolDescription,
-    VolumeDescription,
-    describe_pool,
-    describe_volume,
-    normalise,
-)
+from virtomate.definition.volume import PoolDescription, VolumeDescription, describe_pool, describe_volume
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, VirtomateError
 from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.storage import get_pool, list_pools
+from virtomate.paths import normalise
 from virtomate.words import shell_word
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import read_record
-from virtomate.definition.volume import normalise
 from virtomate.enums import ArtifactKind, Mode
+from virtomate.paths import normalise
 from virtomate.services.storage.cache import ReferenceCache
 from virtomate.services.storage.chains import Chains, sanitise
 from virtomate.services.storage.documents import read_documents

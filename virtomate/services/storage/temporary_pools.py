@@ -7,9 +7,10 @@ import threading
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from virtomate.definition.volume import directory_pool_document, normalise
+from virtomate.definition.volume import directory_pool_document
 from virtomate.errors import ConflictError
 from virtomate.hypervisor.storage import find_pool, start_transient_pool
+from virtomate.paths import normalise
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import normalise
+from virtomate.paths import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

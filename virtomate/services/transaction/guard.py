@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.definition.provenance import find_provenance
-from virtomate.definition.volume import describe_volume, normalise
+from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import nanoseconds, open_visible
 from virtomate.duplication.image_lock import forbid_writing
 from virtomate.errors import IllegalStateError, NotFoundError, SourceChangedError
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.hypervisor.storage import get_volume
+from virtomate.paths import normalise
 from virtomate.services.storage.definitions import Definitions
 from virtomate.services.storage.owner import may_be_running
 

@@ -1,57 +1,11 @@
-"""What a clone and its volumes may be called, and are called."""
+"""What clones and their volumes are called."""
 
 from __future__ import annotations
 
 import pytest
 
-from virtomate.duplication.names import (
-    check_clone_name,
-    check_volume_name,
-    distinct_volume_name,
-    new_volume_name,
-)
 from virtomate.errors import UsageError
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("a", "web-1", ".a", "..a", "...", "a.", "with blank", " a ", "a&b<\"c\">'d'", "-a"),
-        *("ü", "\u65e5\u672c", "$(x)", "%s", "a" * 236, "ü" * 118, "\U0001f600" * 59),
-    ],
-)
-def test_usable_name(name: str) -> None:
-    """Whatever a file can be called, with what libvirt adds, a clone can be called."""
-    check_clone_name(name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("", " ", "\t", "\u3000", ".", "..", "/", "a/b", "/a", "a/", "../a"),
-        *("a\n", "\na", "a\tb", "a\x00b", "\x1b[31m", "\x7f", "a\x85b", "\ud800", "a\udcff", "a\uffff", "\ufffe"),
-        *("a" * 237, "a" * 256, "ü" * 118 + "a", "\U0001f600" * 60),
-    ],
-)
-def test_unusable_name(name: str) -> None:
-    """A name that libvirt or a file system would choke on is refused; the limit counts bytes and not characters."""
-    with pytest.raises(UsageError) as caught:
-        check_clone_name(name)
-
-    assert caught.value.exit_status == 2
-
-
-@pytest.mark.parametrize("name", ["a", ".a", "with blank", "ü" * 127 + "a", "a" * 255, "disk.xml.new"])
-def test_usable_volume_name(name: str) -> None:
-    """A volume can be called whatever a file can be called."""
-    check_volume_name(name)
-
-
-@pytest.mark.parametrize("name", ["", " ", ".", "..", "a/b", "a\n", "\x1b[31m", "a\udcff", "a" * 256, "ü" * 128])
-def test_unusable_volume_name(name: str) -> None:
-    """What no file can be called, no volume can be called; the sentence says what was expected."""
-    with pytest.raises(UsageError, match="1 to 255 bytes"):
-        check_volume_name(name)
+from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Tests of what a clone is planned to be."""
