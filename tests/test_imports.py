@@ -15,7 +15,7 @@ import virtomate
 
 PACKAGE = Path(virtomate.__file__).parent
 SHARED = {
-    *("advice", "cancel", "enums", "errors", "names", "paths", "progress", "records", "rollback", "waiting", "words"),
+    *("advice", "cancel", "enums", "errors", "names", "paths", "progress", "rollback", "waiting", "words"),
 }
 
 # What each part may import of ours; `virtomate` stands for the package itself, which holds the version.
@@ -32,6 +32,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 # What a single module may import besides: whoever opens connections has to name what they are kept in.
 EXEMPT = {("virtomate.cli.session", "hypervisor")}
+# What a part may import besides for types alone: output renders the records of those below it, and loads none of them.
+TYPES_ONLY: dict[str, set[str]] = {"output": {"services", "definition", "hypervisor"}}
 # Inside services, from the bottom up: what each may import of the others.
 SERVICES: dict[str, set[str]] = {
     "storage": set(),
@@ -75,6 +77,18 @@ def imported_modules(source: str, module: str) -> set[str]:
     return found
 
 
+def imported_for_types(source: str, module: str) -> set[str]:
+    """Every module that a source text imports under `if TYPE_CHECKING:` and nowhere else."""
+    tree = ast.parse(source)
+    guarded = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    for_types = imported_modules("\n".join(ast.unparse(part) for node in guarded for part in node.body), module)
+    for node in guarded:
+        node.body = [ast.Pass()]
+    return for_types - imported_modules(ast.unparse(tree), module)
+
+
 def part_of(module: str) -> str:
     """The part of virtomate that a module of ours belongs to; a name that is no module is the package's own."""
     names = module.split(".")
@@ -96,11 +110,13 @@ def _is_below(name: str, module: str) -> bool:
 def violations(source: str, module: str) -> list[str]:
     """What a source text imports although its part may not."""
     part = part_of(module)
+    for_types = imported_for_types(source, module)
     wrong = []
     for name in sorted(imported_modules(source, module)):
         top = name.partition(".")[0]
         if top == "virtomate":
             is_allowed = part_of(name) in ALLOWED[part] or (module, part_of(name)) in EXEMPT
+            is_allowed = is_allowed or (name in for_types and part_of(name) in TYPES_ONLY.get(part, ()))
             is_allowed = is_allowed and _is_below(name, module)
         elif top in sys.stdlib_module_names:
             is_allowed = top not in FORBIDDEN
@@ -183,6 +199,12 @@ def test_shared_modules_import_each_other_in_one_direction() -> None:
         ("virtomate.services.clone.plan", "import click"),
         ("virtomate.output.render", "from virtomate.services.clone.run import clone_domains"),
         ("virtomate.output.render", "from virtomate import services"),
+        (
+            "virtomate.output.render",
+            "from virtomate.services import listings\nif TYPE_CHECKING:\n    from virtomate.services import listings",
+        ),
+        ("virtomate.output.render", "if TYPE_CHECKING:\n    from virtomate.cli.root import main"),
+        ("virtomate.definition.codec", "if TYPE_CHECKING:\n    from virtomate.services.listings import DomainListing"),
         ("virtomate.cli.domain", "from virtomate.hypervisor.connection import connect"),
         ("virtomate.cli.domain", "from virtomate.definition import codec"),
         ("virtomate.cli.domain", "from rich import print"),
@@ -213,7 +235,8 @@ def test_checker_sees_a_broken_rule(module: str, source: str) -> None:
         ("virtomate.services.clone.plan", "from . import pools\nfrom ..definition.codec import parse"),
         ("virtomate.services.__init__", "from .pools import read_pools"),
         ("virtomate.output.bars", "def f():\n    import rich.progress"),
-        ("virtomate.records", "from virtomate.errors import VirtomateError\nimport dataclasses"),
+        ("virtomate.output.render", "if TYPE_CHECKING:\n    from virtomate.services.listings import DomainListing"),
+        ("virtomate.progress", "from virtomate.errors import VirtomateError\nimport dataclasses"),
     ],
 )
 def test_checker_lets_allowed_imports_pass(module: str, source: str) -> None:
@@ -225,7 +248,7 @@ _PROBE = """
 import json, sys
 from virtomate.cli import run
 status = run(sys.argv[1:])
-heavy = sorted({"libvirt", "libvirtmod", "rich", "virtomate.records", "xmltodict"} & sys.modules.keys())
+heavy = sorted({"libvirt", "libvirtmod", "rich", "virtomate.services", "xmltodict"} & sys.modules.keys())
 print(json.dumps({"status": status, "heavy": heavy}), file=sys.stderr)
 """
 
@@ -252,7 +275,7 @@ def _probe(*arguments: str) -> dict[str, object]:
     ],
 )
 def test_help_and_version_load_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    """Help and version need neither libvirt nor rich nor xmltodict nor our records, and do not pay for them."""
+    """Help and version need neither libvirt nor rich nor xmltodict nor our services, and do not pay for them."""
     assert _probe(*arguments) == {"status": 0, "heavy": []}
 
 

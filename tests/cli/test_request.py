@@ -10,7 +10,7 @@ import pytest
 from virtomate.cli import run
 from virtomate.cli.clone_options import clone_options, clone_request, numbered_names
 from virtomate.enums import DiskAction, Mode, WaitFor
-from virtomate.records import CloneRequest, DiskOptions, Wait
+from virtomate.services.clone.records import CloneRequest, DiskOptions, Wait
 
 
 @click.command()

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.definition.written import DEFINITIONS
-from virtomate.definition import codec, readers
+from virtomate.definition import PROVENANCE_NAMESPACE, codec, readers
 from virtomate.definition.mentions import DEEPEST_RECORD, DiskMention, read_mentions
-from virtomate.records import PROVENANCE_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,6 +11,11 @@ from virtomate.definition import codec
 from virtomate.definition.codec import Definition
 from virtomate.definition.provenance import (
     NAMESPACE,
+    Artifact,
+    DomainReference,
+    Fingerprint,
+    Owner,
+    Provenance,
     claim_definition,
     half_deleted_definition,
     read_provenance,
@@ -18,7 +23,6 @@ from virtomate.definition.provenance import (
     without_provenance,
 )
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
-from virtomate.records import Artifact, DomainReference, Fingerprint, Owner, Provenance
 
 UUID = "6e0c7d7e-2c68-4d3e-a2f3-6d1c2f1f3a4b"
 NASTY = """a&b<"c">'d' ü ]]>"""
@@ -69,10 +73,10 @@ def definition(metadata: str | None = None, uuid: str = UUID) -> Definition:
 
 RECORDS = {
     "unfinished": FULL,
-    "finished": replace(FULL, finished=True, maker=None),
-    "nothing made": replace(FULL, made=()),
-    "one thing made": replace(FULL, made=FULL.made[:1]),
-    **{f"mode {mode.value}": replace(FULL, mode=mode) for mode in Mode},
+    "finished": FULL._replace(finished=True, maker=None),
+    "nothing made": FULL._replace(made=()),
+    "one thing made": FULL._replace(made=FULL.made[:1]),
+    **{f"mode {mode.value}": FULL._replace(mode=mode) for mode in Mode},
 }
 
 

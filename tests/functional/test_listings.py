@@ -13,9 +13,8 @@ from tests.lab import domain
 from tests.lab.images import MIB
 from virtomate.hypervisor.connection import connect
 from virtomate.hypervisor.storage import list_pools
-from virtomate.records import DomainFilter
 from virtomate.services import listings as pools
-from virtomate.services.listings import list_all_domains
+from virtomate.services.listings import DomainFilter, list_all_domains
 
 if TYPE_CHECKING:
     from tests.lab import Lab, Program

@@ -20,8 +20,8 @@ from virtomate.errors import ConflictError, InterruptedBySignalError
 from virtomate.hypervisor.domains import check_definition
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
-from virtomate.records import CloneRequest, DiskOptions
 from virtomate.services.clone import clone_one as making
+from virtomate.services.clone.records import CloneRequest, DiskOptions
 from virtomate.services.clone.run import clone_domains, preview_clones, preview_definitions
 
 UUID = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"

@@ -12,9 +12,8 @@ from tests.lab import Lab, Program, disk, domain, images
 from tests.lab.images import MIB
 from tests.lab.program import Background
 from virtomate.definition import codec
-from virtomate.definition.provenance import claim_definition
+from virtomate.definition.provenance import Artifact, DomainReference, Provenance, claim_definition
 from virtomate.enums import ArtifactKind, ArtifactState, Mode
-from virtomate.records import Artifact, DomainReference, Provenance
 
 UUID = "11111111-2222-4333-8444-555555555555"
 

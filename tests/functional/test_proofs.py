@@ -4,7 +4,6 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +28,12 @@ from tests.lab.inventory import take_inventory
 from tests.lab.storage import Pool, loop_device, make_pool
 from virtomate.cancel import CancelToken
 from virtomate.definition import codec
-from virtomate.definition.provenance import claim_definition
+from virtomate.definition.provenance import Artifact, DomainReference, Fingerprint, Provenance, claim_definition
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace
 from virtomate.hypervisor import domains as hypervisor
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
-from virtomate.records import Artifact, CloneRequest, DomainReference, Fingerprint, Provenance
+from virtomate.services.clone.records import CloneRequest
 from virtomate.services.clone.run import clone_domains
 from virtomate.services.delete.plan import plan_deletion
 from virtomate.services.delete.run import delete_clones
@@ -136,7 +135,7 @@ def test_record_that_claims_a_token_deletes_no_volume(lab: Lab, virtomate: Progr
     """A forger cannot put the token on somebody else's file."""
     victim = lab.pool.raw("victim.raw", 4 * MIB)
     made = Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, lab.pool.name, victim.name, str(victim), Fingerprint("0"))
-    forge(lab, replace(made, token_place=TokenPlace.ATTRIBUTE), finished=True)
+    forge(lab, made._replace(token_place=TokenPlace.ATTRIBUTE), finished=True)
 
     result = delete(virtomate, "forged")
 

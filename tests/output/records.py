@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from virtomate.definition.provenance import DomainReference
+from virtomate.definition.volume import Location, VolumeListing
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.errors import ConflictError
-from virtomate.records import (
-    Address,
-    CloneOrigin,
-    CloneResult,
-    CompletionScript,
-    DeletionPreview,
-    DeletionResult,
-    DiskResult,
-    DomainInterface,
-    DomainListing,
-    DomainReference,
-    DoomedThing,
-    ImportResult,
-    InterfaceResult,
-    Location,
-    NvramResult,
-    PingResult,
-    PoolListing,
-    RunResult,
-    SpaceNeed,
-    VolumeListing,
-    VolumeReference,
-)
+from virtomate.hypervisor.agent import Address, DomainInterface, RunResult
+from virtomate.services.clone.records import CloneResult, DiskResult, InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.delete.records import DeletionPreview, DeletionResult, DoomedThing
+from virtomate.services.guest.records import PingResult
+from virtomate.services.listings import CloneOrigin, DomainListing, PoolListing
+from virtomate.services.storage.space import SpaceNeed
+from virtomate.services.volume_import import ImportResult
 
 SOURCE = DomainReference("ubuntu", "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d")
 UUID = "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe"
@@ -52,9 +36,8 @@ CLONED = CloneResult(
     warnings=("disk sda is left untouched",),
     seconds=1.234,
 )
-PLANNED = replace(CLONED, status=Status.PLANNED, space=(SpaceNeed("images", 1610612736, 1 << 40),))
-STARTED = replace(
-    CLONED,
+PLANNED = CLONED._replace(status=Status.PLANNED, space=(SpaceNeed("images", 1610612736, 1 << 40),))
+STARTED = CLONED._replace(
     is_started=True,
     addresses=(DomainInterface("eth0", "52:54:00:00:00:02", (Address("IPv4", "192.0.2.7", 24),)),),
 )
@@ -62,7 +45,7 @@ ERROR = ConflictError("there is already a volume", "Choose another name.", ("vol
 LISTING = DomainListing(
     "web-1", UUID, "shut-off", CloneOrigin(finished=True, source=SOURCE, mode=Mode.LINKED, created=1767225600.9)
 )
-SCRIPT = CompletionScript("fish", "# a script\ncomplete virtomate\n")
+SCRIPT = ("fish", "# a script\ncomplete virtomate\n")
 PING = PingResult("web-1", UUID, 0.25)
 RUN = RunResult(exit_code=None, signal=9, stdout=b"\xfc\n", stderr=b"", stdout_truncated=True)
 INTERFACE = DomainInterface(

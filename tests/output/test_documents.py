@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -104,7 +103,7 @@ def test_clone() -> None:
 
 def test_failed_clone_has_an_error() -> None:
     """The error is there where the clone failed, and only there; the other keys stay."""
-    document = clone_document(replace(CLONED, status=Status.FAILED, error=ERROR, nvram=None), REACH)
+    document = clone_document(CLONED._replace(status=Status.FAILED, error=ERROR, nvram=None), REACH)
 
     assert document.keys() == clone_document(CLONED, REACH).keys() | {"error"}
     assert document["error"] == error_document(ERROR, REACH)
@@ -117,7 +116,7 @@ def test_plan_has_its_needs() -> None:
 
     assert document.keys() == clone_document(CLONED, REACH).keys() | {"space"}
     assert document["space"] == [{"pool": "images", "needed": 1610612736, "available": 1 << 40}]
-    assert clone_document(replace(PLANNED, definition="<domain/>"), REACH)["definition"] == "<domain/>"
+    assert clone_document(PLANNED._replace(definition="<domain/>"), REACH)["definition"] == "<domain/>"
 
 
 def test_started_clone_has_addresses() -> None:
@@ -133,7 +132,7 @@ def test_started_clone_has_addresses() -> None:
             "addresses": [{"type": "IPv4", "address": "192.0.2.7", "prefix": 24}],
         }
     ]
-    assert clone_document(replace(STARTED, addresses=()), REACH)["addresses"] == []
+    assert clone_document(STARTED._replace(addresses=()), REACH)["addresses"] == []
 
 
 def test_domain() -> None:
@@ -149,13 +148,13 @@ def test_domain() -> None:
             "created": "2026-01-01T00:00:00+00:00",
         },
     }
-    assert domain_document(replace(LISTING, clone=None))["clone"] is None
+    assert domain_document(LISTING._replace(clone=None))["clone"] is None
 
 
 def test_unfinished_clone_is_listed_as_such() -> None:
     """Scripts can tell what a killed run left behind."""
     assert LISTING.clone is not None
-    origin = domain_document(replace(LISTING, clone=replace(LISTING.clone, finished=False)))["clone"]
+    origin = domain_document(LISTING._replace(clone=LISTING.clone._replace(finished=False)))["clone"]
 
     assert origin is not None
     assert origin["status"] == "unfinished"
@@ -163,7 +162,7 @@ def test_unfinished_clone_is_listed_as_such() -> None:
 
 def test_completion_script() -> None:
     """The keys of a completion script."""
-    assert completion_document(SCRIPT) == {"shell": "fish", "script": "# a script\ncomplete virtomate\n"}
+    assert completion_document(*SCRIPT) == {"shell": "fish", "script": "# a script\ncomplete virtomate\n"}
 
 
 def test_deletion() -> None:
@@ -175,7 +174,7 @@ def test_deletion() -> None:
         "removed": ["volume '/srv/web-1.qcow2'"],
         "kept": ["disk vdb (/srv/more), which is not ours"],
     }
-    failed = deletion_document(replace(DELETION, status=DeletionStatus.FAILED, error=ERROR), REACH)
+    failed = deletion_document(DELETION._replace(status=DeletionStatus.FAILED, error=ERROR), REACH)
     assert failed.keys() == deletion_document(DELETION, REACH).keys() | {"error"}
     assert failed["error"] == error_document(ERROR, REACH)
 
@@ -193,7 +192,7 @@ def test_pool() -> None:
         "available": 1096290402304,
         "number_of_volumes": 2,
     }
-    assert pool_document(replace(POOL, volume_count=None))["number_of_volumes"] is None
+    assert pool_document(POOL._replace(volume_count=None))["number_of_volumes"] is None
 
 
 def test_volume() -> None:
@@ -208,7 +207,7 @@ def test_volume() -> None:
         "target": {"path": "/srv/web-1.qcow2", "format_type": "qcow2"},
         "backing_store": {"path": "/srv/ubuntu.qcow2", "format_type": "raw"},
     }
-    assert volume_listing_document(replace(VOLUME, backing_store=None))["backing_store"] is None
+    assert volume_listing_document(VOLUME._replace(backing_store=None))["backing_store"] is None
 
 
 def test_import() -> None:
@@ -232,7 +231,7 @@ def test_interface() -> None:
             {"address": "2001:db8::7", "prefix": 64, "type": "IPv6"},
         ],
     }
-    assert domain_interface_document(replace(INTERFACE, hwaddr=None))["hwaddr"] is None
+    assert domain_interface_document(INTERFACE._replace(hwaddr=None))["hwaddr"] is None
 
 
 def test_ping() -> None:

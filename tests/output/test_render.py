@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,31 +26,27 @@ from tests.output.records import (
     VOLUME,
 )
 from virtomate.advice import Reach
+from virtomate.definition.provenance import DomainReference
+from virtomate.definition.volume import Location
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
 from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError
 from virtomate.output import json as documents
 from virtomate.output import render
 from virtomate.output.render import Format
-from virtomate.records import (
-    DeletionResult,
-    DomainReference,
-    DoomedThing,
-    InterfaceResult,
-    Location,
-    NvramResult,
-    VolumeReference,
-)
+from virtomate.services.clone.records import InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.delete.records import DeletionResult, DoomedThing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from virtomate.records import CloneResult, DomainListing
+    from virtomate.services.clone.records import CloneResult
+    from virtomate.services.listings import DomainListing
 
 REACH = Reach()
 HUMAN, JSON, PRETTY = Format(), Format(is_json=True), Format(is_json=True, is_pretty=True)
 JSON_MESSAGES = Format(has_json_messages=True)
-FAILED = replace(CLONED, status=Status.FAILED, error=ERROR)
-FAILED_DELETION = replace(DELETION, status=DeletionStatus.FAILED, error=ERROR)
+FAILED = CLONED._replace(status=Status.FAILED, error=ERROR)
+FAILED_DELETION = DELETION._replace(status=DeletionStatus.FAILED, error=ERROR)
 STOPPED_DELETION = DeletionResult(DeletionStatus.INTERRUPTED, "web-3", "u", error=InterruptedBySignalError(2))
 ESCAPE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
 
@@ -64,13 +59,13 @@ RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
     ),
     "no clones": (lambda form: render.render_clones([], form), []),
     "domains": (
-        lambda form: render.render_domains([LISTING, replace(LISTING, clone=None)], form),
-        [documents.domain_document(LISTING), documents.domain_document(replace(LISTING, clone=None))],
+        lambda form: render.render_domains([LISTING, LISTING._replace(clone=None)], form),
+        [documents.domain_document(LISTING), documents.domain_document(LISTING._replace(clone=None))],
     ),
     "no domains": (lambda form: render.render_domains([], form), []),
     "pools": (lambda form: render.render_pools([POOL], form), [documents.pool_document(POOL)]),
     "volumes": (lambda form: render.render_volumes([VOLUME], form), [documents.volume_listing_document(VOLUME)]),
-    "a script": (lambda form: render.render_completion_script(SCRIPT, form), documents.completion_document(SCRIPT)),
+    "a script": (lambda form: render.render_completion_script(*SCRIPT, form), documents.completion_document(*SCRIPT)),
     "an import": (lambda form: render.render_import(IMPORT, form), documents.import_document(IMPORT, REACH)),
     "interfaces": (
         lambda form: render.render_interfaces([INTERFACE], form),
@@ -154,15 +149,15 @@ def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_disk_that_is_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     """A disk that the clone does not get is dropped, as was asked for."""
-    dropped = replace(CLONED.disks[1], target="vdc", action=Action.DROPPED, reason="left out as asked")
-    render.render_clones([replace(CLONED, disks=(dropped,))], HUMAN)
+    dropped = CLONED.disks[1]._replace(target="vdc", action=Action.DROPPED, reason="left out as asked")
+    render.render_clones([CLONED._replace(disks=(dropped,))], HUMAN)
 
     assert "  vdc    dropped\n" in capsys.readouterr().out
 
 
 def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What is to be known of all clones is said once; who failed is named, and how many are there."""
-    render.render_clones([CLONED, replace(STARTED, name="web-2"), replace(FAILED, name="web-3")], HUMAN, 1.52)
+    render.render_clones([CLONED, STARTED._replace(name="web-2"), FAILED._replace(name="web-3")], HUMAN, 1.52)
 
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [
@@ -181,8 +176,8 @@ def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-SILENT = replace(STARTED, name="web-2", addresses=(), error=NoAnswerError("'web-2' did not answer", "Wait."))
-HALTED = replace(STARTED, name="web-3", addresses=(), error=InterruptedBySignalError(signal.SIGINT))
+SILENT = STARTED._replace(name="web-2", addresses=(), error=NoAnswerError("'web-2' did not answer", "Wait."))
+HALTED = STARTED._replace(name="web-3", addresses=(), error=InterruptedBySignalError(signal.SIGINT))
 
 
 def test_answers_for_people(capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +187,7 @@ def test_answers_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     seen = []
 
     def wait() -> Iterator[CloneResult]:
-        for result in (CLONED, STARTED, SILENT, HALTED, replace(HALTED, name="web-4")):
+        for result in (CLONED, STARTED, SILENT, HALTED, HALTED._replace(name="web-4")):
             yield result
             seen.append(capsys.readouterr())
 
@@ -209,7 +204,7 @@ def test_answers_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_answers_of_agents_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """An agent's answer is one, whether there are addresses or none."""
-    render.render_answers([replace(STARTED, addresses=())], WaitFor.AGENT, HUMAN)
+    render.render_answers([STARTED._replace(addresses=())], WaitFor.AGENT, HUMAN)
 
     assert capsys.readouterr().out == "The guest agent of web-1 answers\n"
 
@@ -228,7 +223,7 @@ def test_answers_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_definition_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A definition is printed as it is; at a terminal, what could drive it is spelled in XML."""
-    planned = [replace(PLANNED, definition="<domain>\n\t\x9b\u202e</domain>", warnings=())]
+    planned = [PLANNED._replace(definition="<domain>\n\t\x9b\u202e</domain>", warnings=())]
     render.render_clones(planned, HUMAN)
     assert capsys.readouterr().out == "<domain>\n\t\x9b\u202e</domain>\n"
 
@@ -255,8 +250,8 @@ def test_failure_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 def test_domains_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """A piped list is a table without decoration, which tells where a clone comes from and whether it is finished."""
     assert LISTING.clone is not None
-    unfinished = replace(LISTING, name="web-2", clone=replace(LISTING.clone, finished=False, mode=Mode.COPY))
-    render.render_domains([replace(LISTING, clone=None), LISTING, unfinished], HUMAN)
+    unfinished = LISTING._replace(name="web-2", clone=LISTING.clone._replace(finished=False, mode=Mode.COPY))
+    render.render_domains([LISTING._replace(clone=None), LISTING, unfinished], HUMAN)
 
     lines = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
@@ -285,10 +280,10 @@ def test_list_of_domains_keeps_one_line_for_each(capsys: pytest.CaptureFixture[s
     """The UUID gives way first, then addresses but one, the mode, and the end of an original's name."""
     assert LISTING.clone is not None
     listings = [
-        replace(LISTING, name="web-1", addresses=(INTERFACE,)),
-        replace(LISTING, name="web-2", clone=replace(LISTING.clone, finished=False), addresses=()),
+        LISTING._replace(name="web-1", addresses=(INTERFACE,)),
+        LISTING._replace(name="web-2", clone=LISTING.clone._replace(finished=False), addresses=()),
     ]
-    plain = [replace(listing, addresses=None) for listing in listings]
+    plain = [listing._replace(addresses=None) for listing in listings]
 
     assert _at_a_terminal(plain, 90, capsys)[1] == ["web-1", "shut-off", LISTING.uuid, "ubuntu (linked)"]
     assert _at_a_terminal(plain, 80, capsys)[1] == ["web-1", "shut-off", "ubuntu (linked)"]
@@ -309,14 +304,14 @@ def test_list_of_domains_keeps_one_line_for_each(capsys: pytest.CaptureFixture[s
 
 def test_completion_script_for_shells(capsys: pytest.CaptureFixture[str]) -> None:
     """A script is printed as it is."""
-    render.render_completion_script(SCRIPT, HUMAN)
+    render.render_completion_script(*SCRIPT, HUMAN)
 
-    assert capsys.readouterr().out == SCRIPT.script
+    assert capsys.readouterr().out == SCRIPT[1]
 
 
 def test_deletions_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What was deleted and what was kept is named; however many a signal left alone, they get one sentence."""
-    stopped = [replace(STOPPED_DELETION, name=f"web-{number}") for number in range(3, 15)]
+    stopped = [STOPPED_DELETION._replace(name=f"web-{number}") for number in range(3, 15)]
     render.render_deletions([DELETION, FAILED_DELETION, *stopped], HUMAN)
 
     captured = capsys.readouterr()
@@ -337,7 +332,7 @@ def test_deletions_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_deletion_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """Who is to agree sees domains, and volumes with their sizes, on stderr."""
-    render.render_deletion_plan([PREVIEW, replace(PREVIEW, name="web-2", is_finished=False, doomed=(), kept=())])
+    render.render_deletion_plan([PREVIEW, PREVIEW._replace(name="web-2", is_finished=False, doomed=(), kept=())])
 
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -353,7 +348,7 @@ def test_deletion_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_pools_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """Sizes are in binary units; an inactive pool shows no number of volumes."""
-    render.render_pools([POOL, replace(POOL, state="inactive", volume_count=None, is_persistent=False)], HUMAN)
+    render.render_pools([POOL, POOL._replace(state="inactive", volume_count=None, is_persistent=False)], HUMAN)
 
     assert capsys.readouterr().out.splitlines() == [
         "Name    State     Capacity  Allocation  Available   Volumes  Persistent",
@@ -364,7 +359,7 @@ def test_pools_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_volumes_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """Sizes are in binary units; what has no format is listed by its type."""
-    directory = replace(VOLUME, name="dir", type="dir", target=Location("/srv/dir", None), backing_store=None)
+    directory = VOLUME._replace(name="dir", type="dir", target=Location("/srv/dir", None), backing_store=None)
     render.render_volumes([VOLUME, directory], HUMAN)
 
     assert capsys.readouterr().out.splitlines() == [
@@ -376,7 +371,7 @@ def test_volumes_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_interfaces_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """There is a line for each address, and one for an interface that has none."""
-    bare = replace(INTERFACE, name="eth1", hwaddr=None, addresses=())
+    bare = INTERFACE._replace(name="eth1", hwaddr=None, addresses=())
     render.render_interfaces([INTERFACE, bare], HUMAN)
 
     assert capsys.readouterr().out.splitlines() == [
@@ -389,7 +384,7 @@ def test_interfaces_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_output_of_a_program_for_people(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """What a program wrote is written as it is, each to its own; that some of it is missing is a warning."""
-    render.render_run(replace(RUN, stdout=b"\xff\x1b\r\n", stderr=b"\xfe"), HUMAN, encode=False)
+    render.render_run(RUN._replace(stdout=b"\xff\x1b\r\n", stderr=b"\xfe"), HUMAN, encode=False)
 
     captured = capfdbinary.readouterr()
     assert captured.out == b"\xff\x1b\r\n"
@@ -427,37 +422,35 @@ def test_usage_error_as_json_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 EVIL = "[red]x[/red] [link=http://x]y :smile: \x1b[31m\x1b]0;title\x07 \u202e\nnew line\r\x9b2J"
 EVIL_VOLUME = VolumeReference(EVIL, EVIL, f"/srv/{EVIL}", "raw")
-EVIL_CLONE = replace(
-    CLONED,
+EVIL_CLONE = CLONED._replace(
     name=EVIL,
     source=DomainReference(EVIL, "u"),
     disks=tuple(
-        replace(disk, target=EVIL, reason=EVIL, source=EVIL_VOLUME, clone=EVIL_VOLUME) for disk in CLONED.disks
+        disk._replace(target=EVIL, reason=EVIL, source=EVIL_VOLUME, clone=EVIL_VOLUME) for disk in CLONED.disks
     ),
     nvram=NvramResult(NvramAction.COPIED, EVIL, EVIL, "raw"),
     interfaces=(InterfaceResult(EVIL, EVIL),),
     changes=(EVIL,),
     warnings=(EVIL,),
 )
-EVIL_LISTING = replace(
-    LISTING, name=EVIL, clone=None if LISTING.clone is None else replace(LISTING.clone, source=EVIL_CLONE.source)
-)
+EVIL_ORIGIN = None if LISTING.clone is None else LISTING.clone._replace(source=EVIL_CLONE.source)
+EVIL_LISTING = LISTING._replace(name=EVIL, clone=EVIL_ORIGIN)
 EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
     "clone": lambda: render.render_clones([EVIL_CLONE], HUMAN),
     "clones": lambda: render.render_clones([EVIL_CLONE, EVIL_CLONE], HUMAN, 1.5),
-    "plan": lambda: render.render_clones([replace(EVIL_CLONE, status=Status.PLANNED)], HUMAN),
+    "plan": lambda: render.render_clones([EVIL_CLONE._replace(status=Status.PLANNED)], HUMAN),
     "domains": lambda: render.render_domains([EVIL_LISTING], HUMAN),
-    "pools": lambda: render.render_pools([replace(POOL, name=EVIL)], HUMAN),
-    "volumes": lambda: render.render_volumes([replace(VOLUME, name=EVIL, backing_store=Location(EVIL, EVIL))], HUMAN),
+    "pools": lambda: render.render_pools([POOL._replace(name=EVIL)], HUMAN),
+    "volumes": lambda: render.render_volumes([VOLUME._replace(name=EVIL, backing_store=Location(EVIL, EVIL))], HUMAN),
     "import": lambda: render.render_import(
-        replace(IMPORT, path=EVIL, pool=EVIL, volume=replace(VOLUME, name=EVIL, target=Location(EVIL, EVIL))), HUMAN
+        IMPORT._replace(path=EVIL, pool=EVIL, volume=VOLUME._replace(name=EVIL, target=Location(EVIL, EVIL))), HUMAN
     ),
-    "interfaces": lambda: render.render_interfaces([replace(INTERFACE, name=EVIL)], HUMAN),
-    "answer": lambda: render.render_ping(replace(PING, name=EVIL), HUMAN),
-    "deletion": lambda: render.render_deletions([replace(DELETION, name=EVIL, removed=(EVIL,), kept=(EVIL,))], HUMAN),
-    "stopped deletion": lambda: render.render_deletions([replace(STOPPED_DELETION, name=EVIL)], HUMAN),
+    "interfaces": lambda: render.render_interfaces([INTERFACE._replace(name=EVIL)], HUMAN),
+    "answer": lambda: render.render_ping(PING._replace(name=EVIL), HUMAN),
+    "deletion": lambda: render.render_deletions([DELETION._replace(name=EVIL, removed=(EVIL,), kept=(EVIL,))], HUMAN),
+    "stopped deletion": lambda: render.render_deletions([STOPPED_DELETION._replace(name=EVIL)], HUMAN),
     "deletion plan": lambda: render.render_deletion_plan(
-        [replace(PREVIEW, name=EVIL, source=EVIL_CLONE.source, doomed=(DoomedThing(EVIL, 1),), kept=(EVIL,))]
+        [PREVIEW._replace(name=EVIL, source=EVIL_CLONE.source, doomed=(DoomedThing(EVIL, 1),), kept=(EVIL,))]
     ),
     "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, (EVIL,)), HUMAN),
     "usage": lambda: render.render_usage_error("", EVIL, HUMAN),

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from virtomate.enums import AddressSource
-from virtomate.records import Address, DomainInterface, DomainListing
+from virtomate.hypervisor.agent import Address, DomainInterface
 from virtomate.services.guest import lookup as addresses
 from virtomate.services.guest.addresses import usable_interfaces
+from virtomate.services.listings import DomainListing, with_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def listed(*names: str, state: str = "running") -> list[DomainListing]:
 def find(listings: list[DomainListing]) -> dict[str, tuple[DomainInterface, ...] | None]:
     """What is found out, by name."""
     session = cast("Session", FakeSession())
-    return {item.name: item.addresses for item in addresses.with_addresses(session, listings)}
+    return {item.name: item.addresses for item in with_addresses(session, listings)}
 
 
 def test_leases_come_first(asked: list[tuple[str, AddressSource]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -24,8 +23,8 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.connection import Connection, connect
-from virtomate.records import CloneRequest, DiskOptions
 from virtomate.services.clone.plan import ClonePlan, plan_clones
+from virtomate.services.clone.records import CloneRequest, DiskOptions
 from virtomate.services.clone.taken import TakenNames, named_files
 from virtomate.services.clone.target import scan_identities
 from virtomate.services.listings import list_all_domains
@@ -325,9 +324,9 @@ def test_start_with_a_disk_that_the_original_writes_to(node: Node, names: tuple[
 
     assert "--disk vdb=share" in (caught.value.hint or "")
     for treatment in (DiskAction.SHARE, DiskAction.DROP):
-        chosen = replace(request, disks=(DiskOptions("vdb", treatment),))
+        chosen = request._replace(disks=(DiskOptions("vdb", treatment),))
         assert len(plan_clones(connection, chosen, CancelToken())[1]) == len(names)
-    assert len(plan_clones(connection, replace(request, start=False), CancelToken())[1]) == len(names)
+    assert len(plan_clones(connection, request._replace(start=False), CancelToken())[1]) == len(names)
 
 
 @pytest.mark.parametrize("mark", ["<shareable/>", "<readonly/>"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +15,9 @@ from virtomate.errors import (
     AgentUnresponsiveError,
     ProgramError,
 )
+from virtomate.hypervisor.agent import Address, DomainInterface
 from virtomate.progress import NullProgress
-from virtomate.records import Address, DomainInterface, Wait
+from virtomate.services.clone.records import Wait
 from virtomate.services.clone.start import wait_for_clones
 from virtomate.services.guest.addresses import has_usable_address, join_interfaces, usable_interfaces
 
@@ -66,7 +66,7 @@ def test_clones_that_do_not_answer_are_told_the_time_that_was_asked_for(
 
     monkeypatch.setattr("virtomate.services.guest.wait.ping_agent", fail)
     progress = Notes()
-    clones = (CLONED, STARTED, replace(STARTED, name="web-2"))
+    clones = (CLONED, STARTED, STARTED._replace(name="web-2"))
 
     results = list(wait_for_clones(session, clones, Wait(WaitFor.AGENT, 0.1), progress, CancelToken()))
 

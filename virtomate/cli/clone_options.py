@@ -15,7 +15,7 @@ from virtomate.names import has_unwritable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from virtomate.records import CloneRequest, DiskOptions, Wait
+    from virtomate.services.clone.records import CloneRequest, DiskOptions, Wait
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -41,7 +41,7 @@ _COMMA = re.compile(r"(?<!,),(?!,)")
 
 def _disk_choice(value: str) -> DiskOptions:
     """What becomes of one disk: TARGET=HOW."""
-    from virtomate.records import DiskOptions  # noqa: PLC0415 - help and completion need no records
+    from virtomate.services.clone.records import DiskOptions  # noqa: PLC0415 - help and completion need no records
 
     target, equals, rest = value.partition("=")
     if not equals or not target or not rest:
@@ -97,7 +97,7 @@ def _title(value: str) -> str:
 
 def _wait(value: str) -> Wait:
     """What to wait for, and how long: agent|ip[,SECONDS]."""
-    from virtomate.records import Wait  # noqa: PLC0415 - help and completion need no records
+    from virtomate.services.clone.records import Wait  # noqa: PLC0415 - help and completion need no records
 
     what, comma, rest = value.partition(",")
     try:
@@ -246,7 +246,7 @@ def clone_request(
     Raises:
         click.UsageError: Some of them do not go together.
     """
-    from virtomate.records import CloneRequest  # noqa: PLC0415 - help and completion need no records
+    from virtomate.services.clone.records import CloneRequest  # noqa: PLC0415 - help and completion need no records
 
     clone_names = _names(names, count, auto_name=auto_name)
     auto_names = (count or 1) if auto_name else 0

@@ -30,9 +30,7 @@ def completion(settings: Settings, shell: str) -> None:
 
     Completed are commands, options and their values, files, and the names of domains and storage pools.
     """
-    from virtomate.records import CompletionScript  # noqa: PLC0415 - help and completion need no records
-
-    render_completion_script(CompletionScript(shell, read_script(shell)), settings.format)
+    render_completion_script(shell, read_script(shell), settings.format)
 
 
 def read_script(shell: str) -> str:

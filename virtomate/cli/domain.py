@@ -95,14 +95,15 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
 @click.pass_obj
 def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | None, addresses: bool) -> None:
     """List domains, and say which are clones."""
-    from virtomate.records import DomainFilter  # noqa: PLC0415 - help and completion need no records
-    from virtomate.services.listings import list_all_domains  # noqa: PLC0415
+    from virtomate.services.listings import (  # noqa: PLC0415 - help and completion need no records
+        DomainFilter,
+        list_all_domains,
+        with_addresses,
+    )
 
     with open_session(settings) as session:
         listings = list_all_domains(session.connection, DomainFilter(running, clones, clones_of))
         if addresses:
-            from virtomate.services.guest.lookup import with_addresses  # noqa: PLC0415 - few lists show them
-
             listings = with_addresses(session, listings)
         render_domains(listings, settings.format)
 

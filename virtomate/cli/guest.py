@@ -146,8 +146,8 @@ def run(
     stdin = None
     if has_stdin:
         stdin = b"" if sys.stdin is None else sys.stdin.buffer.read()
-    from virtomate.records import RunRequest  # noqa: PLC0415 - help and completion need no records
     from virtomate.services.guest.agent import run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.services.guest.records import RunRequest  # noqa: PLC0415 - help and completion need no records
 
     request = RunRequest(name, program, arguments, stdin, timeout)
     with open_run(settings) as this_run:

@@ -49,8 +49,7 @@ def import_(
     The volume gets the content of the file byte for byte, in the format that it has; holes stay holes. The pool may be
     on another host. A volume that exists is never touched.
     """
-    from virtomate.records import ImportRequest  # noqa: PLC0415 - help and completion need no records
-    from virtomate.services.volume_import import import_volume  # noqa: PLC0415
+    from virtomate.services.volume_import import ImportRequest, import_volume  # noqa: PLC0415 - help needs no libvirt
 
     request = ImportRequest(file, pool, name, check_space=not no_space_check, trust_pool=trust_pool)
     with open_run(settings) as run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
-from virtomate.records import PROVENANCE_NAMESPACE
+from virtomate.definition import PROVENANCE_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

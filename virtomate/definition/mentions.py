@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.parsers import expat
 
+from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.paths import files_in, files_in_argument
-from virtomate.records import PROVENANCE_NAMESPACE
 
 # How deep the elements of our own record are nested at most; whoever nests deeper means no good.
 DEEPEST_RECORD = 8

@@ -7,14 +7,13 @@ libvirt keeps every child of `<metadata>` that has a namespace of its own, one f
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from virtomate.definition import codec
+from virtomate.definition import PROVENANCE_NAMESPACE, codec
 from virtomate.definition.codec import Definition, Document
 from virtomate.definition.readers import child, uuid
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
 from virtomate.errors import MalformedDocumentError
-from virtomate.records import PROVENANCE_NAMESPACE, Artifact, DomainReference, Fingerprint, Owner, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +30,102 @@ _END_OF_TIME = 253_402_300_800
 
 # QEMU cannot load a kernel that does not exist: a domain that names this one cannot be started.
 _NO_KERNEL = "/nonexistent/virtomate-unfinished-clone"
+
+
+class DomainReference(NamedTuple):
+    """A domain by both of its names."""
+
+    name: str
+    uuid: str
+
+
+class Owner(NamedTuple):
+    """The process that makes a clone, as far as it can be told from another one.
+
+    Attributes:
+        host: The host's name.
+        pid: Its process id there.
+        started: When it started, in clock ticks since that host's boot (field 22 of /proc/PID/stat).
+    """
+
+    host: str
+    pid: int
+    started: int
+
+
+class Fingerprint(NamedTuple):
+    """What, besides its token, tells a file from another that has since taken its name.
+
+    In a directory pool a volume's handle and key are nothing but its path, so the file itself has to testify.
+
+    Attributes:
+        changed: Change time of the file when it was made, as libvirt reports it (seconds and nanoseconds since 1970).
+        inode: Inode number, where the file could be seen from here, else None. The device's number would say nothing:
+            it may change with every boot.
+        birth_time: In nanoseconds since 1970, likewise and where the file system keeps it.
+        directory: Inode number of its directory, likewise; another one stands there while a file system is not mounted.
+        file_system_bytes: Size of its file system, where the file could not be seen, for the same purpose.
+    """
+
+    changed: str | None
+    inode: int | None = None
+    birth_time: int | None = None
+    directory: int | None = None
+    file_system_bytes: int | None = None
+
+
+class Artifact(NamedTuple):
+    """Something that cloning makes: a line of the journal, and later of the provenance.
+
+    Attributes:
+        pool: The pool it is made in; for a pool its own name.
+        volume: The volume's name, None for a pool.
+        path: Normalised path.
+        fingerprint: What identifies it, once it is made.
+        token_place: Where its token stands; None for what has none.
+        transfer: How it is filled, None for what is not.
+        base: Path of the image that an overlay rests on, None for anything else.
+    """
+
+    kind: ArtifactKind
+    state: ArtifactState
+    pool: str
+    volume: str | None
+    path: str
+    fingerprint: Fingerprint | None = None
+    token_place: TokenPlace | None = None
+    transfer: Transfer | None = None
+    base: str | None = None
+
+
+class Provenance(NamedTuple):
+    """The record that cloning keeps in a clone's metadata.
+
+    Attributes:
+        finished: False while the clone is only claimed.
+        uuid: The clone's own UUID; a record whose UUID is not its domain's was carried over by another tool.
+        token: Random text of the run that made it.
+        mark: Random part of the token on everything that was made; None in the records of 0.2.0, which had none.
+        reserved: MAC addresses and paths that were asked for, so that another run may have been asked for the same.
+        created: When the clone was claimed, in seconds since 1970.
+        made: What cloning makes or made for it.
+    """
+
+    finished: bool
+    uuid: str
+    token: str
+    source: DomainReference
+    mode: Mode
+    created: float
+    made: tuple[Artifact, ...]
+    maker: Owner | None = None
+    mark: str | None = None
+    reserved: tuple[str, ...] = ()
+
+    @property
+    def artifact_token(self) -> str | None:
+        """What stands on everything that was made for this clone, and on nothing else; None where nothing does."""
+        return None if self.mark is None else f"{self.uuid}:{self.mark}"
 
 
 def read_provenance(definition: Definition) -> Provenance | None:

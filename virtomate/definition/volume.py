@@ -6,12 +6,40 @@ Source: https://libvirt.org/formatstorage.html
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from virtomate.definition import codec
 from virtomate.definition.readers import child, text
 from virtomate.paths import normalise
-from virtomate.records import Location, VolumeListing
+
+
+class Location(NamedTuple):
+    """Where content is, and how it is written; what libvirt does not tell is None."""
+
+    path: str | None
+    format: str | None
+
+
+class VolumeListing(NamedTuple):
+    """One line of `volume-list`.
+
+    Attributes:
+        key: What libvirt tells volumes apart by; in a directory the path.
+        type: `file`, `block`, `dir`, `network`, `netdir` or `ploop`.
+        capacity: What a guest sees.
+        allocation: What is taken on the host.
+        physical: Length of the file, None for what has none.
+        backing_store: What lies below, None for a volume that stands alone.
+    """
+
+    name: str
+    key: str | None
+    type: str
+    capacity: int
+    allocation: int
+    physical: int | None
+    target: Location
+    backing_store: Location | None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import libvirt
 import libvirt_qemu
@@ -17,7 +17,6 @@ from virtomate.advice import virtomate
 from virtomate.enums import AddressSource
 from virtomate.errors import AgentUnresponsiveError, NoAgentError, OversizeError, ProgramError
 from virtomate.hypervisor.translate import one_line, translate
-from virtomate.records import Address, DomainInterface, RunResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +46,51 @@ _COMMAND_SECONDS = 30
 
 # A message has to fit into the buffer of the agent's socket (208 KiB): libvirt 9.0 gets stuck in longer ones.
 _MESSAGE_BYTES = 200_000
+
+
+class Address(NamedTuple):
+    """An IP address and the length of its network's prefix.
+
+    Attributes:
+        type: `IPv4` or `IPv6`.
+    """
+
+    type: str
+    address: str
+    prefix: int
+
+
+class DomainInterface(NamedTuple):
+    """A network interface of an active domain, with its addresses.
+
+    Attributes:
+        name: Its name on the host, or in the guest where the agent tells it.
+        hwaddr: Its MAC address, None where it has none.
+    """
+
+    name: str
+    hwaddr: str | None
+    addresses: tuple[Address, ...]
+
+
+class RunResult(NamedTuple):
+    """How a program in a guest ended.
+
+    Attributes:
+        exit_code: None where a signal ended it.
+        signal: Number of that signal, else None.
+        stdout: What it wrote, byte for byte.
+        stderr: Likewise.
+        stdout_truncated: Whether it wrote more than that.
+        stderr_truncated: Likewise.
+    """
+
+    exit_code: int | None
+    signal: int | None
+    stdout: bytes
+    stderr: bytes
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
 
 
 def call_agent(domain: Domain, command: str, arguments: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON

@@ -8,25 +8,15 @@ from virtomate.enums import Status
 
 if TYPE_CHECKING:
     from virtomate.advice import Reach
+    from virtomate.definition.provenance import DomainReference
+    from virtomate.definition.volume import Location, VolumeListing
     from virtomate.errors import VirtomateError
-    from virtomate.records import (
-        CloneOrigin,
-        CloneResult,
-        CompletionScript,
-        DeletionResult,
-        DiskResult,
-        DomainInterface,
-        DomainListing,
-        DomainReference,
-        ImportResult,
-        Location,
-        NvramResult,
-        PingResult,
-        PoolListing,
-        RunResult,
-        VolumeListing,
-        VolumeReference,
-    )
+    from virtomate.hypervisor.agent import DomainInterface, RunResult
+    from virtomate.services.clone.records import CloneResult, DiskResult, NvramResult, VolumeReference
+    from virtomate.services.delete.records import DeletionResult
+    from virtomate.services.guest.records import PingResult
+    from virtomate.services.listings import CloneOrigin, DomainListing, PoolListing
+    from virtomate.services.volume_import import ImportResult
 
 
 class _ErrorDocument(TypedDict):
@@ -376,9 +366,9 @@ def _location(location: Location) -> LocationDocument:
     return {"path": location.path, "format_type": location.format}
 
 
-def completion_document(result: CompletionScript) -> CompletionDocument:
+def completion_document(shell: str, script: str) -> CompletionDocument:
     """A completion script as JSON."""
-    return {"shell": result.shell, "script": result.script}
+    return {"shell": shell, "script": script}
 
 
 def ping_document(result: PingResult) -> PingDocument:

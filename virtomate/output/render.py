@@ -23,23 +23,14 @@ from virtomate.words import binary_size, counted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from virtomate.definition.volume import VolumeListing
     from virtomate.errors import VirtomateError
-    from virtomate.records import (
-        CloneResult,
-        CompletionScript,
-        DeletionPreview,
-        DeletionResult,
-        DiskResult,
-        DomainInterface,
-        DomainListing,
-        DoomedThing,
-        ImportResult,
-        InterfaceResult,
-        PingResult,
-        PoolListing,
-        RunResult,
-        VolumeListing,
-    )
+    from virtomate.hypervisor.agent import DomainInterface, RunResult
+    from virtomate.services.clone.records import CloneResult, DiskResult, InterfaceResult
+    from virtomate.services.delete.records import DeletionPreview, DeletionResult, DoomedThing
+    from virtomate.services.guest.records import PingResult
+    from virtomate.services.listings import DomainListing, PoolListing
+    from virtomate.services.volume_import import ImportResult
 
 _DONE = {
     Action.COPIED: "copied to",
@@ -255,12 +246,12 @@ def end_question() -> None:
     _tell("\n")
 
 
-def render_completion_script(result: CompletionScript, format_: Format) -> None:
+def render_completion_script(shell: str, script: str, format_: Format) -> None:
     """Print a completion script as it is."""
     if format_.is_json:
-        _print_json(documents.completion_document(result), format_)
+        _print_json(documents.completion_document(shell, script), format_)
         return
-    _print_lines(result.script.splitlines())
+    _print_lines(script.splitlines())
 
 
 def render_interfaces(interfaces: Sequence[DomainInterface], format_: Format) -> None:

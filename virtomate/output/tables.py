@@ -11,7 +11,9 @@ from virtomate.output.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from virtomate.records import CloneOrigin, CloneResult, DomainInterface, DomainListing
+    from virtomate.hypervisor.agent import DomainInterface
+    from virtomate.services.clone.records import CloneResult
+    from virtomate.services.listings import CloneOrigin, DomainListing
 
     Row = tuple[str, ...]
     Table = tuple[Row, list[Row]]

@@ -10,10 +10,10 @@ from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.hypervisor.connection import connect_read_only
 from virtomate.hypervisor.domains import list_domains
 from virtomate.hypervisor.storage import list_pools
-from virtomate.records import PROVENANCE_NAMESPACE
 
 if TYPE_CHECKING:
     from typing import NoReturn

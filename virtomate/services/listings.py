@@ -2,25 +2,89 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.definition.provenance import find_provenance
 from virtomate.definition.volume import describe_pool, read_volume_listing
 from virtomate.errors import NotFoundError
 from virtomate.hypervisor.domains import find_domain, list_active_domains, list_domains
 from virtomate.hypervisor.storage import list_pools
-from virtomate.records import CloneOrigin, DomainFilter, DomainListing, PoolListing
 from virtomate.services.storage.definitions import Definitions
 from virtomate.services.storage.pools import get_active_pool
 from virtomate.services.storage.space import counted_space, seen_space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from virtomate.definition.provenance import DomainReference
+    from virtomate.definition.volume import VolumeListing
+    from virtomate.enums import Mode
+    from virtomate.hypervisor.agent import DomainInterface
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.session import Session
     from virtomate.hypervisor.storage import Pool
-    from virtomate.records import VolumeListing
     from virtomate.services.storage.space import PoolSpace
+
+
+class CloneOrigin(NamedTuple):
+    """What a listing tells about a clone of ours."""
+
+    finished: bool
+    source: DomainReference
+    mode: Mode
+    created: float
+
+
+class DomainFilter(NamedTuple):
+    """Which domains are listed; those to which everything applies that is set.
+
+    Attributes:
+        running: Those that run in any way, paused ones included.
+        clones: Clones of ours.
+        clones_of: Clones of this domain, given by name or UUID.
+    """
+
+    running: bool = False
+    clones: bool = False
+    clones_of: str | None = None
+
+
+class DomainListing(NamedTuple):
+    """One line of `domain-list`.
+
+    Attributes:
+        addresses: Interfaces with the addresses that others can use, as far as they are known; None where nobody asked.
+    """
+
+    name: str
+    uuid: str
+    state: str
+    clone: CloneOrigin | None
+    addresses: tuple[DomainInterface, ...] | None = None
+
+
+class PoolListing(NamedTuple):
+    """One line of `pool-list`.
+
+    Attributes:
+        state: `inactive`, `building`, `running`, `degraded` or `inaccessible`.
+        is_persistent: Whether libvirt still knows it when it is stopped.
+        capacity: Of what it is on; for an inactive pool as it was when libvirt looked last.
+        allocation: What is taken of it, by whatever.
+        available: What is left.
+        volume_count: None for an inactive pool.
+    """
+
+    name: str
+    uuid: str
+    state: str
+    is_active: bool
+    is_persistent: bool
+    capacity: int
+    allocation: int
+    available: int
+    volume_count: int | None
+
 
 _ALL = DomainFilter()
 
@@ -46,6 +110,14 @@ def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tup
         if is_wanted(origin) and not (wanted.clones and origin is None):
             listings.append(DomainListing(domain.name, domain.uuid, state, origin))
     return tuple(sorted(listings, key=lambda listing: listing.name))
+
+
+def with_addresses(session: Session, listings: Sequence[DomainListing]) -> tuple[DomainListing, ...]:
+    """Return the listings with the addresses of active domains, as far as they are known without delay."""
+    from virtomate.services.guest.lookup import find_addresses  # noqa: PLC0415 - few lists show addresses
+
+    found = find_addresses(session, {item.uuid: item.state for item in listings})
+    return tuple(item._replace(addresses=found.get(item.uuid, ())) for item in listings)
 
 
 def _clones_of(connection: Connection, original: str | None) -> Callable[[CloneOrigin | None], bool]:

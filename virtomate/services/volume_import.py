@@ -7,10 +7,10 @@ import os
 import posixpath
 import threading
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
+from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import NewVolume, describe_pool, read_volume_listing, volume_document
 from virtomate.duplication.compression import detect_compression, unpack_command
 from virtomate.duplication.image_lock import forbid_writing
@@ -27,7 +27,6 @@ from virtomate.errors import (
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.names import check_volume_name
-from virtomate.records import Artifact, ImportResult
 from virtomate.rollback import Rollback
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact, wait_at_most
 from virtomate.services.storage.fingerprint import new_fingerprint
@@ -38,11 +37,11 @@ from virtomate.services.storage.token import put_token
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
+    from virtomate.definition.volume import VolumeListing
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.session import Session
     from virtomate.hypervisor.storage import Pool
     from virtomate.progress import Progress
-    from virtomate.records import ImportRequest, VolumeListing
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,6 +52,40 @@ _POLL_SECONDS = 0.2
 # An undo waits that long for libvirt to let go of a volume, and the end of an import for a look at the new one.
 _UNDO_WAIT_SECONDS = 30
 _LOOK_ATTEMPTS = 25
+
+
+class ImportRequest(NamedTuple):
+    """What `volume-import` was asked for.
+
+    Attributes:
+        path: The local file.
+        pool: Name of the pool.
+        name: Name of the new volume, None for the file's own.
+        check_space: Whether to refuse when the pool has less space than will be written.
+        trust_pool: Whether everybody is trusted who may write to the pool's directory.
+    """
+
+    path: str
+    pool: str
+    name: str | None = None
+    check_space: bool = True
+    trust_pool: bool = False
+
+
+class ImportResult(NamedTuple):
+    """A file that has become a volume.
+
+    Attributes:
+        path: The local file.
+        bytes_copied: What was sent of it; holes are not.
+    """
+
+    path: str
+    pool: str
+    volume: VolumeListing
+    bytes_copied: int
+    warnings: tuple[str, ...]
+    seconds: float
 
 
 def import_volume(session: Session, request: ImportRequest, progress: Progress, cancel: CancelToken) -> ImportResult:
@@ -164,8 +197,7 @@ class _Import:
         if description.physical:
             raise ConflictError(f"'{description.path}' is another file than the one that libvirt has just made")
         marked = put_token(description, self._token)
-        self._made = replace(
-            self._planned,
+        self._made = self._planned._replace(
             state=ArtifactState.MADE,
             fingerprint=new_fingerprint(marked or description, pool),
             token_place=None if marked is None else TokenPlace.ATTRIBUTE,

@@ -21,7 +21,7 @@ from virtomate.hypervisor.connection import Connection
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from virtomate.records import Provenance
+    from virtomate.definition.provenance import Provenance
 
 LOCAL = "qemu:///system"
 REMOTE = "qemu+ssh://host/system"

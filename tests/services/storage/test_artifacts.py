@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.duplication.volumes import RAW, described
+from virtomate.definition.provenance import Artifact, Fingerprint
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
-from virtomate.records import Artifact, Fingerprint
 from virtomate.services.storage.artifacts import (
     Sighting,
     Verdict,
@@ -35,9 +35,9 @@ MADE = Artifact(
     TokenPlace.ATTRIBUTE,
     transfer=Transfer.HOST,
 )
-PLANNED = replace(MADE, state=ArtifactState.PLANNED, fingerprint=None, token_place=None)
-OVERLAY = replace(MADE, transfer=Transfer.LINK, token_place=TokenPlace.HEADER, fingerprint=Fingerprint("1767225600"))
-UNSEEN = replace(MADE, token_place=None, fingerprint=Fingerprint("1767225600", file_system_bytes=100))
+PLANNED = MADE._replace(state=ArtifactState.PLANNED, fingerprint=None, token_place=None)
+OVERLAY = MADE._replace(transfer=Transfer.LINK, token_place=TokenPlace.HEADER, fingerprint=Fingerprint("1767225600"))
+UNSEEN = MADE._replace(token_place=None, fingerprint=Fingerprint("1767225600", file_system_bytes=100))
 
 SEEN = Sighting(RAW, is_seen=True, attribute=TOKEN, header=None, fingerprint=THEN)
 BARE = replace(SEEN, attribute=None)
@@ -63,12 +63,12 @@ EMPTY = replace(RAW, physical=0)
         ),
         pytest.param(
             MADE,
-            replace(SEEN, fingerprint=replace(THEN, inode=8)),
+            replace(SEEN, fingerprint=THEN._replace(inode=8)),
             Verdict.UNPROVED,
             id="a copy of it, made with its attributes",
         ),
         pytest.param(
-            MADE, replace(BARE, fingerprint=replace(THEN, birth_time=71)), Verdict.FOREIGN, id="born at another time"
+            MADE, replace(BARE, fingerprint=THEN._replace(birth_time=71)), Verdict.FOREIGN, id="born at another time"
         ),
         pytest.param(UNSEEN, FAR, Verdict.UNPROVED, id="no token can be read from here"),
         pytest.param(
@@ -79,7 +79,7 @@ EMPTY = replace(RAW, physical=0)
         ),
         pytest.param(MADE, FAR, Verdict.UNPROVED, id="made where it was seen, deleted from afar"),
         pytest.param(
-            replace(MADE, token_place=None), BARE, Verdict.UNPROVED, id="made by a version that had no tokens"
+            MADE._replace(token_place=None), BARE, Verdict.UNPROVED, id="made by a version that had no tokens"
         ),
         pytest.param(PLANNED, BARE, Verdict.FOREIGN, id="a line that only plans proves nothing"),
         pytest.param(PLANNED, FAR, Verdict.FOREIGN, id="nor does it over a connection"),
@@ -87,14 +87,14 @@ EMPTY = replace(RAW, physical=0)
         pytest.param(OVERLAY, replace(FAR, volume=EMPTY), Verdict.EMPTY, id="an overlay before its header"),
         pytest.param(MADE, replace(BARE, volume=EMPTY), Verdict.FOREIGN, id="an empty file in its place"),
         pytest.param(
-            replace(PLANNED, transfer=Transfer.SERVER), BARE, Verdict.UNPROVED, id="half a copy of libvirt's, perhaps"
+            PLANNED._replace(transfer=Transfer.SERVER), BARE, Verdict.UNPROVED, id="half a copy of libvirt's, perhaps"
         ),
         pytest.param(
             MADE, replace(SEEN, volume=replace(RAW, path="/q/a.raw")), Verdict.FOREIGN, id="the pool is another one"
         ),
-        pytest.param(replace(MADE, volume=None), SEEN, Verdict.FOREIGN, id="a line that names no volume"),
+        pytest.param(MADE._replace(volume=None), SEEN, Verdict.FOREIGN, id="a line that names no volume"),
         pytest.param(
-            replace(MADE, volume="b.raw"), SEEN, Verdict.FOREIGN, id="a line whose volume is not what its path names"
+            MADE._replace(volume="b.raw"), SEEN, Verdict.FOREIGN, id="a line whose volume is not what its path names"
         ),
         pytest.param(MADE, NOTHING, Verdict.GONE, id="deleted by hand"),
         pytest.param(PLANNED, replace(NOTHING, fingerprint=None), Verdict.GONE, id="never made"),
@@ -152,7 +152,7 @@ def test_nvram_outside_pools_is_proved_by_its_token_alone(nvram: Artifact) -> No
 
 def test_nvram_that_the_journal_only_plans_is_proved_by_its_token(nvram: Artifact) -> None:
     """A run was killed when it had made the file, and before it wrote that down."""
-    planned = replace(nvram, state=ArtifactState.PLANNED, fingerprint=None, token_place=None)
+    planned = nvram._replace(state=ArtifactState.PLANNED, fingerprint=None, token_place=None)
 
     assert judge_outside_pools(planned, TOKEN, frozenset(), is_local=True).verdict is Verdict.PROVED
 
@@ -169,14 +169,14 @@ def test_link_to_a_file_with_the_token_proves_nothing(nvram: Artifact, tmp_path:
 def test_unproved_nvram_is_touched_only_where_libvirt_keeps_nvram(nvram: Artifact, tmp_path: Path) -> None:
     """A record names any path: elsewhere than in libvirt's own directory it is no reason even to ask."""
     os.removexattr(nvram.path, ATTRIBUTE)
-    old = replace(nvram, token_place=None)
+    old = nvram._replace(token_place=None)
     own = frozenset({str(tmp_path)})
 
     assert judge_outside_pools(old, TOKEN, frozenset(), is_local=True).verdict is Verdict.FOREIGN
     assert judge_outside_pools(old, TOKEN, own, is_local=True).verdict is Verdict.UNPROVED
     assert judge_outside_pools(old, TOKEN, own, is_local=False).verdict is Verdict.UNPROVED
     assert judge_outside_pools(nvram, TOKEN, own, is_local=True).verdict is Verdict.FOREIGN
-    planned = replace(old, state=ArtifactState.PLANNED, fingerprint=None)
+    planned = old._replace(state=ArtifactState.PLANNED, fingerprint=None)
     assert judge_outside_pools(planned, TOKEN, own, is_local=True).verdict is Verdict.FOREIGN
 
 
@@ -186,7 +186,7 @@ def test_absent_nvram_outside_pools(nvram: Artifact) -> None:
 
     assert judge_outside_pools(nvram, TOKEN, frozenset(), is_local=True).verdict is Verdict.GONE
     assert nvram.fingerprint is not None
-    elsewhere = replace(nvram, fingerprint=replace(nvram.fingerprint, directory=1))
+    elsewhere = nvram._replace(fingerprint=nvram.fingerprint._replace(directory=1))
     assert judge_outside_pools(elsewhere, TOKEN, frozenset(), is_local=True).verdict is Verdict.AWAY
 
 
@@ -196,10 +196,10 @@ def test_absent_nvram_outside_pools(nvram: Artifact) -> None:
         pytest.param(MADE, SEEN, True, id="it bears the token"),
         pytest.param(MADE, FAR, False, id="its token cannot be read any more"),
         pytest.param(UNSEEN, FAR, True, id="it never had one, and was never seen"),
-        pytest.param(replace(MADE, token_place=None), BARE, True, id="it never had one, and is seen again"),
-        pytest.param(replace(MADE, token_place=None), FAR, False, id="it was seen, and a link may be there now"),
+        pytest.param(MADE._replace(token_place=None), BARE, True, id="it never had one, and is seen again"),
+        pytest.param(MADE._replace(token_place=None), FAR, False, id="it was seen, and a link may be there now"),
         pytest.param(
-            replace(MADE, token_place=None), replace(FAR, fingerprint=THEN), True, id="it was seen and never readable"
+            MADE._replace(token_place=None), replace(FAR, fingerprint=THEN), True, id="it was seen and never readable"
         ),
         pytest.param(UNSEEN, replace(FAR, attribute=OTHER), False, id="it is another clone's"),
         pytest.param(UNSEEN, NOTHING, False, id="it is gone"),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.duplication.volumes import RAW, described, libvirt_time
+from virtomate.definition.provenance import Fingerprint
 from virtomate.duplication.hostfs import birth_time, nanoseconds
-from virtomate.records import Fingerprint
 from virtomate.services.storage.fingerprint import contradicts, fingerprint
 
 if TYPE_CHECKING:
@@ -107,9 +107,9 @@ def test_reused_inode_is_not_the_same(file: Path) -> None:
     if before.birth_time is None:
         pytest.skip("this file system keeps no time of birth")
 
-    assert contradicts(replace(before, birth_time=before.birth_time - 1), before)
-    assert contradicts(replace(before, inode=(before.inode or 0) + 1), before)
-    assert not contradicts(replace(before, birth_time=None), before)
+    assert contradicts(before._replace(birth_time=before.birth_time - 1), before)
+    assert contradicts(before._replace(inode=(before.inode or 0) + 1), before)
+    assert not contradicts(before._replace(birth_time=None), before)
 
 
 @pytest.mark.parametrize(

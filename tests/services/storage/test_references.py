@@ -13,10 +13,10 @@ import pytest
 
 from tests.services.storage.fakes import LOCAL, REMOTE, FakeDomain, FakeLibvirt, FakePool, definition, failure
 from tests.services.storage.images import write_qcow2, write_qed
+from virtomate.definition.provenance import Artifact, DomainReference, Fingerprint, Owner, Provenance
 from virtomate.duplication.image_headers import HEAD_BYTES
 from virtomate.enums import ArtifactKind, ArtifactState, Mode
 from virtomate.errors import HypervisorError
-from virtomate.records import Artifact, DomainReference, Fingerprint, Owner, Provenance
 from virtomate.services.storage.cache import ReferenceCache
 from virtomate.services.storage.owner import this_process
 from virtomate.services.storage.references import ReferenceKind, References, scan_references

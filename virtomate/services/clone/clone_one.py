@@ -9,10 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virtomate
+from virtomate.definition.provenance import Artifact, Provenance
 from virtomate.enums import ArtifactKind, ArtifactState, NvramAction, Status
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.storage import get_pool
-from virtomate.records import Artifact, Provenance
 from virtomate.rollback import Rollback
 from virtomate.services.clone.result import clone_result
 from virtomate.services.clone.side_files import NvramPlan, refuse_taken_path
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.session import Session
     from virtomate.hypervisor.storage import Pool
     from virtomate.progress import Progress
-    from virtomate.records import CloneResult
     from virtomate.services.clone.plan import ClonePlan
+    from virtomate.services.clone.records import CloneResult
     from virtomate.services.storage.temporary_pools import TemporaryPools
     from virtomate.services.transaction.guard import Guard
     from virtomate.services.transaction.limits import RunLimits

@@ -27,7 +27,7 @@ from virtomate.enums import Action, ArtifactKind, DiskAction, Mode, Transfer
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.hypervisor.storage import read_head
 from virtomate.paths import is_relative, normalise
-from virtomate.records import DiskOptions, VolumeReference
+from virtomate.services.clone.records import DiskOptions, VolumeReference
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 from virtomate.services.storage.pools import FoundVolume, PoolIndex, describe, refresh_when_idle
 from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
-    from virtomate.records import CloneRequest
     from virtomate.services.clone.original import Source
+    from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.taken import TakenNames
     from virtomate.services.clone.target import Identities
     from virtomate.services.storage.pool_gate import PoolGate

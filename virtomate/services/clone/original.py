@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from virtomate.advice import virtomate
 from virtomate.definition import codec
-from virtomate.definition.provenance import find_provenance, read_provenance
+from virtomate.definition.provenance import DomainReference, find_provenance, read_provenance
 from virtomate.errors import ConflictError, IllegalStateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
-from virtomate.records import DomainReference
 from virtomate.services.storage.definitions import Definitions
 from virtomate.services.storage.shutdown import shutdown_commands
 from virtomate.words import quoted

@@ -16,9 +16,9 @@ from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.names import check_clone_name, check_volume_name
-from virtomate.records import InterfaceResult, SpaceNeed
 from virtomate.services.clone.disks import DiskPlan, DiskPlanner, DiskSurveyor
 from virtomate.services.clone.original import Source, read_source, refuse_taken_names
+from virtomate.services.clone.records import InterfaceResult
 from virtomate.services.clone.sharing import refuse_to_start
 from virtomate.services.clone.side_files import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram
 from virtomate.services.clone.taken import TakenNames
@@ -29,7 +29,7 @@ from virtomate.services.storage.definitions import warn_of_abridged
 from virtomate.services.storage.firmware import read_firmware
 from virtomate.services.storage.pool_gate import PoolGate, runs_unprivileged
 from virtomate.services.storage.pools import read_pools
-from virtomate.services.storage.space import SpaceLedger
+from virtomate.services.storage.space import SpaceLedger, SpaceNeed
 from virtomate.words import counted
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
-    from virtomate.records import CloneRequest
     from virtomate.services.clone.disks import SurveyedDisk
+    from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.side_files import SurveyedNvram
     from virtomate.services.clone.target import Borrow, Identities
     from virtomate.services.storage.pools import PoolIndex

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.enums import Action, Status
-from virtomate.records import CloneResult, DiskResult, NvramResult, VolumeReference
+from virtomate.services.clone.records import CloneResult, DiskResult, NvramResult, VolumeReference
 from virtomate.services.transaction.fill import Filled
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def planned_result(plan: ClonePlan, seconds: float) -> CloneResult:
         item.path: Filled(item.total_bytes if item.action is Action.COPIED else 0, item.transfer, None)
         for item in plan.duplications
     }
-    return replace(clone_result(plan, Status.PLANNED, filled=filled, seconds=seconds), space=plan.needs)
+    return clone_result(plan, Status.PLANNED, filled=filled, seconds=seconds)._replace(space=plan.needs)
 
 
 def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled]) -> DiskResult:

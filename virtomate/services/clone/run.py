@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
-    from virtomate.records import CloneRequest, CloneResult
     from virtomate.services.clone.plan import ClonePlan, ClonePlanner
+    from virtomate.services.clone.records import CloneRequest, CloneResult
 
 _POLL_SECONDS = 0.2
 
@@ -63,7 +63,7 @@ def preview_definitions(session: Session, request: CloneRequest, cancel: CancelT
         probe = replace(plan.definition, domain=changes.with_identity(plan.definition.domain, identity))
         require_acceptable(session.connection, plan.name, probe, plan.source.definition)
         result = planned_result(plan, time.monotonic() - begin)
-        results.append(replace(result, definition=codec.unparse_definition(plan.definition, is_indented=True)))
+        results.append(result._replace(definition=codec.unparse_definition(plan.definition, is_indented=True)))
     return tuple(results)
 
 
@@ -217,7 +217,7 @@ class CloneRunner:
         try:
             return start_clone(session, result, self._cancel)
         except Exception as error:  # noqa: BLE001 - likewise
-            return replace(result, error=InternalError(error))
+            return result._replace(error=InternalError(error))
 
 
 def _start_as_many_as_possible(workers: list[threading.Thread]) -> list[threading.Thread]:

@@ -11,8 +11,8 @@ from virtomate.errors import UnsupportedError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from virtomate.records import CloneRequest
     from virtomate.services.clone.disks import SurveyedDisk
+    from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.side_files import SurveyedNvram
 
 

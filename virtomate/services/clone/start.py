@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh, virtomate
@@ -36,10 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.cancel import CancelToken
+    from virtomate.hypervisor.agent import DomainInterface
     from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
-    from virtomate.records import CloneResult, DomainInterface, Wait
+    from virtomate.services.clone.records import CloneResult, Wait
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,14 +58,14 @@ def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> C
         domain = find_domain_by_uuid(session.connection, result.uuid)
         if domain is None:
             gone = NotFoundError(f"domain '{result.name}' is not there any more, and cannot be started")
-            return replace(result, error=gone)
+            return result._replace(error=gone)
         domain.start()
     except VirtomateError as error:
         error.message += "; the clone is complete, and is kept"
         if error.hint is None:
             error.hint = _advise(session, result, error)
-        return replace(result, error=error)
-    return replace(result, is_started=True)
+        return result._replace(error=error)
+    return result._replace(is_started=True)
 
 
 def _advise(session: Session, result: CloneResult, error: VirtomateError) -> str:
@@ -112,9 +112,9 @@ def wait_for_clones(
             domain = find_domain(session.connection, result.uuid)
             addresses = _wait(domain, wait, max(0.0, begin + wait.seconds - time.monotonic()), cancel)
         except VirtomateError as error:
-            answered = replace(result, addresses=(), error=error)
+            answered = result._replace(addresses=(), error=error)
         else:
-            answered = replace(result, addresses=addresses)
+            answered = result._replace(addresses=addresses)
         finally:
             progress.close()
         yield answered

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from virtomate.hypervisor.connection import Connection
-    from virtomate.records import CloneRequest
     from virtomate.services.clone.disks import SurveyedDisk
     from virtomate.services.clone.original import Source
+    from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.side_files import SurveyedNvram
     from virtomate.services.storage.firmware import Firmware
     from virtomate.services.storage.pools import PoolIndex

@@ -18,7 +18,7 @@ from virtomate.errors import HypervisorError, IllegalStateError, NotFoundError, 
 from virtomate.hypervisor.domains import find_domain
 from virtomate.hypervisor.storage import find_pool
 from virtomate.paths import normalise
-from virtomate.records import DeletionPreview, DoomedThing
+from virtomate.services.delete.records import DeletionPreview, DoomedThing
 from virtomate.services.delete.refusals import Refusals
 from virtomate.services.delete.snapshots import advise_merging
 from virtomate.services.storage.artifacts import (
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
+    from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
-    from virtomate.records import Artifact, Provenance
     from virtomate.services.storage.references import Reference, References
 
 SAVED_STATE = "saved state"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh, virtomate
 from virtomate.definition import codec
-from virtomate.definition.provenance import find_provenance, half_deleted_definition, with_provenance
+from virtomate.definition.provenance import Artifact, find_provenance, half_deleted_definition, with_provenance
 from virtomate.enums import ArtifactKind, ArtifactState, DeletionStatus
 from virtomate.errors import (
     ConflictError,
@@ -30,9 +30,9 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
-from virtomate.records import Artifact, DeletionResult
 from virtomate.services.delete.kept_definitions import keep_definition
 from virtomate.services.delete.plan import SAVED_STATE, in_use
+from virtomate.services.delete.records import DeletionResult
 from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
 from virtomate.services.storage.owner import this_process
 from virtomate.services.storage.pools import refresh_all
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from virtomate.cancel import CancelToken
+    from virtomate.definition.provenance import Provenance
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
-    from virtomate.records import Provenance
     from virtomate.services.delete.plan import Deletion, DeletionPlan, Going
     from virtomate.services.storage.cache import ReferenceCache
 
@@ -197,8 +197,7 @@ class _Run:
             Artifact(ArtifactKind.POOL, ArtifactState.PLANNED, self._pools.name(directory), None, directory)
             for directory in sorted(directories)
         )
-        seized = replace(
-            deletion.provenance,
+        seized = deletion.provenance._replace(
             finished=False,
             token=os.urandom(16).hex(),
             maker=this_process(),
@@ -251,7 +250,7 @@ class _Run:
     def _remove(self, connection: Connection, deletion: Deletion, claim: Provenance, going: Going) -> bool:
         made = going.made
         if going.is_outside:
-            made = replace(made, pool=self._pools.start(connection, posixpath.dirname(made.path)).name)
+            made = made._replace(pool=self._pools.start(connection, posixpath.dirname(made.path)).name)
 
         def wait(error: VirtomateError) -> None:
             self._wait(error)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
 from virtomate.definition import codec, readers
 from virtomate.enums import AddressSource
 from virtomate.errors import HypervisorError, IllegalStateError
-from virtomate.hypervisor.agent import interface_addresses
+from virtomate.hypervisor.agent import DomainInterface, interface_addresses
 from virtomate.hypervisor.domains import find_domain
-from virtomate.records import DomainInterface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from virtomate.definition.readers import InterfaceDefinition
+    from virtomate.hypervisor.agent import Address
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
-    from virtomate.records import Address
 
 _NO_MAC_ADDRESS = "00:00:00:00:00:00"
 
@@ -106,7 +104,7 @@ def require_active(domain: Domain) -> None:
 
 
 def _with(interface: DomainInterface, is_wanted: Callable[[Address], object]) -> DomainInterface:
-    return replace(interface, addresses=tuple(filter(is_wanted, interface.addresses)))
+    return interface._replace(addresses=tuple(filter(is_wanted, interface.addresses)))
 
 
 def _parse(address: Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from virtomate.errors import UsageError
 from virtomate.hypervisor.domains import find_domain
-from virtomate.records import PingResult
 from virtomate.services.guest.addresses import require_active
 from virtomate.services.guest.program import ProgramRun
+from virtomate.services.guest.records import PingResult
 from virtomate.services.guest.wait import wait_for_agent
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
+    from virtomate.hypervisor.agent import RunResult
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.session import Session
-    from virtomate.records import RunRequest, RunResult
+    from virtomate.services.guest.records import RunRequest
 
 
 def ping_guest(connection: Connection, name_or_uuid: str, seconds: float, cancel: CancelToken) -> PingResult:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,10 @@ from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.services.guest.addresses import read_addresses, usable_interfaces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
+    from virtomate.hypervisor.agent import DomainInterface
     from virtomate.hypervisor.session import Session
-    from virtomate.records import DomainInterface, DomainListing
 
     Answers = SimpleQueue[tuple[str, tuple[DomainInterface, ...]]]
 
@@ -33,18 +32,19 @@ _RUNNING = "running"
 _INACTIVE = frozenset({"shut-off", "crashed", "no state"})
 
 
-def with_addresses(session: Session, listings: Sequence[DomainListing]) -> tuple[DomainListing, ...]:
-    """The listings with the addresses that the leases of libvirt's networks, or else the guests' agents, tell.
+def find_addresses(session: Session, states: Mapping[str, str]) -> dict[str, tuple[DomainInterface, ...]]:
+    """Return the addresses that the leases of libvirt's networks, or else the guests' agents, tell, by UUID.
 
-    What does not tell is left out: of a domain that is not active, or that nobody knows an address of, there are none.
-    When no agent has answered for a second, those that are left are not waited for.
+    A domain without a known address may be absent. When no agent has answered for a second, the agents that have not
+    answered yet are not waited for.
+
+    Args:
+        session: Where the domains are.
+        states: The states of the domains by UUID.
     """
-    found = {
-        item.uuid: _ask(session, item.uuid, AddressSource.LEASE) for item in listings if item.state not in _INACTIVE
-    }
-    unknown = [item.uuid for item in listings if item.state == _RUNNING and not found[item.uuid]]
-    found.update(_ask_agents(session, unknown))
-    return tuple(replace(item, addresses=found.get(item.uuid, ())) for item in listings)
+    found = {uuid: _ask(session, uuid, AddressSource.LEASE) for uuid, state in states.items() if state not in _INACTIVE}
+    unknown = [uuid for uuid, state in states.items() if state == _RUNNING and not found[uuid]]
+    return found | _ask_agents(session, unknown)
 
 
 def _ask_agents(session: Session, uuids: Iterable[str]) -> dict[str, tuple[DomainInterface, ...]]:

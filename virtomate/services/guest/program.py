@@ -24,8 +24,7 @@ from virtomate.errors import (
     TimedOutError,
     VirtomateError,
 )
-from virtomate.hypervisor.agent import program_end, start_program
-from virtomate.records import RunResult
+from virtomate.hypervisor.agent import RunResult, program_end, start_program
 from virtomate.waiting import backoff, call_interruptibly
 from virtomate.words import counted
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtomate.hypervisor.domains import Domain
-    from virtomate.records import RunRequest
+    from virtomate.services.guest.records import RunRequest
 
 _LOG = logging.getLogger(__name__)
 

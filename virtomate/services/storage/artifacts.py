@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from virtomate.advice import virsh
+from virtomate.definition.provenance import Fingerprint
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.hostfs import open_visible
 from virtomate.duplication.image_lock import alone_with
@@ -25,7 +26,6 @@ from virtomate.duplication.loop_devices import loop_device_over
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
 from virtomate.errors import ConflictError, HypervisorError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool, read_head
-from virtomate.records import Fingerprint
 from virtomate.services.storage.fingerprint import contradicts, directory_inode, fingerprint
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, FoundVolume, PoolEntry, find_volume
 from virtomate.services.storage.temporary_pools import start_temporary_pool
@@ -34,11 +34,11 @@ from virtomate.services.storage.token import ATTRIBUTE, read_attribute, read_hea
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from virtomate.definition.provenance import Artifact
     from virtomate.definition.volume import VolumeDescription
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
-    from virtomate.records import Artifact
 
 _INTERVAL_SECONDS = 0.2
 _LOOKS = 5

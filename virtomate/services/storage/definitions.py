@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.definition.abridged import abridged_definition
 from virtomate.errors import OversizeError
-from virtomate.records import PROVENANCE_NAMESPACE
 from virtomate.words import quoted
 
 if TYPE_CHECKING:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from virtomate.definition.provenance import Fingerprint
 from virtomate.duplication.hostfs import birth_time, nanoseconds, visible_status
-from virtomate.records import Fingerprint
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
@@ -36,7 +35,7 @@ def fingerprint(volume: VolumeDescription) -> Fingerprint:
 def new_fingerprint(volume: VolumeDescription, pool: Pool) -> Fingerprint:
     """What identifies a volume that was just made, and what tells later whether its file system is there."""
     now = fingerprint(volume)
-    return now if now.inode is not None else replace(now, file_system_bytes=pool.capacity_bytes())
+    return now if now.inode is not None else now._replace(file_system_bytes=pool.capacity_bytes())
 
 
 def contradicts(made: Fingerprint, now: Fingerprint) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from virtomate.records import Owner
+from virtomate.definition.provenance import Owner
 
 
 def this_process() -> Owner:

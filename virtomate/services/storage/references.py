@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from virtomate.definition.mentions import Place
+    from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
-    from virtomate.records import Artifact, Provenance
     from virtomate.services.storage.chains import Link
     from virtomate.services.storage.documents import DomainDocument
     from virtomate.services.storage.pools import PoolIndex

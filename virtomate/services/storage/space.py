@@ -9,14 +9,13 @@ be seen here, that is asked.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import file_system_space, visible_status
 from virtomate.errors import NoSpaceError, VirtomateError
-from virtomate.records import SpaceNeed
 from virtomate.words import binary_size, quoted
 
 if TYPE_CHECKING:
@@ -32,6 +31,14 @@ _PROOFS = 8
 
 # A refresh takes a while where there are many volumes, so figures that leave this many times the need are believed.
 _AMPLE = 2
+
+
+class SpaceNeed(NamedTuple):
+    """What one clone needs of a pool, and what that has left."""
+
+    pool: str
+    needed_bytes: int
+    available_bytes: int
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,7 @@ class SpaceLedger:
 
     def up_to_date(self, needs: Iterable[SpaceNeed]) -> tuple[SpaceNeed, ...]:
         """The same needs with what the pools have left as far as it is known by now."""
-        return tuple(replace(need, available_bytes=self._spaces[need.pool].available) for need in needs)
+        return tuple(need._replace(available_bytes=self._spaces[need.pool].available) for need in needs)
 
     def refuse_lack(self, advice: str) -> None:
         """Compare what will be written with what there is; what only libvirt counted is not enough to refuse.

@@ -36,9 +36,9 @@ from virtomate.services.transaction.acceptance import CHECK_SUFFIX, require_acce
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Definition
+    from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
-    from virtomate.records import Artifact, Provenance
     from virtomate.rollback import Rollback
     from virtomate.services.transaction.limits import RunLimits
 
@@ -179,7 +179,7 @@ class Claim:
         # in the order of the plan, whichever thread comes first
         noted = {(item.kind, item.path): item for item in self.provenance.made}
         noted[made.kind, made.path] = made
-        self.provenance = replace(self.provenance, made=tuple(noted.values()))
+        self.provenance = self.provenance._replace(made=tuple(noted.values()))
 
     def require_intact(self) -> None:
         """Make sure that what was made is what is there.
@@ -200,7 +200,7 @@ class Claim:
         """
         self._require_ours()
         volumes = tuple(made for made in self.provenance.made if made.kind is not ArtifactKind.POOL)
-        finished = replace(self.provenance, finished=True, made=volumes, maker=None, reserved=())
+        finished = self.provenance._replace(finished=True, made=volumes, maker=None, reserved=())
         text = codec.unparse_definition(with_provenance(definition, finished))
         self.may_be_finished = True
         _LOG.info("defining domain %r", self._name)

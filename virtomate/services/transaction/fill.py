@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import posixpath
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.hostfs import visible_status
 from virtomate.duplication.transfers import transfer_for
@@ -21,7 +22,6 @@ from virtomate.errors import (
     TransferUnavailableError,
 )
 from virtomate.hypervisor.storage import get_pool
-from virtomate.records import Artifact
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact, wait_at_most
 from virtomate.services.storage.fingerprint import new_fingerprint
 from virtomate.services.storage.pools import describe
@@ -245,8 +245,7 @@ class _Creation:
         token_place = TokenPlace.HEADER if duplication.transfer is Transfer.LINK else None
         if marked is not None:
             description, token_place = marked, TokenPlace.ATTRIBUTE
-        self._made = replace(
-            self._made,
+        self._made = self._made._replace(
             state=ArtifactState.MADE,
             fingerprint=new_fingerprint(description, pool),
             token_place=token_place,

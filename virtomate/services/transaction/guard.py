@@ -22,9 +22,9 @@ from virtomate.services.storage.owner import may_be_running
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from virtomate.definition.provenance import DomainReference
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
-    from virtomate.records import DomainReference
 
 _HINT = "Shut it down, and keep it down while it is being cloned."
 
