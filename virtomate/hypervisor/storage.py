@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import errno
 import logging
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import libvirt
 
-from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, NotFoundError, VirtomateError
+from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, NotFoundError
 from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.text import sanitise
 from virtomate.hypervisor.translate import no_room, translate, translating_errors
+from virtomate.waiting import backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from virtomate.hypervisor.connection import Connection
 
 _LOG = logging.getLogger(__name__)
 
-# While a volume is being built its pool cannot be refreshed or stopped, nor the volume deleted.
-_BUSY_INTERVAL_SECONDS = 0.2
+# libvirt does not stop a pool while it builds a volume in it.
 _STOP_SECONDS = 20
 
 # https://libvirt.org/html/libvirt-libvirt-storage.html#virStoragePoolState
@@ -192,15 +191,13 @@ class Pool:
 
         libvirt looks through a pool by itself after an upload, and does not stop it meanwhile; that is waited for.
         """
-        deadline = time.monotonic() + _STOP_SECONDS
-        while True:
+        for left in backoff(_STOP_SECONDS):
             try:
                 self._handle.destroy()
             except libvirt.libvirtError as error:
                 is_busy = error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR
-                if not is_busy or time.monotonic() >= deadline:
+                if not is_busy or not left:
                     raise translate(error, f"cannot stop pool '{self.name}'") from error
-                time.sleep(_BUSY_INTERVAL_SECONDS)
             else:
                 return
 
@@ -378,24 +375,30 @@ def open_upload(connection: Connection, volume: Volume) -> Stream:
     return Stream(stream, volume.name)
 
 
-def delete_when_idle(find: Callable[[], Volume | None], wait: Callable[[VirtomateError], None]) -> None:
-    """Delete a volume, waiting while libvirt is still building it or something beside it.
+def delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object]) -> None:
+    """Delete a volume; libvirt refuses while it is still building that volume or something beside it.
 
     Args:
-        find: Looks the volume up again and makes sure each time that it is the one meant; None means that it is gone.
-        wait: Waits a moment, or raises the error that it is given.
+        find: Look the volume up and make sure that it is the one meant; return None where it is gone. Called in each
+            turn.
+        turns: What `backoff` yields: one attempt for each turn, and at least one.
 
     Raises:
-        IllegalStateError: It was still in use when patience ended.
-        HypervisorError: It cannot be deleted.
+        IllegalStateError: The volume was still in use in the last turn.
+        HypervisorError: libvirt cannot delete the volume.
     """
-    while (volume := find()) is not None:
+    refusal = None
+    for _ in turns:
+        volume = find()
+        if volume is None:
+            return
         try:
             volume.delete()
         except NotFoundError:
             return
         except IllegalStateError as error:
             # "still being allocated"
-            wait(error)
+            refusal = error
         else:
             return
+    raise refusal or ValueError("no turn was given")

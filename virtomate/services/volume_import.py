@@ -28,12 +28,13 @@ from virtomate.errors import (
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.names import check_volume_name
 from virtomate.rollback import Rollback
-from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact, wait_at_most
+from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact
 from virtomate.services.storage.fingerprint import new_fingerprint
 from virtomate.services.storage.pool_gate import PoolGate, runs_unprivileged
-from virtomate.services.storage.pools import describe, get_active_pool, require_file_pool
+from virtomate.services.storage.pools import describe, get_active_pool, refresh_when_idle, require_file_pool
 from virtomate.services.storage.space import SpaceLedger
 from virtomate.services.storage.token import put_token
+from virtomate.waiting import backoff
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -49,9 +50,8 @@ _LOG = logging.getLogger(__name__)
 _PROMISED_FORMATS = {".qcow2": "qcow2", ".raw": "raw"}
 
 _POLL_SECONDS = 0.2
-# An undo waits that long for libvirt to let go of a volume, and the end of an import for a look at the new one.
+# An undo waits that long for libvirt to let go of a volume.
 _UNDO_WAIT_SECONDS = 30
-_LOOK_ATTEMPTS = 25
 
 
 class ImportRequest(NamedTuple):
@@ -212,9 +212,7 @@ class _Import:
 
     def _look(self, connection: Connection, pool: Pool) -> VolumeListing:
         """Have libvirt learn what the volume is; it cannot look while it builds something else in the pool."""
-        for _ in range(_LOOK_ATTEMPTS):
-            if pool.refresh() or self._cancel.wait(_POLL_SECONDS):
-                break
+        refresh_when_idle(pool, self._cancel)
         listing = read_volume_listing(get_volume(connection, pool.name, self._name).document())
         if listing.backing_store is not None:
             raise UnsupportedError(f"'{self._file.path}' rests on another file, '{listing.backing_store.path}'")
@@ -224,8 +222,7 @@ class _Import:
         if self._made is not None:
             _LOG.info("removing %s", self._made.path)
             accepted = OWN if self._made.state is ArtifactState.MADE else BEGUN
-            wait = wait_at_most(_UNDO_WAIT_SECONDS)
-            remove_artifact(self._session.connection, self._made, self._token, accepted, wait)
+            remove_artifact(self._session.connection, self._made, self._token, accepted, backoff(_UNDO_WAIT_SECONDS))
 
 
 def _judge(file: LocalFile, name: str) -> tuple[str, ...]:

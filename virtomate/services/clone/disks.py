@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shlex
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ from virtomate.services.clone.records import DiskOptions, VolumeReference
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 from virtomate.services.storage.pools import FoundVolume, PoolIndex, describe, refresh_when_idle
 from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
+from virtomate.words import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -419,7 +419,7 @@ class DiskSurveyor:
             if header.backing_format is None or above.backing_path is None:
                 raise UnsupportedError(
                     f"the image '{above.path}' does not say what format the one below it has",
-                    hint=f"Write it down: qemu-img rebase -u -F FORMAT -b BELOW {shlex.quote(above.path)}",
+                    hint=f"Write it down: qemu-img rebase -u -F FORMAT -b BELOW {shell_word(above.path)}",
                 )
             _refuse_other_format(disk, len(chain), above, header.backing_format)
             found = self._find_below(above.backing_path, mode)

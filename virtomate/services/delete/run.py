@@ -9,6 +9,7 @@ left, and the same command finishes the work.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import posixpath
 from contextlib import suppress
@@ -38,9 +39,10 @@ from virtomate.services.storage.owner import this_process
 from virtomate.services.storage.pools import refresh_all
 from virtomate.services.storage.references import scan_references
 from virtomate.services.storage.temporary_pools import TemporaryPools
+from virtomate.waiting import backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.provenance import Provenance
@@ -52,8 +54,6 @@ if TYPE_CHECKING:
     from virtomate.services.storage.cache import ReferenceCache
 
 _LOG = logging.getLogger(__name__)
-
-_INTERVAL_SECONDS = 0.2
 
 
 def delete_clones(
@@ -252,12 +252,8 @@ class _Run:
         if going.is_outside:
             made = made._replace(pool=self._pools.start(connection, posixpath.dirname(made.path)).name)
 
-        def wait(error: VirtomateError) -> None:
-            self._wait(error)
-            self._require_free(deletion, claim)
-
         _require_seized(connection, deletion, claim)
-        return remove_artifact(connection, made, claim.artifact_token, {going.verdict}, wait)
+        return remove_artifact(connection, made, claim.artifact_token, {going.verdict}, self._turns(deletion, claim))
 
     def _incomplete(self, deletion: Deletion, tally: _Tally) -> VirtomateError:
         """The error that lists what could not be removed."""
@@ -297,13 +293,16 @@ class _Run:
             raise
         tally.is_seized = False
 
-    def _wait(self, error: VirtomateError) -> None:
-        """Wait for libvirt until a signal comes, and say once that it is being waited for."""
+    def _turns(self, deletion: Deletion, claim: Provenance) -> Iterator[float]:
+        """Yield when to try to remove a file: at once, and while libvirt still writes it, until a signal comes."""
+        yield 0.0
         if not self._has_said_to_wait:
             self._progress.note("waiting for libvirt to finish a volume that it is still writing")
             self._has_said_to_wait = True
-        if self._cancel.wait(_INTERVAL_SECONDS):
-            raise error
+        with suppress(InterruptedBySignalError):
+            for left in backoff(math.inf, self._cancel):
+                self._require_free(deletion, claim)
+                yield left
 
 
 def _keep(deletion: Deletion, error: VirtomateError, tally: _Tally) -> None:

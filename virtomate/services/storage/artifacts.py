@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import time
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -30,18 +29,17 @@ from virtomate.services.storage.fingerprint import contradicts, directory_inode,
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, FoundVolume, PoolEntry, find_volume
 from virtomate.services.storage.temporary_pools import start_temporary_pool
 from virtomate.services.storage.token import ATTRIBUTE, read_attribute, read_header_token
+from virtomate.waiting import backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from virtomate.definition.provenance import Artifact
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.errors import VirtomateError
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
 
-_INTERVAL_SECONDS = 0.2
-_LOOKS = 5
+_SIGHT_SECONDS = 1
 
 
 class Verdict(StrEnum):
@@ -157,16 +155,14 @@ def sight(connection: Connection, pool: Pool, made: Artifact) -> tuple[Sighting,
     """Look at an artifact's place; again while a file cannot be seen because somebody is just writing to it."""
     then = made.fingerprint
     was_seen = then is not None and then.inode is not None and connection.is_local
-    looks = _LOOKS
-    while True:
-        looks -= 1
+    for left in backoff(_SIGHT_SECONDS):
         found = find_volume(pool, made.volume or posixpath.basename(made.path))
         if found is None:
             return Sighting(None, is_seen=False, attribute=None, header=None, fingerprint=_of_place(pool, made)), None
         sighting = _sight(connection, found)
-        if sighting.is_seen or not was_seen or looks == 0:
+        if sighting.is_seen or not was_seen or not left:
             return sighting, found.volume
-        time.sleep(_INTERVAL_SECONDS)
+    raise AssertionError("unreachable")
 
 
 def remove_artifact(
@@ -174,7 +170,7 @@ def remove_artifact(
     made: Artifact,
     token: str | None,
     accepted: Collection[Verdict],
-    wait: Callable[[VirtomateError], None],
+    turns: Iterable[object],
 ) -> bool:
     """Remove one artifact from the storage pool that has it.
 
@@ -183,7 +179,7 @@ def remove_artifact(
         made: The artifact.
         token: What stands on every artifact of the clone.
         accepted: The verdicts that are enough.
-        wait: Waits a moment for libvirt, which is still building it, or raises the error that it is given.
+        turns: What `backoff` yields: when to try while libvirt is still building the artifact.
 
     Returns:
         Whether it was there; what was only planned may never have been made.
@@ -197,12 +193,12 @@ def remove_artifact(
     known = None if pool is None else PoolEntry(pool, describe_pool(pool.document()), pool.is_active())
     objection = why_not_in(made, known)
     if known is not None and objection is None:
-        return _remove_from(connection, known.pool, made, token, accepted, wait)
+        return _remove_from(connection, known.pool, made, token, accepted, turns)
     if token is None or not bears_token_here(made, token):
         raise IllegalStateError(f"it {objection}")
     temporary = start_temporary_pool(connection, str(uuid4()), posixpath.dirname(made.path))
     try:
-        return _remove_from(connection, temporary, made, token, accepted, wait)
+        return _remove_from(connection, temporary, made, token, accepted, turns)
     finally:
         temporary.stop()
 
@@ -224,7 +220,7 @@ def _remove_from(
     made: Artifact,
     token: str | None,
     accepted: Collection[Verdict],
-    wait: Callable[[VirtomateError], None],
+    turns: Iterable[object],
 ) -> bool:
     was_there = False
 
@@ -241,7 +237,7 @@ def _remove_from(
         was_there = True
         return volume
 
-    delete_when_idle(find, wait)
+    delete_when_idle(find, turns)
     return was_there
 
 
@@ -376,18 +372,6 @@ def name_artifact(made: Artifact) -> str:
         return f"temporary storage pool '{made.pool}'"
     what = "NVRAM" if made.kind is ArtifactKind.NVRAM else "volume"
     return f"{what} '{made.path}'"
-
-
-def wait_at_most(seconds: float) -> Callable[[VirtomateError], None]:
-    """What waits for libvirt, and loses patience after that time."""
-    deadline = time.monotonic() + seconds
-
-    def wait(error: VirtomateError) -> None:
-        if time.monotonic() >= deadline:
-            raise error
-        time.sleep(_INTERVAL_SECONDS)
-
-    return wait
 
 
 def _sight(connection: Connection, found: FoundVolume) -> Sighting:

@@ -6,13 +6,13 @@ the directory can therefore have a libvirt that runs as root overwrite any file 
 
 from __future__ import annotations
 
-import shlex
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.enums import Transfer
 from virtomate.errors import IllegalStateError
+from virtomate.words import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,7 +77,7 @@ def judge(directory: Directory, users: Iterable[int]) -> Verdict:
 
 def _objections(directory: Directory, trusted: set[int]) -> tuple[list[str], list[str]]:
     objections, remedies = [], []
-    path = shlex.quote(directory.path)
+    path = shell_word(directory.path)
     if directory.owner is not None and directory.owner not in trusted:
         name = "" if directory.owner_name is None else f" ({directory.owner_name})"
         objections.append(f"belongs to user {directory.owner}{name}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,11 +13,13 @@ from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError,
 from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.storage import get_pool, list_pools
 from virtomate.paths import normalise
+from virtomate.waiting import backoff
 from virtomate.words import shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
 
@@ -28,8 +29,8 @@ _FILE_POOLS = frozenset({"dir", "fs", "netfs"})
 # Pools that a run makes over a directory that is no pool; known by their name after a crash.
 TEMPORARY_POOL_PREFIX = "virtomate-clone-"
 
-_BUSY_ATTEMPTS = 25
-_BUSY_INTERVAL_SECONDS = 0.2
+# How long a plan waits for libvirt, which does not refresh a pool while it builds something in it.
+_BUSY_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class PoolIndex:
 
     @staticmethod
     def _find(known: PoolEntry, name: str, what: str) -> FoundVolume:
-        found = find_volume(known.pool, name, _BUSY_ATTEMPTS)
+        found = find_volume(known.pool, name, _BUSY_SECONDS)
         if found is None:
             raise NotFoundError(f"there is no volume '{what}' in pool '{known.pool.name}'")
         return found
@@ -181,24 +182,21 @@ def get_active_pool(connection: Connection, name: str) -> Pool:
     return pool
 
 
-def find_volume(pool: Pool, name: str, attempts: int = 1) -> FoundVolume | None:
-    """A volume by its name; libvirt has to look at the files again before it is given up.
+def find_volume(pool: Pool, name: str, seconds: float = 0) -> FoundVolume | None:
+    """Return the volume with a name, if need be after libvirt has refreshed the pool; None where there is none.
 
     Args:
-        pool: Where it should be.
+        pool: Where the volume should be.
         name: Its name.
-        attempts: How often to try; while anything is being built in a pool, libvirt does not look for new files.
+        seconds: How long to wait: libvirt does not refresh a pool in which it is building something.
     """
     volume = pool.find_volume(name)
-    for attempt in range(attempts):
-        if volume is not None:
-            break
-        has_looked = pool.refresh()
-        volume = pool.find_volume(name)
-        if has_looked:
-            break
-        if attempt + 1 < attempts:
-            time.sleep(_BUSY_INTERVAL_SECONDS)
+    if volume is None:
+        for _ in backoff(seconds):
+            has_looked = pool.refresh()
+            volume = pool.find_volume(name)
+            if has_looked or volume is not None:
+                break
     if volume is None:
         return None
     try:
@@ -208,13 +206,13 @@ def find_volume(pool: Pool, name: str, attempts: int = 1) -> FoundVolume | None:
         return None
 
 
-def refresh_when_idle(pool: Pool) -> bool:
-    """Have libvirt look at a pool's files, waiting a while for what is being built there; tell whether it has."""
-    for _ in range(_BUSY_ATTEMPTS):
-        if pool.refresh():
-            return True
-        time.sleep(_BUSY_INTERVAL_SECONDS)
-    return False
+def refresh_when_idle(pool: Pool, cancel: CancelToken | None = None) -> bool:
+    """Refresh a pool, waiting a while for what libvirt is building there; return whether libvirt has refreshed it.
+
+    Raises:
+        InterruptedBySignalError: A signal arrived.
+    """
+    return any(pool.refresh() for _ in backoff(_BUSY_SECONDS, cancel))
 
 
 def describe(pool: Pool, volume: Volume) -> FoundVolume:

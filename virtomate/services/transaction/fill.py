@@ -22,11 +22,12 @@ from virtomate.errors import (
     TransferUnavailableError,
 )
 from virtomate.hypervisor.storage import get_pool
-from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact, wait_at_most
+from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact
 from virtomate.services.storage.fingerprint import new_fingerprint
 from virtomate.services.storage.pools import describe
 from virtomate.services.storage.token import put_token
 from virtomate.services.transaction.access import give_access
+from virtomate.waiting import backoff
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -271,8 +272,9 @@ class _Creation:
         if self._made is not None:
             _LOG.info("removing %s", self._made.path)
             accepted = OWN if self._made.state is ArtifactState.MADE else BEGUN
-            wait = wait_at_most(_UNDO_WAIT_SECONDS)
-            was_there = remove_artifact(connection, self._made, self._claim.token, accepted, wait)
+            was_there = remove_artifact(
+                connection, self._made, self._claim.token, accepted, backoff(_UNDO_WAIT_SECONDS)
+            )
             if not was_there and self._is_created and self._made.state is ArtifactState.PLANNED:
                 raise IllegalStateError("it was made, and is not there any more: is its file system mounted?")
             self._made = None
