@@ -10,7 +10,7 @@ import pytest
 from tests.duplication.volumes import QCOW2, RAW
 from virtomate.definition.volume import NewVolume
 from virtomate.duplication import select
-from virtomate.duplication.images import Qcow2Header
+from virtomate.duplication.image_headers import Qcow2Header
 from virtomate.enums import Action, Mode, Transfer
 from virtomate.errors import UnsupportedError
 

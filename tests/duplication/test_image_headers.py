@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lab.images import qemu_img
-from virtomate.duplication.image_headers import HEAD_BYTES, SHORT_HEAD_BYTES, ImageLinks, read_links
+from virtomate.duplication.image_headers import HEADER_BYTES, LONG_HEADER_BYTES, ImageLinks, read_links
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAMES = ["base", "a b/../base", "json:{}", "nbd://host/base", "bäse", "x" * 1023]
 
 
-def links_of(path: Path, length: int = HEAD_BYTES) -> ImageLinks:
+def links_of(path: Path, length: int = LONG_HEADER_BYTES) -> ImageLinks:
     """What the first bytes of a file say."""
     with path.open("rb") as file:
         return read_links(file.read(length))
@@ -55,7 +55,7 @@ def test_overlay_of_qemu(tmp_path: Path, format_: str) -> None:
     qemu_img("create", "-q", "-f", base_format, base, "1M")
     qemu_img("create", "-q", "-f", format_, "-b", base, "-F", base_format, tmp_path / "overlay")
 
-    for length in (SHORT_HEAD_BYTES, HEAD_BYTES):
+    for length in (HEADER_BYTES, LONG_HEADER_BYTES):
         links = links_of(tmp_path / "overlay", length)
         if not links.needs_more:
             assert links == ImageLinks(format_, str(base), "raw" if format_ == "qcow2" else None)
@@ -69,7 +69,7 @@ def test_qcow2_of_qemu(tmp_path: Path, options: str) -> None:
     qemu_img("create", "-q", "-f", "qcow2", tmp_path / "base", "1M")
     qemu_img("create", "-q", "-f", "qcow2", "-o", options, "-b", "base", "-F", "qcow2", tmp_path / "overlay")
 
-    assert links_of(tmp_path / "overlay", SHORT_HEAD_BYTES) == ImageLinks("qcow2", "base", "qcow2")
+    assert links_of(tmp_path / "overlay", HEADER_BYTES) == ImageLinks("qcow2", "base", "qcow2")
 
 
 def test_external_data_file(tmp_path: Path) -> None:
@@ -188,9 +188,9 @@ def test_more_is_asked_for() -> None:
     """Where a name is further behind, that is told; where the file ends before, no more is to be had."""
     head = qcow2(b"base", extensions=extension(0x11111111, bytes(8000)))
 
-    assert read_links(head[:SHORT_HEAD_BYTES]).needs_more
+    assert read_links(head[:HEADER_BYTES]).needs_more
     assert read_links(head) == ImageLinks("qcow2", "base")
-    assert read_links((DESCRIPTOR + b"#" * SHORT_HEAD_BYTES)[:SHORT_HEAD_BYTES]).needs_more
+    assert read_links((DESCRIPTOR + b"#" * HEADER_BYTES)[:HEADER_BYTES]).needs_more
 
 
 @given(
@@ -201,5 +201,5 @@ def test_more_is_asked_for() -> None:
 )
 def test_nothing_is_raised(magic: bytes, rest: bytes) -> None:
     """Whatever comes after the magic number, the answer is a record."""
-    for head in (magic + rest, magic + rest + bytes(HEAD_BYTES)):
+    for head in (magic + rest, magic + rest + bytes(LONG_HEADER_BYTES)):
         assert isinstance(read_links(head), ImageLinks)

@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from virtomate.duplication.image_headers import HEAD_BYTES, SHORT_HEAD_BYTES, ImageLinks, read_links
+from virtomate.duplication.image_headers import HEADER_BYTES, LONG_HEADER_BYTES, ImageLinks, read_links
 
 # should a pipe or a terminal take the place of the file meanwhile
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -75,8 +75,8 @@ def read_links_here(path: str, made_up: frozenset[int]) -> ImageLinks | None:
     try:
         if not may_be_image(os.fstat(descriptor), made_up):
             return None
-        links = read_links(_read(descriptor, SHORT_HEAD_BYTES))
-        return read_links(_read(descriptor, HEAD_BYTES)) if links.needs_more else links
+        links = read_links(_read(descriptor, HEADER_BYTES))
+        return read_links(_read(descriptor, LONG_HEADER_BYTES)) if links.needs_more else links
     finally:
         os.close(descriptor)
 

@@ -12,7 +12,7 @@ import os
 import struct
 from dataclasses import dataclass
 
-from virtomate.duplication.images import header_extensions
+from virtomate.duplication.image_headers import header_extensions
 from virtomate.errors import UnsupportedError
 
 # With 32 subclusters a small write copies 4 KiB from below, and not a whole cluster.

@@ -15,7 +15,7 @@ from virtomate.paths import files_in, normalise
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.duplication.images import Qcow2Header
+    from virtomate.duplication.image_headers import Qcow2Header
     from virtomate.duplication.transfers.base import Place
     from virtomate.enums import ArtifactKind
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfs import data_extents
-from virtomate.duplication.images import HEADER_BYTES
+from virtomate.duplication.image_headers import HEADER_BYTES
 from virtomate.errors import NotFoundError, SourceChangedError, UnreadableFileError
 from virtomate.hypervisor.storage import open_upload
 

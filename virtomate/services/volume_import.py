@@ -13,8 +13,8 @@ from uuid import uuid4
 from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import NewVolume, describe_pool, read_volume_listing, volume_document
 from virtomate.duplication.compression import detect_compression, unpack_command
+from virtomate.duplication.image_headers import detect_format, is_cut_short, read_qcow2_header, why_incomplete
 from virtomate.duplication.image_lock import forbid_writing
-from virtomate.duplication.images import detect_format, is_cut_short, read_qcow2_header, why_incomplete
 from virtomate.duplication.upload import LocalFile, open_local_file, upload
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
 from virtomate.errors import (

@@ -14,7 +14,7 @@ import pytest
 from tests.services.storage.fakes import LOCAL, REMOTE, FakeDomain, FakeLibvirt, FakePool, definition, failure
 from tests.services.storage.images import write_qcow2, write_qed
 from virtomate.definition.provenance import Artifact, DomainReference, Fingerprint, Owner, Provenance
-from virtomate.duplication.image_headers import HEAD_BYTES
+from virtomate.duplication.image_headers import LONG_HEADER_BYTES
 from virtomate.enums import ArtifactKind, ArtifactState, Mode
 from virtomate.errors import HypervisorError
 from virtomate.services.storage.cache import ReferenceCache
@@ -646,7 +646,7 @@ def test_refresh_that_fails(far: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     far.define("other", definition(over))
 
     def read_head(_connection: object, volume: Volume, length: int) -> bytes:
-        assert length == HEAD_BYTES
+        assert length == LONG_HEADER_BYTES
         return far.path.with_name(volume.name).read_bytes()
 
     monkeypatch.setattr("virtomate.services.storage.chains.read_head", read_head)

@@ -19,8 +19,8 @@ from virtomate.duplication.hostfs import (
     require_reflinks,
     visible_status,
 )
+from virtomate.duplication.image_headers import HEADER_BYTES, Qcow2Header, read_qcow2_header
 from virtomate.duplication.image_lock import forbid_writing
-from virtomate.duplication.images import HEADER_BYTES, Qcow2Header, read_qcow2_header
 from virtomate.duplication.transfers.base import Place
 from virtomate.enums import Action, ArtifactKind, DiskAction, Mode, Transfer
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError

@@ -19,8 +19,8 @@ from virtomate.advice import virsh
 from virtomate.definition.provenance import Fingerprint
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.hostfs import open_visible
+from virtomate.duplication.image_headers import HEADER_BYTES
 from virtomate.duplication.image_lock import alone_with
-from virtomate.duplication.images import HEADER_BYTES
 from virtomate.duplication.loop_devices import loop_device_over
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
 from virtomate.errors import ConflictError, HypervisorError, IllegalStateError

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.host_images import made_up_devices, may_be_image, read_links_here
-from virtomate.duplication.image_headers import HEAD_BYTES, ImageLinks, read_links
+from virtomate.duplication.image_headers import LONG_HEADER_BYTES, ImageLinks, read_links
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.storage import read_head
 from virtomate.paths import files_in, normalise
@@ -244,7 +244,7 @@ class Chains:
     def _read_through_libvirt(self, volume: Volume) -> ImageLinks | None:
         """What an image says itself, whatever libvirt remembers of it since something is being built beside it."""
         try:
-            return read_links(read_head(self._connection, volume, HEAD_BYTES))
+            return read_links(read_head(self._connection, volume, LONG_HEADER_BYTES))
         except IllegalStateError:
             # libvirt is still building it, and then knows what it is to rest on
             return None

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfs import NANOSECONDS, open_visible
-from virtomate.duplication.images import HEADER_BYTES, read_qcow2_header
+from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab.images import qemu_img
-from virtomate.duplication.images import (
+from virtomate.duplication.image_headers import (
     HEADER_BYTES,
     Qcow2Header,
     detect_format,
