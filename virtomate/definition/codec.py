@@ -66,17 +66,6 @@ def copied(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def find_metadata(text: str) -> str | None:
-    """The text of a definition's `<metadata>` element, tags included, or None.
-
-    Raises:
-        MalformedDocumentError: The text is not an XML document.
-    """
-    data = text.encode()
-    span = _find_element(data, depth=2, name="metadata")
-    return None if span is None else data[slice(*span)].decode()
-
-
 def parse_definition(text: str) -> Definition:
     """Read a domain's definition.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
 from virtomate.definition.codec import Definition, Document
+from virtomate.definition.mentions import read_mentions
 from virtomate.definition.readers import child, uuid
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
 from virtomate.errors import MalformedDocumentError
@@ -129,20 +130,24 @@ class Provenance(NamedTuple):
 
 
 def read_provenance(definition: Definition) -> Provenance | None:
-    """The record of ours, or None where there is none that speaks of this very domain.
+    """Return the record of ours, if there is a readable one about this very domain.
 
-    A record whose UUID is not the domain's came along when another tool duplicated the domain; one that cannot be read
-    says nothing that could be relied upon.
+    A record with another UUID was copied along when another tool duplicated the domain.
     """
-    return None if definition.metadata is None else _read_metadata(definition.metadata, uuid(definition.domain))
+    if definition.metadata is None:
+        return None
+    try:
+        _, element = codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)
+    except MalformedDocumentError:
+        return None
+    return None if element is None else read_record(element, uuid(definition.domain))
 
 
 def find_provenance(definition: str, domain_uuid: str) -> Provenance | None:
-    """The record in the text of a definition, as `read_provenance` finds it; nothing else of the text is parsed."""
+    """Return the record in the text of a definition, as `read_provenance` does, without turning the text into dicts."""
     if NAMESPACE not in definition:
         return None
-    metadata = codec.find_metadata(definition)
-    return None if metadata is None else _read_metadata(metadata, domain_uuid)
+    return next((read_record(record, domain_uuid) for record in read_mentions(definition).records), None)
 
 
 def read_record(element: str, domain_uuid: str) -> Provenance | None:
@@ -152,14 +157,6 @@ def read_record(element: str, domain_uuid: str) -> Provenance | None:
     except (MalformedDocumentError, KeyError, TypeError, ValueError, RecursionError):
         return None
     return provenance if provenance is not None and provenance.uuid == domain_uuid else None
-
-
-def _read_metadata(metadata: str, domain_uuid: str) -> Provenance | None:
-    try:
-        _, element = codec.cut_element(metadata, NAMESPACE, _ELEMENT)
-    except MalformedDocumentError:
-        return None
-    return None if element is None else read_record(element, domain_uuid)
 
 
 def with_provenance(definition: Definition, provenance: Provenance) -> Definition:

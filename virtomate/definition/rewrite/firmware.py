@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from virtomate.definition import readers
+from virtomate.definition import nvram_readers
 from virtomate.definition.codec import copied
 from virtomate.definition.readers import child
 from virtomate.definition.rewrite.outcome import Outcome
@@ -29,8 +29,8 @@ def with_named_firmware(prepared: Outcome) -> Outcome:
     and does not look for firmware when a domain is defined.
     """
     domain = prepared.domain
-    path = readers.loader_path(domain)
-    if path is None or not readers.selects_firmware(domain):
+    path = nvram_readers.loader_path(domain)
+    if path is None or not nvram_readers.selects_firmware(domain):
         return prepared
     named = {key: value for key, value in domain["os"].items() if key not in {"@firmware", "firmware"}}
     change = f"firmware: {path}, and no other that libvirt selects"

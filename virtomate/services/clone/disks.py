@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
-from virtomate.definition import readers
+from virtomate.definition import disk_readers
 from virtomate.duplication import select
 from virtomate.duplication.acl import may_be_given_here, with_acl
 from virtomate.duplication.hostfs import (
@@ -35,7 +35,7 @@ from virtomate.words import shell_word
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-    from virtomate.definition.readers import DiskDefinition
+    from virtomate.definition.disk_readers import DiskDefinition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
@@ -204,7 +204,7 @@ class DiskSurveyor:
             UsageError: There is no such disk as one of those that something was asked for.
             VirtomateError: A disk cannot be duplicated as was asked.
         """
-        disks = readers.disks(self.source.definition.domain)
+        disks = disk_readers.disks(self.source.definition.domain)
         choices = self._choices(disks)
         surveyed: list[SurveyedDisk] = []
         for disk in disks:

@@ -7,7 +7,7 @@ import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from virtomate.definition import readers
+from virtomate.definition import nvram_readers
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication import select
 from virtomate.duplication.acl import may_be_given_here, with_acl
@@ -243,7 +243,7 @@ def survey_nvram(
         HypervisorError: libvirt does not tell where it keeps the NVRAM of domains, and the clone's has to go there.
     """
     domain = source.definition.domain
-    nvram = readers.nvram(domain)
+    nvram = nvram_readers.nvram(domain)
     if nvram is not None and nvram.type != "file":
         return SurveyedNvram(None, None, nvram.format, None, None)
     path = firmware.nvram_path

@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, readers
+from virtomate.definition import codec, disk_readers, readers
+from virtomate.definition.mentions import read_mentions
 from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import list_active_domains, list_domains
 from virtomate.paths import normalise
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from virtomate.definition.mentions import Place
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
 
@@ -70,7 +72,7 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
         except NotFoundError:
             continue
         mac_addresses.update(readers.mac_addresses(live))
-        for disk in readers.open_for_writing(live):
+        for disk in disk_readers.open_for_writing(live):
             if disk.path is not None:
                 writers[normalise(disk.path)] = domain.name
             if disk.pool is not None and disk.volume is not None:
@@ -83,7 +85,7 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
 class _Scan:
     """The reading of all domains' MAC addresses and files, by several threads where there are many domains.
 
-    The definitions are not parsed: with a thousand domains that would take longer than the clone.
+    The definitions are not turned into dicts: with a thousand domains that would take longer than the clone.
 
     Attributes:
         named: For each domain its name, and what it names.
@@ -94,7 +96,7 @@ class _Scan:
         self._definitions = definitions
         self._left = deque(domain.name for domain in domains)
         self.mac_addresses: set[str] = set()
-        self.named: list[tuple[str, set[str | tuple[str, str]]]] = []
+        self.named: list[tuple[str, frozenset[Place]]] = []
 
     def run(self, borrow: Borrow | None) -> None:
         """Read them."""
@@ -129,6 +131,6 @@ class _Scan:
 
     def _read_one(self, domain: Domain) -> None:
         with suppress(NotFoundError):
-            text = self._definitions.inactive(domain)
-            self.mac_addresses.update(readers.find_mac_addresses(text))
-            self.named.append((domain.name, readers.find_named_files(text)))
+            mentions = read_mentions(self._definitions.inactive(domain))
+            self.mac_addresses.update(mentions.mac_addresses)
+            self.named.append((domain.name, mentions.paths | mentions.volumes))

@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
-from virtomate.definition import codec, readers
+from virtomate.definition import codec, disk_readers, nvram_readers
 from virtomate.definition.provenance import read_provenance
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
@@ -330,7 +330,7 @@ def _doomed(made: Artifact, judgement: Judgement) -> DoomedThing:
 def _foreign_disks(definition: Definition, provenance: Provenance, references: References) -> Iterator[str]:
     """The disks that cloning did not make; what is read-only is nothing that anybody would miss."""
     own = {made.path for made in provenance.made}
-    for disk in readers.disks(definition.domain):
+    for disk in disk_readers.disks(definition.domain):
         path = disk.path
         if path is None and disk.pool is not None and disk.volume is not None:
             path = references.pools.path_of(disk.pool, disk.volume)
@@ -341,7 +341,7 @@ def _foreign_disks(definition: Definition, provenance: Provenance, references: R
 
 def _foreign_nvram(definition: Definition, provenance: Provenance, references: References) -> Iterator[str]:
     """An NVRAM that cloning did not make: where the original had none yet, libvirt makes one at the clone's start."""
-    nvram = readers.nvram(definition.domain)
+    nvram = nvram_readers.nvram(definition.domain)
     if nvram is None or nvram.type != "file" or not nvram.path:
         return
     path = normalise(nvram.path)

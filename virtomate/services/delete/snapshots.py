@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
-from virtomate.definition import codec, readers
+from virtomate.definition import codec, disk_readers, readers
 from virtomate.errors import VirtomateError
 from virtomate.paths import normalise
 
@@ -56,7 +56,7 @@ def advise_merging(domain: Domain, definition: Document, pools: PoolIndex, image
 
 
 def _disk_paths(definition: Document, pools: PoolIndex) -> Iterator[tuple[str, str]]:
-    for disk in readers.disks(definition):
+    for disk in disk_readers.disks(definition):
         path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
         if path is not None:
             yield disk.target, normalise(path)

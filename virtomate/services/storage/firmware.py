@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, readers
+from virtomate.definition import codec, nvram_readers
 from virtomate.errors import ConnectionLostError, HypervisorError, NoFirmwareError
 from virtomate.hypervisor.domains import native_command_line
 from virtomate.paths import normalise
@@ -44,13 +44,15 @@ def read_firmware(connection: Connection, domain: Document) -> Firmware:
     Raises:
         HypervisorError: The definition does not tell where the NVRAM is, and libvirt does not either.
     """
-    nvram = readers.nvram(domain)
+    nvram = nvram_readers.nvram(domain)
     named = None if nvram is None or nvram.path is None else normalise(nvram.path)
-    is_hidden = named is None and (nvram.type == "file" if nvram is not None else readers.has_selected_nvram(domain))
-    if not is_hidden and not readers.selects_firmware(domain):
+    is_hidden = named is None and (
+        nvram.type == "file" if nvram is not None else nvram_readers.has_selected_nvram(domain)
+    )
+    if not is_hidden and not nvram_readers.selects_firmware(domain):
         return Firmware(named, _missing_loader(connection, domain))
     try:
-        command_line = native_command_line(connection, codec.unparse(readers.firmware_only(domain), "domain"))
+        command_line = native_command_line(connection, codec.unparse(nvram_readers.firmware_only(domain), "domain"))
     except NoFirmwareError as error:
         path = own_nvram_path(connection, domain) if is_hidden else named
         return Firmware(path, f"libvirt finds no firmware for them ({error.message})", is_unselectable=True)
@@ -58,7 +60,7 @@ def read_firmware(connection: Connection, domain: Document) -> Firmware:
         if is_hidden or isinstance(error, ConnectionLostError):
             raise
         return Firmware(named)
-    found = readers.nvram_path_of_command_line(command_line) if is_hidden else named
+    found = nvram_readers.nvram_path_of_command_line(command_line) if is_hidden else named
     return Firmware(None if found is None else normalise(found), _missing_loader(connection, domain))
 
 
@@ -68,14 +70,14 @@ def own_nvram_path(connection: Connection, domain: Document) -> str | None:
     Raises:
         HypervisorError: It does not tell.
     """
-    command_line = native_command_line(connection, codec.unparse(readers.own_nvram_probe(domain), "domain"))
-    path = readers.nvram_path_of_command_line(command_line)
+    command_line = native_command_line(connection, codec.unparse(nvram_readers.own_nvram_probe(domain), "domain"))
+    path = nvram_readers.nvram_path_of_command_line(command_line)
     return None if path is None else normalise(path)
 
 
 def is_template(domain: Document, path: str) -> bool:
     """Whether an NVRAM is what the NVRAM of others is made from: by the definition, or since a package brought it."""
-    nvram = readers.nvram(domain)
+    nvram = nvram_readers.nvram(domain)
     if nvram is not None and nvram.template is not None and normalise(nvram.template) == path:
         return True
     return path.startswith(_OF_PACKAGES) and not path.startswith(_OF_THE_HOST)
@@ -96,7 +98,7 @@ def is_certainly_read_only(connection: Connection, directory: str) -> bool:
 
 
 def _missing_loader(connection: Connection, domain: Document) -> str | None:
-    path = readers.loader_path(domain)
+    path = nvram_readers.loader_path(domain)
     if path is None or not connection.is_local:
         return None
     try:

@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, readers
-from virtomate.definition.provenance import claim_definition, find_provenance, with_provenance
+from virtomate.definition import codec
+from virtomate.definition.mentions import read_mentions
+from virtomate.definition.provenance import claim_definition, find_provenance, read_record, with_provenance
 from virtomate.enums import ArtifactKind
 from virtomate.errors import (
     ConflictError,
@@ -107,9 +108,12 @@ class Claim:
             if domain.uuid == self.provenance.uuid:
                 continue
             with suppress(NotFoundError):
-                text = Definitions().inactive(domain)
+                mentions = read_mentions(Definitions().inactive(domain))
+                records = (read_record(record, domain.uuid) for record in mentions.records)
+                wanted = {value for record in records if record is not None for value in record.reserved}
+                used = wanted | mentions.mac_addresses | mentions.paths
                 for value in self.provenance.reserved:
-                    if readers.has_value(text, value):
+                    if value in used:
                         return ConflictError(
                             f"domain '{domain.name}' has '{value}' already", hint="Ask for another one, or for none."
                         )

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, readers
+from virtomate.definition import codec, disk_readers
 from virtomate.definition.provenance import find_provenance
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import nanoseconds, open_visible
@@ -121,7 +121,7 @@ class Guard:
                 live = codec.parse_definition(Definitions().live(domain)).domain
             except NotFoundError:
                 continue
-            for disk in readers.open_for_writing(live):
+            for disk in disk_readers.open_for_writing(live):
                 path = normalise(disk.path) if disk.path is not None else ""
                 path = volumes.get((disk.pool or "", disk.volume or ""), path)
                 if path in unseen:
