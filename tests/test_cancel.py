@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from virtomate.cancel import CancelToken
-from virtomate.errors import InterruptedBySignalError, StoppedError
+from virtomate.cancel import CancelToken, StoppedError
+from virtomate.errors import InterruptedBySignalError
 
 
 def test_fresh_token_lets_work_go_on() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 
 import pytest
 
+from virtomate import errors
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
@@ -55,3 +57,24 @@ def test_one_error_of_several() -> None:
     assert (type(mixed), mixed.message, mixed.hint) == (IllegalStateError, "'a' is taken; m", "Choose another.")
     assert combined_error([taken]) is taken
     assert combined_error([FAILED, FAILED]).hint is None
+
+
+def _lines(error: type[VirtomateError], depth: int = 0) -> list[tuple[int, str, str, str]]:
+    """An error and those below it, as the tree of errors has them."""
+    status = "128+" if error is InterruptedBySignalError else str(error._exit_status)
+    below = [kind for kind in error.__subclasses__() if kind.__module__ == errors.__name__]
+    line = (depth, error.__name__, error.json_type, status)
+    return [line, *(line for kind in below for line in _lines(kind, depth + 1))]
+
+
+def test_tree_of_errors() -> None:
+    """The tree that the module opens with has every error in its place, with its JSON type and its exit status."""
+    tree = []
+    for line in inspect.getdoc(errors).splitlines()[4:]:  # type: ignore[union-attr]
+        if not line:
+            break
+        name, kind, status, *_ = line.split()
+        tree.append(((len(line) - len(line.lstrip()) - 6) // 2 + 1, name, kind, status))
+
+    assert tree == _lines(VirtomateError)[1:]
+    assert len(tree) > 20

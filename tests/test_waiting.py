@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from virtomate.cancel import CancelToken
-from virtomate.errors import InterruptedBySignalError, NotFoundError, StoppedError, TimedOutError
+from virtomate.cancel import CancelToken, StoppedError
+from virtomate.errors import InterruptedBySignalError, NotFoundError, TimedOutError
 from virtomate.waiting import backoff, call_interruptibly
 
 FOREVER_SECONDS = 3600.0

@@ -6,12 +6,16 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from virtomate.errors import InterruptedBySignalError, StoppedError
+from virtomate.errors import InterruptedBySignalError, VirtomateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LOOK_EVERY_SECONDS = 0.05
+
+
+class StoppedError(VirtomateError):
+    """Work stopped because something beside it failed. Users never see this error, but that failure."""
 
 
 class CancelToken:

@@ -1,8 +1,33 @@
-"""Every error that virtomate reports, with its JSON type, its exit status and what to do next.
+"""Every error that virtomate reports, with its JSON type, its exit status and what its hint tells.
 
-Exit statuses are those that the manual pages document: 1 for a failure that left nothing behind, 2 for usage, 3 when
-something could not be cleaned up, 125 when the guest agent did not answer, 128 plus the number of the signal after an
-interruption.
+    error                       JSON type               exit  hint
+    VirtomateError
+      UsageError                UsageError              2     how to write the argument
+      NotFoundError             NotFoundError           1     a similar name, or the command that lists the names
+      ConflictError             Conflict                1     another name, or whose thing is in the way
+      IllegalStateError         IllegalStateError       1     how to bring the object into the right state
+      UnsupportedError          UnsupportedError        1     another mode, transfer or format
+      NoSpaceError              NoSpaceError            1     where to make room
+      SourceChangedError        SourceChangedError      1     to try again
+      HypervisorError           libvirtError            1     which account or daemon to look at
+        SchemaError             libvirtError            1
+        NoFirmwareError         libvirtError            1
+        NoConnectionError       libvirtError            1     how to reach the daemon
+          SilentHostError       libvirtError            1     how to reach the host
+        ConnectionLostError     libvirtError            1     to check the daemon and the network
+        OversizeError           libvirtError            1     how to shorten the document
+        AgentUnresponsiveError  libvirtError            125   how to wait for the agent
+          NoAgentError          libvirtError            125   how to give the guest an agent
+      ProgramError              ProgramError            1
+      TimedOutError             TimeoutError            1
+        NoAnswerError           TimeoutError            125   how to wait longer
+      InterruptedBySignalError  Interrupted             128+  the command that lists or removes what is left
+      InternalError             InternalError           1     to report the mistake
+      OutputError               OutputError             1
+      UnreadableFileError       UnreadableFileError     1     what can be imported instead
+      MalformedDocumentError    MalformedDocumentError  1
+
+Each error ends with 3 instead when something could not be cleaned up. 128+ is 128 plus the number of the signal.
 """
 
 from __future__ import annotations
@@ -22,7 +47,7 @@ _SIGNALLED = 128
 
 
 class VirtomateError(Exception):
-    """Base of all errors that are shown to people as one sentence and a hint.
+    """Base of all errors that people see as one sentence and a hint.
 
     Attributes:
         json_type: Value of `type` in JSON output.
@@ -46,14 +71,14 @@ class VirtomateError(Exception):
 
 
 def combined_exit_status(errors: Iterable[VirtomateError]) -> int:
-    """The status of a run in which several things failed: leftovers outrank signals, they outrank other failures."""
+    """Return the status of a run in which several things failed: leftovers outrank signals, signals other failures."""
     statuses = {error.exit_status for error in errors}
     ranked = (EXIT_LEFTOVERS, *sorted(status for status in statuses if status > _SIGNALLED), EXIT_FAILED)
     return next((status for status in ranked if status in statuses), max(statuses, default=0))
 
 
 def combined_error(errors: Sequence[VirtomateError]) -> VirtomateError:
-    """One error that says what several say, each sentence and hint once; of several types it is an illegal state."""
+    """Return one error with each sentence and hint once; several types become an IllegalStateError."""
     if len(errors) == 1:
         return errors[0]
     types = {type(error) for error in errors}
@@ -71,13 +96,13 @@ class UsageError(VirtomateError):
 
 
 class NotFoundError(VirtomateError):
-    """A domain, pool, volume or file that is not there."""
+    """A domain, pool, volume or file is not there."""
 
     json_type = "NotFoundError"
 
 
 class ConflictError(VirtomateError):
-    """Something already has the name, path or identity that was to be taken."""
+    """The name, path or identity that was to be taken is taken already."""
 
     json_type = "Conflict"
 
@@ -101,7 +126,7 @@ class NoSpaceError(VirtomateError):
 
 
 class SourceChangedError(VirtomateError):
-    """The original changed while it was being copied, so that the copy is torn."""
+    """The original changed during the copy, so that the copy is torn."""
 
     json_type = "SourceChangedError"
 
@@ -121,11 +146,11 @@ class HypervisorError(VirtomateError):
 
 
 class SchemaError(HypervisorError):
-    """A definition does not pass libvirt's schema, which libvirt itself asks of nobody."""
+    """A definition does not pass libvirt's schema, which libvirt does not check unless asked."""
 
 
 class NoFirmwareError(HypervisorError):
-    """Libvirt finds no firmware on its host that a domain could be started with."""
+    """Libvirt finds no firmware on its host that could start a domain."""
 
 
 class NoConnectionError(HypervisorError):
@@ -137,7 +162,7 @@ class SilentHostError(NoConnectionError):
 
 
 class ConnectionLostError(HypervisorError):
-    """The connection to libvirt broke: what the daemon did since is not known."""
+    """The connection to libvirt broke; the daemon may have carried out the last call or not."""
 
 
 class OversizeError(HypervisorError):
@@ -167,7 +192,7 @@ class TimedOutError(VirtomateError):
 
 
 class NoAnswerError(TimedOutError):
-    """A clone that was started does not show in time that it runs; it may do so later."""
+    """A clone was started and did not answer in time; it may do so later."""
 
     _exit_status = EXIT_NO_AGENT
 
@@ -201,30 +226,18 @@ class InternalError(VirtomateError):
 
 
 class OutputError(VirtomateError):
-    """The result cannot be written to where it should go; what was done stays done."""
+    """The result cannot be written to its destination; what was done stays done."""
 
     json_type = "OutputError"
 
 
 class UnreadableFileError(VirtomateError):
-    """A local file that cannot be read, or is no file at all."""
+    """A local file cannot be read, or is not a file."""
 
     json_type = "UnreadableFileError"
 
 
 class MalformedDocumentError(VirtomateError):
-    """Text that is no XML document of the expected kind."""
+    """Text is not an XML document of the expected kind."""
 
     json_type = "MalformedDocumentError"
-
-
-class TransferUnavailableError(VirtomateError):
-    """A way of filling a volume turned out to be closed before anything was written."""
-
-    json_type = "UnsupportedError"
-
-
-class StoppedError(VirtomateError):
-    """Work was stopped because something beside it failed; that failure is the one to report."""
-
-    json_type = "Stopped"

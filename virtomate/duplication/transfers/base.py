@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from virtomate.enums import Transfer
+from virtomate.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
     from virtomate.progress import Progress
+
+
+class TransferUnavailableError(UnsupportedError):
+    """A transfer turned out to be impossible before it wrote anything; another transfer may be possible."""
 
 
 @dataclass(frozen=True)

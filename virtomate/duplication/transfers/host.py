@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import describe_volume, volume_document
 from virtomate.duplication import hostfs
 from virtomate.duplication.image_lock import forbid_writing
+from virtomate.duplication.transfers.base import TransferUnavailableError
 from virtomate.enums import Action
-from virtomate.errors import TransferUnavailableError
 from virtomate.hypervisor.storage import get_volume
 
 if TYPE_CHECKING:

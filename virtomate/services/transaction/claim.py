@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from virtomate.cancel import StoppedError
 from virtomate.definition import codec
 from virtomate.definition.mentions import read_mentions
 from virtomate.definition.provenance import claim_definition, find_provenance, read_record, with_provenance
@@ -23,7 +24,6 @@ from virtomate.errors import (
     HypervisorError,
     IllegalStateError,
     NotFoundError,
-    StoppedError,
     VirtomateError,
 )
 from virtomate.hypervisor.domains import (

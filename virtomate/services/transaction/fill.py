@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from virtomate.cancel import StoppedError
 from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.hostfs import visible_status
 from virtomate.duplication.transfers import transfer_for
-from virtomate.duplication.transfers.base import Duplication, TransferContext
+from virtomate.duplication.transfers.base import Duplication, TransferContext, TransferUnavailableError
 from virtomate.enums import Action, ArtifactState, TokenPlace, Transfer
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
-    StoppedError,
-    TransferUnavailableError,
 )
 from virtomate.hypervisor.storage import get_pool
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact
