@@ -6,23 +6,31 @@ import re
 import runpy
 import types
 from collections.abc import Iterator
+from enum import Enum
 from io import StringIO
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import click
 import pytest
 
 from tests.lab.examples import examples
-from virtomate import errors
-from virtomate.advice import Reach
+from virtomate import enums, errors
 from virtomate.cli import root as command_line
 from virtomate.cli import signals
 from virtomate.cli.options import CONTEXT_SETTINGS
+from virtomate.definition import provenance, volume
+from virtomate.hypervisor import agent
 from virtomate.output import json as documents
 from virtomate.output.log import start_log
 from virtomate.output.progress import JsonProgress
-from virtomate.output.render import Format, render_error, render_usage_error
+from virtomate.output.render import render_error, render_usage_error
+from virtomate.output.streams import Format
+from virtomate.services import listings, volume_import
+from virtomate.services.clone import records as clone_records
+from virtomate.services.delete import records as delete_records
+from virtomate.services.guest import records as guest_records
+from virtomate.services.storage import space
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -47,9 +55,35 @@ def commands() -> dict[str, click.Command]:
 
 
 COMMANDS = commands()
-TYPED_DICTS = {
-    name: value for name, value in vars(documents).items() if is_typeddict(value) and not name.startswith("_")
+# The tables of the documentation, and what gives their keys: a typed dictionary, or a record.
+TABLES: dict[str, type] = {
+    **{name: value for name, value in vars(documents).items() if is_typeddict(value)},
+    "AddressDocument": agent.Address,
+    "CloneDocument": clone_records.CloneResult,
+    "DeletionDocument": delete_records.DeletionResult,
+    "DiskDocument": clone_records.DiskResult,
+    "DomainDocument": listings.DomainListing,
+    "DomainInterfaceDocument": agent.DomainInterface,
+    "ImportDocument": volume_import.ImportResult,
+    "InterfaceDocument": clone_records.InterfaceResult,
+    "LocationDocument": volume.Location,
+    "NvramDocument": clone_records.NvramResult,
+    "PingDocument": guest_records.PingResult,
+    "PoolDocument": listings.PoolListing,
+    "ReferenceDocument": provenance.DomainReference,
+    "SpaceDocument": space.SpaceNeed,
+    "VolumeDocument": clone_records.VolumeReference,
+    "VolumeListingDocument": volume.VolumeListing,
 }
+# What the types of records are called where they stand for type checkers alone.
+RECORDS = {
+    name: value
+    for module in (agent, clone_records, enums, errors, listings, provenance, space, volume)
+    for name, value in vars(module).items()
+}
+# What `clone_document` and `import_document` take away.
+ONLY_IN_PLANS = {("CloneDocument", "space")}
+NEVER_SHOWN = {("ImportDocument", "path")}
 
 
 def page_text(name: str) -> str:
@@ -96,10 +130,11 @@ def json_type(hint: Any) -> str:
     if get_origin(hint) in {Union, types.UnionType}:
         alternatives = [json_type(part) for part in get_args(hint) if part is not type(None)]
         return " or ".join([*alternatives, "null"])
-    if get_origin(hint) is list:
-        (item,) = get_args(hint)
-        return f"array of {json_type(item)}s"
-    return "object" if is_typeddict(hint) else JSON_NAMES[hint]
+    if get_origin(hint) in {list, tuple}:
+        return f"array of {json_type(get_args(hint)[0])}s"
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return "string"
+    return JSON_NAMES.get(hint, "object")
 
 
 def error_types() -> set[str]:
@@ -186,17 +221,35 @@ def test_json_pages_have_examples(page: Path) -> None:
     assert [command for command in commands if f"virtomate {page.stem}" in command and "jq" in command] != []
 
 
-@pytest.mark.parametrize("name", TYPED_DICTS)
+def documented_type(name: str, field: str, hint: Any) -> str:
+    """What a table says of a field: its type, and whether it can be absent."""
+    if get_origin(hint) is NotRequired:
+        return f"{json_type(get_args(hint)[0])}, optional"
+    if (name, field) in ONLY_IN_PLANS:
+        return f"{json_type(hint)}, optional"
+    can_be_absent = field in documents.OPTIONAL_FIELDS and type(None) in get_args(hint)
+    return json_type(hint).replace(" or null", ", optional") if can_be_absent else json_type(hint)
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_json_tables_have_the_real_keys(name: str) -> None:
     """A table has the keys of its document with their types; what can be absent is called optional."""
-    document = TYPED_DICTS[name]
-    always = document.__required_keys__
-    if document is documents.ErrorDocument:
-        always = frozenset(documents.error_document(errors.VirtomateError("message"), Reach()))
-    hints = get_type_hints(document)
-    real = {key: json_type(hint) + ("" if key in always else ", optional") for key, hint in hints.items()}
+    source = TABLES[name]
+    hints = get_type_hints(source, localns=RECORDS, include_extras=True)
+    real = {
+        documents.key_of(source.__name__, field): documented_type(name, field, hint)
+        for field, hint in hints.items()
+        if (name, field) not in NEVER_SHOWN
+    }
 
     assert table(JSON_PAGES, name) == real
+
+
+def test_every_json_table_is_held_to_the_code() -> None:
+    """No table of keys stands beside the code."""
+    pages = [page.read_text() for page in JSON_PAGES.glob("*.rst")]
+
+    assert {name for page in pages for name in re.findall(r":name: (\w+Document)\n", page)} == TABLES.keys()
 
 
 def test_error_types_are_documented() -> None:

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(SHARED, SHARED),
 }
 # What a single module may import besides: whoever opens connections has to name what they are kept in.
-EXEMPT = {("virtomate.cli.session", "hypervisor")}
+EXEMPT = {("virtomate.cli.app", "hypervisor")}
 # What a part may import besides for types alone: output renders the records of those below it, and loads none of them.
 TYPES_ONLY: dict[str, set[str]] = {"output": {"services", "definition", "hypervisor"}}
 # Inside services, from the bottom up: what each may import of the others.

@@ -166,7 +166,7 @@ def test_interruption_is_explained(lab: Lab, virtomate: Program, json: bool) -> 
     result = run.wait()
 
     assert result.status == -signal.SIGINT, str(result)
-    assert result.stderr.startswith("SIGINT: interrupted; ")
+    assert result.stderr.startswith("Interrupted, cleaning up…")
     if json:
         assert error_of(result)["type"] == "Interrupted"
     else:

@@ -38,16 +38,12 @@ from virtomate.errors import (
 from virtomate.output.json import (
     clone_document,
     completion_document,
-    deletion_document,
+    document,
     domain_document,
-    domain_interface_document,
     dump,
     error_document,
     import_document,
-    ping_document,
-    pool_document,
     run_document,
-    volume_listing_document,
 )
 
 VOLUME_KEYS = {"pool", "volume", "path", "format"}
@@ -103,29 +99,29 @@ def test_clone() -> None:
 
 def test_failed_clone_has_an_error() -> None:
     """The error is there where the clone failed, and only there; the other keys stay."""
-    document = clone_document(CLONED._replace(status=Status.FAILED, error=ERROR, nvram=None), REACH)
+    clone = clone_document(CLONED._replace(status=Status.FAILED, error=ERROR, nvram=None), REACH)
 
-    assert document.keys() == clone_document(CLONED, REACH).keys() | {"error"}
-    assert document["error"] == error_document(ERROR, REACH)
-    assert document["nvram"] is None
+    assert clone.keys() == clone_document(CLONED, REACH).keys() | {"error"}
+    assert clone["error"] == error_document(ERROR, REACH)
+    assert clone["nvram"] is None
 
 
 def test_plan_has_its_needs() -> None:
     """A plan says what it needs of each pool, and has the definition where that was asked for."""
-    document = clone_document(PLANNED, REACH)
+    clone = clone_document(PLANNED, REACH)
 
-    assert document.keys() == clone_document(CLONED, REACH).keys() | {"space"}
-    assert document["space"] == [{"pool": "images", "needed": 1610612736, "available": 1 << 40}]
+    assert clone.keys() == clone_document(CLONED, REACH).keys() | {"space"}
+    assert clone["space"] == [{"pool": "images", "needed": 1610612736, "available": 1 << 40}]
     assert clone_document(PLANNED._replace(definition="<domain/>"), REACH)["definition"] == "<domain/>"
 
 
 def test_started_clone_has_addresses() -> None:
     """The addresses are there where the clone was waited for, and empty where it did not answer."""
-    document = clone_document(STARTED, REACH)
+    clone = clone_document(STARTED, REACH)
 
-    assert document.keys() == clone_document(CLONED, REACH).keys() | {"addresses"}
-    assert document["started"] is True
-    assert document["addresses"] == [
+    assert clone.keys() == clone_document(CLONED, REACH).keys() | {"addresses"}
+    assert clone["started"] is True
+    assert clone["addresses"] == [
         {
             "name": "eth0",
             "hwaddr": "52:54:00:00:00:02",
@@ -137,7 +133,7 @@ def test_started_clone_has_addresses() -> None:
 
 def test_domain() -> None:
     """The keys of a listed domain: those of 0.1.2, and where a clone comes from."""
-    assert domain_document(LISTING) == {
+    assert domain_document(LISTING, REACH) == {
         "name": "web-1",
         "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
         "state": "shut-off",
@@ -148,13 +144,13 @@ def test_domain() -> None:
             "created": "2026-01-01T00:00:00+00:00",
         },
     }
-    assert domain_document(LISTING._replace(clone=None))["clone"] is None
+    assert domain_document(LISTING._replace(clone=None), REACH)["clone"] is None
 
 
 def test_unfinished_clone_is_listed_as_such() -> None:
     """Scripts can tell what a killed run left behind."""
     assert LISTING.clone is not None
-    origin = domain_document(LISTING._replace(clone=LISTING.clone._replace(finished=False)))["clone"]
+    origin = domain_document(LISTING._replace(clone=LISTING.clone._replace(finished=False)), REACH)["clone"]
 
     assert origin is not None
     assert origin["status"] == "unfinished"
@@ -167,21 +163,21 @@ def test_completion_script() -> None:
 
 def test_deletion() -> None:
     """The keys of a deletion."""
-    assert deletion_document(DELETION, REACH) == {
+    assert document(DELETION, REACH) == {
         "status": "deleted",
         "name": "web-1",
         "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
         "removed": ["volume '/srv/web-1.qcow2'"],
         "kept": ["disk vdb (/srv/more), which is not ours"],
     }
-    failed = deletion_document(DELETION._replace(status=DeletionStatus.FAILED, error=ERROR), REACH)
-    assert failed.keys() == deletion_document(DELETION, REACH).keys() | {"error"}
+    failed = document(DELETION._replace(status=DeletionStatus.FAILED, error=ERROR), REACH)
+    assert failed.keys() == document(DELETION, REACH).keys() | {"error"}
     assert failed["error"] == error_document(ERROR, REACH)
 
 
 def test_pool() -> None:
     """The keys of a listed pool are those of 0.1.2; an inactive one has no number of volumes."""
-    assert pool_document(POOL) == {
+    assert document(POOL, REACH) == {
         "name": "images",
         "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
         "state": "running",
@@ -192,12 +188,12 @@ def test_pool() -> None:
         "available": 1096290402304,
         "number_of_volumes": 2,
     }
-    assert pool_document(POOL._replace(volume_count=None))["number_of_volumes"] is None
+    assert document(POOL._replace(volume_count=None), REACH)["number_of_volumes"] is None
 
 
 def test_volume() -> None:
     """The keys of a listed volume are those of 0.1.2; one that stands alone has no backing store."""
-    assert volume_listing_document(VOLUME) == {
+    assert document(VOLUME, REACH) == {
         "name": "web-1.qcow2",
         "key": "/srv/web-1.qcow2",
         "type": "file",
@@ -207,14 +203,14 @@ def test_volume() -> None:
         "target": {"path": "/srv/web-1.qcow2", "format_type": "qcow2"},
         "backing_store": {"path": "/srv/ubuntu.qcow2", "format_type": "raw"},
     }
-    assert volume_listing_document(VOLUME._replace(backing_store=None))["backing_store"] is None
+    assert document(VOLUME._replace(backing_store=None), REACH)["backing_store"] is None
 
 
 def test_import() -> None:
     """The keys of an import: the new volume is described as in a list."""
     assert import_document(IMPORT, REACH) == {
         "pool": "images",
-        "volume": volume_listing_document(VOLUME),
+        "volume": document(VOLUME, REACH),
         "bytes_copied": 3145728,
         "warnings": ["'web.raw' is called raw"],
         "seconds": 0.456,
@@ -223,7 +219,7 @@ def test_import() -> None:
 
 def test_interface() -> None:
     """The keys of a domain's interface are those of 0.1.2."""
-    assert domain_interface_document(INTERFACE) == {
+    assert document(INTERFACE, REACH) == {
         "name": "eth0",
         "hwaddr": "52:54:00:00:00:01",
         "addresses": [
@@ -231,17 +227,17 @@ def test_interface() -> None:
             {"address": "2001:db8::7", "prefix": 64, "type": "IPv6"},
         ],
     }
-    assert domain_interface_document(INTERFACE._replace(hwaddr=None))["hwaddr"] is None
+    assert document(INTERFACE._replace(hwaddr=None), REACH)["hwaddr"] is None
 
 
 def test_ping() -> None:
     """The keys of an answer."""
-    assert ping_document(PING) == {"name": "web-1", "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe", "seconds": 0.25}
+    assert document(PING, REACH) == {"name": "web-1", "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe", "seconds": 0.25}
 
 
 def test_run() -> None:
     """The keys of a program's end are those of 0.1.2; what was not written is null."""
-    document = {
+    expected = {
         "exit_code": None,
         "signal": 9,
         "stdout": "\N{REPLACEMENT CHARACTER}\n",
@@ -249,8 +245,8 @@ def test_run() -> None:
         "stdout_truncated": True,
         "stderr_truncated": False,
     }
-    assert run_document(RUN, encode=False) == document
-    assert run_document(RUN, encode=True) == document | {"stdout": "/Ao="}
+    assert run_document(RUN, encode=False) == expected
+    assert run_document(RUN, encode=True) == expected | {"stdout": "/Ao="}
 
 
 @pytest.mark.parametrize(

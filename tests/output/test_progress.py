@@ -5,18 +5,18 @@ from __future__ import annotations
 import io
 import json
 import re
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from virtomate.output.bars import BarProgress
-from virtomate.output.line import LineProgress
 from virtomate.output.progress import JsonProgress, NoteProgress, make_progress
 from virtomate.progress import NullProgress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtomate.progress import Progress
 
 
@@ -45,38 +45,46 @@ def test_json_lines() -> None:
     ]
 
 
-def test_waiting_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line tells what is waited for and how long by now, goes on by itself, and leaves nothing."""
-    monkeypatch.setattr("virtomate.output.line._TICK_SECONDS", 0.001)
-    monkeypatch.setenv("COLUMNS", "80")
-    stream = io.StringIO()
-    now = iter(range(100, 1_000_000))
-    progress = LineProgress(stream, clock=lambda: float(next(now)))
-
-    progress.waiting("web\x1b-1", since=97.0)
-    while "  5 s" not in stream.getvalue():
-        time.sleep(0.001)
-    progress.note("a note")
-    progress.close()
-    ended = stream.getvalue()
-    time.sleep(0.05)
-
-    assert ended.startswith("\rweb\\x1b-1  3 s\rweb\\x1b-1  4 s\rweb\\x1b-1  5 s")
-    assert "\ra note\n" in ended
-    assert ended.endswith((" \r", "a note\n"))
-    assert stream.getvalue() == ended
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Have rich take stderr for a terminal of 100 columns; return what it shows, without escape codes."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    return lambda: re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
 
 
-def test_waiting_at_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where there are bars, that line is there as well."""
-    progress = BarProgress()
-    progress.waiting("web-1", since=time.monotonic())
-    progress.note("a note")
-    progress.close()
+def test_waiting_at_a_terminal(terminal: Callable[[], str]) -> None:
+    """A line tells what is waited for and for how long by now, in the place of the bars."""
+    bars = BarProgress()
+    bars.started("vda", 10)
+    bars.finished("vda")
+    bars.waiting("web\x1b-1", since=time.monotonic() - 3)
+    assert [task.description for task in bars.tasks] == ["web\\x1b-1"]
+    bars.note("a note")
+    bars.close()
 
-    text = capsys.readouterr().err
-    assert text.startswith("\rweb-1  0 s")
-    assert "a note\n" in text
+    shown = terminal()
+    assert re.search(r"web\\x1b-1 [34] s", shown)
+    assert "a note\n" in shown
+    assert bars.tasks == []
+
+
+@pytest.mark.parametrize("is_expected", [True, False])
+@pytest.mark.usefixtures("terminal")
+def test_bars_stand_in_the_order_of_names(is_expected: bool) -> None:
+    """Whichever began first, bars are sorted by name, numbers in names by their value; the total is the last."""
+    bars = BarProgress()
+    if is_expected:
+        bars.expected(1000)
+    for name in ("web-10/vda", "web-2/vdb", "web-2/vda"):
+        bars.started(name, 10)
+    bars.advanced("web-10/vda", 4)
+
+    tasks = bars.tasks
+    bars.close()
+    assert [task.description for task in tasks] == ["web-2/vda", "web-2/vdb", "web-10/vda", "total"]
+    assert (tasks[-1].completed, tasks[-1].total) == (4, 1000 if is_expected else 30)
 
 
 @pytest.mark.parametrize("kind", [JsonProgress, NoteProgress])
@@ -158,13 +166,8 @@ def test_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(make_progress("auto", quiet=False)).__name__ == "BarProgress"
 
 
-def test_bars_show_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_show_names_as_they_are(terminal: Callable[[], str]) -> None:
     """Bars and notes go to stderr; a name is never markup, and a note's control characters are spelled out."""
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
     bars = make_progress("bar", quiet=False)
 
     bars.started("[red]vda[/red]", 100)
@@ -175,7 +178,7 @@ def test_bars_show_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     bars.finished("vdb\x07")
     bars.close()
 
-    shown = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    shown = terminal()
     assert "[red]vda[/red]" in shown
     assert "a [bold]note[/bold] \\x07" in shown
     assert "\x07" not in shown
@@ -187,17 +190,15 @@ def test_bars_can_be_closed_before_anything_began() -> None:
     make_progress("bar", quiet=False).close()
 
 
-def test_bars_of_several_clones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("terminal")
+def test_bars_of_several_clones_make_room() -> None:
     """Where it is known how much there is to do, the total stays and complete volumes give up their lines."""
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
     bars = BarProgress()
     bars.expected(1000)
     for number in range(50):
         bars.started(f"web-{number}/vda", 20)
         bars.advanced(f"web-{number}/vda", 10)
-        assert [task.description for task in bars.tasks] == ["total", f"web-{number}/vda"]
+        assert [task.description for task in bars.tasks] == [f"web-{number}/vda", "total"]
         if number % 2:
             bars.dropped(f"web-{number}/vda")
         else:
@@ -205,49 +206,3 @@ def test_bars_of_several_clones_make_room(monkeypatch: pytest.MonkeyPatch) -> No
     (total,) = bars.tasks
     assert (total.completed, total.total) == (500, 1000)
     bars.close()
-
-
-class FakeClock:
-    """A clock that a test moves on."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
-
-
-def test_line_is_written_over_and_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without escape codes: all volumes are in one line, a note stands above it, and in the end nothing is left."""
-    monkeypatch.setenv("COLUMNS", "60")
-    clock, stream = FakeClock(), io.StringIO()
-    progress = LineProgress(stream, clock)
-
-    progress.started("vda", 4 << 20)
-    clock.now = 1
-    progress.advanced("vda", 1 << 20)
-    progress.started("evil\x1b", 4 << 20)
-    clock.now = 2
-    progress.advanced("evil\x1b", 3 << 20)
-    progress.note("SIGINT")
-    progress.close()
-
-    first, second, erased, note, *rest = stream.getvalue().split("\r")[1:]
-    assert first == "vda  25%  1.0 MiB of 4.0 MiB  1.0 MiB/s"
-    assert second == "2 volumes  50%  4.0 MiB of 8.0 MiB  2.0 MiB/s"
-    assert (erased.strip(), note, rest) == ("", "SIGINT\n", [])
-    assert "\x1b" not in stream.getvalue()
-
-
-@pytest.mark.parametrize("columns", ["1", "10", "40"])
-def test_line_fits(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
-    """A line that goes on in the next one could not be written over."""
-    monkeypatch.setenv("COLUMNS", columns)
-    clock, stream = FakeClock(), io.StringIO()
-    progress = LineProgress(stream, clock)
-    progress.started("x" * 50, 1)
-    clock.now = 1
-    progress.advanced("x" * 50, 1)
-    progress.close()
-
-    assert all(len(line) <= max(1, int(columns) - 1) for line in stream.getvalue().split("\r"))

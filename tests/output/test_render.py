@@ -30,9 +30,9 @@ from virtomate.definition.provenance import DomainReference
 from virtomate.definition.volume import Location
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
 from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError
+from virtomate.output import clones, deletions, lists, render
 from virtomate.output import json as documents
-from virtomate.output import render
-from virtomate.output.render import Format
+from virtomate.output.streams import Format
 from virtomate.services.clone.records import InterfaceResult, NvramResult, VolumeReference
 from virtomate.services.delete.records import DeletionResult, DoomedThing
 
@@ -52,29 +52,29 @@ ESCAPE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]")
 
 
 RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
-    "a clone": (lambda form: render.render_clones([CLONED], form), [documents.clone_document(CLONED, REACH)]),
+    "a clone": (lambda form: clones.render_clones([CLONED], form), [documents.clone_document(CLONED, REACH)]),
     "two clones, one failed": (
-        lambda form: render.render_clones([FAILED, CLONED], form),
+        lambda form: clones.render_clones([FAILED, CLONED], form),
         [documents.clone_document(FAILED, REACH), documents.clone_document(CLONED, REACH)],
     ),
-    "no clones": (lambda form: render.render_clones([], form), []),
+    "no clones": (lambda form: clones.render_clones([], form), []),
     "domains": (
-        lambda form: render.render_domains([LISTING, LISTING._replace(clone=None)], form),
-        [documents.domain_document(LISTING), documents.domain_document(LISTING._replace(clone=None))],
+        lambda form: lists.render_domains([LISTING, LISTING._replace(clone=None)], form),
+        [documents.domain_document(LISTING, REACH), documents.domain_document(LISTING._replace(clone=None), REACH)],
     ),
-    "no domains": (lambda form: render.render_domains([], form), []),
-    "pools": (lambda form: render.render_pools([POOL], form), [documents.pool_document(POOL)]),
-    "volumes": (lambda form: render.render_volumes([VOLUME], form), [documents.volume_listing_document(VOLUME)]),
+    "no domains": (lambda form: lists.render_domains([], form), []),
+    "pools": (lambda form: lists.render_pools([POOL], form), [documents.document(POOL, REACH)]),
+    "volumes": (lambda form: lists.render_volumes([VOLUME], form), [documents.document(VOLUME, REACH)]),
     "a script": (lambda form: render.render_completion_script(*SCRIPT, form), documents.completion_document(*SCRIPT)),
     "an import": (lambda form: render.render_import(IMPORT, form), documents.import_document(IMPORT, REACH)),
     "interfaces": (
-        lambda form: render.render_interfaces([INTERFACE], form),
-        [documents.domain_interface_document(INTERFACE)],
+        lambda form: lists.render_interfaces([INTERFACE], form),
+        [documents.document(INTERFACE, REACH)],
     ),
-    "an answer": (lambda form: render.render_ping(PING, form), documents.ping_document(PING)),
+    "an answer": (lambda form: render.render_ping(PING, form), documents.document(PING, REACH)),
     "deletions": (
-        lambda form: render.render_deletions([DELETION, FAILED_DELETION, STOPPED_DELETION], form),
-        [documents.deletion_document(item, REACH) for item in (DELETION, FAILED_DELETION, STOPPED_DELETION)],
+        lambda form: deletions.render_deletions([DELETION, FAILED_DELETION, STOPPED_DELETION], form),
+        [documents.document(item, REACH) for item in (DELETION, FAILED_DELETION, STOPPED_DELETION)],
     ),
     "an error": (lambda form: render.render_error(ERROR, form), documents.error_document(ERROR, REACH)),
 }
@@ -120,13 +120,13 @@ def test_error_as_json_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_clone_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """Data go to stdout, warnings to stderr; every disk and MAC address is named."""
-    render.render_clones([CLONED], HUMAN)
+    clones.render_clones([CLONED], HUMAN)
 
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [
         "Cloned ubuntu to web-1 (copy) in 1.2 s",
         "  UUID   f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
-        "  vda    copied to /srv/web-1.qcow2, 1.5 GiB (stream)",
+        "  vda    copied to /srv/web-1.qcow2, 1.5 GiB",
         "  sda    left untouched (block disk, not file-based)",
         "  NVRAM  /nvram/web-1_VARS.fd (copied)",
         "  MAC    52:54:00:00:00:02 (was 52:54:00:00:00:01)",
@@ -136,7 +136,7 @@ def test_clone_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """A plan says what would be done, not that it was, and tells no time."""
-    render.render_clones([PLANNED], HUMAN)
+    clones.render_clones([PLANNED], HUMAN)
 
     out = capsys.readouterr().out
     assert "  space  1.5 GiB in pool images, which has 1.0 TiB\n" in out
@@ -150,14 +150,14 @@ def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 def test_disk_that_is_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     """A disk that the clone does not get is dropped, as was asked for."""
     dropped = CLONED.disks[1]._replace(target="vdc", action=Action.DROPPED, reason="left out as asked")
-    render.render_clones([CLONED._replace(disks=(dropped,))], HUMAN)
+    clones.render_clones([CLONED._replace(disks=(dropped,))], HUMAN)
 
     assert "  vdc    dropped\n" in capsys.readouterr().out
 
 
 def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What is to be known of all clones is said once; who failed is named, and how many are there."""
-    render.render_clones([CLONED, STARTED._replace(name="web-2"), FAILED._replace(name="web-3")], HUMAN, 1.52)
+    clones.render_clones([CLONED, STARTED._replace(name="web-2"), FAILED._replace(name="web-3")], HUMAN, 1.52)
 
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [
@@ -182,7 +182,7 @@ HALTED = STARTED._replace(name="web-3", addresses=(), error=InterruptedBySignalE
 
 def test_answers_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What was cloned comes before the waiting; each answer as soon as it is there, and an interruption once."""
-    render.render_clones_before_waiting([CLONED], HUMAN, 1.5)
+    clones.render_clones_before_waiting([CLONED], HUMAN, 1.5)
     assert capsys.readouterr().out.startswith("Cloned ubuntu to web-1 (copy) in 1.2 s\n")
     seen = []
 
@@ -191,29 +191,29 @@ def test_answers_for_people(capsys: pytest.CaptureFixture[str]) -> None:
             yield result
             seen.append(capsys.readouterr())
 
-    results = render.render_answers(wait(), WaitFor.IP, HUMAN)
+    results = clones.render_answers(wait(), WaitFor.IP, HUMAN)
 
     assert [result.name for result in results] == ["web-1", "web-1", "web-2", "web-3", "web-4"]
     assert [text.out for text in seen] == ["", "web-1 has an IP address\n  address  192.0.2.7/24 (eth0)\n", "", "", ""]
     assert [text.err for text in seen] == ["", "", "Error: 'web-2' did not answer\nHint: Wait.\n", "", ""]
     assert capsys.readouterr().err.splitlines() == [
         "Error: interrupted by SIGINT",
-        "Note: started, and not waited for any longer: 'web-3', 'web-4'",
+        "Note: kept and running, but not waited for any longer: 'web-3', 'web-4'",
     ]
 
 
 def test_answers_of_agents_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """An agent's answer is one, whether there are addresses or none."""
-    render.render_answers([STARTED._replace(addresses=())], WaitFor.AGENT, HUMAN)
+    clones.render_answers([STARTED._replace(addresses=())], WaitFor.AGENT, HUMAN)
 
     assert capsys.readouterr().out == "The guest agent of web-1 answers\n"
 
 
 def test_answers_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     """JSON is one document at the end, for clones that are waited for as well."""
-    render.render_clones_before_waiting([STARTED], JSON, 1.5)
+    clones.render_clones_before_waiting([STARTED], JSON, 1.5)
     assert capsys.readouterr() == ("", "")
-    render.render_answers([STARTED, SILENT], WaitFor.IP, JSON)
+    clones.render_answers([STARTED, SILENT], WaitFor.IP, JSON)
 
     captured = capsys.readouterr()
     assert [clone["name"] for clone in json.loads(captured.out)] == ["web-1", "web-2"]
@@ -224,18 +224,18 @@ def test_answers_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
 def test_definition_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A definition is printed as it is; at a terminal, what could drive it is spelled in XML."""
     planned = [PLANNED._replace(definition="<domain>\n\t\x9b\u202e</domain>", warnings=())]
-    render.render_clones(planned, HUMAN)
+    clones.render_clones(planned, HUMAN)
     assert capsys.readouterr().out == "<domain>\n\t\x9b\u202e</domain>\n"
 
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    render.render_clones(planned, HUMAN)
+    clones.render_clones(planned, HUMAN)
 
     assert capsys.readouterr().out == "<domain>\n\t&#155;&#8238;</domain>\n"
 
 
 def test_failure_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """A failed clone says what went wrong, what is left and what to do, on stderr alone."""
-    render.render_clones([FAILED], HUMAN)
+    clones.render_clones([FAILED], HUMAN)
 
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -251,7 +251,7 @@ def test_domains_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """A piped list is a table without decoration, which tells where a clone comes from and whether it is finished."""
     assert LISTING.clone is not None
     unfinished = LISTING._replace(name="web-2", clone=LISTING.clone._replace(finished=False, mode=Mode.COPY))
-    render.render_domains([LISTING._replace(clone=None), LISTING, unfinished], HUMAN)
+    lists.render_domains([LISTING._replace(clone=None), LISTING, unfinished], HUMAN)
 
     lines = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
@@ -269,7 +269,7 @@ def _at_a_terminal(listings: list[DomainListing], columns: int, capsys: pytest.C
         patch.setenv("TERM", "xterm")
         patch.setenv("NO_COLOR", "1")
         patch.setattr("sys.stdout.isatty", lambda: True)
-        render.render_domains(listings, HUMAN)
+        lists.render_domains(listings, HUMAN)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(listings) + 1
     assert max(len(line) for line in lines) <= columns
@@ -312,7 +312,7 @@ def test_completion_script_for_shells(capsys: pytest.CaptureFixture[str]) -> Non
 def test_deletions_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What was deleted and what was kept is named; however many a signal left alone, they get one sentence."""
     stopped = [STOPPED_DELETION._replace(name=f"web-{number}") for number in range(3, 15)]
-    render.render_deletions([DELETION, FAILED_DELETION, *stopped], HUMAN)
+    deletions.render_deletions([DELETION, FAILED_DELETION, *stopped], HUMAN)
 
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [
@@ -332,7 +332,7 @@ def test_deletions_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_deletion_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """Who is to agree sees domains, and volumes with their sizes, on stderr."""
-    render.render_deletion_plan([PREVIEW, PREVIEW._replace(name="web-2", is_finished=False, doomed=(), kept=())])
+    deletions.render_deletion_plan([PREVIEW, PREVIEW._replace(name="web-2", is_finished=False, doomed=(), kept=())])
 
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -348,7 +348,7 @@ def test_deletion_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_pools_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """Sizes are in binary units; an inactive pool shows no number of volumes."""
-    render.render_pools([POOL, POOL._replace(state="inactive", volume_count=None, is_persistent=False)], HUMAN)
+    lists.render_pools([POOL, POOL._replace(state="inactive", volume_count=None, is_persistent=False)], HUMAN)
 
     assert capsys.readouterr().out.splitlines() == [
         "Name    State     Capacity  Allocation  Available   Volumes  Persistent",
@@ -360,7 +360,7 @@ def test_pools_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 def test_volumes_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """Sizes are in binary units; what has no format is listed by its type."""
     directory = VOLUME._replace(name="dir", type="dir", target=Location("/srv/dir", None), backing_store=None)
-    render.render_volumes([VOLUME, directory], HUMAN)
+    lists.render_volumes([VOLUME, directory], HUMAN)
 
     assert capsys.readouterr().out.splitlines() == [
         "Name         Format  Capacity  Allocation  Backing store",
@@ -372,7 +372,7 @@ def test_volumes_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 def test_interfaces_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """There is a line for each address, and one for an interface that has none."""
     bare = INTERFACE._replace(name="eth1", hwaddr=None, addresses=())
-    render.render_interfaces([INTERFACE, bare], HUMAN)
+    lists.render_interfaces([INTERFACE, bare], HUMAN)
 
     assert capsys.readouterr().out.splitlines() == [
         "Name  MAC address        Address",
@@ -388,7 +388,7 @@ def test_output_of_a_program_for_people(capfdbinary: pytest.CaptureFixture[bytes
 
     captured = capfdbinary.readouterr()
     assert captured.out == b"\xff\x1b\r\n"
-    assert captured.err == b"\xfeWarning: of stdout, only the first 4 B are here\n"
+    assert captured.err == b"\xfeWarning: stdout was truncated to its first 4 B\n"
 
 
 @pytest.mark.parametrize("encode", [True, False])
@@ -398,7 +398,7 @@ def test_output_of_a_program_as_json(encode: bool, capsys: pytest.CaptureFixture
 
     captured = capsys.readouterr()
     assert json.loads(captured.out) == documents.run_document(RUN, encode=encode)
-    assert captured.err.startswith("Warning: of stdout")
+    assert captured.err.startswith("Warning: stdout was truncated to its first ")
 
 
 def test_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -436,20 +436,22 @@ EVIL_CLONE = CLONED._replace(
 EVIL_ORIGIN = None if LISTING.clone is None else LISTING.clone._replace(source=EVIL_CLONE.source)
 EVIL_LISTING = LISTING._replace(name=EVIL, clone=EVIL_ORIGIN)
 EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
-    "clone": lambda: render.render_clones([EVIL_CLONE], HUMAN),
-    "clones": lambda: render.render_clones([EVIL_CLONE, EVIL_CLONE], HUMAN, 1.5),
-    "plan": lambda: render.render_clones([EVIL_CLONE._replace(status=Status.PLANNED)], HUMAN),
-    "domains": lambda: render.render_domains([EVIL_LISTING], HUMAN),
-    "pools": lambda: render.render_pools([POOL._replace(name=EVIL)], HUMAN),
-    "volumes": lambda: render.render_volumes([VOLUME._replace(name=EVIL, backing_store=Location(EVIL, EVIL))], HUMAN),
+    "clone": lambda: clones.render_clones([EVIL_CLONE], HUMAN),
+    "clones": lambda: clones.render_clones([EVIL_CLONE, EVIL_CLONE], HUMAN, 1.5),
+    "plan": lambda: clones.render_clones([EVIL_CLONE._replace(status=Status.PLANNED)], HUMAN),
+    "domains": lambda: lists.render_domains([EVIL_LISTING], HUMAN),
+    "pools": lambda: lists.render_pools([POOL._replace(name=EVIL)], HUMAN),
+    "volumes": lambda: lists.render_volumes([VOLUME._replace(name=EVIL, backing_store=Location(EVIL, EVIL))], HUMAN),
     "import": lambda: render.render_import(
         IMPORT._replace(path=EVIL, pool=EVIL, volume=VOLUME._replace(name=EVIL, target=Location(EVIL, EVIL))), HUMAN
     ),
-    "interfaces": lambda: render.render_interfaces([INTERFACE._replace(name=EVIL)], HUMAN),
+    "interfaces": lambda: lists.render_interfaces([INTERFACE._replace(name=EVIL)], HUMAN),
     "answer": lambda: render.render_ping(PING._replace(name=EVIL), HUMAN),
-    "deletion": lambda: render.render_deletions([DELETION._replace(name=EVIL, removed=(EVIL,), kept=(EVIL,))], HUMAN),
-    "stopped deletion": lambda: render.render_deletions([STOPPED_DELETION._replace(name=EVIL)], HUMAN),
-    "deletion plan": lambda: render.render_deletion_plan(
+    "deletion": lambda: deletions.render_deletions(
+        [DELETION._replace(name=EVIL, removed=(EVIL,), kept=(EVIL,))], HUMAN
+    ),
+    "stopped deletion": lambda: deletions.render_deletions([STOPPED_DELETION._replace(name=EVIL)], HUMAN),
+    "deletion plan": lambda: deletions.render_deletion_plan(
         [PREVIEW._replace(name=EVIL, source=EVIL_CLONE.source, doomed=(DoomedThing(EVIL, 1),), kept=(EVIL,))]
     ),
     "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, (EVIL,)), HUMAN),

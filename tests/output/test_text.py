@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from virtomate.output.log import start_log
-from virtomate.output.text import aligned, printable
+from virtomate.output.tables import aligned
+from virtomate.output.text import printable
 
 
 @pytest.mark.parametrize(

@@ -8,24 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from virtomate.cli.app import open_app
 from virtomate.cli.clone_options import clone_options, clone_request
 from virtomate.cli.completion import complete_clone, complete_domain
 from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.cli.session import open_run, open_session
 from virtomate.enums import AddressSource
 from virtomate.errors import EXIT_FAILED, IllegalStateError, UsageError, combined_exit_status
-from virtomate.output.render import (
-    end_question,
-    render_answers,
-    render_clones,
-    render_clones_before_waiting,
-    render_deletion_plan,
-    render_deletions,
-    render_domains,
-    render_interfaces,
-    render_warnings,
-)
+from virtomate.output.clones import render_answers, render_clones, render_clones_before_waiting
+from virtomate.output.deletions import render_deletion_plan, render_deletions
+from virtomate.output.lists import render_domains, render_interfaces
+from virtomate.output.render import end_question
+from virtomate.output.streams import render_warnings
 
 if TYPE_CHECKING:
     from virtomate.services.delete.plan import DeletionPlan
@@ -59,16 +53,14 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     request = clone_request(**words)
     is_plan = print_xml or dry_run
     begin = time.monotonic()
-    with open_run(settings) as run:
-        try:
+    with open_app(settings) as app:
+        with app.working() as progress:
             if print_xml:
-                results = service.preview_definitions(run.session, request, run.cancel)
+                results = service.preview_definitions(app.session, request, app.cancel)
             elif dry_run:
-                results = service.preview_clones(run.session, request, run.cancel)
+                results = service.preview_clones(app.session, request, app.cancel)
             else:
-                results = service.clone_domains(run.session, request, run.progress, run.cancel)
-        finally:
-            run.progress.close()
+                results = service.clone_domains(app.session, request, progress, app.cancel)
         seconds = time.monotonic() - begin
         if request.wait is None or not any(result.is_started for result in results):
             render_clones(results, settings.format, None if is_plan else seconds)
@@ -76,7 +68,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
             from virtomate.services.clone.start import wait_for_clones  # noqa: PLC0415 - few clones are waited for
 
             render_clones_before_waiting(results, settings.format, seconds)
-            answers = wait_for_clones(run.session, results, request.wait, run.progress, run.cancel)
+            answers = wait_for_clones(app.session, results, request.wait, app.progress, app.cancel)
             results = render_answers(answers, request.wait.what, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
 
@@ -101,10 +93,10 @@ def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | N
         with_addresses,
     )
 
-    with open_session(settings) as session:
-        listings = list_all_domains(session.connection, DomainFilter(running, clones, clones_of))
+    with open_app(settings) as app:
+        listings = list_all_domains(app.session.connection, DomainFilter(running, clones, clones_of))
         if addresses:
-            listings = with_addresses(session, listings)
+            listings = with_addresses(app.session, listings)
         render_domains(listings, settings.format)
 
 
@@ -130,22 +122,20 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unprove
     from virtomate.services.delete.plan import plan_deletion  # noqa: PLC0415
     from virtomate.services.delete.run import delete_clones  # noqa: PLC0415
 
-    with open_run(settings) as run:
-        plan = plan_deletion(run.session.connection, names, run.cancel)
+    with open_app(settings) as app:
+        plan = plan_deletion(app.session.connection, names, app.cancel)
         render_warnings(plan.warnings, settings.format)
         if (plan.wanted and not yes) or (plan.doubts and not yes_unproved):
             if not _agrees(plan, settings, yes=yes):
                 return EXIT_FAILED
             agreed = plan.previews
-            plan = plan_deletion(run.session.connection, names, run.cancel)
+            plan = plan_deletion(app.session.connection, names, app.cancel)
             if plan.previews != agreed:
                 raise IllegalStateError(
                     "what would be deleted has changed since the question", hint="Run the command again."
                 )
-        try:
-            results = delete_clones(run.session, plan, run.progress, run.cancel)
-        finally:
-            run.progress.close()
+        with app.working() as progress:
+            results = delete_clones(app.session, plan, progress, app.cancel)
         render_deletions(results, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
 
@@ -198,5 +188,5 @@ def iface_list(settings: Settings, name: str, *, source: str) -> None:
     """
     from virtomate.services.guest.addresses import list_interfaces  # noqa: PLC0415
 
-    with open_session(settings) as session:
-        render_interfaces(list_interfaces(session.connection, name, AddressSource(source)), settings.format)
+    with open_app(settings) as app:
+        render_interfaces(list_interfaces(app.session.connection, name, AddressSource(source)), settings.format)

@@ -7,10 +7,10 @@ import sys
 
 import click
 
+from virtomate.cli.app import open_app
 from virtomate.cli.completion import complete_domain
 from virtomate.cli.help import Command, Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.cli.session import open_run
 from virtomate.errors import UsageError
 from virtomate.output.render import render_ping, render_run
 
@@ -103,8 +103,8 @@ def ping(settings: Settings, name: str, *, seconds: float) -> None:
     """
     from virtomate.services.guest.agent import ping_guest  # noqa: PLC0415 - help and completion need no libvirt
 
-    with open_run(settings) as run:
-        render_ping(ping_guest(run.session.connection, name, seconds, run.cancel), settings.format)
+    with open_app(settings) as app:
+        render_ping(ping_guest(app.session.connection, name, seconds, app.cancel), settings.format)
 
 
 @guest.command("run", cls=_RunCommand, short_help="Run a program in a guest.", context_settings=CONTEXT_SETTINGS)
@@ -150,8 +150,9 @@ def run(
     from virtomate.services.guest.records import RunRequest  # noqa: PLC0415 - help and completion need no records
 
     request = RunRequest(name, program, arguments, stdin, timeout)
-    with open_run(settings) as this_run:
-        result = run_in_guest(this_run.session, request, this_run.cancel)
+    with open_app(settings) as app:
+        with app.working():
+            result = run_in_guest(app.session, request, app.cancel)
         render_run(result, settings.format, encode=encode)
     if is_json:
         return 0

@@ -12,7 +12,7 @@ from virtomate import __version__
 from virtomate.advice import Reach
 from virtomate.cli.signals import Signals
 from virtomate.cli.terminal import Terminal
-from virtomate.output.render import Format
+from virtomate.output.streams import Format
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from virtomate.cli.app import open_app
 from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.cli.session import open_session
-from virtomate.output.render import render_pools
+from virtomate.output.lists import render_pools
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -23,5 +23,5 @@ def list_(settings: Settings) -> None:
     """List all storage pools, active or not."""
     from virtomate.services.listings import list_all_pools  # noqa: PLC0415 - help and completion need no libvirt
 
-    with open_session(settings) as session:
-        render_pools(list_all_pools(session.connection), settings.format)
+    with open_app(settings) as app:
+        render_pools(list_all_pools(app.session.connection), settings.format)

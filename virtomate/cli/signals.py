@@ -44,14 +44,14 @@ class Signals:
 
     Attributes:
         cancel: Tells the command of the first one.
-        note: Gets a sentence for whoever waits for the command's end.
+        note: Gets a sentence for whoever waits for the command's end; None while nothing has to be waited for.
         abandon: Ends what would outlive the program when it ends at once.
         has_left_command: Whether it does so, and what the command still comes to is not to be told.
     """
 
     def __init__(self) -> None:
         self.cancel = CancelToken()
-        self.note: Callable[[str], None] = lambda _text: None
+        self.note: Callable[[str], None] | None = None
         self.abandon: Callable[[], None] = lambda: None
         self.has_left_command = False
 
@@ -95,11 +95,13 @@ class Signals:
             caught.let_go()
             self.abandon()
             raise InterruptedBySignalError(number)
-        awaited = "".join(f"; waiting for {what}" for what in self.cancel.awaited)
-        does = f"still cleaning up{awaited}" if is_repeated else "interrupted; cleaning up"
-        # whoever hung up does not want to know, and the work still has to be waited for
-        with suppress(OSError):
-            self.note(f"{signal.Signals(number).name}: {does}")
+        if (note := self.note) is not None:
+            cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+            does = "Still cleaning up…" if is_repeated else f"Interrupted{cause}, cleaning up…"
+            awaited = ", and for ".join(self.cancel.awaited)
+            # the terminal may be gone, and the work still has to be waited for
+            with suppress(OSError):
+                note(f"{does} Waiting for {awaited}." if awaited else does)
 
 
 class _Caught:

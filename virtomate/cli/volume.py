@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from virtomate.cli.app import open_app
 from virtomate.cli.completion import complete_pool
 from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options, trust_pool_option
-from virtomate.cli.session import open_run, open_session
-from virtomate.output.render import render_import, render_volumes
+from virtomate.output.lists import render_volumes
+from virtomate.output.render import render_import
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -25,8 +26,8 @@ def list_(settings: Settings, pool: str) -> None:
     """List all volumes of the storage pool POOL, which must be active."""
     from virtomate.services.listings import list_all_volumes  # noqa: PLC0415 - help and completion need no libvirt
 
-    with open_session(settings) as session:
-        render_volumes(list_all_volumes(session.connection, pool), settings.format)
+    with open_app(settings) as app:
+        render_volumes(list_all_volumes(app.session.connection, pool), settings.format)
 
 
 @volume.command("import", short_help="Import a local file as a volume.", context_settings=CONTEXT_SETTINGS)
@@ -52,9 +53,7 @@ def import_(
     from virtomate.services.volume_import import ImportRequest, import_volume  # noqa: PLC0415 - help needs no libvirt
 
     request = ImportRequest(file, pool, name, check_space=not no_space_check, trust_pool=trust_pool)
-    with open_run(settings) as run:
-        try:
-            result = import_volume(run.session, request, run.progress, run.cancel)
-        finally:
-            run.progress.close()
+    with open_app(settings) as app:
+        with app.working() as progress:
+            result = import_volume(app.session, request, progress, app.cancel)
         render_import(result, settings.format)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import re
 import threading
+import time
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.constrain import Constrain
 from rich.progress import (
     BarColumn,
@@ -19,13 +21,13 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from virtomate.output.console import stderr_console
-from virtomate.output.line import LineProgress
 from virtomate.output.text import printable
 from virtomate.words import binary_size
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
     from rich.progress import Task, TaskID
 
 _TOTAL = "total"
@@ -39,15 +41,19 @@ _FULL_WIDTH = 70
 
 
 class _Bars(Progress):
-    """Bars that leave room at the end of the line for the `^C` that a terminal writes there.
+    """Bars in the order of their names, with room at the end of the line for the `^C` that a terminal writes there.
 
-    Where there is none, it goes on in the next line, and rich takes away that one and not the bar.
+    Without that room it goes on in the next line, and rich takes away that line and not the bar.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *columns: ProgressColumn) -> None:
         # before rich asks for what is to be drawn
         self._terminal = console
-        super().__init__(*_columns(console.width - _MARGIN), console=console, transient=True)
+        super().__init__(*columns, console=console, transient=True)
+
+    @property
+    def tasks(self) -> list[Task]:
+        return sorted(super().tasks, key=_place)
 
     def get_renderable(self) -> RenderableType:
         return Constrain(super().get_renderable(), max(1, self._terminal.width - _MARGIN))
@@ -56,11 +62,12 @@ class _Bars(Progress):
 class BarProgress:
     """A line for each volume with bytes, rate and time left; a line for all of them as soon as there are several.
 
-    Where it is known beforehand how much there is to be done, volumes that are complete make room for the next ones.
+    Where the total is known beforehand, volumes that are complete make room for the next ones.
     """
 
     def __init__(self) -> None:
-        self._console = stderr_console()
+        # with NO_COLOR rich moves the bars as it does otherwise, without colours
+        self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._lock = threading.RLock()
         self._bars: Progress | None = None
         self._total: TaskID | None = None
@@ -68,8 +75,6 @@ class BarProgress:
         self._tasks: dict[str, TaskID] = {}
         self._totals: dict[str, int] = {}
         self._done: dict[str, int] = {}
-        # nothing can be drawn of how far a guest is
-        self._waiting = LineProgress(sys.stderr)
 
     def expected(self, total_bytes: int) -> None:
         """Show a line for all volumes from the beginning."""
@@ -79,16 +84,13 @@ class BarProgress:
     def started(self, volume: str, total_bytes: int) -> None:
         """Show a line for the volume."""
         with self._lock:
-            if self._bars is None:
-                self._bars = _Bars(self._console)
-                self._bars.start()
-                if self._expected_bytes is not None:
-                    self._total = self._bars.add_task(_TOTAL, total=self._expected_bytes)
             self._totals[volume] = total_bytes
             self._done[volume] = 0
-            self._tasks[volume] = self._bars.add_task(printable(volume), total=total_bytes)
-            if self._expected_bytes is None:
-                self._show_total_last()
+            bars = self._bars or self._show(*_columns(self._console.width - _MARGIN))
+            self._tasks[volume] = bars.add_task(printable(volume), total=total_bytes)
+            if self._total is None and (self._expected_bytes is not None or len(self._totals) > 1):
+                self._total = bars.add_task(_TOTAL, total=0, is_total=True)
+            self._update_total()
 
     def advanced(self, volume: str, done_bytes: int) -> None:
         """Move the volume's bar."""
@@ -114,12 +116,14 @@ class BarProgress:
 
     def note(self, text: str) -> None:
         """Write a line above the bars."""
-        self._waiting.clear()
         self._console.print(printable(text), markup=False, highlight=False)
 
     def waiting(self, what: str, since: float) -> None:
-        """Show what is waited for and for how long by now, once a second."""
-        self._waiting.waiting(what, since)
+        """Show in the place of the bars what is waited for, and for how long by now."""
+        with self._lock:
+            self.close()
+            columns = TextColumn("{task.description}", markup=False, table_column=_one_line()), _SecondsColumn(since)
+            self._show(*columns).add_task(printable(what))
 
     @property
     def tasks(self) -> list[Task]:
@@ -128,26 +132,24 @@ class BarProgress:
 
     def close(self) -> None:
         """Take the bars away."""
-        self._waiting.close()
         with self._lock:
             if self._bars is not None:
                 self._bars.stop()
-                self._bars = None
+                self._bars = self._total = None
+
+    def _show(self, *columns: ProgressColumn) -> Progress:
+        self._bars = _Bars(self._console, *columns)
+        self._bars.start()
+        return self._bars
 
     def _take_away(self, volume: str) -> None:
         if self._bars is not None:
             self._bars.remove_task(self._tasks[volume])
 
-    def _show_total_last(self) -> None:
-        if self._bars is not None and len(self._totals) > 1:
-            if self._total is not None:
-                self._bars.remove_task(self._total)
-            self._total = self._bars.add_task(_TOTAL, total=sum(self._totals.values()))
-            self._update_total()
-
     def _update_total(self) -> None:
         if self._bars is not None and self._total is not None:
-            self._bars.update(self._total, completed=sum(self._done.values()))
+            total = self._expected_bytes or sum(self._totals.values())
+            self._bars.update(self._total, total=total, completed=sum(self._done.values()))
 
 
 class _RateColumn(ProgressColumn):
@@ -156,6 +158,23 @@ class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{binary_size(int(speed))}/s")
+
+
+class _SecondsColumn(ProgressColumn):
+    """How long something has been waited for."""
+
+    def __init__(self, since: float) -> None:
+        super().__init__()
+        self._since = since
+
+    def render(self, _task: Task) -> Text:
+        return Text(f"{max(0.0, time.monotonic() - self._since):.0f} s")
+
+
+def _place(task: Task) -> tuple[bool, Iterable[tuple[int, str]]]:
+    """Sort by name, `web-2` before `web-10`; the total is the last line."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", task.description)
+    return "is_total" in task.fields, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _columns(width: int) -> tuple[ProgressColumn, ...]:

@@ -1,24 +1,41 @@
-"""Colours of messages, where a terminal shows them; written by hand, since rich takes a tenth of a second to load."""
+"""Colours at a terminal, written by hand: rich takes a tenth of a second to load."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-_BOLD_RED = "1;31"
-_BOLD_YELLOW = "1;33"
-_STYLES = {"error": _BOLD_RED, "warning": _BOLD_YELLOW}
+if TYPE_CHECKING:
+    from typing import TextIO
+
+_COLUMNS = 80  # of a terminal that does not tell
+_BOLD = "1"
+_STYLES = {"error": "1;31", "warning": "1;33"}  # bold red, bold yellow
 
 
 def styled(text: str, kind: str) -> str:
-    """The beginning of a message on stderr, coloured as errors and warnings usually are."""
-    style = _STYLES.get(kind)
-    if style is None or not _shows_colours():
-        return text
-    return f"\x1b[{style}m{text}\x1b[0m"
+    """Colour the beginning of a message on stderr, as errors and warnings usually are."""
+    return _with_style(text, _STYLES.get(kind), sys.stderr)
 
 
-def _shows_colours() -> bool:
-    """Whether stderr is a terminal with colours, and nobody has taken them away (https://no-color.org)."""
+def bold(text: str) -> str:
+    """Make the header of a table on stdout bold."""
+    return _with_style(text, _BOLD, sys.stdout)
+
+
+def _with_style(text: str, style: str | None, stream: TextIO) -> str:
+    # https://no-color.org
     is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb"
-    return not is_plain and sys.stderr.isatty()
+    return text if style is None or is_plain or not stream.isatty() else f"\x1b[{style}m{text}\x1b[0m"
+
+
+def terminal_columns() -> int | None:
+    """Return the width of the terminal that stdout is, COLUMNS before what it says; None where it is no terminal."""
+    if not sys.stdout.isatty():
+        return None
+    given = os.environ.get("COLUMNS", "")
+    with suppress(OSError):
+        return int(given) if given.isdecimal() else os.get_terminal_size(sys.stdout.fileno()).columns or _COLUMNS
+    return _COLUMNS

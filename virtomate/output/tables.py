@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from virtomate.services.listings import CloneOrigin, DomainListing
 
     Row = tuple[str, ...]
-    Table = tuple[Row, list[Row]]
+    Table = tuple[Row, Sequence[Row]]
 
 _GAP = 2
 
@@ -43,6 +43,18 @@ _GIVING_WAY = (
     _Parts(has_uuids=False, all_addresses=False),
     _Parts(has_uuids=False, all_addresses=False, has_modes=False),
 )
+
+
+def aligned(rows: Sequence[Row]) -> list[str]:
+    """Rows as lines whose columns stand below each other; blanks at the end are cut."""
+    widths = [max(map(cell_width, cells)) for cells in zip(*rows, strict=True)]
+    gap = " " * _GAP
+    return [gap.join(map(_padded, row, widths)).rstrip() for row in rows]
+
+
+def aligned_below(rows: Sequence[Row]) -> list[str]:
+    """Keys and values, made harmless, as they stand below a headline."""
+    return [f"  {line}" for line in aligned([tuple(map(printable, row)) for row in rows])]
 
 
 def domain_table(listings: Sequence[DomainListing], columns: int | None) -> Table:
@@ -96,14 +108,16 @@ def addresses_text(interfaces: Iterable[DomainInterface], *, all_addresses: bool
 
 def table_width(table: Table) -> int:
     """How many columns of a terminal a table takes."""
-    header, rows = table
-    widths = [max(map(cell_width, cells)) for cells in zip(header, *rows, strict=True)]
-    return sum(widths) + _GAP * (len(widths) - 1)
+    return max(map(cell_width, aligned([table[0], *table[1]])))
 
 
 def cell_width(text: str) -> int:
     """How many columns of a terminal a text takes: wide signs take two, combining ones none."""
     return sum(_sign_width(sign) for sign in text)
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cell_width(text))
 
 
 def _sign_width(sign: str) -> int:

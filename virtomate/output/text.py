@@ -1,8 +1,22 @@
-"""Text for people: names made harmless, columns lined up."""
+"""Text for people: names made harmless, and many of them in a sentence."""
 
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MAX_NAMES = 10
+
+
+class Named(Protocol):
+    """A record of something that has a name."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
 
 
 def printable(text: str) -> str:
@@ -13,12 +27,12 @@ def printable(text: str) -> str:
     )
 
 
-def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as lines whose columns stand below each other; blanks at the end are cut."""
-    if not rows:
-        return []
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def listed(items: Sequence[Named]) -> str:
+    """The names of clones or domains in quotes, the first ten of them."""
+    names = [f"'{item.name}'" for item in items[:_MAX_NAMES]]
+    if len(items) > len(names):
+        names.append(f"{len(items) - len(names)} more")
+    return ", ".join(names)
 
 
 def _is_unsafe(character: str) -> bool:

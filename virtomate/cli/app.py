@@ -1,0 +1,64 @@
+"""What every command works with: its session, its progress, and the token that a signal sets."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.cli.options import Settings
+    from virtomate.hypervisor.session import Session
+    from virtomate.progress import Progress
+
+
+class App:
+    """One run of a command."""
+
+    def __init__(self, settings: Settings, session: Session) -> None:
+        self.session = session
+        self.cancel = settings.signals.cancel
+        self._settings = settings
+
+    @cached_property
+    def progress(self) -> Progress:
+        """How the command's work is shown."""
+        from virtomate.output.progress import make_progress  # noqa: PLC0415 - lists show none
+
+        return make_progress(self._settings.progress, quiet=self._settings.quiet)
+
+    @contextmanager
+    def working(self) -> Iterator[Progress]:
+        """Show progress for the time of the block, and what a signal does to the work."""
+        self._settings.signals.note = self.progress.note
+        try:
+            yield self.progress
+        finally:
+            self._settings.signals.note = None
+            self.progress.close()
+
+
+@contextmanager
+def open_app(settings: Settings) -> Iterator[App]:
+    """Open the session for a command's connection; nothing is connected before it is needed."""
+    from virtomate.hypervisor import session as service  # noqa: PLC0415 - help and completion need no libvirt
+
+    if settings.log is not None:
+        from virtomate.output.log import start_log  # noqa: PLC0415 - few commands are logged
+
+        start_log(settings.log, is_json=settings.format.has_json_messages)
+
+    def ask(prompt: str, is_secret: bool) -> str | None:
+        with settings.terminal.asking():
+            try:
+                return str(click.prompt(prompt.rstrip(": "), hide_input=is_secret, err=True))
+            except click.Abort:
+                return None
+
+    settings.signals.abandon = service.end_programs
+    with service.open_session(settings.uri, ask, settings.signals.cancel) as session:
+        yield App(settings, session)

@@ -1,0 +1,65 @@
+"""What would be deleted, and what was."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from virtomate.enums import DeletionStatus
+from virtomate.output.streams import error_message, message, print_lines, print_records, tell
+from virtomate.output.tables import aligned
+from virtomate.output.text import listed, printable
+from virtomate.words import binary_size, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from virtomate.output.streams import Format
+    from virtomate.services.delete.records import DeletionPreview, DeletionResult, DoomedThing
+
+
+def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None:
+    """Show how deleting went."""
+    if format_.is_json:
+        print_records(results, format_)
+        return
+    untouched = []
+    for result in results:
+        if result.error is None:
+            lines = [*result.removed, *(f"kept: {item}" for item in result.kept)]
+            print_lines([f"Deleted {printable(result.name)}", *(f"  {printable(line)}" for line in lines)])
+        elif result.status is DeletionStatus.INTERRUPTED and not result.error.leftovers:
+            untouched.append(result)
+        else:
+            error_message(result.error, format_)
+    if untouched and untouched[0].error is not None:
+        error_message(untouched[0].error, format_)
+        message("note", f"not deleted: {listed(untouched)}", format_)
+
+
+def render_deletion_plan(previews: Sequence[DeletionPreview]) -> None:
+    """Show on stderr what would be deleted, for whoever is asked to agree."""
+    for preview in previews:
+        what = "clone" if preview.is_finished else "unfinished clone"
+        rows = [
+            (printable(thing.what), "" if thing.size_bytes is None else binary_size(thing.size_bytes))
+            for thing in preview.doomed
+        ]
+        lines = [f"{preview.name} ({what} of {preview.source.name}, {preview.mode.value})"]
+        lines += [f"  {line}" for line in aligned(rows)]
+        lines += [f"  not proved: {_doubt(thing)}" for thing in preview.doomed if thing.doubt is not None]
+        lines += [f"  kept: {item}" for item in preview.kept]
+        tell("".join(f"{printable(line)}\n" for line in lines))
+    total = sum(thing.size_bytes or 0 for preview in previews for thing in preview.doomed)
+    tell(f"{counted(len(previews), 'domain')}, {binary_size(total)} in volumes\n")
+
+
+def _doubt(thing: DoomedThing) -> str:
+    """Describe a file that may not be the clone's, for whoever decides whether it goes."""
+    parts = [f"it {thing.doubt}"]
+    if thing.owner is not None:
+        parts.append(f"it belongs to {thing.owner}")
+    if thing.modified is not None:
+        written = datetime.fromtimestamp(thing.modified, tz=UTC).astimezone()
+        parts.append(f"it was last written to on {written:%Y-%m-%d at %H:%M}")
+    return f"{thing.what}: {', '.join(parts)}"
