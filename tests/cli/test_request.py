@@ -18,6 +18,8 @@ from virtomate.services.clone.records import CloneRequest, DiskOptions, Wait
 @click.argument("names", nargs=-1)
 def words(**parameters: Any) -> CloneRequest:
     """Make a request of words."""
+    for preview in ("dry_run", "print_xml"):
+        assert parameters.pop(preview) is False
     return clone_request(source="src", **parameters)
 
 

@@ -441,17 +441,34 @@ def test_everything_has_help(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if "-" in name])
 def test_help_names_the_documented_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both spellings of a command show the same help, with the documented one, and its own options first."""
+    """Both spellings of a command show the same help, with the documented one; common options are elsewhere."""
     assert run([name, "-h"]) == 0
     hyphenated = capsys.readouterr().out
     assert run([*name.split("-", 1), "-h"]) == 0
 
     assert capsys.readouterr().out == hyphenated
     assert hyphenated.startswith(f"Usage: virtomate {name} [OPTIONS]")
-    own, headings, common = hyphenated.partition("Common options:\n")
-    if headings:
-        assert "--connection" in common
-        assert "--connection" not in own
+    assert "--connection" not in hyphenated
+    assert hyphenated.endswith("\nCommon options such as -c, --json and -q: see 'virtomate -h'.\n")
+
+
+def test_help_of_cloning_is_grouped(capsys: pytest.CaptureFixture[str]) -> None:
+    """Options stand below headings, each in the same column; three examples follow, which can be run."""
+    assert run(["domain-clone", "-h"]) == 0
+
+    sections = re.split(r"^(\w+):\n", capsys.readouterr().out, flags=re.MULTILINE)
+    assert sections[1::2] == ["Clone", "Storage", "Identity", "Running", "Output", "Examples"]
+    *options, examples = sections[2::2]
+    assert (
+        len({len(found) for text in options for found in re.findall(r"^  --\S+(?: \S+)?  +", text, re.MULTILINE)}) == 1
+    )
+    lines = [line.split() for line in examples.splitlines() if line.startswith("  virtomate")]
+    assert len(lines) == 3
+    for line in lines:
+        with root.make_context("virtomate", line[1:], obj=Settings()) as context:
+            _, command, words = root.resolve_command(context, line[1:])
+            assert command is not None
+            command.make_context("domain-clone", words, parent=context).close()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,4 +1,4 @@
-"""The options of `domain-clone` that say what is to be made, and the request that they make."""
+"""The options of `domain-clone`, and the request that they make."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from virtomate.cli.completion import complete_pool
-from virtomate.cli.options import trust_pool_option
+from virtomate.cli.options import option, trust_pool_option
 from virtomate.enums import DiskAction, Mode, Transfer, WaitFor
 from virtomate.names import has_unwritable
 
@@ -125,98 +125,129 @@ class _WholeNumber(click.IntRange):
             self.fail(f"'{value}' is not a whole number from {self.min} to {self.max}.", param, ctx)
 
 
+_CLONE, _STORAGE, _IDENTITY, _RUNNING, _OUTPUT = "Clone", "Storage", "Identity", "Running", "Output"
+
 _OPTIONS = (
-    click.option(
+    option(
         "--mode",
+        section=_CLONE,
         type=click.Choice([mode.value for mode in Mode]),
         default=Mode.COPY.value,
-        show_default=True,
-        help="How storage volumes are duplicated: copy makes independent volumes, linked makes overlays on the "
-        "original ones, reflink lets the file system share what is equal.",
+        help="How volumes are duplicated: copy makes independent volumes, linked makes overlays on the original's "
+        "volumes, reflink shares equal blocks within the file system. [default: copy]",
     ),
-    click.option(
+    option(
+        "--count",
+        section=_CLONE,
+        type=_WholeNumber(1, _MAX_COUNT),
+        metavar="N",
+        help="Make N clones of one NEWNAME. In NEWNAME, {} stands for the number and {:02} for the number with at "
+        f"least two digits; otherwise a hyphen and the number follow NEWNAME. N is at most {_MAX_COUNT}. "
+        "[default: one clone for each NEWNAME]",
+    ),
+    option(
+        "--auto-name", section=_CLONE, is_flag=True, help="Choose a free name for each clone, such as DOMAIN-clone-2."
+    ),
+    option(
+        "--jobs",
+        section=_CLONE,
+        type=_WholeNumber(1, _MAX_JOBS),
+        default=_JOBS,
+        metavar="N",
+        help=f"Number of clones to create in parallel, at most {_MAX_JOBS}. [default: {_JOBS}]",
+    ),
+    option(
         "--disk",
         "disks",
+        section=_STORAGE,
         type=_disk_choice,
         metavar="TARGET=HOW",
         multiple=True,
-        help="What becomes of one disk: copy, linked, reflink, share (use the original's) or drop, and where its "
-        "volume goes: vda=linked,name=NAME,pool=POOL. May be repeated. [default: as --mode says]",
+        help="How to handle one disk: copy, linked, reflink, share (use the original's volume) or drop; then where "
+        "the new volume goes, such as vda=linked,name=NAME,pool=POOL. Can be repeated. [default: as --mode says]",
     ),
-    click.option(
+    option(
         "--pool",
+        section=_STORAGE,
         metavar="POOL",
         shell_complete=complete_pool,
-        help="The pool that new volumes go to. [default: the original volume's]",
+        help="Pool for new volumes. [default: the pool of each original volume]",
     ),
-    click.option(
-        "--count",
-        type=_WholeNumber(1, _MAX_COUNT),
-        metavar="N",
-        help="Make N clones. In NEWNAME, {} stands for the number, and {:02} for one with two digits at least; without "
-        f"either, a hyphen and the number follow it. N is {_MAX_COUNT} at most. [default: one for each NEWNAME]",
+    option(
+        "--nvram",
+        section=_STORAGE,
+        metavar="PLACE",
+        help="Destination of the NVRAM copy: absolute path, POOL/VOLUME, or a file name in the original's directory. "
+        "[default: a file there with the clone's name]",
     ),
-    click.option("--auto-name", is_flag=True, help="Choose names that are free: DOMAIN-clone, DOMAIN-clone-2, ..."),
-    click.option(
-        "--jobs",
-        type=_WholeNumber(1, _MAX_JOBS),
-        default=_JOBS,
-        show_default=True,
-        metavar="N",
-        help=f"How many clones are made side by side, {_MAX_JOBS} at most.",
+    option(
+        "--transfer",
+        section=_STORAGE,
+        type=click.Choice([Transfer.HOST.value, Transfer.STREAM.value, Transfer.SERVER.value]),
+        help="How content gets into new volumes: virtomate writes the files (host), virtomate writes through the "
+        "libvirt connection (stream), or libvirt copies (server). [default: the fastest possible]",
     ),
-    click.option(
+    option(
+        "--no-space-check",
+        section=_STORAGE,
+        is_flag=True,
+        help="Do not check whether the pools have enough free space; for file systems that compress.",
+    ),
+    trust_pool_option(_STORAGE),
+    option(
         "--mac",
         "macs",
+        section=_IDENTITY,
         type=_mac_address,
         metavar=f"MAC|{_KEEP}",
         multiple=True,
-        help="MAC address of the first interface; repeated, of the next one; keep leaves all as they are. "
-        "[default: random]",
+        help="MAC address of the first interface; a repeated --mac is for the next interface; keep leaves all "
+        "addresses as they are. [default: random]",
     ),
-    click.option("--uuid", type=_uuid, metavar="UUID", help="UUID of the clone. [default: random]"),
-    click.option(
-        "--nvram",
-        metavar="PLACE",
-        help="Where the copy of the NVRAM goes: a path, POOL/VOLUME, or a name beside the original's. [default: named "
-        "after the clone, beside the original's]",
+    option("--uuid", section=_IDENTITY, type=_uuid, metavar="UUID", help="UUID of the clone. [default: random]"),
+    option(
+        "--title",
+        section=_IDENTITY,
+        type=_title,
+        metavar="TEXT",
+        help="Title of the clone, '' for none. [default: the original's]",
     ),
-    click.option(
-        "--title", type=_title, metavar="TEXT", help="Title of the clone, '' for none. [default: the original's]"
-    ),
-    click.option(
+    option(
         "--description",
+        section=_IDENTITY,
         type=_text,
         metavar="TEXT",
         help="Description of the clone, '' for none. [default: the original's]",
     ),
-    click.option("--start", is_flag=True, help="Start each clone when it is complete."),
-    click.option(
+    option("--start", section=_RUNNING, is_flag=True, help="Start each clone when it is complete."),
+    option(
         "--wait",
+        section=_RUNNING,
         type=_wait,
         metavar="agent|ip[,SECONDS]",
-        help="Start each clone and wait until its guest agent answers (agent) or it has an IP address (ip), for "
-        f"SECONDS at most. [default: no waiting; SECONDS: {_WAIT_SECONDS}]",
+        help="Start each clone and wait until its guest agent answers (agent) or it has an IP address (ip), for at "
+        f"most SECONDS. [default: no waiting; SECONDS: {_WAIT_SECONDS}]",
     ),
-    click.option(
-        "--transfer",
-        type=click.Choice([Transfer.HOST.value, Transfer.STREAM.value, Transfer.SERVER.value]),
-        help="How content gets into new volumes: written here (host), through the libvirt connection (stream), or by "
-        "libvirt (server). [default: the fastest that is possible]",
-    ),
-    click.option(
-        "--no-space-check",
+    option("--dry-run", section=_OUTPUT, is_flag=True, help="Show what would be done, and change nothing."),
+    option(
+        "--print-xml",
+        section=_OUTPUT,
         is_flag=True,
-        help="Do not compare what will be written with what the pools have left; for file systems that compress.",
+        help="Print the definition that the clone would have, and change nothing.",
     ),
-    trust_pool_option,
+)
+
+EXAMPLES = (
+    "virtomate domain-clone ubuntu-24.04 web-1",
+    "virtomate domain-clone --mode linked --count 3 ubuntu-24.04 ci",
+    "virtomate domain-clone --disk vdb=drop --wait ip ubuntu-24.04 dev",
 )
 
 
 def clone_options(command: Command) -> Command:
-    """Add the options that make a request."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
+    """Add the options that make a request, and those that only show what it would do."""
+    for add in reversed(_OPTIONS):
+        command = add(command)
     return command
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtomate.cli.app import open_app
-from virtomate.cli.clone_options import clone_options, clone_request
+from virtomate.cli.clone_options import EXAMPLES, clone_options, clone_request
 from virtomate.cli.completion import complete_clone, complete_domain
 from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
@@ -31,22 +31,20 @@ def domain() -> None:
     """Work with domains."""
 
 
-@domain.command("clone", short_help="Clone a domain.", context_settings=CONTEXT_SETTINGS)
+@domain.command("clone", short_help="Clone a domain.", examples=EXAMPLES, context_settings=CONTEXT_SETTINGS)
 @common_options
 @clone_options
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
-@click.option("--print-xml", is_flag=True, help="Print the definition of the clone, and change nothing.")
 @click.argument("source", metavar="DOMAIN", shell_complete=complete_domain)
 @click.argument("names", metavar="[NEWNAME]...", nargs=-1)
 @click.pass_obj
 def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any) -> int:  # noqa: ANN401
     """Clone DOMAIN, given by name or UUID, and call the clone NEWNAME.
 
-    DOMAIN must be shut off. Its file-based volumes and its NVRAM are duplicated, unless they are read-only, and must be
-    in storage pools; the NVRAM may also be elsewhere. The clone gets a UUID, MAC addresses and ports of its own. Its
-    disks' content is not altered: host name, addresses and keys inside are the original's.
+    DOMAIN must be shut off. Its writable file-based volumes, which must be in storage pools, and its NVRAM are
+    duplicated. The clone gets its own UUID, MAC addresses and ports. The content of its disks is not changed: host
+    name, addresses and keys are the original's.
 
-    Several NEWNAMEs make several clones, side by side.
+    Several NEWNAMEs make several clones in parallel.
     """
     from virtomate.services.clone import run as service  # noqa: PLC0415 - help and completion need no libvirt
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from virtomate.cli.options import CommonOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+# How wide options get before their explanation goes on in the next line.
+_COLUMN = 30
 
 
 class _Context(click.Context):
@@ -23,13 +32,28 @@ class _Context(click.Context):
 
 
 class Command(click.Command):
-    """A command whose help shows its own options before the common ones."""
+    """A command whose help has its own options and examples; the help of the program has the common options.
+
+    Attributes:
+        examples: Command lines that show what the command is for.
+    """
 
     context_class = _Context
+
+    def __init__(self, *arguments: Any, examples: Sequence[str] = (), **attributes: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **attributes)
+        self.examples = examples
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options into the help."""
         _format_options(self, context, formatter)
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples into the help, and where the common options are explained."""
+        if self.examples:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in self.examples))
+        _format_pointer(context, formatter)
 
 
 class Group(click.Group):
@@ -89,6 +113,10 @@ class Group(click.Group):
         self.format_commands(context, formatter)
         _format_options(self, context, formatter)
 
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write into the help where the common options are explained."""
+        _format_pointer(context, formatter)
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands by their documented names into the help."""
         rows = [
@@ -100,17 +128,27 @@ class Group(click.Group):
             formatter.write_dl(rows)
 
 
+def _format_pointer(context: click.Context, formatter: click.HelpFormatter) -> None:
+    if context.parent is not None:
+        formatter.write_paragraph()
+        formatter.write_text("Common options such as -c, --json and -q: see 'virtomate -h'.")
+
+
 def _format_options(command: click.Command, context: click.Context, formatter: click.HelpFormatter) -> None:
-    own: list[tuple[str, str]] = []
+    sections: dict[str, list[tuple[str, str]]] = {}
     common: list[tuple[str, str]] = []
     for parameter in command.get_params(context):
         # some versions of Click list arguments as well, with nothing to say of them
         record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
-        if record is not None:
-            is_common = isinstance(parameter, CommonOption) or "--help" in parameter.opts
-            (common if is_common else own).append(record)
-    if own:
-        with formatter.section("Options"):
-            formatter.write_dl(own)
-    with formatter.section("Common options" if own else "Options"):
-        formatter.write_dl(common)
+        if record is None:
+            continue
+        if isinstance(parameter, CommonOption) or "--help" in parameter.opts:
+            common.append(record)
+        else:
+            sections.setdefault(getattr(parameter, "section", "Options"), []).append(record)
+    if context.parent is None:
+        sections["Options"] = common
+    width = max((len(words) for records in sections.values() for words, _ in records), default=0)
+    for heading, records in sections.items():
+        with formatter.section(heading):
+            formatter.write_dl([(words.ljust(min(width, _COLUMN)), text) for words, text in records], col_max=_COLUMN)

@@ -26,6 +26,14 @@ class CommonOption(click.Option):
     """An option that every command takes."""
 
 
+class SectionOption(click.Option):
+    """An option that stands below a heading of its own in the help of its command."""
+
+    def __init__(self, *arguments: Any, section: str, **attributes: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **attributes)
+        self.section = section
+
+
 @dataclass
 class Settings:
     """What those options say; an option after the command's name overrides the one before it.
@@ -59,18 +67,24 @@ class Settings:
 
 def common_options(command: Command) -> Command:
     """Add the options that every command takes."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
+    for add in reversed(_OPTIONS):
+        command = add(command)
     return command
 
 
-def trust_pool_option(command: Command) -> Command:
+def option(*names: str, section: str, **attributes: Any) -> Callable[[Command], Command]:  # noqa: ANN401
+    """Add an option below a heading of the command's help."""
+    return click.option(*names, cls=SectionOption, section=section, **attributes)
+
+
+def trust_pool_option(section: str) -> Callable[[Command], Command]:
     """Add the option of those commands that have libvirt write files."""
-    return click.option(
+    return option(
         "--trust-pool",
+        section=section,
         is_flag=True,
-        help="Have libvirt write also where others could put a symbolic link, which it follows.",
-    )(command)
+        help="Let libvirt write even where other users could place a symbolic link, which libvirt follows.",
+    )
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401

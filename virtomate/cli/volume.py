@@ -35,9 +35,9 @@ def list_(settings: Settings, pool: str) -> None:
 @click.option(
     "--no-space-check",
     is_flag=True,
-    help="Do not compare what will be written with what the pool has left; for file systems that compress.",
+    help="Do not check whether the pool has enough free space; for file systems that compress.",
 )
-@trust_pool_option
+@trust_pool_option("Options")
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("pool", metavar="POOL", shell_complete=complete_pool)
 @click.argument("name", metavar="[NEWNAME]", required=False)
