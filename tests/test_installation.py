@@ -20,6 +20,8 @@ from virtomate import __version__
 README = CHECKOUT / "README.md"
 PAGE = CHECKOUT / "docs" / "installation.rst"
 
+APT_INSTALL = "sudo apt-get install --no-install-recommends"
+
 # Where pipx before 1.3 and uv put virtomate; both leave its manual pages there.
 OLD_PIPX = "~/.local/pipx"
 UV = "~/.local/share/uv"
@@ -79,7 +81,7 @@ def link_pages(debian: Debian, page: Path, home: str) -> None:
 def test_binding_of_the_distribution(debian: Debian, others: list[str]) -> None:
     """The first way of the README takes the distribution's binding, but no click and no rich that are too old."""
     debian.run(
-        *written(README, "sudo apt-get install pipx python3-libvirt"),
+        *written(README, f"{APT_INSTALL} pipx python3-libvirt"),
         *others,
         *written(README, "pipx install --system-site-packages .", "pipx ensurepath"),
     )
@@ -100,7 +102,7 @@ def test_binding_of_the_distribution(debian: Debian, others: list[str]) -> None:
 def test_binding_of_the_distribution_with_the_newest_pipx(debian: Debian) -> None:
     """The newest pipx takes the distribution's binding, and so it does where it would leave the work to uv."""
     debian.run(
-        *written(PAGE, "sudo apt-get install pipx python3-libvirt"),
+        *written(PAGE, f"{APT_INSTALL} pipx python3-libvirt"),
         *NEWEST_PIPX,
         *written(PAGE, "pipx install --system-site-packages ."),
     )
@@ -121,7 +123,7 @@ def test_binding_of_the_distribution_with_the_newest_pipx(debian: Debian) -> Non
 def test_pipx(debian: Debian, newest: list[str]) -> None:
     """The other way of the README compiles the binding, with the distribution's pipx and with the newest."""
     debian.run(
-        *written(README, "sudo apt-get install pipx gcc"),
+        *written(README, f"{APT_INSTALL} pipx gcc"),
         *newest,
         *written(README, "pipx install .", "pipx ensurepath"),
     )
@@ -134,7 +136,7 @@ def test_pipx(debian: Debian, newest: list[str]) -> None:
 
 def test_uv(debian: Debian) -> None:
     """Virtomate can be a tool of uv, which knows nothing of `man`."""
-    debian.run(*written(README, "sudo apt-get install pipx gcc"), "pipx install uv", "pipx ensurepath")
+    debian.run(*written(README, f"{APT_INSTALL} pipx gcc"), "pipx install uv", "pipx ensurepath")
     in_new_shell(debian, *written(PAGE, "uv tool install ."))
     link_pages(debian, PAGE, UV)
 
@@ -145,7 +147,7 @@ def test_uv(debian: Debian) -> None:
 def test_pip(debian: Debian, newest: list[str]) -> None:
     """Pip installs virtomate into a virtual environment: the distribution's pip, and the newest."""
     debian.run(
-        *written(PAGE, "sudo apt-get install gcc"),
+        *written(PAGE, f"{APT_INSTALL} gcc"),
         "sudo apt-get install python3-venv",
         *written(PAGE, "python3 -m venv ~/virtomate"),
         *newest,
@@ -159,7 +161,7 @@ def test_wheel_and_source_distribution(debian: Debian) -> None:
     """What `build` makes can be installed with pip, and with pipx on the distribution's binding."""
     environment = written(PAGE, "python3 -m venv ~/virtomate")
     debian.run(
-        *written(PAGE, "sudo apt-get install gcc", "sudo apt-get install pipx python3-libvirt"),
+        *written(PAGE, f"{APT_INSTALL} gcc", f"{APT_INSTALL} pipx python3-libvirt"),
         "sudo apt-get install python3-venv",
         *environment,
         *written(PAGE, "pip install build", "python -m build"),

@@ -29,6 +29,7 @@ NOT_RUN = (
     "python -m build",
     "mkdir -p ~/.local/share/man/",
     "ln -sf ~/.local/",
+    "rm ~/.local/share/man/",
     "python3 noxfile.py ",
     "export LIBVIRT_DEFAULT_URI=",
     "virsh pool-define-as default ",
