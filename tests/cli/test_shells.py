@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+from click.shell_completion import CompletionItem
 
 from virtomate.cli.help import Command, Group
 from virtomate.cli.options import Settings
 from virtomate.cli.root import root
-from virtomate.cli.shells import complete, split
+from virtomate.cli.shells import Bash, complete, split
 from virtomate.hypervisor.connection import _without_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-BREAKS = " \t\n\"'@><=;|&(:"
 
 
 def ask(shell: str, *arguments: str) -> list[list[str]]:
@@ -51,32 +50,41 @@ def ask(shell: str, *arguments: str) -> list[list[str]]:
 )
 def test_words_are_those_of_the_shell(line: str, words: list[str]) -> None:
     """A line is cut where the shell cuts it, and a word that is not finished is known as far as it goes."""
-    assert [word.value for word in split(line)] == words
+    finished, current, _ = split(line)
+
+    assert [*finished, current] == words
+
+
+def inserted(typed: str, replaced: str, word: str) -> str:
+    """What bash gets to insert, so that what was typed becomes a word."""
+    bash = Bash(root, Settings(), [f"virtomate {typed}", replaced])
+    bash.get_completion_args()
+    return bash.format_completion(CompletionItem(word)).split("\t")[1]
 
 
 @pytest.mark.parametrize(
-    ("typed", "inserted"),
+    ("typed", "replaced", "expected"),
     [
-        ("", r"my\ a:b=\'\$x"),
-        (r"my\ ", r"my\ a:b=\'\$x"),
-        (r"my\ a:", r"b=\'\$x"),
-        (r"my\ a:b=", r"\'\$x"),
-        (r"my\ a\:", r"my\ a:b=\'\$x"),
-        ('"my ', r"my a:b='\$x"),
-        ('"my a:b', r"my a:b='\$x"),
-        ("'my ", r"my a:b='\''$x"),
-        ("'my 'a", r"my\ a:b=\'\$x"),
-        ('my" a', r" a:b='\$x"),
+        ("", "", r"my\ a:b=\'\$x"),
+        (r"my\ ", r"my\ ", r"my\ a:b=\'\$x"),
+        (r"my\ a:", "", r"b=\'\$x"),
+        (r"my\ a:b=", "", r"\'\$x"),
+        (r"my\ a\:", r"my\ a\:", r"my\ a:b=\'\$x"),
+        ('"my ', "my ", r"my a:b='\$x"),
+        ('"my a:b', "my a:b", r"my a:b='\$x"),
+        ("'my ", "my ", r"my a:b='\''$x"),
+        ("'my 'a", "'my 'a", r"my\ a:b=\'\$x"),
+        ('my" a', " a", r" a:b='\$x"),
     ],
 )
-def test_bash_gets_what_it_replaces_with(typed: str, inserted: str) -> None:
-    """Bash replaces from the last break or open quotation mark on; what it gets continues that."""
-    assert split(typed, BREAKS)[-1].completed_in_bash("my a:b='$x") == inserted
+def test_bash_gets_what_it_replaces_with(typed: str, replaced: str, expected: str) -> None:
+    """Bash replaces from the last break or open quotation mark on, as it says; what it gets continues the rest."""
+    assert inserted(typed, replaced, "my a:b='$x") == expected
 
 
 def test_bash_replaces_an_at_sign_as_well() -> None:
     """What follows an at sign, as in the URI of a remote host, gets one of its own."""
-    assert split("qemu+ssh://root@kv", BREAKS)[-1].completed_in_bash("qemu+ssh://root@kvm/system") == "@kvm/system"
+    assert inserted("qemu+ssh://root@kv", "@kv", "qemu+ssh://root@kvm/system") == "@kvm/system"
 
 
 def test_both_spellings_complete_and_the_documented_one_is_offered() -> None:
@@ -85,7 +93,7 @@ def test_both_spellings_complete_and_the_documented_one_is_offered() -> None:
     assert all(fields[0] == "plain" and fields[1].startswith("domain-") and fields[2] for fields in documented)
     assert [fields[1] for fields in ask("zsh", "domain-l")] == ["domain-list"]
     assert {f"domain-{fields[1]}" for fields in ask("zsh", "domain", "")} == {fields[1] for fields in documented}
-    assert ask("bash", "virtomate --mode=", BREAKS) == []
+    assert ask("bash", "virtomate --mode=", "") == []
 
 
 def test_words_of_the_guest_are_not_completed() -> None:

@@ -169,7 +169,7 @@ def test_waiting_for_a_clone_shows_how_long_by_now(lab: Lab, small: Path, virtom
     terminal = Terminal(virtomate, "domain-clone", "--wait", "ip,3600", "small", "web")
     terminal.child.expect(r"Cloned small to web [^\r\n]*\r\n(?s:.*)  state +started\r\n")
     terminal.child.expect_exact("waiting for an IP address of 'web', 3600 seconds at most\r\n")
-    terminal.child.expect(r"\rweb  [1-9]\d* s")
+    terminal.child.expect(r"web [1-9]\d* s")
     terminal.child.sendintr()
     terminal.child.expect(pexpect.EOF)
     terminal.child.close()

@@ -1,4 +1,4 @@
-"""The command that prints the scripts for shells, and the values that they complete."""
+"""The command that prints completion scripts, and the names that they complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.output.render import render_completion_script
 
 if TYPE_CHECKING:
-    from virtomate.services.completion import Kind
+    from collections.abc import Callable
 
 # Click's name for it, which virtomate 0.1.2 had as well: what a shell's script sets when it wants to know something.
 COMPLETE_VARIABLE = "_VIRTOMATE_COMPLETE"
@@ -40,32 +40,17 @@ def read_script(shell: str) -> str:
     return (Path(__file__).parent / "scripts" / f"virtomate.{shell}").read_text(encoding="utf-8")
 
 
-def complete_domain(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The names of domains, for `shell_complete`."""
-    from virtomate.services.completion import Kind  # noqa: PLC0415 - commands and options are completed without libvirt
+def _completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        from virtomate.services.completion import Kind, list_names  # noqa: PLC0415 - only names need libvirt
 
-    return _names(Kind.DOMAIN, context, parameter, incomplete)
+        given = context.params.get(parameter.name or "")
+        taken = given if isinstance(given, tuple) else ()
+        names = list_names(Kind(kind), context.ensure_object(Settings).uri)
+        return [name for name in names if name.startswith(incomplete) and name not in taken]
 
-
-def complete_clone(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The names of clones, for `shell_complete`."""
-    from virtomate.services.completion import Kind  # noqa: PLC0415 - as above
-
-    return _names(Kind.CLONE, context, parameter, incomplete)
+    return complete
 
 
-def complete_pool(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """The names of storage pools, for `shell_complete`."""
-    from virtomate.services.completion import Kind  # noqa: PLC0415 - as above
-
-    return _names(Kind.POOL, context, parameter, incomplete)
-
-
-def _names(kind: Kind, context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """What begins like this; where several are taken, without those that stand there already."""
-    from virtomate.services.completion import list_names  # noqa: PLC0415 - as above
-
-    given = context.params.get(parameter.name or "")
-    taken = given if isinstance(given, tuple) else ()
-    names = list_names(kind, context.ensure_object(Settings).uri)
-    return [name for name in names if name.startswith(incomplete) and name not in taken]
+# Functions for `shell_complete`.
+complete_domain, complete_clone, complete_pool = map(_completer, ("domain", "clone", "pool"))

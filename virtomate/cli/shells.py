@@ -8,91 +8,57 @@ words at colons and does not quote names with blanks.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from click.shell_completion import CompletionItem, ShellComplete
 
-from virtomate.cli.completion import COMPLETE_VARIABLE, SHELLS, read_script
+from virtomate.cli.completion import COMPLETE_VARIABLE, read_script
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import click
 
     from virtomate.cli.options import Settings
 
-_BASH_DEFAULT_BREAKS = " \t\n\"'@><=;|&(:"
-_BASH_SPECIAL = re.compile(r"[^\w@%+=:,./^-]")
-_BASH_SPECIAL_IN_DOUBLE_QUOTES = re.compile(r'[\\"$`]')
+# Stands where the cursor is, so that the last word is the one to complete, an empty one as well.
+_CURSOR = "\0"
+_SPECIAL = re.compile(r"[^\w@%+=:,./^-]")
+_SPECIAL_IN_DOUBLE_QUOTES = re.compile(r'[\\"$`]')
 
 
-@dataclass
-class Word:
-    """A word of a command line that may not be finished.
-
-    Attributes:
-        value: What the program would get.
-        quote: The quotation mark that has not been closed, if any.
-        kept: How many characters of the value stand before the part that bash replaces.
-    """
-
-    value: str = ""
-    quote: str = ""
-    kept: int = 0
-
-    def completed_in_bash(self, word: str) -> str:
-        """What bash has to insert so that this word becomes the one given."""
-        rest = word[self.kept :]
-        if self.quote == "'":
-            return rest.replace("'", r"'\''")
-        special = _BASH_SPECIAL_IN_DOUBLE_QUOTES if self.quote else _BASH_SPECIAL
-        return special.sub(r"\\\g<0>", rest)
+def split(line: str) -> tuple[list[str], str, str]:
+    """Return the words of a command line up to the cursor, the unfinished one, and the quotation mark that is open."""
+    for quote in ("", '"', "'"):
+        with suppress(ValueError):
+            *words, current = shlex.split(f"{line}{_CURSOR}{quote}")
+            return words, current.removesuffix(_CURSOR), quote
+    raise AssertionError("unreachable")
 
 
-def split(line: str, breaks: str = "") -> list[Word]:
-    """The words of a command line up to the cursor, as a shell reads them; the last one is the one to complete.
+class Zsh(ShellComplete):
+    """Gets the words after the program's name, without their quotes; the last one is to be completed."""
 
-    Args:
-        line: The command line.
-        breaks: At which characters bash begins to replace (COMP_WORDBREAKS).
-    """
-    words = [Word()]
-    is_escaped = is_word = False
-    kept_before_quote = 0
-    for character in line:
-        word = words[-1]
-        if is_escaped:
-            keeps_backslash = word.quote and not _BASH_SPECIAL_IN_DOUBLE_QUOTES.match(character)
-            word.value += f"\\{character}" if keeps_backslash else character
-            is_escaped = False
-        elif character == "\\" and word.quote != "'":
-            is_escaped = True
-        elif character == word.quote:
-            word.quote, word.kept = "", kept_before_quote
-        elif word.quote:
-            word.value += character
-        elif character in "'\"":
-            kept_before_quote = word.kept
-            word.quote, word.kept = character, len(word.value)
-        elif character.isspace():
-            if is_word:
-                words.append(Word())
-            is_word = False
-            continue
-        else:
-            word.value += character
-            if character in breaks:
-                # an @ is replaced with the rest (rl_special_prefixes)
-                word.kept = len(word.value) - (character == "@")
-        is_word = True
-    return words
+    name = "zsh"
 
+    def __init__(self, root: click.Command, settings: Settings, arguments: Sequence[str]) -> None:
+        super().__init__(root, {"obj": settings}, "virtomate", COMPLETE_VARIABLE)
+        self.arguments = arguments
 
-class _Completion(ShellComplete):
-    """Click's search for what fits, with words that take the place of all that has been typed."""
+    def source(self) -> str:
+        """The script."""
+        return read_script(self.name)
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The finished words, and the unfinished one."""
+        *words, current = self.arguments
+        return words, current
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
-        """What can stand in the place of a word."""
+        """What can stand in the place of a word, with the name of an option that is written as `--name=value`."""
         option, equals, _ = incomplete.partition("=")
         items = super().get_completions(args, incomplete)
         if not equals or not option.startswith("--"):
@@ -103,41 +69,63 @@ class _Completion(ShellComplete):
             item.value = f"{option}={item.value}"
         return items
 
+    def format_completion(self, item: CompletionItem[str]) -> str:
+        """A line of the answer."""
+        return "\t".join([item.type, item.value, " ".join((item.help or "").split())])
 
-def complete(root: click.Command, settings: Settings, instruction: str, arguments: list[str]) -> int:
+
+class Fish(Zsh):
+    """Gets the unfinished word as it was typed."""
+
+    name = "fish"
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The finished words, and the unfinished one."""
+        *words, current = self.arguments
+        return words, split(current)[1]
+
+
+class Bash(Zsh):
+    """Gets the line up to the cursor, and the part of it that bash will replace."""
+
+    name = "bash"
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The finished words, and the unfinished one."""
+        line, *replaced = self.arguments
+        (_, *words), current, self._quote = split(line)
+        # bash replaces what follows the last colon, equals sign or open quotation mark, but an @ is replaced as well
+        self._kept = len(current) - len(split(f"{self._quote}{''.join(replaced)}")[1])
+        return words, current
+
+    def format_completion(self, item: CompletionItem[str]) -> str:
+        """A line of the answer, with what bash has to insert."""
+        rest = item.value[self._kept :]
+        if self._quote == "'":
+            item.value = rest.replace("'", r"'\''")
+        else:
+            item.value = (_SPECIAL_IN_DOUBLE_QUOTES if self._quote else _SPECIAL).sub(r"\\\g<0>", rest)
+        return super().format_completion(item)
+
+
+_SHELLS = {shell.name: shell for shell in (Bash, Zsh, Fish)}
+
+
+def complete(root: click.Command, settings: Settings, instruction: str, arguments: Sequence[str]) -> int:
     """Answer a shell's script; where anything goes wrong, with nothing.
 
     Args:
         root: The program.
         settings: Where options that were given are kept.
         instruction: A shell, and `complete` or `source`: `bash_complete`.
-        arguments: For bash, the line up to the cursor, and COMP_WORDBREAKS; otherwise the words after the program's
-            name, the last of which is to be completed.
+        arguments: What the script says.
     """
     shell, _, action = instruction.partition("_")
-    if shell not in SHELLS:
-        return 1
     try:
-        text = read_script(shell) if action == "source" else _answer(root, settings, shell, arguments)
-        sys.stdout.write(text)
+        completion = _SHELLS[shell](root, settings, arguments)
+        answer = completion.source() if action == "source" else completion.complete()
+        sys.stdout.write(f"{answer}\n" if answer else "")
         sys.stdout.flush()
     except Exception:  # noqa: BLE001 - a message would stand in the middle of the line that is being typed
         return 1
     return 0
-
-
-def _answer(root: click.Command, settings: Settings, shell: str, arguments: list[str]) -> str:
-    if shell == "bash":
-        line, breaks = [*arguments, _BASH_DEFAULT_BREAKS][:2]
-        _, *before, current = split(line, breaks)
-        words = [word.value for word in before]
-    else:
-        *words, incomplete = arguments
-        # zsh has taken away the quotes; fish gives the word as it stands there
-        current = split(incomplete)[-1] if shell == "fish" else Word(incomplete)
-    items = _Completion(root, {"obj": settings}, "virtomate", COMPLETE_VARIABLE).get_completions(words, current.value)
-    lines = []
-    for item in items:
-        value = current.completed_in_bash(item.value) if shell == "bash" else item.value
-        lines.append("\t".join([item.type, value, " ".join((item.help or "").split())]))
-    return "".join(f"{line}\n" for line in lines)

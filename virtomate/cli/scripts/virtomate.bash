@@ -10,7 +10,7 @@ _virtomate() {
             file) compopt -o default ;;
             dir) compopt -o dirnames ;;
         esac
-    done < <(_VIRTOMATE_COMPLETE=bash_complete "$1" "${COMP_LINE:0:COMP_POINT}" "$COMP_WORDBREAKS" 2>/dev/null </dev/null)
+    done < <(_VIRTOMATE_COMPLETE=bash_complete "$1" "${COMP_LINE:0:COMP_POINT}" "$2" 2>/dev/null </dev/null)
 }
 
 complete -o nosort -F _virtomate virtomate
