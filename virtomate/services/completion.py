@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
-import time
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 # with Python's own start this stays below a second
 _LIMIT_SECONDS = 0.5
-_CHUNK_BYTES = 1 << 16
 _SEPARATOR = "\0"
 
 
@@ -35,46 +32,39 @@ class Kind(Enum):
 
 
 def list_names(kind: Kind, uri: str | None) -> list[str]:
-    """The names of all domains, clones or storage pools, sorted; none where they cannot be had in a moment.
+    """Return the names of all domains, clones or storage pools, sorted; none where libvirt needs too long.
 
-    A process of its own asks libvirt. It has no terminal, so that nobody can be asked for a password, and it is ended
-    with everything that it started, such as ssh, when it takes too long: calls of libvirt cannot be interrupted.
+    A process of its own asks libvirt, since calls of libvirt cannot be interrupted. It has no terminal, so that nobody
+    can be asked for a password, and everything that it started, such as ssh, ends with it.
 
     Args:
         kind: What has the names.
         uri: libvirt's URI; None lets libvirt decide.
     """
-    deadline = time.monotonic() + _LIMIT_SECONDS
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         _answer(kind, uri, writer)
     os.close(writer)
-    try:
-        answer = _read(reader, deadline)
-    finally:
-        os.close(reader)
-        # It leads a group, unless it has not come so far.
-        for end in (os.killpg, os.kill):
-            with suppress(OSError):
-                end(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    # A terminal might obey what cannot be printed.
-    return sorted(name for name in answer.decode().split(_SEPARATOR) if name and name.isprintable())
+    with os.fdopen(reader, "rb") as stream:
+        names = stream.read().decode().split(_SEPARATOR)
+    with suppress(OSError):
+        os.killpg(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    # a terminal might obey what cannot be printed
+    return [] if status else sorted(name for name in names if name and name.isprintable())
 
 
 def _answer(kind: Kind, uri: str | None, writer: int) -> NoReturn:
-    """In the child: write the names, and end without what Python does at an end."""
-    status = 1
+    """In the child: write the names, and end without what Python does at an end; a timer ends it before."""
     try:
+        signal.setitimer(signal.ITIMER_REAL, _LIMIT_SECONDS)
         os.setsid()
-        with connect_read_only(uri) as connection:
-            answer = memoryview(_SEPARATOR.join(_find(kind, connection)).encode(errors="replace"))
-        while answer:
-            answer = answer[os.write(writer, answer) :]
-        status = 0
+        with connect_read_only(uri) as connection, os.fdopen(writer, "wb") as stream:
+            stream.write(_SEPARATOR.join(_find(kind, connection)).encode(errors="replace"))
+        os._exit(0)
     finally:
-        os._exit(status)
+        os._exit(1)
 
 
 def _find(kind: Kind, connection: Connection) -> list[str]:
@@ -84,14 +74,3 @@ def _find(kind: Kind, connection: Connection) -> list[str]:
     if kind is Kind.CLONE:
         domains = [domain for domain in domains if domain.has_metadata(PROVENANCE_NAMESPACE)]
     return [domain.name for domain in domains]
-
-
-def _read(reader: int, deadline: float) -> bytes:
-    """Everything that is written until the other end is closed; nothing if that comes too late."""
-    parts: list[bytes] = []
-    while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        part = os.read(reader, _CHUNK_BYTES)
-        if not part:
-            return b"".join(parts)
-        parts.append(part)
-    return b""
