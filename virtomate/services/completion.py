@@ -48,6 +48,8 @@ def list_names(kind: Kind, uri: str | None) -> list[str]:
     os.close(writer)
     with os.fdopen(reader, "rb") as stream:
         names = stream.read().decode().split(_SEPARATOR)
+    # the child keeps its number, which is that of its group, until it is asked for its status
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     with suppress(OSError):
         os.killpg(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
