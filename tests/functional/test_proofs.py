@@ -30,7 +30,7 @@ from virtomate.cancel import CancelToken
 from virtomate.definition import codec
 from virtomate.definition.provenance import Artifact, DomainReference, Fingerprint, Provenance, claim_definition
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace
-from virtomate.hypervisor import domains as hypervisor
+from virtomate.hypervisor import defining
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
 from virtomate.services.clone.records import CloneRequest
@@ -547,7 +547,7 @@ def test_clone_that_starts_while_it_is_deleted_keeps_its_definition(
         one = far.connection.lookupByName("web")
         before = one.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         plan = plan_deletion(session.connection, ("web",), CancelToken())
-        define = hypervisor.define_domain
+        define = defining.define_domain
 
         def define_too_late(*arguments: Any) -> Any:
             if not one.isActive():

@@ -10,7 +10,7 @@ import pytest
 from virtomate.definition import codec
 from virtomate.errors import ConflictError, HypervisorError
 from virtomate.hypervisor.connection import Connection, connect
-from virtomate.hypervisor.domains import check_definition, define_domain
+from virtomate.hypervisor.defining import check_definition, define_domain
 from virtomate.services.storage.firmware import Firmware, is_certainly_read_only, is_template, read_firmware
 
 if TYPE_CHECKING:
@@ -113,19 +113,19 @@ def test_firmware_that_libvirt_does_not_find(os: str, expected: Firmware) -> Non
     """That there is none is told, and where the NVRAM is all the same."""
     domain = codec.parse_definition(f"<domain><name>web</name>{os}</domain>").domain
 
-    assert read_firmware(Connection(NewerLibvirt(), None), domain) == expected
+    assert read_firmware(Connection(NewerLibvirt()), domain) == expected
 
 
 def test_definition_without_firmware_is_not_accepted() -> None:
     """Where libvirt looks for firmware when a domain is defined, that it finds none is not taken for a taken name."""
-    connection = Connection(NewerLibvirt(), None)
+    connection = Connection(NewerLibvirt())
 
     with pytest.raises(HypervisorError, match=r"does not accept the definition of 'web': .*firmware"):
         check_definition(connection, "web", "<domain/>")
     with pytest.raises(HypervisorError, match=r"does not accept the definition of 'web': .*firmware"):
         define_domain(connection, "web", "<domain/>")
 
-    taken = Connection(NewerLibvirt(libvirt.VIR_FROM_DOMAIN), None)
+    taken = Connection(NewerLibvirt(libvirt.VIR_FROM_DOMAIN))
     check_definition(taken, "web", "<domain/>")
     with pytest.raises(ConflictError):
         define_domain(taken, "web", "<domain/>")

@@ -44,7 +44,6 @@ class DiskDefinition:
     Attributes:
         index: Position among the definition's disks.
         target: Name of the device in the guest, `vda`.
-        device: `disk`, `lun`, `cdrom` or `floppy`.
         type: Kind of the source: `file`, `volume`, `block`, `network` and so on.
         path: Path of the source, if the type is `file`.
         pool: Pool and volume, if the type is `volume`.
@@ -56,7 +55,6 @@ class DiskDefinition:
 
     index: int
     target: str
-    device: str
     type: str
     path: str | None
     pool: str | None
@@ -97,11 +95,9 @@ def open_for_writing(domain: Document) -> Iterator[DiskDefinition]:
 
 def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
     source = child(disk, "source")
-    device = str(disk.get("@device", "disk"))
     return DiskDefinition(
         index=index,
         target=str(child(disk, "target").get("@dev", f"disk {index}")),
-        device=device,
         type=str(disk.get("@type", "file")),
         path=source.get("@file"),
         pool=source.get("@pool"),
@@ -109,7 +105,7 @@ def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
         address=_address(str(disk.get("@type", "file")), source),
         format=child(disk, "driver").get("@type"),
         # libvirt makes every CD-ROM read-only
-        is_readonly="readonly" in disk or device == "cdrom",
+        is_readonly="readonly" in disk or disk.get("@device") == "cdrom",
         is_shareable="shareable" in disk,
         is_sliced="slices" in source,
         below=tuple(_backing_stores(disk)),

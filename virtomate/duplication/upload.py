@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from virtomate.duplication.hostfs import data_extents
 from virtomate.duplication.image_headers import HEADER_BYTES
 from virtomate.errors import NotFoundError, SourceChangedError, UnreadableFileError
-from virtomate.hypervisor.storage import open_upload
+from virtomate.hypervisor.streams import open_upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -46,9 +46,8 @@ _event_loop_runs = False
 class Connection:
     """An open connection; use it as a context manager, or close it."""
 
-    def __init__(self, handle: libvirt.virConnect, uri: str | None) -> None:
+    def __init__(self, handle: libvirt.virConnect) -> None:
         self.handle = handle
-        self.uri = uri
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +142,7 @@ def connect(
     # drivers without a link, such as the test driver, have nothing to keep alive
     with suppress(libvirt.libvirtError):
         handle.setKeepAlive(_KEEPALIVE_INTERVAL_SECONDS, _KEEPALIVE_COUNT)
-    return Connection(handle, uri)
+    return Connection(handle)
 
 
 def connect_read_only(uri: str | None) -> Connection:
@@ -156,7 +155,7 @@ def connect_read_only(uri: str | None) -> Connection:
         libvirt.libvirtError: There is no daemon, or it does not let us in.
     """
     libvirt.registerErrorHandler(_ignore, None)
-    return Connection(libvirt.openReadOnly(_without_terminal(uri)), uri)
+    return Connection(libvirt.openReadOnly(_without_terminal(uri)))
 
 
 def _without_terminal(uri: str | None) -> str | None:

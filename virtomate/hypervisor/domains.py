@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import libvirt
 
@@ -12,19 +12,17 @@ from virtomate.errors import (
     ConflictError,
     HypervisorError,
     IllegalStateError,
-    NoFirmwareError,
     NoSpaceError,
     NotFoundError,
     OversizeError,
-    SchemaError,
     VirtomateError,
 )
 from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.text import sanitise
-from virtomate.hypervisor.translate import no_room, one_line, translate, translating_errors
+from virtomate.hypervisor.translate import no_room, translate, translating_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from virtomate.hypervisor.connection import Connection
 
@@ -40,8 +38,18 @@ _STATES = {
     libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended",
 }
 
+Answer = TypeVar("Answer")
+
 # what a driver says to a flag that it does not know
 _UNKNOWN = frozenset({libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED})
+
+
+def _told(ask: Callable[[], Answer], otherwise: Answer) -> Answer:
+    """Return what the driver answers, or another value where it does not know of such a thing."""
+    try:
+        return ask()
+    except libvirt.libvirtError:
+        return otherwise
 
 
 class DomainRecord:
@@ -73,10 +81,7 @@ class Domain:
     @property
     def daemon_version(self) -> int:
         """The version of the libvirt that has it, 9000000 for 9.0.0; 0 where it does not tell."""
-        try:
-            return int(self._handle.connect().getLibVersion())
-        except libvirt.libvirtError:
-            return 0
+        return _told(lambda: int(self._handle.connect().getLibVersion()), 0)
 
     @property
     def run_id(self) -> int:
@@ -100,33 +105,26 @@ class Domain:
 
     def snapshot_count(self) -> int:
         """How many snapshots libvirt keeps of it; 0 where the driver has none."""
-        try:
-            return int(self._handle.snapshotNum(0))
-        except libvirt.libvirtError:
-            return 0
+        return _told(lambda: int(self._handle.snapshotNum(0)), 0)
 
     def external_snapshot_count(self) -> int:
         """How many of these are external ones, which made overlays."""
-        try:
-            return int(self._handle.snapshotNum(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL))
-        except libvirt.libvirtError:
-            return 0
+        return _told(lambda: int(self._handle.snapshotNum(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL)), 0)
 
     def external_snapshots(self) -> tuple[tuple[str, str], ...]:
         """The names and documents of external snapshots, those that come from others before these."""
         flags = libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL | libvirt.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL
-        try:
-            found = [(str(item.getName()), str(item.getXMLDesc(0))) for item in self._handle.listAllSnapshots(flags)]
-        except libvirt.libvirtError:
-            return ()
-        return tuple(reversed(found))
+
+        def read() -> tuple[tuple[str, str], ...]:
+            return tuple(
+                (item.getName(), item.getXMLDesc(0)) for item in reversed(self._handle.listAllSnapshots(flags))
+            )
+
+        return _told(read, ())
 
     def checkpoint_count(self) -> int:
         """How many checkpoints libvirt keeps of it; 0 where the driver has none."""
-        try:
-            return len(self._handle.listAllCheckpoints(0))
-        except libvirt.libvirtError:
-            return 0
+        return _told(lambda: len(self._handle.listAllCheckpoints(0)), 0)
 
     def has_metadata(self, namespace: str) -> bool:
         """Whether its metadata has an element in this namespace."""
@@ -134,10 +132,7 @@ class Domain:
 
     def is_autostarted(self) -> bool:
         """Whether libvirt starts it with the host; False where the driver does not do that."""
-        try:
-            return bool(self._handle.autostart())
-        except libvirt.libvirtError:
-            return False
+        return _told(lambda: bool(self._handle.autostart()), False)
 
     def inactive_definition(self) -> str:
         """The definition that the next start will use, passwords included."""
@@ -170,19 +165,17 @@ class Domain:
 
     def metadata_element(self, namespace: str) -> str | None:
         """The element of its metadata in this namespace, which libvirt takes off it; None where there is none."""
-        try:
-            return str(self._handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, namespace))
-        except libvirt.libvirtError:
-            return None
+        return _told(lambda: str(self._handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, namespace)), None)
 
     def disk_paths(self) -> tuple[str, ...]:
         """The paths of those of its disks that have one, without its definition; none where libvirt cannot tell."""
-        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-        try:
-            found = self._handle.connect().domainListGetStats([self._handle], libvirt.VIR_DOMAIN_STATS_BLOCK, flags)
-        except libvirt.libvirtError:
-            return ()
-        return tuple(str(value) for _, stats in found for key, value in stats.items() if key.endswith(".path"))
+        kinds, flags = libvirt.VIR_DOMAIN_STATS_BLOCK, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+
+        def read() -> tuple[str, ...]:
+            found = self._handle.connect().domainListGetStats([self._handle], kinds, flags)
+            return tuple(str(value) for _, stats in found for key, value in stats.items() if key.endswith(".path"))
+
+        return _told(read, ())
 
     def saved_definition(self) -> str:
         """The definition that goes with the image of its memory that waits to be resumed: libvirt resumes that one.
@@ -223,10 +216,7 @@ class Domain:
             raise translation from error
 
     def _is_taken(self, name: str) -> bool:
-        try:
-            return bool(self._handle.connect().lookupByName(name))
-        except libvirt.libvirtError:
-            return False
+        return _told(lambda: bool(self._handle.connect().lookupByName(name)), False)
 
     def start(self) -> None:
         """Start it.
@@ -340,92 +330,6 @@ def _list_if_known(connection: Connection, flags: int) -> list[Domain]:
 def _list(connection: Connection, flags: int) -> list[Domain]:
     with translating_errors("cannot list the domains"):
         return [Domain(handle) for handle in connection.handle.listAllDomains(flags)]
-
-
-def define_domain(connection: Connection, name: str, definition: str) -> Domain:
-    """Define a domain, or redefine the one with the same name and UUID.
-
-    The document is not compared with libvirt's schema, which takes as long as all the rest; `check_definition` does it.
-
-    Raises:
-        ConflictError: Another domain has the name or the UUID.
-        NoSpaceError: libvirt has no room to write it down; what it had before, it still has.
-        HypervisorError: libvirt does not accept the definition.
-    """
-    try:
-        return Domain(connection.handle.defineXMLFlags(definition, 0))
-    except libvirt.libvirtError as error:
-        # "already exists" comes as a failed operation, as other things do: look
-        if _is_about_names(error):
-            holder = find_domain_by_name(connection, name)
-            # a domain that is redefined stands in nobody's way
-            if holder is not None and f"<uuid>{holder.uuid}</uuid>" not in definition:
-                raise ConflictError(f"there is already a domain '{name}'") from error
-        translation = translate(error, f"libvirt does not accept the definition of '{name}'")
-        if isinstance(translation, NoSpaceError):
-            translation = no_room(error, f"the definition of '{name}'")
-        raise translation from error
-
-
-def check_definition(connection: Connection, name: str, definition: str) -> None:
-    """Have libvirt judge a definition, by its schema as well, without defining it.
-
-    The definition must bear the UUID of an existing domain and a name that this domain does not have: then libvirt
-    parses all of it, compares it with its schema, and only in the end refuses to give one UUID two names.
-
-    Raises:
-        SchemaError: The definition does not pass the schema.
-        HypervisorError: libvirt does not accept the definition.
-    """
-    _judge(connection, name, definition, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
-
-
-def check_definition_without_schema(connection: Connection, name: str, definition: str) -> None:
-    """Have libvirt judge a definition as it does when a domain is defined, likewise without defining it.
-
-    Raises:
-        HypervisorError: libvirt does not accept the definition.
-    """
-    _judge(connection, name, definition, 0)
-
-
-def _judge(connection: Connection, name: str, definition: str, flags: int) -> None:
-    try:
-        handle = connection.handle.defineXMLFlags(definition, flags)
-    except libvirt.libvirtError as error:
-        if _is_about_names(error):
-            return
-        code = error.get_error_code()
-        translation = translate(error, f"libvirt does not accept the definition of '{name}'")
-        if code == libvirt.VIR_ERR_XML_INVALID_SCHEMA:
-            translation = SchemaError(translation.message, code=code)
-        raise translation from error
-    # The domain that should have been in the way is gone.
-    Domain(handle).undefine_keeping_nvram()
-    raise HypervisorError(f"somebody else undefined the domain that kept libvirt from defining '{name}' when asked")
-
-
-def _is_about_names(error: libvirt.libvirtError) -> bool:
-    """Whether a definition was refused for its name and UUID alone: the list of domains says so, and no driver does."""
-    told = (error.get_error_domain(), error.get_error_code())
-    return told == (libvirt.VIR_FROM_DOMAIN, libvirt.VIR_ERR_OPERATION_FAILED)
-
-
-def native_command_line(connection: Connection, definition: str) -> str:
-    """The command line that libvirt would start the domain with; nothing is started or defined.
-
-    Raises:
-        NoFirmwareError: There is no firmware that the definition could be started with.
-        HypervisorError: Something else keeps libvirt from starting it.
-    """
-    failure = "cannot ask libvirt how it would start the domain"
-    try:
-        return str(connection.handle.domainXMLToNative("qemu-argv", definition, 0))
-    except libvirt.libvirtError as error:
-        # of all that goes wrong before a start, only the look for firmware is a failed operation
-        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
-            raise NoFirmwareError(one_line(error), code=error.get_error_code()) from error
-        raise translate(error, failure) from error
 
 
 def _raise_unless_missing(error: libvirt.libvirtError, what: str) -> None:

@@ -183,7 +183,7 @@ class FakeLibvirt:
     @property
     def connection(self) -> Connection:
         """The connection."""
-        return Connection(cast("Any", self), self.uri)
+        return Connection(cast("Any", self))
 
     def getURI(self) -> str:
         return self.uri

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import volume_document
 from virtomate.duplication import hostfs
 from virtomate.duplication.overlay import OverlayImage, overlay_image
-from virtomate.hypervisor.storage import open_upload
+from virtomate.hypervisor.streams import open_upload
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription

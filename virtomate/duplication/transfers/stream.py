@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import volume_document
-from virtomate.hypervisor.storage import get_volume, open_download, open_upload
+from virtomate.hypervisor.storage import get_volume
+from virtomate.hypervisor.streams import open_download, open_upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
-    from virtomate.hypervisor.storage import Pool, Stream, Volume
+    from virtomate.hypervisor.storage import Pool, Volume
+    from virtomate.hypervisor.streams import Stream
 
 # libvirt cuts larger pieces into messages of this size itself
 _CHUNK_BYTES = 256 * 1024

@@ -30,7 +30,8 @@ from virtomate.errors import (
     NotFoundError,
     VirtomateError,
 )
-from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
+from virtomate.hypervisor.defining import define_domain
+from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.services.delete.kept_definitions import keep_definition
 from virtomate.services.delete.plan import SAVED_STATE, in_use
 from virtomate.services.delete.records import DeletionResult

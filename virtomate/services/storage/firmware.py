@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, nvram_readers
 from virtomate.errors import ConnectionLostError, HypervisorError, NoFirmwareError
-from virtomate.hypervisor.domains import native_command_line
+from virtomate.hypervisor.defining import native_command_line
 from virtomate.paths import normalise
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.errors import SchemaError, VirtomateError
-from virtomate.hypervisor.domains import check_definition, check_definition_without_schema
+from virtomate.hypervisor.defining import check_definition, check_definition_without_schema
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Definition

@@ -26,11 +26,8 @@ from virtomate.errors import (
     NotFoundError,
     VirtomateError,
 )
-from virtomate.hypervisor.domains import (
-    define_domain,
-    find_domain_by_uuid,
-    list_domains,
-)
+from virtomate.hypervisor.defining import define_domain
+from virtomate.hypervisor.domains import find_domain_by_uuid, list_domains
 from virtomate.services.storage.artifacts import require_intact
 from virtomate.services.storage.definitions import Definitions
 from virtomate.services.transaction.acceptance import CHECK_SUFFIX, require_acceptable
