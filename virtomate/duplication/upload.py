@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from virtomate.duplication.hostfs import data_extents
 from virtomate.duplication.image_headers import HEADER_BYTES
 from virtomate.errors import NotFoundError, SourceChangedError, UnreadableFileError
-from virtomate.hypervisor.streams import open_upload
+from virtomate.hypervisor.volume_streams import open_upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,8 +94,7 @@ def upload(file: LocalFile, volume: Volume, connection: Connection, progress: Pr
         UnreadableFileError: The file cannot be read to its end.
         SourceChangedError: It has become shorter.
     """
-    stream = open_upload(connection, volume)
-    try:
+    with open_upload(connection, volume) as stream:
         position = sent = reported = 0
         for begin, end in _extents(file):
             if begin > position:
@@ -112,10 +111,6 @@ def upload(file: LocalFile, volume: Volume, connection: Connection, progress: Pr
                     reported = sent
         if file.size > position:
             stream.send_hole(file.size - position)
-        stream.finish()
-    except BaseException:
-        stream.abort()
-        raise
 
 
 def _describe(path: str, descriptor: int) -> LocalFile:

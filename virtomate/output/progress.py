@@ -50,7 +50,7 @@ class NoteProgress(NullProgress):
             self._stream.flush()
 
 
-class JsonProgress:
+class JsonProgress(NullProgress):
     """Writes one JSON object a line for each event."""
 
     def __init__(self, stream: TextIO) -> None:

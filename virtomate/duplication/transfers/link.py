@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import volume_document
 from virtomate.duplication import hostfs
 from virtomate.duplication.overlay import OverlayImage, overlay_image
-from virtomate.hypervisor.streams import open_upload
+from virtomate.hypervisor.volume_streams import open_upload
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
@@ -61,8 +61,7 @@ class LinkTransfer:
 
 
 def _upload(image: OverlayImage, volume: Volume, connection: Connection) -> None:
-    stream = open_upload(connection, volume)
-    try:
+    with open_upload(connection, volume) as stream:
         position = 0
         for offset, data in sorted(image.pieces):
             if offset > position:
@@ -71,7 +70,3 @@ def _upload(image: OverlayImage, volume: Volume, connection: Connection) -> None
             position = offset + len(data)
         if image.size > position:
             stream.send_hole(image.size - position)
-        stream.finish()
-    except BaseException:
-        stream.abort()
-        raise

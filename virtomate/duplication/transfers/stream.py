@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import volume_document
 from virtomate.hypervisor.storage import get_volume
-from virtomate.hypervisor.streams import open_download, open_upload
+from virtomate.hypervisor.volume_streams import open_download, open_upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
     from virtomate.hypervisor.storage import Pool, Volume
-    from virtomate.hypervisor.streams import Stream
+    from virtomate.hypervisor.volume_streams import Stream
 
 # libvirt cuts larger pieces into messages of this size itself
 _CHUNK_BYTES = 256 * 1024
@@ -44,14 +44,8 @@ class StreamTransfer:
         """Stream all of the source into it."""
         connection = workplace.connection
         source = get_volume(connection, duplication.source.pool, duplication.source.name)
-        upload = open_upload(connection, volume)
-        try:
-            written = self._send(duplication, source, upload, workplace)
-            upload.finish()
-        except BaseException:
-            upload.abort()
-            raise
-        return written
+        with open_upload(connection, volume) as upload:
+            return self._send(duplication, source, upload, workplace)
 
     @staticmethod
     def _send(duplication: Duplication, source: Volume, upload: Stream, workplace: TransferContext) -> int:
@@ -82,15 +76,10 @@ def _pieces(size: int, source: Volume, workplace: TransferContext) -> Iterator[b
     while offset < size:
         length = min(part, size - offset)
         data_bytes = 0
-        download = open_download(workplace.connection, source, offset, length)
-        try:
+        with open_download(workplace.connection, source, offset, length) as download:
             for piece in download.receive(_CHUNK_BYTES):
                 data_bytes += 0 if isinstance(piece, int) else len(piece)
                 yield piece
-            download.finish()
-        except BaseException:
-            download.abort()
-            raise
         offset += length
         # more of a sparse volume at a time, so that its holes cost no calls
         part = min(max(_PART_BYTES, min(2 * part, part * _PART_BYTES // max(data_bytes, 1))), _MAX_PART_BYTES)

@@ -24,7 +24,7 @@ from virtomate.duplication.image_lock import forbid_writing
 from virtomate.duplication.transfers.base import Place
 from virtomate.enums import Action, ArtifactKind, DiskAction, Mode, Transfer
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError
-from virtomate.hypervisor.streams import read_head
+from virtomate.hypervisor.volume_streams import read_head
 from virtomate.paths import is_relative, normalise
 from virtomate.services.clone.records import DiskOptions, VolumeReference
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name

@@ -25,7 +25,7 @@ from virtomate.duplication.loop_devices import loop_device_over
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
 from virtomate.errors import ConflictError, HypervisorError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool
-from virtomate.hypervisor.streams import read_head
+from virtomate.hypervisor.volume_streams import read_head
 from virtomate.services.storage.fingerprint import contradicts, directory_inode, fingerprint
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, FoundVolume, PoolEntry, find_volume
 from virtomate.services.storage.temporary_pools import start_temporary_pool

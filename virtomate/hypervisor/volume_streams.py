@@ -5,6 +5,7 @@ Source: https://libvirt.org/html/libvirt-libvirt-stream.html
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import libvirt
@@ -12,7 +13,8 @@ import libvirt
 from virtomate.hypervisor.translate import translating_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
@@ -57,20 +59,34 @@ class Stream:
         """Wait until the daemon has everything.
 
         Raises:
-            HypervisorError: It could not write all of it.
+            HypervisorError: The daemon could not write all of it.
         """
         with translating_errors(f"cannot finish with volume '{self._volume_name}'"):
             self._handle.finish()
 
     def abort(self) -> None:
         """Give up; nothing more is read or written."""
-        try:
+        with suppress(libvirt.libvirtError):
             self._handle.abort()
-        except libvirt.libvirtError:
-            return
 
 
-def open_download(connection: Connection, volume: Volume, offset: int, length: int) -> Stream:
+@contextmanager
+def _opened(
+    connection: Connection, volume: Volume, failure: str, begin: Callable[[libvirt.virStream], object]
+) -> Iterator[Stream]:
+    with translating_errors(failure):
+        handle = connection.handle.newStream(0)
+        begin(handle)
+    stream = Stream(handle, volume.name)
+    try:
+        yield stream
+        stream.finish()
+    except BaseException:
+        stream.abort()
+        raise
+
+
+def open_download(connection: Connection, volume: Volume, offset: int, length: int) -> AbstractContextManager[Stream]:
     """Read a part of a volume's file, whatever its format, with its holes.
 
     Args:
@@ -79,27 +95,19 @@ def open_download(connection: Connection, volume: Volume, offset: int, length: i
         offset: Where the part begins, in bytes.
         length: How long it is, in bytes; 0 means the rest of the file.
     """
-    with translating_errors(f"cannot read volume '{volume.name}'"):
-        stream = connection.handle.newStream(0)
-        volume.handle.download(stream, offset, length, libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM)
-    return Stream(stream, volume.name)
+    flags = libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM
+    failure = f"cannot read volume '{volume.name}'"
+    return _opened(connection, volume, failure, lambda stream: volume.handle.download(stream, offset, length, flags))
 
 
 def read_head(connection: Connection, volume: Volume, length: int) -> bytes:
-    """The first bytes of a volume's file; fewer where it is shorter."""
-    stream = open_download(connection, volume, 0, length)
-    try:
-        head = b"".join(piece if isinstance(piece, bytes) else bytes(piece) for piece in stream.receive(length))
-        stream.finish()
-    except BaseException:
-        stream.abort()
-        raise
-    return head
+    """Return the first bytes of a volume's file; fewer where it is shorter."""
+    with open_download(connection, volume, 0, length) as stream:
+        return b"".join(piece if isinstance(piece, bytes) else bytes(piece) for piece in stream.receive(length))
 
 
-def open_upload(connection: Connection, volume: Volume) -> Stream:
-    """Write a volume's file from the beginning, with holes; what a hole covers is not cleared, so begin with none."""
-    with translating_errors(f"cannot write volume '{volume.name}'"):
-        stream = connection.handle.newStream(0)
-        volume.handle.upload(stream, 0, 0, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
-    return Stream(stream, volume.name)
+def open_upload(connection: Connection, volume: Volume) -> AbstractContextManager[Stream]:
+    """Write a volume's file from the beginning; begin with an empty file, since a hole clears nothing."""
+    flags = libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM
+    failure = f"cannot write volume '{volume.name}'"
+    return _opened(connection, volume, failure, lambda stream: volume.handle.upload(stream, 0, 0, flags))
