@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent
 BOOTSTRAP = ROOT / ".nox-bootstrap"
 NOX = "nox>=2025.5.1"
 LAB = ("build", "libvirt", "lab")  # groups of system packages
+# Tests on a private hypervisor, and those that build and install the program.
+NOT_UNIT = ("functional", "test_examples.py", "test_installation.py", "test_lab.py", "test_wheel.py")
 PREDECESSOR = "virtomate==0.1.2"
 # A lab of its own for each core. Who has nothing left to do takes tests from the others, so that most tests of a module
 # still share what is made once for it.
@@ -110,6 +112,14 @@ def tests(session: nox.Session) -> None:
     check_style(session)
     check_types(session)
     session.run("pytest", "-m", "not stress", *SIDE_BY_SIDE, *session.posargs)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Run the tests that need no hypervisor, as many at once as there are cores; what follows -- is pytest's."""
+    system(session, *LAB)
+    session.install("--editable", ".", *groups("tests"))
+    session.run("pytest", *(f"--ignore=tests/{name}" for name in NOT_UNIT), *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import subprocess
@@ -127,6 +128,7 @@ def violations(source: str, module: str) -> list[str]:
     return wrong
 
 
+@functools.cache
 def _modules() -> dict[str, Path]:
     return {
         ".".join(("virtomate", *path.relative_to(PACKAGE).with_suffix("").parts)): path

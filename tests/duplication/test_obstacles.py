@@ -55,4 +55,4 @@ def test_file_of_somebody_else(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
         os.chown(file, SOMEBODY, SOMEBODY)
     monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
 
-    assert "its owner, who is somebody else" in str(find_obstacle(described(file)))
+    assert "the same owner, another user" in str(find_obstacle(described(file)))

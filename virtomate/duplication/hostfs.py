@@ -55,18 +55,17 @@ _SYNC_WAIT_AFTER = 4
 
 
 def visible_status(volume: VolumeDescription) -> os.stat_result | None:
-    """The status of the volume's file if its path leads to that very file here, else None."""
-    try:
+    """Return the status of the volume's file if its path leads to that very file here, else None."""
+    with suppress(OSError, ValueError):
         status = os.lstat(volume.path)
-    except (OSError, ValueError):
-        return None
-    return status if _is_of(status, volume) else None
+        return status if _is_of(status, volume) else None
+    return None
 
 
 def find_obstacle(volume: VolumeDescription) -> str | None:
-    """Why a copy of the volume cannot be written here; None where its file can be read, and another probably written.
+    """Return why a copy of the volume cannot be written here; None where its file can be read, and a copy be written.
 
-    The copy gets the original's owner, so who is neither that nor root cannot open it.
+    The copy gets the original's owner, so only that owner and root can open the copy.
     """
     try:
         status = os.lstat(volume.path)
@@ -75,21 +74,20 @@ def find_obstacle(volume: VolumeDescription) -> str | None:
     except ValueError:
         return "its file cannot be seen here"
     if not _is_of(status, volume):
-        return "its file cannot be seen here: what has its path is not the file that libvirt tells of"
+        return "its file cannot be seen here: its path leads to a file that is not the file that libvirt tells of"
     if not os.access(volume.path, os.R_OK):
         return "its file cannot be read here"
     if os.geteuid() not in {0, status.st_uid}:
-        return "a copy gets its owner, who is somebody else, and cannot be written here"
+        return "a copy gets the same owner, another user, and cannot be written here"
     return None
 
 
 def can_be_copied_here(path: str) -> bool:
-    """Whether a file, which may be another one than the daemon's, can be read here, and one like it written."""
-    try:
+    """Return whether the file at a path, perhaps not the daemon's, can be read here, and one like it be written."""
+    with suppress(OSError, ValueError):
         status = os.lstat(path)
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK) and os.geteuid() in {0, status.st_uid}
+        return stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK) and os.geteuid() in {0, status.st_uid}
+    return False
 
 
 def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = False) -> int | None:

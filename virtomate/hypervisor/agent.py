@@ -120,12 +120,7 @@ def call_agent(domain: Domain, command: str, arguments: Mapping[str, Any] | None
 
 
 def ping_agent(domain: Domain) -> None:
-    """Ask the guest agent for an answer; returns at once or within five seconds.
-
-    Raises:
-        IllegalStateError: The domain is not running.
-        AgentUnresponsiveError: The agent does not answer.
-    """
+    """Ask the guest agent for an answer, at most for five seconds; for the errors see `call_agent`."""
     call_agent(domain, "guest-ping")
 
 

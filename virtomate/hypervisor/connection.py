@@ -1,7 +1,6 @@
 """Connections to libvirt.
 
-Two threads on one connection can stall each other for seconds, so every connection belongs to one thread at a time;
-whoever works side by side opens another one.
+Two threads on one connection can stall each other for seconds, so a connection belongs to one thread at a time.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 _KEEPALIVE_INTERVAL_SECONDS = 5
 _KEEPALIVE_COUNT = 3
 
-# How long to wait for a host that answers nothing. The second one is for a link that has just died: an undo is to be
-# tried without keeping whoever waits for the error much longer.
+# How long to wait for a host that answers nothing; after a link has died, an undo delays the error by the second time.
 _CONNECT_SECONDS = 20.0
 _RECONNECT_SECONDS = 4.0
 
@@ -60,14 +58,13 @@ class Connection:
     @property
     def is_alive(self) -> bool:
         """Whether the link still stands, as far as libvirt has noticed."""
-        try:
+        with suppress(libvirt.libvirtError):
             return bool(self.handle.isAlive())
-        except libvirt.libvirtError:
-            return False
+        return False
 
     @property
     def name(self) -> str:
-        """The URI that it has come to have, whoever chose it."""
+        """The URI of the connection, also where libvirt chose it."""
         with translating_errors("cannot read the connection's URI"):
             return str(self.handle.getURI())
 
@@ -84,48 +81,44 @@ class Connection:
 
     @property
     def system_uri(self) -> str | None:
-        """Where the system's daemon is, if this one is a user's own and has its socket in the usual place."""
+        """The URI of the system's daemon, if this daemon is a user's own and has its socket in the usual place."""
         if not self.is_session or "?" in self.name:
             return None
         return self.name.removesuffix("session") + "system"
 
     @cached_property
     def knows_subclusters(self) -> bool:
-        """Whether libvirt and its QEMU take a qcow2 whose clusters are divided."""
+        """Whether libvirt and its QEMU know subclusters of a qcow2."""
         with translating_errors("cannot read the versions of libvirt and QEMU"):
             return bool(
                 self.handle.getLibVersion() >= _SUBCLUSTERS_LIBVIRT and self.handle.getVersion() >= _SUBCLUSTERS_QEMU
             )
 
     def capabilities(self) -> str:
-        """What libvirt says of its host and of itself."""
+        """Return the document in which libvirt describes its host and itself."""
         with translating_errors("cannot read the capabilities of the host"):
             return str(self.handle.getCapabilities())
 
     def close(self) -> None:
-        """Close it; a link that is already broken is no error."""
-        try:
+        """Close the connection; a broken link is not an error."""
+        with suppress(libvirt.libvirtError):
             self.handle.close()
-        except libvirt.libvirtError:
-            return
 
 
 def connect(
     uri: str | None, ask: Ask | None = None, cancel: CancelToken | None = None, *, was_lost: bool = False
 ) -> Connection:
-    """Open a connection.
-
-    A host that answers nothing is given up after a while, unless a person may be typing a password meanwhile.
+    """Open a connection; give up a silent host after a while, unless a person may be typing a password.
 
     Args:
         uri: libvirt's URI; None lets libvirt decide (https://libvirt.org/uri.html#default-uri-choice).
         ask: Asks a person. Without it, a server that asks for a password refuses.
         cancel: Ends the waiting, unless it is set already.
-        was_lost: Whether a connection to it broke before; then it is not waited for as long.
+        was_lost: Whether a connection to the host broke before; then the wait is shorter.
 
     Raises:
         SilentHostError: The host does not answer.
-        NoConnectionError: There is no daemon, or it does not let us in.
+        NoConnectionError: There is no daemon, or it refuses access.
         InterruptedBySignalError: A signal arrived.
     """
     _start_event_loop()
@@ -146,20 +139,13 @@ def connect(
 
 
 def connect_read_only(uri: str | None) -> Connection:
-    """Open a connection that can change nothing, for which nobody is asked for a password.
-
-    Args:
-        uri: libvirt's URI; None lets libvirt decide.
-
-    Raises:
-        libvirt.libvirtError: There is no daemon, or it does not let us in.
-    """
+    """Open a connection that can change nothing, without asking anybody for a password, or raise libvirtError."""
     libvirt.registerErrorHandler(_ignore, None)
     return Connection(libvirt.openReadOnly(_without_terminal(uri)))
 
 
 def _without_terminal(uri: str | None) -> str | None:
-    """The URI, with what keeps ssh from asking for a password (https://libvirt.org/uri.html#ssh-transport)."""
+    """Return the URI, extended so that ssh asks for no password (https://libvirt.org/uri.html#ssh-transport)."""
     uri = uri or os.environ.get("LIBVIRT_DEFAULT_URI") or None
     if uri is None or "ssh" not in uri.partition("://")[0].partition("+")[2]:
         return uri

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 def define_domain(connection: Connection, name: str, definition: str) -> Domain:
     """Define a domain, or redefine the one with the same name and UUID.
 
-    The document is not compared with libvirt's schema, which takes as long as all the rest; `check_definition` does it.
+    libvirt does not check its schema here, which takes as long as all the rest; `check_definition` has it checked.
 
     Raises:
         ConflictError: Another domain has the name or the UUID.
-        NoSpaceError: libvirt has no room to write it down; what it had before, it still has.
+        NoSpaceError: libvirt has no room for the definition, and keeps the former one.
         HypervisorError: libvirt does not accept the definition.
     """
     try:
@@ -42,8 +42,8 @@ def define_domain(connection: Connection, name: str, definition: str) -> Domain:
 def check_definition(connection: Connection, name: str, definition: str) -> None:
     """Have libvirt judge a definition, by its schema as well, without defining it.
 
-    The definition must bear the UUID of an existing domain and a name that this domain does not have: then libvirt
-    parses all of it, compares it with its schema, and only in the end refuses to give one UUID two names.
+    The definition must have the UUID of an existing domain under another name: libvirt then parses all of it, checks
+    its schema, and refuses only in the end, since one UUID cannot have two names.
 
     Raises:
         SchemaError: The definition does not pass the schema.
@@ -53,11 +53,7 @@ def check_definition(connection: Connection, name: str, definition: str) -> None
 
 
 def check_definition_without_schema(connection: Connection, name: str, definition: str) -> None:
-    """Have libvirt judge a definition as it does when a domain is defined, likewise without defining it.
-
-    Raises:
-        HypervisorError: libvirt does not accept the definition.
-    """
+    """Have libvirt judge a definition without defining it, as `check_definition` does, but without the schema."""
     _judge(connection, name, definition, 0)
 
 

@@ -80,12 +80,12 @@ class Domain:
 
     @property
     def daemon_version(self) -> int:
-        """The version of the libvirt that has it, 9000000 for 9.0.0; 0 where it does not tell."""
+        """The version of its libvirt, 9000000 for 9.0.0; 0 where libvirt does not tell."""
         return _told(lambda: int(self._handle.connect().getLibVersion()), 0)
 
     @property
     def run_id(self) -> int:
-        """What tells one run of an active domain from the next; -1 for one that is off."""
+        """A number that differs from run to run of an active domain; -1 for an inactive one."""
         return int(self._handle.ID())
 
     def state(self) -> str:
@@ -94,25 +94,25 @@ class Domain:
             return _STATES.get(self._handle.state(0)[0], "no state")
 
     def is_active(self) -> bool:
-        """Whether it runs in any way, paused included."""
+        """Whether the domain runs in any way, paused included."""
         with translating_errors(f"cannot read the state of domain '{self.name}'"):
             return bool(self._handle.isActive())
 
     def has_managed_save(self) -> bool:
-        """Whether an image of its memory waits to be resumed."""
+        """Whether it has a managed-save image."""
         with translating_errors(f"cannot read the state of domain '{self.name}'"):
             return bool(self._handle.hasManagedSaveImage(0))
 
     def snapshot_count(self) -> int:
-        """How many snapshots libvirt keeps of it; 0 where the driver has none."""
+        """Return how many snapshots libvirt keeps of the domain; 0 where the driver has none."""
         return _told(lambda: int(self._handle.snapshotNum(0)), 0)
 
     def external_snapshot_count(self) -> int:
-        """How many of these are external ones, which made overlays."""
+        """Return how many of the snapshots are external ones, which made overlays."""
         return _told(lambda: int(self._handle.snapshotNum(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL)), 0)
 
     def external_snapshots(self) -> tuple[tuple[str, str], ...]:
-        """The names and documents of external snapshots, those that come from others before these."""
+        """Return the names and documents of external snapshots, each before the snapshot that it was made on."""
         flags = libvirt.VIR_DOMAIN_SNAPSHOT_LIST_EXTERNAL | libvirt.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL
 
         def read() -> tuple[tuple[str, str], ...]:
@@ -123,7 +123,7 @@ class Domain:
         return _told(read, ())
 
     def checkpoint_count(self) -> int:
-        """How many checkpoints libvirt keeps of it; 0 where the driver has none."""
+        """Return how many checkpoints libvirt keeps of the domain; 0 where the driver has none."""
         return _told(lambda: len(self._handle.listAllCheckpoints(0)), 0)
 
     def has_metadata(self, namespace: str) -> bool:
@@ -131,7 +131,7 @@ class Domain:
         return bool(self.metadata_element(namespace))
 
     def is_autostarted(self) -> bool:
-        """Whether libvirt starts it with the host; False where the driver does not do that."""
+        """Whether libvirt starts the domain with the host; False where the driver does not do that."""
         return _told(lambda: bool(self._handle.autostart()), False)
 
     def inactive_definition(self) -> str:
@@ -141,12 +141,12 @@ class Domain:
             return str(self._handle.XMLDesc(flags))
 
     def inactive_definition_without_secrets(self) -> str:
-        """The definition that the next start will use; what a read-only connection may see."""
+        """The definition that the next start will use, without passwords, as a read-only connection may see it."""
         with self._reading_definition():
             return str(self._handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
     def live_definition(self) -> str:
-        """The definition as it is now, which for an active domain names what it really uses."""
+        """The current definition, which for an active domain names the files that it really uses."""
         with self._reading_definition():
             # A live definition shows the backing chain that libvirt found in the images.
             return sanitise(lambda: self._handle.XMLDesc(0))
@@ -164,11 +164,11 @@ class Domain:
             raise
 
     def metadata_element(self, namespace: str) -> str | None:
-        """The element of its metadata in this namespace, which libvirt takes off it; None where there is none."""
+        """The element of its metadata in this namespace, without the namespace; None where there is none."""
         return _told(lambda: str(self._handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, namespace)), None)
 
     def disk_paths(self) -> tuple[str, ...]:
-        """The paths of those of its disks that have one, without its definition; none where libvirt cannot tell."""
+        """The paths of its disks, by libvirt's statistics and not the definition; empty where libvirt cannot tell."""
         kinds, flags = libvirt.VIR_DOMAIN_STATS_BLOCK, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 
         def read() -> tuple[str, ...]:
@@ -178,31 +178,27 @@ class Domain:
         return _told(read, ())
 
     def saved_definition(self) -> str:
-        """The definition that goes with the image of its memory that waits to be resumed: libvirt resumes that one.
-
-        Raises:
-            HypervisorError: There is no such image, or it cannot be read.
-        """
+        """The definition in the managed-save image, which the next start uses; HypervisorError without an image."""
         with translating_errors(f"cannot read the saved state of domain '{self.name}'"):
             return sanitise(lambda: self._handle.managedSaveGetXMLDesc(0))
 
     def snapshots(self) -> list[DomainRecord]:
-        """What libvirt keeps of its snapshots."""
+        """The snapshots that libvirt keeps."""
         with translating_errors(f"cannot list the snapshots of domain '{self.name}'"):
             return [DomainRecord(found.getName(), found) for found in self._handle.listAllSnapshots(0)]
 
     def checkpoints(self) -> list[DomainRecord]:
-        """What libvirt keeps of its checkpoints."""
+        """The checkpoints that libvirt keeps."""
         with translating_errors(f"cannot list the checkpoints of domain '{self.name}'"):
             return [DomainRecord(found.getName(), found) for found in self._handle.listAllCheckpoints(0)]
 
     def rename(self, name: str) -> None:
-        """Give it another name, which nobody else may have.
+        """Rename the domain.
 
         Raises:
-            ConflictError: Another domain has it.
-            NoSpaceError: libvirt has no room to write that down.
-            HypervisorError: libvirt cannot.
+            ConflictError: Another domain has the name.
+            NoSpaceError: libvirt has no room for the definition.
+            HypervisorError: libvirt cannot rename the domain.
         """
         try:
             self._handle.rename(name, 0)
@@ -219,19 +215,15 @@ class Domain:
         return _told(lambda: bool(self._handle.connect().lookupByName(name)), False)
 
     def start(self) -> None:
-        """Start it.
-
-        Raises:
-            HypervisorError: libvirt or QEMU cannot.
-        """
+        """Start the domain, or raise HypervisorError."""
         with translating_errors(f"cannot start domain '{self.name}'"):
             self._handle.create()
 
     def undefine_with_state(self) -> None:
-        """Remove the definition and what libvirt keeps with it, but no NVRAM, which it would delete by its path.
+        """Remove the definition and all that libvirt keeps with it but the NVRAM, which it would delete by its path.
 
-        That is the saved state, what it knows of snapshots and checkpoints, and the state of an emulated TPM unless the
-        definition wants that kept. Older libvirts do not know every flag, so only those that are needed are given.
+        That is the managed-save image, the metadata of snapshots and checkpoints, and the state of an emulated TPM
+        unless the definition keeps it. Older libvirts do not know every flag, so only the flags needed are given.
         """
         flags = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
         if self.has_managed_save():
@@ -244,17 +236,13 @@ class Domain:
             self._handle.undefineFlags(flags)
 
     def undefine_keeping_nvram(self) -> None:
-        """Remove the definition and nothing else: libvirt would delete the NVRAM by its path, whosever it is."""
+        """Remove the definition alone: libvirt would delete the NVRAM by its path, even another domain's."""
         with translating_errors(f"cannot undefine domain '{self.name}'"):
             self._handle.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
 
 
 def find_domain(connection: Connection, name_or_uuid: str) -> Domain:
-    """Look a domain up by its name, then by its UUID.
-
-    Raises:
-        NotFoundError: No domain has that name or UUID.
-    """
+    """Return the domain with this name, else with this UUID, or raise NotFoundError."""
     try:
         name_or_uuid.encode()
     except UnicodeEncodeError as error:
@@ -282,7 +270,7 @@ def find_domain_by_name(connection: Connection, name: str) -> Domain | None:
 
 
 def find_domain_by_uuid(connection: Connection, uuid: str) -> Domain | None:
-    """The domain with this UUID, or None, also where the text is no UUID at all."""
+    """Return the domain with this UUID; None where there is none, or the text is not a UUID."""
     try:
         return Domain(connection.handle.lookupByUUIDString(uuid))
     except libvirt.libvirtError as error:
@@ -298,27 +286,27 @@ def list_domains(connection: Connection) -> list[Domain]:
 
 
 def list_active_domains(connection: Connection) -> list[Domain]:
-    """The domains that run in any way."""
+    """Return the active domains."""
     return _list(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
 
 
 def list_saved_domains(connection: Connection) -> list[Domain]:
-    """The domains with an image of their memory that waits to be resumed."""
+    """Return the domains with a managed-save image."""
     return _list_if_known(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE)
 
 
 def list_domains_with_snapshots(connection: Connection) -> list[Domain]:
-    """The domains of which libvirt keeps snapshots."""
+    """Return the domains of which libvirt keeps snapshots."""
     return _list_if_known(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT)
 
 
 def list_domains_with_checkpoints(connection: Connection) -> list[Domain]:
-    """The domains of which libvirt keeps checkpoints; before libvirt 5.6 there are none."""
+    """Return the domains of which libvirt keeps checkpoints; before libvirt 5.6 there are none."""
     return _list_if_known(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT)
 
 
 def _list_if_known(connection: Connection, flags: int) -> list[Domain]:
-    """The domains that have something; none where the driver does not know of such a thing."""
+    """Return the domains that match the flags; none where the driver does not know the flags."""
     try:
         return _list(connection, flags)
     except HypervisorError as error:

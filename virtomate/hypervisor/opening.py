@@ -1,4 +1,4 @@
-"""The opening of a connection: a call that can hang, and that a person may have to answer to."""
+"""The opening of a connection: a call that can hang, and during which a person may be asked for a password."""
 
 from __future__ import annotations
 
@@ -37,12 +37,7 @@ _SECRET_CREDENTIALS = {libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMP
 
 
 class Opening:
-    """The opening of one connection, in a thread of its own since the call cannot be interrupted.
-
-    Args:
-        uri: libvirt's URI; None lets libvirt decide.
-        ask: Asks a person. Without it, a server that asks for a password refuses.
-    """
+    """The opening of one connection, in a thread of its own since the call cannot be interrupted."""
 
     def __init__(self, uri: str | None, ask: Ask | None) -> None:
         self._uri = uri
@@ -53,17 +48,12 @@ class Opening:
         self._outcomes: SimpleQueue[libvirt.virConnect | libvirt.libvirtError] = SimpleQueue()
 
     def run(self, seconds: float, cancel: CancelToken, *, is_patient: bool) -> libvirt.virConnect:
-        """Open it.
+        """Open the connection; for the errors see `connect`.
 
         Args:
             seconds: How long to wait for a host that answers nothing.
             cancel: Ends the waiting, unless it is set already: then the connection is for an undo.
             is_patient: Wait as long as it takes where a person may be typing a password.
-
-        Raises:
-            SilentHostError: The host does not answer.
-            InterruptedBySignalError: A signal arrived.
-            libvirt.libvirtError: There is no daemon, or it does not let us in.
         """
         was_cancelled = cancel.is_set
         self._heard = time.monotonic()
@@ -120,7 +110,7 @@ class Opening:
 
 
 def end_programs() -> None:
-    """End what libvirt started for links that died: an ssh that waits for its server would outlive us."""
+    """End the children of this process: an ssh that libvirt started for a link that died would outlive it."""
     for task in Path("/proc/self/task").iterdir():
         _end_children(task)
 
@@ -132,7 +122,7 @@ def _end_children(task: Path) -> None:
 
 
 def _children(task: Path) -> list[int]:
-    """What a thread has started (proc_pid_task_children(5))."""
+    """Return the processes that a thread has started (proc_pid_task_children(5))."""
     with suppress(OSError):
         return [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
     return []
@@ -147,9 +137,9 @@ def _has_terminal() -> bool:
 
 
 def _polkit_may_ask(uri: str | None) -> bool:
-    """Whether the daemon may have polkit ask whoever sits at a desktop; root is not asked, nor whose own daemon it is.
+    """Return whether polkit may ask the user of a desktop (https://libvirt.org/auth.html).
 
-    Source: https://libvirt.org/aclpolkit.html and https://libvirt.org/auth.html
+    Polkit asks neither root nor the owner of the daemon.
     """
     _, _, rest = (uri or ":///").partition("://")
     is_local_system = rest.startswith("/") and not rest.partition("?")[0].endswith("/session")

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class SpareConnections:
-    """The connections to one URI that nobody uses at the moment; opening one over a network takes a while.
+    """Idle connections to one URI, kept since opening one over a network takes a while.
 
-    A host that does not answer any more is tried once, and not by every part of an undo.
+    Once a host has timed out, later calls fail at once instead of waiting again.
     """
 
     def __init__(self, uri: str | None, ask: Ask | None, cancel: CancelToken) -> None:
@@ -38,10 +38,10 @@ class SpareConnections:
         self._silence: SilentHostError | None = None
 
     def take(self) -> Connection:
-        """One that works, opened if need be.
+        """Return a connection that works, opened if need be.
 
         Raises:
-            NoConnectionError: It cannot be opened.
+            NoConnectionError: No connection can be opened.
             InterruptedBySignalError: A signal arrived meanwhile.
         """
         with suppress(Empty):
@@ -51,7 +51,7 @@ class SpareConnections:
                     return connection
                 self.discard(connection)
         if self._silence is not None:
-            # one of its own for each clone that fails, since each has other leftovers
+            # a new error for each clone, since each has its own leftovers
             raise SilentHostError(self._silence.message, self._silence.hint, self._silence.code)
         try:
             return connect(self._uri, self._ask, self._cancel, was_lost=self._was_lost)
@@ -60,16 +60,16 @@ class SpareConnections:
             raise
 
     def discard(self, connection: Connection) -> None:
-        """Close one that broke."""
+        """Close a connection that broke."""
         connection.close()
         self._was_lost = True
 
     def give_back(self, connection: Connection) -> None:
-        """Keep one for whoever needs it next."""
+        """Keep a connection for the next caller of `take`."""
         self._idle.put(connection)
 
     def close(self) -> None:
-        """Close all that nobody uses, for good."""
+        """Close all idle connections, for good."""
         with suppress(Empty):
             while True:
                 connection = self._idle.get_nowait()
@@ -80,11 +80,10 @@ class SpareConnections:
 
 
 class Session:
-    """The main connection of a thread, and others that it borrows.
+    """The main connection of a thread, and others that the thread borrows.
 
-    The main connection is opened when it is first needed, and opened again after it broke, so that an undo can still do
-    its work when a daemon was only restarted. Only one thread at a time may use it; work that goes on side by side has
-    a sibling for each of its threads.
+    The main connection is opened when it is first needed, and again after it broke, so that an undo still works when
+    the daemon was only restarted. Only one thread at a time may use a session; each thread beside it has a sibling.
     """
 
     def __init__(self, spare: SpareConnections) -> None:
@@ -101,7 +100,7 @@ class Session:
         self.give_back()
 
     def give_back(self) -> None:
-        """Let others have the main connection; whoever needs it again gets another one."""
+        """Let others have the main connection; the next use of `connection` takes another."""
         with self._lock:
             if self._main is not None:
                 self._spare.give_back(self._main)
@@ -123,24 +122,16 @@ class Session:
             return self._main
 
     def connect(self) -> None:
-        """Make sure that there is a main connection.
-
-        Raises:
-            NoConnectionError: It cannot be opened.
-        """
+        """Make sure that there is a main connection, or raise NoConnectionError."""
         _ = self.connection
 
     def sibling(self) -> Session:
-        """A session for another thread, to be entered; connections go back and forth between the two."""
+        """Return a session for another thread, to be entered; both share the idle connections."""
         return Session(self._spare)
 
     @contextmanager
     def borrow(self) -> Iterator[Connection]:
-        """One more connection, for the thread that asks.
-
-        Raises:
-            NoConnectionError: It cannot be opened.
-        """
+        """Lend one more connection to the calling thread, or raise NoConnectionError."""
         connection = self._spare.take()
         try:
             yield connection
@@ -150,11 +141,11 @@ class Session:
 
 @contextmanager
 def open_session(uri: str | None, ask: Ask | None = None, cancel: CancelToken | None = None) -> Iterator[Session]:
-    """The session of a run, whose connections are closed at its end; none is opened before it is needed.
+    """Yield the session of a run; its connections are opened when needed, and closed at the end.
 
     Args:
         uri: libvirt's URI, None lets libvirt decide.
-        ask: Gets a prompt and whether the answer is secret, and returns the answer, or None where there is none.
+        ask: Asks a person, see `Ask`.
         cancel: Ends the waiting for a host.
     """
     spare = SpareConnections(uri, ask, cancel or CancelToken())
@@ -166,7 +157,7 @@ def open_session(uri: str | None, ask: Ask | None = None, cancel: CancelToken | 
 
 
 def _ask_once(ask: Ask) -> Ask:
-    """Ask a person for each thing once, however many connections want to know it."""
+    """Ask a person for each thing once, however many connections need the answer."""
     answers: dict[str, str | None] = {}
     lock = threading.Lock()
 

@@ -38,7 +38,7 @@ _STATES = {
 
 @dataclass(frozen=True)
 class PoolInfo:
-    """What libvirt counts in a pool, in bytes, as of its last look."""
+    """State and sizes of a pool, in bytes, as of its last refresh."""
 
     state: str
     capacity: int
@@ -59,21 +59,17 @@ class Volume:
             return sanitise(lambda: self.handle.XMLDesc(0))
 
     def is_file(self) -> bool:
-        """Whether it is a file, and not a block device, directory or network volume."""
+        """Whether the volume is a file, and not a block device, directory or network volume."""
         with translating_errors(f"cannot read volume '{self.name}'"):
             return bool(self.handle.info()[0] == libvirt.VIR_STORAGE_VOL_FILE)
 
     def allocation_bytes(self) -> int:
-        """What it takes on the host now."""
+        """The bytes that the volume takes on the host now."""
         with translating_errors(f"cannot read volume '{self.name}'"):
             return int(self.handle.info()[2])
 
     def delete(self) -> None:
-        """Delete it; the caller has made sure that it is the one meant.
-
-        Raises:
-            NotFoundError: It is not there any more.
-        """
+        """Delete the volume, which the caller has identified; NotFoundError where it is gone."""
         with translating_errors(f"cannot delete volume '{self.name}'"):
             self.handle.delete(0)
 
@@ -97,7 +93,7 @@ class Pool:
             return bool(self._handle.isActive())
 
     def is_persistent(self) -> bool:
-        """Whether libvirt still knows it when it is stopped."""
+        """Whether libvirt keeps the pool when it is stopped."""
         with translating_errors(f"cannot read pool '{self.name}'"):
             return bool(self._handle.isPersistent())
 
@@ -108,7 +104,7 @@ class Pool:
         return PoolInfo(_STATES.get(state, "inactive"), *sizes)
 
     def volume_count(self) -> int | None:
-        """How many volumes it has; None for an inactive pool, whose volumes are not known."""
+        """Return the number of volumes; None for an inactive pool, whose volumes are not known."""
         try:
             return int(self._handle.numOfVolumes())
         except libvirt.libvirtError as error:
@@ -118,9 +114,9 @@ class Pool:
             raise translation from error
 
     def list_volumes(self) -> list[Volume]:
-        """All volumes of an active pool, as of libvirt's last look, except those whose names are no UTF-8.
+        """Return the volumes of an active pool, as of its last refresh.
 
-        libvirt's binding has no way to tell such a name, and no definition can hold it.
+        Names that are not UTF-8 are left out: libvirt's binding cannot tell them, and no definition can hold them.
         """
         with translating_errors(f"cannot list the volumes of pool '{self.name}'"):
             handles = self._handle.listAllVolumes(0)
@@ -147,10 +143,9 @@ class Pool:
             raise translate(error, f"cannot look up volume '{name}' of pool '{self.name}'") from error
 
     def refresh(self) -> bool:
-        """Have libvirt look at the files again; return False where it could not, which is no error.
+        """Refresh the pool; return False where libvirt cannot, which it cannot while it builds a volume.
 
-        It cannot while a volume is being built. When it meets a broken image it takes the pool out of service; a pool
-        that was active is then started again, which is as far as we can put that right.
+        libvirt stops the pool when it meets a broken image; a pool that was active is started again.
         """
         was_active = False
         try:
@@ -164,7 +159,7 @@ class Pool:
         return True
 
     def keep_active(self) -> None:
-        """Start it again if libvirt put it out of service."""
+        """Start the pool again if libvirt stopped it."""
         with translating_errors(f"cannot start pool '{self.name}'"):
             if not self._handle.isActive():
                 self._handle.create(0)
@@ -173,23 +168,23 @@ class Pool:
         """Create a volume without content, or an overlay.
 
         Raises:
-            ConflictError: A volume or file with that name is there, and it has not been touched.
+            ConflictError: A volume or file with that name exists, and was left as it is.
         """
         return self._create(name, lambda: self._handle.createXML(document, 0))
 
     def create_volume_from(self, name: str, document: str, source: Volume, *, reflink: bool) -> Volume:
-        """Create a volume with another one's content; returns when libvirt has written all of it.
+        """Create a volume with the content of another; return when libvirt has written all of it.
 
         Raises:
-            ConflictError: A volume or file with that name is there, and it has not been touched.
+            ConflictError: A volume or file with that name exists, and was left as it is.
         """
         flags = libvirt.VIR_STORAGE_VOL_CREATE_REFLINK if reflink else 0
         return self._create(name, lambda: self._handle.createXMLFrom(document, source.handle, flags))
 
     def stop(self) -> None:
-        """Stop it; a transient pool is gone then. Its volumes stay.
+        """Stop the pool, after which a transient pool is gone; its volumes stay.
 
-        libvirt looks through a pool by itself after an upload, and does not stop it meanwhile; that is waited for.
+        libvirt refreshes a pool by itself after an upload, and does not stop it meanwhile: wait for that.
         """
         for left in backoff(_STOP_SECONDS):
             try:
@@ -208,7 +203,7 @@ class Pool:
             failure = f"cannot create volume '{name}' in pool '{self.name}'"
             translation = translate(error, failure)
             if error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() == errno.EEXIST:
-                # it came into being after libvirt had looked, and before libvirt could make its own
+                # a file that appeared between libvirt's check and its own creation
                 translation = ConflictError(translation.message)
             if isinstance(translation, IllegalStateError):
                 # A file that the pool does not know of is an invalid operation (55), which has other reasons too.
@@ -235,11 +230,7 @@ def find_pool(connection: Connection, name: str) -> Pool | None:
 
 
 def get_pool(connection: Connection, name: str) -> Pool:
-    """The pool with this name.
-
-    Raises:
-        NotFoundError: It is not there.
-    """
+    """Return the pool with this name, or raise NotFoundError."""
     try:
         name.encode()
     except UnicodeEncodeError as error:
@@ -253,11 +244,7 @@ def get_pool(connection: Connection, name: str) -> Pool:
 
 
 def get_volume(connection: Connection, pool_name: str, volume_name: str) -> Volume:
-    """The volume with this name.
-
-    Raises:
-        NotFoundError: The pool or the volume is not there.
-    """
+    """Return the volume with this name, or raise NotFoundError."""
     volume = get_pool(connection, pool_name).find_volume(volume_name)
     if volume is None:
         raise NotFoundError(f"there is no volume '{volume_name}' in pool '{pool_name}'")
