@@ -1,8 +1,8 @@
-"""xmltodict, without what it drags in and never uses.
+"""xmltodict without urllib.
 
-Its XML writer is the standard library's, and that imports urllib, with HTTP, TLS and e-mail behind it, in order to open
-documents by URL. That takes a fifth of the processor time of a whole linked clone, so empty modules stand in for it
-while xmltodict is being imported. Whoever imports urllib's modules later gets the real ones.
+The XML writer of the standard library imports urllib, with HTTP, TLS and e-mail, to open documents by URL. That takes a
+fifth of the processor time of a linked clone. Empty modules stand in for urllib during the import of xmltodict; later
+imports get the real modules.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Definitions in the place of those that libvirt cannot send: they hold what is known of a domain without them."""
+"""Definitions that replace those that libvirt cannot send: what is known about the domains otherwise."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def abridged_definition(name: str, uuid: str, disk_paths: Iterable[str], record: str | None) -> str:
-    """The text of a definition with a domain's disks and our record in it, and nothing else.
+    """Return a definition with a domain's disks and our record, and nothing else.
 
     Args:
         name: The domain's name.
-        uuid: Its UUID.
-        disk_paths: What its disks are, as far as they have a path.
-        record: Our element in its metadata, without the namespace that libvirt takes away from it; None for no element.
+        uuid: The domain's UUID.
+        disk_paths: Paths of the disks.
+        record: Our element in the metadata, if there is one; libvirt returns it without the namespace.
     """
     disks = "".join(f"<disk type='file' device='disk'><source file={quoteattr(path)}/></disk>" for path in disk_paths)
     metadata = "" if record is None else f"<metadata>{_with_namespace(record)}</metadata>"
@@ -28,7 +28,7 @@ def abridged_definition(name: str, uuid: str, disk_paths: Iterable[str], record:
 
 
 def _with_namespace(record: str) -> str:
-    """The element in its namespace; libvirt tells only that it belongs to the one that was asked for."""
+    """Return the element with its namespace, which libvirt removes."""
     if PROVENANCE_NAMESPACE in record.partition(">")[0]:
         return record
     name = record[1:].split(maxsplit=1)[0].rstrip("/>")

@@ -1,4 +1,4 @@
-"""What a hypervisor says of itself.
+"""Capabilities of a hypervisor.
 
 Source: https://libvirt.org/formatcaps.html
 """
@@ -12,9 +12,9 @@ from virtomate.definition.readers import child, text
 
 
 def qemu_users(document: str) -> frozenset[int]:
-    """The user IDs that QEMU runs as where a domain does not say otherwise: one, or none where libvirt tells none.
+    """Return the default user IDs of QEMU processes; empty if libvirt reports none.
 
-    libvirt writes `+UID:+GID` as the label of its security model `dac`, once for each type of domain.
+    libvirt reports `+UID:+GID` as the label of its security model `dac`, once for each type of domain.
     """
     host = child(codec.parse(document, "capabilities"), "host")
     labels = (

@@ -1,9 +1,8 @@
-"""Conversion between libvirt's XML and dicts, without any policy.
+"""Conversion between libvirt's XML and dicts.
 
-The dicts are xmltodict's: attributes start with `@`, text beside attributes is `#text`, an empty element is None. On
-top of that, elements that libvirt lets stand more than once are always lists, leaf text keeps its blanks, and a
-domain's `<metadata>` never becomes a dict at all: it belongs to others, may hold anything, and is carried as the very
-text that libvirt gave.
+The dicts are xmltodict's: attributes start with `@`, text beside attributes is `#text`, an empty element is None.
+Repeatable elements are always lists, and leaf text keeps its blanks. A domain's `<metadata>` stays text: it belongs to
+other programs and may contain anything.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-# Elements that may stand more than once, by parent; `*` stands for every child. Everything below <devices> but the
-# emulator may. Source: https://libvirt.org/formatdomain.html and its schema.
+# Repeatable elements by parent; everything below <devices> but the emulator is repeatable, too.
+# Source: https://libvirt.org/formatdomain.html and its schema.
 _REPEATABLE: dict[str, frozenset[str]] = {
     "domain": frozenset({"sysinfo", "seclabel"}),
     "os": frozenset({"boot", "initarg", "initenv"}),
@@ -58,7 +57,7 @@ class Definition:
 
 
 def copied(value: Any) -> Any:  # noqa: ANN401
-    """A document that shares nothing that can change with another one; several times as fast as `copy.deepcopy`."""
+    """Return a deep copy of a document, several times as fast as `copy.deepcopy`."""
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -81,7 +80,7 @@ def parse_definition(text: str) -> Definition:
 
 
 def unparse_definition(definition: Definition, *, is_indented: bool = False) -> str:
-    """Write a domain's definition; the metadata goes back in as it came out."""
+    """Write a domain's definition, with the unchanged metadata."""
     text = unparse(definition.domain, "domain", is_indented=is_indented)
     if definition.metadata is None:
         return text
@@ -89,10 +88,10 @@ def unparse_definition(definition: Definition, *, is_indented: bool = False) -> 
 
 
 def parse(text: str, root: str) -> Document:
-    """Read a document whose root element has the given name, and return the root's content.
+    """Read a document and return the content of its root element.
 
     Raises:
-        MalformedDocumentError: The text is not such a document.
+        MalformedDocumentError: The text is not a document with this root element.
     """
     try:
         document = xmltodict.parse(
@@ -110,28 +109,25 @@ def parse(text: str, root: str) -> Document:
 
 
 def unparse(content: Document, root: str, *, is_indented: bool = False) -> str:
-    """Write a document with the given root element, for libvirt in a line, or indented for people.
+    """Write a document with this root element.
 
     Raises:
-        ValueError: The content holds a character that XML cannot.
+        ValueError: The content has a control character, which XML cannot represent.
     """
     text: str = xmltodict.unparse(
         {root: content}, full_document=False, short_empty_elements=True, pretty=is_indented, indent="  "
     )
     if NOT_XML.search(text):
         raise ValueError("a control character cannot stand in an XML document")
-    # A parser turns a bare carriage return into a line feed; nothing but content can hold one here.
+    # A parser turns a bare carriage return, which only content can have here, into a line feed.
     return text.replace("\r", "&#13;")
 
 
 def cut_element(fragment: str, namespace: str, name: str) -> tuple[str, str | None]:
-    """Cut the first child with this namespace and name out of an element given as text.
+    """Cut the first child with this namespace and name out of an element, and return both texts.
 
-    The element is one cut out of a document, so its children may use prefixes that an ancestor declared; those are left
-    alone. Only a child that declares its own prefix or default namespace can be ours, and libvirt writes it that way.
-
-    Returns:
-        The text without the child, and the child's text or None.
+    The element was cut out of a document, so prefixes may be declared outside. libvirt writes our element with its own
+    declaration, so children with other prefixes are not ours.
     """
     data = fragment.encode()
     span = _find_element(data, depth=2, name=name, namespace=namespace)
@@ -142,7 +138,7 @@ def cut_element(fragment: str, namespace: str, name: str) -> tuple[str, str | No
 
 
 def append_element(fragment: str, child: str) -> str:
-    """Put a child's text at the end of an element given as text, which may be an empty-element tag."""
+    """Add a child at the end of an element, which may be an empty-element tag."""
     if fragment.rstrip().endswith("/>"):
         start = fragment.rstrip()[:-2].rstrip()
         name = re.match(r"<([^\s/>]+)", fragment)
@@ -153,8 +149,13 @@ def append_element(fragment: str, child: str) -> str:
     return fragment[:end] + child + fragment[end:]
 
 
+def element_end(data: bytes, tag: str, index: int) -> int:
+    """Return the offset after an element whose end expat reports at this index; an empty-element tag ends there."""
+    return data.index(b">", index) + 1 if data.startswith(f"</{tag}".encode(), index) else index
+
+
 def _find_element(data: bytes, depth: int, name: str, namespace: str | None = None) -> tuple[int, int] | None:
-    """Byte offsets of the first element at a depth (the root has 1) with this name, and namespace if one is given."""
+    """Return the byte offsets of the first element with this name (and namespace) at a depth; the root has depth 1."""
     parser = expat.ParserCreate("utf-8")
     stack: list[tuple[str, dict[str, str]]] = []
     found: list[int] = []
@@ -172,10 +173,10 @@ def _find_element(data: bytes, depth: int, name: str, namespace: str | None = No
     def _matches(tag: str, local: str, uri: str | None) -> bool:
         return tag == name if namespace is None else (local == name and uri == namespace)
 
-    def end(_tag: str) -> None:
+    def end(tag: str) -> None:
         stack.pop()
         if len(found) == 1 and len(stack) == depth - 1:
-            found.append(parser.CurrentByteIndex)
+            found.append(element_end(data, tag, parser.CurrentByteIndex))
 
     parser.StartElementHandler = start
     parser.EndElementHandler = end
@@ -183,26 +184,7 @@ def _find_element(data: bytes, depth: int, name: str, namespace: str | None = No
         parser.Parse(data, True)
     except expat.ExpatError as error:
         raise MalformedDocumentError(f"not an XML document: {error}") from error
-    if not found:
-        return None
-    # The end event of an empty-element tag has no tag of its own, and its offset is of no use.
-    end_of_start_tag = _tag_end(data, found[0])
-    is_empty = data.endswith(b"/>", found[0], end_of_start_tag)
-    return found[0], end_of_start_tag if is_empty else _tag_end(data, found[1])
-
-
-def _tag_end(data: bytes, start: int) -> int:
-    """The offset after a start tag; a `>` within quotes does not end it."""
-    quote = 0
-    for index in range(start, len(data)):
-        byte = data[index]
-        if quote:
-            quote = 0 if byte == quote else quote
-        elif byte in b"\"'":
-            quote = byte
-        elif byte == ord(">"):
-            return index + 1
-    raise MalformedDocumentError("a tag does not end")
+    return (found[0], found[1]) if found else None
 
 
 def _is_repeatable(path: Sequence[tuple[str, Any]], key: str, _value: Any) -> bool:  # noqa: ANN401
@@ -215,7 +197,7 @@ def _is_repeatable(path: Sequence[tuple[str, Any]], key: str, _value: Any) -> bo
 
 
 def _without_blank_text(value: Any) -> Any:  # noqa: ANN401
-    """Drop the blanks between child elements, which mean nothing; a leaf's blanks are its value and stay."""
+    """Drop the blanks between child elements; a leaf's blanks belong to its value."""
     if isinstance(value, list):
         return [_without_blank_text(item) for item in value]
     if not isinstance(value, dict):

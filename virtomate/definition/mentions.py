@@ -1,8 +1,8 @@
-"""What a document of libvirt mentions, whatever it is for: files, volumes, addresses.
+"""Files, volumes and addresses that a document of libvirt mentions, in any element.
 
-The document may be a domain's definition, active or not, that of a saved image, or that of a snapshot or checkpoint
-with the definitions in it. It is read once, in time that grows with its length and nothing else: whoever wrote it may
-have meant no good. An element that libvirt of a later version knows counts as one that we know.
+The document is a domain's definition, live or not, or belongs to a managed-save image, a snapshot or a checkpoint. Its
+author may be hostile: one pass of a parser reads it, in time that grows only with its length. Unknown elements, such as
+those of a later libvirt, are read like known ones.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from xml.parsers import expat
 
 from virtomate.definition import PROVENANCE_NAMESPACE
+from virtomate.definition.codec import element_end
 from virtomate.paths import files_in, files_in_argument
 
-# How deep the elements of our own record are nested at most; whoever nests deeper means no good.
+# Nesting of the elements in our own record; a deeper one is forged.
 DEEPEST_RECORD = 8
 
 Place = str | tuple[str, str]
@@ -24,12 +25,12 @@ _RECORD = "clone"
 
 @dataclass(frozen=True)
 class DiskMention:
-    """A disk, and everything that the document says it lies on.
+    """A disk with its source and backing chain.
 
     Attributes:
-        target: Name of the device in the guest, None where the document has none.
-        places: Paths, and volumes by pool and name: the disk's own source first, then what is below it.
-        is_cdrom: Whether it is a CD-ROM, which nobody writes to.
+        target: Name of the device in the guest, if the document has one.
+        places: Paths, and volumes by pool and name: the disk's source first, then its backing chain.
+        is_cdrom: Whether the disk is a CD-ROM, which nobody writes to.
     """
 
     target: str | None
@@ -42,16 +43,16 @@ class Mentions:
     """What a document mentions.
 
     Attributes:
-        name: Name of the domain that it is about; of two definitions in a snapshot, that of the first.
-        uuid: Its UUID, likewise.
-        paths: Every absolute path outside of metadata, as it is written.
-        volumes: Every volume that is named by its pool and its name.
-        arguments: What the document adds to the hypervisor's command line; paths in it are among the paths.
-        mac_addresses: Of all interfaces, in lower case.
+        name: Name of the domain; if a snapshot has two definitions, that of the first.
+        uuid: UUID of the domain, as for the name.
+        paths: Every absolute path outside the metadata, as written.
+        volumes: Every volume that is named by pool and name.
+        arguments: Arguments for the hypervisor's command line; their paths are among `paths`.
+        mac_addresses: Addresses of all interfaces, in lower case.
         disks: The disks, in order.
-        records: The text of each element of ours in the metadata; the namespace stands in it.
-        has_deep_record: Whether there is one besides that is nested deeper than ours are, and is left out for that.
-        is_whole: Whether the document could be read to its end. If not, this is what was found before.
+        records: The text of each element of ours in the metadata, with its namespace.
+        has_deep_record: Whether an element of ours was left out since it is nested too deep.
+        is_whole: Whether the document could be read to its end.
     """
 
     name: str | None
@@ -67,17 +68,15 @@ class Mentions:
 
 
 def read_mentions(document: str) -> Mentions:
-    """Read a document of libvirt; nothing is raised, whatever it is."""
+    """Read a document of libvirt; raise nothing."""
     return _Reader(document.encode(errors="replace")).read()
 
 
 class _ForeignDoctypeError(Exception):
-    """A document type, which libvirt never writes, and which could bring entities along."""
+    """A document type, which libvirt never writes and which could define entities."""
 
 
 class _Reader:
-    """The reading of one document."""
-
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._parser = expat.ParserCreate("utf-8")
@@ -86,7 +85,7 @@ class _Reader:
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._characters
         self._parser.StartDoctypeDeclHandler = _refuse_doctype
-        # the open elements, and by their depth the text of those that have any
+        # the open elements, and their texts by depth
         self._names: list[str] = []
         self._texts: dict[int, list[str]] = {}
         self._name: str | None = None
@@ -107,13 +106,13 @@ class _Reader:
         self._has_deep_record = False
 
     def read(self) -> Mentions:
-        """Read it."""
+        """Read the document."""
         is_whole = True
         try:
             self._parser.Parse(self._data, True)
         except (expat.ExpatError, _ForeignDoctypeError):
             is_whole = False
-            # what the parser still keeps of the last text
+            # flush the text that the parser still buffers
             self._parser.buffer_text = False
             self._record_start = None
             while self._names:
@@ -174,7 +173,7 @@ class _Reader:
         depth = len(self._names) - self._metadata_depth
         if depth == 1:
             prefix, _, local = name.rpartition(":")
-            # libvirt has an element declare its own namespace
+            # libvirt writes the declaration of the namespace into the element
             declared = attributes.get(f"xmlns:{prefix}" if prefix else "xmlns")
             if local == _RECORD and declared == PROVENANCE_NAMESPACE:
                 self._record_start = self._parser.CurrentByteIndex
@@ -212,11 +211,7 @@ class _Reader:
         self._record_depth = 0
 
     def _record_text(self, name: str, start: int) -> str:
-        """The text of an element that ends here."""
-        end = self._parser.CurrentByteIndex
-        if self._data.startswith(f"</{name}".encode(), end):
-            end = self._data.index(b">", end) + 1
-        # expat tells of an empty-element tag, which has no end tag, where it is over
+        end = element_end(self._data, name, self._parser.CurrentByteIndex)
         return self._data[start:end].decode(errors="replace")
 
     def _end_disk(self) -> None:
@@ -235,12 +230,12 @@ class _Reader:
             self._add_paths(text)
 
     def _add_paths(self, value: str) -> None:
-        """Note the paths that a value is, or leads to."""
+        """Add the paths in a value."""
         stripped = value.strip()
         if stripped.startswith("/"):
             self._add_path(stripped)
             if value.startswith("/"):
-                # a file's name may end in blanks
+                # the name of a file may end in blanks
                 self._add_path(value)
             return
         for file in files_in(stripped):

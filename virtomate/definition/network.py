@@ -1,7 +1,4 @@
-"""What the definition of a virtual network says, as records.
-
-Source for the elements: https://libvirt.org/formatnetwork.html
-"""
+"""Readers of a virtual network's definition (https://libvirt.org/formatnetwork.html)."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from virtomate.definition.readers import as_list, child
 
 @dataclass(frozen=True)
 class DhcpEntry:
-    """What a network gives the interface with one MAC address."""
+    """The address and name that a network gives to a MAC address."""
 
     mac_address: str
     address: str | None
@@ -21,7 +18,7 @@ class DhcpEntry:
 
 
 def dhcp_entries(text: str) -> tuple[DhcpEntry, ...]:
-    """The entries for MAC addresses, in lower case; those by host name or client ID alone are left out.
+    """Return the entries for MAC addresses, in lower case; entries for host names or client IDs are left out.
 
     Raises:
         MalformedDocumentError: The text is not a `<network>` document.

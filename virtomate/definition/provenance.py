@@ -1,7 +1,6 @@
-"""The record of ours in a clone's metadata: the claim's journal first, the finished clone's provenance later.
+"""The record in a clone's metadata: the claim's journal, later the finished clone's provenance.
 
-libvirt keeps every child of `<metadata>` that has a namespace of its own, one for each namespace
-(https://libvirt.org/formatdomain.html#general-metadata).
+libvirt keeps one child of `<metadata>` for each namespace (https://libvirt.org/formatdomain.html#general-metadata).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ NAMESPACE = PROVENANCE_NAMESPACE
 _ELEMENT = "clone"
 _PREFIX = "virtomate"
 _SCHEMA = "2"
-# Version 0.2.0 wrote records without tokens: what they list can be found, but not proved.
+# Version 0.2.0 wrote records without tokens: their artifacts can be found but not proved.
 _READ_SCHEMAS = frozenset({"1", _SCHEMA})
 
 # the year 10000, which calendars do not reach
@@ -41,12 +40,12 @@ class DomainReference(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """The process that makes a clone, as far as it can be told from another one.
+    """The process that holds a claim.
 
     Attributes:
-        host: The host's name.
-        pid: Its process id there.
-        started: When it started, in clock ticks since that host's boot (field 22 of /proc/PID/stat).
+        host: Name of the host.
+        pid: Process ID.
+        started: Start time in clock ticks since the host's boot (field 22 of /proc/PID/stat).
     """
 
     host: str
@@ -55,17 +54,16 @@ class Owner(NamedTuple):
 
 
 class Fingerprint(NamedTuple):
-    """What, besides its token, tells a file from another that has since taken its name.
+    """Properties that distinguish a file from a later file with the same name, besides the token.
 
-    In a directory pool a volume's handle and key are nothing but its path, so the file itself has to testify.
+    In a directory pool a volume's handle and key are only its path. The device number may change with every boot.
 
     Attributes:
-        changed: Change time of the file when it was made, as libvirt reports it (seconds and nanoseconds since 1970).
-        inode: Inode number, where the file could be seen from here, else None. The device's number would say nothing:
-            it may change with every boot.
-        birth_time: In nanoseconds since 1970, likewise and where the file system keeps it.
-        directory: Inode number of its directory, likewise; another one stands there while a file system is not mounted.
-        file_system_bytes: Size of its file system, where the file could not be seen, for the same purpose.
+        changed: Change time of the new file, as libvirt reports it (seconds and nanoseconds since 1970).
+        inode: Inode number, if the file could be seen.
+        birth_time: Nanoseconds since 1970, if the file could be seen and the file system stores the time.
+        directory: Inode number of the directory, if it could be seen; it differs while a file system is not mounted.
+        file_system_bytes: Size of the file system, if the file could not be seen, for the same purpose.
     """
 
     changed: str | None
@@ -76,16 +74,16 @@ class Fingerprint(NamedTuple):
 
 
 class Artifact(NamedTuple):
-    """Something that cloning makes: a line of the journal, and later of the provenance.
+    """A line of the journal, and later of the provenance.
 
     Attributes:
-        pool: The pool it is made in; for a pool its own name.
-        volume: The volume's name, None for a pool.
+        pool: Pool of the volume; for a pool its own name.
+        volume: Name of the volume; None for a pool.
         path: Normalised path.
-        fingerprint: What identifies it, once it is made.
-        token_place: Where its token stands; None for what has none.
-        transfer: How it is filled, None for what is not.
-        base: Path of the image that an overlay rests on, None for anything else.
+        fingerprint: Fingerprint, once the artifact is made.
+        token_place: Where the token stands, if there is one.
+        transfer: Transfer that fills the artifact, if it has content.
+        base: Path of an overlay's base.
     """
 
     kind: ArtifactKind
@@ -104,12 +102,12 @@ class Provenance(NamedTuple):
 
     Attributes:
         finished: False while the clone is only claimed.
-        uuid: The clone's own UUID; a record whose UUID is not its domain's was carried over by another tool.
-        token: Random text of the run that made it.
-        mark: Random part of the token on everything that was made; None in the records of 0.2.0, which had none.
-        reserved: MAC addresses and paths that were asked for, so that another run may have been asked for the same.
-        created: When the clone was claimed, in seconds since 1970.
-        made: What cloning makes or made for it.
+        uuid: UUID of the clone; a record with another UUID was copied along by another tool.
+        token: Random text of the run.
+        created: Time of the claim, in seconds since 1970.
+        made: The artifacts.
+        mark: Random part of the artifacts' token; None in records of 0.2.0.
+        reserved: MAC addresses and paths that the user requested, which another run may request, too.
     """
 
     finished: bool
@@ -125,7 +123,7 @@ class Provenance(NamedTuple):
 
     @property
     def artifact_token(self) -> str | None:
-        """What stands on everything that was made for this clone, and on nothing else; None where nothing does."""
+        """Return the token of this clone's artifacts."""
         return None if self.mark is None else f"{self.uuid}:{self.mark}"
 
 
@@ -151,7 +149,7 @@ def find_provenance(definition: str, domain_uuid: str) -> Provenance | None:
 
 
 def read_record(element: str, domain_uuid: str) -> Provenance | None:
-    """The record in the text of an element of ours (`Mentions.records`), as `read_provenance` finds it."""
+    """Return the record in an element of ours (`Mentions.records`), as `read_provenance` does."""
     try:
         provenance = _read(element)
     except (MalformedDocumentError, KeyError, TypeError, ValueError, RecursionError):
@@ -160,13 +158,13 @@ def read_record(element: str, domain_uuid: str) -> Provenance | None:
 
 
 def with_provenance(definition: Definition, provenance: Provenance) -> Definition:
-    """The definition with this record in place of any other of ours."""
+    """Return the definition with this record as its only record."""
     stripped = without_provenance(definition).metadata or "<metadata/>"
     return replace(definition, metadata=codec.append_element(stripped, _write(provenance)))
 
 
 def without_provenance(definition: Definition) -> Definition:
-    """The definition without a record of ours."""
+    """Return the definition without a record."""
     if definition.metadata is None:
         return definition
     metadata, _ = codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)
@@ -174,10 +172,9 @@ def without_provenance(definition: Definition) -> Definition:
 
 
 def claim_definition(name: str, provenance: Provenance, source: Document) -> Definition:
-    """The small definition that takes a clone's name while the clone is being made.
+    """Return the claim: a placeholder with the clone's name and UUID, without disks, which cannot be started.
 
-    It has the clone's final UUID, no disk, and a kernel that does not exist, so it cannot be started. Hypervisor,
-    architecture, machine and emulator are the source's, since libvirt accepts a definition only for those it has.
+    Hypervisor, architecture, machine and emulator are the original's, which libvirt is known to accept.
     """
     os_type = child(child(source, "os"), "type")
     emulator = child(source, "devices").get("emulator")
@@ -195,9 +192,9 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
 
 
 def half_deleted_definition(name: str, provenance: Provenance, clone: Document) -> Definition:
-    """The small definition that takes a clone's place while the clone is being deleted; it cannot be started either.
+    """Return the placeholder that replaces a clone's definition during its deletion and cannot be started.
 
-    It keeps the clone's TPM, since libvirt removes the TPM's state with the definition that has it.
+    It keeps the clone's TPM, so that libvirt removes the TPM's state with this definition.
     """
     definition = claim_definition(name, provenance, clone)
     domain = {**definition.domain, "title": f"Half-deleted clone of {provenance.source.name}"}
@@ -258,8 +255,6 @@ def _read(element: str) -> Provenance:
         raise ValueError(f"a record of schema {record['@schema']} is for a newer version")
     source = child(record, f"{prefix}source")
     maker = child(record, f"{prefix}maker")
-    made = record.get(f"{prefix}made", [])
-    reserved = record.get(f"{prefix}reserved", [])
     return Provenance(
         finished=record["@state"] == "finished",
         uuid=record["@uuid"],
@@ -267,11 +262,16 @@ def _read(element: str) -> Provenance:
         source=DomainReference(source["@name"], source["@uuid"]),
         mode=Mode(record["@mode"]),
         created=_moment(record["@created"]),
-        made=tuple(_read_made(item) for item in (made if isinstance(made, list) else [made])),
+        made=tuple(_read_made(item) for item in _repeated(record, f"{prefix}made")),
         maker=Owner(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
         mark=record.get("@mark"),
-        reserved=tuple(item["@value"] for item in (reserved if isinstance(reserved, list) else [reserved])),
+        reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
     )
+
+
+def _repeated(record: Document, name: str) -> list[Any]:
+    elements = record.get(name, [])
+    return elements if isinstance(elements, list) else [elements]
 
 
 def _read_made(item: Mapping[str, str]) -> Artifact:

@@ -1,7 +1,4 @@
-"""Storage volume and pool documents: what libvirt tells, and what is asked of it.
-
-Source: https://libvirt.org/formatstorage.html
-"""
+"""Documents of storage volumes and pools (https://libvirt.org/formatstorage.html)."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from virtomate.paths import normalise
 
 
 class Location(NamedTuple):
-    """Where content is, and how it is written; what libvirt does not tell is None."""
+    """Path and format of an image, as far as libvirt reports them."""
 
     path: str | None
     format: str | None
@@ -24,12 +21,12 @@ class VolumeListing(NamedTuple):
     """One line of `volume-list`.
 
     Attributes:
-        key: What libvirt tells volumes apart by; in a directory the path.
+        key: libvirt's identifier; for a file the path.
         type: `file`, `block`, `dir`, `network`, `netdir` or `ploop`.
-        capacity: What a guest sees.
-        allocation: What is taken on the host.
-        physical: Length of the file, None for what has none.
-        backing_store: What lies below, None for a volume that stands alone.
+        capacity: Size that a guest sees.
+        allocation: Space on the host.
+        physical: Length of the file, if it has one.
+        backing_store: The image below, if there is one.
     """
 
     name: str
@@ -47,18 +44,17 @@ class VolumeDescription:
     """A volume as libvirt describes it; sizes in bytes.
 
     Attributes:
-        capacity: What a guest sees.
-        allocation: What is taken on the host.
+        capacity: Size that a guest sees.
+        allocation: Space on the host.
         physical: Length of the file.
-        format: What libvirt takes the content for.
+        format: Format that libvirt finds.
         compat: Version of a qcow2 (`0.10` or `1.1`).
-        cluster_size: Of a qcow2, None where libvirt does not tell.
+        cluster_size: Cluster size of a qcow2, if libvirt reports it.
         features: Names of a qcow2's features, such as `lazy_refcounts`.
-        backing_path: What lies below, None for a self-contained volume.
+        backing_path: Path of the image below, if there is one.
         mode: Permission bits in octal digits.
         changed: Change time as libvirt writes it, seconds and nanoseconds since 1970.
-        acl: Access control list of the file as Linux keeps it, empty where it has none; None where that is not known,
-            since libvirt does not tell.
+        acl: Access control list as Linux stores it, empty if the file has none; None if the file cannot be seen.
     """
 
     pool: str
@@ -83,7 +79,7 @@ class VolumeDescription:
 
     @property
     def is_preallocated(self) -> bool:
-        """Whether the whole capacity is taken on the host."""
+        """Return whether the whole capacity is allocated."""
         return 0 < self.capacity <= self.allocation
 
 
@@ -92,7 +88,7 @@ class NewVolume:
     """A volume to be created.
 
     Attributes:
-        allocation: What libvirt should allocate beforehand; None would mean everything, so it is always given.
+        allocation: Space that libvirt allocates beforehand; without a value it would allocate the whole capacity.
     """
 
     name: str
@@ -109,13 +105,14 @@ class NewVolume:
 
 @dataclass(frozen=True)
 class PoolDescription:
-    """A pool as its document has it; the path is normalised.
+    """A pool, with a normalised path.
+
+    Owner and mode are as of the last refresh, if libvirt reports them.
 
     Attributes:
-        mode: Permission bits of its directory as of libvirt's last look, without the sticky bit, which libvirt does not
-            tell; None where it tells nothing.
-        owner: User ID of its directory's owner, likewise.
-        group: Its group ID, likewise.
+        mode: Permission bits of the directory, without the sticky bit, which libvirt does not report.
+        owner: User ID of the directory.
+        group: Group ID of the directory.
     """
 
     name: str
@@ -172,7 +169,7 @@ def describe_volume(pool: str, document: str) -> VolumeDescription:
 
 
 def read_volume_listing(document: str) -> VolumeListing:
-    """Read what a listing tells of a volume, as libvirt has it, from its document."""
+    """Read a volume's document for a listing."""
     volume = codec.parse(document, "volume")
     return VolumeListing(
         name=text(volume.get("name")) or "",
@@ -187,7 +184,7 @@ def read_volume_listing(document: str) -> VolumeListing:
 
 
 def volume_document(volume: NewVolume) -> str:
-    """The document that creates a volume; whatever libvirt would otherwise choose by itself is given."""
+    """Return the document that creates a volume; it leaves no choice to libvirt."""
     target: dict[str, Any] = {"format": {"@type": volume.format}}
     permissions = {
         key: value for key, value in (("mode", volume.mode), ("owner", volume.owner), ("group", volume.group)) if value
@@ -210,7 +207,7 @@ def volume_document(volume: NewVolume) -> str:
 
 
 def directory_pool_document(name: str, path: str) -> str:
-    """The document of a pool over a directory."""
+    """Return the document of a pool over a directory."""
     return codec.unparse({"@type": "dir", "name": name, "target": {"path": path}}, "pool")
 
 
@@ -219,13 +216,13 @@ def _location(element: dict[str, Any]) -> Location:
 
 
 def _bytes(element: Any) -> int:  # noqa: ANN401
-    """A size; libvirt always writes bytes, with or without saying so."""
+    """Return a size; libvirt always reports bytes."""
     value = text(element)
     return int(value) if value else 0
 
 
 def _number(element: Any, base: int) -> int | None:  # noqa: ANN401
-    """A mode, or the ID of a user or group; -1 stands for one that nobody chose."""
+    """Return a mode, or a user or group ID; libvirt writes -1 for the default."""
     try:
         number = int(text(element) or "", base)
     except ValueError:
