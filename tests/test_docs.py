@@ -15,14 +15,16 @@ import click
 import pytest
 
 from tests.lab.examples import examples
-from virtomate import enums, errors
+from virtomate import enums, errors, notices
 from virtomate.cli import root as command_line
 from virtomate.cli import signals
 from virtomate.cli.options import CONTEXT_SETTINGS
 from virtomate.definition import provenance, volume
 from virtomate.hypervisor import agent
+from virtomate.notices import Code
 from virtomate.output import json as documents
 from virtomate.output.log import start_log
+from virtomate.output.messages import SENTENCES
 from virtomate.output.progress import JsonProgress
 from virtomate.output.render import render_error, render_usage_error
 from virtomate.output.streams import Format
@@ -33,9 +35,11 @@ from virtomate.services.guest import records as guest_records
 from virtomate.services.storage import space
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "virtomate"
 DOCS = ROOT / "docs"
 PAGES = DOCS / "commands"
 JSON_PAGES = DOCS / "reference" / "json"
+NOTICES_PAGE = DOCS / "reference" / "notices.rst"
 STATUS_PAGE = DOCS / "reference" / "exit-status.rst"
 JSON_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 # the base class, and what a transfer says that was stopped because another one failed; that one is reported
@@ -78,7 +82,7 @@ TABLES: dict[str, type] = {
 # What the types of records are called where they stand for type checkers alone.
 RECORDS = {
     name: value
-    for module in (agent, clone_records, enums, errors, listings, provenance, space, volume)
+    for module in (agent, clone_records, enums, errors, listings, notices, provenance, space, volume)
     for name, value in vars(module).items()
 }
 # What `clone_document` and `import_document` take away.
@@ -132,7 +136,7 @@ def json_type(hint: Any) -> str:
         return " or ".join([*alternatives, "null"])
     if get_origin(hint) in {list, tuple}:
         return f"array of {json_type(get_args(hint)[0])}s"
-    if isinstance(hint, type) and issubclass(hint, Enum):
+    if hint is notices.Notice or (isinstance(hint, type) and issubclass(hint, Enum)):
         return "string"
     return JSON_NAMES.get(hint, "object")
 
@@ -241,6 +245,8 @@ def test_json_tables_have_the_real_keys(name: str) -> None:
         for field, hint in hints.items()
         if (name, field) not in NEVER_SHOWN
     }
+    if not {*documents.NOTICE_FIELDS}.isdisjoint(hints):
+        real["notices"] = "array of objects"
 
     assert table(JSON_PAGES, name) == real
 
@@ -255,6 +261,23 @@ def test_every_json_table_is_held_to_the_code() -> None:
 def test_error_types_are_documented() -> None:
     """Every error that can be reported is in the table, and nothing else is."""
     assert table(JSON_PAGES, "error-types").keys() == error_types() - NEVER_REPORTED
+
+
+@pytest.mark.parametrize("kind", get_args(Code), ids=lambda kind: kind.__name__)
+def test_notices_are_documented(kind: type[Code]) -> None:
+    """Every code is in the reference with its sentence, and no other is."""
+    sentences = {code.value: SENTENCES[code].replace("\0", "") for code in kind}
+
+    assert table(NOTICES_PAGE, kind.__name__) == sentences
+
+
+@pytest.mark.parametrize("code", SENTENCES, ids=str)
+def test_notices_are_made(code: Code) -> None:
+    """Every code is made somewhere in the program."""
+    name = f"{type(code).__name__}.{code.name}"
+    made = [path for path in PACKAGE.rglob("*.py") if path.name != "messages.py" and name in path.read_text()]
+
+    assert made != []
 
 
 def test_exit_statuses_are_documented() -> None:
@@ -289,7 +312,7 @@ def test_events_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
 
     documented = table(JSON_PAGES, "events")
 
-    assert documented.pop("warning") == "``message``"
+    assert documented.pop("warning") == "``code``, ``message``, ``subject``"
     assert documented == real
 
 

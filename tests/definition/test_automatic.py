@@ -10,6 +10,7 @@ from tests.definition.trees import canonical
 from virtomate.definition import codec
 from virtomate.definition.rewrite.auto_allocated import auto_allocated
 from virtomate.definition.rewrite.outcome import Outcome
+from virtomate.output.messages import sentences
 
 AT_EVERY_START = "chosen by libvirt at every start"
 AGENT = "<target type='virtio' name='org.qemu.guest_agent.0'/>"
@@ -203,7 +204,7 @@ def test_rule(before: str, after: str, changes: tuple[str, ...]) -> None:
     assert canonical(codec.unparse(outcome.domain, "domain")) == canonical(
         f"<domain><devices>{after}</devices></domain>"
     )
-    assert (outcome.changes, outcome.warnings) == (changes, ())
+    assert (tuple(sentences(outcome.changes)), outcome.warnings) == (changes, ())
     assert domain == untouched
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 
 from tests.definition.trees import canonical
+from virtomate import notices
 from virtomate.definition import codec
 from virtomate.definition import rewrite as clone
 from virtomate.definition.rewrite import Identity, NewNvram, NewSource
@@ -19,6 +20,8 @@ from virtomate.definition.rewrite.firmware import with_nvram
 from virtomate.definition.rewrite.identity import renewed_identifiers
 from virtomate.definition.rewrite.outcome import Outcome
 from virtomate.errors import UnsupportedError
+from virtomate.notices import CloneWarning, Notice
+from virtomate.output.messages import sentences
 
 IDENTITY = Identity("new", "uuid-2", {0: "52:54:00:00:00:01", 2: "52:54:00:00:00:02"})
 SOURCES = {0: NewSource("/p/new.qcow2", "p", "new.qcow2", "qcow2"), 2: NewSource("/p/n2", "p2", "n2", "raw")}
@@ -209,7 +212,7 @@ def test_changes_are_described(content: str, expected: tuple[str, ...]) -> None:
     domain = codec.parse_definition(f"<domain>{content}</domain>").domain
     identity = clone.Identity("n", "u", clone.new_mac_addresses(domain, (), os.urandom))
 
-    assert renewed_identifiers(domain, identity) == expected
+    assert tuple(sentences(renewed_identifiers(domain, identity))) == expected
 
 
 @pytest.mark.parametrize("type_", ["file", "volume"])
@@ -283,7 +286,7 @@ def test_plain_clone_gets_no_warning() -> None:
     )
 
     assert outcome.warnings == ()
-    assert outcome.changes == ("UUID", "MAC addresses")
+    assert sentences(outcome.changes) == ["UUID", "MAC addresses"]
 
 
 def test_every_rule_is_applied() -> None:
@@ -309,7 +312,7 @@ def test_every_rule_is_applied() -> None:
 
     assert domain == untouched
     assert outcome.domain["os"]["nvram"] == "/n/new"
-    assert outcome.changes == (
+    assert sentences(outcome.changes) == [
         "UUID",
         "VM generation ID",
         "MAC addresses",
@@ -320,12 +323,12 @@ def test_every_rule_is_applied() -> None:
         "interface target vnet3: chosen by libvirt at every start",
         "interface ID of a virtual port",
         "serial file: /log/new.log",
-    )
-    assert outcome.warnings == (
-        "serial file '/log/serial.log' is kept: original and clone both use it",
-        "shared memory 's' is kept: original and clone both use it",
-        "the state of the emulated TPM is not carried over: the clone starts with an empty one",
-    )
+    ]
+    assert sentences(outcome.warnings) == [
+        "serial file '/log/serial.log' is shared with the original",
+        "shared memory 's' is shared with the original",
+        "TPM state is not carried over: the clone starts with an empty TPM",
+    ]
 
 
 def test_same_change_is_named_once() -> None:
@@ -336,7 +339,7 @@ def test_same_change_is_named_once() -> None:
 
     outcome = clone.clone_domain_definition(clone.auto_allocated(domain), IDENTITY, {}, None)
 
-    assert outcome.changes == ("UUID", "interface ID of a virtual port")
+    assert sentences(outcome.changes) == ["UUID", "interface ID of a virtual port"]
 
 
 def _interfaces(*addresses: str) -> codec.Document:
@@ -390,7 +393,7 @@ def test_texts_are_chosen() -> None:
     chosen = clone.with_identity(domain, clone.Identity("n", "u", {}, title="new", description=""))
     assert chosen["title"] == "new"
     assert "description" not in chosen
-    assert renewed_identifiers(domain, clone.Identity("n", "u", {}, title="new")) == ("UUID", "title")
+    assert sentences(renewed_identifiers(domain, clone.Identity("n", "u", {}, title="new"))) == ["UUID", "title"]
 
 
 def test_disks_are_left_out() -> None:
@@ -433,8 +436,9 @@ def test_firmware_is_not_selected_any_more(os: str, expected: str | None, change
     before = codec.parse_definition(f"<domain>{os}</domain>").domain
     untouched = copy.deepcopy(before)
 
-    outcome = clone.with_named_firmware(Outcome(before, ("UUID",), ("w",)))
+    warning = Notice(CloneWarning.SHARED, "w")
+    outcome = clone.with_named_firmware(Outcome(before, (Notice(notices.Change.NEW, "UUID"),), (warning,)))
 
     assert before == untouched
     assert outcome.domain == codec.parse_definition(f"<domain>{expected or os}</domain>").domain
-    assert (outcome.changes, outcome.warnings) == (("UUID", *change), ("w",))
+    assert (sentences(outcome.changes), outcome.warnings) == (["UUID", *change], (warning,))

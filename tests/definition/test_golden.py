@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tests.definition.trees import canonical, values
 from virtomate.definition import codec, readers
 from virtomate.definition import rewrite as clone
+from virtomate.output.messages import sentences
 
 if TYPE_CHECKING:
     from virtomate.definition.rewrite.outcome import Outcome
@@ -126,7 +127,7 @@ def test_nothing_else_changes() -> None:
 def test_changes_name_everything_that_was_renewed() -> None:
     """Whoever reads the changes knows what else than name, disks and NVRAM is different."""
     always = "chosen by libvirt at every start"
-    assert make_outcome().changes == (
+    assert sentences(make_outcome().changes) == [
         "UUID",
         "SMBIOS system UUID",
         "VM generation ID",
@@ -145,13 +146,13 @@ def test_changes_name_everything_that_was_renewed() -> None:
         "audio file: /var/log/web & <1>.wav",
         "pstore file: /var/lib/libvirt/qemu/nvram/web & <1>_PSTORE.raw",
         "passt log file: /var/log/web & <1>-passt.log",
-    )
+    ]
 
 
 def test_warnings_name_everything_that_is_shared() -> None:
     """Whoever reads the warnings knows what original and clone cannot both have."""
-    kept = " is kept: original and clone both use it"
-    warnings = make_outcome().warnings
+    kept = " is shared with the original"
+    warnings = sentences(make_outcome().warnings)
 
     assert [warning.removesuffix(kept) for warning in warnings if warning.endswith(kept)] == [
         "serial log file '/var/log/all-2.log'",
@@ -180,10 +181,10 @@ def test_warnings_name_everything_that_is_shared() -> None:
         "QEMU argument 'user,id=n0,hostfwd=tcp::2222-:22'",
         "future source/@path '/srv/future'",
     ]
-    both = " kept, and original and clone both have them: "
     assert [warning for warning in warnings if not warning.endswith(kept)] == [
-        "the title '  Build & test, with blanks  ' is kept: original and clone both have it",
-        f"SMBIOS serial numbers are{both}system 'S-1', baseBoard 'B-1'",
-        f"serial numbers and WWNs of disks are{both}vda serial number ' S 1'",
-        "the state of the emulated TPM is not carried over: the clone starts with an empty one",
+        "the title '  Build & test, with blanks  ' is the same for original and clone",
+        "the SMBIOS serial number 'S-1' (system) is the same in original and clone",
+        "the SMBIOS serial number 'B-1' (baseBoard) is the same in original and clone",
+        "disk vda has the same serial number ' S 1' in original and clone",
+        "TPM state is not carried over: the clone starts with an empty TPM",
     ]

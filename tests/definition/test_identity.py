@@ -6,17 +6,21 @@ import pytest
 
 from virtomate.definition import codec
 from virtomate.definition.rewrite.same_identity import same_identity
+from virtomate.output.messages import sentences
 
-TITLE = "the title 'Web' is kept: original and clone both have it"
-DISKS = "serial numbers and WWNs of disks are kept, and original and clone both have them: "
-SMBIOS = "SMBIOS serial numbers are kept, and original and clone both have them: "
-ALIKE = " is kept: original and clone both get the same "
+TITLE = "the title 'Web' is the same for original and clone"
+ALIKE = " gives original and clone the same "
 
 
-def sentences(content: str, *, has_new_title: bool = False) -> tuple[str, ...]:
-    """What is said of a definition with this content, all of whose disks are duplicated but the third."""
+def told(content: str, *, has_new_title: bool = False) -> list[str]:
+    """Return the warnings for a definition with this content, all of whose disks are duplicated but the third."""
     domain = codec.parse_definition(f"<domain xmlns:qemu='urn:q'>{content}</domain>").domain
-    return same_identity(domain, {0, 1}, has_new_title=has_new_title)
+    return sentences(same_identity(domain, {0, 1}, has_new_title=has_new_title))
+
+
+def same_serial(table: str, serial: str) -> str:
+    """The warning for an SMBIOS serial number."""
+    return f"the SMBIOS serial number '{serial}' ({table}) is the same in original and clone"
 
 
 def system_serial(value: str) -> str:
@@ -51,16 +55,21 @@ ALL_DISKS = (
     "<disk type='block'><target dev='sdb'/><serial>S3</serial></disk></devices>"
 )
 
-SAID = [
+SAID: list[tuple[str, ...]] = [
     ("<title>Web</title>", TITLE),
-    (ALL_DISKS, f"{DISKS}vda serial number ' S 1', sda serial number 'S2' and WWN '5000c50015ea71ad'"),
-    (system_serial("S-1"), f"{SMBIOS}system 'S-1'"),
+    (
+        ALL_DISKS,
+        "disk vda has the same serial number ' S 1' in original and clone",
+        "disk sda has the same serial number 'S2' and WWN '5000c50015ea71ad' in original and clone",
+    ),
+    (system_serial("S-1"), same_serial("system", "S-1")),
     (
         (
             "<sysinfo type='smbios'><chassis><entry name='serial'>C</entry><entry name='asset'>A</entry></chassis>"
             "<baseBoard><entry name='serial'>B</entry></baseBoard></sysinfo>"
         ),
-        f"{SMBIOS}baseBoard 'B', chassis 'C'",
+        same_serial("baseBoard", "B"),
+        same_serial("chassis", "C"),
     ),
     (system_serial("ds=nocloud;h=web"), f"SMBIOS serial number 'ds=nocloud;h=web'{ALIKE}host name"),
     (
@@ -108,10 +117,10 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("content", "said"), SAID)
-def test_what_identifies_both(content: str, said: str) -> None:
+@pytest.mark.parametrize(("content", "said"), [(content, [*said]) for content, *said in SAID])
+def test_what_identifies_both(content: str, said: list[str]) -> None:
     """What two machines should not have in common is named, once."""
-    assert sentences(content) == (said,)
+    assert told(content) == said
 
 
 @pytest.mark.parametrize(
@@ -130,9 +139,9 @@ def test_what_identifies_both(content: str, said: str) -> None:
 )
 def test_what_identifies_nobody(content: str) -> None:
     """What says nothing about a machine is passed over."""
-    assert sentences(content) == ()
+    assert told(content) == []
 
 
 def test_title_that_was_chosen() -> None:
     """Nothing is said of the original's title where the clone gets another one, or none."""
-    assert sentences("<title>Web</title>", has_new_title=True) == ()
+    assert told("<title>Web</title>", has_new_title=True) == []

@@ -10,6 +10,7 @@ import pytest
 from tests.definition.trees import canonical
 from virtomate.definition import codec
 from virtomate.definition.rewrite.per_domain_paths import CHARACTER_DEVICES, own_paths
+from virtomate.output.messages import sentences
 
 if TYPE_CHECKING:
     from virtomate.definition.rewrite.outcome import Outcome
@@ -70,10 +71,10 @@ def test_place(what: str) -> None:
     kept = apply(text.replace("PATH", "/var/log/serial.log"))
 
     assert devices_of(renamed) == expected(text.replace("PATH", "/var/log/db-1.log"))
-    assert (renamed.changes, renamed.warnings) == ((f"{what}: /var/log/db-1.log",), ())
+    assert (sentences(renamed.changes), renamed.warnings) == ([f"{what}: /var/log/db-1.log"], ())
     assert devices_of(kept) == expected(text.replace("PATH", "/var/log/serial.log"))
     assert kept.changes == ()
-    assert kept.warnings == (f"{what} '/var/log/serial.log' is kept: original and clone both use it",)
+    assert sentences(kept.warnings) == [f"{what} '/var/log/serial.log' is shared with the original"]
 
 
 @pytest.mark.parametrize(
@@ -136,8 +137,8 @@ def test_several_of_one_kind() -> None:
         "<serial type='file'><source path='/l/c'/></serial><serial type='file'><source path='/l/web-d'/></serial>"
     )
 
-    assert outcome.changes == ("serial file: /l/db-a", "serial log file: /l/db-b", "serial file: /l/db-d")
-    assert outcome.warnings == ("serial file '/l/c' is kept: original and clone both use it",)
+    assert sentences(outcome.changes) == ["serial file: /l/db-a", "serial log file: /l/db-b", "serial file: /l/db-d"]
+    assert sentences(outcome.warnings) == ["serial file '/l/c' is shared with the original"]
 
 
 def test_console_of_a_serial_port_is_named_once() -> None:
@@ -150,8 +151,8 @@ def test_console_of_a_serial_port_is_named_once() -> None:
     kept = apply(both.replace("NAME", "log"))
 
     assert devices_of(renamed) == expected(both.replace("NAME", "db"))
-    assert renamed.changes == ("serial file: /l/db",)
-    assert kept.warnings == ("serial file '/l/log' is kept: original and clone both use it",)
+    assert sentences(renamed.changes) == ["serial file: /l/db"]
+    assert sentences(kept.warnings) == ["serial file '/l/log' is shared with the original"]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import pytest
 
 from virtomate.definition import codec
 from virtomate.definition.rewrite.still_shared import not_carried_over, shared_things
+from virtomate.output.messages import sentences
 
-KEPT = " is kept: original and clone both use it"
+KEPT = " is shared with the original"
 PCI = "<address type='pci' domain='0x0000' bus='0x3b' slot='0x00' function='0x0'/>"
 
 
@@ -18,11 +19,11 @@ def warnings(content: str) -> tuple[str, ...]:
     domain = codec.parse_definition(f"<domain xmlns:qemu='urn:q'>{content}</domain>").domain
     untouched = copy.deepcopy(domain)
 
-    sentences = shared_things(domain)
+    found = sentences(shared_things(domain))
 
     assert domain == untouched
-    assert all(sentence.endswith(KEPT) for sentence in sentences)
-    return tuple(sentence.removesuffix(KEPT) for sentence in sentences)
+    assert all(sentence.endswith(KEPT) for sentence in found)
+    return tuple(sentence.removesuffix(KEPT) for sentence in found)
 
 
 SHARED: list[tuple[str, tuple[str, ...]]] = [

@@ -84,4 +84,4 @@ def test_nothing_is_left_to_libvirt_that_others_could_read(root_lab: Lab, nobody
     assert plan(0o640) == ("stream", [])
     transfer, (warning,) = plan(0o600, "--transfer", "server")
     assert transfer == "server"
-    assert f"everybody who can enter '{nobody.pool.path}' can read the copy of '{path}' (mode 0600)" in warning
+    assert f"everybody who can enter '{nobody.pool.path}' can read it (the original has mode 0600)" in warning

@@ -61,7 +61,7 @@ def test_each_disk_its_own(lab: Lab, virtomate: Program, original: dict[str, Pat
     assert disks["vdd"]["clone"] == {"pool": "other pool", "volume": copy.name, "path": str(copy), "format": "raw"}
     assert images.same_content(original["vdd"], "raw", copy, "raw")
     assert any("vdb" in warning and "both write to it" in warning for warning in made["warnings"])
-    assert any("destroys its linked clones" in warning for warning in made["warnings"])
+    assert any("corrupts the linked clones" in warning for warning in made["warnings"])
     sources = {
         item.find("target").attrib["dev"]: item.find("source").attrib["file"]  # type: ignore[union-attr]
         for item in ET.fromstring(definition(lab, "clone")).iter("disk")

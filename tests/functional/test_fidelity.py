@@ -519,7 +519,7 @@ def test_what_is_left_untouched(lab: Lab, virtomate: Program, mode: str) -> None
     }
     assert by_target(document)["vda"]["action"] != "shared"
     assert all(entry["source"] == entry["clone"] for entry in untouched.values())
-    shared = [warning for warning in document["warnings"] if "left untouched" in warning]
+    shared = [warning for warning in document["warnings"] if "shared with the original" in warning]
     assert [warning.partition(" is")[0] for warning in shared] == [
         "disk vdb (/dev/lab-block)",
         "disk vdc (nbd://127.0.0.1:10809/lab)",

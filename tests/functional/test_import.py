@@ -51,7 +51,7 @@ def test_raw_stays_raw_and_sparse(lab: Lab, virtomate: Program, tmp_path: Path, 
     path = lab.pool.path / "disk.img"
     assert file_digest(path) == file_digest(file)
     assert allocated_bytes(path) == 4 * MIB
-    assert document.keys() == {"pool", "volume", "bytes_copied", "warnings", "seconds"}
+    assert document.keys() == {"pool", "volume", "bytes_copied", "warnings", "notices", "seconds"}
     assert (document["pool"], document["bytes_copied"], document["warnings"]) == (lab.pool.name, 4 * MIB, [])
     (listed,) = virtomate("volume-list", lab.pool.name, json=True).json
     assert document["volume"] == listed

@@ -346,7 +346,7 @@ def test_template_of_others(lab: Lab, virtomate: Program) -> None:
         assert made["nvram"]["action"] == "copied"
         assert images.file_digest(on_lab(lab, Path(made["nvram"]["clone"]))) == digest
         assert [warning for warning in made["warnings"] if str(template) in warning] == [
-            f"'original' has a template for its NVRAM ('{template}'), and writes to it when it runs"
+            f"'original' uses a template ('{template}') as its NVRAM, and writes to it when it runs"
         ]
     assert sorted(path.name for path in template.parent.iterdir()) == ["VARS.fd", "x.fd"]
     assert images.file_digest(template) == digest
@@ -434,7 +434,7 @@ def test_firmware_that_is_missing(lab: Lab, virtomate: Program, which: str) -> N
     made = document["nvram"] and Path(document["nvram"]["clone"])
     assert (made and made.name) == name
     (warning,) = document["warnings"]
-    assert warning.startswith("'original' and its clone cannot be started here: libvirt finds no firmware for them")
+    assert warning.startswith("'original' and its clone cannot be started here: libvirt finds no firmware (")
 
 
 def test_firmware_file_that_is_missing(lab: Lab, virtomate: Program) -> None:

@@ -34,7 +34,7 @@ def test_others_are_listed_cloned_and_deleted(lab: Lab, virtomate: Program) -> N
     """What cannot be found out of that domain is a warning; the list has what is known without its definition."""
     clone = cloned(virtomate("domain-clone", "original", "web", json=True))
     (warning,) = clone["warnings"]
-    assert "domain 'huge' is longer than libvirt can send: MAC addresses" in warning
+    assert "domain 'huge' is longer than libvirt can send: its MAC addresses" in warning
     lab.connection.lookupByName("web").setMetadata(0, LONG, None, None)
 
     listed = {item["name"]: item for item in virtomate("domain-list", json=True).json}
@@ -46,7 +46,7 @@ def test_others_are_listed_cloned_and_deleted(lab: Lab, virtomate: Program) -> N
     lab.connection.lookupByName("web").setMetadata(0, None, None, None)
     deleted = virtomate("domain-delete", "--yes", "web", json=True)
     assert (deleted.status, deleted.json[0]["status"]) == (0, "deleted"), str(deleted)
-    assert "domain 'huge' is longer than libvirt can send: only disks" in deleted.stderr
+    assert "domain 'huge' is longer than libvirt can send: of all that it uses, only its disks" in deleted.stderr
 
 
 def refused(virtomate: Program, *words: str) -> dict[str, str]:

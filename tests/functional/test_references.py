@@ -19,6 +19,7 @@ from tests.lab.storage import loop_device
 from virtomate.cancel import CancelToken
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.session import open_session
+from virtomate.output.messages import sentences
 from virtomate.services.delete.plan import DeletionPlan, plan_deletion
 
 Way = Callable[["Host", ExitStack], str]
@@ -208,7 +209,7 @@ def test_nothing_stops_the_look(root_lab: Lab, virtomate: Program) -> None:
     gone = lab.make_pool("gone")
     gone.path.rename(gone.path.with_name("elsewhere"))
 
-    warnings = host.plan().warnings
+    warnings = sentences(host.plan().warnings)
     listed = virtomate("domain-list")
     deleted = virtomate("domain-delete", "--yes", "web", json=True)
 
@@ -218,7 +219,7 @@ def test_nothing_stops_the_look(root_lab: Lab, virtomate: Program) -> None:
     assert (deleted.status, deleted.json[0]["status"]) == (0, "deleted"), str(deleted)
     assert not host.path.exists()
     assert sorted(warnings) == [
-        "storage pool 'gone' cannot be read by libvirt, so what is in it is not known",
+        "libvirt cannot read storage pool 'gone': its volumes are not known",
         "the record of virtomate in the definition of domain 'deep' is nested too deeply, and was not read",
     ]
     assert "is nested too deeply" in deleted.stderr

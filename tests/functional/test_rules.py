@@ -19,7 +19,7 @@ from tests.lab import Lab, Program, disk, domain, images, interface
 from tests.lab.domains import OVMF_CODE, mac_address, nvram, spice, vnc
 from virtomate.definition import codec
 
-KEPT = " is kept: original and clone both use it"
+KEPT = " is shared with the original"
 AT_EVERY_START = "chosen by libvirt at every start"
 DEVICES = "/domain/devices"
 PCI = "<address domain='0x0000' bus='0x3b' slot='0x00' function='0x0'/>"
@@ -629,18 +629,19 @@ def test_what_identifies_both(root_lab: Lab, virtomate: Program) -> None:
         network.undefine()
 
     another = "the clone has another MAC address"
-    disks = "vda serial number ' 1', sda serial number 'S 2' and WWN '5000c50015ea71ad'"
-    both, alike = "original and clone both have", "original and clone both get the same"
+    name = "io.systemd.credentials/system.hostname"
+    alike = "original and clone get the same host name and instance ID from it"
     assert document["warnings"] == [
         f"the DHCP entry of network 'lab' for {mac_address(1)} (192.168.77.2, host-1) is not carried over: {another}",
         f"the DHCP entry of network 'lab' for {mac_address(3)} (192.168.77.4, host-3) is not carried over: {another}",
-        f"disk vda ({seed}) has the label 'config-2': {alike} host name and instance ID from it",
-        f"disk sdb ({medium}) has the label 'CIDATA': {alike} host name and instance ID from it",
-        f"the title 'Web' is kept: {both} it",
-        f"SMBIOS serial numbers are kept, and {both} them: system 'LAB-1'",
-        f"serial numbers and WWNs of disks are kept, and {both} them: {disks}",
-        f"SMBIOS OEM string '{credential}' is kept: {alike} host name",
-        f"firmware configuration 'opt/io.systemd.credentials/system.hostname' is kept: {alike} host name",
+        f"disk vda ({seed}) has the label 'config-2': {alike}",
+        f"disk sdb ({medium}) has the label 'CIDATA': {alike}",
+        "the title 'Web' is the same for original and clone",
+        "the SMBIOS serial number 'LAB-1' (system) is the same in original and clone",
+        "disk vda has the same serial number ' 1' in original and clone",
+        "disk sda has the same serial number 'S 2' and WWN '5000c50015ea71ad' in original and clone",
+        f"SMBIOS OEM string '{credential}' gives original and clone the same host name",
+        f"firmware configuration 'opt/{name}' gives original and clone the same host name",
     ]
 
 

@@ -94,7 +94,7 @@ def test_internal_snapshots_are_in_the_copy(lab: Lab, virtomate: Program, origin
     clone = cloned(virtomate("domain-clone", "original", "web", json=True))
     path = Path(clone["disks"][0]["clone"]["path"])
     (warning,) = clone["warnings"]
-    assert warning.startswith("disk vda of the clone has the snapshots of 'original' inside")
+    assert warning.startswith("disk vda of the clone contains the snapshots of 'original'")
     web = lab.connection.lookupByName("web")
     assert web.snapshotNum() == 0
     content = images.guest_digest(path, "qcow2")
@@ -111,7 +111,7 @@ def test_internal_snapshots_are_in_the_copy(lab: Lab, virtomate: Program, origin
 
 def test_snapshots_that_are_not_carried_over(lab: Lab, virtomate: Program, original: Any) -> None:
     """An overlay has none of the base's internal snapshots, and a flattened copy no external ones."""
-    lost = "'original' has snapshots, which are not carried over"
+    lost = "snapshots of 'original' are not carried over"
     snapshot(original, "fresh")
     linked = cloned(virtomate("domain-clone", "--mode", "linked", "original", "linked", json=True))
     assert lost in linked["warnings"]

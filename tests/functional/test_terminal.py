@@ -31,6 +31,7 @@ CLONE_KEYS = {
     "interfaces",
     "mode",
     "name",
+    "notices",
     "nvram",
     "seconds",
     "source",
@@ -294,7 +295,7 @@ def test_errors_are_red_and_warnings_yellow(virtomate: Program) -> None:
     _, linked = Terminal(virtomate, "domain-clone", "--mode", "linked", "small", "web").finish()
     _, again = Terminal(virtomate, "domain-clone", "small", "web").finish()
 
-    assert "\x1b[1;33mWarning:\x1b[0m starting 'small'" in linked
+    assert "\x1b[1;33mWarning:\x1b[0m do not start 'small'" in linked
     assert "\x1b[1;31mError:\x1b[0m there is already a domain 'web'" in again
     assert ESCAPE not in virtomate("domain-clone", "small", "web", env={"TERM": "xterm-256color"}).stderr
 
@@ -363,7 +364,7 @@ def test_progress_json_holds_notes_and_errors(lab: Lab, virtomate: Program) -> N
     assert error.keys() == {"event", "message", "type"}
     linked = virtomate("--progress", "json", "domain-clone", "--mode", "linked", "big", "linked")
     (warning,) = (event for event in linked.progress if event["event"] == "warning")
-    assert warning.keys() == {"event", "message"}
+    assert (warning.keys(), warning["code"]) == ({"event", "message", "code", "subject"}, "linked-original")
 
 
 def test_quiet_keeps_warnings_and_errors(small: Path, virtomate: Program) -> None:
@@ -371,7 +372,7 @@ def test_quiet_keeps_warnings_and_errors(small: Path, virtomate: Program) -> Non
     linked = virtomate("-q", "domain-clone", "--mode", "linked", "small", "web")
     again = virtomate("-q", "domain-clone", "small", "web")
 
-    assert linked.stderr.startswith("Warning: starting 'small' from now on destroys its linked clones")
+    assert linked.stderr.startswith("Warning: do not start 'small' any more")
     assert again.stderr.startswith("Error: there is already a domain 'web'\n")
     assert str(small.parent) in linked.stdout
 

@@ -7,6 +7,7 @@ from virtomate.definition.volume import Location, VolumeListing
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.errors import ConflictError
 from virtomate.hypervisor.agent import Address, DomainInterface, RunResult
+from virtomate.notices import Change, CloneWarning, FileWarning, Notice, notice
 from virtomate.services.clone.records import CloneResult, DiskResult, InterfaceResult, NvramResult, VolumeReference
 from virtomate.services.delete.records import DeletionPreview, DeletionResult, DoomedThing
 from virtomate.services.guest.records import PingResult
@@ -32,8 +33,8 @@ CLONED = CloneResult(
     ),
     nvram=NvramResult(NvramAction.COPIED, "/nvram/ubuntu_VARS.fd", "/nvram/web-1_VARS.fd", "raw"),
     interfaces=(InterfaceResult("52:54:00:00:00:02", "52:54:00:00:00:01"),),
-    changes=("UUID", "MAC addresses"),
-    warnings=("disk sda is left untouched",),
+    changes=(Notice(Change.NEW, "UUID"), Notice(Change.NEW, "MAC addresses")),
+    warnings=(notice(CloneWarning.SHARED_DISK, "sda", location="/dev/lun", reason="block disk, not file-based"),),
     seconds=1.234,
 )
 PLANNED = CLONED._replace(status=Status.PLANNED, space=(SpaceNeed("images", 1610612736, 1 << 40),))
@@ -62,7 +63,14 @@ VOLUME = VolumeListing(
     target=Location("/srv/web-1.qcow2", "qcow2"),
     backing_store=Location("/srv/ubuntu.qcow2", "raw"),
 )
-IMPORT = ImportResult("web.qcow2", "images", VOLUME, 3 << 20, ("'web.raw' is called raw",), 0.456)
+IMPORT = ImportResult(
+    "web.qcow2",
+    "images",
+    VOLUME,
+    3 << 20,
+    (notice(FileWarning.OTHER_FORMAT, "web.raw", promised="raw", format="qcow2"),),
+    0.456,
+)
 DELETION = DeletionResult(
     DeletionStatus.DELETED, "web-1", UUID, ("volume '/srv/web-1.qcow2'",), ("disk vdb (/srv/more), which is not ours",)
 )
@@ -75,3 +83,5 @@ PREVIEW = DeletionPreview(
     doomed=(DoomedThing("volume '/srv/web-1.qcow2'", 1610612736), DoomedThing("NVRAM '/nvram/web-1_VARS.fd'")),
     kept=("disk vdb (/srv/more), which is not ours",),
 )
+# the sentence for the warning of the clone
+SHARED_LUN = "disk sda (/dev/lun) is shared with the original (block disk, not file-based): both write to it"

@@ -18,6 +18,7 @@ from tests.output.records import (
     POOL,
     RUN,
     SCRIPT,
+    SHARED_LUN,
     STARTED,
     VOLUME,
 )
@@ -91,7 +92,12 @@ def test_clone() -> None:
         },
         "interfaces": [{"mac": "52:54:00:00:00:02", "source_mac": "52:54:00:00:00:01"}],
         "changes": ["UUID", "MAC addresses"],
-        "warnings": ["disk sda is left untouched"],
+        "warnings": [SHARED_LUN],
+        "notices": [
+            {"code": "shared-disk", "subject": "sda", "message": SHARED_LUN},
+            {"code": "new-identifier", "subject": "UUID", "message": "UUID"},
+            {"code": "new-identifier", "subject": "MAC addresses", "message": "MAC addresses"},
+        ],
         "seconds": 1.234,
         "started": False,
     }
@@ -208,11 +214,13 @@ def test_volume() -> None:
 
 def test_import() -> None:
     """The keys of an import: the new volume is described as in a list."""
+    promised = "'web.raw' is called raw, but its content is qcow2"
     assert import_document(IMPORT, REACH) == {
         "pool": "images",
         "volume": document(VOLUME, REACH),
         "bytes_copied": 3145728,
-        "warnings": ["'web.raw' is called raw"],
+        "warnings": [promised],
+        "notices": [{"code": "other-format", "subject": "web.raw", "message": promised}],
         "seconds": 0.456,
     }
 

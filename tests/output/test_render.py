@@ -22,6 +22,7 @@ from tests.output.records import (
     PREVIEW,
     RUN,
     SCRIPT,
+    SHARED_LUN,
     STARTED,
     VOLUME,
 )
@@ -30,6 +31,7 @@ from virtomate.definition.provenance import DomainReference
 from virtomate.definition.volume import Location
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
 from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError
+from virtomate.notices import Change, CloneWarning, Notice
 from virtomate.output import clones, deletions, lists, render
 from virtomate.output import json as documents
 from virtomate.output.streams import Format
@@ -131,7 +133,7 @@ def test_clone_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "  NVRAM  /nvram/web-1_VARS.fd (copied)",
         "  MAC    52:54:00:00:00:02 (was 52:54:00:00:00:01)",
     ]
-    assert captured.err == "Warning: disk sda is left untouched\n"
+    assert captured.err == f"Warning: {SHARED_LUN}\n"
 
 
 def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +169,7 @@ def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "2 clones of ubuntu (copy) in 1.5 s",
     ]
     assert captured.err.splitlines() == [
-        "Warning: disk sda is left untouched",
+        f"Warning: {SHARED_LUN}",
         "Error: web-3: there is already a volume",
         "Left behind:",
         "  volume '/srv/x'",
@@ -218,7 +220,7 @@ def test_answers_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert [clone["name"] for clone in json.loads(captured.out)] == ["web-1", "web-2"]
     assert json.loads(captured.out)[1]["error"]["message"] == "'web-2' did not answer"
-    assert captured.err == "Warning: disk sda is left untouched\n"
+    assert captured.err == f"Warning: {SHARED_LUN}\n"
 
 
 def test_definition_for_people(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,8 +432,8 @@ EVIL_CLONE = CLONED._replace(
     ),
     nvram=NvramResult(NvramAction.COPIED, EVIL, EVIL, "raw"),
     interfaces=(InterfaceResult(EVIL, EVIL),),
-    changes=(EVIL,),
-    warnings=(EVIL,),
+    changes=(Notice(Change.NEW, EVIL),),
+    warnings=(Notice(CloneWarning.SHARED, EVIL),),
 )
 EVIL_ORIGIN = None if LISTING.clone is None else LISTING.clone._replace(source=EVIL_CLONE.source)
 EVIL_LISTING = LISTING._replace(name=EVIL, clone=EVIL_ORIGIN)

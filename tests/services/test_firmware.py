@@ -11,6 +11,7 @@ from virtomate.definition import codec
 from virtomate.errors import ConflictError, HypervisorError
 from virtomate.hypervisor.connection import Connection, connect
 from virtomate.hypervisor.defining import check_definition, define_domain
+from virtomate.notices import CloneWarning, notice
 from virtomate.services.storage.firmware import Firmware, is_certainly_read_only, is_template, read_firmware
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class NewerLibvirt:
 
 
 NAMED = "<nvram>/srv/web_VARS.fd</nvram>"
-MISSING = "libvirt finds no firmware for them (operation failed: Unable to find 'efi' firmware)"
+MISSING = notice(CloneWarning.NO_FIRMWARE, "web", reason="operation failed: Unable to find 'efi' firmware")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.connection import Connection, connect
+from virtomate.notices import CloneWarning, Notice
+from virtomate.output.messages import sentence, sentences
 from virtomate.services.clone.plan import ClonePlan, plan_clones
 from virtomate.services.clone.records import CloneRequest, DiskOptions
 from virtomate.services.clone.taken import TakenNames, named_files
@@ -295,7 +297,7 @@ def test_disk_that_is_left_untouched(node: Node, disk: str, reason: str, named: 
     plan = plan_clone(node(domain("src", disk), P), CloneRequest("src", ("new",)))
 
     assert [(item.surveyed.reason, item.duplication) for item in plan.disks] == [(reason, None)]
-    assert [f"({named})" in warning for warning in plan.warnings] == ([] if named is None else [True])
+    assert [f"({named})" in warning for warning in sentences(plan.warnings)] == ([] if named is None else [True])
 
 
 def test_volume_of_a_pool_that_is_not_file_based(node: Node) -> None:
@@ -306,8 +308,8 @@ def test_volume_of_a_pool_that_is_not_file_based(node: Node) -> None:
     plan = plan_clone(node(domain("src", disk), group), CloneRequest("src", ("new",)))
 
     assert [(item.surveyed.reason, item.duplication) for item in plan.disks] == [("not file-based", None)]
-    assert "(lvm/lv)" in plan.warnings[0]
-    assert "both write to it" in plan.warnings[0]
+    assert "(lvm/lv)" in sentence(plan.warnings[0])
+    assert "both write to it" in sentence(plan.warnings[0])
 
 
 BLOCK = "<disk type='block'><source dev='/dev/vg/data'/><target dev='vdb'/></disk>"
@@ -508,9 +510,10 @@ def test_dhcp_entry_of_the_original(node: Node) -> None:
         "the clone has another MAC address"
     )
 
-    warnings = plan_clone(connection, CloneRequest("src", ("new",))).warnings
+    warnings = sentences(plan_clone(connection, CloneRequest("src", ("new",))).warnings)
     assert [warning for warning in warnings if "DHCP" in warning] == [lost]
-    assert lost not in plan_clone(connection, CloneRequest("src", ("new",), keep_mac_addresses=True)).warnings
+    same = plan_clone(connection, CloneRequest("src", ("new",), keep_mac_addresses=True))
+    assert lost not in sentences(same.warnings)
 
 
 def test_seed_of_a_volume_that_cannot_be_read(node: Node) -> None:
@@ -524,4 +527,4 @@ def test_linked_clone_warns_of_the_source(node: Node) -> None:
     """A linked clone is destroyed when its source is started, which is said every time."""
     plan = plan_clone(node(domain("src", DISK), P), CloneRequest("src", ("new",), mode=Mode.LINKED))
 
-    assert any("'src'" in warning and "destroys" in warning for warning in plan.warnings)
+    assert Notice(CloneWarning.LINKED_ORIGINAL, "src") in plan.warnings

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from virtomate.enums import Action, Status, Transfer, WaitFor
 from virtomate.errors import InterruptedBySignalError
 from virtomate.output.json import clone_document
+from virtomate.output.messages import sentences
 from virtomate.output.streams import (
     error_message,
     message,
@@ -129,7 +130,7 @@ def _clone_lines(result: CloneResult) -> list[str]:
     if result.nvram is not None:
         rows.append(("NVRAM", f"{result.nvram.clone or 'no file'} ({result.nvram.action.value})"))
     rows += [("MAC", _mac(interface)) for interface in result.interfaces]
-    rows += [("new", change) for change in result.changes if is_plan]
+    rows += [("new", text) for text in sentences(result.changes) if is_plan]
     for need in result.space:
         needed, available = binary_size(need.needed_bytes), binary_size(need.available_bytes)
         rows.append(("space", f"{needed} in pool {need.pool}, which has {available}"))

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from virtomate.enums import Status
 from virtomate.errors import VirtomateError
+from virtomate.notices import Notice
+from virtomate.output.messages import sentence
 
 if TYPE_CHECKING:
     from virtomate.advice import Reach
@@ -24,6 +26,8 @@ Document = dict[str, Any]
 _KEYS = {"volume_count": "number_of_volumes", ("Location", "format"): "format_type"}
 # Fields without a key where they are None; any other None is null.
 OPTIONAL_FIELDS = frozenset({"addresses", "definition", "error"})
+# Fields that hold notices; a record that has any of them has the key `notices` as well.
+NOTICE_FIELDS = ("warnings", "changes")
 
 
 class ErrorDocument(TypedDict):
@@ -33,6 +37,14 @@ class ErrorDocument(TypedDict):
     message: str
     hint: NotRequired[str]
     leftovers: NotRequired[list[str]]
+
+
+class NoticeDocument(TypedDict):
+    """A warning or a change; the code is for programs, the message for people."""
+
+    code: str
+    subject: str
+    message: str
 
 
 class OriginDocument(TypedDict):
@@ -80,11 +92,19 @@ def key_of(record_type: str, field: str) -> str:
 def document(record: Any, reach: Reach) -> Document:  # noqa: ANN401 - any named tuple
     """Return a record as an object, the records in it included; commands in its texts get what `reach` says."""
     name = type(record).__name__
-    return {
+    found = {
         key_of(name, field): _value(value, reach)
         for field, value in record._asdict().items()
         if value is not None or field not in OPTIONAL_FIELDS
     }
+    if told := [field for field in NOTICE_FIELDS if field in found]:
+        found["notices"] = [notice_document(item, reach) for field in told for item in getattr(record, field)]
+    return found
+
+
+def notice_document(notice: Notice, reach: Reach) -> NoticeDocument:
+    """A notice."""
+    return {"code": notice.code.value, "subject": reach.fill(notice.subject), "message": _value(notice, reach)}
 
 
 def clone_document(result: CloneResult, reach: Reach) -> Document:
@@ -141,7 +161,9 @@ def error_document(error: VirtomateError, reach: Reach) -> ErrorDocument:
     return found
 
 
-def _value(value: object, reach: Reach) -> object:
+def _value(value: object, reach: Reach) -> Any:  # noqa: ANN401 - JSON is what it is
+    if isinstance(value, Notice):
+        return reach.fill(sentence(value))
     if isinstance(value, str):
         return reach.fill(value)
     if value is None or isinstance(value, (int, float)):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from virtomate.advice import Reach
 from virtomate.errors import OutputError
 from virtomate.output import json as documents
+from virtomate.output.messages import sentence
 from virtomate.output.style import bold, styled
 from virtomate.output.tables import aligned
 from virtomate.output.text import printable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from virtomate.errors import VirtomateError
+    from virtomate.notices import Notice
     from virtomate.output.tables import Table
 
 # Whether a result has been written to this process's stdout, or is being written.
@@ -124,7 +126,8 @@ def error_message(error: VirtomateError, format_: Format, subject: str = "") -> 
         tell(f"Hint: {printable(format_.reach.fill(error.hint))}\n")
 
 
-def render_warnings(warnings: Iterable[str], format_: Format) -> None:
+def render_warnings(warnings: Iterable[Notice], format_: Format) -> None:
     """Write warnings to stderr, each in a line of its own."""
     for warning in warnings:
-        message("warning", warning, format_)
+        more = {"code": warning.code.value, "subject": warning.subject}
+        message("warning", sentence(warning), format_, **more)

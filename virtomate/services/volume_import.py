@@ -27,6 +27,7 @@ from virtomate.errors import (
 )
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.names import check_volume_name
+from virtomate.notices import FileWarning, Notice, notice
 from virtomate.rollback import Rollback
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact
 from virtomate.services.storage.fingerprint import new_fingerprint
@@ -84,7 +85,7 @@ class ImportResult(NamedTuple):
     pool: str
     volume: VolumeListing
     bytes_copied: int
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
     seconds: float
 
 
@@ -225,7 +226,7 @@ class _Import:
             remove_artifact(self._session.connection, self._made, self._token, accepted, backoff(_UNDO_WAIT_SECONDS))
 
 
-def _judge(file: LocalFile, name: str) -> tuple[str, ...]:
+def _judge(file: LocalFile, name: str) -> tuple[Notice, ...]:
     """Refuse a file that cannot become a volume by itself, and return what should be known of it."""
     compression = detect_compression(file.head)
     if compression is not None:
@@ -251,13 +252,13 @@ def _judge(file: LocalFile, name: str) -> tuple[str, ...]:
     for text in (posixpath.basename(file.path), name):
         promised = _PROMISED_FORMATS.get(posixpath.splitext(text)[1].lower(), format_)
         if promised != format_:
-            warnings.append(f"'{text}' is called {promised}, but its content is {format_}")
+            warnings.append(notice(FileWarning.OTHER_FORMAT, text, promised=promised, format=format_))
             break
     header = read_qcow2_header(file.head) if format_ == "qcow2" else None
     if header is not None and header.is_corrupt:
-        warnings.append(f"'{file.path}' is marked as corrupt, and so is the volume")
+        warnings.append(Notice(FileWarning.CORRUPT, file.path))
     if header is not None and header.is_dirty:
-        warnings.append(f"'{file.path}' was not closed properly, and neither is the volume")
+        warnings.append(Notice(FileWarning.UNCLEAN, file.path))
     return tuple(warnings)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from virtomate.enums import Transfer
 from virtomate.errors import IllegalStateError
+from virtomate.output.messages import sentences
 from virtomate.services.storage.pool_trust import Directory, Verdict, admitted, cautions, judge
 
 HOST, STREAM, SERVER, LINK = Transfer.HOST, Transfer.STREAM, Transfer.SERVER, Transfer.LINK
@@ -75,12 +76,9 @@ def test_caution_is_a_sentence() -> None:
     """It names what is duplicated, the directory, and what follows from it."""
     verdict = judge(Directory("/p", 0, 0o775, 7), users=())
 
-    assert cautions([verdict, Verdict("/q")], "disk vda") == (
-        (
-            "disk vda: '/p' can be written to by group 7 (mode 0775), and libvirt follows symbolic links that are put "
-            "there"
-        ),
-    )
+    assert sentences(cautions([verdict, Verdict("/q")], "disk vda")) == [
+        "disk vda: '/p' can be written to by group 7 (mode 0775), and libvirt follows symbolic links there"
+    ]
 
 
 GOOD = Verdict("/good")

@@ -17,6 +17,7 @@ from virtomate.definition.provenance import Artifact, DomainReference, Fingerpri
 from virtomate.duplication.image_headers import LONG_HEADER_BYTES
 from virtomate.enums import ArtifactKind, ArtifactState, Mode
 from virtomate.errors import HypervisorError
+from virtomate.output.messages import sentences
 from virtomate.services.storage.cache import ReferenceCache
 from virtomate.services.storage.owner import this_process
 from virtomate.services.storage.references import ReferenceKind, References, scan_references
@@ -74,7 +75,7 @@ class Host:
 
     def warns(self) -> str:
         """All warnings, with short paths."""
-        return "\n".join(self.scan().warnings).replace(f"{self.root}/", "/")
+        return "\n".join(sentences(self.scan().warnings)).replace(f"{self.root}/", "/")
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ def test_pool_whose_directory_is_gone(host: Host) -> None:
     references = host.scan()
 
     assert references.users(host.made) == ()
-    assert references.warnings == ("storage pool 'gone' cannot be read by libvirt, so what is in it is not known",)
+    assert sentences(references.warnings) == ["libvirt cannot read storage pool 'gone': its volumes are not known"]
     known = references.pools.find("gone")
     assert known is not None
     assert not known.is_active
@@ -342,7 +343,7 @@ def test_image_that_cannot_be_opened(host: Host, monkeypatch: pytest.MonkeyPatch
     unreadable(monkeypatch, over, hidden)
 
     assert host.says() == ["'/pool/over' rests on it"]
-    assert host.warns() == "'/outside/hidden' cannot be read (Permission denied), so what it rests on is not known"
+    assert host.warns() == "cannot read '/outside/hidden' (Permission denied): the backing files are not known"
 
 
 def test_record_of_a_linked_clone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,9 +480,9 @@ def test_malformed(host: Host) -> None:
 
     assert host.says() == ["domain 'cut' uses it"]
     warnings = host.warns()
-    assert "the definition of domain 'cut' is no XML document from some place on" in warnings
+    assert "the definition of domain 'cut' is not well-formed XML" in warnings
     assert "the record of virtomate in the definition of domain 'deep' is nested too deeply" in warnings
-    assert " and 1 more cannot be read (malformed after" in warnings
+    assert " and 1 more (malformed after" in warnings
 
 
 @pytest.mark.timeout(60)
@@ -581,7 +582,7 @@ def test_far_broken_volume(far: Host) -> None:
     far.define("other", definition(far.path))
 
     assert far.says() == ["domain 'other' uses it"]
-    assert "'/pool/broken' cannot be described by libvirt" in far.warns()
+    assert "cannot read '/pool/broken' (" in far.warns()
 
 
 def test_far_link_to_the_directory(far: Host) -> None:
@@ -590,7 +591,7 @@ def test_far_link_to_the_directory(far: Host) -> None:
     far.define("unrelated", definition("/link/else.qcow2"))
 
     assert far.says() == ["domain 'other' names '/link/clone.qcow2', which cannot be seen and may be it"]
-    assert "'/link/clone.qcow2' and '/link/else.qcow2' cannot be read (it is in no active storage pool)" in far.warns()
+    assert "cannot read '/link/clone.qcow2' and '/link/else.qcow2' (it is in no active storage pool)" in far.warns()
 
 
 def test_far_pool_over_a_link(far: Host) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.codec import copied
 from virtomate.definition.readers import child, devices
 from virtomate.definition.rewrite.outcome import Outcome
+from virtomate.notices import Change, Notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 _GRAPHICS_WITH_PORTS = frozenset({"vnc", "spice", "rdp"})
 _PORTS = ("@port", "@tlsPort")
 _LIBVIRT_CHOOSES = "-1"
-_AT_EVERY_START = "chosen by libvirt at every start"
 
 # Where libvirt puts the sockets that it names itself: the state directory, and the runtime directory since 9.7;
 # a session daemon's are below the user's own directories.
@@ -37,7 +37,7 @@ def auto_allocated(domain: Document) -> Outcome:
 # Each of these edits the copy that `auto_allocated` has made, and yields its changes.
 
 
-def _free_ports(domain: Document) -> Iterator[str]:
+def _free_ports(domain: Document) -> Iterator[Notice]:
     """Free every port of every graphics device.
 
     Only one domain can listen on a fixed port. libvirt chooses the websocket's port where it is -1. A device that
@@ -59,10 +59,10 @@ def _free_ports(domain: Document) -> Iterator[str]:
             graphics["@websocket"] = _LIBVIRT_CHOOSES
         was_automatic = before.get("@autoport") == "yes" and before.get("@websocket", "-1") == _LIBVIRT_CHOOSES
         if not was_automatic:
-            yield f"{str(kind).upper()} ports: {_AT_EVERY_START}"
+            yield Notice(Change.AUTOMATIC, f"{str(kind).upper()} ports")
 
 
-def _free_graphics_sockets(domain: Document) -> Iterator[str]:
+def _free_graphics_sockets(domain: Document) -> Iterator[Notice]:
     """Free the path of every socket that a graphics device listens on; libvirt has a directory for each domain.
 
     Source: https://libvirt.org/formatdomain.html#graphical-framebuffers
@@ -74,10 +74,10 @@ def _free_graphics_sockets(domain: Document) -> Iterator[str]:
             graphics["listen"] = [{"@type": "socket"}]
         named += [listen.pop("@socket", None) for listen in graphics.get("listen", []) if isinstance(listen, dict)]
         if any(named):
-            yield f"{str(graphics.get('@type')).upper()} socket: {_AT_EVERY_START}"
+            yield Notice(Change.AUTOMATIC, f"{str(graphics.get('@type')).upper()} socket")
 
 
-def _free_channel_sockets(domain: Document) -> Iterator[str]:
+def _free_channel_sockets(domain: Document) -> Iterator[Notice]:
     """Free the sockets of channels that libvirt named, such as the guest agent's.
 
     Their paths contain the original's name or ID. libvirt leaves them out of the definitions it returns, unless it took
@@ -90,10 +90,10 @@ def _free_channel_sockets(domain: Document) -> Iterator[str]:
         is_server = channel.get("@type") == "unix" and source.get("@mode", "bind") == "bind"
         if is_server and _GENERATED_SOCKET.search(str(source.get("@path", ""))):
             channel.pop("source")
-            yield f"socket of {child(channel, 'target').get('@name', 'channel')}: {_AT_EVERY_START}"
+            yield Notice(Change.AUTOMATIC, f"socket of {child(channel, 'target').get('@name', 'channel')}")
 
 
-def _free_vsock(domain: Document) -> Iterator[str]:
+def _free_vsock(domain: Document) -> Iterator[Notice]:
     """Free the vsock's context ID, which addresses one guest of the host.
 
     Source: https://libvirt.org/formatdomain.html#vsock
@@ -106,10 +106,10 @@ def _free_vsock(domain: Document) -> Iterator[str]:
         cid.pop("@address", None)
         cid["@auto"] = "yes"
         if not was_automatic:
-            yield f"vsock context ID: {_AT_EVERY_START}"
+            yield Notice(Change.AUTOMATIC, "vsock context ID")
 
 
-def _free_interface_targets(domain: Document) -> Iterator[str]:
+def _free_interface_targets(domain: Document) -> Iterator[Notice]:
     """Free the names that libvirt gave to the host's side of interfaces.
 
     A device that libvirt does not manage belongs to somebody else, whatever its name.
@@ -123,10 +123,10 @@ def _free_interface_targets(domain: Document) -> Iterator[str]:
             target.pop("@dev")
             if not target:
                 interface.pop("target")
-            yield f"interface target {name}: {_AT_EVERY_START}"
+            yield Notice(Change.AUTOMATIC, f"interface target {name}")
 
 
-def _free_virtual_ports(domain: Document) -> Iterator[str]:
+def _free_virtual_ports(domain: Document) -> Iterator[Notice]:
     """Free the interface and instance IDs of virtual ports: a switch takes two interfaces with one ID for the same.
 
     libvirt makes a missing ID, except for Midonet, where the ID names a port that somebody has set up.
@@ -140,9 +140,9 @@ def _free_virtual_ports(domain: Document) -> Iterator[str]:
             continue
         parameters = child(port, "parameters")
         if parameters.pop("@interfaceid", None) is not None:
-            yield "interface ID of a virtual port"
+            yield Notice(Change.NEW, "interface ID of a virtual port")
         if parameters.pop("@instanceid", None) is not None:
-            yield "instance ID of a virtual port"
+            yield Notice(Change.NEW, "instance ID of a virtual port")
 
 
 _PARTS = (

@@ -9,6 +9,7 @@ from virtomate.definition import nvram_readers
 from virtomate.definition.codec import copied
 from virtomate.definition.readers import child
 from virtomate.definition.rewrite.outcome import Outcome
+from virtomate.notices import Change, Notice
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document
@@ -33,7 +34,7 @@ def with_named_firmware(prepared: Outcome) -> Outcome:
     if path is None or not nvram_readers.selects_firmware(domain):
         return prepared
     named = {key: value for key, value in domain["os"].items() if key not in {"@firmware", "firmware"}}
-    change = f"firmware: {path}, and no other that libvirt selects"
+    change = Notice(Change.NAMED_FIRMWARE, path)
     return Outcome(copied({**domain, "os": named}), (*prepared.changes, change), prepared.warnings)
 
 

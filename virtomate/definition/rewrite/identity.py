@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.codec import copied
 from virtomate.definition.readers import child, devices, mac_addresses
+from virtomate.notices import Change, Notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,8 +57,8 @@ def with_identity(domain: Document, identity: Identity) -> Document:
     return domain
 
 
-def renewed_identifiers(domain: Document, identity: Identity) -> tuple[str, ...]:
-    """Return in words what `with_identity` renews in this definition."""
+def renewed_identifiers(domain: Document, identity: Identity) -> tuple[Notice, ...]:
+    """Return what `with_identity` renews in this definition."""
     renewed = {
         "UUID": True,
         "SMBIOS system UUID": any(_smbios_uuids(domain)),
@@ -66,7 +67,7 @@ def renewed_identifiers(domain: Document, identity: Identity) -> tuple[str, ...]
         "title": identity.title is not None,
         "description": identity.description is not None,
     }
-    return tuple(what for what, is_renewed in renewed.items() if is_renewed)
+    return tuple(Notice(Change.NEW, what) for what, is_renewed in renewed.items() if is_renewed)
 
 
 def _smbios_uuids(domain: Document) -> Iterator[dict[str, Any]]:

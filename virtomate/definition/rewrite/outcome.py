@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document
+    from virtomate.notices import Notice
 
 
 @dataclass(frozen=True)
@@ -14,10 +15,10 @@ class Outcome:
     """A changed definition, and what the user should know about it.
 
     Attributes:
-        changes: What was renewed or is now chosen by libvirt, each a phrase.
-        warnings: What original and clone still share, or what was not carried over, each a sentence.
+        changes: What was renewed or is now chosen by libvirt.
+        warnings: What original and clone still share, or what was not carried over.
     """
 
     domain: Document
-    changes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    changes: tuple[Notice, ...] = ()
+    warnings: tuple[Notice, ...] = ()

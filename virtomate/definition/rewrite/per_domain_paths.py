@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from virtomate.definition.codec import copied
 from virtomate.definition.readers import child, devices
 from virtomate.definition.rewrite.outcome import Outcome
+from virtomate.notices import Change, CloneWarning, Notice, notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +40,8 @@ def own_paths(domain: Document, source: str, clone: str) -> Outcome:
     """
     domain = copied(domain)
     # by path, since a serial port and its console are one device and stand twice in a definition
-    changes: dict[str, str] = {}
-    warnings: dict[str, str] = {}
+    changes: dict[str, Notice] = {}
+    warnings: dict[str, Notice] = {}
     for what, element, key in _places(domain):
         path = str(element[key])
         if path == _NOWHERE:
@@ -48,9 +49,9 @@ def own_paths(domain: Document, source: str, clone: str) -> Outcome:
         own = _renamed(path, source, clone)
         element[key] = own
         if own == path:
-            warnings.setdefault(path, f"{what} '{path}' is kept: original and clone both use it")
+            warnings.setdefault(path, Notice(CloneWarning.SHARED, f"{what} '{path}'"))
         else:
-            changes.setdefault(path, f"{what}: {own}")
+            changes.setdefault(path, notice(Change.OWN_PATH, what, path=own))
     return Outcome(domain, tuple(changes.values()), tuple(warnings.values()))
 
 

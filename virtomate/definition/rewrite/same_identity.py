@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from virtomate.definition.readers import as_list, child, command_line_arguments, devices, text
+from virtomate.notices import CloneWarning, Notice, notice
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -37,8 +38,8 @@ _TELLING = (
 _SMBIOS_WITH_SERIAL = ("system", "baseBoard", "chassis")
 
 
-def same_identity(domain: Document, duplicated: Collection[int], *, has_new_title: bool) -> tuple[str, ...]:
-    """A sentence for each thing that identifies both original and clone.
+def same_identity(domain: Document, duplicated: Collection[int], *, has_new_title: bool) -> tuple[Notice, ...]:
+    """Return a warning for each thing that identifies both original and clone.
 
     Args:
         domain: The definition of the original.
@@ -53,17 +54,17 @@ def same_identity(domain: Document, duplicated: Collection[int], *, has_new_titl
     )
 
 
-def _title(domain: Document) -> Iterator[str]:
+def _title(domain: Document) -> Iterator[Notice]:
     title = text(domain.get("title"))
     if title:
-        yield f"the title '{title}' is kept: original and clone both have it"
+        yield Notice(CloneWarning.SAME_TITLE, title)
 
 
-def _serial_numbers(domain: Document) -> Iterator[str]:
+def _serial_numbers(domain: Document) -> Iterator[Notice]:
     """Serial numbers in the SMBIOS tables (#smbios-system-information), by which inventories tell machines apart."""
-    found = [f"{table} '{value}'" for table, value in _smbios_serials(domain) if not _told(value)]
-    if found:
-        yield f"SMBIOS serial numbers are kept, and original and clone both have them: {', '.join(found)}"
+    for table, value in _smbios_serials(domain):
+        if not _told(value):
+            yield notice(CloneWarning.SAME_SERIALS, table, serial=value)
 
 
 def _smbios_serials(domain: Document) -> Iterator[tuple[str, str]]:
@@ -76,25 +77,23 @@ def _smbios_serials(domain: Document) -> Iterator[tuple[str, str]]:
                         yield table, value
 
 
-def _disks(domain: Document, duplicated: Collection[int]) -> Iterator[str]:
+def _disks(domain: Document, duplicated: Collection[int]) -> Iterator[Notice]:
     """Serial numbers and world wide names of disks; one that is shared is the same disk and may have the same."""
-    found = []
     for index, disk in enumerate(devices(domain, "disk")):
         serial, wwn = text(disk.get("serial")), text(disk.get("wwn"))
         names = [f"serial number '{serial}'"] if serial else []
         names += [f"WWN '{wwn}'"] if wwn else []
         if names and index in duplicated:
-            found.append(f"{child(disk, 'target').get('@dev', f'disk {index}')} {' and '.join(names)}")
-    if found:
-        yield f"serial numbers and WWNs of disks are kept, and original and clone both have them: {', '.join(found)}"
+            target = child(disk, "target").get("@dev", str(index))
+            yield notice(CloneWarning.SAME_DISK_SERIALS, target, identifiers=" and ".join(names))
 
 
-def _told_from_outside(domain: Document) -> Iterator[str]:
+def _told_from_outside(domain: Document) -> Iterator[Notice]:
     """What the definition tells the guest about itself, past its disks."""
     for where, value in _messages(domain):
         told = list(dict.fromkeys(_told(value)))
         if told:
-            yield f"{where} is kept: original and clone both get the same {' and '.join(told)}"
+            yield notice(CloneWarning.SAME_GUEST_DATA, where, told=" and ".join(told))
 
 
 def _messages(domain: Document) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.readers import as_list, child, devices, text
 from virtomate.definition.rewrite.per_domain_paths import CHARACTER_DEVICES
+from virtomate.notices import CloneWarning, Notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +92,7 @@ _SUSPECT_ARGUMENT = re.compile(
 )
 
 
-def shared_things(domain: Document) -> tuple[str, ...]:
+def shared_things(domain: Document) -> tuple[Notice, ...]:
     """A sentence for each thing that original and clone both use, disks and own paths left aside.
 
     Source: https://libvirt.org/formatdomain.html#devices
@@ -112,17 +113,17 @@ def shared_things(domain: Document) -> tuple[str, ...]:
         *_overrides(domain),
         *_unknown_places(domain),
     )
-    return tuple(dict.fromkeys(f"{what} is kept: original and clone both use it" for what in found))
+    return tuple(Notice(CloneWarning.SHARED, what) for what in dict.fromkeys(found))
 
 
-def not_carried_over(domain: Document) -> tuple[str, ...]:
+def not_carried_over(domain: Document) -> tuple[Notice, ...]:
     """A sentence for what the definition speaks of and libvirt keeps elsewhere, by the original's UUID.
 
     Source: https://libvirt.org/formatdomain.html#tpm-device
     """
     backends = [child(tpm, "backend") for tpm in devices(domain, "tpm")]
     if any(backend.get("@type") == "emulator" and "source" not in backend for backend in backends):
-        return ("the state of the emulated TPM is not carried over: the clone starts with an empty one",)
+        return (Notice(CloneWarning.TPM_STATE, "TPM"),)
     return ()
 
 

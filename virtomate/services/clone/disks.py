@@ -25,6 +25,7 @@ from virtomate.duplication.transfers.base import Place
 from virtomate.enums import Action, ArtifactKind, DiskAction, Mode, Transfer
 from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.hypervisor.volume_streams import read_head
+from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import is_relative, normalise
 from virtomate.services.clone.records import DiskOptions, VolumeReference
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
@@ -61,7 +62,7 @@ class Blueprint:
         directory: Normalised path of that pool's directory.
         name: Name that was asked for, None for one made from the clone's.
         is_visible: Whether the daemon's files can be seen here.
-        cautions: What should be known of the way in which it is filled, each a sentence.
+        cautions: What should be known of the way in which it is filled.
     """
 
     target: str
@@ -73,7 +74,7 @@ class Blueprint:
     directory: str
     name: str | None
     is_visible: bool
-    cautions: tuple[str, ...] = ()
+    cautions: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class SurveyedDisk:
     Attributes:
         reason: Why it is not duplicated, else None.
         blueprint: How its volume is duplicated, else None; two disks of one volume have one and the same.
-        warnings: What should be known of it, each a sentence.
+        warnings: What should be known of it.
         keeps_snapshots: Whether the new image has internal snapshots, as the original has.
     """
 
@@ -92,7 +93,7 @@ class SurveyedDisk:
     reason: str | None
     source: VolumeReference
     blueprint: Blueprint | None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     keeps_snapshots: bool = False
 
 
@@ -314,12 +315,9 @@ class DiskSurveyor:
         read = {Mode.COPY: (source, *below), Mode.REFLINK: (source,), Mode.LINKED: ()}[mode]
         transfers, cautions = self._admit(transfers, known, read, f"disk {chosen.target}")
         if transfers[0] is Transfer.SERVER and is_exposed:
-            cautions = (*cautions, _exposure(chosen.target, source, directory, transfers))
+            cautions = (*cautions, _exposure(chosen.target, source, directory))
         if source.acl and not may_be_given_here(source):
-            cautions = (
-                *cautions,
-                without_acl(source, NOT_ALLOWED),
-            )
+            cautions = (*cautions, without_acl(source, NOT_ALLOWED))
         if mode is Mode.REFLINK and directory != posixpath.dirname(source.path):
             _refuse_reflink_between(found.pool, source, known.pool, directory)
             _refuse_relative_name(source, header, known.pool)
@@ -341,7 +339,7 @@ class DiskSurveyor:
 
     def _admit(
         self, transfers: tuple[Transfer, ...], new: PoolEntry, read: Iterable[VolumeDescription], what: str
-    ) -> tuple[tuple[Transfer, ...], tuple[str, ...]]:
+    ) -> tuple[tuple[Transfer, ...], tuple[Notice, ...]]:
         """Those of the transfers that may be used where they read and write, and what should be known of that."""
         involved = {new.pool.name: new}
         for volume in read:
@@ -551,32 +549,23 @@ def _keeps_snapshots(header: Qcow2Header, mode: Mode) -> bool:
     return header.snapshot_count > 0 and mode is not Mode.LINKED and not is_flattened
 
 
-def _exposure(target: str, source: VolumeDescription, directory: str, transfers: tuple[Transfer, ...]) -> str:
-    """The warning that libvirt makes a volume readable before it gives it the original's permissions."""
-    way_out = "; --transfer stream prevents that" if Transfer.STREAM in transfers else ""
-    return (
-        f"disk {target}: until libvirt has finished it, everybody who can enter '{directory}' can read the copy of "
-        f"'{source.path}' (mode {source.mode}){way_out}"
+def _exposure(target: str, source: VolumeDescription, directory: str) -> Notice:
+    """Return the warning that libvirt makes a volume readable before it gives it the original's permissions."""
+    return notice(
+        CloneWarning.EXPOSED_COPY, target, path=source.path, directory=directory, mode=source.mode or "unknown"
     )
 
 
 def _header_warnings(
     disk: DiskDefinition, source: VolumeDescription, header: Qcow2Header | None, mode: Mode
-) -> tuple[str, ...]:
+) -> tuple[Notice, ...]:
     if header is None:
         return ()
-    warnings = []
-    is_flattened = mode is Mode.COPY and header.has_backing_file
-    if header.is_dirty and not is_flattened:
-        what = "what is below its clone's" if mode is Mode.LINKED else "its clone's"
-        warnings.append(f"disk {disk.target} ('{source.path}') was not closed properly, and neither is {what}")
-    lost = {"internal snapshots": header.snapshot_count > 0, "bitmaps": header.has_bitmaps}
-    warnings += [
-        f"{what} of disk {disk.target} are not carried over: it is merged with what is below"
-        for what, is_there in lost.items()
-        if is_there and is_flattened
-    ]
-    return tuple(warnings)
+    if mode is not Mode.COPY or not header.has_backing_file:
+        unclean = notice(CloneWarning.UNCLEAN_IMAGE, disk.target, path=source.path)
+        return (unclean,) if header.is_dirty else ()
+    lost = {CloneWarning.INTERNAL_SNAPSHOTS: header.snapshot_count > 0, CloneWarning.BITMAPS: header.has_bitmaps}
+    return tuple(Notice(code, disk.target) for code, is_there in lost.items() if is_there)
 
 
 def _reason_to_leave(disk: DiskDefinition) -> str | None:

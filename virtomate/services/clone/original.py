@@ -10,6 +10,7 @@ from virtomate.definition import codec
 from virtomate.definition.provenance import DomainReference, find_provenance, read_provenance
 from virtomate.errors import ConflictError, IllegalStateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
+from virtomate.notices import CloneWarning, Notice
 from virtomate.services.storage.definitions import Definitions
 from virtomate.services.storage.shutdown import shutdown_commands
 from virtomate.words import quoted
@@ -36,7 +37,7 @@ class Source:
     has_managed_save: bool
     snapshot_count: int
     external_snapshot_count: int
-    not_carried_over: tuple[str, ...]
+    not_carried_over: tuple[Notice, ...]
 
 
 def read_source(connection: Connection, name_or_uuid: str) -> Source:
@@ -60,10 +61,9 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
             f"domain '{domain.name}' is an unfinished clone",
             hint=f"{virtomate('domain-delete', domain.name)} removes what is there of it.",
         )
-    name = domain.name
     not_carried_over = {
-        f"'{name}' has checkpoints, which are not carried over": domain.checkpoint_count() > 0,
-        f"'{name}' starts with its host, its clone does not": domain.is_autostarted(),
+        CloneWarning.CHECKPOINTS: domain.checkpoint_count() > 0,
+        CloneWarning.AUTOSTART: domain.is_autostarted(),
     }
     return Source(
         reference=DomainReference(domain.name, domain.uuid),
@@ -71,7 +71,7 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
         has_managed_save=domain.has_managed_save(),
         snapshot_count=domain.snapshot_count(),
         external_snapshot_count=domain.external_snapshot_count(),
-        not_carried_over=tuple(sentence for sentence, is_so in not_carried_over.items() if is_so),
+        not_carried_over=tuple(Notice(code, domain.name) for code, is_so in not_carried_over.items() if is_so),
     )
 
 

@@ -16,6 +16,7 @@ from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.names import check_clone_name, check_volume_name
+from virtomate.notices import CloneWarning, Notice
 from virtomate.services.clone.disks import DiskPlan, DiskPlanner, DiskSurveyor
 from virtomate.services.clone.original import Source, read_source, refuse_taken_names
 from virtomate.services.clone.records import InterfaceResult
@@ -25,7 +26,6 @@ from virtomate.services.clone.taken import TakenNames
 from virtomate.services.clone.target import scan_identities
 from virtomate.services.clone.volume_names import automatic_names
 from virtomate.services.clone.warnings import clone_warnings
-from virtomate.services.storage.definitions import warn_of_abridged
 from virtomate.services.storage.firmware import read_firmware
 from virtomate.services.storage.pool_gate import PoolGate, runs_unprivileged
 from virtomate.services.storage.pools import read_pools
@@ -78,8 +78,8 @@ class ClonePlan:
     nvram_planner: NvramPlanner | None
     interfaces: tuple[InterfaceResult, ...]
     definition: Definition
-    changes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    changes: tuple[Notice, ...]
+    warnings: tuple[Notice, ...]
     reserved: tuple[str, ...] = ()
     needs: tuple[SpaceNeed, ...] = ()
 
@@ -111,7 +111,7 @@ class Survey:
 
     Attributes:
         prepared: The original's definition with those changes that are the same for all clones.
-        warnings: What should be known of all of them, each a sentence.
+        warnings: What should be known of all of them.
     """
 
     source: Source
@@ -121,7 +121,7 @@ class Survey:
     disks: tuple[SurveyedDisk, ...]
     nvram: SurveyedNvram | None
     keep_owner: bool
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
     gate: PoolGate
 
 
@@ -246,12 +246,12 @@ class ClonePlanner:
             warnings=(*self._survey.warnings, *self._unknown(), *outcome.warnings),
         )
 
-    def _unknown(self) -> tuple[str, ...]:
+    def _unknown(self) -> tuple[Notice, ...]:
         """What could not be found out about other domains."""
         if not readers.mac_addresses(self._survey.source.definition.domain):
             return ()
-        consequence = "MAC addresses were not compared with the clone's"
-        return warn_of_abridged(self._survey.identities.abridged, consequence)
+        abridged = sorted(self._survey.identities.abridged)
+        return tuple(Notice(CloneWarning.UNCOMPARED_MAC_ADDRESSES, name) for name in abridged)
 
 
 def plan_clones(

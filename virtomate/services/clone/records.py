@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from virtomate.enums import Action, DiskAction, NvramAction, Status, Transfer, WaitFor
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.agent import DomainInterface
+    from virtomate.notices import Notice
     from virtomate.services.storage.space import SpaceNeed
 
 
@@ -155,8 +156,8 @@ class CloneResult(NamedTuple):
     disks: tuple[DiskResult, ...]
     nvram: NvramResult | None
     interfaces: tuple[InterfaceResult, ...]
-    changes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    changes: tuple[Notice, ...]
+    warnings: tuple[Notice, ...]
     seconds: float
     space: tuple[SpaceNeed, ...] = ()
     definition: str | None = None

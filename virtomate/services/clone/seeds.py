@@ -12,6 +12,7 @@ from virtomate.duplication.labels import LABEL_BYTES, file_system_label
 from virtomate.enums import Action
 from virtomate.errors import ConnectionLostError, VirtomateError
 from virtomate.hypervisor.volume_streams import read_head
+from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ _LABELS = frozenset({"cidata", "config-2"})
 _MAX_SEED_BYTES = 64 << 20
 
 
-def seed_warnings(connection: Connection, pools: PoolIndex, disks: Iterable[SurveyedDisk]) -> tuple[str, ...]:
-    """A sentence for each disk that tells original and clone the same about themselves, as far as it can be read.
+def seed_warnings(connection: Connection, pools: PoolIndex, disks: Iterable[SurveyedDisk]) -> tuple[Notice, ...]:
+    """Return a warning for each disk that tells original and clone the same about themselves, as far as it can be read.
 
     Where a disk is on another host, its first bytes are read over the connection.
     """
@@ -37,9 +38,8 @@ def seed_warnings(connection: Connection, pools: PoolIndex, disks: Iterable[Surv
     for item in disks:
         label = _label(connection, pools, item)
         if label is not None and label.lower() in _LABELS:
-            where = f"disk {item.disk.target} ({item.disk.location})"
-            told = "original and clone both get the same host name and instance ID from it"
-            warnings.append(f"{where} has the label '{label}': {told}")
+            disk = item.disk
+            warnings.append(notice(CloneWarning.SAME_SEED, disk.target, location=disk.location, label=label))
     return tuple(warnings)
 
 

@@ -16,6 +16,7 @@ from virtomate.duplication.transfers.base import Place
 from virtomate.enums import Action, ArtifactKind, NvramAction, Transfer
 from virtomate.errors import ConflictError, HypervisorError, NotFoundError, UsageError
 from virtomate.names import check_volume_name
+from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 from virtomate.services.storage.firmware import is_certainly_read_only, is_template, own_nvram_path
@@ -48,7 +49,7 @@ class SurveyedNvram:
         model: The path that the clone's is put beside and named after, likewise; mostly the same.
         pool: The active pool over its directory, None where there is none.
         content: Its file, None where it was never made or only a temporary pool can tell.
-        warnings: What should be known of it, each a sentence.
+        warnings: What should be known of it.
     """
 
     path: str | None
@@ -56,7 +57,7 @@ class SurveyedNvram:
     format: str
     pool: Pool | None
     content: VolumeDescription | None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class NvramPlan:
         path: Path of the clone's, likewise.
         uncovered: The directories of both that are in no pool, for which temporary pools are needed.
         duplication: How it is duplicated; None where that needs temporary pools to tell, or nothing is to be copied.
-        warnings: What should be known of that, each a sentence.
+        warnings: What should be known of that.
     """
 
     action: NvramAction
@@ -78,7 +79,7 @@ class NvramPlan:
     format: str
     uncovered: frozenset[str] = frozenset()
     duplication: Duplication | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class NvramPlanner:
         pool: Pool,
         path: str,
         clone_name: str,
-    ) -> tuple[Duplication, tuple[str, ...]]:
+    ) -> tuple[Duplication, tuple[Notice, ...]]:
         """The byte copy of the NVRAM, and what should be known of it.
 
         Args:
@@ -194,7 +195,7 @@ class NvramPlanner:
         )
         return duplication, warnings
 
-    def _judge_uncovered(self, source_path: str, uncovered: frozenset[str]) -> tuple[str, ...]:
+    def _judge_uncovered(self, source_path: str, uncovered: frozenset[str]) -> tuple[Notice, ...]:
         """Judge directories that no pool is over yet by what is seen here, and tell what should be known of them.
 
         Raises:
@@ -258,15 +259,15 @@ def survey_nvram(
     return SurveyedNvram(path, model, format_, known.pool, None if found is None else found.description, warnings)
 
 
-def _model(connection: Connection, source: Source, path: str, place: str | None) -> tuple[str, tuple[str, ...]]:
+def _model(connection: Connection, source: Source, path: str, place: str | None) -> tuple[str, tuple[Notice, ...]]:
     """What the clone's NVRAM is put beside and named after, and what is to be said of that.
 
     Nothing is put beside a template, where packages keep theirs, or where libvirt could not write to it.
     """
     domain, name = source.definition.domain, source.reference.name
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     if is_template(domain, path):
-        warnings = (f"'{name}' has a template for its NVRAM ('{path}'), and writes to it when it runs",)
+        warnings = (notice(CloneWarning.NVRAM_TEMPLATE, name, path=path),)
     elif not is_certainly_read_only(connection, posixpath.dirname(path)):
         return path, ()
     if place is not None and "/" in place:
@@ -278,8 +279,7 @@ def _model(connection: Connection, source: Source, path: str, place: str | None)
     if own is None:
         raise HypervisorError("libvirt does not tell where it keeps the NVRAM of domains", hint=_NAME_A_PLACE)
     if not warnings:
-        directory = posixpath.dirname(path)
-        warnings = (f"the directory of the NVRAM, '{directory}', is read-only: the clone's NVRAM is put elsewhere",)
+        warnings = (Notice(CloneWarning.NVRAM_ELSEWHERE, posixpath.dirname(path)),)
     return own, warnings
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.notices import Notice
     from virtomate.services.storage.references import Reference, References
 
 SAVED_STATE = "saved state"
@@ -122,7 +123,7 @@ class DeletionPlan:
         return tuple(deletion.preview for deletion in self.deletions)
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[Notice, ...]:
         """What could not be looked at, each a sentence."""
         return self.references.warnings
 

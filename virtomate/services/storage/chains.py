@@ -18,6 +18,7 @@ from virtomate.duplication.host_images import made_up_devices, may_be_image, rea
 from virtomate.duplication.image_headers import LONG_HEADER_BYTES, ImageLinks, read_links
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.volume_streams import read_head
+from virtomate.notices import Notice, ScanWarning, notice
 from virtomate.paths import files_in, normalise
 from virtomate.services.storage.listing import has_directory, is_in_service
 from virtomate.services.storage.pools import read_pools
@@ -59,12 +60,12 @@ class Chains:
 
     Attributes:
         links: Every one.
-        warnings: What could not be read, in sentences.
+        warnings: What could not be read.
     """
 
     def __init__(self, connection: Connection, locator: Locator, cache: ReferenceCache) -> None:
         self.links: list[Link] = []
-        self.warnings: list[str] = []
+        self.warnings: list[Notice] = []
         self._connection = connection
         self._locator = locator
         self._cache = cache
@@ -139,17 +140,15 @@ class Chains:
                 self._unreadable.setdefault(image.path, image.obstacle)
         hidden = [path for path in self._unreadable if not self.is_read(self._locator.of_path(path))]
         if hidden:
-            self._warn(hidden, f"cannot be read ({self._unreadable[hidden[0]]})")
+            self._warn(hidden, self._unreadable[hidden[0]])
         if self._malformed:
-            self._warn(self._malformed, "cannot be read (malformed after a beginning like that of an image)")
+            self._warn(self._malformed, "malformed after a beginning like that of an image")
 
-    def _warn(self, paths: list[str], trouble: str) -> None:
+    def _warn(self, paths: list[str], reason: str) -> None:
         named = [f"'{sanitise(path)}'" for path in paths[:_NAMED_FILES]]
         rest = len(paths) - len(named)
         which = f"{', '.join(named)} and {rest} more" if rest else " and ".join(named)
-        self.warnings.append(
-            f"{which} {trouble}, so what {'it rests' if len(paths) == 1 else 'they rest'} on is not known"
-        )
+        self.warnings.append(notice(ScanWarning.UNREADABLE_IMAGE, which, reason=reason))
 
     def _visit(self, files: Iterable[Whereabouts]) -> None:
         """Read images and whatever is below them; each once in each directory, to which relative names refer."""
@@ -208,9 +207,7 @@ class Chains:
         is_fresh = known.pool.refresh()
         if not is_fresh and not is_in_service(known.pool):
             self._locator.pools = read_pools(self._connection)
-            self.warnings.append(
-                f"storage pool '{known.pool.name}' cannot be read by libvirt, so what is in it is not known"
-            )
+            self.warnings.append(Notice(ScanWarning.UNREADABLE_POOL, known.pool.name))
             return
         if is_fresh:
             self._listed.add(directory)
@@ -228,7 +225,7 @@ class Chains:
                     raise
                 broken[path] = error.message
         if broken:
-            self._warn(list(broken), f"cannot be described by libvirt ({next(iter(broken.values()))})")
+            self._warn(list(broken), next(iter(broken.values())))
 
     def _ask_for_volume(self, known: PoolEntry, volume: Volume, path: str, *, is_suspect: bool) -> None:
         document = volume.document()

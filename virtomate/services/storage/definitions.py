@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.definition.abridged import abridged_definition
 from virtomate.errors import OversizeError
-from virtomate.words import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from virtomate.hypervisor.domains import Domain
 
@@ -44,17 +43,3 @@ class Definitions:
             self.abridged.add(domain.name)
             record = domain.metadata_element(PROVENANCE_NAMESPACE)
             return abridged_definition(domain.name, domain.uuid, domain.disk_paths(), record)
-
-
-def warn_of_abridged(names: Iterable[str], consequence: str) -> tuple[str, ...]:
-    """What is to be said of domains of which only a part could be read; nothing where there are none.
-
-    Args:
-        names: Their names.
-        consequence: What could not be found out, as the end of a sentence.
-    """
-    ordered = sorted(names)
-    if not ordered:
-        return ()
-    definitions, are = ("definition of domain", "is") if len(ordered) == 1 else ("definitions of domains", "are")
-    return (f"the {definitions} {quoted(ordered)} {are} longer than libvirt can send: {consequence}",)

@@ -14,7 +14,8 @@ from virtomate.hypervisor.domains import (
     list_domains_with_snapshots,
     list_saved_domains,
 )
-from virtomate.services.storage.definitions import Definitions, warn_of_abridged
+from virtomate.notices import Notice, ScanWarning, notice
+from virtomate.services.storage.definitions import Definitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ class DomainDocument:
     is_definition: bool
 
 
-def read_documents(connection: Connection, cache: ReferenceCache, warnings: list[str]) -> list[DomainDocument]:
+def read_documents(connection: Connection, cache: ReferenceCache, warnings: list[Notice]) -> list[DomainDocument]:
     """Read all documents of all domains; an active domain has two, since it may use other things now than later.
 
     A domain that vanishes meanwhile is passed over. What cannot be read is named in a warning.
@@ -55,7 +56,7 @@ def read_documents(connection: Connection, cache: ReferenceCache, warnings: list
 class _Reading:
     """The reading of all documents."""
 
-    def __init__(self, connection: Connection, cache: ReferenceCache, warnings: list[str]) -> None:
+    def __init__(self, connection: Connection, cache: ReferenceCache, warnings: list[Notice]) -> None:
         self._connection = connection
         self._cache = cache
         self._warnings = warnings
@@ -70,9 +71,8 @@ class _Reading:
             yield from self._read(domain, says, definition, partial(self._definitions.inactive, domain))
             if domain.uuid in active:
                 yield from self._read(domain, says, definition, partial(self._definitions.live, domain))
-        self._warnings += warn_of_abridged(
-            self._definitions.abridged, "only disks were compared with what is to be deleted"
-        )
+        abridged = sorted(self._definitions.abridged)
+        self._warnings += (Notice(ScanWarning.OVERSIZE_DEFINITION, name) for name in abridged)
         for domain in list_saved_domains(self._connection):
             says = f"the saved state of domain '{domain.name}'"
             yield from self._read(domain, says, says, domain.saved_definition, is_definition=False)
@@ -103,9 +103,9 @@ class _Reading:
             return
         mentions = self._cache.mentions(text)
         if not mentions.is_whole:
-            self._warnings.append(f"{what} is no XML document from some place on, and was read up to there")
+            self._warnings.append(Notice(ScanWarning.CUT_DOCUMENT, what))
         if mentions.has_deep_record:
-            self._warnings.append(f"the record of virtomate in {what} is nested too deeply, and was not read")
+            self._warnings.append(Notice(ScanWarning.DEEP_RECORD, what))
         yield DomainDocument(domain.name, domain.uuid, says, mentions, is_definition)
 
     def _pass_over(self, what: str, error: VirtomateError) -> None:
@@ -113,4 +113,4 @@ class _Reading:
             return
         if not self._connection.is_alive:
             raise error
-        self._warnings.append(f"{what} cannot be read, so that nobody knows what it uses ({error.message})")
+        self._warnings.append(notice(ScanWarning.UNREADABLE_DOCUMENT, what, reason=error.message))

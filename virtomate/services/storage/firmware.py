@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, nvram_readers
+from virtomate.definition import codec, nvram_readers, readers
 from virtomate.errors import ConnectionLostError, HypervisorError, NoFirmwareError
 from virtomate.hypervisor.defining import native_command_line
+from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ class Firmware:
 
     Attributes:
         nvram_path: Normalised path of the NVRAM; None where it has none that is a file.
-        missing: What firmware is missing on libvirt's host, as a clause; None where none is, as far as can be seen.
+        missing: The warning of firmware that libvirt's host lacks; None where it lacks none, as far as can be seen.
         is_unselectable: Whether libvirt would have to select firmware for it, and finds none.
     """
 
     nvram_path: str | None
-    missing: str | None = None
+    missing: Notice | None = None
     is_unselectable: bool = False
 
 
@@ -55,7 +56,8 @@ def read_firmware(connection: Connection, domain: Document) -> Firmware:
         command_line = native_command_line(connection, codec.unparse(nvram_readers.firmware_only(domain), "domain"))
     except NoFirmwareError as error:
         path = own_nvram_path(connection, domain) if is_hidden else named
-        return Firmware(path, f"libvirt finds no firmware for them ({error.message})", is_unselectable=True)
+        missing = notice(CloneWarning.NO_FIRMWARE, readers.name(domain), reason=error.message)
+        return Firmware(path, missing, is_unselectable=True)
     except HypervisorError as error:
         if is_hidden or isinstance(error, ConnectionLostError):
             raise
@@ -97,14 +99,14 @@ def is_certainly_read_only(connection: Connection, directory: str) -> bool:
     return is_of_daemon and not os.access(directory, os.W_OK)
 
 
-def _missing_loader(connection: Connection, domain: Document) -> str | None:
+def _missing_loader(connection: Connection, domain: Document) -> Notice | None:
     path = nvram_readers.loader_path(domain)
     if path is None or not connection.is_local:
         return None
     try:
         Path(path).stat()
     except FileNotFoundError:
-        return f"there is no firmware '{path}'"
+        return notice(CloneWarning.MISSING_LOADER, readers.name(domain), path=path)
     except (OSError, ValueError):
         return None
     return None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import PoolDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
+    from virtomate.notices import Notice
 
 _PERMISSIONS = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
 
@@ -57,7 +58,7 @@ class PoolGate:
         transfers: tuple[Transfer, ...],
         pools: Iterable[tuple[Pool, PoolDescription]],
         what: str,
-    ) -> tuple[tuple[Transfer, ...], tuple[str, ...]]:
+    ) -> tuple[tuple[Transfer, ...], tuple[Notice, ...]]:
         """Those of the transfers that may be used, the best first, and what should be known of the directories.
 
         Args:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.enums import Transfer
 from virtomate.errors import IllegalStateError
+from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.words import shell_word
 
 if TYPE_CHECKING:
@@ -119,10 +120,10 @@ def refusal(verdict: Verdict, what: str) -> IllegalStateError:
     )
 
 
-def cautions(verdicts: Iterable[Verdict], what: str) -> tuple[str, ...]:
-    """What should be known of directories in which libvirt opens files, each a sentence."""
+def cautions(verdicts: Iterable[Verdict], what: str) -> tuple[Notice, ...]:
+    """Return warnings of directories in which libvirt opens files."""
     return tuple(
-        f"{what}: '{verdict.path}' {caution}, and libvirt follows symbolic links that are put there"
+        notice(CloneWarning.WRITABLE_DIRECTORY, what, directory=verdict.path, reason=caution)
         for verdict in verdicts
         for caution in verdict.cautions
     )

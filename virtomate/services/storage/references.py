@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
+    from virtomate.notices import Notice
     from virtomate.services.storage.chains import Link
     from virtomate.services.storage.documents import DomainDocument
     from virtomate.services.storage.pools import PoolIndex
@@ -96,7 +97,7 @@ def scan_references(
         VirtomateError: The domains or pools cannot be listed, or the connection broke.
     """
     cache = cache or ReferenceCache()
-    warnings: list[str] = []
+    warnings: list[Notice] = []
     pools = read_pools(connection)
     locator = Locator(pools, is_local=connection.is_local)
     listings = {known.pool.name: list_files(known, locator) for known in pools.known}
@@ -120,12 +121,12 @@ class References:
     """What a look at all domains and images found.
 
     Attributes:
-        warnings: What could not be looked at, in sentences without a full stop.
+        warnings: What could not be looked at.
         cache: What this look has read, for the next one.
     """
 
     def __init__(self, locator: Locator, chains: Chains, wanted: Mapping[str, tuple[Artifact, ...]]) -> None:
-        self.warnings: tuple[str, ...] = ()
+        self.warnings: tuple[Notice, ...] = ()
         self.cache = ReferenceCache()
         self._locator = locator
         self._chains = chains

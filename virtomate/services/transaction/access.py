@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.acl import give_acl, may_be_given_here
+from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.storage.pools import describe
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ NOT_ALLOWED = "only its owner and root could do that"
 
 def give_access(
     duplication: Duplication, pool: Pool, volume: Volume, created: VolumeDescription
-) -> tuple[VolumeDescription, tuple[str, ...]]:
+) -> tuple[VolumeDescription, tuple[Notice, ...]]:
     """Give a new volume, before there is anything in it, its original's access control list.
 
     Args:
@@ -28,7 +29,7 @@ def give_access(
         created: What libvirt says of it.
 
     Returns:
-        What libvirt says of it by now, and what should be known of it, each a sentence.
+        What libvirt says of it by now, and warnings.
     """
     source = duplication.source
     if source.acl is None or not may_be_given_here(source):
@@ -42,9 +43,6 @@ def give_access(
     return (describe(pool, volume).description if has_changed else created), ()
 
 
-def without_acl(source: VolumeDescription, reason: str) -> str:
-    """The warning that a list is not carried over."""
-    return (
-        f"the access control list of '{source.path}' is not carried over ({reason}); the group of its copy may do what "
-        "the list grants to the group of the original"
-    )
+def without_acl(source: VolumeDescription, reason: str) -> Notice:
+    """Return the warning that a list is not carried over."""
+    return notice(CloneWarning.ACL, source.path, reason=reason)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.session import Session
     from virtomate.hypervisor.storage import Pool
+    from virtomate.notices import Notice
     from virtomate.progress import Progress
     from virtomate.rollback import Rollback
     from virtomate.services.transaction.claim import Claim
@@ -53,13 +54,13 @@ class Filled:
 
     Attributes:
         subclusters: Whether an overlay has subclusters, None for other volumes.
-        warnings: What should be known of it, each a sentence.
+        warnings: What should be known of it.
     """
 
     written_bytes: int
     transfer: Transfer
     subclusters: bool | None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Notice, ...] = ()
 
 
 def planned(duplication: Duplication) -> Artifact:

@@ -1,0 +1,92 @@
+"""What a person or a program should know about a clone, a deletion or an import: a code, a subject and the details.
+
+The sentences stand in `output.messages`; docs/reference/notices.rst lists them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class CloneWarning(StrEnum):
+    """What to know before a clone is started; `--fail-on` can refuse each of these."""
+
+    ACL = "without-access-control-list"
+    AUTOSTART = "without-autostart"
+    BITMAPS = "without-bitmaps"
+    CHECKPOINTS = "without-checkpoints"
+    DHCP_ENTRY = "without-dhcp-entry"
+    EXTERNAL_SNAPSHOTS = "without-external-snapshots"
+    INTERNAL_SNAPSHOTS = "without-internal-snapshots"
+    SAVED_STATE = "without-saved-state"
+    SNAPSHOTS = "without-snapshots"
+    TPM_STATE = "without-tpm-state"
+    UNLISTED_SNAPSHOTS = "unlisted-snapshots"
+    SAME_DISK_SERIALS = "same-disk-identifiers"
+    SAME_GUEST_DATA = "same-guest-data"
+    SAME_MAC_ADDRESSES = "same-mac-addresses"
+    SAME_SEED = "same-seed"
+    SAME_SERIALS = "same-serial-numbers"
+    SAME_TITLE = "same-title"
+    SHARED = "shared-resource"
+    SHARED_DISK = "shared-disk"
+    SHARED_NVRAM = "shared-nvram"
+    UNCLEAN_IMAGE = "unclean-image"
+    EXPOSED_COPY = "exposed-copy"
+    LINKED_ORIGINAL = "linked-original"
+    MISSING_LOADER = "missing-firmware"
+    NO_FIRMWARE = "no-firmware"
+    NVRAM_ELSEWHERE = "nvram-elsewhere"
+    NVRAM_TEMPLATE = "nvram-template"
+    UNCOMPARED_MAC_ADDRESSES = "uncompared-mac-addresses"
+    WRITABLE_DIRECTORY = "writable-directory"
+
+
+class Change(StrEnum):
+    """How the definition of a clone differs from its original's."""
+
+    NEW = "new-identifier"
+    AUTOMATIC = "automatic"
+    OWN_PATH = "own-path"
+    NAMED_FIRMWARE = "named-firmware"
+
+
+class ScanWarning(StrEnum):
+    """What could not be looked at while the users of a clone's files were searched."""
+
+    UNREADABLE_DOCUMENT = "unreadable-document"
+    CUT_DOCUMENT = "cut-document"
+    DEEP_RECORD = "deep-record"
+    OVERSIZE_DEFINITION = "oversize-definition"
+    UNREADABLE_IMAGE = "unreadable-image"
+    UNREADABLE_POOL = "unreadable-pool"
+
+
+class FileWarning(StrEnum):
+    """What to know about an imported file."""
+
+    OTHER_FORMAT = "other-format"
+    CORRUPT = "corrupt-file"
+    UNCLEAN = "unclean-file"
+
+
+Code = CloneWarning | Change | ScanWarning | FileWarning
+
+
+class Notice(NamedTuple):
+    """Something to know.
+
+    Attributes:
+        subject: The name of the thing or, where it has no name, the noun for it: `vda`, `VNC ports`.
+        details: The other values of the sentence, by name.
+    """
+
+    code: Code
+    subject: str
+    details: tuple[tuple[str, str], ...] = ()
+
+
+def notice(code: Code, subject: str, **details: str) -> Notice:
+    """Return a notice with these details."""
+    return Notice(code, subject, tuple(details.items()))

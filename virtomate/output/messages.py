@@ -1,0 +1,81 @@
+"""The sentences for all notices, by their codes; {names} stand for the subject and the details of a notice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.advice import virsh
+from virtomate.notices import Change, CloneWarning, FileWarning, ScanWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from virtomate.notices import Code, Notice
+
+SENTENCES: dict[Code, str] = {
+    CloneWarning.ACL: "the access control list of '{subject}' is not carried over ({reason}): the group of the copy "
+    "has the rights that the list gives to the group of the original",
+    CloneWarning.AUTOSTART: "'{subject}' starts with its host, and its clone does not",
+    CloneWarning.BITMAPS: "bitmaps of disk {subject} are not carried over: its backing chain becomes one image",
+    CloneWarning.CHECKPOINTS: "checkpoints of '{subject}' are not carried over",
+    CloneWarning.DHCP_ENTRY: "the DHCP entry of network '{network}' for {subject} ({lease}) is not carried over: the "
+    "clone has another MAC address",
+    CloneWarning.EXTERNAL_SNAPSHOTS: "external snapshots of '{subject}' are not carried over",
+    CloneWarning.INTERNAL_SNAPSHOTS: "internal snapshots of disk {subject} are not carried over: its backing chain "
+    "becomes one image",
+    CloneWarning.SAVED_STATE: "the saved state of '{subject}' is not carried over: the clone's disks are as after a "
+    "power cut",
+    CloneWarning.SNAPSHOTS: "snapshots of '{subject}' are not carried over",
+    CloneWarning.TPM_STATE: "TPM state is not carried over: the clone starts with an empty {subject}",
+    CloneWarning.UNLISTED_SNAPSHOTS: "disk {subject} of the clone contains the snapshots of '{original}', but libvirt "
+    f"does not list them there: {virsh('snapshot-create', options='--redefine')} adds them to the list",
+    CloneWarning.SAME_DISK_SERIALS: "disk {subject} has the same {identifiers} in original and clone",
+    CloneWarning.SAME_GUEST_DATA: "{subject} gives original and clone the same {told}",
+    CloneWarning.SAME_MAC_ADDRESSES: "'{subject}' and its clone have the same MAC addresses and will conflict on a "
+    "shared network",
+    CloneWarning.SAME_SEED: "disk {subject} ({location}) has the label '{label}': original and clone get the same host "
+    "name and instance ID from it",
+    CloneWarning.SAME_SERIALS: "the SMBIOS serial number '{serial}' ({subject}) is the same in original and clone",
+    CloneWarning.SAME_TITLE: "the title '{subject}' is the same for original and clone",
+    CloneWarning.SHARED: "{subject} is shared with the original",
+    CloneWarning.SHARED_DISK: "disk {subject} ({location}) is shared with the original ({reason}): both write to it",
+    CloneWarning.SHARED_NVRAM: "the {subject} is not a file and is shared with the original: both write to it",
+    CloneWarning.UNCLEAN_IMAGE: "the image of disk {subject} ('{path}') was not closed properly, and the clone's disk "
+    "starts from it",
+    CloneWarning.EXPOSED_COPY: "disk {subject}: until libvirt has finished the copy of '{path}', everybody who can "
+    "enter '{directory}' can read it (the original has mode {mode}); --transfer stream, where possible, prevents that",
+    CloneWarning.LINKED_ORIGINAL: "do not start '{subject}' any more: writing to its disks corrupts the linked clones "
+    "that use them as backing files",
+    CloneWarning.MISSING_LOADER: "'{subject}' and its clone cannot be started here: there is no firmware '{path}'",
+    CloneWarning.NO_FIRMWARE: "'{subject}' and its clone cannot be started here: libvirt finds no firmware ({reason})",
+    CloneWarning.NVRAM_ELSEWHERE: "the directory of the NVRAM, '{subject}', is read-only: the clone's NVRAM goes into "
+    "libvirt's own directory",
+    CloneWarning.NVRAM_TEMPLATE: "'{subject}' uses a template ('{path}') as its NVRAM, and writes to it when it runs",
+    CloneWarning.UNCOMPARED_MAC_ADDRESSES: "the definition of domain '{subject}' is longer than libvirt can send: its "
+    "MAC addresses were not compared with the clone's",
+    CloneWarning.WRITABLE_DIRECTORY: "{subject}: '{directory}' {reason}, and libvirt follows symbolic links there",
+    Change.NEW: "{subject}",
+    Change.AUTOMATIC: "{subject}: chosen by libvirt at every start",
+    Change.OWN_PATH: "{subject}: {path}",
+    Change.NAMED_FIRMWARE: "firmware: {subject}, and no other that libvirt selects",
+    ScanWarning.UNREADABLE_DOCUMENT: "{subject} cannot be read ({reason}): the files that it uses are not known",
+    ScanWarning.CUT_DOCUMENT: "{subject} is not well-formed XML, and was read up to the first error",
+    ScanWarning.DEEP_RECORD: "the record of virtomate in {subject} is nested too deeply, and was not read",
+    ScanWarning.OVERSIZE_DEFINITION: "the definition of domain '{subject}' is longer than libvirt can send: of all "
+    "that it uses, only its disks were compared with what is to be deleted",
+    ScanWarning.UNREADABLE_IMAGE: "cannot read {subject} ({reason}): the backing files are not known",
+    ScanWarning.UNREADABLE_POOL: "libvirt cannot read storage pool '{subject}': its volumes are not known",
+    FileWarning.OTHER_FORMAT: "'{subject}' is called {promised}, but its content is {format}",
+    FileWarning.CORRUPT: "'{subject}' is marked as corrupt, and so is the volume",
+    FileWarning.UNCLEAN: "'{subject}' was not closed properly, and neither was the volume",
+}
+
+
+def sentence(notice: Notice) -> str:
+    """Return the sentence for a notice, without a full stop; its commands still need `Reach.fill`."""
+    return SENTENCES[notice.code].format(subject=notice.subject, **dict(notice.details))
+
+
+def sentences(notices: Iterable[Notice]) -> list[str]:
+    """Return the sentences for notices."""
+    return [sentence(notice) for notice in notices]
