@@ -29,10 +29,10 @@ ACTIONS = {Mode.COPY: Action.COPIED, Mode.LINKED: Action.LINKED, Mode.REFLINK: A
 
 
 def as_format(source: VolumeDescription, format_: str) -> VolumeDescription:
-    """The volume seen as the format that the definition gives.
+    """Return the volume seen as the format that the definition gives.
 
-    A guest can write anything into its raw disk, a qcow2 header that names a file of the host included; libvirt looks
-    at the content and believes that. What is raw is therefore described by its length alone.
+    A guest can write anything into its raw disk, even a qcow2 header that names a file of the host, and libvirt
+    believes the content. A raw volume is therefore described by its length alone.
     """
     if format_ != "raw":
         return source
@@ -50,7 +50,7 @@ def as_format(source: VolumeDescription, format_: str) -> VolumeDescription:
 
 
 def as_headed(source: VolumeDescription, header: Qcow2Header | None) -> VolumeDescription:
-    """The volume with what its header says is below it; libvirt may remember what was there before a block job."""
+    """Return the volume with the base that its header names; libvirt may remember the base before a block job."""
     if header is None:
         return source
     if not header.has_backing_file:
@@ -63,10 +63,10 @@ def as_headed(source: VolumeDescription, header: Qcow2Header | None) -> VolumeDe
 
 
 def check_header(source: VolumeDescription, header: Qcow2Header | None, mode: Mode) -> None:
-    """Refuse a qcow2 that is not sound, or, unless it is only to be put an overlay on, not one self-contained file.
+    """Refuse a corrupt qcow2, and, unless it only gets an overlay, a qcow2 with its data in another file.
 
     Raises:
-        UnsupportedError: It is corrupt, or keeps its data elsewhere.
+        UnsupportedError: The qcow2 is such an image.
     """
     if header is None:
         raise UnsupportedError(f"'{source.path}' should be a qcow2 image, but does not begin like one")
@@ -92,20 +92,20 @@ def choose_transfer(
     is_exposed: bool = False,
     forced: Transfer | None = None,
 ) -> tuple[Transfer, ...]:
-    """The transfers for a volume, the best first; the next ones are for when it turns out not to be possible.
+    """Return the possible transfers for a volume, the best first.
 
     Args:
         source: The volume as the definition's format has it.
         detected_format: The format that libvirt would take the volume for.
         header: The header of a qcow2.
-        mode: How it is to be duplicated.
+        mode: How to duplicate the volume.
         is_local: Whether the daemon runs on this host, by its URI.
         obstacle: Why the files cannot be filled here, None where they can.
         is_exposed: Whether others could read a copy while libvirt makes it.
-        forced: The only transfer that will do.
+        forced: The only transfer to use.
 
     Raises:
-        UnsupportedError: It cannot be duplicated that way.
+        UnsupportedError: No transfer is possible, or the forced transfer is not.
     """
     if mode is Mode.LINKED:
         if forced is not None:
@@ -136,10 +136,10 @@ def choose_transfer(
 
 
 def is_exposed(source: VolumeDescription, directory_mode: int | None) -> bool:
-    """Whether others could read a copy that libvirt makes before it has the original's permissions.
+    """Return whether others could read a copy that libvirt makes before it has the original's permissions.
 
-    libvirt has qemu-img make every image that is not raw. That leaves the file readable to everybody until libvirt
-    gives it its mode, at the end; who has opened it by then can read on.
+    libvirt has qemu-img make every image that is not raw. Until libvirt sets the mode at the end, everybody can read
+    the file, and a program that has opened the file can read on.
 
     Args:
         source: The original.
@@ -179,16 +179,15 @@ def _closed_transfers(
 
 
 def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep_owner: bool) -> NewVolume:
-    """What libvirt is asked for: nothing that it would otherwise choose by itself is left open.
+    """Return the new volume to ask libvirt for, with everything that libvirt would otherwise choose by itself.
 
-    Unless libvirt fills it itself, it begins as an empty file, whatever it becomes: libvirt learns that when it looks
-    through the pool again.
+    Unless libvirt fills the volume, it begins as an empty raw file; libvirt learns its format with the next refresh.
 
     Args:
         source: The original as the definition's format has it.
         name: Name of the new volume.
-        transfer: How it will be filled.
-        keep_owner: Whether owner and group are the original's; an unprivileged daemon may not give files away.
+        transfer: How the volume will be filled.
+        keep_owner: Whether owner and group are the original's; an unprivileged daemon cannot give files away.
     """
     owner = source.owner if keep_owner else None
     group = source.group if keep_owner else None
@@ -215,14 +214,7 @@ def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep
 
 
 def bytes_to_write(source: VolumeDescription, chain_bytes: int, transfer: Transfer, action: Action) -> int:
-    """How much a duplication will take on the host.
-
-    Args:
-        source: The original.
-        chain_bytes: Allocation of all that lies below it.
-        transfer: How the new volume will be filled.
-        action: What becomes of the disk.
-    """
+    """Return how many bytes a duplication will take on the host; `chain_bytes` is the allocation of all bases."""
     if action is Action.REFLINKED:
         return 0
     if transfer is Transfer.LINK:
@@ -244,25 +236,24 @@ def plan_duplication(
     keep_owner: bool,
     is_read_again: bool = False,
 ) -> Duplication:
-    """Plan the duplication of a volume: by the first transfer, or else by the next ones."""
-    alternative = None
-    for transfer in reversed(transfers):
-        new = new_volume(source, place.name, transfer, keep_owner=keep_owner)
-        alternative = Duplication(
+    """Plan the duplication of a volume: by the first transfer, and by the second where the first is not possible."""
+
+    def planned(transfer: Transfer, fallback: Duplication | None) -> Duplication:
+        return Duplication(
             label=label,
             kind=kind,
             source=source,
             pool=place.pool,
             pool_uuid=place.pool_uuid,
-            new=new,
+            new=new_volume(source, place.name, transfer, keep_owner=keep_owner),
             path=place.path,
             action=action,
             transfer=transfer,
             total_bytes=bytes_to_write(source, sum(volume.allocation for volume in below), transfer, action),
             below=below,
-            alternative=alternative,
+            alternative=fallback,
             is_read_again=is_read_again,
         )
-    if alternative is None:
-        raise ValueError("there is no transfer")
-    return alternative
+
+    first, *others = transfers
+    return planned(first, planned(others[0], None) if others else None)

@@ -1,4 +1,4 @@
-"""A local file, and its way into a new volume over a connection, holes as holes."""
+"""A local file, and its upload into a new volume, holes as holes."""
 
 from __future__ import annotations
 
@@ -52,11 +52,7 @@ class LocalFile:
     modified: int
 
     def require_unchanged(self) -> None:
-        """Make sure that it is what it was when it was opened.
-
-        Raises:
-            SourceChangedError: It was written to.
-        """
+        """Raise SourceChangedError if the file was written to since it was opened."""
         now = os.fstat(self.descriptor)
         if (now.st_size, now.st_mtime_ns) != (self.size, self.modified):
             raise SourceChangedError(
@@ -66,15 +62,10 @@ class LocalFile:
 
 @contextmanager
 def open_local_file(path: str) -> Iterator[LocalFile]:
-    """Open a local file.
-
-    Raises:
-        NotFoundError: There is no such file.
-        UnreadableFileError: It cannot be read, or is something else than a file.
-    """
+    """Open a local file, or raise NotFoundError or UnreadableFileError."""
     try:
         _require_file(path, os.stat(path).st_mode)  # noqa: PTH116 - Path("") is the directory
-        # it may have become a pipe since, at which opening would wait
+        # opening would wait if the file has become a pipe since
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise NotFoundError(f"there is no file '{path}'") from error
@@ -87,12 +78,12 @@ def open_local_file(path: str) -> Iterator[LocalFile]:
 
 
 def upload(file: LocalFile, volume: Volume, connection: Connection, progress: Progress, cancel: CancelToken) -> None:
-    """Send a file's content into a new volume, which must be an empty file: what a hole covers is not cleared.
+    """Send a file's content into a new volume, which must be an empty file, since a hole clears nothing.
 
     Raises:
         InterruptedBySignalError: A signal arrived.
         UnreadableFileError: The file cannot be read to its end.
-        SourceChangedError: It has become shorter.
+        SourceChangedError: The file has become shorter.
     """
     with open_upload(connection, volume) as stream:
         position = sent = reported = 0
@@ -147,7 +138,7 @@ def _read(file: LocalFile, offset: int, length: int) -> bytes:
         raise _unreadable(file.path, error) from error
     if not data:
         file.require_unchanged()
-        raise UnreadableFileError(f"'{file.path}' ends before its end")
+        raise UnreadableFileError(f"'{file.path}' is shorter than its reported size")
     return data
 
 
