@@ -1,4 +1,4 @@
-"""Files and sockets outside of storage pools that get a path of the clone's own."""
+"""Rule: files and sockets outside storage pools get a path with the clone's name."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ _NOWHERE = "/dev/null"
 
 
 def own_paths(domain: Document, source: str, clone: str) -> Outcome:
-    """Give the clone its own path for everything that its guest or its QEMU writes to or listens on by path.
+    """Give the clone its own path for everything that the guest or QEMU writes to or listens on.
 
-    Those are files and pipes behind character devices, their log files and sockets made by hand, audio files, the
-    pstore's file and passt's log. Where the original's name is a word of the path, the clone's name takes its place in
-    the last component that has it, since a directory above need not exist under another name. Otherwise both would use
-    one file or socket, which is said in a warning.
+    These are files, pipes, sockets and log files of character devices, audio files, the pstore's file and passt's log.
+    If the original's name is a word of the path, the clone's name replaces it in the last component with the name,
+    since other directories may not exist. Otherwise both domains use one path, with a warning.
 
     Args:
         domain: The definition.
@@ -39,7 +38,7 @@ def own_paths(domain: Document, source: str, clone: str) -> Outcome:
     https://libvirt.org/formatdomain.html#userspace-connection-using-passt
     """
     domain = copied(domain)
-    # by path, since a serial port and its console are one device and stand twice in a definition
+    # by path, since a serial port and its console are one device with two elements
     changes: dict[str, Notice] = {}
     warnings: dict[str, Notice] = {}
     for what, element, key in _places(domain):
@@ -56,10 +55,10 @@ def own_paths(domain: Document, source: str, clone: str) -> Outcome:
 
 
 def _places(domain: Document) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Every such path: what it is, and the element and key where it stands."""
+    """Return each of these paths: its description, its element and its key."""
     for kind in CHARACTER_DEVICES:
         for device in devices(domain, kind):
-            # an entropy source behind a character device names its type there
+            # an entropy source has its character device in the backend
             character = child(device, "backend") if kind == "rng" else device
             yield from _character_places(kind, character, str(character.get("@type", "")))
     for audio in devices(domain, "audio"):
@@ -78,7 +77,7 @@ def _character_places(kind: str, device: dict[str, Any], type_: str) -> Iterator
     source = child(device, "source")
     if type_ in _CHARACTER_FILES and "@path" in source:
         yield f"{kind} {type_}", source, "@path"
-    # a socket that QEMU connects to belongs to somebody else, who may serve several
+    # a socket that QEMU connects to belongs to another program, which may serve several clients
     if type_ == "unix" and source.get("@mode", "bind") == "bind" and "@path" in source:
         yield f"{kind} socket", source, "@path"
     log = child(device, "log")
@@ -87,7 +86,7 @@ def _character_places(kind: str, device: dict[str, Any], type_: str) -> Iterator
 
 
 def _renamed(path: str, source: str, clone: str) -> str:
-    """The path with the clone's name in place of the original's, in the last component where that stands as a word."""
+    """Return the path with the clone's name instead of the original's in the last component with that word."""
     word = re.compile(rf"(?<![^._-]){re.escape(source)}(?![^._-])")
     components = path.split("/")
     for index in reversed(range(len(components))):

@@ -1,7 +1,4 @@
-"""What tells a guest, or those who look at it, who it is, and stays the same in a clone: everything is named.
-
-Name, UUID and the like become new, and inside of the disks nothing is changed. This is what is between the two.
-"""
+"""Rule: name everything that still identifies both original and clone; change nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ def same_identity(domain: Document, duplicated: Collection[int], *, has_new_titl
 
     Args:
         domain: The definition of the original.
-        duplicated: Positions of the disks that the clone gets volumes of its own for.
+        duplicated: Positions of the duplicated disks.
         has_new_title: Whether a title was chosen for the clone.
     """
     return (
@@ -61,7 +58,7 @@ def _title(domain: Document) -> Iterator[Notice]:
 
 
 def _serial_numbers(domain: Document) -> Iterator[Notice]:
-    """Serial numbers in the SMBIOS tables (#smbios-system-information), by which inventories tell machines apart."""
+    """Serial numbers in the SMBIOS tables (#smbios-system-information), by which inventories identify machines."""
     for table, value in _smbios_serials(domain):
         if not _told(value):
             yield notice(CloneWarning.SAME_SERIALS, table, serial=value)
@@ -78,7 +75,7 @@ def _smbios_serials(domain: Document) -> Iterator[tuple[str, str]]:
 
 
 def _disks(domain: Document, duplicated: Collection[int]) -> Iterator[Notice]:
-    """Serial numbers and world wide names of disks; one that is shared is the same disk and may have the same."""
+    """Serial numbers and world wide names of duplicated disks; a shared disk is the same disk."""
     for index, disk in enumerate(devices(domain, "disk")):
         serial, wwn = text(disk.get("serial")), text(disk.get("wwn"))
         names = [f"serial number '{serial}'"] if serial else []
@@ -89,7 +86,7 @@ def _disks(domain: Document, duplicated: Collection[int]) -> Iterator[Notice]:
 
 
 def _told_from_outside(domain: Document) -> Iterator[Notice]:
-    """What the definition tells the guest about itself, past its disks."""
+    """Identities that the definition tells the guest."""
     for where, value in _messages(domain):
         told = list(dict.fromkeys(_told(value)))
         if told:
@@ -97,7 +94,7 @@ def _told_from_outside(domain: Document) -> Iterator[Notice]:
 
 
 def _messages(domain: Document) -> Iterator[tuple[str, str]]:
-    """What a guest reads from its definition: each with a phrase for it."""
+    """Return each text that a guest reads from its definition, with a phrase for it."""
     for _, serial in _smbios_serials(domain):
         yield f"SMBIOS serial number '{serial}'", serial
     for sysinfo in as_list(domain.get("sysinfo")):
@@ -114,7 +111,7 @@ def _messages(domain: Document) -> Iterator[tuple[str, str]]:
 
 
 def _told(value: str) -> list[str]:
-    """What a text tells the guest that reads it."""
+    """Return the kinds of identity in a text."""
     told = []
     for word in value.split():
         settings = _NO_CLOUD.search(word)

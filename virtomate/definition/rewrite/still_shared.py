@@ -1,4 +1,4 @@
-"""What original and clone still share: nothing is changed here, everything is named."""
+"""Rule: name everything that original and clone still share; change nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.codec import Document
 
-# What such devices hold at a known place is looked at below or by another rule, or it does no harm to share it.
+# Known places are checked below or by another rule, or can be shared without harm.
 _CHARACTER_PLACES = frozenset(
     {"source/@path", "source/@host", "source/@service", "log/@file", "target/@port", "target/@address", "@tty"}
 )
@@ -50,10 +50,10 @@ _KNOWN_PLACES: dict[str, frozenset[str]] = {
     "video": frozenset({"model/acceleration/@rendernode"}),
     "vsock": frozenset({"cid/@address"}),
 }  # fmt: skip
-# Disks are the plan's; the address of a device, or of a device's target, is the guest's.
+# The plan handles disks. An `<address>` of a device is an address in the guest.
 _DEVICES_LOOKED_AT_ELSEWHERE = frozenset({"disk", "emulator"})
-# Likewise outside of <devices>: what is only read, free text that may begin with a slash, limits of host devices, and
-# what other rules look at; the NVRAM is the plan's.
+# Known places outside <devices>: files that are only read, free text that may begin with a slash, limits of host
+# devices, and what other rules check. The plan handles the NVRAM.
 _KNOWN_OUTSIDE_OF_DEVICES = frozenset(
     {
         "blkiotune/device/path", "bootloader", "bootloader_args", "description", "launchSecurity/dhCert",
@@ -81,10 +81,11 @@ _INTERFACES = {
 }
 _FILE_SYSTEM_SOURCES = ("@dir", "@file", "@dev", "@name", "@socket", "@volume")
 _MEMORY_FILE_SYSTEM = "ram"
-# of the variables of libvirt's filters, those that hold an address of the guest
+# variables of libvirt's filters with an address of the guest
 _ADDRESS_PARAMETERS = frozenset({"IP", "IPV6", "MAC"})
 _COMMAND_LINE = "commandline"
-# Paths and addresses, ports and sockets, identifiers, host devices; `-s` opens the debugger's port.
+# Paths and addresses, ports and sockets, identifiers, host devices; `-s` opens the debugger's port. This only chooses
+# warnings; `mentions` decides who uses a file.
 _SUSPECT_ARGUMENT = re.compile(
     r"/|:\d|port=|hostfwd|socket(?!s=)|tcp:|udp:|unix:|ifname="
     r"|cid=|mac=|uuid=|guid=|serial=|ww[np]n=|[\da-f]{8}-[\da-f]{4}-|usb-host|hostbus=|hostaddr=|vfio|(?-i:^-s$)",
@@ -103,14 +104,9 @@ def shared_things(domain: Document) -> tuple[Notice, ...]:
         *_memory(domain),
         *_file_systems(domain),
         *_interfaces(domain),
-        *_graphics(domain),
-        *_inputs(domain),
-        *_firmware(domain),
-        *_labels(domain),
-        *_tpm(domain),
-        *_data_stores(domain),
+        *_endpoints(domain),
+        *_files_and_labels(domain),
         *_command_lines(domain),
-        *_overrides(domain),
         *_unknown_places(domain),
     )
     return tuple(Notice(CloneWarning.SHARED, what) for what in dict.fromkeys(found))
@@ -128,12 +124,12 @@ def not_carried_over(domain: Document) -> tuple[Notice, ...]:
 
 
 def _character_ports(domain: Document) -> Iterator[str]:
-    """Ports, host devices, and sockets of somebody else behind character devices.
+    """Ports, host devices and other programs' sockets behind character devices.
 
     Source: https://libvirt.org/formatdomain.html#tcp-client-server, #udp-network-console, #host-device-proxy and
     #unix-domain-socket-client-server
     """
-    # a serial port and its console are one device and stand twice in a definition
+    # a serial port and its console are one device with two elements
     seen = set()
     for kind in CHARACTER_DEVICES:
         for device in devices(domain, kind):
@@ -154,7 +150,7 @@ def _character_ports(domain: Document) -> Iterator[str]:
 
 
 def _host_devices(domain: Document) -> Iterator[str]:
-    """Host devices of every kind (#host-device-assignment): one domain at a time can have them."""
+    """Host devices of every kind (#host-device-assignment)."""
     for device in devices(domain, "hostdev"):
         kind = device.get("@type") or device.get("@mode") or "unknown"
         where = ":".join(_values(child(device, "source")))
@@ -162,7 +158,7 @@ def _host_devices(domain: Document) -> Iterator[str]:
 
 
 def _values(element: dict[str, Any]) -> Iterator[str]:
-    """Every value in an element, in order."""
+    """Return every value in an element, in order."""
     for key, value in element.items():
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, dict):
@@ -185,7 +181,7 @@ def _memory(domain: Document) -> Iterator[str]:
 
 
 def _file_systems(domain: Document) -> Iterator[str]:
-    """Host directories that both guests may write to, and sockets of servers for one (#filesystems)."""
+    """Writable host directories, and sockets of file servers (#filesystems)."""
     for filesystem in devices(domain, "filesystem"):
         source = child(filesystem, "source")
         if ("readonly" not in filesystem or "@socket" in source) and filesystem.get("@type") != _MEMORY_FILE_SYSTEM:
@@ -194,7 +190,7 @@ def _file_systems(domain: Document) -> Iterator[str]:
 
 
 def _interfaces(domain: Document) -> Iterator[str]:
-    """Interfaces that end in something only one guest can have (#network-interfaces)."""
+    """Interfaces whose other end only one guest can use (#network-interfaces)."""
     for interface in devices(domain, "interface"):
         kind = str(interface.get("@type", ""))
         source = child(interface, "source")
@@ -217,39 +213,16 @@ def _interfaces(domain: Document) -> Iterator[str]:
             yield f"port forward {forward.get('@proto', '')} {', '.join(ports)}".rstrip()
 
 
-def _graphics(domain: Document) -> Iterator[str]:
-    """A D-Bus address that somebody chose (#graphical-framebuffers)."""
+def _endpoints(domain: Document) -> Iterator[str]:
+    """D-Bus addresses (#graphical-framebuffers), input devices of the host (#input-devices), and TPMs (#tpm-device)."""
     for graphics in devices(domain, "graphics"):
         if graphics.get("@type") == "dbus" and "@address" in graphics:
             yield f"D-Bus address '{graphics['@address']}'"
-
-
-def _inputs(domain: Document) -> Iterator[str]:
-    """Input devices of the host (#input-devices)."""
     for device in devices(domain, "input"):
         source = child(device, "source")
         path = source.get("@dev") or source.get("@evdev")
         if path is not None:
             yield f"host input device '{path}'"
-
-
-def _firmware(domain: Document) -> Iterator[str]:
-    """Firmware that the guest may write to (#bios-bootloader)."""
-    loader = child(child(domain, "os"), "loader")
-    path = text(loader)
-    if path is not None and loader.get("@type") == "pflash" and loader.get("@readonly") != "yes":
-        yield f"writable loader '{path}'"
-
-
-def _labels(domain: Document) -> Iterator[str]:
-    """A fixed security label (#security-label): it no longer keeps the two apart."""
-    for label in as_list(domain.get("seclabel")):
-        if label.get("@type") == "static":
-            yield f"static security label '{text(label.get('label')) or ''}'"
-
-
-def _tpm(domain: Document) -> Iterator[str]:
-    """A TPM of the host, or one whose state is at a given place (#tpm-device)."""
     for tpm in devices(domain, "tpm"):
         backend = child(tpm, "backend")
         where = child(backend, "device").get("@path") or child(backend, "source").get("@path")
@@ -257,49 +230,49 @@ def _tpm(domain: Document) -> Iterator[str]:
             yield f"TPM at '{where}'"
 
 
-def _data_stores(domain: Document) -> Iterator[str]:
-    """Data files of disks that keep their data elsewhere (#hard-drives-floppy-disks-cdroms, dataStore)."""
+def _files_and_labels(domain: Document) -> Iterator[str]:
+    """Writable firmware (#bios-bootloader), fixed labels (#security-label), and external data files of disks."""
+    loader = child(child(domain, "os"), "loader")
+    path = text(loader)
+    if path is not None and loader.get("@type") == "pflash" and loader.get("@readonly") != "yes":
+        yield f"writable loader '{path}'"
+    for label in as_list(domain.get("seclabel")):
+        if label.get("@type") == "static":
+            yield f"static security label '{text(label.get('label')) or ''}'"
     for disk in devices(domain, "disk"):
-        store = child(child(disk, "source"), "dataStore")
-        if store:
+        if child(child(disk, "source"), "dataStore"):
             yield f"data store of disk {child(disk, 'target').get('@dev', '')}"
 
 
 def _command_lines(domain: Document) -> Iterator[str]:
-    """Arguments and environment for QEMU, or another hypervisor, that look like ports, paths, addresses or identifiers.
+    """Arguments, environment and properties for a hypervisor that look as if only one domain can use them.
 
-    Source: https://libvirt.org/drvqemu.html#pass-through-of-arbitrary-qemu-commands
+    Source: https://libvirt.org/drvqemu.html#pass-through-of-arbitrary-qemu-commands and
+    #overriding-properties-of-qemu-devices
     """
+    found = []
     for key in domain:
         prefix, _, name = key.partition(":")
-        if name != _COMMAND_LINE:
-            continue
-        hypervisor = "QEMU" if prefix == "qemu" else prefix
-        command_line = child(domain, key)
-        for argument in as_list(command_line.get(f"{prefix}:arg")):
-            value = str(argument.get("@value", ""))
-            if _SUSPECT_ARGUMENT.search(value):
-                yield f"{hypervisor} argument '{value}'"
-        for variable in as_list(command_line.get(f"{prefix}:env")):
-            setting = f"{variable.get('@name', '')}={variable.get('@value', '')}"
-            if _SUSPECT_ARGUMENT.search(setting):
-                yield f"{hypervisor} environment variable '{setting}'"
-
-
-def _overrides(domain: Document) -> Iterator[str]:
-    """Properties of QEMU's devices, set past libvirt, that look like ports, paths, addresses or identifiers.
-
-    Source: https://libvirt.org/drvqemu.html#overriding-properties-of-qemu-devices
-    """
+        if name == _COMMAND_LINE:
+            hypervisor = "QEMU" if prefix == "qemu" else prefix
+            command_line = child(domain, key)
+            arguments = as_list(command_line.get(f"{prefix}:arg"))
+            found += [(f"{hypervisor} argument", str(argument.get("@value", "")), "") for argument in arguments]
+            variables = as_list(command_line.get(f"{prefix}:env"))
+            found += [(f"{hypervisor} environment variable", _setting(variable), "") for variable in variables]
     for device in as_list(child(domain, "qemu:override").get("qemu:device")):
-        for property_ in as_list(child(device, "qemu:frontend").get("qemu:property")):
-            setting = f"{property_.get('@name', '')}={property_.get('@value', '')}"
-            if _SUSPECT_ARGUMENT.search(setting):
-                yield f"QEMU property '{setting}' of device '{device.get('@alias', '')}'"
+        properties = as_list(child(device, "qemu:frontend").get("qemu:property"))
+        of_device = f" of device '{device.get('@alias', '')}'"
+        found += [("QEMU property", _setting(property_), of_device) for property_ in properties]
+    return (f"{what} '{value}'{where}" for what, value, where in found if _SUSPECT_ARGUMENT.search(value))
+
+
+def _setting(element: dict[str, Any]) -> str:
+    return f"{element.get('@name', '')}={element.get('@value', '')}"
 
 
 def _unknown_places(domain: Document) -> Iterator[str]:
-    """Paths, ports and addresses at places that this program does not know, newer libvirt's for example."""
+    """Paths, ports and addresses in unknown elements and attributes, such as those of a later libvirt."""
     for kind, elements in child(domain, "devices").items():
         if kind in _DEVICES_LOOKED_AT_ELSEWHERE:
             continue
@@ -317,7 +290,7 @@ def _unknown_places(domain: Document) -> Iterator[str]:
 
 
 def _telling_values(value: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401
-    """Every path, port and address of a device with its place in it, such as `source/@path`."""
+    """Return every path, port and address in a device with its place, such as `source/@path`."""
     if isinstance(value, dict):
         for key, part in value.items():
             if place or key != _GUEST_ADDRESS:
