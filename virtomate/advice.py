@@ -1,7 +1,7 @@
-"""Commands in sentences, which a reader pastes: they have to reach the libvirt that was asked, and no other.
+"""Commands in sentences, which a reader pastes: they must reach the same libvirt.
 
-How it was reached, whoever shows a sentence knows. So a command stands in it with a mark in front, which is no sign of
-any name, path or message, and takes up what has to be added.
+Only the module that shows a sentence knows the connection. So a command has a mark in front, which no name, path or
+message can contain, and `Reach.fill` puts the connection in its place.
 """
 
 from __future__ import annotations
@@ -14,25 +14,18 @@ _MARK = "\0"
 
 
 def virsh(command: str, *operands: str, options: str = "") -> str:
-    """A command of virsh's, to stand in a sentence.
+    """Return a virsh command for a sentence.
 
     Args:
         command: Such as `shutdown`.
-        operands: Names and paths, which are quoted as need be, and words that stand for one, such as `NAME`.
+        operands: Names and paths, which are quoted where necessary, or placeholders such as `NAME`.
         options: Options with their values, as they are.
     """
     return f"{_MARK}{_line('virsh', command, options, operands)}"
 
 
 def virtomate(command: str, *operands: str, options: str = "", uri: str | None = None) -> str:
-    """A command of ours, likewise.
-
-    Args:
-        command: Such as `domain-delete`.
-        operands: As above.
-        options: As above.
-        uri: Another libvirt than the one that was asked.
-    """
+    """Return a virtomate command for a sentence, see `virsh`; `uri` names another libvirt than the one in use."""
     if uri is None:
         return f"{_MARK}{_line('virtomate', command, options, operands)}"
     return _line(f"virtomate -c {shell_word(uri)}", command, options, operands)
@@ -46,18 +39,13 @@ def _line(program: str, command: str, options: str, operands: tuple[str, ...]) -
 
 @dataclass(frozen=True)
 class Reach:
-    """How commands reach the libvirt that was asked.
-
-    Attributes:
-        virtomate: The URI that ours need; None where they find it by themselves.
-        virsh: Likewise.
-    """
+    """How commands reach the libvirt in use: the URI that each program needs, None where it needs none."""
 
     virtomate: str | None = None
     virsh: str | None = None
 
     def fill(self, text: str) -> str:
-        """The text with its commands as they can be pasted."""
+        """Return the text with commands that can be pasted."""
         for program, uri in (("virtomate", self.virtomate), ("virsh", self.virsh)):
             text = text.replace(f"{_MARK}{program}", program if uri is None else f"{program} -c {shell_word(uri)}")
         return text

@@ -21,10 +21,12 @@ class StoppedError(VirtomateError):
 class CancelToken:
     """Tells long work to stop; setting it raises nothing.
 
-    Whoever gets a signal calls `interrupt`; the work calls `check` between its steps, and `wait` instead of sleeping. A
-    token made with `child` is stopped with its parent, and can be stopped alone when one of several jobs fails.
+    A signal handler calls `interrupt`; the work calls `check` between its steps, and `wait` instead of sleeping. A
+    token made with `child` stops with its parent, and can be stopped alone when one of several jobs fails.
 
-    Until the work calls `begin`, nothing has been changed, and a signal may end the program without asking the work.
+    Until the work calls `begin`, nothing has been changed, and a signal may end the program at once.
+
+    Deliberately lock-free: the signal handler can run in the middle of any of these methods.
     """
 
     def __init__(self, parent: CancelToken | None = None) -> None:
@@ -35,17 +37,12 @@ class CancelToken:
         self._awaited: list[str] = []
 
     def child(self) -> CancelToken:
-        """A token that is stopped with this one."""
+        """Return a token that is stopped with this one."""
         return CancelToken(self)
 
     def begin(self) -> None:
-        """Say that something is going to be changed: from now on the work itself ends what it has begun, or undoes it.
-
-        Raises:
-            InterruptedBySignalError: A signal arrived.
-            StoppedError: Something beside this work failed.
-        """
-        # Set before the look, as `interrupt` does it the other way round: one of the two sees the other.
+        """Say that the work is going to change something, which it then completes or undoes; raise as `check` does."""
+        # Set before the check, and `interrupt` in the opposite order: one of the two sees the other.
         self._root._has_begun = True  # noqa: SLF001 - another token
         self.check()
 
@@ -56,7 +53,7 @@ class CancelToken:
 
     @contextmanager
     def awaiting(self, what: str) -> Iterator[None]:
-        """Remember, for the time of the block, what somebody who wants the program to end has to wait for."""
+        """Remember during the block what keeps the program from ending."""
         awaited = self._root._awaited  # noqa: SLF001 - another token
         awaited.append(what)
         try:
@@ -66,7 +63,7 @@ class CancelToken:
 
     @property
     def awaited(self) -> tuple[str, ...]:
-        """What has to be waited for at the moment, each a phrase."""
+        """What keeps the program from ending at the moment, each a phrase."""
         return tuple(self._root._awaited)  # noqa: SLF001 - another token
 
     def interrupt(self, signal_number: int) -> None:
@@ -96,7 +93,7 @@ class CancelToken:
         return self._is_stopped or (self._parent is not None and self._parent.is_set)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, but not much longer than until the token is set; return whether the work should stop."""
+        """Sleep, but only until the token is set; return whether the work should stop."""
         deadline = time.monotonic() + seconds
         while not self.is_set and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, _LOOK_EVERY_SECONDS))

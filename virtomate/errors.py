@@ -50,13 +50,18 @@ class VirtomateError(Exception):
     """Base of all errors that people see as one sentence and a hint.
 
     Attributes:
-        json_type: Value of `type` in JSON output.
+        json_type: Value of `type` in JSON output; the name of the class below this one, unless that says otherwise.
         hint: What to do next, or None.
         leftovers: What could not be cleaned up, each a phrase that names it.
     """
 
     json_type = "VirtomateError"
     _exit_status = EXIT_FAILED
+
+    def __init_subclass__(cls) -> None:
+        """Name the JSON type after the class."""
+        if VirtomateError in cls.__bases__:
+            cls.json_type = cls.__dict__.get("json_type", cls.__name__)
 
     def __init__(self, message: str, hint: str | None = None, leftovers: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -91,14 +96,11 @@ def combined_error(errors: Sequence[VirtomateError]) -> VirtomateError:
 class UsageError(VirtomateError):
     """An argument that cannot be used, whatever the hypervisor holds."""
 
-    json_type = "UsageError"
     _exit_status = EXIT_USAGE
 
 
 class NotFoundError(VirtomateError):
     """A domain, pool, volume or file is not there."""
-
-    json_type = "NotFoundError"
 
 
 class ConflictError(VirtomateError):
@@ -110,25 +112,17 @@ class ConflictError(VirtomateError):
 class IllegalStateError(VirtomateError):
     """An object is not in the state that the operation needs."""
 
-    json_type = "IllegalStateError"
-
 
 class UnsupportedError(VirtomateError):
     """The host, its file system or the format cannot do what was asked."""
-
-    json_type = "UnsupportedError"
 
 
 class NoSpaceError(VirtomateError):
     """A pool has not enough space."""
 
-    json_type = "NoSpaceError"
-
 
 class SourceChangedError(VirtomateError):
     """The original changed during the copy, so that the copy is torn."""
-
-    json_type = "SourceChangedError"
 
 
 class HypervisorError(VirtomateError):
@@ -182,8 +176,6 @@ class NoAgentError(AgentUnresponsiveError):
 class ProgramError(VirtomateError):
     """A program in the guest could not be run."""
 
-    json_type = "ProgramError"
-
 
 class TimedOutError(VirtomateError):
     """Something did not happen in the time that it was given."""
@@ -215,8 +207,6 @@ class InterruptedBySignalError(VirtomateError):
 class InternalError(VirtomateError):
     """A mistake in virtomate itself."""
 
-    json_type = "InternalError"
-
     def __init__(self, error: Exception, leftovers: tuple[str, ...] = ()) -> None:
         super().__init__(
             f"this should not have happened: {type(error).__name__}: {error}",
@@ -228,16 +218,10 @@ class InternalError(VirtomateError):
 class OutputError(VirtomateError):
     """The result cannot be written to its destination; what was done stays done."""
 
-    json_type = "OutputError"
-
 
 class UnreadableFileError(VirtomateError):
     """A local file cannot be read, or is not a file."""
 
-    json_type = "UnreadableFileError"
-
 
 class MalformedDocumentError(VirtomateError):
     """Text is not an XML document of the expected kind."""
-
-    json_type = "MalformedDocumentError"

@@ -19,8 +19,8 @@ def _unnoticed(_what: str) -> AbstractContextManager[None]:
 class Rollback:
     """Undo actions of one transaction.
 
-    An action is pushed when the thing it undoes exists, or just before where making it is one call that may end half
-    way; then the action itself finds out whether there is anything to undo.
+    An action is pushed when the thing that it undoes exists, or just before a call that may end half way; then the
+    action finds out whether there is anything to undo.
     """
 
     def __init__(self) -> None:

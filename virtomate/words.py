@@ -29,10 +29,7 @@ def quoted(names: Iterable[str]) -> str:
 
 
 def shell_word(text: str) -> str:
-    """Text as one word of a shell's command: quoted where need be, and without what a terminal would not show.
-
-    What cannot be printed is written as bytes in the quotes that bash and zsh know for that.
-    """
+    """Return a text as one word of a shell command; unprintable text as bytes in the `$'...'` of bash and zsh."""
     if text.isprintable():
         return shlex.quote(text)
     signs = (chr(byte) if byte in _PLAIN else f"\\x{byte:02x}" for byte in os.fsencode(text))

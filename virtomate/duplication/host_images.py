@@ -1,7 +1,7 @@
-"""Images that can be seen from here, read without waking anything else that may stand at a path.
+"""Images that can be seen from here, read without opening anything else.
 
-A definition can name whatever it likes: a kernel at `/proc/kmsg`, a disk at a pipe or at a terminal. Nothing is opened
-but regular files and block devices, and of those none in a file system that the kernel makes up.
+A definition can name any path: a kernel at `/proc/kmsg`, a disk at a pipe or a terminal. Only regular files and block
+devices are opened, and none in a file system that the kernel makes up.
 """
 
 from __future__ import annotations
@@ -18,25 +18,8 @@ _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # File systems without files of anybody's: https://docs.kernel.org/filesystems/
 _MADE_UP = frozenset(
     {
-        "autofs",
-        "binfmt_misc",
-        "bpf",
-        "cgroup",
-        "cgroup2",
-        "configfs",
-        "debugfs",
-        "devpts",
-        "efivarfs",
-        "fusectl",
-        "mqueue",
-        "nsfs",
-        "proc",
-        "pstore",
-        "rpc_pipefs",
-        "securityfs",
-        "selinuxfs",
-        "sysfs",
-        "tracefs",
+        *("autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl"),
+        *("mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tracefs"),
     }
 )
 
@@ -57,8 +40,8 @@ def made_up_devices() -> frozenset[int]:
     return frozenset(devices)
 
 
-def may_be_image(status: os.stat_result, made_up: frozenset[int]) -> bool:
-    """Whether what has this status can be an image that somebody keeps."""
+def may_be_image(status: os.stat_result, made_up: frozenset[int] = frozenset()) -> bool:
+    """Return whether a file with this status, outside of made-up file systems, can be an image."""
     return (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)) and status.st_dev not in made_up
 
 

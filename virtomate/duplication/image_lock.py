@@ -1,8 +1,8 @@
-"""QEMU's locks on an image: the shared one of who reads it, and the exclusive one of who is alone with it.
+"""QEMU's locks on an image: the shared lock of a reader, and the exclusive lock of a program that is alone with it.
 
-Every QEMU, qemu-nbd, qemu-img and linker of ours that has an image open holds shared locks on some of its bytes: one
-for each thing that it does with the image, and one for each thing that it lets nobody else do. Whoever holds exclusive
-locks on all of them is alone. The locks belong to the open file, so that closing it gives them back, whatever happens.
+Each QEMU, qemu-nbd, qemu-img and clone of ours that has an image open holds shared locks on some of its bytes: one for
+each operation that it performs, and one for each operation that it forbids to others. A program with exclusive locks on
+all of these bytes is alone. The locks belong to the open file, so closing the file always releases them.
 
 Source: https://gitlab.com/qemu-project/qemu/-/blob/master/block/file-posix.c (RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE)
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from virtomate.duplication.host_images import may_be_image
 from virtomate.errors import IllegalStateError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # fcntl(2): struct flock on 64-bit Linux
 _FLOCK = struct.Struct("hhqqi4x")
-# the bytes for what is done with an image, and for what others may not do; QEMU has used five of each so far
+# the bytes for operations that are performed, and for those that are forbidden; QEMU has used five of each so far
 _RANGES = ((100, 64), (200, 64))
 _TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
 # the bytes for "reads" and "writes", and the one for "lets nobody else write"
@@ -61,19 +61,15 @@ def forbid_writing(descriptor: int, path: str) -> None:
 
 @contextmanager
 def alone_with(path: str) -> Iterator[int | None]:
-    """Hold QEMU's exclusive lock on an image, if its file can be seen and opened here.
+    """Hold QEMU's exclusive lock on an image, if its file can be seen and opened here; a link is not followed.
 
-    A symbolic link is not followed. Where the file may be read but not written, nothing can be held, and that nobody
-    has it open is all that is made sure of.
-
-    Args:
-        path: Path of a regular file or a block device.
+    A file that can be read but not written cannot be locked; then no other program had it open at this moment.
 
     Yields:
-        The descriptor of the file that is locked, which tells which file that is; None where nothing could be locked.
+        The descriptor of the locked file; None where nothing could be locked.
 
     Raises:
-        IllegalStateError: Somebody has it open.
+        IllegalStateError: Another program has the file open.
     """
     descriptor = _open(path)
     if descriptor is None:
@@ -87,7 +83,7 @@ def alone_with(path: str) -> Iterator[int | None]:
 
 def _open(path: str) -> int | None:
     try:
-        if not _may_be_image(os.lstat(path)):
+        if not may_be_image(os.lstat(path)):
             return None
         for access in (os.O_RDWR, os.O_RDONLY):
             try:
@@ -98,7 +94,7 @@ def _open(path: str) -> int | None:
                 if error.errno in {errno.EROFS, errno.ETXTBSY}:
                     continue
                 raise
-            if _may_be_image(os.fstat(descriptor)):
+            if may_be_image(os.fstat(descriptor)):
                 return descriptor
             os.close(descriptor)
             return None
@@ -107,12 +103,8 @@ def _open(path: str) -> int | None:
     return None
 
 
-def _may_be_image(status: os.stat_result) -> bool:
-    return stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)
-
-
 def _lock(descriptor: int, path: str) -> bool:
-    """Take the lock; False where it cannot be held, since the file system has none or the file is not to be written."""
+    """Take the lock; return False where the file system has no locks, or the file cannot be written."""
     for start, length in _RANGES:
         wish = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
         try:
