@@ -63,8 +63,11 @@ def test_connection_is_one_word() -> None:
 
 
 def sentences(tree: ast.Module) -> list[str]:
-    """Return every text of a module that is no docstring, nor any other that stands alone."""
+    """Return every text of a module but docstrings, other texts that stand alone, and examples of the help."""
     alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["EXAMPLES"]:
+            alone |= {id(example) for example in ast.walk(node.value)}
     return [
         node.value
         for node in ast.walk(tree)
