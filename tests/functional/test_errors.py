@@ -204,7 +204,7 @@ CASES = {
     "written by a transient domain": Case(
         written_by_transient, Refusal("IllegalStateError", ("vda", "src.raw'", "'writer'"), ("virsh", "writer"))
     ),
-    "saved state": Case(saved_state, Refusal("IllegalStateError", ("'src'", "saved state"), ("--mode copy",))),
+    "saved state": Case(saved_state, Refusal("IllegalStateError", ("'src'", "managed-save image"), ("--mode copy",))),
     "transfer of a linked clone": Case(
         linked_transfer, Refusal("UnsupportedError", ("linked", "'host'"), ("--transfer",))
     ),

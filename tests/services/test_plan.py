@@ -117,7 +117,7 @@ def test_identities(node: Node) -> None:
 
     identities = scan_identities(connection)
 
-    assert identities.mac_addresses == {"52:54:00:aa:bb:01", "52:54:00:aa:bb:02"}
+    assert identities.mac_addresses.keys() == {"52:54:00:aa:bb:01", "52:54:00:aa:bb:02"}
     assert identities.writers == {"/srv/p/other.raw": "on", ("p", "v"): "named"}
 
 
@@ -217,7 +217,7 @@ def test_many_domains_are_read_side_by_side(node: Node) -> None:
             raise NoConnectionError("too many connections")
         yield connection
 
-    assert scan_identities(node(*parts), borrow).mac_addresses == expected
+    assert scan_identities(node(*parts), borrow).mac_addresses.keys() == expected
     assert not spare
     assert len(scan_identities(node(*parts[:99]), borrow).mac_addresses) == 99
 

@@ -68,7 +68,8 @@ def _mac_address(value: str) -> str:
     if address == _KEEP:
         return _KEEP
     if _MAC_ADDRESS.fullmatch(address) is None or address == _NO_MAC_ADDRESS:
-        raise click.BadParameter(f"'{value}' is no MAC address; expected: six octets such as 52:54:00:12:34:56")
+        expected = "six octets such as 52:54:00:12:34:56"
+        raise click.BadParameter(f"'{value}' is not a valid MAC address; expected: {expected}")
     if int(address[:2], 16) & 1:
         raise click.BadParameter(f"'{value}' is a multicast address, which no interface can have")
     return address
@@ -79,7 +80,7 @@ def _uuid(value: str) -> str:
     uuid = value.lower()
     if _UUID.fullmatch(uuid) is None or uuid == _NO_UUID:
         expected = "hexadecimal digits in groups of 8, 4, 4, 4 and 12 with hyphens between"
-        raise click.BadParameter(f"'{value}' is no UUID; expected: {expected}")
+        raise click.BadParameter(f"'{value}' is not a valid UUID; expected: {expected}")
     return uuid
 
 

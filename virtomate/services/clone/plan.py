@@ -327,7 +327,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     disks = DiskSurveyor(connection, source, request, identities, pools, gate).survey()
     if source.has_managed_save and any(disk.action is Action.LINKED for disk in disks):
         raise IllegalStateError(
-            f"domain '{source.reference.name}' has a saved state, so its disks are in the middle of something",
+            f"domain '{source.reference.name}' has a managed-save image, so its disks are not in a consistent state",
             hint="Start it and shut it down, or use --mode copy.",
         )
     firmware = read_firmware(connection, source.definition.domain)
@@ -363,8 +363,8 @@ def _check_identity(connection: Connection, request: CloneRequest, source: Sourc
     for address in request.mac_addresses:
         if address in identities.mac_addresses:
             raise ConflictError(
-                f"a domain has the MAC address '{address}' already",
-                hint="Name another one, or leave that to virtomate.",
+                f"MAC address '{address}' is already used by domain '{identities.mac_addresses[address]}'",
+                hint="Choose another address, or let virtomate choose one.",
             )
 
 

@@ -17,7 +17,7 @@ from virtomate.services.clone.taken import NamedFiles, named_files
 from virtomate.services.storage.definitions import Definitions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
     from virtomate.definition.mentions import Place
@@ -37,7 +37,7 @@ class Identities:
 
     Attributes:
         names: Of all domains.
-        mac_addresses: Of every domain's interfaces, in lower case.
+        mac_addresses: Names of the domains by the MAC addresses of their interfaces, in lower case.
         named: Files that definitions name.
         writers: Who has a disk open for writing: the name of the active domain, by the disk's path, or by its pool and
             volume where the disk is named by those.
@@ -45,7 +45,7 @@ class Identities:
     """
 
     names: frozenset[str]
-    mac_addresses: frozenset[str]
+    mac_addresses: Mapping[str, str]
     named: NamedFiles
     writers: dict[str | tuple[str, str], str]
     abridged: frozenset[str] = frozenset()
@@ -65,13 +65,13 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
     definitions = Definitions()
     scan = _Scan(domains, definitions)
     scan.run(borrow)
-    mac_addresses = set(scan.mac_addresses)
+    mac_addresses = dict(scan.mac_addresses)
     for domain in list_active_domains(connection):
         try:
             live = codec.parse_definition(definitions.live(domain)).domain
         except NotFoundError:
             continue
-        mac_addresses.update(readers.mac_addresses(live))
+        mac_addresses.update(dict.fromkeys(readers.mac_addresses(live), domain.name))
         for disk in disk_readers.open_for_writing(live):
             if disk.path is not None:
                 writers[normalise(disk.path)] = domain.name
@@ -79,7 +79,7 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
                 writers[disk.pool, disk.volume] = domain.name
     names = frozenset(domain.name for domain in domains)
     named = named_files(scan.named)
-    return Identities(names, frozenset(mac_addresses), named, writers, frozenset(definitions.abridged))
+    return Identities(names, mac_addresses, named, writers, frozenset(definitions.abridged))
 
 
 class _Scan:
@@ -95,7 +95,7 @@ class _Scan:
         self._domains = domains
         self._definitions = definitions
         self._left = deque(domain.name for domain in domains)
-        self.mac_addresses: set[str] = set()
+        self.mac_addresses: dict[str, str] = {}
         self.named: list[tuple[str, frozenset[Place]]] = []
 
     def run(self, borrow: Borrow | None) -> None:
@@ -132,5 +132,5 @@ class _Scan:
     def _read_one(self, domain: Domain) -> None:
         with suppress(NotFoundError):
             mentions = read_mentions(self._definitions.inactive(domain))
-            self.mac_addresses.update(mentions.mac_addresses)
+            self.mac_addresses.update(dict.fromkeys(mentions.mac_addresses, domain.name))
             self.named.append((domain.name, mentions.paths | mentions.volumes))

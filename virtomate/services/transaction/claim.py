@@ -112,7 +112,8 @@ class Claim:
                 for value in self.provenance.reserved:
                     if value in used:
                         return ConflictError(
-                            f"domain '{domain.name}' has '{value}' already", hint="Ask for another one, or for none."
+                            f"'{value}' is already used by domain '{domain.name}'",
+                            hint="Choose another value, or let virtomate choose one.",
                         )
         return None
 
