@@ -43,7 +43,7 @@ NOTICES_PAGE = DOCS / "reference" / "notices.rst"
 STATUS_PAGE = DOCS / "reference" / "exit-status.rst"
 JSON_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 # the base class, and what a transfer says that was stopped because another one failed; that one is reported
-NEVER_REPORTED = {"VirtomateError", "Stopped"}
+NEVER_REPORTED = {"VirtomateError", "StoppedError"}
 
 
 def commands() -> dict[str, click.Command]:
