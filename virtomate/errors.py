@@ -9,6 +9,7 @@
       UnsupportedError          UnsupportedError        1     another mode, transfer or format
       NoSpaceError              NoSpaceError            1     where to make room
       SourceChangedError        SourceChangedError      1     to try again
+      RefusedWarningError       RefusedWarningError     1     to remove the cause, or to allow the warning
       HypervisorError           libvirtError            1     which account or daemon to look at
         SchemaError             libvirtError            1
         NoFirmwareError         libvirtError            1
@@ -38,6 +39,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from virtomate.notices import Notice
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_LEFTOVERS = 3
@@ -53,9 +56,11 @@ class VirtomateError(Exception):
         json_type: Value of `type` in JSON output; the name of the class below this one, unless that says otherwise.
         hint: What to do next, or None.
         leftovers: What could not be cleaned up, each a phrase that names it.
+        notices: The warnings that are the reason, if warnings are.
     """
 
     json_type = "VirtomateError"
+    notices: tuple[Notice, ...] = ()
     _exit_status = EXIT_FAILED
 
     def __init_subclass__(cls) -> None:
@@ -123,6 +128,18 @@ class NoSpaceError(VirtomateError):
 
 class SourceChangedError(VirtomateError):
     """The original changed during the copy, so that the copy is torn."""
+
+
+class RefusedWarningError(VirtomateError):
+    """There are warnings that the user does not accept."""
+
+    def __init__(self, notices: tuple[Notice, ...]) -> None:
+        codes = list(dict.fromkeys(notice.code.value for notice in notices))
+        super().__init__(
+            f"--fail-on refuses the warning{'s' if len(codes) > 1 else ''} {', '.join(codes)}",
+            hint="Remove the cause, or leave the code out of --fail-on.",
+        )
+        self.notices = notices
 
 
 class HypervisorError(VirtomateError):

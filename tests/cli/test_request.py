@@ -10,6 +10,7 @@ import pytest
 from virtomate.cli import run
 from virtomate.cli.clone_options import clone_options, clone_request, numbered_names
 from virtomate.enums import DiskAction, Mode, WaitFor
+from virtomate.notices import CloneWarning
 from virtomate.services.clone.records import CloneRequest, DiskOptions, Wait
 
 
@@ -150,3 +151,38 @@ def test_words_that_make_no_request(
     assert captured.out == ""
     assert all(part in captured.err for part in parts), captured.err
     assert "\x1b" not in captured.err
+
+
+def test_refused_warnings() -> None:
+    """Codes stand in one word or in several; any stands for all, and a mistyped code is told from its neighbour."""
+    shared = {CloneWarning.SHARED, CloneWarning.SHARED_DISK}
+
+    assert request("x").fail_on == frozenset()
+    assert request("--fail-on", "shared-disk,shared-resource", "x").fail_on == shared
+    assert request("--fail-on=shared-disk", "--fail-on=shared-resource", "x").fail_on == shared
+    assert request("--fail-on=shared-disk,any", "x").fail_on == set(CloneWarning)
+    for value, word, expected in (
+        ("any,linked-orignal", "linked-orignal", "did you mean linked-original?"),
+        ("any,", "", "expected: any, or a code"),
+    ):
+        with pytest.raises(click.BadParameter) as caught:
+            request("--fail-on", value, "x")
+        assert f"'{word}' is not the code of a warning; {expected}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("begun", "expected"),
+    [
+        ("linked", ["linked-original"]),
+        ("an", ["any"]),
+        ("shared-disk,linked", ["shared-disk,linked-original"]),
+        ("shared-disk,shared-d", []),
+    ],
+)
+def test_codes_are_completed(begun: str, expected: list[str]) -> None:
+    """A shell completes the last code of a list, and none that stands there already."""
+    (option,) = (option for option in words.params if option.name == "fail_on")
+
+    completed = option.shell_complete(click.Context(words), begun)
+
+    assert [item.value for item in completed] == expected

@@ -67,6 +67,10 @@ def test_list_that_cannot_be_given(root_lab: Lab, nobody: OrdinaryUser) -> None:
     assert (read_list(clone_path(document)), mode(clone_path(document))) == (b"", 0o640)
     (warning,) = document["warnings"]
     assert f"the access control list of '{path}' is not carried over" in warning
+    inventory = root_lab.inventory()
+    error = nobody("domain-clone", "--fail-on", "any", "original", "other").json
+    assert (error["type"], [notice["message"] for notice in error["notices"]]) == ("RefusedWarningError", [warning])
+    assert root_lab.inventory() == inventory
 
 
 def test_nothing_is_left_to_libvirt_that_others_could_read(root_lab: Lab, nobody: OrdinaryUser) -> None:

@@ -33,6 +33,7 @@ from virtomate.errors import (
     NoConnectionError,
     NotFoundError,
     ProgramError,
+    RefusedWarningError,
     TimedOutError,
     VirtomateError,
 )
@@ -297,3 +298,15 @@ def test_dump(pretty: bool) -> None:
     assert text.index('"a"') < text.index('"b"')
     assert "ü" in text
     assert ("\n" in text) is pretty
+
+
+def test_error_with_refused_warnings() -> None:
+    """The error that warnings are the reason for has them."""
+    error = RefusedWarningError(CLONED.warnings)
+
+    assert error_document(error, REACH) == {
+        "type": "RefusedWarningError",
+        "message": "--fail-on refuses the warning shared-disk",
+        "hint": "Remove the cause, or leave the code out of --fail-on.",
+        "notices": [{"code": "shared-disk", "subject": "sda", "message": SHARED_LUN}],
+    }

@@ -30,7 +30,7 @@ from virtomate.advice import Reach
 from virtomate.definition.provenance import DomainReference
 from virtomate.definition.volume import Location
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
-from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError
+from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError, RefusedWarningError
 from virtomate.notices import Change, CloneWarning, Notice
 from virtomate.output import clones, deletions, lists, render
 from virtomate.output import json as documents
@@ -492,3 +492,14 @@ def test_piped_output_has_no_escape_codes(capsys: pytest.CaptureFixture[str], mo
     captured = capsys.readouterr()
     assert captured.out
     assert "\x1b" not in captured.out + captured.err
+
+
+def test_refused_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    """People see the warnings before the error that refuses them."""
+    render.render_error(RefusedWarningError(CLONED.warnings), HUMAN)
+
+    assert capsys.readouterr().err.splitlines() == [
+        f"Warning: {SHARED_LUN}",
+        "Error: --fail-on refuses the warning shared-disk",
+        "Hint: Remove the cause, or leave the code out of --fail-on.",
+    ]

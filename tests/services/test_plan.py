@@ -18,6 +18,7 @@ from virtomate.errors import (
     NoConnectionError,
     NoSpaceError,
     NotFoundError,
+    RefusedWarningError,
     UnsupportedError,
     UsageError,
     VirtomateError,
@@ -521,6 +522,18 @@ def test_seed_of_a_volume_that_cannot_be_read(node: Node) -> None:
     drive = "<disk type='volume' device='cdrom'><source pool='p' volume='other.raw'/><target dev='sda'/></disk>"
 
     assert plan_clone(node(domain("src", DISK + drive), P), CloneRequest("src", ("new",))).warnings == ()
+
+
+def test_refused_warning(node: Node) -> None:
+    """A warning that is not accepted refuses all clones; the error names it, and other warnings pass."""
+    connection = node(domain("src", f"<title>Web</title>{DISK}"), P)
+    request = CloneRequest("src", ("new", "more"), mode=Mode.LINKED)
+
+    assert plan_clones(connection, request._replace(fail_on=frozenset({CloneWarning.SHARED_DISK})), CancelToken())
+    with pytest.raises(RefusedWarningError, match="refuses the warning linked-original") as caught:
+        plan_clones(connection, request._replace(fail_on=frozenset({CloneWarning.LINKED_ORIGINAL})), CancelToken())
+
+    assert caught.value.notices == (Notice(CloneWarning.LINKED_ORIGINAL, "src"),)
 
 
 def test_linked_clone_warns_of_the_source(node: Node) -> None:

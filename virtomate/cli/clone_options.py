@@ -15,6 +15,7 @@ from virtomate.names import has_unwritable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from virtomate.notices import CloneWarning
     from virtomate.services.clone.records import CloneRequest, DiskOptions, Wait
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
@@ -24,6 +25,7 @@ _MAX_COUNT = 9999
 _JOBS = 4
 _MAX_JOBS = 64
 _KEEP = "keep"
+_ANY = "any"
 
 _MAC_ADDRESS = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _NO_MAC_ADDRESS = "00:00:00:00:00:00"
@@ -111,6 +113,29 @@ def _wait(value: str) -> Wait:
     return Wait(WaitFor(what), seconds)
 
 
+def _codes(value: str) -> frozenset[CloneWarning]:
+    """Codes of warnings: CODE[,CODE...]; `any` stands for all."""
+    from virtomate.notices import CloneWarning  # noqa: PLC0415 - few commands name a code
+
+    codes = set(value.split(","))
+    if unknown := sorted(codes - {*CloneWarning, _ANY}):
+        import difflib  # noqa: PLC0415 - mistakes are rare
+
+        similar = difflib.get_close_matches(unknown[0], [*CloneWarning, _ANY], n=1)
+        expected = f"did you mean {similar[0]}?" if similar else "expected: any, or a code such as linked-original"
+        raise click.BadParameter(f"'{unknown[0]}' is not the code of a warning; {expected}")
+    return frozenset(CloneWarning) if _ANY in codes else frozenset(map(CloneWarning, codes))
+
+
+def _complete_codes(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the codes that continue a list, for `shell_complete`."""
+    from virtomate.notices import CloneWarning  # noqa: PLC0415 - few commands name a code
+
+    given, comma, begun = incomplete.rpartition(",")
+    left = sorted({*CloneWarning, _ANY} - set(given.split(",")))
+    return [f"{given}{comma}{code}" for code in left if code.startswith(begun)]
+
+
 class _WholeNumber(click.IntRange):
     """A number whose refusal says what would have been accepted."""
 
@@ -156,6 +181,16 @@ _OPTIONS = (
         default=_JOBS,
         metavar="N",
         help=f"Number of clones to create in parallel, at most {_MAX_JOBS}. [default: {_JOBS}]",
+    ),
+    option(
+        "--fail-on",
+        section=_CLONE,
+        type=_codes,
+        metavar="CODE[,CODE...]",
+        multiple=True,
+        shell_complete=_complete_codes,
+        help="Make no clone if there is a warning with one of these codes, such as linked-original; any stands for all "
+        "codes. Can be repeated. [default: warnings refuse nothing]",
     ),
     option(
         "--disk",
@@ -272,6 +307,7 @@ def clone_request(
     transfer: str | None,
     no_space_check: bool,
     trust_pool: bool,
+    fail_on: Sequence[frozenset[CloneWarning]],
 ) -> CloneRequest:
     """Make a request of the words of the command line.
 
@@ -317,6 +353,7 @@ def clone_request(
         jobs=jobs,
         start=start or wait is not None,
         wait=wait,
+        fail_on=frozenset().union(*fail_on),
     )
 
 

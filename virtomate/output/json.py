@@ -30,21 +30,22 @@ OPTIONAL_FIELDS = frozenset({"addresses", "definition", "error"})
 NOTICE_FIELDS = ("warnings", "changes")
 
 
-class ErrorDocument(TypedDict):
-    """An error; hint and leftovers only where there are any."""
-
-    type: str
-    message: str
-    hint: NotRequired[str]
-    leftovers: NotRequired[list[str]]
-
-
 class NoticeDocument(TypedDict):
     """A warning or a change; the code is for programs, the message for people."""
 
     code: str
     subject: str
     message: str
+
+
+class ErrorDocument(TypedDict):
+    """An error; hint, leftovers and refused warnings only where there are any."""
+
+    type: str
+    message: str
+    hint: NotRequired[str]
+    leftovers: NotRequired[list[str]]
+    notices: NotRequired[list[NoticeDocument]]
 
 
 class OriginDocument(TypedDict):
@@ -158,6 +159,8 @@ def error_document(error: VirtomateError, reach: Reach) -> ErrorDocument:
         found["hint"] = reach.fill(error.hint)
     if error.leftovers:
         found["leftovers"] = [reach.fill(leftover) for leftover in error.leftovers]
+    if error.notices:
+        found["notices"] = [notice_document(item, reach) for item in error.notices]
     return found
 
 

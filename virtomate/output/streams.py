@@ -118,6 +118,7 @@ def error_message(error: VirtomateError, format_: Format, subject: str = "") -> 
     if format_.has_json_messages:
         message("error", error.message, format_, **documents.error_document(error, format_.reach))
         return
+    render_warnings(error.notices, format_)
     message("error", subject + error.message, format_)
     if error.leftovers:
         leftovers = [printable(format_.reach.fill(item)) for item in error.leftovers]

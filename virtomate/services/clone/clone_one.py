@@ -16,6 +16,7 @@ from virtomate.hypervisor.storage import get_pool
 from virtomate.rollback import Rollback
 from virtomate.services.clone.result import clone_result
 from virtomate.services.clone.side_files import NvramPlan, refuse_taken_path
+from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.storage.owner import this_process
 from virtomate.services.storage.pools import find_volume
@@ -136,6 +137,12 @@ class CloneTransaction:
         self._claim.require_intact()
         for directory in tuple(self._held):
             self._let_go(directory)
+        # some warnings come only with the files: of a temporary pool, of a list of permissions that cannot be copied
+        late_warnings = (
+            *(self._nvram.warnings if self._nvram else ()),
+            *(w for one in filled.values() for w in one.warnings),
+        )
+        refuse_warnings(plan.fail_on, late_warnings)
         self._cancel.check()
         self._claim.finish(plan.definition)
         return filled

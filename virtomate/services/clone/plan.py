@@ -25,7 +25,7 @@ from virtomate.services.clone.side_files import NvramPlan, NvramPlanner, refuse_
 from virtomate.services.clone.taken import TakenNames
 from virtomate.services.clone.target import scan_identities
 from virtomate.services.clone.volume_names import automatic_names
-from virtomate.services.clone.warnings import clone_warnings
+from virtomate.services.clone.warnings import clone_warnings, refuse_warnings
 from virtomate.services.storage.firmware import read_firmware
 from virtomate.services.storage.pool_gate import PoolGate, runs_unprivileged
 from virtomate.services.storage.pools import read_pools
@@ -80,6 +80,7 @@ class ClonePlan:
     definition: Definition
     changes: tuple[Notice, ...]
     warnings: tuple[Notice, ...]
+    fail_on: frozenset[CloneWarning]
     reserved: tuple[str, ...] = ()
     needs: tuple[SpaceNeed, ...] = ()
 
@@ -244,6 +245,7 @@ class ClonePlanner:
             definition=replace(without_provenance(source.definition), domain=outcome.domain),
             changes=outcome.changes,
             warnings=(*self._survey.warnings, *self._unknown(), *outcome.warnings),
+            fail_on=self._request.fail_on,
         )
 
     def _unknown(self) -> tuple[Notice, ...]:
@@ -275,6 +277,7 @@ def plan_clones(
         ConflictError: The name or identity of a clone, or the name of a volume, is taken.
         UnsupportedError: A volume cannot be duplicated in the way that was asked for.
         NoSpaceError: A pool has too little space.
+        RefusedWarningError: There is a warning that the request refuses.
         InterruptedBySignalError: A signal arrived.
     """
     planner = ClonePlanner(connection, request, _survey(connection, request, borrow))
@@ -285,6 +288,8 @@ def plan_clones(
     for _ in range(request.auto_names):
         cancel.check()
         plans.append(planner.plan_automatically())
+    told = (warning for plan in plans for warning in (*plan.warnings, *(plan.nvram.warnings if plan.nvram else ())))
+    refuse_warnings(request.fail_on, told)
     if request.check_space:
         smaller = "" if request.mode is Mode.LINKED else ", use --mode linked"
         planner.space.refuse_lack(f"Make room{smaller}, or, where the file system compresses, use --no-space-check.")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from virtomate.enums import Action, DiskAction, NvramAction, Status, Transfer, WaitFor
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.agent import DomainInterface
-    from virtomate.notices import Notice
+    from virtomate.notices import CloneWarning, Notice
     from virtomate.services.storage.space import SpaceNeed
 
 
@@ -64,6 +64,7 @@ class CloneRequest(NamedTuple):
         jobs: How many clones are made side by side.
         start: Whether complete clones are started.
         wait: What started clones are waited for.
+        fail_on: Warnings for which no clone is made.
     """
 
     source: str
@@ -84,6 +85,7 @@ class CloneRequest(NamedTuple):
     jobs: int = 4
     start: bool = False
     wait: Wait | None = None
+    fail_on: frozenset[CloneWarning] = frozenset()
 
 
 class VolumeReference(NamedTuple):

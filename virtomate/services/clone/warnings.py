@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
 from virtomate.enums import Action
+from virtomate.errors import RefusedWarningError
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.clone.networks import lost_dhcp_entries
 from virtomate.services.clone.seeds import seed_warnings
 from virtomate.services.clone.sharing import written_by_both
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.disks import SurveyedDisk
@@ -77,3 +78,14 @@ def _snapshots(source: Source, disks: Iterable[SurveyedDisk]) -> Iterator[Notice
         yield notice(CloneWarning.UNLISTED_SNAPSHOTS, target, original=name)
     if external:
         yield Notice(CloneWarning.EXTERNAL_SNAPSHOTS, name)
+
+
+def refuse_warnings(refused: Collection[CloneWarning], warnings: Iterable[Notice]) -> None:
+    """Refuse warnings that the user does not accept.
+
+    Raises:
+        RefusedWarningError: There are such warnings.
+    """
+    found = tuple(dict.fromkeys(warning for warning in warnings if warning.code in refused))
+    if found:
+        raise RefusedWarningError(found)
