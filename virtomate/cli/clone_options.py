@@ -10,7 +10,6 @@ import click
 from virtomate.cli.completion import complete_pool
 from virtomate.cli.options import option, trust_pool_option
 from virtomate.enums import DiskAction, Mode, Transfer, WaitFor
-from virtomate.names import has_unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,18 +26,19 @@ _MAX_JOBS = 64
 _KEEP = "keep"
 _ANY = "any"
 
-_MAC_ADDRESS = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+# Patterns are compiled when they are used: most command lines need none of them.
+_MAC_ADDRESS = r"[0-9a-f]{2}(:[0-9a-f]{2}){5}"
 _NO_MAC_ADDRESS = "00:00:00:00:00:00"
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
 
 # a place for the number of a clone, and what somebody may have meant to be one
-_NUMBER = re.compile(r"\{(:0(?P<digits>[1-9]))?\}")
-_BRACES = re.compile(r"\{[^{}]*\}")
-_BRACES_FOR_NUMBER = re.compile(r"\{(:[^{}]*)?\}")
+_NUMBER = r"\{(:0(?P<digits>[1-9]))?\}"
+_BRACES = r"\{[^{}]*\}"
+_BRACES_FOR_NUMBER = r"\{(:[^{}]*)?\}"
 
 # A comma ends a part; two of them are one comma of a name, as in QEMU's options.
-_COMMA = re.compile(r"(?<!,),(?!,)")
+_COMMA = r"(?<!,),(?!,)"
 
 
 def _disk_choice(value: str) -> DiskOptions:
@@ -50,7 +50,7 @@ def _disk_choice(value: str) -> DiskOptions:
         raise click.BadParameter(f"'{value}' is not of the form TARGET=HOW, such as vda=linked")
     treatment = None
     places: dict[str, str] = {}
-    for number, part in enumerate(_COMMA.split(rest)):
+    for number, part in enumerate(re.split(_COMMA, rest)):
         key, has_value, text = part.replace(",,", ",").partition("=")
         if has_value and key in {"name", "pool"} and text and key not in places:
             places[key] = text
@@ -69,7 +69,7 @@ def _mac_address(value: str) -> str:
     address = value.lower()
     if address == _KEEP:
         return _KEEP
-    if _MAC_ADDRESS.fullmatch(address) is None or address == _NO_MAC_ADDRESS:
+    if re.fullmatch(_MAC_ADDRESS, address) is None or address == _NO_MAC_ADDRESS:
         expected = "six octets such as 52:54:00:12:34:56"
         raise click.BadParameter(f"'{value}' is not a valid MAC address; expected: {expected}")
     if int(address[:2], 16) & 1:
@@ -80,7 +80,7 @@ def _mac_address(value: str) -> str:
 def _uuid(value: str) -> str:
     """A UUID in lower case."""
     uuid = value.lower()
-    if _UUID.fullmatch(uuid) is None or uuid == _NO_UUID:
+    if re.fullmatch(_UUID, uuid) is None or uuid == _NO_UUID:
         expected = "hexadecimal digits in groups of 8, 4, 4, 4 and 12 with hyphens between"
         raise click.BadParameter(f"'{value}' is not a valid UUID; expected: {expected}")
     return uuid
@@ -88,6 +88,8 @@ def _uuid(value: str) -> str:
 
 def _text(value: str, allowed: str = "\t\n") -> str:
     """Text for people, without what cannot stand in a definition."""
+    from virtomate.names import has_unwritable  # noqa: PLC0415 - as above
+
     if has_unwritable(value, allowed):
         raise click.BadParameter(f"{value!r} has a control character, which cannot stand here")
     return value
@@ -366,15 +368,15 @@ def numbered_names(template: str, count: int) -> tuple[str, ...]:
     Raises:
         click.UsageError: Something else stands in braces, so that the names would not be those that were meant.
     """
-    for place in _BRACES.findall(template):
-        if _NUMBER.fullmatch(place) is None:
+    for place in re.findall(_BRACES, template):
+        if re.fullmatch(_NUMBER, place) is None:
             expected = "{} for the number, or {:02} for one with two digits at least, up to {:09}"
             raise click.UsageError(f"'{place}' in '{template}' is not understood; expected: {expected}.")
-    if _NUMBER.search(template) is None:
+    if re.search(_NUMBER, template) is None:
         template = f"{template}-{{}}"
 
     def name(number: int) -> str:
-        return _NUMBER.sub(lambda match: str(number).zfill(int(match["digits"] or 1)), template)
+        return re.sub(_NUMBER, lambda match: str(number).zfill(int(match["digits"] or 1)), template)
 
     return tuple(name(number) for number in range(1, count + 1))
 
@@ -388,7 +390,7 @@ def _names(names: Sequence[str], count: int | None, *, auto_name: bool) -> tuple
         raise click.UsageError("Missing argument 'NEWNAME'. Give a name for the clone, or --auto-name.")
     if count is None:
         for name in names:
-            if (place := _BRACES_FOR_NUMBER.search(name)) is not None:
+            if (place := re.search(_BRACES_FOR_NUMBER, name)) is not None:
                 raise click.UsageError(
                     f"'{place[0]}' in '{name}' would stand for a number, but without --count there is none."
                 )

@@ -8,7 +8,6 @@ import click
 
 from virtomate.cli.help import Command
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.output.render import render_completion_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +29,8 @@ def completion(settings: Settings, shell: str) -> None:
 
     Completed are commands, options and their values, files, and the names of domains and storage pools.
     """
+    from virtomate.output.render import render_completion_script  # noqa: PLC0415 - help needs no output
+
     render_completion_script(shell, read_script(shell), settings.format)
 
 

@@ -15,11 +15,6 @@ from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.enums import AddressSource
 from virtomate.errors import EXIT_FAILED, IllegalStateError, UsageError, combined_exit_status
-from virtomate.output.clones import render_answers, render_clones, render_clones_before_waiting
-from virtomate.output.deletions import render_deletion_plan, render_deletions
-from virtomate.output.lists import render_domains, render_interfaces
-from virtomate.output.render import end_question
-from virtomate.output.streams import render_warnings
 
 if TYPE_CHECKING:
     from virtomate.services.delete.plan import DeletionPlan
@@ -46,6 +41,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
 
     Several NEWNAMEs make several clones in parallel.
     """
+    from virtomate.output.clones import render_answers, render_clones, render_clones_before_waiting  # noqa: PLC0415
     from virtomate.services.clone import run as service  # noqa: PLC0415 - help and completion need no libvirt
 
     request = clone_request(**words)
@@ -85,6 +81,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
 @click.pass_obj
 def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | None, addresses: bool) -> None:
     """List domains, and say which are clones."""
+    from virtomate.output.lists import render_domains  # noqa: PLC0415
     from virtomate.services.listings import (  # noqa: PLC0415 - help and completion need no records
         DomainFilter,
         list_all_domains,
@@ -117,6 +114,8 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unprove
     What bears no token that proves whose it is, such as a raw volume on a host whose files are not seen here, is shown
     and asked for as well.
     """
+    from virtomate.output.deletions import render_deletions  # noqa: PLC0415
+    from virtomate.output.streams import render_warnings  # noqa: PLC0415
     from virtomate.services.delete.plan import plan_deletion  # noqa: PLC0415
     from virtomate.services.delete.run import delete_clones  # noqa: PLC0415
 
@@ -144,6 +143,8 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
     Raises:
         UsageError: There is nobody to ask.
     """
+    from virtomate.output.deletions import end_question, render_deletion_plan  # noqa: PLC0415
+
     previews = plan.previews
     if settings.format.is_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         if plan.wanted and not yes:
@@ -184,6 +185,7 @@ def iface_list(settings: Settings, name: str, *, source: str) -> None:
 
     DOMAIN must be running.
     """
+    from virtomate.output.lists import render_interfaces  # noqa: PLC0415
     from virtomate.services.guest.addresses import list_interfaces  # noqa: PLC0415
 
     with open_app(settings) as app:

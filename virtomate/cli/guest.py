@@ -12,7 +12,6 @@ from virtomate.cli.completion import complete_domain
 from virtomate.cli.help import Command, Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.errors import UsageError
-from virtomate.output.render import render_ping, render_run
 
 _SIGNAL_BASE = 128
 _MAX_STATUS = 255
@@ -101,6 +100,7 @@ def ping(settings: Settings, name: str, *, seconds: float) -> None:
 
     If it does not, the exit status is 125. DOMAIN must be running.
     """
+    from virtomate.output.render import render_ping  # noqa: PLC0415
     from virtomate.services.guest.agent import ping_guest  # noqa: PLC0415 - help and completion need no libvirt
 
     with open_app(settings) as app:
@@ -146,6 +146,7 @@ def run(
     stdin = None
     if has_stdin:
         stdin = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    from virtomate.output.render import render_run  # noqa: PLC0415
     from virtomate.services.guest.agent import run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
     from virtomate.services.guest.records import RunRequest  # noqa: PLC0415 - help and completion need no records
 

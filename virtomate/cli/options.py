@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from virtomate import __version__
-from virtomate.advice import Reach
 from virtomate.cli.signals import Signals
 from virtomate.cli.terminal import Terminal
-from virtomate.output.streams import Format
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from virtomate.output.streams import Format
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -34,7 +33,6 @@ class SectionOption(click.Option):
         self.section = section
 
 
-@dataclass
 class Settings:
     """What those options say; an option after the command's name overrides the one before it.
 
@@ -43,26 +41,27 @@ class Settings:
         terminal: Where a person may be asked something.
     """
 
-    uri: str | None = None
-    json: bool = False
-    pretty: bool = False
-    quiet: bool = False
-    progress: str = "auto"
-    log: str | None = None
-    signals: Signals = field(default_factory=Signals)
-    terminal: Terminal = field(default_factory=Terminal)
+    def __init__(self) -> None:
+        self.uri: str | None = None
+        self.json = False
+        self.pretty = False
+        self.quiet = False
+        self.progress = "auto"
+        self.log: str | None = None
+        self.signals = Signals()
+        self.terminal = Terminal()
 
     @property
     def format(self) -> Format:
         """How results are written."""
-        return Format(self.json or self.pretty, self.pretty, self.progress == "json", self._reach)
+        from virtomate.advice import Reach  # noqa: PLC0415 - help and completion write no results
+        from virtomate.output.streams import Format  # noqa: PLC0415
 
-    @property
-    def _reach(self) -> Reach:
         uri = self.uri or os.environ.get("LIBVIRT_DEFAULT_URI") or None
         # virsh has a variable of its own for where there is no -c; where an empty one is given, libvirt decides
         has_own = bool(os.environ.get("VIRSH_DEFAULT_CONNECT_URI"))
-        return Reach(virtomate=uri, virsh="" if uri is None and has_own else uri)
+        reach = Reach(virtomate=uri, virsh="" if uri is None and has_own else uri)
+        return Format(self.json or self.pretty, self.pretty, self.progress == "json", reach)
 
 
 def common_options(command: Command) -> Command:

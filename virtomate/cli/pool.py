@@ -7,7 +7,6 @@ import click
 from virtomate.cli.app import open_app
 from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.output.lists import render_pools
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -21,6 +20,7 @@ def pool() -> None:
 @click.pass_obj
 def list_(settings: Settings) -> None:
     """List all storage pools, active or not."""
+    from virtomate.output.lists import render_pools  # noqa: PLC0415
     from virtomate.services.listings import list_all_pools  # noqa: PLC0415 - help and completion need no libvirt
 
     with open_app(settings) as app:

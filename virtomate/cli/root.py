@@ -24,14 +24,6 @@ from virtomate.errors import (
     UsageError,
     VirtomateError,
 )
-from virtomate.output.log import log_traceback
-from virtomate.output.render import (
-    find_unwritten,
-    render_error,
-    render_help,
-    render_interruption,
-    render_usage_error,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,6 +108,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         status = settings.signals.watch(lambda: _work(arguments, settings))
     except InterruptedBySignalError as error:
+        from virtomate.output.render import render_interruption  # noqa: PLC0415 - few commands are interrupted
+
         settings.terminal.restore()
         render_interruption(error, settings.format, is_asking=settings.terminal.is_asking)
         status = error.exit_status
@@ -131,6 +125,8 @@ def _work(arguments: Sequence[str], settings: Settings) -> int:
         status = root.main(list(arguments), prog_name="virtomate", standalone_mode=False, obj=settings)
     except OSError as error:
         # Click writes help itself
+        from virtomate.output.render import find_unwritten  # noqa: PLC0415 - few commands fail
+
         return _report(find_unwritten() or error, settings)
     except Exception as error:  # noqa: BLE001 - a traceback tells people nothing
         return _report(error, settings)
@@ -139,6 +135,8 @@ def _work(arguments: Sequence[str], settings: Settings) -> int:
 
 def _report(error: Exception, settings: Settings) -> int:
     """Show an error, and return the exit status for it."""
+    from virtomate.output.render import render_error, render_usage_error  # noqa: PLC0415 - few commands fail
+
     if settings.signals.has_left_command:
         return EXIT_FAILED
     match error:
@@ -153,12 +151,16 @@ def _report(error: Exception, settings: Settings) -> int:
                 error = InterruptedBySignalError(number)
             render_error(error, settings.format)
             return error.exit_status
+    from virtomate.output.log import log_traceback  # noqa: PLC0415 - as above
+
     log_traceback(error)
     render_error(InternalError(error), settings.format)
     return EXIT_FAILED
 
 
 def _report_misuse(error: click.ClickException, settings: Settings) -> int:
+    from virtomate.output.render import render_help, render_usage_error  # noqa: PLC0415 - as above
+
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         render_help(error.format_message())
         return EXIT_USAGE

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Stands where the cursor is, so that the last word is the one to complete, an empty one as well.
 _CURSOR = "\0"
-_SPECIAL = re.compile(r"[^\w@%+=:,./^-]")
-_SPECIAL_IN_DOUBLE_QUOTES = re.compile(r'[\\"$`]')
+_SPECIAL = r"[^\w@%+=:,./^-]"
+_SPECIAL_IN_DOUBLE_QUOTES = r'[\\"$`]'
 
 
 def split(line: str) -> tuple[list[str], str, str]:
@@ -104,7 +104,7 @@ class Bash(Zsh):
         if self._quote == "'":
             item.value = rest.replace("'", r"'\''")
         else:
-            item.value = (_SPECIAL_IN_DOUBLE_QUOTES if self._quote else _SPECIAL).sub(r"\\\g<0>", rest)
+            item.value = re.sub(_SPECIAL_IN_DOUBLE_QUOTES if self._quote else _SPECIAL, r"\\\g<0>", rest)
         return super().format_completion(item)
 
 

@@ -10,8 +10,7 @@ import os
 import signal
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from virtomate.cancel import CancelToken
 from virtomate.errors import InterruptedBySignalError
@@ -23,20 +22,6 @@ Result = TypeVar("Result")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _END = b"\0"
-
-
-@dataclass(frozen=True)
-class _Returned(Generic[Result]):
-    """The work has ended with a result."""
-
-    result: Result
-
-
-@dataclass(frozen=True)
-class _Failed:
-    """The work has ended with an error."""
-
-    error: BaseException
 
 
 class Signals:
@@ -65,13 +50,14 @@ class Signals:
                 their usual effect from now on, so that the next one ends the program whatever it does.
             BaseException: What the work raises.
         """
-        outcomes: list[_Returned[Result] | _Failed] = []
+        results: list[Result] = []
+        errors: list[BaseException] = []
 
         def do(end: int) -> None:
             try:
-                outcomes.append(_Returned(work()))
+                results.append(work())
             except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
-                outcomes.append(_Failed(error))
+                errors.append(error)
             os.write(end, _END)
 
         with _caught() as caught:
@@ -80,10 +66,9 @@ class Signals:
                 self._take(number, caught)
         for number in caught.rest():
             self.cancel.interrupt(number)
-        (outcome,) = outcomes
-        if isinstance(outcome, _Failed):
-            raise outcome.error
-        return outcome.result
+        if errors:
+            raise errors[0]
+        return results[0]
 
     def _take(self, number: int, caught: _Caught) -> None:
         is_repeated = self.cancel.signal_number is not None

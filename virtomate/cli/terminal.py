@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import termios
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,8 @@ class Terminal:
 
     def remember(self) -> None:
         """Note how the terminal is; without one, there is nothing to restore."""
+        import termios  # noqa: PLC0415 - completion asks nobody
+
         with suppress(OSError, termios.error):
             self._descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
             self._attributes = termios.tcgetattr(self._descriptor)
@@ -34,6 +35,8 @@ class Terminal:
         descriptor, attributes = self._descriptor, self._attributes
         if descriptor is None or attributes is None:
             return
+        import termios  # noqa: PLC0415 - as above
+
         with suppress(OSError, termios.error):
             if os.tcgetpgrp(descriptor) == os.getpgrp() and termios.tcgetattr(descriptor) != attributes:
                 termios.tcflush(descriptor, termios.TCIFLUSH)

@@ -8,8 +8,6 @@ from virtomate.cli.app import open_app
 from virtomate.cli.completion import complete_pool
 from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options, trust_pool_option
-from virtomate.output.lists import render_volumes
-from virtomate.output.render import render_import
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -24,6 +22,7 @@ def volume() -> None:
 @click.pass_obj
 def list_(settings: Settings, pool: str) -> None:
     """List all volumes of the storage pool POOL, which must be active."""
+    from virtomate.output.lists import render_volumes  # noqa: PLC0415
     from virtomate.services.listings import list_all_volumes  # noqa: PLC0415 - help and completion need no libvirt
 
     with open_app(settings) as app:
@@ -50,6 +49,7 @@ def import_(
     The volume gets the content of the file byte for byte, in the format that it has; holes stay holes. The pool may be
     on another host. A volume that exists is never touched.
     """
+    from virtomate.output.render import render_import  # noqa: PLC0415
     from virtomate.services.volume_import import ImportRequest, import_volume  # noqa: PLC0415 - help needs no libvirt
 
     request = ImportRequest(file, pool, name, check_space=not no_space_check, trust_pool=trust_pool)

@@ -54,6 +54,11 @@ def render_deletion_plan(previews: Sequence[DeletionPreview]) -> None:
     tell(f"{counted(len(previews), 'domain')}, {binary_size(total)} in volumes\n")
 
 
+def end_question() -> None:
+    """End the line of a question that nobody answered."""
+    tell("\n")
+
+
 def _doubt(thing: DoomedThing) -> str:
     """Describe a file that may not be the clone's, for whoever decides whether it goes."""
     parts = [f"it {thing.doubt}"]

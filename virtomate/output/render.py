@@ -103,7 +103,7 @@ def render_interruption(error: VirtomateError, format_: Format, *, is_asking: bo
         is_asking: A question stands in a line that nobody will answer.
     """
     if is_asking:
-        end_question()
+        tell("\n")
     if has_result.is_set():
         error_message(error, format_)
     else:
@@ -132,8 +132,3 @@ def find_unwritten() -> OutputError | None:
 def render_help(text: str) -> None:
     """Print help on stderr when no command was given."""
     tell(f"{text}\n")
-
-
-def end_question() -> None:
-    """End the line of a question that nobody answered."""
-    tell("\n")

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.hypervisor.connection import connect_read_only
-from virtomate.hypervisor.domains import list_domains
-from virtomate.hypervisor.storage import list_pools
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -71,7 +69,11 @@ def _answer(kind: Kind, uri: str | None, writer: int) -> NoReturn:
 
 def _find(kind: Kind, connection: Connection) -> list[str]:
     if kind is Kind.POOL:
+        from virtomate.hypervisor.storage import list_pools  # noqa: PLC0415 - either pools or domains are completed
+
         return [pool.name for pool in list_pools(connection)]
+    from virtomate.hypervisor.domains import list_domains  # noqa: PLC0415 - as above
+
     domains = list_domains(connection)
     if kind is Kind.CLONE:
         domains = [domain for domain in domains if domain.has_metadata(PROVENANCE_NAMESPACE)]
