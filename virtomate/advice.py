@@ -6,7 +6,7 @@ message can contain, and `Reach.fill` puts the connection in its place.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtomate.words import shell_word
 
@@ -37,8 +37,7 @@ def _line(program: str, command: str, options: str, operands: tuple[str, ...]) -
     return " ".join(word for word in words if word)
 
 
-@dataclass(frozen=True)
-class Reach:
+class Reach(NamedTuple):
     """How commands reach the libvirt in use: the URI that each program needs, None where it needs none."""
 
     virtomate: str | None = None

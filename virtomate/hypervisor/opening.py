@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 Ask: TypeAlias = "Callable[[str, bool], str | None]"
 
 _LOOK_EVERY_SECONDS = 0.05
+_TASKS = "/proc/self/task"  # pathlib would be loaded for nothing else
 
 _CREDENTIALS = [
     libvirt.VIR_CRED_USERNAME,
@@ -97,8 +97,8 @@ class Opening:
         return 0
 
     @property
-    def _task(self) -> Path:
-        return Path(f"/proc/self/task/{self._thread.native_id if self._thread else 0}")
+    def _task(self) -> str:
+        return str(self._thread.native_id if self._thread else 0)
 
     def _somebody_may_be_asked(self) -> bool:
         """Whether a person may be typing a password: for us, for an ssh, or for an agent of polkit's."""
@@ -111,20 +111,20 @@ class Opening:
 
 def end_programs() -> None:
     """End the children of this process: an ssh that libvirt started for a link that died would outlive it."""
-    for task in Path("/proc/self/task").iterdir():
+    for task in os.listdir(_TASKS):  # noqa: PTH208 - see above
         _end_children(task)
 
 
-def _end_children(task: Path) -> None:
+def _end_children(task: str) -> None:
     for child in _children(task):
         with suppress(OSError):
             os.kill(child, signal.SIGKILL)
 
 
-def _children(task: Path) -> list[int]:
+def _children(task: str) -> list[int]:
     """Return the processes that a thread has started (proc_pid_task_children(5))."""
-    with suppress(OSError):
-        return [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
+    with suppress(OSError), open(f"{_TASKS}/{task}/children", encoding="ascii") as children:  # noqa: PTH123
+        return [int(child) for child in children.read().split()]
     return []
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import libvirt
 
@@ -36,8 +35,7 @@ _STATES = {
 }
 
 
-@dataclass(frozen=True)
-class PoolInfo:
+class PoolInfo(NamedTuple):
     """State and sizes of a pool, in bytes, as of its last refresh."""
 
     state: str

@@ -8,8 +8,7 @@ English here, since Python sets no locale for messages, and ssh knows no other l
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import libvirt
 
@@ -71,8 +70,7 @@ def advise_on_silence(uri: str | None) -> str:
     return "The daemon is there, but does not react: look at its log, or start it anew."
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A connection that libvirt could not make.
 
     Attributes:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.output.text import printable
 
@@ -24,8 +23,7 @@ _GAP = 2
 _SHORTEST_ORIGIN = 16
 
 
-@dataclass(frozen=True)
-class _Parts:
+class _Parts(NamedTuple):
     """What a line of a list of domains holds.
 
     Attributes:
@@ -76,7 +74,7 @@ def domain_table(listings: Sequence[DomainListing], columns: int | None) -> Tabl
     rest = (columns or 0) - table_width((header[:-1], [row[:-1] for row in rows])) - _GAP
     if rest < _SHORTEST_ORIGIN:
         return table
-    return _domain_table(listings, replace(_GIVING_WAY[-1], origin_width=rest))
+    return _domain_table(listings, _GIVING_WAY[-1]._replace(origin_width=rest))
 
 
 def clone_table(results: Sequence[CloneResult]) -> Table:
