@@ -28,7 +28,7 @@ from virtomate.output.messages import SENTENCES
 from virtomate.output.progress import JsonProgress
 from virtomate.output.render import render_error, render_usage_error
 from virtomate.output.streams import Format
-from virtomate.services import listings, volume_import
+from virtomate.services import listings, pool_listings, volume_import
 from virtomate.services.clone import records as clone_records
 from virtomate.services.delete import records as delete_records
 from virtomate.services.guest import records as guest_records
@@ -73,7 +73,7 @@ TABLES: dict[str, type] = {
     "LocationDocument": volume.Location,
     "NvramDocument": clone_records.NvramResult,
     "PingDocument": guest_records.PingResult,
-    "PoolDocument": listings.PoolListing,
+    "PoolDocument": pool_listings.PoolListing,
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,
     "VolumeDocument": clone_records.VolumeReference,

@@ -43,7 +43,8 @@ SERVICES: dict[str, set[str]] = {
     "clone": {"storage", "transaction", "guest"},
     "delete": {"storage"},
     "volume_import": {"storage"},
-    "listings": {"storage", "guest"},
+    "listings": {"guest"},
+    "pool_listings": {"storage"},
     "completion": set(),
 }
 # The one part that may import each thing of others.
@@ -303,10 +304,13 @@ def test_completing_a_name_loads_libvirt_alone(tmp_path: Path) -> None:
     assert _heavy_imports(f"virtomate -c test://{tmp_path}/missing.xml domain-clone ") == ["libvirt"]
 
 
-def test_probe_sees_what_a_command_loads(tmp_path: Path) -> None:
-    """A command that asks libvirt does load it: the probe of the test above is not blind."""
-    report = _probe("-c", f"test://{tmp_path}/missing.xml", "domain-list")
-
-    assert report["status"] == 1
-    assert {"libvirt", "xmltodict"} <= set(map(str, report["heavy"] if isinstance(report["heavy"], list) else []))
-    assert "rich" not in str(report["heavy"]), "a pipe needs no rich"
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        (("domain-list",), ["libvirt", "libvirtmod", "virtomate.services"]),
+        (("domain-clone", "a", "b"), ["libvirt", "libvirtmod", "virtomate.services", "xmltodict"]),
+    ],
+)
+def test_commands_load_what_they_need(command: tuple[str, ...], heavy: list[str], tmp_path: Path) -> None:
+    """A list of domains needs no documents but those of clones, and no command that writes to a pipe needs rich."""
+    assert _probe("-c", f"test://{tmp_path}/missing.xml", *command) == {"status": 1, "heavy": heavy}

@@ -13,7 +13,7 @@ from tests.lab import domain
 from tests.lab.images import MIB
 from virtomate.hypervisor.connection import connect
 from virtomate.hypervisor.storage import list_pools
-from virtomate.services import listings as pools
+from virtomate.services import pool_listings as pools
 from virtomate.services.listings import DomainFilter, list_all_domains
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from virtomate.notices import Change, CloneWarning, FileWarning, Notice, notice
 from virtomate.services.clone.records import CloneResult, DiskResult, InterfaceResult, NvramResult, VolumeReference
 from virtomate.services.delete.records import DeletionPreview, DeletionResult, DoomedThing
 from virtomate.services.guest.records import PingResult
-from virtomate.services.listings import CloneOrigin, DomainListing, PoolListing
+from virtomate.services.listings import CloneOrigin, DomainListing
+from virtomate.services.pool_listings import PoolListing
 from virtomate.services.storage.space import SpaceNeed
 from virtomate.services.volume_import import ImportResult
 

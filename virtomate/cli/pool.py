@@ -21,7 +21,7 @@ def pool() -> None:
 def list_(settings: Settings) -> None:
     """List all storage pools, active or not."""
     from virtomate.output.lists import render_pools  # noqa: PLC0415
-    from virtomate.services.listings import list_all_pools  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.services.pool_listings import list_all_pools  # noqa: PLC0415 - help and completion need no libvirt
 
     with open_app(settings) as app:
         render_pools(list_all_pools(app.session.connection), settings.format)

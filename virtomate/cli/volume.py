@@ -23,7 +23,7 @@ def volume() -> None:
 def list_(settings: Settings, pool: str) -> None:
     """List all volumes of the storage pool POOL, which must be active."""
     from virtomate.output.lists import render_volumes  # noqa: PLC0415
-    from virtomate.services.listings import list_all_volumes  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.services.pool_listings import list_all_volumes  # noqa: PLC0415 - help and completion need no libvirt
 
     with open_app(settings) as app:
         render_volumes(list_all_volumes(app.session.connection, pool), settings.format)

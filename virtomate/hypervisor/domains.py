@@ -285,6 +285,15 @@ def list_domains(connection: Connection) -> list[Domain]:
     return _list(connection, 0)
 
 
+def domain_states(connection: Connection) -> dict[str, str]:
+    """The states of all domains by UUID, in one call; nothing where the driver cannot tell them in this way."""
+    try:
+        found = connection.handle.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0)
+    except libvirt.libvirtError:
+        return {}
+    return {handle.UUIDString(): _STATES.get(stats.get("state.state"), "no state") for handle, stats in found}
+
+
 def list_active_domains(connection: Connection) -> list[Domain]:
     """Return the active domains."""
     return _list(connection, libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeListing
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.output.streams import Format
-    from virtomate.services.listings import DomainListing, PoolListing
+    from virtomate.services.listings import DomainListing
+    from virtomate.services.pool_listings import PoolListing
 
 
 def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:

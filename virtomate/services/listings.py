@@ -1,29 +1,22 @@
-"""Lists of what there is: domains, storage pools, and the volumes of one pool."""
+"""Lists of domains."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from virtomate.definition.provenance import find_provenance
-from virtomate.definition.volume import describe_pool, read_volume_listing
+from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.errors import NotFoundError
-from virtomate.hypervisor.domains import find_domain, list_active_domains, list_domains
-from virtomate.hypervisor.storage import list_pools
-from virtomate.services.storage.definitions import Definitions
-from virtomate.services.storage.pools import get_active_pool
-from virtomate.services.storage.space import counted_space, seen_space
+from virtomate.hypervisor.domains import domain_states, find_domain, list_active_domains, list_domains
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from virtomate.definition.provenance import DomainReference
-    from virtomate.definition.volume import VolumeListing
     from virtomate.enums import Mode
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
-    from virtomate.hypervisor.storage import Pool
-    from virtomate.services.storage.space import PoolSpace
 
 
 class CloneOrigin(NamedTuple):
@@ -63,29 +56,6 @@ class DomainListing(NamedTuple):
     addresses: tuple[DomainInterface, ...] | None = None
 
 
-class PoolListing(NamedTuple):
-    """One line of `pool-list`.
-
-    Attributes:
-        state: `inactive`, `building`, `running`, `degraded` or `inaccessible`.
-        is_persistent: Whether libvirt still knows it when it is stopped.
-        capacity: Of what it is on; for an inactive pool as it was when libvirt looked last.
-        allocation: What is taken of it, by whatever.
-        available: What is left.
-        volume_count: None for an inactive pool.
-    """
-
-    name: str
-    uuid: str
-    state: str
-    is_active: bool
-    is_persistent: bool
-    capacity: int
-    allocation: int
-    available: int
-    volume_count: int | None
-
-
 _ALL = DomainFilter()
 
 
@@ -97,19 +67,29 @@ def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tup
     """
     is_wanted = _clones_of(connection, wanted.clones_of)
     listings = []
-    definitions = Definitions()
+    states = domain_states(connection)
     for domain in list_active_domains(connection) if wanted.running else list_domains(connection):
         try:
-            provenance = find_provenance(definitions.inactive(domain), domain.uuid)
-            state = domain.state()
+            state = states.get(domain.uuid) or domain.state()
         except NotFoundError:
             continue
-        origin = None
-        if provenance is not None:
-            origin = CloneOrigin(provenance.finished, provenance.source, provenance.mode, provenance.created)
+        origin = _find_origin(domain)
         if is_wanted(origin) and not (wanted.clones and origin is None):
             listings.append(DomainListing(domain.name, domain.uuid, state, origin))
     return tuple(sorted(listings, key=lambda listing: listing.name))
+
+
+def _find_origin(domain: Domain) -> CloneOrigin | None:
+    # asking for our element alone moves a tenth of what a definition has
+    record = domain.metadata_element(PROVENANCE_NAMESPACE)
+    if record is None:
+        return None
+    from virtomate.definition.provenance import read_record  # noqa: PLC0415 - most domains are no clones
+
+    provenance = read_record(record, domain.uuid)
+    if provenance is None:
+        return None
+    return CloneOrigin(provenance.finished, provenance.source, provenance.mode, provenance.created)
 
 
 def with_addresses(session: Session, listings: Sequence[DomainListing]) -> tuple[DomainListing, ...]:
@@ -139,55 +119,3 @@ def _clones_of(connection: Connection, original: str | None) -> Callable[[CloneO
             raise
         return remembers
     return lambda origin: origin is not None and origin.source.uuid == uuid
-
-
-def list_all_pools(connection: Connection) -> tuple[PoolListing, ...]:
-    """All pools by name; one that vanishes meanwhile is passed over."""
-    is_local = connection.is_local
-    listings = []
-    for pool in list_pools(connection):
-        try:
-            is_active = pool.is_active()
-            space = _current_space(pool, is_local=is_local) if is_active else counted_space(pool)
-            listings.append(
-                PoolListing(
-                    name=pool.name,
-                    uuid=pool.uuid,
-                    state=pool.info().state,
-                    is_active=is_active,
-                    is_persistent=pool.is_persistent(),
-                    capacity=space.capacity,
-                    allocation=space.allocation,
-                    available=space.available,
-                    volume_count=pool.volume_count(),
-                )
-            )
-        except NotFoundError:
-            continue
-    return tuple(sorted(listings, key=lambda listing: listing.name))
-
-
-def _current_space(pool: Pool, *, is_local: bool) -> PoolSpace:
-    """The space of an active pool: what can be seen here, else what libvirt counts."""
-    if is_local and (space := seen_space(pool, describe_pool(pool.document()))) is not None:
-        return space
-    space = counted_space(pool)
-    if space.is_impossible and pool.refresh():
-        return counted_space(pool)
-    return space
-
-
-def list_all_volumes(connection: Connection, pool_name: str) -> tuple[VolumeListing, ...]:
-    """All volumes of a pool by name; one that vanishes meanwhile is passed over.
-
-    Raises:
-        NotFoundError: There is no such pool.
-        IllegalStateError: It is not active.
-    """
-    listings = []
-    for volume in get_active_pool(connection, pool_name).list_volumes():
-        try:
-            listings.append(read_volume_listing(volume.document()))
-        except NotFoundError:
-            continue
-    return tuple(sorted(listings, key=lambda listing: listing.name))
