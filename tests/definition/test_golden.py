@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,7 @@ def make_outcome() -> Outcome:
 
 def make_clone() -> str:
     """The clone's definition."""
-    return codec.unparse_definition(replace(codec.parse_definition(ORIGINAL), domain=make_outcome().domain))
+    return codec.unparse_definition(codec.parse_definition(ORIGINAL)._replace(domain=make_outcome().domain))
 
 
 def test_clone_is_as_expected() -> None:

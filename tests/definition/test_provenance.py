@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tests.definition.trees import canonical
@@ -206,7 +204,7 @@ def test_claim_has_no_disk_and_cannot_start() -> None:
     claim = claim_definition("new", FULL, SOURCE)
 
     assert read_provenance(claim) == FULL
-    assert canonical(codec.unparse_definition(replace(claim, metadata=None))) == canonical(
+    assert canonical(codec.unparse_definition(claim._replace(metadata=None))) == canonical(
         f"<domain type='kvm'><name>new</name><uuid>{UUID}</uuid>"
         "<title>Unfinished clone of a&amp;b&lt;\"c\"&gt;'d' ü ]]&gt;</title><memory unit='MiB'>1</memory>"
         "<os><type arch='aarch64' machine='virt-9.2'>hvm</type>"

@@ -19,7 +19,7 @@ def parse(content: str) -> codec.Document:
 
 
 DEFAULTS = {
-    "index": 0,
+    "position": 0,
     "target": "vda",
     "type": "file",
     "path": None,
@@ -155,7 +155,7 @@ def test_disk(text: str, expected: dict[str, object], is_empty: bool, location: 
     """Every kind of disk is read as what it is."""
     (disk,) = disk_readers.disks(parse(f"<devices>{text}</devices>"))
 
-    assert vars(disk) == DEFAULTS | expected
+    assert disk._asdict() == DEFAULTS | expected
     assert disk.is_empty is is_empty
     assert disk.location == location
 
@@ -166,7 +166,7 @@ def test_disks_keep_their_positions() -> None:
         parse("<devices><disk><target dev='vda'/></disk><tpm/><disk/><disk><target dev='a'/></disk></devices>")
     )
 
-    assert [(disk.index, disk.target) for disk in disks] == [(0, "vda"), (1, "disk 1"), (2, "a")]
+    assert [(disk.position, disk.target) for disk in disks] == [(0, "vda"), (1, "disk 1"), (2, "a")]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,10 +29,10 @@ PLAIN = Qcow2Header(
     has_data_file=False,
     has_bitmaps=False,
 )
-BACKED = replace(PLAIN, has_backing_file=True)
-OVERLAY = replace(QCOW2, backing_path="/p/base.raw", backing_format="raw")
-LUKS = replace(RAW, is_encrypted=True)
-VMDK = replace(RAW, format="vmdk", name="a.vmdk", path="/p/a.vmdk")
+BACKED = PLAIN._replace(has_backing_file=True)
+OVERLAY = QCOW2._replace(backing_path="/p/base.raw", backing_format="raw")
+LUKS = RAW._replace(is_encrypted=True)
+VMDK = RAW._replace(format="vmdk", name="a.vmdk", path="/p/a.vmdk")
 
 ROWS: list[tuple[str, VolumeDescription, str, Qcow2Header | None, Mode, tuple[Transfer, ...], tuple[Transfer, ...]]] = [
     # what, volume, detected format, header, mode, transfers of a local daemon with visible files, of a remote one
@@ -41,27 +40,27 @@ ROWS: list[tuple[str, VolumeDescription, str, Qcow2Header | None, Mode, tuple[Tr
     ("raw that looks like qcow2", RAW, "qcow2", None, COPY, (HOST, STREAM), (STREAM,)),
     ("encrypted raw", LUKS, "raw", None, COPY, (HOST, STREAM), (STREAM,)),
     ("qcow2", QCOW2, "qcow2", PLAIN, COPY, (HOST, SERVER, STREAM), (SERVER, STREAM)),
-    ("snapshots", QCOW2, "qcow2", replace(PLAIN, snapshot_count=1), COPY, (HOST, STREAM), (STREAM,)),
-    ("bitmaps", QCOW2, "qcow2", replace(PLAIN, has_bitmaps=True), COPY, (HOST, STREAM), (STREAM,)),
-    ("dirty", QCOW2, "qcow2", replace(PLAIN, is_dirty=True), COPY, (HOST, STREAM), (STREAM,)),
+    ("snapshots", QCOW2, "qcow2", PLAIN._replace(snapshot_count=1), COPY, (HOST, STREAM), (STREAM,)),
+    ("bitmaps", QCOW2, "qcow2", PLAIN._replace(has_bitmaps=True), COPY, (HOST, STREAM), (STREAM,)),
+    ("dirty", QCOW2, "qcow2", PLAIN._replace(is_dirty=True), COPY, (HOST, STREAM), (STREAM,)),
     (
         "encrypted qcow2",
-        replace(QCOW2, is_encrypted=True),
+        QCOW2._replace(is_encrypted=True),
         "qcow2",
-        replace(PLAIN, is_encrypted=True),
+        PLAIN._replace(is_encrypted=True),
         COPY,
         (HOST, STREAM),
         (STREAM,),
     ),
     ("overlay", OVERLAY, "qcow2", BACKED, COPY, (SERVER,), (SERVER,)),
     ("overlay that libvirt does not show", QCOW2, "qcow2", BACKED, COPY, (SERVER,), (SERVER,)),
-    ("encrypted overlay", replace(OVERLAY, is_encrypted=True), "qcow2", BACKED, COPY, (), ()),
+    ("encrypted overlay", OVERLAY._replace(is_encrypted=True), "qcow2", BACKED, COPY, (), ()),
     ("another format", VMDK, "vmdk", None, COPY, (SERVER,), (SERVER,)),
     ("raw", RAW, "raw", None, REFLINK, (HOST, SERVER), (SERVER,)),
     ("raw that looks like qcow2", RAW, "qcow2", None, REFLINK, (HOST,), ()),
     ("encrypted raw", LUKS, "raw", None, REFLINK, (HOST,), ()),
     ("qcow2", QCOW2, "qcow2", PLAIN, REFLINK, (HOST,), ()),
-    ("snapshots", QCOW2, "qcow2", replace(PLAIN, snapshot_count=1), REFLINK, (HOST,), ()),
+    ("snapshots", QCOW2, "qcow2", PLAIN._replace(snapshot_count=1), REFLINK, (HOST,), ()),
     ("overlay", OVERLAY, "qcow2", BACKED, REFLINK, (HOST,), ()),
     ("another format", VMDK, "vmdk", None, REFLINK, (), ()),
     ("raw", RAW, "raw", None, LINKED, (LINK,), (LINK,)),
@@ -117,7 +116,7 @@ def test_files_that_cannot_be_seen() -> None:
     ("source", "header", "mode", "forced", "obstacle", "reasons"),
     [
         (QCOW2, PLAIN, REFLINK, SERVER, None, "it is qcow2, and libvirt reflinks raw volumes only"),
-        (QCOW2, replace(PLAIN, snapshot_count=1), REFLINK, SERVER, None, "it is qcow2, and libvirt reflinks"),
+        (QCOW2, PLAIN._replace(snapshot_count=1), REFLINK, SERVER, None, "it is qcow2, and libvirt reflinks"),
         (QCOW2, PLAIN, REFLINK, STREAM, None, "a stream shares no data"),
         (QCOW2, PLAIN, COPY, HOST, "its file cannot be read here", "its file cannot be read here"),
         (QCOW2, PLAIN, REFLINK, None, UNSEEN, f"it is qcow2, and libvirt reflinks raw volumes only; {UNSEEN}"),
@@ -187,15 +186,15 @@ def test_private_image_is_not_made_by_libvirt(
 )
 def test_exposure(source: VolumeDescription, mode: str | None, directory_mode: int | None, expected: bool) -> None:
     """Exposed is what is tighter than what qemu-img makes, in a directory that others can enter."""
-    assert select.is_exposed(replace(source, mode=mode), directory_mode) is expected
+    assert select.is_exposed(source._replace(mode=mode), directory_mode) is expected
 
 
 @pytest.mark.parametrize(
     ("header", "word"),
     [
         (None, "does not begin"),
-        (replace(PLAIN, is_corrupt=True), "corrupt"),
-        (replace(PLAIN, has_data_file=True), "external"),
+        (PLAIN._replace(is_corrupt=True), "corrupt"),
+        (PLAIN._replace(has_data_file=True), "external"),
     ],
 )
 def test_unsound_image_is_refused(header: Qcow2Header | None, word: str) -> None:
@@ -204,7 +203,7 @@ def test_unsound_image_is_refused(header: Qcow2Header | None, word: str) -> None
         select.check_header(QCOW2, header, Mode.COPY)
 
 
-@pytest.mark.parametrize("header", [PLAIN, BACKED, replace(PLAIN, snapshot_count=3), replace(PLAIN, is_dirty=True)])
+@pytest.mark.parametrize("header", [PLAIN, BACKED, PLAIN._replace(snapshot_count=3), PLAIN._replace(is_dirty=True)])
 def test_sound_image_is_accepted(header: Qcow2Header) -> None:
     """Every other qcow2 can be looked at."""
     select.check_header(QCOW2, header, Mode.COPY)
@@ -212,10 +211,9 @@ def test_sound_image_is_accepted(header: Qcow2Header) -> None:
 
 def test_raw_disk_is_described_by_its_length() -> None:
     """What a guest wrote into its raw disk is believed in nothing."""
-    believed = replace(OVERLAY, is_encrypted=True, capacity=1 << 60)
+    believed = OVERLAY._replace(is_encrypted=True, capacity=1 << 60)
 
-    assert select.as_format(believed, "raw") == replace(
-        believed,
+    assert select.as_format(believed, "raw") == believed._replace(
         format="raw",
         capacity=believed.physical,
         compat=None,
@@ -232,17 +230,17 @@ def test_raw_disk_is_described_by_its_length() -> None:
 @pytest.mark.parametrize(
     ("header", "path", "format_"),
     [
-        (replace(PLAIN, has_backing_file=False), None, None),
-        (replace(PLAIN, has_backing_file=True, backing_file="new.raw", backing_format="raw"), "/p/new.raw", "raw"),
-        (replace(PLAIN, has_backing_file=True, backing_file="/q/new", backing_format="qcow2"), "/q/new", "qcow2"),
-        (replace(PLAIN, has_backing_file=True, backing_file=None), "/p/base.qcow2", "qcow2"),
-        (replace(PLAIN, has_backing_file=True, backing_file="nbd://host/x"), "/p/base.qcow2", "qcow2"),
+        (PLAIN._replace(has_backing_file=False), None, None),
+        (PLAIN._replace(has_backing_file=True, backing_file="new.raw", backing_format="raw"), "/p/new.raw", "raw"),
+        (PLAIN._replace(has_backing_file=True, backing_file="/q/new", backing_format="qcow2"), "/q/new", "qcow2"),
+        (PLAIN._replace(has_backing_file=True, backing_file=None), "/p/base.qcow2", "qcow2"),
+        (PLAIN._replace(has_backing_file=True, backing_file="nbd://host/x"), "/p/base.qcow2", "qcow2"),
         (None, "/p/base.qcow2", "qcow2"),
     ],
 )
 def test_header_says_what_is_below(header: Qcow2Header | None, path: str | None, format_: str | None) -> None:
     """Libvirt remembers what was below an image before a block job; what cannot be read is left as libvirt has it."""
-    remembered = replace(QCOW2, backing_path="/p/base.qcow2", backing_format="qcow2")
+    remembered = QCOW2._replace(backing_path="/p/base.qcow2", backing_format="qcow2")
 
     headed = select.as_headed(remembered, header)
 
@@ -250,7 +248,7 @@ def test_header_says_what_is_below(header: Qcow2Header | None, path: str | None,
 
 
 OWNED = {"mode": "0600", "owner": "64055", "group": "106"}
-FULL_RAW = replace(RAW, allocation=10_000_000)
+FULL_RAW = RAW._replace(allocation=10_000_000)
 NEW_VOLUMES: list[tuple[str, VolumeDescription, Transfer, dict[str, object]]] = [
     ("raw, by libvirt", RAW, SERVER, {"format": "raw", "capacity": 10_000_000, "allocation": 0}),
     ("raw, by stream", RAW, STREAM, {"format": "raw", "capacity": 0, "allocation": 0}),
@@ -283,13 +281,13 @@ NEW_VOLUMES: list[tuple[str, VolumeDescription, Transfer, dict[str, object]]] = 
     ),
     (
         "qcow2 without a version, by libvirt",
-        replace(QCOW2, compat=None, cluster_size=None, features=()),
+        QCOW2._replace(compat=None, cluster_size=None, features=()),
         SERVER,
         {"format": "qcow2", "capacity": 10_000_000, "allocation": 0, "compat": "0.10"},
     ),
     (
         "full qcow2, by libvirt",
-        replace(QCOW2, allocation=20_000_000, compat="0.10", cluster_size=None, features=()),
+        QCOW2._replace(allocation=20_000_000, compat="0.10", cluster_size=None, features=()),
         SERVER,
         {"format": "qcow2", "capacity": 10_000_000, "allocation": 0, "compat": "0.10"},
     ),
@@ -309,7 +307,7 @@ def test_new_volume(source: VolumeDescription, transfer: Transfer, expected: dic
     unprivileged = select.new_volume(source, "n", transfer, keep_owner=False)
 
     assert privileged == NewVolume(name="n", **(expected | OWNED))  # type: ignore[arg-type]
-    assert unprivileged == replace(privileged, owner=None, group=None)
+    assert unprivileged == privileged._replace(owner=None, group=None)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -169,8 +168,8 @@ MALFORMED = ImageLinks("qcow2", is_malformed=True)
         (qcow2(b"base")[:20], MALFORMED),
         (qcow2(b"base")[:80], MALFORMED),
         (qcow2(b"base")[:50] + b"\xff" * 60, MALFORMED),
-        (qcow2(b"base", version=9), replace(MALFORMED, backing="base")),
-        (qcow2(b"base", incompatible=4), replace(MALFORMED, backing="base")),
+        (qcow2(b"base", version=9), MALFORMED._replace(backing="base")),
+        (qcow2(b"base", incompatible=4), MALFORMED._replace(backing="base")),
         (struct.pack(">4sIQI", b"QFI\xfb", 2, 112, 0).ljust(512, b"\0"), MALFORMED),
         (qed(b""), ImageLinks("qed", is_malformed=True)),
         (b"QED\0", ImageLinks("qed", is_malformed=True)),
@@ -181,7 +180,7 @@ MALFORMED = ImageLinks("qcow2", is_malformed=True)
 )
 def test_malformed(head: bytes, expected: ImageLinks) -> None:
     """What makes no sense is told, with what had been found by then."""
-    assert replace(read_links(head), needs_more=False) == expected
+    assert read_links(head)._replace(needs_more=False) == expected
 
 
 def test_more_is_asked_for() -> None:

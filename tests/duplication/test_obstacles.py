@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def test_file_that_can_be_filled_here(file: Path) -> None:
 @pytest.mark.parametrize("path", ["/nonexistent/a.raw", "/p/\x00"])
 def test_file_that_is_not_here(file: Path, path: str) -> None:
     """A file that is nowhere here cannot be seen."""
-    assert "cannot be seen here" in str(find_obstacle(replace(described(file), path=path)))
+    assert "cannot be seen here" in str(find_obstacle(described(file)._replace(path=path)))
 
 
 def test_file_that_is_another(file: Path) -> None:

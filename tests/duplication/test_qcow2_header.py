@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +28,7 @@ PLAIN = Qcow2Header(
     has_data_file=False,
     has_bitmaps=False,
 )
-BACKED = replace(PLAIN, has_backing_file=True, backing_format="raw")
+BACKED = PLAIN._replace(has_backing_file=True, backing_format="raw")
 ENCRYPTION_OFFSET = 32
 INCOMPATIBLE_OFFSET = 72
 LUKS = 2
@@ -49,14 +48,14 @@ def head(path: Path) -> bytes:
         ("compat=1.1,lazy_refcounts=on", PLAIN),
         ("compat=1.1,extended_l2=on,cluster_size=128k", PLAIN),
         ("compat=1.1,cluster_size=2M", PLAIN),
-        ("compat=1.1,data_file=data.raw", replace(PLAIN, has_data_file=True)),
+        ("compat=1.1,data_file=data.raw", PLAIN._replace(has_data_file=True)),
         (
             "compat=1.1,backing_file=base.raw,backing_fmt=raw",
-            replace(PLAIN, has_backing_file=True, backing_format="raw"),
+            PLAIN._replace(has_backing_file=True, backing_format="raw"),
         ),
         (
             "compat=0.10,backing_file=base.raw,backing_fmt=raw",
-            replace(PLAIN, has_backing_file=True, backing_format="raw"),
+            PLAIN._replace(has_backing_file=True, backing_format="raw"),
         ),
     ],
 )
@@ -70,7 +69,7 @@ def test_new_image(tmp_path: Path, options: str, expected: Qcow2Header) -> None:
     header = read_qcow2_header(head(image))
 
     backing_file = str(tmp_path / "base.raw") if expected.has_backing_file else None
-    assert header == replace(expected, backing_file=backing_file)
+    assert header == expected._replace(backing_file=backing_file)
     assert not expected.needs_byte_copy
 
 
@@ -97,7 +96,7 @@ def test_bitmaps(tmp_path: Path) -> None:
 
     header = read_qcow2_header(head(image))
 
-    assert header == replace(PLAIN, has_bitmaps=True)
+    assert header == PLAIN._replace(has_bitmaps=True)
     assert header is not None
     assert header.needs_byte_copy
 
@@ -112,7 +111,7 @@ def test_encryption(tmp_path: Path) -> None:
 
     header = read_qcow2_header(head(image))
 
-    assert header == replace(PLAIN, is_encrypted=True)
+    assert header == PLAIN._replace(is_encrypted=True)
     assert header is not None
     assert header.needs_byte_copy
 
@@ -120,10 +119,10 @@ def test_encryption(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bits", "expected", "needs_byte_copy"),
     [
-        (1, replace(PLAIN, is_dirty=True), True),
-        (2, replace(PLAIN, is_corrupt=True), False),
-        (4, replace(PLAIN, has_data_file=True), False),
-        (3, replace(PLAIN, is_dirty=True, is_corrupt=True), True),
+        (1, PLAIN._replace(is_dirty=True), True),
+        (2, PLAIN._replace(is_corrupt=True), False),
+        (4, PLAIN._replace(has_data_file=True), False),
+        (3, PLAIN._replace(is_dirty=True, is_corrupt=True), True),
         (1 << 3 | 1 << 4, PLAIN, False),
     ],
 )

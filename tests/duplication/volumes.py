@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.volume import VolumeDescription
@@ -31,8 +30,7 @@ RAW = VolumeDescription(
     changed="1767225600.500000000",
     modified="1767225600.500000000",
 )
-QCOW2 = replace(
-    RAW,
+QCOW2 = RAW._replace(
     name="a.qcow2",
     path="/p/a.qcow2",
     physical=4_500_000,
@@ -46,8 +44,7 @@ QCOW2 = replace(
 def described(path: Path, **changes: Any) -> VolumeDescription:
     """A file as libvirt would describe it."""
     status = os.lstat(path)
-    return replace(
-        RAW,
+    return RAW._replace(
         name=path.name,
         path=str(path),
         physical=status.st_size,

@@ -8,8 +8,7 @@ other programs and may contain anything.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.parsers import expat
 
 from virtomate.definition._xmltodict import xmltodict
@@ -43,8 +42,7 @@ _REPEATABLE: dict[str, frozenset[str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Definition:
+class Definition(NamedTuple):
     """A domain's definition.
 
     Attributes:

@@ -5,8 +5,7 @@ Source: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtomate.definition.readers import child, devices
 
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 _SOURCES_OF_DISKS = ("@dev", "@path", "@dir", "@name")
 
 
-@dataclass(frozen=True)
-class BackingStore:
+class BackingStore(NamedTuple):
     """The image below a disk or below another backing store, as the definition has it.
 
     Attributes:
@@ -37,12 +35,11 @@ class BackingStore:
     is_encrypted: bool = False
 
 
-@dataclass(frozen=True)
-class DiskDefinition:
+class DiskDefinition(NamedTuple):
     """A `<disk>` element.
 
     Attributes:
-        index: Position among the definition's disks.
+        position: Position among the definition's disks.
         target: Name of the device in the guest, `vda`.
         type: Kind of the source: `file`, `volume`, `block`, `network` and so on.
         path: Path of the source, if the type is `file`.
@@ -53,7 +50,7 @@ class DiskDefinition:
         below: The part of the backing chain that the definition names, nearest first.
     """
 
-    index: int
+    position: int
     target: str
     type: str
     path: str | None
@@ -96,7 +93,7 @@ def open_for_writing(domain: Document) -> Iterator[DiskDefinition]:
 def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
     source = child(disk, "source")
     return DiskDefinition(
-        index=index,
+        position=index,
         target=str(child(disk, "target").get("@dev", f"disk {index}")),
         type=str(disk.get("@type", "file")),
         path=source.get("@file"),

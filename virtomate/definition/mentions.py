@@ -7,7 +7,7 @@ those of a later libvirt, are read like known ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 from xml.parsers import expat
 
 from virtomate.definition import PROVENANCE_NAMESPACE
@@ -23,8 +23,7 @@ _DEFINITIONS = frozenset({"domain", "inactiveDomain"})
 _RECORD = "clone"
 
 
-@dataclass(frozen=True)
-class DiskMention:
+class DiskMention(NamedTuple):
     """A disk with its source and backing chain.
 
     Attributes:
@@ -38,8 +37,7 @@ class DiskMention:
     is_cdrom: bool = False
 
 
-@dataclass(frozen=True)
-class Mentions:
+class Mentions(NamedTuple):
     """What a document mentions.
 
     Attributes:

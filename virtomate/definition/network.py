@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtomate.definition import codec
 from virtomate.definition.readers import as_list, child
 
 
-@dataclass(frozen=True)
-class DhcpEntry:
+class DhcpEntry(NamedTuple):
     """The address and name that a network gives to a MAC address."""
 
     mac_address: str

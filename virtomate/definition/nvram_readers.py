@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.definition.readers import child, text
 
@@ -22,8 +21,7 @@ _FIRMWARE = frozenset({"@firmware", "type", "firmware", "loader", "nvram"})
 _FEATURES_OF_FIRMWARE = frozenset({"acpi", "apic", "gic", "smm"})
 
 
-@dataclass(frozen=True)
-class NvramDefinition:
+class NvramDefinition(NamedTuple):
     """The `<nvram>` of a definition, which holds the firmware's variables.
 
     Attributes:

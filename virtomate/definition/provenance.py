@@ -5,7 +5,6 @@ libvirt keeps one child of `<metadata>` for each namespace (https://libvirt.org/
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
@@ -160,7 +159,7 @@ def read_record(element: str, domain_uuid: str) -> Provenance | None:
 def with_provenance(definition: Definition, provenance: Provenance) -> Definition:
     """Return the definition with this record as its only record."""
     stripped = without_provenance(definition).metadata or "<metadata/>"
-    return replace(definition, metadata=codec.append_element(stripped, _write(provenance)))
+    return definition._replace(metadata=codec.append_element(stripped, _write(provenance)))
 
 
 def without_provenance(definition: Definition) -> Definition:
@@ -168,7 +167,7 @@ def without_provenance(definition: Definition) -> Definition:
     if definition.metadata is None:
         return definition
     metadata, _ = codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)
-    return replace(definition, metadata=metadata)
+    return definition._replace(metadata=metadata)
 
 
 def claim_definition(name: str, provenance: Provenance, source: Document) -> Definition:
@@ -200,7 +199,7 @@ def half_deleted_definition(name: str, provenance: Provenance, clone: Document) 
     domain = {**definition.domain, "title": f"Half-deleted clone of {provenance.source.name}"}
     if tpm := child(clone, "devices").get("tpm"):
         domain["devices"] = {**child(domain, "devices"), "tpm": tpm}
-    return replace(definition, domain=domain)
+    return definition._replace(domain=domain)
 
 
 def _write(provenance: Provenance) -> str:

@@ -5,15 +5,13 @@ Source for the elements: https://libvirt.org/formatdomain.html
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document
 
 
-@dataclass(frozen=True)
-class InterfaceDefinition:
+class InterfaceDefinition(NamedTuple):
     """A network interface of an active domain.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from virtomate.definition import codec
@@ -39,8 +38,7 @@ class VolumeListing(NamedTuple):
     backing_store: Location | None
 
 
-@dataclass(frozen=True)
-class VolumeDescription:
+class VolumeDescription(NamedTuple):
     """A volume as libvirt describes it; sizes in bytes.
 
     Attributes:
@@ -83,8 +81,7 @@ class VolumeDescription:
         return 0 < self.capacity <= self.allocation
 
 
-@dataclass(frozen=True)
-class NewVolume:
+class NewVolume(NamedTuple):
     """A volume to be created.
 
     Attributes:
@@ -103,8 +100,7 @@ class NewVolume:
     features: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class PoolDescription:
+class PoolDescription(NamedTuple):
     """A pool, with a normalised path.
 
     Owner and mode are as of the last refresh, if libvirt reports them.

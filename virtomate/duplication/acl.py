@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfs import open_visible, visible_status
@@ -37,8 +36,8 @@ def with_acl(volume: VolumeDescription) -> VolumeDescription:
     try:
         acl = os.getxattr(volume.path, _ATTRIBUTE, follow_symlinks=False)
     except OSError as error:
-        return replace(volume, acl=b"") if error.errno in _ABSENT else volume
-    return replace(volume, acl=acl, mode=None if volume.mode is None else mode_without_mask(volume.mode, acl))
+        return volume._replace(acl=b"") if error.errno in _ABSENT else volume
+    return volume._replace(acl=acl, mode=None if volume.mode is None else mode_without_mask(volume.mode, acl))
 
 
 def mode_without_mask(mode: str, acl: bytes) -> str:

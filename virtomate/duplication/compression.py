@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.words import shell_word
 
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 _TARS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}
 
 
-@dataclass(frozen=True)
-class Compression:
+class Compression(NamedTuple):
     """A kind of compressed file.
 
     Attributes:

@@ -16,9 +16,8 @@ import os
 import stat
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, UnsupportedError
 
@@ -139,8 +138,7 @@ def file_system(directory: str) -> bytes | int | None:
         os.close(descriptor)
 
 
-@dataclass(frozen=True)
-class FileSystemSpace:
+class FileSystemSpace(NamedTuple):
     """The space on a file system, in bytes.
 
     Attributes:

@@ -13,7 +13,7 @@ import os
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,8 +73,7 @@ _MAGICS = (
 )
 
 
-@dataclass(frozen=True)
-class Qcow2Header:
+class Qcow2Header(NamedTuple):
     """The parts of a header that decide how an image may be duplicated.
 
     Attributes:
@@ -101,8 +100,7 @@ class Qcow2Header:
         return self.snapshot_count > 0 or self.has_bitmaps or self.is_encrypted or self.is_dirty
 
 
-@dataclass(frozen=True)
-class ImageLinks:
+class ImageLinks(NamedTuple):
     """What an image says of other files, with the names as it has them.
 
     Attributes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from virtomate.duplication.image_headers import header_extensions
 from virtomate.errors import UnsupportedError
@@ -28,8 +28,7 @@ _MAX_BACKING_NAME_BYTES = 1023
 _MAX_L1_BYTES = 32 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class OverlayImage:
+class OverlayImage(NamedTuple):
     """The content of a new overlay.
 
     Attributes:

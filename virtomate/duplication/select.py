@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import NewVolume
@@ -36,8 +35,7 @@ def as_format(source: VolumeDescription, format_: str) -> VolumeDescription:
     """
     if format_ != "raw":
         return source
-    return replace(
-        source,
+    return source._replace(
         format="raw",
         capacity=source.physical,
         compat=None,
@@ -54,12 +52,12 @@ def as_headed(source: VolumeDescription, header: Qcow2Header | None) -> VolumeDe
     if header is None:
         return source
     if not header.has_backing_file:
-        return replace(source, backing_path=None, backing_format=None)
+        return source._replace(backing_path=None, backing_format=None)
     directory = posixpath.dirname(source.path)
     named = {normalise(posixpath.join(directory, file)) for file in files_in(header.backing_file or "")}
     if source.backing_path in named or len(named) != 1:
         return source
-    return replace(source, backing_path=named.pop(), backing_format=header.backing_format)
+    return source._replace(backing_path=named.pop(), backing_format=header.backing_format)
 
 
 def check_header(source: VolumeDescription, header: Qcow2Header | None, mode: Mode) -> None:

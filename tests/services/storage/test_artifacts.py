@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,10 +39,10 @@ OVERLAY = MADE._replace(transfer=Transfer.LINK, token_place=TokenPlace.HEADER, f
 UNSEEN = MADE._replace(token_place=None, fingerprint=Fingerprint("1767225600", file_system_bytes=100))
 
 SEEN = Sighting(RAW, is_seen=True, attribute=TOKEN, header=None, fingerprint=THEN)
-BARE = replace(SEEN, attribute=None)
-FAR = replace(BARE, is_seen=False, fingerprint=Fingerprint("1767225700"))
+BARE = SEEN._replace(attribute=None)
+FAR = BARE._replace(is_seen=False, fingerprint=Fingerprint("1767225700"))
 NOTHING = Sighting(None, is_seen=False, attribute=None, header=None, fingerprint=Fingerprint(None, directory=2))
-EMPTY = replace(RAW, physical=0)
+EMPTY = RAW._replace(physical=0)
 
 
 @pytest.mark.parametrize(
@@ -51,29 +50,29 @@ EMPTY = replace(RAW, physical=0)
     [
         pytest.param(MADE, SEEN, Verdict.PROVED, id="it bears the token"),
         pytest.param(PLANNED, SEEN, Verdict.PROVED, id="killed before the journal had it, and it bears the token"),
-        pytest.param(OVERLAY, replace(FAR, header=TOKEN), Verdict.PROVED, id="an overlay bears it in its header"),
-        pytest.param(PLANNED, replace(FAR, header=TOKEN), Verdict.PROVED, id="likewise before the journal had it"),
-        pytest.param(MADE, replace(SEEN, attribute=OTHER), Verdict.FOREIGN, id="made for another clone"),
-        pytest.param(UNSEEN, replace(SEEN, attribute=OTHER), Verdict.FOREIGN, id="made for another, seen only now"),
+        pytest.param(OVERLAY, FAR._replace(header=TOKEN), Verdict.PROVED, id="an overlay bears it in its header"),
+        pytest.param(PLANNED, FAR._replace(header=TOKEN), Verdict.PROVED, id="likewise before the journal had it"),
+        pytest.param(MADE, SEEN._replace(attribute=OTHER), Verdict.FOREIGN, id="made for another clone"),
+        pytest.param(UNSEEN, SEEN._replace(attribute=OTHER), Verdict.FOREIGN, id="made for another, seen only now"),
         pytest.param(MADE, BARE, Verdict.FOREIGN, id="put in its place, though the inode is given again"),
         pytest.param(OVERLAY, FAR, Verdict.FOREIGN, id="put in an overlay's place"),
-        pytest.param(OVERLAY, replace(FAR, header=OTHER), Verdict.FOREIGN, id="another's overlay"),
+        pytest.param(OVERLAY, FAR._replace(header=OTHER), Verdict.FOREIGN, id="another's overlay"),
         pytest.param(
-            UNSEEN, replace(FAR, header=OTHER), Verdict.UNPROVED, id="a copy has the header of what it was copied from"
+            UNSEEN, FAR._replace(header=OTHER), Verdict.UNPROVED, id="a copy has the header of what it was copied from"
         ),
         pytest.param(
             MADE,
-            replace(SEEN, fingerprint=THEN._replace(inode=8)),
+            SEEN._replace(fingerprint=THEN._replace(inode=8)),
             Verdict.UNPROVED,
             id="a copy of it, made with its attributes",
         ),
         pytest.param(
-            MADE, replace(BARE, fingerprint=THEN._replace(birth_time=71)), Verdict.FOREIGN, id="born at another time"
+            MADE, BARE._replace(fingerprint=THEN._replace(birth_time=71)), Verdict.FOREIGN, id="born at another time"
         ),
         pytest.param(UNSEEN, FAR, Verdict.UNPROVED, id="no token can be read from here"),
         pytest.param(
             UNSEEN,
-            replace(FAR, fingerprint=Fingerprint("1767225599")),
+            FAR._replace(fingerprint=Fingerprint("1767225599")),
             Verdict.FOREIGN,
             id="it has not changed since before ours was made",
         ),
@@ -83,30 +82,30 @@ EMPTY = replace(RAW, physical=0)
         ),
         pytest.param(PLANNED, BARE, Verdict.FOREIGN, id="a line that only plans proves nothing"),
         pytest.param(PLANNED, FAR, Verdict.FOREIGN, id="nor does it over a connection"),
-        pytest.param(PLANNED, replace(BARE, volume=EMPTY), Verdict.EMPTY, id="killed before the first byte"),
-        pytest.param(OVERLAY, replace(FAR, volume=EMPTY), Verdict.EMPTY, id="an overlay before its header"),
-        pytest.param(MADE, replace(BARE, volume=EMPTY), Verdict.FOREIGN, id="an empty file in its place"),
+        pytest.param(PLANNED, BARE._replace(volume=EMPTY), Verdict.EMPTY, id="killed before the first byte"),
+        pytest.param(OVERLAY, FAR._replace(volume=EMPTY), Verdict.EMPTY, id="an overlay before its header"),
+        pytest.param(MADE, BARE._replace(volume=EMPTY), Verdict.FOREIGN, id="an empty file in its place"),
         pytest.param(
             PLANNED._replace(transfer=Transfer.SERVER), BARE, Verdict.UNPROVED, id="half a copy of libvirt's, perhaps"
         ),
         pytest.param(
-            MADE, replace(SEEN, volume=replace(RAW, path="/q/a.raw")), Verdict.FOREIGN, id="the pool is another one"
+            MADE, SEEN._replace(volume=RAW._replace(path="/q/a.raw")), Verdict.FOREIGN, id="the pool is another one"
         ),
         pytest.param(MADE._replace(volume=None), SEEN, Verdict.FOREIGN, id="a line that names no volume"),
         pytest.param(
             MADE._replace(volume="b.raw"), SEEN, Verdict.FOREIGN, id="a line whose volume is not what its path names"
         ),
         pytest.param(MADE, NOTHING, Verdict.GONE, id="deleted by hand"),
-        pytest.param(PLANNED, replace(NOTHING, fingerprint=None), Verdict.GONE, id="never made"),
+        pytest.param(PLANNED, NOTHING._replace(fingerprint=None), Verdict.GONE, id="never made"),
         pytest.param(
             MADE,
-            replace(NOTHING, fingerprint=Fingerprint(None, directory=3)),
+            NOTHING._replace(fingerprint=Fingerprint(None, directory=3)),
             Verdict.AWAY,
             id="its file system is not mounted",
         ),
         pytest.param(
             UNSEEN,
-            replace(NOTHING, fingerprint=Fingerprint(None, file_system_bytes=99)),
+            NOTHING._replace(fingerprint=Fingerprint(None, file_system_bytes=99)),
             Verdict.AWAY,
             id="likewise over a connection",
         ),
@@ -199,9 +198,9 @@ def test_absent_nvram_outside_pools(nvram: Artifact) -> None:
         pytest.param(MADE._replace(token_place=None), BARE, True, id="it never had one, and is seen again"),
         pytest.param(MADE._replace(token_place=None), FAR, False, id="it was seen, and a link may be there now"),
         pytest.param(
-            MADE._replace(token_place=None), replace(FAR, fingerprint=THEN), True, id="it was seen and never readable"
+            MADE._replace(token_place=None), FAR._replace(fingerprint=THEN), True, id="it was seen and never readable"
         ),
-        pytest.param(UNSEEN, replace(FAR, attribute=OTHER), False, id="it is another clone's"),
+        pytest.param(UNSEEN, FAR._replace(attribute=OTHER), False, id="it is another clone's"),
         pytest.param(UNSEEN, NOTHING, False, id="it is gone"),
     ],
 )

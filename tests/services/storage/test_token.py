@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tests.duplication.volumes import described
@@ -51,8 +50,8 @@ def test_no_token_is_put_on_another_file(tmp_path: Path) -> None:
     path = tmp_path / "a.raw"
     path.touch()
 
-    assert put_token(replace(described(path), physical=1), TOKEN) is None
-    assert put_token(replace(described(path), path=str(tmp_path / "b.raw")), TOKEN) is None
+    assert put_token(described(path)._replace(physical=1), TOKEN) is None
+    assert put_token(described(path)._replace(path=str(tmp_path / "b.raw")), TOKEN) is None
     assert os.listxattr(path) == []
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtomate.definition import nvram_readers
 from virtomate.definition.codec import copied
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Document
 
 
-@dataclass(frozen=True)
-class NewNvram:
+class NewNvram(NamedTuple):
     """Where the clone's NVRAM lies."""
 
     path: str

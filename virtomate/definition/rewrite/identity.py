@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtomate.definition.codec import copied
 from virtomate.definition.readers import child, devices, mac_addresses
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Document
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """What identifies a clone.
 
     Attributes:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from virtomate.enums import Transfer
 from virtomate.errors import UnsupportedError
@@ -25,8 +24,7 @@ class TransferUnavailableError(UnsupportedError):
     """A transfer turned out to be impossible before it wrote anything; another transfer may be possible."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a new volume goes.
 
     Attributes:
@@ -44,8 +42,7 @@ class Place:
         return posixpath.join(self.directory, self.name)
 
 
-@dataclass(frozen=True)
-class Duplication:
+class Duplication(NamedTuple):
     """One volume to be duplicated.
 
     Attributes:
@@ -81,8 +78,7 @@ class Duplication:
         return self.transfer in {Transfer.HOST, Transfer.LINK}
 
 
-@dataclass(frozen=True)
-class TransferContext:
+class TransferContext(NamedTuple):
     """What a transfer works with; it belongs to the one thread that runs the transfer.
 
     Attributes:

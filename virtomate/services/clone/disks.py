@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.advice import virsh
 from virtomate.definition import disk_readers
@@ -53,8 +52,7 @@ _FILE_TYPES = frozenset({"file", "volume"})
 _AGREE = f"Make them agree: {virsh('edit')} changes the one, qemu-img rebase -u the other."
 
 
-@dataclass(frozen=True)
-class Blueprint:
+class Blueprint(NamedTuple):
     """How a volume is duplicated, whatever the clone is called.
 
     Attributes:
@@ -77,8 +75,7 @@ class Blueprint:
     cautions: tuple[Notice, ...] = ()
 
 
-@dataclass(frozen=True)
-class SurveyedDisk:
+class SurveyedDisk(NamedTuple):
     """One disk of the original, and what is to become of it in every clone.
 
     Attributes:
@@ -97,8 +94,7 @@ class SurveyedDisk:
     keeps_snapshots: bool = False
 
 
-@dataclass(frozen=True)
-class DiskPlan:
+class DiskPlan(NamedTuple):
     """What becomes of one disk in one clone.
 
     Attributes:
@@ -109,8 +105,7 @@ class DiskPlan:
     duplication: Duplication | None
 
 
-@dataclass(frozen=True)
-class DiskPlanner:
+class DiskPlanner(NamedTuple):
     """Plans the disks of one clone after another; it only reads.
 
     Attributes:
@@ -187,8 +182,7 @@ class DiskPlanner:
         )
 
 
-@dataclass(frozen=True)
-class DiskSurveyor:
+class DiskSurveyor(NamedTuple):
     """Looks at the original's disks, once for all clones."""
 
     connection: Connection

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.advice import virtomate
 from virtomate.definition import codec
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """The original, as it was when it was read.
 
     Attributes:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from virtomate.definition import readers
@@ -56,8 +55,7 @@ _TPM_STATES = "/var/lib/libvirt/swtpm"
 _MAX_TAKEN_NAMES = 1000
 
 
-@dataclass(frozen=True)
-class ClonePlan:
+class ClonePlan(NamedTuple):
     """Everything that will be done to make one clone.
 
     Attributes:
@@ -106,8 +104,7 @@ class ClonePlan:
         return tuple(paths)
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(NamedTuple):
     """What is the same for all clones of a run, looked at once.
 
     Attributes:
@@ -172,7 +169,7 @@ class ClonePlanner:
             nvram = None if self._nvram is None else self._nvram.plan(name, self._taken)
         addresses = self._new_mac_addresses()
         plan = self._assemble(name, disks, nvram, addresses)
-        return replace(plan, needs=self.space.add_clone(plan.duplications, self._survey.pools))
+        return plan._replace(needs=self.space.add_clone(plan.duplications, self._survey.pools))
 
     def plan_automatically(self, instead_of: ClonePlan | None = None) -> ClonePlan:
         """Plan a clone with the next name that nobody has.
@@ -222,9 +219,13 @@ class ClonePlanner:
         outcome = changes.clone_domain_definition(
             self._survey.prepared,
             changes.Identity(name, uuid, addresses, request.title, request.description),
-            {plan.surveyed.disk.index: _new_source(plan.duplication) for plan in disks if plan.duplication is not None},
+            {
+                plan.surveyed.disk.position: _new_source(plan.duplication)
+                for plan in disks
+                if plan.duplication is not None
+            },
             None if nvram is None or nvram.path is None else changes.NewNvram(nvram.path, nvram.format),
-            [plan.surveyed.disk.index for plan in disks if plan.surveyed.action is Action.DROPPED],
+            [plan.surveyed.disk.position for plan in disks if plan.surveyed.action is Action.DROPPED],
         )
         interfaces = readers.devices(domain, "interface")
         return ClonePlan(
@@ -242,7 +243,7 @@ class ClonePlanner:
                 for index, interface in enumerate(interfaces)
                 if (mac := str(readers.child(interface, "mac").get("@address", "")).lower())
             ),
-            definition=replace(without_provenance(source.definition), domain=outcome.domain),
+            definition=without_provenance(source.definition)._replace(domain=outcome.domain),
             changes=outcome.changes,
             warnings=(*self._survey.warnings, *self._unknown(), *outcome.warnings),
             fail_on=self._request.fail_on,
@@ -293,7 +294,7 @@ def plan_clones(
     if request.check_space:
         smaller = "" if request.mode is Mode.LINKED else ", use --mode linked"
         planner.space.refuse_lack(f"Make room{smaller}, or, where the file system compresses, use --no-space-check.")
-        plans = [replace(plan, needs=planner.space.up_to_date(plan.needs)) for plan in plans]
+        plans = [plan._replace(needs=planner.space.up_to_date(plan.needs)) for plan in plans]
     return planner, tuple(plans)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,7 @@ def preview_definitions(session: Session, request: CloneRequest, cancel: CancelT
         # With the original's UUID, under which libvirt judges the definition and then defines no second domain. Where
         # the original vanishes meanwhile, another one's name has the same effect.
         identity = changes.Identity(planner.other_domain or plan.name, plan.source.reference.uuid, {})
-        probe = replace(plan.definition, domain=changes.with_identity(plan.definition.domain, identity))
+        probe = plan.definition._replace(domain=changes.with_identity(plan.definition.domain, identity))
         require_acceptable(session.connection, plan.name, probe, plan.source.definition)
         result = planned_result(plan, time.monotonic() - begin)
         results.append(result._replace(definition=codec.unparse_definition(plan.definition, is_indented=True)))

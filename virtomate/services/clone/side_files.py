@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.definition import nvram_readers
 from virtomate.definition.volume import describe_pool
@@ -40,8 +40,7 @@ _WHAT = "the NVRAM"
 _NAME_A_PLACE = "Name a place for the clone's NVRAM: --nvram PATH."
 
 
-@dataclass(frozen=True)
-class SurveyedNvram:
+class SurveyedNvram(NamedTuple):
     """The original's NVRAM, the same for all clones.
 
     Attributes:
@@ -60,8 +59,7 @@ class SurveyedNvram:
     warnings: tuple[Notice, ...] = ()
 
 
-@dataclass(frozen=True)
-class NvramPlan:
+class NvramPlan(NamedTuple):
     """What becomes of the NVRAM in one clone.
 
     Attributes:

@@ -9,8 +9,7 @@ import os
 import posixpath
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.errors import ConflictError
 from virtomate.paths import normalise
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
 
-@dataclass(frozen=True)
-class NamedFiles:
+class NamedFiles(NamedTuple):
     """Files and volumes that definitions name.
 
     Attributes:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.definition import codec, disk_readers, readers
 from virtomate.definition.mentions import read_mentions
@@ -31,8 +30,7 @@ _DOMAINS_FOR_A_HELPER = 100
 _MAX_HELPERS = 3
 
 
-@dataclass(frozen=True)
-class Identities:
+class Identities(NamedTuple):
     """What is in use on a connection.
 
     Attributes:

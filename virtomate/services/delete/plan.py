@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import posixpath
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.advice import virsh
 from virtomate.definition import codec, disk_readers, nvram_readers
@@ -53,8 +52,7 @@ SAVED_STATE = "saved state"
 _NAMED_USERS = 3
 
 
-@dataclass(frozen=True)
-class Going:
+class Going(NamedTuple):
     """An artifact that will be removed.
 
     Attributes:
@@ -67,8 +65,7 @@ class Going:
     is_outside: bool
 
 
-@dataclass(frozen=True)
-class Deletion:
+class Deletion(NamedTuple):
     """The deletion of one clone.
 
     Attributes:
@@ -103,8 +100,7 @@ class Deletion:
         return self.preview.uuid
 
 
-@dataclass(frozen=True)
-class DeletionPlan:
+class DeletionPlan(NamedTuple):
     """What will be deleted.
 
     Attributes:
@@ -212,8 +208,7 @@ def _draft(domain: Domain, refusals: Refusals) -> _Draft | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Draft:
+class _Draft(NamedTuple):
     """A clone that may be deleted, as far as it can be told without looking at others."""
 
     domain: Domain
@@ -380,7 +375,7 @@ def _with_needs(deletions: list[Deletion], references: References, drafts: Mappi
                 advice = _advise(drafts[deletion.uuid], staying, references)
                 refusals.add(in_use(deletion.name, made, staying, advice))
     refusals.raise_if_any()
-    return [replace(deletion, needs=frozenset(needs[deletion.uuid])) for deletion in deletions]
+    return [deletion._replace(needs=frozenset(needs[deletion.uuid])) for deletion in deletions]
 
 
 def _advise(draft: _Draft, users: list[Reference], references: References) -> str | None:

@@ -13,7 +13,7 @@ import math
 import os
 import posixpath
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -328,7 +328,7 @@ def _named(deletion: Deletion, name: str) -> str:
     if name == deletion.name:
         return deletion.text
     definition = codec.parse_definition(deletion.text)
-    return codec.unparse_definition(replace(definition, domain={**definition.domain, "name": name}))
+    return codec.unparse_definition(definition._replace(domain={**definition.domain, "name": name}))
 
 
 def _without_passwords(text: str) -> str:

@@ -10,9 +10,8 @@ import os
 import posixpath
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from virtomate.advice import virsh
@@ -64,8 +63,7 @@ OWN = frozenset({Verdict.PROVED, Verdict.UNPROVED, Verdict.EMPTY})
 BEGUN = frozenset({Verdict.PROVED, Verdict.EMPTY})
 
 
-@dataclass(frozen=True)
-class Sighting:
+class Sighting(NamedTuple):
     """What is at an artifact's place now.
 
     Attributes:
@@ -83,8 +81,7 @@ class Sighting:
     fingerprint: Fingerprint | None
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What is proved of an artifact.
 
     Attributes:

@@ -10,8 +10,7 @@ import os
 import posixpath
 import stat
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.host_images import made_up_devices, may_be_image, read_links_here
@@ -38,8 +37,7 @@ _NAMED_FILES = 2
 _NO_LINKS = ImageLinks()
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """One image needs another file.
 
     Attributes:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import (
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from virtomate.services.storage.cache import ReferenceCache
 
 
-@dataclass(frozen=True)
-class DomainDocument:
+class DomainDocument(NamedTuple):
     """A document that mentions files on behalf of a domain.
 
     Attributes:

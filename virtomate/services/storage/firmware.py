@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.definition import codec, nvram_readers, readers
 from virtomate.errors import ConnectionLostError, HypervisorError, NoFirmwareError
@@ -22,8 +21,7 @@ _OF_PACKAGES = ("/usr/", "/nix/store/", "/gnu/store/")
 _OF_THE_HOST = "/usr/local/"
 
 
-@dataclass(frozen=True)
-class Firmware:
+class Firmware(NamedTuple):
     """What libvirt makes of the original's firmware.
 
     Attributes:

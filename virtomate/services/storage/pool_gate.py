@@ -6,7 +6,6 @@ import os
 import pwd
 import stat
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -140,7 +139,7 @@ def _seen(connection: Connection, path: str) -> Directory | None:
     try:
         place = Path(path)
         above = sorted({*place.parents, *place.resolve().parents})
-        return replace(_read(place), above=tuple(map(_read, above)))
+        return _read(place)._replace(above=tuple(map(_read, above)))
     except (OSError, ValueError):
         return None
 

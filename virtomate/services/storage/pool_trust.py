@@ -7,8 +7,7 @@ the directory can therefore have a libvirt that runs as root overwrite any file 
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.enums import Transfer
 from virtomate.errors import IllegalStateError
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 ROOT = 0
 
 
-@dataclass(frozen=True)
-class Directory:
+class Directory(NamedTuple):
     """What is known of a directory.
 
     Attributes:
@@ -41,8 +39,7 @@ class Directory:
     above: tuple[Directory, ...] = ()
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What speaks against a directory.
 
     Attributes:

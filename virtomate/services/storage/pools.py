@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.advice import virsh
 from virtomate.definition.volume import PoolDescription, VolumeDescription, describe_pool, describe_volume
@@ -33,8 +32,7 @@ TEMPORARY_POOL_PREFIX = "virtomate-clone-"
 _BUSY_SECONDS = 5
 
 
-@dataclass(frozen=True)
-class PoolEntry:
+class PoolEntry(NamedTuple):
     """A pool, and what its document says."""
 
     pool: Pool
@@ -42,8 +40,7 @@ class PoolEntry:
     is_active: bool
 
 
-@dataclass(frozen=True)
-class FoundVolume:
+class FoundVolume(NamedTuple):
     """A volume, and what its document says."""
 
     volume: Volume

@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import defaultdict
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.definition.provenance import read_record
 from virtomate.enums import ArtifactKind, Mode
@@ -51,8 +50,7 @@ class ReferenceKind(Enum):
     MAY_NAME = "names a file that cannot be looked at and has the same name"
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(NamedTuple):
     """What uses a file.
 
     Attributes:
@@ -68,8 +66,7 @@ class Reference:
     path: str | None = None
 
 
-@dataclass(frozen=True)
-class _Naming:
+class _Naming(NamedTuple):
     """A document names a file.
 
     Attributes:

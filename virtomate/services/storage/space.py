@@ -9,7 +9,6 @@ be seen here, that is asked.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,8 +40,7 @@ class SpaceNeed(NamedTuple):
     available_bytes: int
 
 
-@dataclass(frozen=True)
-class PoolSpace:
+class PoolSpace(NamedTuple):
     """The space of a pool, in bytes.
 
     Attributes:

@@ -10,7 +10,6 @@ of the overlays that we make, which is read over a connection, too.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfs import NANOSECONDS, open_visible
@@ -38,7 +37,7 @@ def put_token(volume: VolumeDescription, token: str) -> VolumeDescription | None
         return None
     finally:
         os.close(descriptor)
-    return replace(volume, changed=f"{changed // NANOSECONDS}.{changed % NANOSECONDS:09}")
+    return volume._replace(changed=f"{changed // NANOSECONDS}.{changed % NANOSECONDS:09}")
 
 
 def read_attribute(descriptor: int) -> str | None:

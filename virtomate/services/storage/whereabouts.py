@@ -10,8 +10,7 @@ import errno
 import os
 import posixpath
 import stat
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.paths import normalise
 
@@ -27,8 +26,7 @@ _NOWHERE = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 _FILE_POOLS = frozenset({"dir", "fs", "netfs", "vstorage"})
 
 
-@dataclass(frozen=True)
-class Whereabouts:
+class Whereabouts(NamedTuple):
     """Where a path or a volume leads to.
 
     Attributes:
@@ -80,7 +78,7 @@ class Locator:
         if path is None:
             return Whereabouts(None, frozenset({key}))
         found = self.of_path(path)
-        return replace(found, keys=found.keys | {key})
+        return found._replace(keys=found.keys | {key})
 
     def _look_up(self, path: str) -> Whereabouts:
         path = normalise(path)

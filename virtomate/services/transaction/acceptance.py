@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
@@ -46,7 +45,7 @@ def require_acceptable(connection: Connection, name: str, probe: Definition, ori
 
 def _passes_schema(connection: Connection, original: Definition) -> bool:
     name = readers.name(original.domain)
-    probe = replace(original, domain={**original.domain, "name": f"{name}{CHECK_SUFFIX}"})
+    probe = original._replace(domain={**original.domain, "name": f"{name}{CHECK_SUFFIX}"})
     try:
         check_definition(connection, name, codec.unparse_definition(probe))
     except SchemaError:

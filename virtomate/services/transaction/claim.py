@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import StoppedError
@@ -162,7 +161,7 @@ class Claim:
             raise StoppedError("stopped, since libvirt does not accept the clone's definition")
 
     def _check(self, definition: Definition) -> None:
-        probe = replace(definition, domain={**definition.domain, "name": f"{self._name}{CHECK_SUFFIX}"})
+        probe = definition._replace(domain={**definition.domain, "name": f"{self._name}{CHECK_SUFFIX}"})
         require_acceptable(self._session.connection, self._name, probe, self._source)
 
     def note(self, made: Artifact) -> None:

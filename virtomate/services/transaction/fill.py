@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import posixpath
 import threading
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.cancel import StoppedError
 from virtomate.definition.provenance import Artifact
@@ -48,8 +47,7 @@ _POLL_SECONDS = 0.2
 _UNDO_WAIT_SECONDS = 30
 
 
-@dataclass(frozen=True)
-class Filled:
+class Filled(NamedTuple):
     """What was done to fill a volume.
 
     Attributes:

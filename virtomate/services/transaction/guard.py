@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.definition import codec, disk_readers
 from virtomate.definition.provenance import find_provenance
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 _HINT = "Shut it down, and keep it down while it is being cloned."
 
 
-@dataclass(frozen=True)
-class Watched:
+class Watched(NamedTuple):
     """A volume that must not change.
 
     Attributes:
