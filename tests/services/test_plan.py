@@ -122,6 +122,20 @@ def test_identities(node: Node) -> None:
     assert identities.writers == {"/srv/p/other.raw": "on", ("p", "v"): "named"}
 
 
+def test_metadata_use_nothing(node: Node) -> None:
+    """Addresses and files that other programs only note in metadata are free; the domain of a used address is known."""
+    note = '<note xmlns="urn:x"><mac address="52:54:00:aa:bb:09"/><file path="/srv/p/noted.raw"/></note>'
+    connection = node(
+        domain("off", INTERFACE).replace("</name>", f"</name><metadata>{note}</metadata>", 1),
+        P,
+    )
+
+    identities = scan_identities(connection)
+
+    assert identities.mac_addresses == {"52:54:00:aa:bb:01": "off"}
+    assert "noted.raw" not in identities.named.paths
+
+
 def test_files_that_definitions_name(node: Node) -> None:
     """By path or by pool and volume, for whatever, there or not; the base name finds them."""
     connection = node(
