@@ -1,7 +1,7 @@
 """POSIX access control lists of volumes' files, as Linux keeps them (acl(5), <linux/posix_acl_xattr.h>).
 
-libvirt knows nothing of them. What it tells as the permissions of a file's group is the list's mask, which is more than
-the group may do as soon as the list grants somebody else more.
+libvirt does not know them. It reports the list's mask as the permissions of a file's group, which is more than the
+group has when the list grants others more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ABSENT = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 
 
 def with_acl(volume: VolumeDescription) -> VolumeDescription:
-    """The volume with its list, if its file is seen here; its mode then has what its group may do, and not the mask."""
+    """Return the volume with its list, if its file is seen here, and with its group's permissions not the mask."""
     if visible_status(volume) is None:
         return volume
     try:
@@ -41,7 +41,7 @@ def with_acl(volume: VolumeDescription) -> VolumeDescription:
 
 
 def mode_without_mask(mode: str, acl: bytes) -> str:
-    """The permission bits of a file that has a list, in octal digits, with what the list lets the file's group do."""
+    """Return the octal permission bits of a file with a list, with those that the list grants to the file's group."""
     permissions = {
         tag: granted for tag, granted, _ in _ENTRY.iter_unpack(acl[_HEADER.size :]) if tag in {_GROUP, _MASK}
     }
@@ -50,22 +50,18 @@ def mode_without_mask(mode: str, acl: bytes) -> str:
 
 
 def may_be_given_here(volume: VolumeDescription) -> bool:
-    """Whether a new volume with this one's owner can be given a list here."""
+    """Return whether a new volume with the owner of this one can be given a list here."""
     return os.geteuid() == 0 or volume.owner == str(os.geteuid())
 
 
 def give_acl(acl: bytes, volume: VolumeDescription) -> bool:
-    """Give a volume's file this list, or none, also instead of one that it has from its directory.
-
-    Args:
-        acl: The list; empty for none.
-        volume: The volume, which must be seen here.
+    """Give a volume's file a list, or none if empty, instead of a list inherited from its directory.
 
     Returns:
-        Whether it was changed.
+        Whether the list was changed.
 
     Raises:
-        OSError: It cannot be.
+        OSError: The list cannot be changed, or the file is not seen here.
     """
     descriptor = open_visible(volume, os.O_RDONLY)
     if descriptor is None:

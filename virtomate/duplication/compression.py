@@ -1,4 +1,4 @@
-"""Compressed files, which are no images: how to tell them by their first bytes, and what unpacks them.
+"""Compressed files, which are not images: how their first bytes tell them, and what unpacks them.
 
 Sources: RFC 1952 (gzip), RFC 8878 (zstd), https://tukaani.org/xz/xz-file-format.txt, APPNOTE.TXT of PKWARE (zip). The
 number of bzip2 is followed by that of its first block, or of its end where there is none.
@@ -22,10 +22,9 @@ class Compression(NamedTuple):
     """A kind of compressed file.
 
     Attributes:
-        name: What the kind is called.
-        magic: What such a file begins with.
-        program: What unpacks one from its input to its output; None for an archive of files.
-        suffixes: What the name of such a file ends in, in lower case.
+        magic: The first bytes of such a file.
+        program: What unpacks such a file from its input to its output; None for an archive of files.
+        suffixes: Endings of the file's name, in lower case.
     """
 
     name: str
@@ -46,18 +45,12 @@ _COMPRESSIONS = (
 
 
 def detect_compression(data: bytes) -> Compression | None:
-    """The kind of a compressed file by its first bytes, whatever its name says; None for any other file."""
+    """Return the kind of a compressed file by its first bytes, whatever its name; None for any other file."""
     return next((kind for kind in _COMPRESSIONS if kind.magic.match(data)), None)
 
 
 def unpack_command(compression: Compression, path: str, is_taken: Callable[[str], bool]) -> str:
-    """A shell's command that unpacks a file beside it, and overwrites none.
-
-    Args:
-        compression: What kind of file it is.
-        path: Where it is.
-        is_taken: Whether there is something with a path.
-    """
+    """Return a shell command that unpacks a file beside it, into a name that is not taken."""
     stem, suffix = posixpath.splitext(path)
     # a program would take the first for options, and tar the second for a file on another host
     operand = f"./{path}" if path.startswith("-") or (":" in path and not path.startswith("/")) else path

@@ -1,9 +1,8 @@
 """The daemon's files, where they can be seen from here.
 
 That a path exists here proves nothing: the daemon may be in a container, in another mount namespace, or behind a
-forwarded socket. A file's times do, to the nanosecond, together with its length: libvirt reports them, and two files
-with one path do not share them by accident. Python has no call for some of what is needed, so a few go to the C
-library.
+forwarded socket. A file's times, to the nanosecond, and its length prove it: libvirt reports them, and two files with
+one path do not share them by accident. Calls that Python lacks go to the C library.
 """
 
 from __future__ import annotations
@@ -90,10 +89,9 @@ def can_be_copied_here(path: str) -> bool:
 
 
 def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = False) -> int | None:
-    """Open the volume's file, and no other; None where it cannot be seen or opened here.
+    """Open the volume's file and return its descriptor; None where it cannot be seen or opened here.
 
-    A symbolic link at its path is not followed unless asked for, and what was opened is compared again with what
-    libvirt reported.
+    A symbolic link is not followed unless asked for, and the open file is compared with what libvirt reported.
     """
     try:
         descriptor = os.open(volume.path, flags | os.O_CLOEXEC | (0 if follow_link else os.O_NOFOLLOW))
@@ -106,11 +104,7 @@ def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = F
 
 
 def refuse_link(path: str) -> None:
-    """Refuse a symbolic link where a file was a moment ago: somebody else writes to the directory.
-
-    Raises:
-        IllegalStateError: It is one.
-    """
+    """Raise IllegalStateError for a symbolic link where a file was before: somebody else writes to the directory."""
     if Path(path).is_symlink():
         raise IllegalStateError(
             f"'{path}' has become a symbolic link meanwhile, and is not followed",
@@ -119,9 +113,9 @@ def refuse_link(path: str) -> None:
 
 
 def file_system(directory: str) -> bytes | int | None:
-    """What tells a directory's file system from any other that is mounted here; None where it cannot be opened.
+    """Return what identifies a directory's file system here; None where the directory cannot be opened.
 
-    The subvolumes of one Btrfs have device numbers of their own, yet they share data: its UUID tells
+    The subvolumes of one Btrfs share data but not device numbers, so a Btrfs is identified by its UUID
     (BTRFS_IOC_FS_INFO in <linux/btrfs.h>).
     """
     try:
@@ -142,10 +136,10 @@ class FileSystemSpace(NamedTuple):
     """The space on a file system, in bytes.
 
     Attributes:
-        file_system: What tells it from any other that is mounted here.
-        taken: What is in use.
-        available: What an ordinary user can still write. A reserve, such as ext4 keeps for root, is neither taken nor
-            available: the QEMU of a guest does not get it either, and root gets only a part of it.
+        file_system: What identifies the file system here.
+        taken: The space in use.
+        available: The space for ordinary users. A reserve for root, as on ext4, is neither taken nor available: QEMU
+            does not get the reserve either, and root gets only a part of it.
     """
 
     file_system: bytes | int
@@ -155,10 +149,10 @@ class FileSystemSpace(NamedTuple):
 
 
 def file_system_space(directory: str) -> FileSystemSpace | None:
-    """The space on a directory's file system; None where the directory is not to be seen here."""
+    """Return the space on a directory's file system; None where the directory cannot be seen here."""
     try:
         figures = os.statvfs(directory)
-        # who may not list the directory can still ask this
+        # allowed also without permission to list the directory
         device = Path(directory).stat().st_dev
     except (OSError, ValueError):
         return None
@@ -171,7 +165,7 @@ def file_system_space(directory: str) -> FileSystemSpace | None:
 
 
 def birth_time(path: str) -> int | None:
-    """When a file came into being, in nanoseconds since 1970; None where the file system does not keep it."""
+    """Return the birth time of a file, in nanoseconds since 1970; None where the file system does not keep it."""
     statx = getattr(_libc(), "statx", None)
     if statx is None:
         return None
@@ -187,11 +181,7 @@ def birth_time(path: str) -> int | None:
 
 
 def reflink(target: int, source: int, path: str) -> None:
-    """Let an empty file share all of another one's data.
-
-    Raises:
-        UnsupportedError: The file system cannot.
-    """
+    """Let an empty file share all data of another, or raise UnsupportedError."""
     match_copy_on_write(target, source)
     try:
         fcntl.ioctl(target, _FICLONE, source)
@@ -202,15 +192,7 @@ def reflink(target: int, source: int, path: str) -> None:
 
 
 def require_reflinks(directory: str, path: str) -> None:
-    """Refuse a file system without reflinks, as far as that can be tried: with a file that never has a name.
-
-    Args:
-        directory: Where the reflink is to be.
-        path: What is to be reflinked.
-
-    Raises:
-        UnsupportedError: It certainly has none.
-    """
+    """Raise UnsupportedError if a directory certainly allows no reflink of `path`; a nameless file tells."""
     try:
         descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
     except (OSError, ValueError):
@@ -233,10 +215,9 @@ def _unsupported(path: str, error: OSError) -> UnsupportedError:
 
 
 def match_copy_on_write(target: int, source: int) -> None:
-    """Give an empty file the other one's no-COW attribute.
+    """Give an empty file the no-COW attribute of the other, without which Btrfs does not reflink between them.
 
-    libvirt sets it in Btrfs pools that it builds, and Btrfs does not reflink between a file that has it and one that
-    has not.
+    libvirt sets this attribute in the Btrfs pools that it builds.
     """
     with suppress(OSError):
         wanted = _flags(source) & _FS_NOCOW_FL
@@ -247,7 +228,7 @@ def match_copy_on_write(target: int, source: int) -> None:
 
 
 def data_extents(descriptor: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """The parts of a file between two offsets that hold data, each with its first and its next offset."""
+    """Yield the parts of a file between two offsets that hold data, each as its begin and its end."""
     offset = begin
     while offset < end:
         try:
@@ -272,7 +253,7 @@ def write(descriptor: int, data: bytes, offset: int) -> None:
 
 
 def write_failure(error: OSError, path: str) -> HypervisorError | NoSpaceError:
-    """The error of ours for a file that could not be written."""
+    """Return the error for a file that could not be written."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     message = f"cannot write '{path}': {reason}"
     if error.errno == errno.EFBIG:
@@ -283,7 +264,7 @@ def write_failure(error: OSError, path: str) -> HypervisorError | NoSpaceError:
 
 
 def is_cached(descriptor: int, offset: int) -> bool:
-    """Whether the page at an offset is in the page cache; True where that cannot be told."""
+    """Return whether the page at an offset is in the page cache; True where that is unknown."""
     try:
         os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
     except BlockingIOError:
@@ -299,7 +280,7 @@ def start_writing_back(descriptor: int, offset: int, length: int) -> None:
 
 
 def wait_for_writing_back(descriptor: int, offset: int, length: int) -> None:
-    """Wait until a range has been written to the disk. That it is safe there is up to fdatasync."""
+    """Wait until the kernel has written a range to the disk; fdatasync makes the range safe."""
     _sync_file_range(descriptor, offset, length, _SYNC_WAIT_BEFORE | _SYNC_WRITE | _SYNC_WAIT_AFTER)
 
 
@@ -330,6 +311,6 @@ def _is_of(status: os.stat_result, volume: VolumeDescription) -> bool:
 
 
 def nanoseconds(time: str | None) -> int:
-    """A time as libvirt writes it, seconds and nanoseconds with a dot between, in nanoseconds; 0 where it is absent."""
+    """Return a time of libvirt's, `SECONDS.NANOSECONDS`, in nanoseconds; 0 where it is absent."""
     seconds, _, nanoseconds = (time or "0").partition(".")
     return int(seconds) * NANOSECONDS + int(nanoseconds or 0)

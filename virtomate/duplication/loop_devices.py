@@ -1,4 +1,4 @@
-"""Loop devices of this host: who reads a file through one takes none of QEMU's locks on the file."""
+"""Loop devices of this host: access through a loop device takes none of QEMU's locks on the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BLOCK_DEVICES = Path("/sys/block")
 
 
 def loop_device_over(path: str) -> str | None:
-    """The name of a loop device whose content is in a file, None where there is none.
+    """Return the name of a loop device whose content is in a file, None where there is none.
 
     Source: Documentation/ABI/testing/sysfs-block of Linux (loop/backing_file).
     """
