@@ -47,6 +47,8 @@ SERVICES: dict[str, set[str]] = {
     "pool_listings": {"storage"},
     "completion": set(),
 }
+# The packages of services whose modules are still imported from outside, instead of the package itself.
+OPEN = ("virtomate.services.clone", "virtomate.services.transaction", "virtomate.services.guest")
 # The one part that may import each thing of others.
 OWNERS = {
     "click": "cli",
@@ -135,6 +137,49 @@ def _modules() -> dict[str, Path]:
         ".".join(("virtomate", *path.relative_to(PACKAGE).with_suffix("").parts)): path
         for path in sorted(PACKAGE.rglob("*.py"))
     }
+
+
+def past_doors(source: str, module: str) -> list[str]:
+    """Return what a source text imports of packages of services, past their `__init__`, from outside of them."""
+    wrong = []
+    for name in sorted(imported_modules(source, module)):
+        target = name if name in _modules() or f"{name}.__init__" in _modules() else name.rpartition(".")[0]
+        package = target.rpartition(".")[0]
+        is_inside = f"{module}.".startswith(f"{package}.")
+        is_door = f"{target}.__init__" in _modules() or package == "virtomate.services"
+        is_open = package.startswith(OPEN)
+        if package.startswith("virtomate.services") and not (is_inside or is_door or is_open):
+            wrong.append(f"{module} imports {target}")
+    return wrong
+
+
+@pytest.mark.parametrize("module", _modules())
+def test_packages_of_services_are_reached_by_their_door(module: str) -> None:
+    """From outside, a package of services is imported itself, and none of its modules."""
+    assert past_doors(_modules()[module].read_text(encoding="utf-8"), module) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "count"),
+    [
+        ("virtomate.services.delete.run", "from virtomate.services.storage.pools import PoolIndex", 1),
+        ("virtomate.services.storage.space", "from virtomate.services.storage.references.graph import References", 1),
+        ("virtomate.cli.domain", "def f():\n    from virtomate.services.delete import run", 1),
+        ("virtomate.output.json", "if TYPE_CHECKING:\n    from virtomate.services.delete.records import X", 1),
+        ("virtomate.services.delete.run", "from virtomate.services.storage import PoolIndex", 0),
+        ("virtomate.services.delete.run", "from virtomate.services.storage.references import References", 0),
+        (
+            "virtomate.services.storage.references.graph",
+            "from virtomate.services.storage.pools import PoolIndex",
+            0,
+        ),
+        ("virtomate.services.delete.run", "from virtomate.services.delete.plan import plan_deletion", 0),
+        ("virtomate.cli.domain", "from virtomate.services.listings import list_all_domains", 0),
+    ],
+)
+def test_checker_sees_who_comes_past_a_door(module: str, source: str, count: int) -> None:
+    """An import of a module is found wherever it stands, and that of a package passes."""
+    assert len(past_doors(source, module)) == count
 
 
 @pytest.mark.parametrize("module", _modules())

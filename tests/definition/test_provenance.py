@@ -17,6 +17,7 @@ from virtomate.definition.provenance import (
     claim_definition,
     half_deleted_definition,
     read_provenance,
+    restored_definition,
     with_provenance,
     without_provenance,
 )
@@ -225,6 +226,43 @@ def test_half_deleted_clone() -> None:
     assert definition.domain["title"].startswith("Half-deleted clone of ")
     assert definition.domain["devices"] == {**claim.domain["devices"], "tpm": tpm}
     assert definition.domain["os"] == claim.domain["os"]
+
+
+def test_definition_that_was_put_aside() -> None:
+    """The record holds the definition without passwords; libvirt hides those of the placeholder's displays."""
+    vnc = {"@type": "vnc", "@port": "-1", "@passwd": "secret", "@passwdValidTo": "2030-01-01T00:00:00"}
+    clone: codec.Document = {"@type": "kvm", "name": "web", "devices": {"graphics": [{"@type": "sdl"}, vnc]}}
+    hidden = codec.unparse_definition(
+        Definition({**clone, "devices": {"graphics": [{"@type": "sdl"}, {"@type": "vnc"}]}}, None)
+    )
+    placeholder = half_deleted_definition("web", FULL._replace(replaced=hidden), clone)
+    assert "secret" not in (placeholder.metadata or "")
+    assert placeholder.domain["devices"]["graphics"] == [{key: vnc[key] for key in vnc if key != "@port"}]
+
+    record = read_provenance(codec.parse_definition(codec.unparse_definition(placeholder)))
+
+    assert record is not None
+    assert record.replaced == hidden
+    restored = restored_definition(placeholder.domain, record.replaced).domain
+    assert restored["devices"]["graphics"][1] == {
+        "@type": "vnc",
+        "@passwd": "secret",
+        "@passwdValidTo": vnc["@passwdValidTo"],
+    }
+
+
+@pytest.mark.parametrize("packed", ["", "x", "eJw=", "!"])
+def test_damaged_definition_that_was_put_aside(packed: str) -> None:
+    """Nothing can be restored, and the rest of the record counts."""
+    text = codec.unparse_definition(
+        half_deleted_definition("web", FULL._replace(replaced="<domain/>"), {"name": "web"})
+    )
+    begin, end = text.index("replaced>") + len("replaced>"), text.index("</virtomate:replaced")
+
+    record = read_provenance(codec.parse_definition(text[:begin] + packed + text[end:]))
+
+    assert record is not None
+    assert (record.replaced, record.made) == (None, FULL.made)
 
 
 def test_claim_of_a_source_without_attributes() -> None:

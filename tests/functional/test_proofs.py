@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.functional.runs import (
     wait_for,
     wait_until_still,
 )
-from tests.functional.support import cloned
+from tests.functional.support import EVERYTHING, cloned
 from tests.lab import Lab, Program, Result, disk, domain, images, interface, mounts
 from tests.lab.domains import nvram
 from tests.lab.hypervisor import Hypervisor
@@ -35,9 +36,8 @@ from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
 from virtomate.services.clone.records import CloneRequest
 from virtomate.services.clone.run import clone_domains
-from virtomate.services.delete.plan import plan_deletion
-from virtomate.services.delete.run import delete_clones
-from virtomate.services.storage.token import ATTRIBUTE
+from virtomate.services.delete import execute_plan, plan_deletion
+from virtomate.services.storage.artifacts.token import ATTRIBUTE
 
 UUID = "11111111-2222-4333-8444-555555555555"
 IMAGES = Path("/var/lib/libvirt/images")
@@ -554,8 +554,8 @@ def test_clone_that_starts_while_it_is_deleted_keeps_its_definition(
                 one.create()
             return define(*arguments)
 
-        monkeypatch.setattr("virtomate.services.delete.run.define_domain", define_too_late)
-        (result,) = delete_clones(session, plan, NullProgress(), CancelToken())
+        monkeypatch.setattr("virtomate.services.delete.placeholder.define_domain", define_too_late)
+        (result,) = execute_plan(session, plan, NullProgress(), CancelToken())
 
     assert result.error is not None
     assert (result.error.exit_status, "started" in result.error.message) == (1, True), result.error
@@ -599,6 +599,30 @@ def test_nobody_opens_what_is_being_deleted(lab: Lab, virtomate: Program) -> Non
         images.qemu_io(path, "raw", "read 0 512")
 
     assert run.wait().status == 0
+    assert not path.exists()
+
+
+def test_killed_before_anything_was_removed(lab: Lab, virtomate: Program) -> None:
+    """The placeholder holds the definition, its passwords where nobody else reads them; the next run gives it back."""
+    define_source(lab, devices="<graphics type='vnc' autoport='yes' passwd='secret'/><graphics type='egl-headless'/>")
+    path = Path(cloned(virtomate("domain-clone", "src", "web", json=True))["disks"][0]["clone"]["path"])
+    web = lab.connection.lookupByName("web")
+    before = web.XMLDesc(EVERYTHING)
+    assert "passwd='secret'" in before
+    run = virtomate.pausing(CLAIM).start("domain-delete", "--yes", "web", json=True)
+    with paused(run):
+        assert "<disk" not in web.XMLDesc(EVERYTHING)
+        assert "secret" not in web.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        run.signal(signal.SIGKILL)
+    run.wait()
+
+    late = lab.define(domain("late", disks=[disk(path, "raw")]))
+    refused = delete(virtomate, "web")
+
+    assert (refused.status, "domain 'late' uses it" in refused.json["message"]) == (1, True), str(refused)
+    assert web.XMLDesc(EVERYTHING) == before
+    late.undefine()
+    assert delete(virtomate, "web").status == 0
     assert not path.exists()
 
 

@@ -20,7 +20,7 @@ from virtomate.cancel import CancelToken
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.session import open_session
 from virtomate.output.messages import sentences
-from virtomate.services.delete.plan import DeletionPlan, plan_deletion
+from virtomate.services.delete import DeletionPlan, plan_deletion
 
 Way = Callable[["Host", ExitStack], str]
 

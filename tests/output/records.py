@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from virtomate.definition.provenance import DomainReference
+from virtomate.definition.provenance import DomainReference, Provenance
 from virtomate.definition.volume import Location, VolumeListing
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.errors import ConflictError
 from virtomate.hypervisor.agent import Address, DomainInterface, RunResult
 from virtomate.notices import Change, CloneWarning, FileWarning, Notice, notice
 from virtomate.services.clone.records import CloneResult, DiskResult, InterfaceResult, NvramResult, VolumeReference
-from virtomate.services.delete.records import DeletionPreview, DeletionResult, DoomedThing
+from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 from virtomate.services.guest.records import PingResult
 from virtomate.services.listings import CloneOrigin, DomainListing
 from virtomate.services.pool_listings import PoolListing
@@ -75,14 +75,12 @@ IMPORT = ImportResult(
 DELETION = DeletionResult(
     DeletionStatus.DELETED, "web-1", UUID, ("volume '/srv/web-1.qcow2'",), ("disk vdb (/srv/more), which is not ours",)
 )
-PREVIEW = DeletionPreview(
-    name="web-1",
-    uuid=UUID,
-    is_finished=True,
-    source=SOURCE,
-    mode=Mode.COPY,
+PREVIEW = Deletion(
+    "web-1",
+    UUID,
+    Provenance(finished=True, uuid=UUID, token="", source=SOURCE, mode=Mode.COPY, created=0, made=()),
     doomed=(DoomedThing("volume '/srv/web-1.qcow2'", 1610612736), DoomedThing("NVRAM '/nvram/web-1_VARS.fd'")),
-    kept=("disk vdb (/srv/more), which is not ours",),
+    kept_disks=("disk vdb (/srv/more), which is not ours",),
 )
 # the sentence for the warning of the clone
 SHARED_LUN = "disk sda (/dev/lun) is shared with the original (block disk, not file-based): both write to it"

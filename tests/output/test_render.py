@@ -36,7 +36,7 @@ from virtomate.output import clones, deletions, lists, render
 from virtomate.output import json as documents
 from virtomate.output.streams import Format
 from virtomate.services.clone.records import InterfaceResult, NvramResult, VolumeReference
-from virtomate.services.delete.records import DeletionResult, DoomedThing
+from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -334,7 +334,8 @@ def test_deletions_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_deletion_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """Who is to agree sees domains, and volumes with their sizes, on stderr."""
-    deletions.render_deletion_plan([PREVIEW, PREVIEW._replace(name="web-2", is_finished=False, doomed=(), kept=())])
+    unfinished = PREVIEW.provenance._replace(finished=False)
+    deletions.render_deletion_plan([PREVIEW, Deletion("web-2", PREVIEW.uuid, unfinished)])
 
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -454,7 +455,14 @@ EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
     ),
     "stopped deletion": lambda: deletions.render_deletions([STOPPED_DELETION._replace(name=EVIL)], HUMAN),
     "deletion plan": lambda: deletions.render_deletion_plan(
-        [PREVIEW._replace(name=EVIL, source=EVIL_CLONE.source, doomed=(DoomedThing(EVIL, 1),), kept=(EVIL,))]
+        [
+            PREVIEW._replace(
+                name=EVIL,
+                provenance=PREVIEW.provenance._replace(source=EVIL_CLONE.source),
+                doomed=(DoomedThing(EVIL, 1),),
+                kept_disks=(EVIL,),
+            )
+        ]
     ),
     "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, (EVIL,)), HUMAN),
     "usage": lambda: render.render_usage_error("", EVIL, HUMAN),

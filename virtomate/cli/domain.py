@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,10 +15,10 @@ from virtomate.cli.completion import complete_clone, complete_domain
 from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.enums import AddressSource
-from virtomate.errors import EXIT_FAILED, IllegalStateError, UsageError, combined_exit_status
+from virtomate.errors import EXIT_FAILED, UsageError, combined_exit_status
 
 if TYPE_CHECKING:
-    from virtomate.services.delete.plan import DeletionPlan
+    from virtomate.services.delete import DeletionPlan
 
 
 @click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
@@ -116,24 +117,22 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unprove
     """
     from virtomate.output.deletions import render_deletions  # noqa: PLC0415
     from virtomate.output.streams import render_warnings  # noqa: PLC0415
-    from virtomate.services.delete.plan import plan_deletion  # noqa: PLC0415
-    from virtomate.services.delete.run import delete_clones  # noqa: PLC0415
+    from virtomate.services.delete import Consent, delete_clones  # noqa: PLC0415
 
-    with open_app(settings) as app:
-        plan = plan_deletion(app.session.connection, names, app.cancel)
-        render_warnings(plan.warnings, settings.format)
-        if (plan.wanted and not yes) or (plan.doubts and not yes_unproved):
-            if not _agrees(plan, settings, yes=yes):
-                return EXIT_FAILED
-            agreed = plan.previews
-            plan = plan_deletion(app.session.connection, names, app.cancel)
-            if plan.previews != agreed:
-                raise IllegalStateError(
-                    "what would be deleted has changed since the question", hint="Run the command again."
-                )
-        with app.working() as progress:
-            results = delete_clones(app.session, plan, progress, app.cancel)
-        render_deletions(results, settings.format)
+    with open_app(settings) as app, app.working() as progress:
+        results = delete_clones(
+            app.session,
+            names,
+            progress,
+            app.cancel,
+            consent=Consent(finished=yes, unproved=yes_unproved),
+            agree=partial(_agrees, settings=settings, yes=yes),
+            warn=partial(render_warnings, format_=settings.format),
+        )
+        if results is None:
+            click.echo("Nothing was deleted.", err=True)
+            return EXIT_FAILED
+    render_deletions(results, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
 
 
@@ -145,7 +144,6 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
     """
     from virtomate.output.deletions import end_question, render_deletion_plan  # noqa: PLC0415
 
-    previews = plan.previews
     if settings.format.is_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         if plan.wanted and not yes:
             raise UsageError(f"--yes is required to delete '{plan.wanted[0]}' when not at a terminal")
@@ -153,17 +151,14 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
             f"nothing proves that these were made for the clones: {', '.join(plan.doubts)}; look at them, then give "
             "--yes-unproved"
         )
-    render_deletion_plan(previews)
+    render_deletion_plan(plan.deletions)
     try:
         with settings.terminal.asking():
-            agrees = click.confirm("Delete them?" if len(previews) > 1 else "Delete it?", err=True)
+            return click.confirm("Delete them?" if len(plan.deletions) > 1 else "Delete it?", err=True)
     except click.Abort:
         # Ctrl-D
         end_question()
-        agrees = False
-    if not agrees:
-        click.echo("Nothing was deleted.", err=True)
-    return agrees
+        return False
 
 
 @domain.command(

@@ -5,6 +5,8 @@ libvirt keeps one child of `<metadata>` for each namespace (https://libvirt.org/
 
 from __future__ import annotations
 
+import zlib
+from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
@@ -23,6 +25,9 @@ _PREFIX = "virtomate"
 _SCHEMA = "2"
 # Version 0.2.0 wrote records without tokens: their artifacts can be found but not proved.
 _READ_SCHEMAS = frozenset({"1", _SCHEMA})
+
+# libvirt takes 4 MiB, with the placeholder around it.
+_LONGEST_REPLACED = 3 << 20
 
 # the year 10000, which calendars do not reach
 _END_OF_TIME = 253_402_300_800
@@ -107,6 +112,7 @@ class Provenance(NamedTuple):
         made: The artifacts.
         mark: Random part of the artifacts' token; None in records of 0.2.0.
         reserved: MAC addresses and paths that the user requested, which another run may request, too.
+        replaced: The definition that a deletion has put aside, without passwords; None in any other record.
     """
 
     finished: bool
@@ -119,6 +125,7 @@ class Provenance(NamedTuple):
     maker: Owner | None = None
     mark: str | None = None
     reserved: tuple[str, ...] = ()
+    replaced: str | None = None
 
     @property
     def artifact_token(self) -> str | None:
@@ -193,13 +200,40 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
 def half_deleted_definition(name: str, provenance: Provenance, clone: Document) -> Definition:
     """Return the placeholder that replaces a clone's definition during its deletion and cannot be started.
 
-    It keeps the clone's TPM, so that libvirt removes the TPM's state with this definition.
+    It keeps the TPM, so that libvirt removes the TPM's state with this definition. It also keeps the passwords of
+    displays, which libvirt hides; everybody can read the record.
     """
     definition = claim_definition(name, provenance, clone)
-    domain = {**definition.domain, "title": f"Half-deleted clone of {provenance.source.name}"}
+    devices = child(definition.domain, "devices")
     if tpm := child(clone, "devices").get("tpm"):
-        domain["devices"] = {**child(domain, "devices"), "tpm": tpm}
-    return definition._replace(domain=domain)
+        devices = {**devices, "tpm": tpm}
+    displays = [{"@type": display["@type"], **_secrets(display)} for display in _displays(clone)]
+    if displays := [display for display in displays if len(display) > 1]:
+        devices = {**devices, "graphics": displays}
+    title = f"Half-deleted clone of {provenance.source.name}"
+    return definition._replace(domain={**definition.domain, "title": title, "devices": devices})
+
+
+def restored_definition(placeholder: Document, replaced: str) -> Definition:
+    """Return the definition that a deletion has put aside, with the passwords that its placeholder keeps."""
+    definition = codec.parse_definition(replaced)
+    secrets = {display["@type"]: _secrets(display) for display in _displays(placeholder)}
+    displays = [{**display, **secrets.get(display["@type"], {})} for display in _displays(definition.domain)]
+    devices = child(definition.domain, "devices")
+    if displays:
+        devices = {**devices, "graphics": displays}
+    return definition._replace(domain={**definition.domain, "devices": devices})
+
+
+def _displays(domain: Document) -> list[Document]:
+    """Return the displays of a domain; libvirt takes one of each type."""
+    displays = child(domain, "devices").get("graphics") or []
+    return displays if isinstance(displays, list) else [displays]
+
+
+def _secrets(display: Document) -> Document:
+    keys = ("@passwd", "@passwdValidTo", "@connected") if "@passwd" in display else ()
+    return {key: display[key] for key in keys if key in display}
 
 
 def _write(provenance: Provenance) -> str:
@@ -222,6 +256,8 @@ def _write(provenance: Provenance) -> str:
         element[f"{_PREFIX}:reserved"] = [{"@value": value} for value in provenance.reserved]
     if provenance.made:
         element[f"{_PREFIX}:made"] = [_write_made(made) for made in provenance.made]
+    if provenance.replaced is not None:
+        element[f"{_PREFIX}:replaced"] = b64encode(zlib.compress(provenance.replaced.encode())).decode()
     return codec.unparse(element, f"{_PREFIX}:{_ELEMENT}")
 
 
@@ -254,6 +290,7 @@ def _read(element: str) -> Provenance:
         raise ValueError(f"a record of schema {record['@schema']} is for a newer version")
     source = child(record, f"{prefix}source")
     maker = child(record, f"{prefix}maker")
+    replaced = record.get(f"{prefix}replaced")
     return Provenance(
         finished=record["@state"] == "finished",
         uuid=record["@uuid"],
@@ -265,12 +302,23 @@ def _read(element: str) -> Provenance:
         maker=Owner(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
         mark=record.get("@mark"),
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
+        replaced=None if replaced is None else _unpack(replaced),
     )
 
 
 def _repeated(record: Document, name: str) -> list[Any]:
     elements = record.get(name, [])
     return elements if isinstance(elements, list) else [elements]
+
+
+def _unpack(packed: str) -> str | None:
+    """Return a definition that was put aside; None where it is longer than libvirt would take, or damaged."""
+    reader = zlib.decompressobj()
+    try:
+        text = reader.decompress(b64decode(packed), _LONGEST_REPLACED)
+        return text.decode() if reader.eof else None
+    except (zlib.error, ValueError):
+        return None
 
 
 def _read_made(item: Mapping[str, str]) -> Artifact:

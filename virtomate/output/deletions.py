@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtomate.output.streams import Format
-    from virtomate.services.delete.records import DeletionPreview, DeletionResult, DoomedThing
+    from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 
 
 def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None:
@@ -37,21 +37,21 @@ def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None
         message("note", f"not deleted: {listed(untouched)}", format_)
 
 
-def render_deletion_plan(previews: Sequence[DeletionPreview]) -> None:
+def render_deletion_plan(deletions: Sequence[Deletion]) -> None:
     """Show on stderr what would be deleted, for whoever is asked to agree."""
-    for preview in previews:
-        what = "clone" if preview.is_finished else "unfinished clone"
+    for deletion in deletions:
+        what = "clone" if deletion.is_finished else "unfinished clone"
         rows = [
             (printable(thing.what), "" if thing.size_bytes is None else binary_size(thing.size_bytes))
-            for thing in preview.doomed
+            for thing in deletion.doomed
         ]
-        lines = [f"{preview.name} ({what} of {preview.source.name}, {preview.mode.value})"]
+        lines = [f"{deletion.name} ({what} of {deletion.source.name}, {deletion.mode.value})"]
         lines += [f"  {line}" for line in aligned(rows)]
-        lines += [f"  not proved: {_doubt(thing)}" for thing in preview.doomed if thing.doubt is not None]
-        lines += [f"  kept: {item}" for item in preview.kept]
+        lines += [f"  not proved: {_doubt(thing)}" for thing in deletion.doomed if thing.doubt is not None]
+        lines += [f"  kept: {item}" for item in deletion.kept]
         tell("".join(f"{printable(line)}\n" for line in lines))
-    total = sum(thing.size_bytes or 0 for preview in previews for thing in preview.doomed)
-    tell(f"{counted(len(previews), 'domain')}, {binary_size(total)} in volumes\n")
+    total = sum(thing.size_bytes or 0 for deletion in deletions for thing in deletion.doomed)
+    tell(f"{counted(len(deletions), 'domain')}, {binary_size(total)} in volumes\n")
 
 
 def end_question() -> None:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from virtomate.definition.volume import describe_pool, read_volume_listing
 from virtomate.errors import NotFoundError
 from virtomate.hypervisor.storage import list_pools
-from virtomate.services.storage.pools import get_active_pool
-from virtomate.services.storage.space import counted_space, seen_space
+from virtomate.services.storage import backend_of, counted_space, get_active_pool
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeListing
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
-    from virtomate.services.storage.space import PoolSpace
+    from virtomate.services.storage import PoolSpace
 
 
 class PoolListing(NamedTuple):
@@ -68,8 +67,10 @@ def list_all_pools(connection: Connection) -> tuple[PoolListing, ...]:
 
 def _current_space(pool: Pool, *, is_local: bool) -> PoolSpace:
     """The space of an active pool: what can be seen here, else what libvirt counts."""
-    if is_local and (space := seen_space(pool, describe_pool(pool.document()))) is not None:
-        return space
+    if is_local:
+        description = describe_pool(pool.document())
+        if (space := backend_of(description).seen_space(pool, description)) is not None:
+            return space
     space = counted_space(pool)
     if space.is_impossible and pool.refresh():
         return counted_space(pool)

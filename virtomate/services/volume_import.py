@@ -29,12 +29,16 @@ from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.names import check_volume_name
 from virtomate.notices import FileWarning, Notice, notice
 from virtomate.rollback import Rollback
-from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact
-from virtomate.services.storage.fingerprint import new_fingerprint
-from virtomate.services.storage.pool_gate import PoolGate, runs_unprivileged
-from virtomate.services.storage.pools import describe, get_active_pool, refresh_when_idle, require_file_pool
-from virtomate.services.storage.space import SpaceLedger
-from virtomate.services.storage.token import put_token
+from virtomate.services.storage import (
+    SpaceLedger,
+    backend_of,
+    describe,
+    get_active_pool,
+    new_fingerprint,
+    refresh_when_idle,
+)
+from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_token, remove_artifact
+from virtomate.services.storage.trust import PoolGate, runs_unprivileged
 from virtomate.waiting import backoff
 
 if TYPE_CHECKING:
@@ -113,7 +117,7 @@ def import_volume(session: Session, request: ImportRequest, progress: Progress, 
         warnings = _judge(file, name)
         pool = get_active_pool(session.connection, request.pool)
         description = describe_pool(pool.document())
-        require_file_pool(description)
+        backend_of(description).require_new_volumes(description)
         gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(session.connection))
         _, cautions = gate.admit(session.connection, (Transfer.STREAM,), [(pool, description)], f"volume '{name}'")
         _refuse_taken_name(pool, name)

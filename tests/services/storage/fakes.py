@@ -9,7 +9,7 @@ import os
 import posixpath
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from xml.sax.saxutils import escape
 
 import libvirt
@@ -19,9 +19,12 @@ from virtomate.definition.provenance import with_provenance
 from virtomate.hypervisor.connection import Connection
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from virtomate.definition.provenance import Provenance
+
+Found = TypeVar("Found")
 
 LOCAL = "qemu:///system"
 REMOTE = "qemu+ssh://host/system"
@@ -45,6 +48,7 @@ class FakeDomain:
     snapshots: dict[str, str | Exception] = field(default_factory=dict)
     checkpoints: dict[str, str | Exception] = field(default_factory=dict)
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
+    host: FakeLibvirt | None = None
 
     def name(self) -> str:
         return self.title
@@ -55,6 +59,22 @@ class FakeDomain:
     def XMLDesc(self, flags: int) -> str:
         document = self.definition if flags & libvirt.VIR_DOMAIN_XML_INACTIVE else self.live
         return _told(document)
+
+    def isActive(self) -> bool:
+        return self.live is not None
+
+    def state(self, _flags: int) -> list[int]:
+        return [libvirt.VIR_DOMAIN_RUNNING if self.isActive() else libvirt.VIR_DOMAIN_SHUTOFF, 0]
+
+    def hasManagedSaveImage(self, _flags: int) -> bool:
+        return self.saved is not None
+
+    def snapshotNum(self, _flags: int) -> int:
+        return len(self.snapshots)
+
+    def undefineFlags(self, _flags: int) -> None:
+        assert self.host is not None
+        self.host.domains.remove(self)
 
     def managedSaveGetXMLDesc(self, _flags: int) -> str:
         return _told(self.saved)
@@ -152,6 +172,10 @@ class FakeVolume:
     def name(self) -> str:
         return self.title
 
+    def delete(self, _flags: int) -> None:
+        self.pool.directory.joinpath(self.title).unlink()
+        (self.pool.known or set()).discard(self.title)
+
     def XMLDesc(self, _flags: int) -> str:
         path = self.pool.directory / self.title
         if self.title in self.pool.broken:
@@ -191,6 +215,24 @@ class FakeLibvirt:
     def isAlive(self) -> bool:
         return self.alive
 
+    def storagePoolLookupByName(self, name: str) -> FakePool:
+        return _first((pool for pool in self.pools if pool.title == name), libvirt.VIR_ERR_NO_STORAGE_POOL)
+
+    def lookupByName(self, name: str) -> FakeDomain:
+        return _first((domain for domain in self.domains if domain.title == name), libvirt.VIR_ERR_NO_DOMAIN)
+
+    def lookupByUUIDString(self, name: str) -> FakeDomain:
+        return _first((domain for domain in self.domains if domain.uuid == name), libvirt.VIR_ERR_NO_DOMAIN)
+
+    def defineXMLFlags(self, text: str, _flags: int) -> FakeDomain:
+        domain = parse_definition(text).domain
+        known = next((found for found in self.domains if found.uuid == domain["uuid"]), None)
+        if known is None:
+            known = FakeDomain(domain["name"], text, uuid=domain["uuid"], host=self)
+            self.domains.append(known)
+        known.definition = text
+        return known
+
     def listAllStoragePools(self, _flags: int) -> list[FakePool]:
         return self.pools
 
@@ -206,6 +248,40 @@ class FakeLibvirt:
         return [domain for domain in self.domains if has[flags](domain)]
 
 
+class Refusing:
+    """A fake, and all that its methods return, of which one call is refused.
+
+    Attributes:
+        called: The names of the methods that were called so far.
+    """
+
+    def __init__(
+        self, fake: object, refused: int | str | None, error: Exception, called: list[str] | None = None
+    ) -> None:
+        self._fake, self._refused, self._error = fake, refused, error
+        self.called = [] if called is None else called
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._fake, name)
+
+        def call(*arguments: object) -> object:
+            # the client knows these by itself
+            if name not in {"name", "UUIDString", "getURI", "isAlive"}:
+                self.called.append(name)
+                if self._refused in {name, len(self.called)}:
+                    raise self._error
+            return self._wrapped(method(*arguments))
+
+        return call
+
+    def _wrapped(self, answer: object) -> object:
+        if isinstance(answer, list):
+            return [self._wrapped(item) for item in answer]
+        if isinstance(answer, FakeDomain | FakePool | FakeVolume | FakeRecord):
+            return Refusing(answer, self._refused, self._error, self.called)
+        return answer
+
+
 def definition(*paths: str | os.PathLike[str], extra: str = "", record: Provenance | None = None) -> str:
     """A definition with a disk for each path."""
     disks = "".join(
@@ -215,6 +291,12 @@ def definition(*paths: str | os.PathLike[str], extra: str = "", record: Provenan
     )
     text = f"<domain><name>n</name><devices>{disks}{extra}</devices></domain>"
     return text if record is None else unparse_definition(with_provenance(parse_definition(text), record))
+
+
+def _first(found: Iterator[Found], code: int) -> Found:
+    for item in found:
+        return item
+    raise failure(code)
 
 
 def _told(document: str | Exception | None) -> str:

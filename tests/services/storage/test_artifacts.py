@@ -10,15 +10,9 @@ import pytest
 from tests.duplication.volumes import RAW, described
 from virtomate.definition.provenance import Artifact, Fingerprint
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
-from virtomate.services.storage.artifacts import (
-    Sighting,
-    Verdict,
-    bears_token_here,
-    judge,
-    judge_outside_pools,
-    may_be_named,
-)
-from virtomate.services.storage.token import ATTRIBUTE, put_token
+from virtomate.services.storage.artifacts import Verdict, bears_token_here, judge, judge_outside_pools
+from virtomate.services.storage.artifacts.proof import Sighting, may_be_named
+from virtomate.services.storage.artifacts.token import ATTRIBUTE, put_token
 
 TOKEN = "11111111-2222-4333-8444-555555555555:0123456789abcdef"
 OTHER = "99999999-2222-4333-8444-555555555555:0123456789abcdef"
@@ -147,6 +141,19 @@ def test_nvram_outside_pools_is_proved_by_its_token_alone(nvram: Artifact) -> No
     assert judge_outside_pools(nvram, TOKEN, frozenset(), is_local=True).verdict is Verdict.PROVED
     assert judge_outside_pools(nvram, OTHER, frozenset(), is_local=True).verdict is Verdict.FOREIGN
     assert judge_outside_pools(nvram, None, frozenset(), is_local=True).verdict is Verdict.FOREIGN
+
+
+def test_nvram_outside_pools_that_was_restored_from_a_copy(nvram: Artifact, tmp_path: Path) -> None:
+    """`cp -a` copies the token along, so the file is not said to lack the token."""
+    assert nvram.fingerprint is not None
+    original = nvram._replace(fingerprint=nvram.fingerprint._replace(inode=1))
+
+    inside = judge_outside_pools(original, TOKEN, frozenset({str(tmp_path)}), is_local=True)
+    elsewhere = judge_outside_pools(original, TOKEN, frozenset(), is_local=True)
+
+    assert (inside.verdict, inside.reason) == (Verdict.UNPROVED, "is a copy of what was made")
+    assert elsewhere.verdict is Verdict.FOREIGN
+    assert elsewhere.reason == "is in no storage pool, and is a copy of what was made"
 
 
 def test_nvram_that_the_journal_only_plans_is_proved_by_its_token(nvram: Artifact) -> None:

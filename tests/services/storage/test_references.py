@@ -18,9 +18,9 @@ from virtomate.duplication.image_headers import LONG_HEADER_BYTES
 from virtomate.enums import ArtifactKind, ArtifactState, Mode
 from virtomate.errors import HypervisorError
 from virtomate.output.messages import sentences
-from virtomate.services.storage.cache import ReferenceCache
 from virtomate.services.storage.owner import this_process
-from virtomate.services.storage.references import ReferenceKind, References, scan_references
+from virtomate.services.storage.references.cache import ReferenceCache
+from virtomate.services.storage.references.graph import ReferenceKind, References, scan_references
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -515,7 +515,9 @@ def test_second_look_is_cheap(host: Host, monkeypatch: pytest.MonkeyPatch) -> No
     for path in (over, host.path):
         os.utime(path, (1, 1))
     cache = ReferenceCache()
-    monkeypatch.setattr("virtomate.services.storage.cache.time.time_ns", lambda: over.stat().st_ctime_ns + 10**10)
+    monkeypatch.setattr(
+        "virtomate.services.storage.references.graph.cache.time.time_ns", lambda: over.stat().st_ctime_ns + 10**10
+    )
     opened = counted_reads(monkeypatch)
     host.scan(cache)
     assert str(over) in opened
@@ -526,7 +528,9 @@ def test_second_look_is_cheap(host: Host, monkeypatch: pytest.MonkeyPatch) -> No
 
     write_qcow2(over, host.path)
     # it has been written too recently to be sure that it will not be written again within the same moment
-    monkeypatch.setattr("virtomate.services.storage.cache.time.time_ns", lambda: over.stat().st_ctime_ns + 10**8)
+    monkeypatch.setattr(
+        "virtomate.services.storage.references.graph.cache.time.time_ns", lambda: over.stat().st_ctime_ns + 10**8
+    )
     for _ in range(2):
         opened.clear()
         assert [user.path for user in host.scan(cache).users(host.made)] == [str(over)]
@@ -650,7 +654,7 @@ def test_refresh_that_fails(far: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         assert length == LONG_HEADER_BYTES
         return far.path.with_name(volume.name).read_bytes()
 
-    monkeypatch.setattr("virtomate.services.storage.chains.read_head", read_head)
+    monkeypatch.setattr("virtomate.services.storage.references.graph.chains.read_head", read_head)
 
     assert far.says() == ["'/pool/over' of domain 'other' rests on it"]
 

@@ -17,9 +17,8 @@ from virtomate.rollback import Rollback
 from virtomate.services.clone.result import clone_result
 from virtomate.services.clone.side_files import NvramPlan, refuse_taken_path
 from virtomate.services.clone.warnings import refuse_warnings
+from virtomate.services.storage import find_volume, this_process
 from virtomate.services.storage.artifacts import name_artifact
-from virtomate.services.storage.owner import this_process
-from virtomate.services.storage.pools import find_volume
 from virtomate.services.transaction.claim import Claim, release_unless_needed
 from virtomate.services.transaction.fill import Filled, VolumeFiller, planned
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from virtomate.progress import Progress
     from virtomate.services.clone.plan import ClonePlan
     from virtomate.services.clone.records import CloneResult
-    from virtomate.services.storage.temporary_pools import TemporaryPools
+    from virtomate.services.storage import TemporaryPools
     from virtomate.services.transaction.guard import Guard
     from virtomate.services.transaction.limits import RunLimits
 

@@ -28,7 +28,7 @@ from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import is_relative, normalise
 from virtomate.services.clone.records import DiskOptions, VolumeReference
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
-from virtomate.services.storage.pools import FoundVolume, PoolIndex, describe, refresh_when_idle
+from virtomate.services.storage import FoundVolume, PoolIndex, describe, refresh_when_idle
 from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
 from virtomate.words import shell_word
 
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.taken import TakenNames
     from virtomate.services.clone.target import Identities
-    from virtomate.services.storage.pool_gate import PoolGate
-    from virtomate.services.storage.pools import PoolEntry
+    from virtomate.services.storage import PoolEntry
+    from virtomate.services.storage.trust import PoolGate
 
 
 _FILE_TYPES = frozenset({"file", "volume"})

@@ -10,8 +10,7 @@ from virtomate.definition.provenance import DomainReference, find_provenance, re
 from virtomate.errors import ConflictError, IllegalStateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.notices import CloneWarning, Notice
-from virtomate.services.storage.definitions import Definitions
-from virtomate.services.storage.shutdown import shutdown_commands
+from virtomate.services.storage import Definitions, shutdown_commands
 from virtomate.words import quoted
 
 if TYPE_CHECKING:

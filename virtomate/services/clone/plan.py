@@ -25,10 +25,8 @@ from virtomate.services.clone.taken import TakenNames
 from virtomate.services.clone.target import scan_identities
 from virtomate.services.clone.volume_names import automatic_names
 from virtomate.services.clone.warnings import clone_warnings, refuse_warnings
-from virtomate.services.storage.firmware import read_firmware
-from virtomate.services.storage.pool_gate import PoolGate, runs_unprivileged
-from virtomate.services.storage.pools import read_pools
-from virtomate.services.storage.space import SpaceLedger, SpaceNeed
+from virtomate.services.storage import SpaceLedger, SpaceNeed, read_firmware, read_pools
+from virtomate.services.storage.trust import PoolGate, runs_unprivileged
 from virtomate.words import counted
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.side_files import SurveyedNvram
     from virtomate.services.clone.target import Borrow, Identities
-    from virtomate.services.storage.pools import PoolIndex
+    from virtomate.services.storage import PoolIndex
 
 _LOG = logging.getLogger(__name__)
 

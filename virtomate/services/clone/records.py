@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.notices import CloneWarning, Notice
-    from virtomate.services.storage.space import SpaceNeed
+    from virtomate.services.storage import SpaceNeed
 
 
 class DiskOptions(NamedTuple):

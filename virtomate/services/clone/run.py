@@ -15,8 +15,7 @@ from virtomate.errors import ConflictError, InternalError, InterruptedBySignalEr
 from virtomate.services.clone.clone_one import CloneTransaction
 from virtomate.services.clone.plan import check_request, plan_clones
 from virtomate.services.clone.result import clone_result, planned_result
-from virtomate.services.storage.pools import refresh_all
-from virtomate.services.storage.temporary_pools import TemporaryPools
+from virtomate.services.storage import TemporaryPools, refresh_all
 from virtomate.services.transaction.acceptance import require_acceptable
 from virtomate.services.transaction.guard import Guard, guarded
 from virtomate.services.transaction.limits import RunLimits

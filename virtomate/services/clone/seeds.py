@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.clone.disks import SurveyedDisk
-    from virtomate.services.storage.pools import PoolIndex
+    from virtomate.services.storage import PoolIndex
 
 # https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html and configdrive.html; in capitals, too
 _LABELS = frozenset({"cidata", "config-2"})

@@ -19,9 +19,8 @@ from virtomate.names import check_volume_name
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
-from virtomate.services.storage.firmware import is_certainly_read_only, is_template, own_nvram_path
-from virtomate.services.storage.pool_trust import admitted, cautions
-from virtomate.services.storage.pools import find_volume
+from virtomate.services.storage import find_volume, is_certainly_read_only, is_template, own_nvram_path
+from virtomate.services.storage.trust import admitted, cautions
 from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
 
 if TYPE_CHECKING:
@@ -31,9 +30,8 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.clone.original import Source
     from virtomate.services.clone.taken import TakenNames
-    from virtomate.services.storage.firmware import Firmware
-    from virtomate.services.storage.pool_gate import PoolGate
-    from virtomate.services.storage.pools import PoolIndex
+    from virtomate.services.storage import Firmware, PoolIndex
+    from virtomate.services.storage.trust import PoolGate
 
 _WHAT = "the NVRAM"
 
@@ -200,9 +198,9 @@ class NvramPlanner:
             IllegalStateError: Others could put a symbolic link there, and the file cannot be copied without libvirt.
         """
         transfers = (Transfer.HOST,) if can_be_copied_here(source_path) else (Transfer.STREAM,)
-        verdicts = [self.gate.verdict_here(self.connection, directory) for directory in sorted(uncovered)]
-        admitted(transfers, verdicts, _WHAT)
-        return () if transfers[0] is Transfer.HOST else cautions(verdicts, _WHAT)
+        assessed = [self.gate.assess_here(self.connection, directory) for directory in sorted(uncovered)]
+        admitted(transfers, assessed, _WHAT)
+        return () if transfers[0] is Transfer.HOST else cautions(assessed, _WHAT)
 
     def _place(self, model: str, clone_name: str, taken: TakenNames) -> tuple[str, str]:
         """Directory and name of the clone's NVRAM."""

@@ -13,7 +13,7 @@ from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import list_active_domains, list_domains
 from virtomate.paths import normalise
 from virtomate.services.clone.taken import NamedFiles, named_files
-from virtomate.services.storage.definitions import Definitions
+from virtomate.services.storage import Definitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.original import Source
     from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.side_files import SurveyedNvram
-    from virtomate.services.storage.firmware import Firmware
-    from virtomate.services.storage.pools import PoolIndex
+    from virtomate.services.storage import Firmware, PoolIndex
 
 
 def clone_warnings(

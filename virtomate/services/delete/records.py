@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from virtomate.definition.provenance import DomainReference
+    from virtomate.definition.provenance import Artifact, DomainReference, Provenance
     from virtomate.enums import DeletionStatus, Mode
     from virtomate.errors import VirtomateError
+    from virtomate.services.storage.artifacts import Verdict
 
 
 class DoomedThing(NamedTuple):
-    """Something that goes away with a clone, as a phrase that names it.
+    """Something that is removed with a clone.
 
     Attributes:
-        size_bytes: What it takes on the host, None where that is not known or does not apply.
-        doubt: Why it is not proved that it was made for the clone; None where that is proved, or needs no proof.
-        owner: User and group that a file in doubt belongs to, as numbers; None where that is not known.
-        modified: When a file in doubt was last written to, in seconds since 1970, likewise.
+        what: A phrase that names the thing.
+        size_bytes: What the thing takes on the host, None where that is not known or does not apply.
+        doubt: Why it is not proved that the thing was made for the clone; None where that is proved, or needs no proof.
+        owner: User and group that a file in doubt belongs to, as numbers; None where they are not known.
+        modified: When a file in doubt was last written to, in seconds since 1970; None where that is not known.
+        artifact: The volume or NVRAM, None for what libvirt keeps of the clone and removes with its definition.
+        verdict: What is proved of the artifact; when the artifact is removed, the same must be found.
+        is_outside: Whether the artifact is in no storage pool, so that its removal needs a temporary pool.
     """
 
     what: str
@@ -25,32 +30,66 @@ class DoomedThing(NamedTuple):
     doubt: str | None = None
     owner: str | None = None
     modified: float | None = None
+    artifact: Artifact | None = None
+    verdict: Verdict | None = None
+    is_outside: bool = False
 
 
-class DeletionPreview(NamedTuple):
+class Deletion(NamedTuple):
     """What the deletion of one clone would do.
 
     Attributes:
-        is_finished: False for what is left of a clone that was never completed, or never deleted completely.
+        provenance: The clone's record.
+        text: The clone's definition as libvirt gave it, passwords included.
         doomed: What would be removed besides the definition.
-        kept: What would stay, each a phrase with the reason.
+        foreign: Files at the places of artifacts that belong to somebody else by now, each a phrase with the reason.
+        unreachable: Artifacts of an unfinished clone that cannot be looked at, each a phrase with the reason.
+        kept_disks: The clone's disks and NVRAM that cloning did not make, each a phrase.
+        needs: UUIDs of clones that must be deleted before, since they use artifacts of this one.
     """
 
     name: str
     uuid: str
-    is_finished: bool
-    source: DomainReference
-    mode: Mode
-    doomed: tuple[DoomedThing, ...]
-    kept: tuple[str, ...]
+    provenance: Provenance
+    text: str = ""
+    doomed: tuple[DoomedThing, ...] = ()
+    foreign: tuple[str, ...] = ()
+    unreachable: tuple[str, ...] = ()
+    kept_disks: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
+
+    @property
+    def is_finished(self) -> bool:
+        """False for the rest of a clone that was never completed, or never deleted completely."""
+        return self.provenance.finished
+
+    @property
+    def source(self) -> DomainReference:
+        """The original."""
+        return self.provenance.source
+
+    @property
+    def mode(self) -> Mode:
+        """How the clone's disks were duplicated."""
+        return self.provenance.mode
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What would stay, each a phrase with the reason."""
+        return (*self.kept_disks, *self.foreign, *self.unreachable)
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The artifacts that would be removed."""
+        return tuple(thing.artifact for thing in self.doomed if thing.artifact is not None)
 
 
 class DeletionResult(NamedTuple):
     """What `domain-delete` did about one clone.
 
     Attributes:
-        removed: What was removed besides the definition, each a phrase that names it.
-        kept: Disks and NVRAM that the domain had and cloning did not make, likewise.
+        removed: What was removed besides the definition, each a phrase.
+        kept: Disks and NVRAM that the clone had and cloning did not make, each a phrase.
     """
 
     status: DeletionStatus
@@ -59,3 +98,15 @@ class DeletionResult(NamedTuple):
     removed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     error: VirtomateError | None = None
+
+
+class Consent(NamedTuple):
+    """What may be deleted without a question.
+
+    Attributes:
+        finished: Finished clones, and what has other disks or a saved state.
+        unproved: Files of which nothing proves that they were made for the clone.
+    """
+
+    finished: bool = False
+    unproved: bool = False

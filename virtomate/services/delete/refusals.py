@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh, virtomate
 from virtomate.errors import IllegalStateError, NotFoundError, combined_error
-from virtomate.services.storage.shutdown import shutdown_commands
+from virtomate.services.storage import shutdown_commands
 from virtomate.words import quoted
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.codec import Document
     from virtomate.hypervisor.domains import Domain
-    from virtomate.services.storage.pools import PoolIndex
+    from virtomate.services.storage import PoolIndex
 
 # Older ones delete no external snapshots.
 _DELETES_EXTERNAL_SNAPSHOTS = 9_000_000

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.advice import virsh
 from virtomate.definition.volume import PoolDescription, VolumeDescription, describe_pool, describe_volume
-from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, VirtomateError
+from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.missing import missing
-from virtomate.hypervisor.storage import get_pool, list_pools
+from virtomate.hypervisor.storage import find_pool, get_pool, list_pools
 from virtomate.paths import normalise
+from virtomate.services.storage.file_pools import backend_of
 from virtomate.waiting import backoff
 from virtomate.words import shell_word
 
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
-
-# Types of pools whose volumes are files of a directory (https://libvirt.org/storage.html)
-_FILE_POOLS = frozenset({"dir", "fs", "netfs"})
+    from virtomate.services.storage.backend import StorageBackend
 
 # Pools that a run makes over a directory that is no pool; known by their name after a crash.
 TEMPORARY_POOL_PREFIX = "virtomate-clone-"
@@ -38,6 +37,11 @@ class PoolEntry(NamedTuple):
     pool: Pool
     description: PoolDescription
     is_active: bool
+
+    @property
+    def backend(self) -> StorageBackend:
+        """What knows pools of its kind."""
+        return backend_of(self.description)
 
 
 class FoundVolume(NamedTuple):
@@ -91,8 +95,8 @@ class PoolIndex:
 
     def path_of(self, pool_name: str, volume_name: str) -> str | None:
         """The path of a volume by its name, if its pool has a directory."""
-        directory = self.directory_of(pool_name)
-        return None if directory is None else posixpath.join(directory, volume_name)
+        known = self.find(pool_name)
+        return None if known is None else known.backend.path_of(known.description, volume_name)
 
     def for_new_volumes(self, name: str) -> PoolEntry:
         """The active pool with a name, in which volumes are files.
@@ -103,7 +107,7 @@ class PoolIndex:
             UnsupportedError: Its volumes are no files.
         """
         known = self.named(name)
-        require_file_pool(known.description)
+        known.backend.require_new_volumes(known.description)
         return known
 
     def covering(self, directory: str) -> PoolEntry | None:
@@ -166,6 +170,12 @@ def read_pools(connection: Connection) -> PoolIndex:
     return PoolIndex(connection, tuple(known))
 
 
+def find_entry(connection: Connection, name: str) -> PoolEntry | None:
+    """Return the pool with this name as it is now, also a temporary one."""
+    pool = find_pool(connection, name)
+    return None if pool is None else PoolEntry(pool, describe_pool(pool.document()), pool.is_active())
+
+
 def get_active_pool(connection: Connection, name: str) -> Pool:
     """The pool with this name, which must be active.
 
@@ -215,19 +225,6 @@ def refresh_when_idle(pool: Pool, cancel: CancelToken | None = None) -> bool:
 def describe(pool: Pool, volume: Volume) -> FoundVolume:
     """A volume with its description."""
     return FoundVolume(volume, pool, describe_volume(pool.name, volume.document()))
-
-
-def require_file_pool(pool: PoolDescription) -> None:
-    """Refuse a pool whose volumes are no files.
-
-    Raises:
-        UnsupportedError: It is of such a type.
-    """
-    if pool.type not in _FILE_POOLS or pool.path is None:
-        raise UnsupportedError(
-            f"storage pool '{pool.name}' is of type {pool.type}, and new volumes must be files",
-            hint="Name a pool of type dir, fs or netfs.",
-        )
 
 
 def _inactive(name: str) -> IllegalStateError:

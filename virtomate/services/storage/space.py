@@ -9,24 +9,20 @@ be seen here, that is asked.
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from virtomate.definition.volume import describe_volume
-from virtomate.duplication.hostfs import file_system_space, visible_status
-from virtomate.errors import NoSpaceError, VirtomateError
+from virtomate.errors import NoSpaceError
+from virtomate.services.storage.backend import PoolSpace
+from virtomate.services.storage.file_pools import backend_of
 from virtomate.words import binary_size, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable
 
     from virtomate.definition.volume import PoolDescription, VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.storage.pools import PoolIndex
-
-# One that a guest writes to just now proves nothing.
-_PROOFS = 8
 
 # A refresh takes a while where there are many volumes, so figures that leave this many times the need are believed.
 _AMPLE = 2
@@ -40,60 +36,10 @@ class SpaceNeed(NamedTuple):
     available_bytes: int
 
 
-class PoolSpace(NamedTuple):
-    """The space of a pool, in bytes.
-
-    Attributes:
-        allocation: What is taken, by whatever.
-        available: What can still be written.
-        file_system: What tells the pool's file system from any other; None where it cannot be seen here, and the
-            figures are libvirt's.
-    """
-
-    capacity: int
-    allocation: int
-    available: int
-    file_system: bytes | int | None = None
-
-    @property
-    def is_impossible(self) -> bool:
-        """Whether libvirt's count has gone below zero."""
-        return self.available > self.capacity or self.allocation > self.capacity
-
-
-def seen_space(pool: Pool, description: PoolDescription, known: Iterable[VolumeDescription] = ()) -> PoolSpace | None:
-    """The space on the file system of a local daemon's pool, if that can be seen here, else None.
-
-    That there is a directory of that name proves nothing; that a volume in it is the very file that libvirt describes
-    does.
-
-    Args:
-        pool: An active pool.
-        description: What its document says.
-        known: Volumes that have just been looked at, of whatever pools.
-    """
-    if description.path is None:
-        return None
-    own = (volume for volume in known if volume.pool == pool.name)
-    if not any(visible_status(volume) for volume in chain(own, _first_volumes(pool))):
-        return None
-    space = file_system_space(description.path)
-    return None if space is None else PoolSpace(space.capacity, space.taken, space.available, space.file_system)
-
-
 def counted_space(pool: Pool) -> PoolSpace:
     """The space of a pool as libvirt counts it."""
     info = pool.info()
     return PoolSpace(info.capacity, info.allocation, info.available)
-
-
-def _first_volumes(pool: Pool) -> Iterator[VolumeDescription]:
-    for volume in islice(pool.list_volumes(), _PROOFS):
-        try:
-            yield describe_volume(pool.name, volume.document())
-        except VirtomateError:
-            # its file is gone
-            continue
 
 
 class SpaceLedger:
@@ -130,7 +76,7 @@ class SpaceLedger:
         self._needed[pool.name] += needed_bytes
         if pool.name not in self._pools:
             self._pools[pool.name] = pool
-            space = seen_space(pool, description, known) if self._is_local else None
+            space = backend_of(description).seen_space(pool, description, known) if self._is_local else None
             self._spaces[pool.name] = space or counted_space(pool)
         return SpaceNeed(pool.name, needed_bytes, self._spaces[pool.name].available)
 

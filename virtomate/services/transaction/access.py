@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.duplication.acl import give_acl, may_be_given_here
 from virtomate.notices import CloneWarning, Notice, notice
-from virtomate.services.storage.pools import describe
+from virtomate.services.storage import describe
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription

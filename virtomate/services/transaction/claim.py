@@ -27,8 +27,8 @@ from virtomate.errors import (
 )
 from virtomate.hypervisor.defining import define_domain
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_domains
+from virtomate.services.storage import Definitions
 from virtomate.services.storage.artifacts import require_intact
-from virtomate.services.storage.definitions import Definitions
 from virtomate.services.transaction.acceptance import CHECK_SUFFIX, require_acceptable
 
 if TYPE_CHECKING:

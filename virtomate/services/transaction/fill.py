@@ -20,10 +20,8 @@ from virtomate.errors import (
     IllegalStateError,
 )
 from virtomate.hypervisor.storage import get_pool
-from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, remove_artifact
-from virtomate.services.storage.fingerprint import new_fingerprint
-from virtomate.services.storage.pools import describe
-from virtomate.services.storage.token import put_token
+from virtomate.services.storage import describe, new_fingerprint
+from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_token, remove_artifact
 from virtomate.services.transaction.access import give_access
 from virtomate.waiting import backoff
 

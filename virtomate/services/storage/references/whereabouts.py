@@ -13,17 +13,18 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.paths import normalise
+from virtomate.services.storage.file_pools import FILE_POOLS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from virtomate.services.storage.backend import VolumeKey
     from virtomate.services.storage.pools import PoolIndex
 
 Key = tuple["Hashable", ...]
 
 # what an operating system says of a path that certainly leads nowhere
 _NOWHERE = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
-_FILE_POOLS = frozenset({"dir", "fs", "netfs", "vstorage"})
 
 
 class Whereabouts(NamedTuple):
@@ -71,28 +72,22 @@ class Locator:
             self._found[path] = _look_at(path) if is_seen else self._look_up(path)
         return self._found[path]
 
-    def of_volume(self, pool: str, volume: str) -> Whereabouts:
-        """Where a volume leads to that is named by its pool and its name."""
-        key: Key = ("volume", pool, volume)
-        path = self.pools.path_of(pool, volume)
+    def of_volume(self, volume: VolumeKey) -> Whereabouts:
+        """Return where a volume is that is named by its pool and its name."""
+        path = self.pools.path_of(*volume)
         if path is None:
-            return Whereabouts(None, frozenset({key}))
+            return Whereabouts(None, frozenset({volume_key(volume)}))
         found = self.of_path(path)
-        return found._replace(keys=found.keys | {key})
+        return found._replace(keys=found.keys | {volume_key(volume)})
 
     def _look_up(self, path: str) -> Whereabouts:
         path = normalise(path)
         directory, name = posixpath.split(path)
         known = self.pools.covering(directory)
-        if known is not None and known.is_active and is_file_pool(known.description.type):
+        if known is not None and known.is_active and known.description.type in FILE_POOLS:
             return Whereabouts(path, _keys(path))
         obstacle = "it is in no active storage pool"
         return Whereabouts(path, _keys(path), None, is_settled=False, base_names=frozenset({name}), obstacle=obstacle)
-
-
-def is_file_pool(type_: str) -> bool:
-    """Whether the volumes of such a pool are files of a directory (https://libvirt.org/storage.html)."""
-    return type_ in _FILE_POOLS
 
 
 def _look_at(path: str) -> Whereabouts:
@@ -112,6 +107,11 @@ def _look_at(path: str) -> Whereabouts:
         # a device may have several nodes
         return Whereabouts(path, _keys(path) | {("device", status.st_rdev)}, status)
     return Whereabouts(path, _keys(path) | {("file", status.st_dev, status.st_ino)}, status)
+
+
+def volume_key(volume: VolumeKey) -> Key:
+    """Return what tells a volume from other files by its pool and its name."""
+    return ("volume", *volume)
 
 
 def _keys(path: str) -> frozenset[Key]:

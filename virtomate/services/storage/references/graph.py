@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from virtomate.definition.provenance import read_record
 from virtomate.enums import ArtifactKind, Mode
 from virtomate.paths import normalise
-from virtomate.services.storage.cache import ReferenceCache
-from virtomate.services.storage.chains import Chains, sanitise
-from virtomate.services.storage.documents import read_documents
-from virtomate.services.storage.listing import list_files
+from virtomate.services.storage.backend import VolumeKey
 from virtomate.services.storage.owner import may_be_running
 from virtomate.services.storage.pools import find_volume, read_pools
-from virtomate.services.storage.whereabouts import Key, Locator
+from virtomate.services.storage.references.cache import ReferenceCache
+from virtomate.services.storage.references.chains import Chains, sanitise
+from virtomate.services.storage.references.documents import read_documents
+from virtomate.services.storage.references.listing import list_files
+from virtomate.services.storage.references.whereabouts import Key, Locator, volume_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.notices import Notice
-    from virtomate.services.storage.chains import Link
-    from virtomate.services.storage.documents import DomainDocument
     from virtomate.services.storage.pools import PoolIndex
-    from virtomate.services.storage.whereabouts import Whereabouts
+    from virtomate.services.storage.references.chains import Link
+    from virtomate.services.storage.references.documents import DomainDocument
+    from virtomate.services.storage.references.whereabouts import Whereabouts
 
 
 class ReferenceKind(Enum):
@@ -135,7 +136,7 @@ class References:
         self._linking: defaultdict[str, list[Reference]] = defaultdict(list)
         self._by_record: defaultdict[Key, list[Reference]] = defaultdict(list)
         self._records: defaultdict[str, list[Reference]] = defaultdict(list)
-        self._volumes: dict[tuple[str, str], VolumeDescription | None] = {}
+        self._volumes: dict[VolumeKey, VolumeDescription | None] = {}
         self._links: defaultdict[Key, list[Link]] = defaultdict(list)
         self._loose_links: defaultdict[str, list[Link]] = defaultdict(list)
         for link in chains.links:
@@ -161,11 +162,11 @@ class References:
         known = self.pools.find(made.pool)
         if made.volume is None or known is None or not known.is_active:
             return None
-        place = (made.pool, made.volume)
-        if place not in self._volumes:
+        key = VolumeKey(made.pool, made.volume)
+        if key not in self._volumes:
             found = find_volume(known.pool, made.volume)
-            self._volumes[place] = None if found is None else found.description
-        return self._volumes[place]
+            self._volumes[key] = None if found is None else found.description
+        return self._volumes[key]
 
     def users(self, made: Artifact) -> tuple[Reference, ...]:
         """Who uses something that cloning made, other than the clone itself."""
@@ -275,7 +276,9 @@ class References:
         if made.volume is None:
             return keys
         twins = self._twins(made)
-        return keys.union({("volume", made.pool, made.volume)}, *(self._locator.of_path(path).keys for path in twins))
+        return keys.union(
+            {volume_key(VolumeKey(made.pool, made.volume))}, *(self._locator.of_path(path).keys for path in twins)
+        )
 
     def _twins(self, made: Artifact) -> list[str]:
         if not self._chains.has_described(posixpath.basename(made.path)):
@@ -327,7 +330,7 @@ def _places(document: DomainDocument) -> Iterator[Place]:
 
 
 def _locate(locator: Locator, place: Place) -> Whereabouts:
-    return locator.of_path(place) if isinstance(place, str) else locator.of_volume(*place)
+    return locator.of_path(place) if isinstance(place, str) else locator.of_volume(VolumeKey(*place))
 
 
 def _images(documents: list[DomainDocument], named: Mapping[Place, Whereabouts]) -> list[Whereabouts]:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import visible_status
 from virtomate.errors import NotFoundError, VirtomateError
-from virtomate.services.storage.whereabouts import is_file_pool
+from virtomate.services.storage.file_pools import FILE_POOLS
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.storage.pools import PoolEntry
-    from virtomate.services.storage.whereabouts import Locator
+    from virtomate.services.storage.references.whereabouts import Locator
 
 # Pools of which the volumes are block devices, in a directory of their own.
 _DEVICE_POOLS = frozenset({"logical"})
@@ -24,8 +24,7 @@ _SAMPLES = 3
 
 def has_directory(known: PoolEntry) -> bool:
     """Whether all that is in a pool's directory are its volumes."""
-    kind = known.description.type
-    return known.description.path is not None and (is_file_pool(kind) or kind in _DEVICE_POOLS)
+    return known.description.path is not None and known.description.type in FILE_POOLS | _DEVICE_POOLS
 
 
 def list_files(known: PoolEntry, locator: Locator) -> list[str] | None:
@@ -39,13 +38,11 @@ def list_files(known: PoolEntry, locator: Locator) -> list[str] | None:
     if directory is None or not has_directory(known) or not locator.is_seen(directory):
         return None
     try:
-        paths = [posixpath.join(directory, name) for name in os.listdir(directory)]  # noqa: PTH208 - of thousands
+        paths = known.backend.list_paths(directory)
     except OSError:
         return None
-    if not is_file_pool(known.description.type):
-        # no device is opened in vain
-        return [path for path in paths if os.access(path, os.R_OK)]
-    if known.is_active and not _are_of_daemon(known, directory, set(paths), locator):
+    is_file_pool = known.description.type in FILE_POOLS
+    if is_file_pool and known.is_active and not _are_of_daemon(known, directory, set(paths), locator):
         locator.forget(directory)
         return None
     return paths

@@ -7,7 +7,7 @@ import pytest
 from virtomate.enums import Transfer
 from virtomate.errors import IllegalStateError
 from virtomate.output.messages import sentences
-from virtomate.services.storage.pool_trust import Directory, Verdict, admitted, cautions, judge
+from virtomate.services.storage.trust.rule import Directory, Trust, admitted, assess, cautions
 
 HOST, STREAM, SERVER, LINK = Transfer.HOST, Transfer.STREAM, Transfer.SERVER, Transfer.LINK
 
@@ -39,10 +39,10 @@ def test_objections(
     owner: int | None, mode: int | None, objections: tuple[str, ...], remedies: tuple[str, ...]
 ) -> None:
     """Strangers who own a directory, and everybody who may write to it, could put links there; root and ours do not."""
-    verdict = judge(Directory("/srv/my vms", owner, mode, 7), users={1000})
+    trust = assess(Directory("/srv/my vms", owner, mode, 7), users={1000})
 
-    assert (verdict.objections, verdict.remedies) == (objections, remedies)
-    assert verdict.cautions == ()
+    assert (trust.objections, trust.remedies) == (objections, remedies)
+    assert trust.cautions == ()
 
 
 @pytest.mark.parametrize(
@@ -66,27 +66,27 @@ def test_objections(
 )
 def test_cautions(directory: Directory, expected: tuple[str, ...]) -> None:
     """A group that may write, and strangers further up, are told of and are no reason to refuse."""
-    verdict = judge(directory, users={1000})
+    trust = assess(directory, users={1000})
 
-    assert verdict.cautions == expected
-    assert bool(verdict.objections) == (directory.mode == 0o777)
+    assert trust.cautions == expected
+    assert bool(trust.objections) == (directory.mode == 0o777)
 
 
 def test_caution_is_a_sentence() -> None:
     """It names what is duplicated, the directory, and what follows from it."""
-    verdict = judge(Directory("/p", 0, 0o775, 7), users=())
+    trust = assess(Directory("/p", 0, 0o775, 7), users=())
 
-    assert sentences(cautions([verdict, Verdict("/q")], "disk vda")) == [
+    assert sentences(cautions([trust, Trust("/q")], "disk vda")) == [
         "disk vda: '/p' can be written to by group 7 (mode 0775), and libvirt follows symbolic links there"
     ]
 
 
-GOOD = Verdict("/good")
-BAD = Verdict("/bad", ("belongs to user 5 (eve)", "is open"), ("chown root /bad", "chmod o-w /bad"))
+GOOD = Trust("/good")
+BAD = Trust("/bad", ("belongs to user 5 (eve)", "is open"), ("chown root /bad", "chmod o-w /bad"))
 
 
 @pytest.mark.parametrize(
-    ("transfers", "verdicts", "expected"),
+    ("transfers", "assessed", "expected"),
     [
         ((HOST, STREAM, SERVER), (GOOD, GOOD), (HOST, STREAM, SERVER)),
         ((LINK,), (), (LINK,)),
@@ -98,14 +98,14 @@ BAD = Verdict("/bad", ("belongs to user 5 (eve)", "is open"), ("chown root /bad"
     ],
 )
 def test_admitted_transfers(
-    transfers: tuple[Transfer, ...], verdicts: tuple[Verdict, ...], expected: tuple[Transfer, ...] | None
+    transfers: tuple[Transfer, ...], assessed: tuple[Trust, ...], expected: tuple[Transfer, ...] | None
 ) -> None:
     """In a bad directory nothing is left to libvirt, not even as the second choice."""
     if expected is not None:
-        assert admitted(transfers, verdicts, "disk vda") == expected
+        assert admitted(transfers, assessed, "disk vda") == expected
         return
     with pytest.raises(IllegalStateError) as caught:
-        admitted(transfers, verdicts, "disk vda")
+        admitted(transfers, assessed, "disk vda")
     assert caught.value.message == (
         "disk vda: libvirt would follow a symbolic link that somebody else puts into '/bad', which belongs to user 5 "
         "(eve) and is open"

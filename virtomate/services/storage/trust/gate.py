@@ -13,7 +13,7 @@ from virtomate.definition.capabilities import qemu_users
 from virtomate.definition.volume import describe_pool
 from virtomate.enums import Transfer
 from virtomate.errors import VirtomateError
-from virtomate.services.storage.pool_trust import ROOT, Directory, Verdict, admitted, cautions, judge
+from virtomate.services.storage.trust.rule import ROOT, Directory, Trust, admitted, assess, cautions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,22 +34,22 @@ class PoolGate:
 
     def __init__(self, *, is_open: bool) -> None:
         self._is_open = is_open
-        self._verdicts: dict[str, Verdict] = {}
+        self._assessed: dict[str, Trust] = {}
         self._qemu_users: frozenset[int] | None = None
 
-    def verdict(self, connection: Connection, pool: Pool, description: PoolDescription) -> Verdict:
-        """The verdict on a pool's directory; `description` is what libvirt last told of the pool."""
+    def assess(self, connection: Connection, pool: Pool, description: PoolDescription) -> Trust:
+        """Assess a pool's directory; `description` is what libvirt last told of the pool."""
         path = description.path or "/"
         if self._is_open:
-            return Verdict(path)
-        if path not in self._verdicts:
-            self._verdicts[path] = self._judge(connection, self._look(connection, pool, description))
-        return self._verdicts[path]
+            return Trust(path)
+        if path not in self._assessed:
+            self._assessed[path] = self._judge(connection, self._look(connection, pool, description))
+        return self._assessed[path]
 
-    def verdict_here(self, connection: Connection, path: str) -> Verdict:
-        """The verdict on a directory over which there is no pool, as far as it can be seen from here."""
+    def assess_here(self, connection: Connection, path: str) -> Trust:
+        """Assess a directory over which there is no pool, as far as it can be seen from here."""
         seen = None if self._is_open else _seen(connection, path)
-        return Verdict(path) if seen is None else self._judge(connection, seen)
+        return Trust(path) if seen is None else self._judge(connection, seen)
 
     def admit(
         self,
@@ -69,9 +69,9 @@ class PoolGate:
         Raises:
             IllegalStateError: None may be used.
         """
-        verdicts = [self.verdict(connection, pool, description) for pool, description in pools]
-        transfers = admitted(transfers, verdicts, what)
-        return transfers, () if transfers[0] is Transfer.HOST else cautions(verdicts, what)
+        assessed = [self.assess(connection, pool, description) for pool, description in pools]
+        transfers = admitted(transfers, assessed, what)
+        return transfers, () if transfers[0] is Transfer.HOST else cautions(assessed, what)
 
     def _look(self, connection: Connection, pool: Pool, description: PoolDescription) -> Directory:
         """The directory as it is now.
@@ -92,12 +92,12 @@ class PoolGate:
         told = _told(describe_pool(pool.document()))
         return seen if seen is not None and _agree(seen, told) else told
 
-    def _judge(self, connection: Connection, directory: Directory) -> Verdict:
+    def _judge(self, connection: Connection, directory: Directory) -> Trust:
         users = _own_users() if connection.is_local else set()
         owners = {place.owner for place in (directory, *directory.above)}
         if owners - users - {ROOT, None}:
             users |= self._users_of_qemu(connection)
-        return judge(directory, users)
+        return assess(directory, users)
 
     def _users_of_qemu(self, connection: Connection) -> frozenset[int]:
         """The users that QEMU runs as; a large document, so it is read where that matters."""

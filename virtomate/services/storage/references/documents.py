@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from virtomate.definition.mentions import Mentions
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain, DomainRecord
-    from virtomate.services.storage.cache import ReferenceCache
+    from virtomate.services.storage.references.cache import ReferenceCache
 
 
 class DomainDocument(NamedTuple):

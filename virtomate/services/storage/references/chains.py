@@ -19,9 +19,9 @@ from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.volume_streams import read_head
 from virtomate.notices import Notice, ScanWarning, notice
 from virtomate.paths import files_in, normalise
-from virtomate.services.storage.listing import has_directory, is_in_service
+from virtomate.services.storage.file_pools import FILE_POOLS
 from virtomate.services.storage.pools import read_pools
-from virtomate.services.storage.whereabouts import is_file_pool
+from virtomate.services.storage.references.listing import has_directory, is_in_service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
-    from virtomate.services.storage.cache import ReferenceCache
     from virtomate.services.storage.pools import PoolEntry
-    from virtomate.services.storage.whereabouts import Key, Locator, Whereabouts
+    from virtomate.services.storage.references.cache import ReferenceCache
+    from virtomate.services.storage.references.whereabouts import Key, Locator, Whereabouts
 
 _NAMED_FILES = 2
 _NO_LINKS = ImageLinks()
@@ -116,7 +116,7 @@ class Chains:
         if directory is None or not has_directory(known):
             return
         self._visit(self._locator.of_path(path) for path in listing or ())
-        if not known.is_active or not is_file_pool(known.description.type):
+        if not known.is_active or known.description.type not in FILE_POOLS:
             return
         if listing is None:
             self._ask_for_volumes(known, directory, named, None)

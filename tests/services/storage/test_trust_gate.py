@@ -9,7 +9,7 @@ import pytest
 
 from virtomate.definition.volume import PoolDescription
 from virtomate.errors import HypervisorError
-from virtomate.services.storage.pool_gate import PoolGate, runs_unprivileged
+from virtomate.services.storage.trust.gate import PoolGate, runs_unprivileged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,12 +61,12 @@ class Pool:
         )
 
 
-def verdict_of(link: Link, path: Path, told: tuple[int, int], pool: Pool) -> bool:
+def is_objectionable(link: Link, path: Path, told: tuple[int, int], pool: Pool) -> bool:
     """Whether the directory is found good."""
     description = PoolDescription("p", "dir", str(path), told[0], told[1], 0)
     connection: Any = link
     handle: Any = pool
-    return not PoolGate(is_open=False).verdict(connection, handle, description).objections
+    return not PoolGate(is_open=False).assess(connection, handle, description).objections
 
 
 US = os.geteuid()
@@ -106,7 +106,7 @@ def test_what_is_believed(
     tmp_path.chmod(mode)
     pool = Pool(tmp_path, *(then or told))
 
-    assert verdict_of(Link(is_local=is_local), tmp_path, told, pool) is is_good
+    assert is_objectionable(Link(is_local=is_local), tmp_path, told, pool) is is_good
     assert pool.refreshes == refreshes
 
 
@@ -115,8 +115,8 @@ def test_libvirt_that_cannot_look_again(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     pool = Pool(tmp_path, 0o777, US, can_refresh=False)
 
-    assert verdict_of(Link(is_local=True), tmp_path, (0o777, US), pool)
-    assert not verdict_of(Link(is_local=False), tmp_path, (0o777, 0), pool)
+    assert is_objectionable(Link(is_local=True), tmp_path, (0o777, US), pool)
+    assert not is_objectionable(Link(is_local=False), tmp_path, (0o777, 0), pool)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_user_of_qemu_is_trusted(tmp_path: Path, owner: int, answer: str | None,
     """QEMU's user may own a directory, as that of NVRAM; libvirt is asked who that is where it matters, and once."""
     link = Link(is_local=False, answer=answer)
 
-    assert verdict_of(link, tmp_path, (0o755, owner), Pool(tmp_path, 0o755, owner)) is is_good
+    assert is_objectionable(link, tmp_path, (0o755, owner), Pool(tmp_path, 0o755, owner)) is is_good
     assert link.questions == questions
 
 
@@ -145,7 +145,9 @@ def test_who_called_sudo_is_trusted(
     monkeypatch.setenv("SUDO_UID", str(STRANGER))
     missing = tmp_path / "not seen here"
 
-    assert verdict_of(Link(is_local=is_local), missing, (0o755, STRANGER), Pool(missing, 0o755, STRANGER)) is is_good
+    assert (
+        is_objectionable(Link(is_local=is_local), missing, (0o755, STRANGER), Pool(missing, 0o755, STRANGER)) is is_good
+    )
 
 
 def test_a_directory_is_judged_once(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_a_directory_is_judged_once(tmp_path: Path) -> None:
     handle: Any = pool
     description = PoolDescription("p", "dir", str(tmp_path), 0o777, 0, 0)
 
-    assert gate.verdict(connection, handle, description) is gate.verdict(connection, handle, description)
+    assert gate.assess(connection, handle, description) is gate.assess(connection, handle, description)
     assert pool.refreshes == 1
 
 
@@ -170,11 +172,11 @@ def test_what_a_directory_lies_in(tmp_path: Path) -> None:
     near: Any = Link(is_local=True)
     far: Any = Link(is_local=False)
 
-    verdict = gate.verdict_here(near, str(tmp_path / "link"))
+    trust = gate.assess_here(near, str(tmp_path / "link"))
 
-    assert any(f"lies in '{shared}'" in caution for caution in verdict.cautions)
-    assert gate.verdict_here(far, str(tmp_path / "link")).cautions == ()
-    assert PoolGate(is_open=True).verdict_here(near, str(tmp_path / "link")).cautions == ()
+    assert any(f"lies in '{shared}'" in caution for caution in trust.cautions)
+    assert gate.assess_here(far, str(tmp_path / "link")).cautions == ()
+    assert PoolGate(is_open=True).assess_here(near, str(tmp_path / "link")).cautions == ()
 
 
 @pytest.mark.parametrize(

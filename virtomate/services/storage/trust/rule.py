@@ -39,8 +39,8 @@ class Directory(NamedTuple):
     above: tuple[Directory, ...] = ()
 
 
-class Verdict(NamedTuple):
-    """What speaks against a directory.
+class Trust(NamedTuple):
+    """How far a directory is trusted.
 
     Attributes:
         objections: Why libvirt is not to write there, each the end of a sentence about the directory.
@@ -54,8 +54,8 @@ class Verdict(NamedTuple):
     cautions: tuple[str, ...] = ()
 
 
-def judge(directory: Directory, users: Iterable[int]) -> Verdict:
-    """Judge a directory.
+def assess(directory: Directory, users: Iterable[int]) -> Trust:
+    """Say how far a directory is trusted.
 
     Args:
         directory: The directory.
@@ -70,7 +70,7 @@ def judge(directory: Directory, users: Iterable[int]) -> Verdict:
     for above in directory.above:
         reasons, _ = _objections(above, trusted)
         cautions += [f"lies in '{above.path}', which {reason}" for reason in reasons]
-    return Verdict(directory.path, tuple(objections), tuple(remedies), tuple(cautions))
+    return Trust(directory.path, tuple(objections), tuple(remedies), tuple(cautions))
 
 
 def _objections(directory: Directory, trusted: set[int]) -> tuple[list[str], list[str]]:
@@ -87,18 +87,18 @@ def _objections(directory: Directory, trusted: set[int]) -> tuple[list[str], lis
     return objections, remedies
 
 
-def admitted(transfers: tuple[Transfer, ...], verdicts: Iterable[Verdict], what: str) -> tuple[Transfer, ...]:
+def admitted(transfers: tuple[Transfer, ...], assessed: Iterable[Trust], what: str) -> tuple[Transfer, ...]:
     """Those of the transfers that may be used: where a directory is not trusted, none in which libvirt opens files.
 
     Args:
         transfers: The possible transfers, the best first.
-        verdicts: Those on the directories in which files are read and written.
+        assessed: Those on the directories in which files are read and written.
         what: What is duplicated, as the beginning of a sentence: `disk vda`.
 
     Raises:
         IllegalStateError: None is left.
     """
-    objectionable = next((verdict for verdict in verdicts if verdict.objections), None)
+    objectionable = next((trust for trust in assessed if trust.objections), None)
     if objectionable is None:
         return transfers
     safe = tuple(transfer for transfer in transfers if transfer is Transfer.HOST)
@@ -107,20 +107,20 @@ def admitted(transfers: tuple[Transfer, ...], verdicts: Iterable[Verdict], what:
     return safe
 
 
-def refusal(verdict: Verdict, what: str) -> IllegalStateError:
+def refusal(trust: Trust, what: str) -> IllegalStateError:
     """The error that says why libvirt is not to open files in a directory, and what to do about it."""
     return IllegalStateError(
-        f"{what}: libvirt would follow a symbolic link that somebody else puts into '{verdict.path}', which "
-        f"{' and '.join(verdict.objections)}",
-        hint=f"Make the directory safe ({'; '.join(verdict.remedies)}), use another pool, or give --trust-pool if you "
+        f"{what}: libvirt would follow a symbolic link that somebody else puts into '{trust.path}', which "
+        f"{' and '.join(trust.objections)}",
+        hint=f"Make the directory safe ({'; '.join(trust.remedies)}), use another pool, or give --trust-pool if you "
         "trust whoever can write there.",
     )
 
 
-def cautions(verdicts: Iterable[Verdict], what: str) -> tuple[Notice, ...]:
+def cautions(assessed: Iterable[Trust], what: str) -> tuple[Notice, ...]:
     """Return warnings of directories in which libvirt opens files."""
     return tuple(
-        notice(CloneWarning.WRITABLE_DIRECTORY, what, directory=verdict.path, reason=caution)
-        for verdict in verdicts
-        for caution in verdict.cautions
+        notice(CloneWarning.WRITABLE_DIRECTORY, what, directory=trust.path, reason=caution)
+        for trust in assessed
+        for caution in trust.cautions
     )

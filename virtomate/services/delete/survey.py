@@ -1,0 +1,253 @@
+"""The look at clones that are to be deleted: which domains they are, and what goes and stays with each."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, NamedTuple
+
+from virtomate.advice import virsh
+from virtomate.definition import codec, disk_readers, nvram_readers
+from virtomate.definition.provenance import read_provenance, restored_definition
+from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
+from virtomate.enums import ArtifactKind, ArtifactState
+from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, NotFoundError, UsageError
+from virtomate.hypervisor.defining import define_domain
+from virtomate.hypervisor.domains import find_domain
+from virtomate.paths import normalise
+from virtomate.services.delete.records import Deletion, DoomedThing
+from virtomate.services.delete.refusals import Refusals
+from virtomate.services.storage import (
+    TEMPORARY_POOL_PREFIX,
+    PoolEntry,
+    find_entry,
+    is_running,
+    may_be_running,
+    own_nvram_path,
+)
+from virtomate.services.storage.artifacts import (
+    OWN,
+    Judgement,
+    Verdict,
+    bears_token_here,
+    judge,
+    judge_outside_pools,
+    name_artifact,
+    sight,
+    why_not_in,
+)
+from virtomate.words import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.cancel import CancelToken
+    from virtomate.definition.codec import Definition
+    from virtomate.definition.provenance import Artifact, Provenance
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.services.storage.references import References
+
+SAVED_STATE = "saved state"
+
+
+class Clone(NamedTuple):
+    """A clone that may be deleted, as far as that can be told without a look at others.
+
+    Attributes:
+        text: The definition as libvirt gave it, passwords included.
+    """
+
+    domain: Domain
+    text: str
+    definition: Definition
+    provenance: Provenance
+
+
+def read_clones(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> list[Clone]:
+    """Read the domains of these names; refuse all that are not clones, or in no state to be deleted."""
+    domains: dict[str, Domain] = {}
+    clones, refusals = [], Refusals()
+    for name in names:
+        cancel.check()
+        try:
+            domain = find_domain(connection, name)
+        except NotFoundError as error:
+            refusals.add_missing(name, error, connection.name)
+            continue
+        if domain.uuid in domains:
+            raise UsageError(f"domain '{domain.name}' is named twice")
+        domains[domain.uuid] = domain
+        if (clone := _read(connection, domain, refusals)) is not None:
+            clones.append(clone)
+    refusals.raise_if_any()
+    return clones
+
+
+def _read(connection: Connection, domain: Domain, refusals: Refusals) -> Clone | None:
+    text = domain.inactive_definition()
+    definition = codec.parse_definition(text)
+    provenance = read_provenance(definition)
+    maker = None if provenance is None or provenance.finished else provenance.maker
+    if provenance is None:
+        refusals.add_stranger(domain.name)
+    elif domain.is_active():
+        refusals.add_active(domain.name, domain.state())
+    elif maker is not None and is_running(maker):
+        refusals.add_in_the_making(domain.name, maker.pid)
+    elif provenance.replaced is not None and _restore(connection, domain, definition, provenance):
+        return _read(connection, domain, refusals)
+    else:
+        return Clone(domain, text, definition, provenance)
+    return None
+
+
+def _restore(connection: Connection, domain: Domain, placeholder: Definition, provenance: Provenance) -> bool:
+    """Give a clone its definition back whose deletion was killed before anything was removed; return whether it has.
+
+    Then the deletion is that of a finished clone: it is asked for, and what refuses it leaves the clone whole.
+    """
+    is_elsewhere = provenance.maker is None or may_be_running(provenance.maker)
+    is_whole = all(_is_there(connection, provenance, made) for made in provenance.made)
+    if provenance.replaced is None or is_elsewhere or not is_whole:
+        return False
+    definition = restored_definition(placeholder.domain, provenance.replaced)
+    try:
+        define_domain(connection, domain.name, codec.unparse_definition(definition))
+    except (HypervisorError, NoSpaceError):
+        if not connection.is_alive:
+            raise
+        return False
+    return True
+
+
+def _is_there(connection: Connection, provenance: Provenance, made: Artifact) -> bool:
+    """Return whether something that was made may still be there; a temporary pool need not be."""
+    token = provenance.artifact_token
+    if made.state is ArtifactState.PLANNED or (token is not None and bears_token_here(made, token)):
+        return True
+    known = find_entry(connection, made.pool)
+    if known is None or why_not_in(made, known) is not None:
+        return False
+    return judge(made, token, sight(connection, known, made)[0]).verdict in OWN
+
+
+def survey(connection: Connection, clone: Clone, references: References) -> Deletion:
+    """Look at every artifact of a clone, and at what libvirt keeps of the clone.
+
+    Raises:
+        IllegalStateError: An artifact of a finished clone cannot be looked at; it would be left without a record.
+    """
+    domain, definition, provenance = clone.domain, clone.definition, clone.provenance
+    doomed: list[DoomedThing] = []
+    foreign: list[str] = []
+    unreachable: list[str] = []
+    hints: dict[str, None] = {}
+    for made in provenance.made:
+        if made.kind is ArtifactKind.POOL:
+            continue
+        judgement, is_outside = _judge(connection, clone, made, references.pools.find(made.pool))
+        phrase = f"{name_artifact(made)} ({judgement.reason})"
+        if judgement.verdict is Verdict.GONE:
+            continue
+        if judgement.verdict is Verdict.AWAY:
+            unreachable.append(phrase)
+            hints[judgement.hint or f"{virsh('pool-list', options='--all')} shows the pools."] = None
+        elif judgement.verdict is Verdict.FOREIGN or (provenance.finished and judgement.verdict is Verdict.EMPTY):
+            foreign.append(phrase)
+        else:
+            doomed.append(_doomed(made, judgement, is_outside=is_outside))
+    if unreachable and provenance.finished:
+        raise IllegalStateError(
+            f"'{domain.name}' cannot be deleted completely: {'; '.join(unreachable)}", hint=" ".join(hints)
+        )
+    return Deletion(
+        domain.name,
+        domain.uuid,
+        provenance,
+        clone.text,
+        doomed=(*doomed, *map(DoomedThing, _kept_by_libvirt(domain))),
+        foreign=tuple(foreign),
+        unreachable=tuple(unreachable),
+        kept_disks=(
+            *_foreign_disks(definition, provenance, references),
+            *_foreign_nvram(definition, provenance, references),
+        ),
+    )
+
+
+def _judge(connection: Connection, clone: Clone, made: Artifact, known: PoolEntry | None) -> tuple[Judgement, bool]:
+    """Judge an artifact; return also whether that was done without a storage pool that has it."""
+    token = clone.provenance.artifact_token
+    if known is None and made.pool.startswith(TEMPORARY_POOL_PREFIX):
+        # a killed run may have left the temporary pool running, in which it made an NVRAM
+        known = find_entry(connection, made.pool)
+    objection = why_not_in(made, known)
+    if known is not None and objection is None:
+        sighting, _ = sight(connection, known, made)
+        return judge(made, token, sighting), False
+    is_stopped = known is not None and not known.is_active
+    if not is_stopped and token is not None and bears_token_here(made, token):
+        return Judgement(Verdict.PROVED), True
+    if known is None and made.kind is ArtifactKind.NVRAM:
+        directories = _nvram_directories(connection, clone.definition)
+        return judge_outside_pools(made, token, directories, is_local=connection.is_local), True
+    hint = f"Start it: {virsh('pool-start', made.pool)}" if is_stopped else None
+    return Judgement(Verdict.AWAY, objection or "", hint=hint), False
+
+
+def _nvram_directories(connection: Connection, definition: Definition) -> frozenset[str]:
+    """Return where libvirt keeps the NVRAM of such domains; nothing where libvirt does not tell."""
+    try:
+        path = own_nvram_path(connection, definition.domain)
+    except HypervisorError:
+        return frozenset()
+    return frozenset() if path is None else frozenset({posixpath.dirname(path)})
+
+
+def _doomed(made: Artifact, judgement: Judgement, *, is_outside: bool) -> DoomedThing:
+    volume = judgement.volume
+    thing = DoomedThing(
+        name_artifact(made),
+        None if volume is None else volume.allocation,
+        artifact=made,
+        verdict=judgement.verdict,
+        is_outside=is_outside,
+    )
+    if judgement.verdict is not Verdict.UNPROVED:
+        return thing
+    return thing._replace(
+        doubt=judgement.reason,
+        owner=None if volume is None or volume.owner is None else f"{volume.owner}:{volume.group}",
+        modified=None if volume is None or volume.modified is None else nanoseconds(volume.modified) / NANOSECONDS,
+    )
+
+
+def _foreign_disks(definition: Definition, provenance: Provenance, references: References) -> Iterator[str]:
+    """Yield the disks that cloning did not make; nobody would miss a read-only one."""
+    own = {made.path for made in provenance.made}
+    for disk in disk_readers.disks(definition.domain):
+        path = disk.path
+        if path is None and disk.pool is not None and disk.volume is not None:
+            path = references.pools.path_of(disk.pool, disk.volume)
+        is_own = path is not None and normalise(path) in own
+        if not (is_own or disk.is_readonly or disk.is_empty):
+            yield f"disk {disk.target} ({disk.location}), which cloning did not make"
+
+
+def _foreign_nvram(definition: Definition, provenance: Provenance, references: References) -> Iterator[str]:
+    """Yield an NVRAM that cloning did not make: libvirt makes one at the clone's start if the original had none."""
+    nvram = nvram_readers.nvram(definition.domain)
+    if nvram is None or nvram.type != "file" or not nvram.path:
+        return
+    path = normalise(nvram.path)
+    if path not in {made.path for made in provenance.made} and references.is_there(path):
+        yield f"NVRAM '{path}', which cloning did not make"
+
+
+def _kept_by_libvirt(domain: Domain) -> Iterator[str]:
+    """Yield what libvirt keeps of a domain, and removes with its definition."""
+    if domain.has_managed_save():
+        yield SAVED_STATE
+    for count, what in ((domain.snapshot_count(), "snapshot"), (domain.checkpoint_count(), "checkpoint")):
+        if count:
+            yield f"record of {counted(count, what)}"

@@ -1,0 +1,166 @@
+"""What is at the place of an artifact now, through libvirt and through the file system here."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import defaultdict
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from virtomate.definition.provenance import Fingerprint
+from virtomate.duplication.hostfs import open_visible
+from virtomate.duplication.image_headers import HEADER_BYTES
+from virtomate.enums import ArtifactState, TokenPlace
+from virtomate.errors import HypervisorError, IllegalStateError
+from virtomate.hypervisor.volume_streams import read_head
+from virtomate.services.storage.artifacts.proof import (
+    Judgement,
+    Sighting,
+    Verdict,
+    judge,
+    judge_absence,
+    may_be_named,
+    name_artifact,
+)
+from virtomate.services.storage.artifacts.token import ATTRIBUTE, read_attribute, read_header_token
+from virtomate.services.storage.fingerprint import directory_inode
+from virtomate.services.storage.pools import FoundVolume, PoolEntry, find_entry, find_volume
+from virtomate.waiting import backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from virtomate.definition.provenance import Artifact
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Volume
+
+_SIGHT_SECONDS = 1
+
+
+def sight(connection: Connection, known: PoolEntry, made: Artifact) -> tuple[Sighting, Volume | None]:
+    """Look at an artifact's place; again while a file cannot be seen because somebody is just writing to it."""
+    then = made.fingerprint
+    was_seen = then is not None and then.inode is not None and connection.is_local
+    for left in backoff(_SIGHT_SECONDS):
+        found = find_volume(known.pool, made.volume or posixpath.basename(made.path))
+        if found is None:
+            return Sighting(
+                None, is_seen=False, attribute=None, header=None, fingerprint=known.backend.absence(made, known.pool)
+            ), None
+        sighting = _sight(connection, known, found)
+        if sighting.is_seen or not was_seen or not left:
+            return sighting, found.volume
+    raise AssertionError("unreachable")
+
+
+def _sight(connection: Connection, known: PoolEntry, found: FoundVolume) -> Sighting:
+    volume = found.description
+    now = known.backend.fingerprint(volume)
+    descriptor = open_visible(volume, os.O_RDONLY)
+    if descriptor is not None:
+        try:
+            attribute = read_attribute(descriptor)
+            header = read_header_token(os.pread(descriptor, HEADER_BYTES, 0))
+        finally:
+            os.close(descriptor)
+        return Sighting(volume, is_seen=True, attribute=attribute, header=header, fingerprint=now)
+    header = None
+    if volume.physical > 0:
+        # libvirt refuses to send what it is still building
+        with suppress(HypervisorError, IllegalStateError):
+            header = read_header_token(read_head(connection, found.volume, HEADER_BYTES))
+    return Sighting(volume, is_seen=False, attribute=None, header=header, fingerprint=now)
+
+
+def why_not_in(made: Artifact, known: PoolEntry | None) -> str | None:
+    """Why an artifact cannot be looked at in its storage pool, as the end of a sentence; None where it can."""
+    if known is None:
+        return f"cannot be looked at, since its storage pool '{made.pool}' is not there"
+    if known.description.path != posixpath.dirname(made.path):
+        return f"cannot be looked at, since storage pool '{made.pool}' is over another directory now"
+    if not known.is_active:
+        return f"cannot be looked at, since its storage pool '{made.pool}' is not active"
+    return None
+
+
+def judge_outside_pools(
+    made: Artifact, token: str | None, directories: Collection[str], *, is_local: bool
+) -> Judgement:
+    """Say whether a file in no storage pool is the one that was made; libvirt does not tell of it.
+
+    Args:
+        made: The artifact.
+        token: What stands on every artifact of the clone.
+        directories: Where libvirt keeps NVRAM. Elsewhere a record alone is no reason to touch anything.
+        is_local: Whether the daemon runs on this host.
+    """
+    if token is not None and bears_token_here(made, token):
+        return Judgement(Verdict.PROVED)
+    if is_local and not os.path.lexists(made.path):
+        then = made.fingerprint
+        directory = posixpath.dirname(made.path)
+        return judge_absence(made, then and Fingerprint(None, directory=directory_inode(directory)))
+    is_copy = token is not None and _token_at(made.path) == token
+    if posixpath.dirname(made.path) not in directories:
+        reason = "is a copy of what was made" if is_copy else "does not bear the clone's token"
+        return Judgement(Verdict.FOREIGN, f"is in no storage pool, and {reason}")
+    if is_copy:
+        verdict, reason = Verdict.UNPROVED, "is a copy of what was made"
+    elif is_local and made.token_place is TokenPlace.ATTRIBUTE:
+        verdict, reason = Verdict.FOREIGN, "does not bear the clone's token"
+    elif made.state is ArtifactState.PLANNED:
+        verdict, reason = Verdict.FOREIGN, "was not made for this clone"
+    else:
+        verdict, reason = Verdict.UNPROVED, "bears no token that can be read here"
+    return Judgement(verdict, reason)
+
+
+def require_intact(connection: Connection, artifacts: Iterable[Artifact], token: str) -> None:
+    """Make sure that what was made is what is there, before a definition names it.
+
+    Raises:
+        IllegalStateError: A file was replaced, or its storage pool is another one by now.
+    """
+    by_pool: defaultdict[str, list[Artifact]] = defaultdict(list)
+    for made in artifacts:
+        by_pool[made.pool].append(made)
+    for name, group in by_pool.items():
+        known = find_entry(connection, name)
+        directory = posixpath.dirname(group[0].path)
+        if known is None or not known.is_active or known.description.path != directory:
+            raise IllegalStateError(
+                f"storage pool '{name}' is not the one over '{directory}' any more",
+                hint="Try again when nobody redefines or stops storage pools.",
+            )
+        for made in group:
+            if not bears_token_here(made, token):
+                _require_intact(connection, known, made, token)
+
+
+def _require_intact(connection: Connection, known: PoolEntry, made: Artifact, token: str) -> None:
+    sighting, _ = sight(connection, known, made)
+    judgement = judge(made, token, sighting)
+    if not may_be_named(made, judgement.verdict, sighting):
+        raise IllegalStateError(
+            f"{name_artifact(made)} {judgement.reason or 'is not there any more'}",
+            hint="Somebody moved or replaced it while the clone was being made. Try again.",
+        )
+
+
+def bears_token_here(made: Artifact, token: str) -> bool:
+    """Return whether the file at its path here is the one that was made: no other has that token and inode number."""
+    inode = None if made.fingerprint is None else made.fingerprint.inode
+    try:
+        is_it = inode is None or os.lstat(made.path).st_ino == inode
+    except (OSError, ValueError):
+        return False
+    return is_it and _token_at(made.path) == token
+
+
+def _token_at(path: str) -> str | None:
+    """Return the token of the file at a path here, None where there is none; a symbolic link is not followed."""
+    try:
+        return os.getxattr(path, ATTRIBUTE, follow_symlinks=False).decode(errors="replace")
+    except (OSError, ValueError):
+        return None

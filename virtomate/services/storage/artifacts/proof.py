@@ -1,0 +1,147 @@
+"""What the token and the fingerprint of a file prove of an artifact.
+
+Nothing is removed because of its name, path or age, or because a record lists it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from virtomate.advice import virsh
+from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
+from virtomate.services.storage.fingerprint import contradicts
+
+if TYPE_CHECKING:
+    from virtomate.definition.provenance import Artifact, Fingerprint
+    from virtomate.definition.volume import VolumeDescription
+
+
+class Verdict(StrEnum):
+    """What can be said of the file at an artifact's path.
+
+    `proved`: the file bears the clone's token. `unproved`: the file may be the artifact, but nothing that can be read
+    says so. `empty`: a run was killed between the making of the file and its first byte. `foreign`: the file certainly
+    is something else. `gone`: there is no file. `away`: there is no file, and its directory is another one than before.
+    """
+
+    PROVED = "proved"
+    UNPROVED = "unproved"
+    EMPTY = "empty"
+    FOREIGN = "foreign"
+    GONE = "gone"
+    AWAY = "away"
+
+
+# What a run may remove of what it made itself a moment ago; and of what it was about to make when that failed.
+OWN = frozenset({Verdict.PROVED, Verdict.UNPROVED, Verdict.EMPTY})
+BEGUN = frozenset({Verdict.PROVED, Verdict.EMPTY})
+
+
+class Sighting(NamedTuple):
+    """What is at an artifact's path now.
+
+    Attributes:
+        volume: The volume as libvirt describes it, None where there is none.
+        is_seen: Whether its file can be read here.
+        attribute: Token in the extended attribute of a file that is seen.
+        header: Token in the header of an overlay.
+        fingerprint: What identifies the file; where there is no file, what is known of its directory.
+    """
+
+    volume: VolumeDescription | None
+    is_seen: bool
+    attribute: str | None
+    header: str | None
+    fingerprint: Fingerprint | None
+
+
+class Judgement(NamedTuple):
+    """What is proved of an artifact.
+
+    Attributes:
+        reason: Why nothing is proved, as the end of a sentence about the file; empty where something is proved.
+        volume: The file as it is now, None where there is none.
+        hint: What to do about a file that cannot be looked at.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    volume: VolumeDescription | None = None
+    hint: str | None = None
+
+
+def judge(made: Artifact, token: str | None, sighting: Sighting) -> Judgement:
+    """Say whether the file at an artifact's path is the one that cloning made.
+
+    Args:
+        made: The artifact, as the record has it.
+        token: Token on every artifact of the clone, None where the record is of a version that had no tokens.
+        sighting: What is there now.
+    """
+    volume = sighting.volume
+    if volume is None:
+        return judge_absence(made, sighting.fingerprint)
+    is_other = made.fingerprint is not None and contradicts(made.fingerprint, sighting.fingerprint or made.fingerprint)
+    if volume.path != made.path or posixpath.basename(made.path) != made.volume:
+        verdict, reason = Verdict.FOREIGN, f"is not what storage pool '{made.pool}' has now"
+    elif token is not None and token in {sighting.attribute, sighting.header}:
+        verdict, reason = (Verdict.UNPROVED, "is a copy of what was made") if is_other else (Verdict.PROVED, "")
+    elif sighting.attribute is not None:
+        verdict, reason = Verdict.FOREIGN, "was made for another clone"
+    elif is_other:
+        verdict, reason = Verdict.FOREIGN, "is another file than the one that was made"
+    else:
+        verdict, reason = _judge_without_token(made, volume, is_seen=sighting.is_seen)
+    return Judgement(verdict, reason, volume)
+
+
+def _judge_without_token(made: Artifact, volume: VolumeDescription, *, is_seen: bool) -> tuple[Verdict, str]:
+    """Judge a file on which no token can be read; return verdict and reason."""
+    is_planned = made.state is ArtifactState.PLANNED
+    if volume.physical == 0 and (is_planned or made.token_place is TokenPlace.HEADER):
+        return Verdict.EMPTY, "is empty"
+    if made.token_place is TokenPlace.HEADER or (made.token_place is TokenPlace.ATTRIBUTE and is_seen):
+        return Verdict.FOREIGN, "does not bear the clone's token"
+    if not is_planned:
+        return Verdict.UNPROVED, "bears no token that can be read here"
+    if made.transfer is Transfer.SERVER:
+        return Verdict.UNPROVED, "may be a copy that libvirt did not finish"
+    return Verdict.FOREIGN, "was not made for this clone"
+
+
+def judge_absence(made: Artifact, now: Fingerprint | None) -> Judgement:
+    """Tell a file that is gone from one whose file system is not mounted."""
+    then = made.fingerprint
+    if then is not None and now is not None:
+        for before, today in ((then.directory, now.directory), (then.file_system_bytes, now.file_system_bytes)):
+            if before is not None and today is not None and before != today:
+                return Judgement(
+                    Verdict.AWAY,
+                    "is not there, and its directory is another one than it was",
+                    hint=f"Mount the file system of '{posixpath.dirname(made.path)}', then run the command again. If "
+                    f"somebody deleted the file, {virsh('undefine')} removes the definition.",
+                )
+    return Judgement(Verdict.GONE)
+
+
+def may_be_named(made: Artifact, verdict: Verdict, sighting: Sighting) -> bool:
+    """Return whether a clone's definition may name the file at an artifact's path.
+
+    Where no token could be put, a file that was seen here must be seen again: libvirt follows a symbolic link that has
+    taken its place, and tells of what the link leads to.
+    """
+    if verdict is Verdict.PROVED or made.token_place is not None:
+        return verdict is Verdict.PROVED
+    then, now = made.fingerprint, sighting.fingerprint
+    is_hidden = then is not None and then.inode is not None and (now is None or now.inode is None)
+    return verdict is Verdict.UNPROVED and not is_hidden
+
+
+def name_artifact(made: Artifact) -> str:
+    """Return a phrase that names an artifact."""
+    if made.kind is ArtifactKind.POOL:
+        return f"temporary storage pool '{made.pool}'"
+    what = "NVRAM" if made.kind is ArtifactKind.NVRAM else "volume"
+    return f"{what} '{made.path}'"

@@ -1,0 +1,135 @@
+"""The removal of what cloning made, and of nothing else."""
+
+from __future__ import annotations
+
+import posixpath
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from virtomate.definition.volume import PoolDescription
+from virtomate.duplication.image_lock import alone_with
+from virtomate.duplication.loop_devices import loop_device_over
+from virtomate.errors import ConflictError, IllegalStateError
+from virtomate.hypervisor.storage import delete_when_idle, find_pool
+from virtomate.services.storage.artifacts.looking import bears_token_here, sight, why_not_in
+from virtomate.services.storage.artifacts.proof import Verdict, judge, name_artifact
+from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, PoolEntry, find_entry
+from virtomate.services.storage.temporary_pools import start_temporary_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from virtomate.definition.provenance import Artifact
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Volume
+
+
+def remove_artifact(
+    connection: Connection,
+    made: Artifact,
+    token: str | None,
+    accepted: Collection[Verdict],
+    turns: Iterable[object],
+) -> bool:
+    """Remove one artifact from the storage pool that has it.
+
+    Args:
+        connection: Where it is.
+        made: The artifact.
+        token: What stands on every artifact of the clone.
+        accepted: The verdicts that are enough.
+        turns: What `backoff` yields: when to try while libvirt is still building the artifact.
+
+    Returns:
+        Whether it was there; what was only planned may never have been made.
+
+    Raises:
+        ConflictError: What is there is not, or not certainly, the artifact; it is left alone.
+        IllegalStateError: Its storage pool or its directory is not there, and it is not proved without them.
+        VirtomateError: It cannot be removed.
+    """
+    known = find_entry(connection, made.pool)
+    objection = why_not_in(made, known)
+    if known is not None and objection is None:
+        return _remove_from(connection, known, made, token, accepted, turns)
+    if token is None or not bears_token_here(made, token):
+        raise IllegalStateError(f"it {objection}")
+    directory = posixpath.dirname(made.path)
+    pool = start_temporary_pool(connection, str(uuid4()), directory)
+    try:
+        temporary = PoolEntry(pool, PoolDescription(pool.name, "dir", directory), is_active=True)
+        return _remove_from(connection, temporary, made, token, accepted, turns)
+    finally:
+        pool.stop()
+
+
+def _remove_from(
+    connection: Connection,
+    known: PoolEntry,
+    made: Artifact,
+    token: str | None,
+    accepted: Collection[Verdict],
+    turns: Iterable[object],
+) -> bool:
+    was_there = False
+
+    def find() -> Volume | None:
+        nonlocal was_there
+        sighting, volume = sight(connection, known, made)
+        judgement = judge(made, token, sighting)
+        if judgement.verdict is Verdict.GONE:
+            return None
+        if judgement.verdict is Verdict.AWAY:
+            raise IllegalStateError(f"it {judgement.reason}")
+        if judgement.verdict not in accepted:
+            raise ConflictError(f"it {judgement.reason}, and is left alone")
+        was_there = True
+        return volume
+
+    delete_when_idle(find, turns)
+    return was_there
+
+
+@contextmanager
+def locked(connection: Connection, artifacts: Iterable[Artifact], token: str | None) -> Iterator[None]:
+    """Keep everybody from opening artifacts whose files are seen here: QEMU, its tools, and runs that link to them.
+
+    Raises:
+        IllegalStateError: Somebody has one open.
+    """
+    with ExitStack() as stack:
+        for made in artifacts:
+            if _is_here(connection, made, token):
+                stack.enter_context(alone_with(made.path))
+                if (device := loop_device_over(made.path)) is not None:
+                    raise IllegalStateError(
+                        f"{name_artifact(made)} is the content of loop device '{device}'",
+                        hint=f"Detach that first: losetup --detach {device}",
+                    )
+        yield
+
+
+def _is_here(connection: Connection, made: Artifact, token: str | None) -> bool:
+    """Whether the file at an artifact's path here is that of the daemon."""
+    if token is not None and bears_token_here(made, token):
+        return True
+    known = find_entry(connection, made.pool)
+    return known is not None and known.is_active and sight(connection, known, made)[0].is_seen
+
+
+def stop_temporary_pool(connection: Connection, made: Artifact) -> bool:
+    """Stop a temporary pool that a killed run has left, and tell whether it was there.
+
+    Raises:
+        ConflictError: The record names a pool that is none of ours.
+    """
+    if not made.pool.startswith(TEMPORARY_POOL_PREFIX):
+        raise ConflictError("that is not the name of a temporary pool")
+    pool = find_pool(connection, made.pool)
+    if pool is None:
+        return False
+    if pool.is_persistent():
+        raise ConflictError("it is not a temporary pool")
+    pool.stop()
+    return True

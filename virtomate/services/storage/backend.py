@@ -1,0 +1,78 @@
+"""What depends on the kind of a storage pool, behind one Protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from virtomate.definition.provenance import Artifact, Fingerprint
+    from virtomate.definition.volume import PoolDescription, VolumeDescription
+    from virtomate.hypervisor.storage import Pool
+
+
+class VolumeKey(NamedTuple):
+    """The identity of a volume; a path is an attribute that some kinds of volumes lack."""
+
+    pool: str
+    name: str
+
+
+class PoolSpace(NamedTuple):
+    """The space of a pool, in bytes.
+
+    Attributes:
+        allocation: What is taken, by whatever.
+        available: What can still be written.
+        file_system: What tells the pool's file system from any other; None where it cannot be seen here, and the
+            figures are libvirt's.
+    """
+
+    capacity: int
+    allocation: int
+    available: int
+    file_system: bytes | int | None = None
+
+    @property
+    def is_impossible(self) -> bool:
+        """Whether libvirt's count has gone below zero."""
+        return self.available > self.capacity or self.allocation > self.capacity
+
+
+class StorageBackend(Protocol):
+    """One kind of storage pools; a pool comes as libvirt describes it."""
+
+    def path_of(self, pool: PoolDescription, volume: str) -> str | None:
+        """Return the normalised path of a volume, None where its pool has no directory."""
+
+    def require_new_volumes(self, pool: PoolDescription) -> None:
+        """Refuse a pool in which no new volumes are made.
+
+        Raises:
+            UnsupportedError: Its volumes are not files.
+        """
+
+    def fingerprint(self, volume: VolumeDescription) -> Fingerprint:
+        """Return what identifies a volume now."""
+
+    def absence(self, made: Artifact, pool: Pool) -> Fingerprint | None:
+        """Return what is known of the place of an artifact that is not there, as far as it was known when made."""
+
+    def seen_space(
+        self, pool: Pool, description: PoolDescription, known: Iterable[VolumeDescription] = ()
+    ) -> PoolSpace | None:
+        """Return the space of an active pool as it can be seen here, None where it cannot.
+
+        Args:
+            pool: The pool.
+            description: What its document says.
+            known: Volumes that have just been looked at, of whatever pools.
+        """
+
+    def list_paths(self, directory: str) -> list[str]:
+        """Return the paths in a pool's directory here that may be volumes.
+
+        Raises:
+            OSError: The directory cannot be read.
+        """

@@ -1,0 +1,110 @@
+"""Pools whose volumes are files of a directory, and other pools as far as they have one."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from virtomate.definition.provenance import Fingerprint
+from virtomate.definition.volume import describe_volume
+from virtomate.duplication.hostfs import file_system_space, visible_status
+from virtomate.errors import UnsupportedError, VirtomateError
+from virtomate.services.storage.backend import PoolSpace
+from virtomate.services.storage.fingerprint import directory_inode, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from virtomate.definition.provenance import Artifact
+    from virtomate.definition.volume import PoolDescription, VolumeDescription
+    from virtomate.hypervisor.storage import Pool
+    from virtomate.services.storage.backend import StorageBackend
+
+# libvirt makes and reads the volumes of these in one way (https://libvirt.org/storage.html); they differ in how the
+# directory gets mounted. In a pool of type vstorage nothing could be tried here.
+FILE_POOLS = frozenset({"dir", "fs", "netfs", "vstorage"})
+# One volume that a guest writes to just now proves nothing.
+_PROOFS = 8
+
+
+class FilePools:
+    """Pools whose volumes are files of a directory."""
+
+    fingerprint = staticmethod(fingerprint)
+
+    def path_of(self, pool: PoolDescription, volume: str) -> str | None:
+        """Return the path below the pool's directory."""
+        return None if pool.path is None else posixpath.join(pool.path, volume)
+
+    def require_new_volumes(self, pool: PoolDescription) -> None:
+        """Refuse a pool whose directory libvirt does not tell."""
+        if pool.path is None:
+            raise _no_files(pool)
+
+    def absence(self, made: Artifact, pool: Pool) -> Fingerprint | None:
+        """Return the inode number of the directory, and the size of the file system."""
+        then = made.fingerprint
+        if then is None:
+            return None
+        return Fingerprint(
+            None,
+            directory=None if then.directory is None else directory_inode(posixpath.dirname(made.path)),
+            file_system_bytes=None if then.file_system_bytes is None else pool.capacity_bytes(),
+        )
+
+    def seen_space(
+        self, pool: Pool, description: PoolDescription, known: Iterable[VolumeDescription] = ()
+    ) -> PoolSpace | None:
+        """Ask the file system of the directory, if a volume proves that it is the daemon's.
+
+        A directory of that name proves nothing; a volume in it that is the very file that libvirt describes does.
+        """
+        if description.path is None:
+            return None
+        own = (volume for volume in known if volume.pool == pool.name)
+        if not any(visible_status(volume) for volume in chain(own, _first_volumes(pool))):
+            return None
+        space = file_system_space(description.path)
+        return None if space is None else PoolSpace(space.capacity, space.taken, space.available, space.file_system)
+
+    def list_paths(self, directory: str) -> list[str]:
+        """Return all files of the directory."""
+        return [posixpath.join(directory, name) for name in os.listdir(directory)]  # noqa: PTH208 - of thousands
+
+
+class OtherPools(FilePools):
+    """Pools whose volumes are not files: those of type logical have a directory with a node for each device."""
+
+    def require_new_volumes(self, pool: PoolDescription) -> None:
+        """Refuse the pool."""
+        raise _no_files(pool)
+
+    def list_paths(self, directory: str) -> list[str]:
+        """Return the devices that can be read."""
+        return [path for path in super().list_paths(directory) if os.access(path, os.R_OK)]
+
+
+_FILES, _OTHERS = FilePools(), OtherPools()
+
+
+def backend_of(pool: PoolDescription) -> StorageBackend:
+    """Return what knows pools of this kind."""
+    return _FILES if pool.type in FILE_POOLS else _OTHERS
+
+
+def _first_volumes(pool: Pool) -> Iterator[VolumeDescription]:
+    for volume in islice(pool.list_volumes(), _PROOFS):
+        try:
+            yield describe_volume(pool.name, volume.document())
+        except VirtomateError:
+            # its file is gone
+            continue
+
+
+def _no_files(pool: PoolDescription) -> UnsupportedError:
+    return UnsupportedError(
+        f"storage pool '{pool.name}' is of type {pool.type}, and new volumes must be files",
+        hint="Name a pool of type dir, fs or netfs.",
+    )
