@@ -516,7 +516,7 @@ def test_second_look_is_cheap(host: Host, monkeypatch: pytest.MonkeyPatch) -> No
         os.utime(path, (1, 1))
     cache = ReferenceCache()
     monkeypatch.setattr(
-        "virtomate.services.storage.references.graph.cache.time.time_ns", lambda: over.stat().st_ctime_ns + 10**10
+        "virtomate.services.storage.references.cache.time.time_ns", lambda: over.stat().st_ctime_ns + 10**10
     )
     opened = counted_reads(monkeypatch)
     host.scan(cache)
@@ -529,7 +529,7 @@ def test_second_look_is_cheap(host: Host, monkeypatch: pytest.MonkeyPatch) -> No
     write_qcow2(over, host.path)
     # it has been written too recently to be sure that it will not be written again within the same moment
     monkeypatch.setattr(
-        "virtomate.services.storage.references.graph.cache.time.time_ns", lambda: over.stat().st_ctime_ns + 10**8
+        "virtomate.services.storage.references.cache.time.time_ns", lambda: over.stat().st_ctime_ns + 10**8
     )
     for _ in range(2):
         opened.clear()
@@ -654,7 +654,7 @@ def test_refresh_that_fails(far: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         assert length == LONG_HEADER_BYTES
         return far.path.with_name(volume.name).read_bytes()
 
-    monkeypatch.setattr("virtomate.services.storage.references.graph.chains.read_head", read_head)
+    monkeypatch.setattr("virtomate.services.storage.references.chains.read_head", read_head)
 
     assert far.says() == ["'/pool/over' of domain 'other' rests on it"]
 
