@@ -1,16 +1,10 @@
 """Deleting clones, with everything that cloning made for them."""
 
-from virtomate.services.delete.plan import DeletionPlan, plan_deletion
-from virtomate.services.delete.records import Consent, Deletion, DeletionResult, DoomedThing
-from virtomate.services.delete.run import delete_clones, execute_plan
-
-__all__ = [
-    "Consent",
-    "Deletion",
-    "DeletionPlan",
-    "DeletionResult",
-    "DoomedThing",
-    "delete_clones",
-    "execute_plan",
-    "plan_deletion",
-]
+from virtomate.services.delete.plan import DeletionPlan as DeletionPlan
+from virtomate.services.delete.plan import plan_deletion as plan_deletion
+from virtomate.services.delete.records import Consent as Consent
+from virtomate.services.delete.records import Deletion as Deletion
+from virtomate.services.delete.records import DeletionResult as DeletionResult
+from virtomate.services.delete.records import DoomedThing as DoomedThing
+from virtomate.services.delete.run import delete_clones as delete_clones
+from virtomate.services.delete.run import execute_plan as execute_plan

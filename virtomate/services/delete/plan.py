@@ -92,7 +92,7 @@ def plan_deletion(connection: Connection, names: tuple[str, ...], cancel: Cancel
         try:
             deletions.append(survey(connection, clone, references))
         except IllegalStateError as error:
-            refusals.add(error)
+            refusals.others.append(error)
     refusals.raise_if_any()
     deletions = _with_needs(deletions, references, clones)
     try:
@@ -122,7 +122,7 @@ def _with_needs(deletions: list[Deletion], references: References, clones: list[
                 elif uuid != deletion.uuid:
                     needs[deletion.uuid].add(uuid)
             if staying:
-                refusals.add(in_use(deletion.name, made, staying, _advise(clone, staying, references)))
+                refusals.others.append(in_use(deletion.name, made, staying, _advise(clone, staying, references)))
     refusals.raise_if_any()
     return [deletion._replace(needs=frozenset(needs[deletion.uuid])) for deletion in deletions]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh, virtomate
@@ -15,37 +16,25 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
 
 
+@dataclass
 class Refusals:
-    """Collects what is wrong with the domains that are to be deleted, so that one run tells of all of it."""
+    """What is wrong with the domains that are to be deleted, so that one run tells of all of it.
 
-    def __init__(self) -> None:
-        self._missing: dict[str, NotFoundError] = {}
-        self._where = ""
-        self._strangers: list[str] = []
-        self._active: dict[str, str] = {}
-        self._in_the_making: dict[str, int] = {}
-        self._others: list[VirtomateError] = []
+    Attributes:
+        missing: Names of domains that are not there, with the error.
+        strangers: Names of domains that are not clones.
+        active: Names of domains that use their disks, with their states.
+        in_the_making: Names of clones that a process is still making, with its PID.
+        others: Whatever else is wrong.
+        where: Name of the connection.
+    """
 
-    def add_missing(self, name: str, error: NotFoundError, where: str) -> None:
-        """There is no domain of this name on that connection."""
-        self._missing[name] = error
-        self._where = where
-
-    def add_stranger(self, name: str) -> None:
-        """The domain is no clone of ours."""
-        self._strangers.append(name)
-
-    def add_active(self, name: str, state: str) -> None:
-        """The domain is running, or in another state in which it uses its disks."""
-        self._active[name] = state
-
-    def add_in_the_making(self, name: str, pid: int) -> None:
-        """A process is still making the clone."""
-        self._in_the_making[name] = pid
-
-    def add(self, error: VirtomateError) -> None:
-        """Something else is wrong."""
-        self._others.append(error)
+    where: str = ""
+    missing: dict[str, NotFoundError] = field(default_factory=dict)
+    strangers: list[str] = field(default_factory=list)
+    active: dict[str, str] = field(default_factory=dict)
+    in_the_making: dict[str, int] = field(default_factory=dict)
+    others: list[VirtomateError] = field(default_factory=list)
 
     def raise_if_any(self) -> None:
         """Tell of everything, if anything is wrong.
@@ -54,18 +43,15 @@ class Refusals:
             NotFoundError: Nothing is wrong but domains that are not there.
             VirtomateError: Something else is.
         """
-        errors: list[VirtomateError] = []
-        if self._missing:
-            errors.append(_missing(self._missing, self._where))
-        if self._strangers:
-            errors.append(_strangers(self._strangers))
-        if self._active:
-            errors.append(_active(self._active))
-        if self._in_the_making:
-            errors.append(_in_the_making(self._in_the_making))
-        errors += self._others
-        if errors:
-            raise combined_error(errors)
+        errors: list[VirtomateError | None] = [
+            _missing(self.missing, self.where) if self.missing else None,
+            _strangers(self.strangers) if self.strangers else None,
+            _active(self.active) if self.active else None,
+            _in_the_making(self.in_the_making) if self.in_the_making else None,
+            *self.others,
+        ]
+        if found := [error for error in errors if error is not None]:
+            raise combined_error(found)
 
 
 def _missing(errors: Mapping[str, NotFoundError], where: str) -> NotFoundError:

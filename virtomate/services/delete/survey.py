@@ -66,13 +66,13 @@ class Clone(NamedTuple):
 def read_clones(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> list[Clone]:
     """Read the domains of these names; refuse all that are not clones, or in no state to be deleted."""
     domains: dict[str, Domain] = {}
-    clones, refusals = [], Refusals()
+    clones, refusals = [], Refusals(connection.name)
     for name in names:
         cancel.check()
         try:
             domain = find_domain(connection, name)
         except NotFoundError as error:
-            refusals.add_missing(name, error, connection.name)
+            refusals.missing[name] = error
             continue
         if domain.uuid in domains:
             raise UsageError(f"domain '{domain.name}' is named twice")
@@ -89,11 +89,11 @@ def _read(connection: Connection, domain: Domain, refusals: Refusals) -> Clone |
     provenance = read_provenance(definition)
     maker = None if provenance is None or provenance.finished else provenance.maker
     if provenance is None:
-        refusals.add_stranger(domain.name)
+        refusals.strangers.append(domain.name)
     elif domain.is_active():
-        refusals.add_active(domain.name, domain.state())
+        refusals.active[domain.name] = domain.state()
     elif maker is not None and is_running(maker):
-        refusals.add_in_the_making(domain.name, maker.pid)
+        refusals.in_the_making[domain.name] = maker.pid
     elif provenance.replaced is not None and _restore(connection, domain, definition, provenance):
         return _read(connection, domain, refusals)
     else:

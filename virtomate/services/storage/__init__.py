@@ -1,62 +1,31 @@
 """Storage: pools and volumes, and what is known of them."""
 
-from virtomate.services.storage.backend import PoolSpace, VolumeKey
-from virtomate.services.storage.definitions import Definitions
-from virtomate.services.storage.file_pools import backend_of
-from virtomate.services.storage.fingerprint import new_fingerprint
-from virtomate.services.storage.firmware import (
-    Firmware,
-    is_certainly_read_only,
-    is_template,
-    own_nvram_path,
-    read_firmware,
-)
-from virtomate.services.storage.owner import is_running, may_be_running, this_process
-from virtomate.services.storage.pools import (
-    TEMPORARY_POOL_PREFIX,
-    FoundVolume,
-    PoolEntry,
-    PoolIndex,
-    describe,
-    find_entry,
-    find_volume,
-    get_active_pool,
-    read_pools,
-    refresh_all,
-    refresh_when_idle,
-)
-from virtomate.services.storage.shutdown import shutdown_commands
-from virtomate.services.storage.space import SpaceLedger, SpaceNeed, counted_space
-from virtomate.services.storage.temporary_pools import TemporaryPools
-
-__all__ = [
-    "TEMPORARY_POOL_PREFIX",
-    "Definitions",
-    "Firmware",
-    "FoundVolume",
-    "PoolEntry",
-    "PoolIndex",
-    "PoolSpace",
-    "SpaceLedger",
-    "SpaceNeed",
-    "TemporaryPools",
-    "VolumeKey",
-    "backend_of",
-    "counted_space",
-    "describe",
-    "find_entry",
-    "find_volume",
-    "get_active_pool",
-    "is_certainly_read_only",
-    "is_running",
-    "is_template",
-    "may_be_running",
-    "new_fingerprint",
-    "own_nvram_path",
-    "read_firmware",
-    "read_pools",
-    "refresh_all",
-    "refresh_when_idle",
-    "shutdown_commands",
-    "this_process",
-]
+from virtomate.services.storage.backend import PoolSpace as PoolSpace
+from virtomate.services.storage.backend import VolumeKey as VolumeKey
+from virtomate.services.storage.definitions import Definitions as Definitions
+from virtomate.services.storage.file_pools import backend_of as backend_of
+from virtomate.services.storage.fingerprint import new_fingerprint as new_fingerprint
+from virtomate.services.storage.firmware import Firmware as Firmware
+from virtomate.services.storage.firmware import is_certainly_read_only as is_certainly_read_only
+from virtomate.services.storage.firmware import is_template as is_template
+from virtomate.services.storage.firmware import own_nvram_path as own_nvram_path
+from virtomate.services.storage.firmware import read_firmware as read_firmware
+from virtomate.services.storage.owner import is_running as is_running
+from virtomate.services.storage.owner import may_be_running as may_be_running
+from virtomate.services.storage.owner import this_process as this_process
+from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX as TEMPORARY_POOL_PREFIX
+from virtomate.services.storage.pools import FoundVolume as FoundVolume
+from virtomate.services.storage.pools import PoolEntry as PoolEntry
+from virtomate.services.storage.pools import PoolIndex as PoolIndex
+from virtomate.services.storage.pools import describe as describe
+from virtomate.services.storage.pools import find_entry as find_entry
+from virtomate.services.storage.pools import find_volume as find_volume
+from virtomate.services.storage.pools import get_active_pool as get_active_pool
+from virtomate.services.storage.pools import read_pools as read_pools
+from virtomate.services.storage.pools import refresh_all as refresh_all
+from virtomate.services.storage.pools import refresh_when_idle as refresh_when_idle
+from virtomate.services.storage.shutdown import shutdown_commands as shutdown_commands
+from virtomate.services.storage.space import SpaceLedger as SpaceLedger
+from virtomate.services.storage.space import SpaceNeed as SpaceNeed
+from virtomate.services.storage.space import counted_space as counted_space
+from virtomate.services.storage.temporary_pools import TemporaryPools as TemporaryPools

@@ -1,30 +1,17 @@
 """Artifacts: telling what cloning made from anything else, and removing it."""
 
-from virtomate.services.storage.artifacts.looking import (
-    bears_token_here,
-    judge_outside_pools,
-    require_intact,
-    sight,
-    why_not_in,
-)
-from virtomate.services.storage.artifacts.proof import BEGUN, OWN, Judgement, Verdict, judge, name_artifact
-from virtomate.services.storage.artifacts.removal import locked, remove_artifact, stop_temporary_pool
-from virtomate.services.storage.artifacts.token import put_token
-
-__all__ = [
-    "BEGUN",
-    "OWN",
-    "Judgement",
-    "Verdict",
-    "bears_token_here",
-    "judge",
-    "judge_outside_pools",
-    "locked",
-    "name_artifact",
-    "put_token",
-    "remove_artifact",
-    "require_intact",
-    "sight",
-    "stop_temporary_pool",
-    "why_not_in",
-]
+from virtomate.services.storage.artifacts.looking import bears_token_here as bears_token_here
+from virtomate.services.storage.artifacts.looking import judge_outside_pools as judge_outside_pools
+from virtomate.services.storage.artifacts.looking import require_intact as require_intact
+from virtomate.services.storage.artifacts.looking import sight as sight
+from virtomate.services.storage.artifacts.looking import why_not_in as why_not_in
+from virtomate.services.storage.artifacts.proof import BEGUN as BEGUN
+from virtomate.services.storage.artifacts.proof import OWN as OWN
+from virtomate.services.storage.artifacts.proof import Judgement as Judgement
+from virtomate.services.storage.artifacts.proof import Verdict as Verdict
+from virtomate.services.storage.artifacts.proof import judge as judge
+from virtomate.services.storage.artifacts.proof import name_artifact as name_artifact
+from virtomate.services.storage.artifacts.removal import locked as locked
+from virtomate.services.storage.artifacts.removal import remove_artifact as remove_artifact
+from virtomate.services.storage.artifacts.removal import stop_temporary_pool as stop_temporary_pool
+from virtomate.services.storage.artifacts.token import put_token as put_token

@@ -1,6 +1,7 @@
 """References: who uses which file, by all definitions and all images of a connection."""
 
-from virtomate.services.storage.references.cache import ReferenceCache
-from virtomate.services.storage.references.graph import Reference, ReferenceKind, References, scan_references
-
-__all__ = ["Reference", "ReferenceCache", "ReferenceKind", "References", "scan_references"]
+from virtomate.services.storage.references.cache import ReferenceCache as ReferenceCache
+from virtomate.services.storage.references.graph import Reference as Reference
+from virtomate.services.storage.references.graph import ReferenceKind as ReferenceKind
+from virtomate.services.storage.references.graph import References as References
+from virtomate.services.storage.references.graph import scan_references as scan_references

@@ -18,7 +18,7 @@ def test_all_active_domains_are_named() -> None:
     """Those that run and those that are paused are in one sentence, each with the command that helps."""
     refusals = Refusals()
     for name, state in (("a", "running"), ("b b", "paused"), ("c", "running")):
-        refusals.add_active(name, state)
+        refusals.active[name] = state
 
     error = raised(refusals)
 
@@ -32,10 +32,10 @@ def test_all_active_domains_are_named() -> None:
 def test_all_strangers_and_unfinished_clones_are_named() -> None:
     """Other reasons name all of their domains as well; together they are one error."""
     refusals = Refusals()
-    refusals.add_stranger("a")
-    refusals.add_stranger("b")
-    refusals.add_in_the_making("c", 12)
-    refusals.add_in_the_making("d", 12)
+    refusals.strangers.append("a")
+    refusals.strangers.append("b")
+    refusals.in_the_making["c"] = 12
+    refusals.in_the_making["d"] = 12
 
     error = raised(refusals)
 
@@ -48,12 +48,12 @@ def test_all_strangers_and_unfinished_clones_are_named() -> None:
 
 def test_only_missing_domains_are_not_found() -> None:
     """The error's type is that of the only reason."""
-    refusals = Refusals()
-    refusals.add_missing("a", NotFoundError("there is no domain 'a'", hint="Did you mean 'A'?"), "qemu:///system")
+    refusals = Refusals("qemu:///system")
+    refusals.missing["a"] = NotFoundError("there is no domain 'a'", hint="Did you mean 'A'?")
     one = raised(refusals)
-    refusals.add_missing("b", NotFoundError("there is no domain 'b'"), "qemu:///system")
+    refusals.missing["b"] = NotFoundError("there is no domain 'b'")
     two = raised(refusals)
-    refusals.add_stranger("c")
+    refusals.strangers.append("c")
     mixed = raised(refusals)
 
     assert (type(one), one.message) == (NotFoundError, "there is no domain 'a'")
