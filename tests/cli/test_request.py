@@ -8,7 +8,8 @@ import click
 import pytest
 
 from virtomate.cli import run
-from virtomate.cli.clone_options import clone_options, clone_request, numbered_names
+from virtomate.cli.clone_options import clone_options
+from virtomate.cli.clone_request import clone_request, numbered_names
 from virtomate.enums import DiskAction, Mode, WaitFor
 from virtomate.notices import CloneWarning
 from virtomate.services.clone.records import CloneRequest, DiskOptions, Wait

@@ -253,6 +253,12 @@ LISTS = "domain-iface-list', 'domain-list', 'pool-list' or 'volume-list"
         ("completions", "completion"),
         ("frobnicate", None),
         ("domain clon", "domain-clone"),
+        ("domains", "domain-list"),
+        ("clone-domain", "domain-clone"),
+        ("domain-start", None),
+        ("domain-rename", None),
+        ("volume-delete", None),
+        ("pool-create", None),
         ("domain frobnicate", None),
     ],
 )

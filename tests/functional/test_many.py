@@ -416,7 +416,7 @@ def test_space_is_added_up(root_lab: Lab, virtomate: Program) -> None:
 
     assert result.status == 1, str(result)
     assert result.json["type"] == "NoSpaceError"
-    assert "80.0 MiB are needed" in result.json["message"]
+    assert "80.0 MiB are needed for 2 clones" in result.json["message"]
     assert "'other' and 'small' share a file system" in result.json["message"]
     assert "--mode linked" in result.json["hint"]
     # what was asked for is no advice

@@ -110,6 +110,7 @@ def test_failed_clone_has_an_error() -> None:
 
     assert clone.keys() == clone_document(CLONED, REACH).keys() | {"error"}
     assert clone["error"] == error_document(ERROR, REACH)
+    assert (clone["disks"], clone["interfaces"]) == ([], []), "nothing is copied that was undone"
     assert clone["nvram"] is None
 
 

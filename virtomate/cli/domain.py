@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtomate.cli.app import open_app
-from virtomate.cli.clone_options import EXAMPLES, clone_options, clone_request
+from virtomate.cli.clone_options import EXAMPLES, clone_options
 from virtomate.cli.completion import complete_clone, complete_domain
 from virtomate.cli.help import Group
 from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
@@ -42,6 +42,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
 
     Several NEWNAMEs make several clones in parallel.
     """
+    from virtomate.cli.clone_request import clone_request  # noqa: PLC0415
     from virtomate.output.clones import render_answers, render_clones, render_clones_before_waiting  # noqa: PLC0415
     from virtomate.services.clone import run as service  # noqa: PLC0415 - help and completion need no libvirt
 

@@ -28,10 +28,10 @@ class Signals:
     """What SIGINT, SIGTERM and SIGHUP do to a command.
 
     Attributes:
-        cancel: Tells the command of the first one.
-        note: Gets a sentence for whoever waits for the command's end; None while nothing has to be waited for.
-        abandon: Ends what would outlive the program when it ends at once.
-        has_left_command: Whether it does so, and what the command still comes to is not to be told.
+        cancel: The token that the first signal sets.
+        note: Shows a sentence to the person who waits for the command's end; None while nothing has to be cleaned up.
+        abandon: Ends the child processes that would outlive the program, when the program ends at once.
+        has_left_command: Whether the program ends at once, so that nothing more of the command is shown.
     """
 
     def __init__(self) -> None:
@@ -41,13 +41,13 @@ class Signals:
         self.has_left_command = False
 
     def watch(self, work: Callable[[], Result]) -> Result:
-        """Do some work; what the caller of this program ignores stays ignored (nohup).
+        """Do some work in a thread, and return its result. Signals that the caller ignores stay ignored (nohup).
 
-        Where the work has begun to change something, it is waited for, however many signals come.
+        Work that has begun to change something is waited for, however many signals come.
 
         Raises:
-            InterruptedBySignalError: A signal arrived before. The work is left alone, and may still go on. Signals have
-                their usual effect from now on, so that the next one ends the program whatever it does.
+            InterruptedBySignalError: A signal arrived before that. The work may still go on in its thread. Signals have
+                their usual effect from now on, so that the next signal ends the program in any case.
             BaseException: What the work raises.
         """
         results: list[Result] = []
@@ -90,7 +90,7 @@ class Signals:
 
 
 class _Caught:
-    """Signals, which arrive through a pipe: any thread may get one, and only that wakes up the main thread for sure."""
+    """Signals, read from a pipe: any thread may get a signal, and only the pipe reliably wakes up the main thread."""
 
     def __init__(self, reader: int, writer: int, numbers: list[signal.Signals]) -> None:
         self.writer = writer
@@ -98,13 +98,13 @@ class _Caught:
         self._numbers = numbers
 
     def wait(self) -> int:
-        """The number of the next signal, or 0 when the work has ended."""
+        """Return the number of the next signal, or 0 when the work has ended."""
         while (number := os.read(self._reader, 1)[0]) and number not in self._numbers:
             pass
         return number
 
     def rest(self) -> list[int]:
-        """What arrived after the end of the work, when no more can arrive."""
+        """Return the signals that arrived after the end of the work. No more can arrive."""
         os.set_blocking(self._reader, False)
         numbers: list[int] = []
         with suppress(BlockingIOError):

@@ -15,10 +15,12 @@ _ELSEWHERE = {
     "del": "delete",
     "destroy": "delete",
     "dom": "domain",
+    "domains": "domain",
     "exec": "run",
     "guests": "guest",
     "interfaces": "iface-list",
     "ls": "list",
+    "pools": "pool",
     "ps": "list",
     "remove": "delete",
     "rm": "delete",
@@ -27,7 +29,10 @@ _ELSEWHERE = {
     "version": "--version",
     "vm": "domain",
     "vol": "volume",
+    "volumes": "volume",
 }
+
+_CLOSE = 0.8
 
 # What is no command, but an option of all of them.
 _OPTIONS = frozenset({"--version"})
@@ -41,16 +46,20 @@ def similar_commands(name: str, commands: Sequence[str], group: str | None) -> l
         commands: All that can stand there, by their documented names.
         group: The group whose commands these are, None for those of all groups.
     """
-    word = "-".join(_ELSEWHERE.get(part, part) for part in name.split("-"))
-    full_name = word if group is None else f"{group}-{word}"
+    parts = [_ELSEWHERE.get(part, part) for part in name.split("-")]
+    word = "-".join(parts)
     if word in _OPTIONS:
         return [word]
-    if full_name in commands:
-        return [full_name]
+    for full_name in (word if group is None else f"{group}-{word}", "-".join(reversed(parts)), f"{word}-list"):
+        if full_name in commands:
+            return [full_name]
     if same_verb := [command for command in commands if command.endswith(f"-{word}")]:
         return same_verb
-    similar = difflib.get_close_matches(word, commands, n=1) if group is None else []
-    return similar or _with_similar_verb(word, commands)
+    # what two commands of one group have in common is not enough: domain-start is not domain-list
+    similar = difflib.get_close_matches(word, commands, n=1, cutoff=_CLOSE) if group is None else []
+    if similar or parts[0] in {command.partition("-")[0] for command in commands}:
+        return similar
+    return _with_similar_verb(word, commands)
 
 
 def _with_similar_verb(word: str, commands: Sequence[str]) -> list[str]:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """Remembers how the terminal was, since whoever asks for a password turns its echo off and may not come back.
+    """Restores the terminal's settings: a program that asks for a password turns the echo off, and may be ended then.
 
     Attributes:
-        is_asking: Whether a person is being asked something, in a line that is not ended.
+        is_asking: Whether a question stands in the last line.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Terminal:
         self._attributes: list[int | list[bytes | int]] | None = None
 
     def remember(self) -> None:
-        """Note how the terminal is; without one, there is nothing to restore."""
+        """Read the settings of the terminal, if there is one."""
         import termios  # noqa: PLC0415 - completion asks nobody
 
         with suppress(OSError, termios.error):
@@ -31,7 +31,7 @@ class Terminal:
             self._attributes = termios.tcgetattr(self._descriptor)
 
     def restore(self) -> None:
-        """Put it back, unless another job has it by now; what was typed of a password is for nobody else."""
+        """Restore the settings and discard what was typed of a password, unless another job has the terminal now."""
         descriptor, attributes = self._descriptor, self._attributes
         if descriptor is None or attributes is None:
             return

@@ -291,7 +291,8 @@ def plan_clones(
     refuse_warnings(request.fail_on, told)
     if request.check_space:
         smaller = "" if request.mode is Mode.LINKED else ", use --mode linked"
-        planner.space.refuse_lack(f"Make room{smaller}, or, where the file system compresses, use --no-space-check.")
+        advice = f"Make room{smaller}, or, where the file system compresses, use --no-space-check."
+        planner.space.refuse_lack(advice, f" for {counted(len(plans), 'clone')}" if len(plans) > 1 else "")
         plans = [plan._replace(needs=planner.space.up_to_date(plan.needs)) for plan in plans]
     return planner, tuple(plans)
 

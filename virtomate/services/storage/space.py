@@ -97,7 +97,7 @@ class SpaceLedger:
         """The same needs with what the pools have left as far as it is known by now."""
         return tuple(need._replace(available_bytes=self._spaces[need.pool].available) for need in needs)
 
-    def refuse_lack(self, advice: str) -> None:
+    def refuse_lack(self, advice: str, purpose: str = "") -> None:
         """Compare what will be written with what there is; what only libvirt counted is not enough to refuse.
 
         Where file systems cannot be told apart, pools that have the same size and the same space left are taken to be
@@ -105,6 +105,7 @@ class SpaceLedger:
 
         Args:
             advice: What to do if there is too little.
+            purpose: What the space is for, where that is not plain.
 
         Raises:
             NoSpaceError: There is too little.
@@ -118,7 +119,7 @@ class SpaceLedger:
             for sharing in self._sharing(candidates):
                 available, total = min(self._spaces[name].available for name in sharing), self._total(sharing)
                 if available < total:
-                    raise _lack(sharing, available, total, advice)
+                    raise _lack(sharing, available, total, advice, purpose)
 
     def _total(self, names: Iterable[str]) -> int:
         return sum(self._needed[name] for name in names)
@@ -155,9 +156,9 @@ def _grouped(names: Iterable[str], key: Callable[[str], Hashable]) -> list[list[
     return list(groups.values())
 
 
-def _lack(names: list[str], available: int, total: int, advice: str) -> NoSpaceError:
+def _lack(names: list[str], available: int, total: int, advice: str, purpose: str) -> NoSpaceError:
     where = "storage pool {} has" if len(names) == 1 else "storage pools {} share a file system that has"
     has, needed = binary_size(available), binary_size(total)
     if has == needed:
         has, needed = f"{available} bytes", f"{total} bytes"
-    return NoSpaceError(f"{where.format(quoted(names))} {has} free; {needed} are needed", hint=advice)
+    return NoSpaceError(f"{where.format(quoted(names))} {has} free; {needed} are needed{purpose}", hint=advice)

@@ -1,0 +1,58 @@
+"""What a signal does to a command, and what is said of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, cast
+
+from virtomate.cli.app import App
+from virtomate.cli.options import Settings
+from virtomate.cli.signals import Signals
+
+if TYPE_CHECKING:
+    from virtomate.hypervisor.session import Session
+
+
+def test_signals_are_noted_only_during_work() -> None:
+    """Before the work there is nothing to clean up, and after the work there is nothing either."""
+    settings = Settings()
+    app = App(settings, cast("Session", None))
+    seen = [settings.signals.note]
+    with app.working():
+        seen.append(settings.signals.note)
+    seen.append(settings.signals.note)
+
+    assert [note is None for note in seen] == [True, False, True]
+
+
+def interrupted(signals: Signals, notes: list[str], *numbers: signal.Signals) -> str:
+    """Work that has begun to change something when signals arrive, and ends when they have been noticed."""
+    signals.cancel.begin()
+    for count, number in enumerate(numbers, start=1):
+        os.kill(os.getpid(), number)
+        while not signals.cancel.is_set or (signals.note is not None and len(notes) < count):
+            signals.cancel.wait(0.01)
+    return "result"
+
+
+def test_notes_say_what_is_waited_for() -> None:
+    """The first signal and the next ones have a sentence, with what libvirt is in the middle of."""
+    signals, notes = Signals(), list[str]()
+    signals.note = notes.append
+
+    with signals.cancel.awaiting("libvirt to finish writing 'a'"):
+        result = signals.watch(lambda: interrupted(signals, notes, signal.SIGTERM, signal.SIGINT))
+
+    awaited = "Waiting for libvirt to finish writing 'a'."
+    assert (result, signals.cancel.signal_number) == ("result", signal.SIGTERM)
+    assert notes == [f"Interrupted by SIGTERM, cleaning up… {awaited}", f"Still cleaning up… {awaited}"]
+
+
+def test_nothing_is_said_after_the_work() -> None:
+    """A Ctrl-C while a result is written does not claim that something is cleaned up."""
+    signals, notes = Signals(), list[str]()
+
+    assert signals.watch(lambda: interrupted(signals, notes, signal.SIGINT)) == "result"
+
+    assert (signals.cancel.signal_number, notes) == (signal.SIGINT, [])

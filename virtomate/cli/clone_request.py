@@ -1,0 +1,137 @@
+"""The request that the words of `domain-clone` make."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+from virtomate.cli.clone_options import KEEP
+from virtomate.enums import Mode, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from virtomate.notices import CloneWarning
+    from virtomate.services.clone.records import CloneRequest, DiskOptions, Wait
+
+# a place for the number of a clone, and what somebody may have meant to be one
+_NUMBER = r"\{(:0(?P<digits>[1-9]))?\}"
+_BRACES = r"\{[^{}]*\}"
+_BRACES_FOR_NUMBER = r"\{(:[^{}]*)?\}"
+
+
+def clone_request(
+    *,
+    source: str,
+    names: Sequence[str],
+    mode: str,
+    disks: Sequence[DiskOptions],
+    pool: str | None,
+    count: int | None,
+    auto_name: bool,
+    jobs: int,
+    macs: Sequence[str],
+    uuid: str | None,
+    nvram: str | None,
+    title: str | None,
+    description: str | None,
+    start: bool,
+    wait: Wait | None,
+    transfer: str | None,
+    no_space_check: bool,
+    trust_pool: bool,
+    fail_on: Sequence[frozenset[CloneWarning]],
+) -> CloneRequest:
+    """Make a request of the words of the command line.
+
+    Raises:
+        click.UsageError: Some of them do not go together.
+    """
+    from virtomate.services.clone.records import CloneRequest  # noqa: PLC0415 - help and completion need no records
+
+    clone_names = _names(names, count, auto_name=auto_name)
+    auto_names = (count or 1) if auto_name else 0
+    if len(clone_names) > 1 or auto_names > 1:
+        only_for_one = {
+            "--uuid": uuid is not None,
+            "--mac with an address": any(mac != KEEP for mac in macs),
+            "--nvram": nvram is not None,
+            "name= of --disk": any(disk.name is not None for disk in disks),
+        }
+        for word, is_given in only_for_one.items():
+            if is_given:
+                raise click.UsageError(f"{word} is for one clone, and several are to be made.")
+    if KEEP in macs and len(macs) > 1:
+        raise click.UsageError(f"--mac {KEEP} is for all interfaces, and cannot be given with another --mac.")
+    if (twice := _repeated(macs)) is not None:
+        raise click.UsageError(f"--mac {twice} is given twice, and every interface needs an address of its own.")
+    if (twice := _repeated([disk.target for disk in disks])) is not None:
+        raise click.UsageError(f"--disk is given twice for {twice}.")
+    return CloneRequest(
+        source=source,
+        names=clone_names,
+        auto_names=auto_names,
+        mode=Mode(mode),
+        disks=tuple(disks),
+        pool=pool,
+        mac_addresses=() if KEEP in macs else tuple(macs),
+        keep_mac_addresses=KEEP in macs,
+        uuid=uuid,
+        nvram=nvram,
+        title=title,
+        description=description,
+        transfer=None if transfer is None else Transfer(transfer),
+        check_space=not no_space_check,
+        trust_pool=trust_pool,
+        jobs=jobs,
+        start=start or wait is not None,
+        wait=wait,
+        fail_on=frozenset().union(*fail_on),
+    )
+
+
+def numbered_names(template: str, count: int) -> tuple[str, ...]:
+    """The names that a template stands for, from number 1 on.
+
+    `{}` is the number, `{:0N}` the number with N digits at least. A template without either gets a hyphen and the
+    number behind it.
+
+    Raises:
+        click.UsageError: Something else stands in braces, so that the names would not be those that were meant.
+    """
+    for place in re.findall(_BRACES, template):
+        if re.fullmatch(_NUMBER, place) is None:
+            expected = "{} for the number, or {:02} for one with two digits at least, up to {:09}"
+            raise click.UsageError(f"'{place}' in '{template}' is not understood; expected: {expected}.")
+    if re.search(_NUMBER, template) is None:
+        template = f"{template}-{{}}"
+
+    def name(number: int) -> str:
+        return re.sub(_NUMBER, lambda match: str(number).zfill(int(match["digits"] or 1)), template)
+
+    return tuple(name(number) for number in range(1, count + 1))
+
+
+def _names(names: Sequence[str], count: int | None, *, auto_name: bool) -> tuple[str, ...]:
+    if auto_name:
+        if names:
+            raise click.UsageError(f"--auto-name chooses the names, but '{names[0]}' is given.")
+        return ()
+    if not names:
+        raise click.UsageError("Missing argument 'NEWNAME'. Give a name for the clone, or --auto-name.")
+    if count is None:
+        for name in names:
+            if (place := re.search(_BRACES_FOR_NUMBER, name)) is not None:
+                raise click.UsageError(
+                    f"'{place[0]}' in '{name}' would stand for a number, but without --count there is none."
+                )
+        return tuple(names)
+    if len(names) > 1:
+        raise click.UsageError(f"--count makes names of one NEWNAME, but {len(names)} are given.")
+    return numbered_names(names[0], count)
+
+
+def _repeated(words: Sequence[str]) -> str | None:
+    return next((word for index, word in enumerate(words) if word in words[:index]), None)
