@@ -66,3 +66,28 @@ def test_refused_renaming_is_a_conflict_only_if_there_is_one(
         Domain(handle).rename("web")
 
     assert type(caught.value) is expected
+
+
+@pytest.mark.parametrize(
+    ("code", "is_told"),
+    [
+        (libvirt.VIR_ERR_NO_DOMAIN_METADATA, True),
+        (libvirt.VIR_ERR_NO_DOMAIN, True),
+        (libvirt.VIR_ERR_NO_SUPPORT, True),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, False),
+        (libvirt.VIR_ERR_AUTH_FAILED, False),
+    ],
+)
+def test_domains_without_metadata_are_told_from_failures(code: int, is_told: bool) -> None:
+    """A list does not call a clone an ordinary domain because its metadata could not be read."""
+
+    def metadata(_kind: int, _namespace: str) -> NoReturn:
+        raise raised(code)
+
+    handle: Any = SimpleNamespace(name=lambda: "web", UUIDString=lambda: OWN, metadata=metadata)
+
+    if is_told:
+        assert Domain(handle).metadata_element("urn:a") is None
+    else:
+        with pytest.raises(VirtomateError, match="cannot read the metadata of domain 'web'"):
+            Domain(handle).metadata_element("urn:a")

@@ -40,6 +40,16 @@ _STATES = {
 
 Answer = TypeVar("Answer")
 
+# Of a domain without such an element, one that is gone, and of a driver that keeps no metadata
+_WITHOUT_METADATA = frozenset(
+    {
+        libvirt.VIR_ERR_NO_DOMAIN_METADATA,
+        libvirt.VIR_ERR_NO_DOMAIN,
+        libvirt.VIR_ERR_NO_SUPPORT,
+        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+    }
+)
+
 # what a driver says to a flag that it does not know
 _UNKNOWN = frozenset({libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED})
 
@@ -164,8 +174,17 @@ class Domain:
             raise
 
     def metadata_element(self, namespace: str) -> str | None:
-        """The element of its metadata in this namespace, without the namespace; None where there is none."""
-        return _told(lambda: str(self._handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, namespace)), None)
+        """The element of its metadata in this namespace, without the namespace; None where there is none.
+
+        Raises:
+            HypervisorError: libvirt cannot tell: a lost connection does not make other domains of clones.
+        """
+        try:
+            return str(self._handle.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, namespace))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in _WITHOUT_METADATA:
+                return None
+            raise translate(error, f"cannot read the metadata of domain '{self.name}'") from error
 
     def disk_paths(self) -> tuple[str, ...]:
         """The paths of its disks, by libvirt's statistics and not the definition; empty where libvirt cannot tell."""
