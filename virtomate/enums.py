@@ -1,7 +1,4 @@
-"""The kinds of things that there are: the words that requests, results and JSON have for them.
-
-They stand apart from the records because every command line needs some of them, and records take longer to load.
-"""
+"""The words of requests, results and JSON, apart from the records, which take longer to load."""
 
 from __future__ import annotations
 
@@ -27,10 +24,7 @@ class Action(StrEnum):
 
 
 class Transfer(StrEnum):
-    """How content gets into a new volume.
-
-    `link` writes no content: the new volume is an overlay.
-    """
+    """How content gets into a new volume; `link` writes none, since the new volume is an overlay."""
 
     HOST = "host"
     SERVER = "server"
@@ -48,7 +42,7 @@ class Status(StrEnum):
 
 
 class DiskAction(StrEnum):
-    """What is to become of one disk: a mode, or one of two ways not to duplicate it."""
+    """What to do with one disk: duplicate it in a mode, share it, or drop it."""
 
     COPY = "copy"
     LINKED = "linked"
@@ -73,14 +67,14 @@ class NvramAction(StrEnum):
 
 
 class ArtifactState(StrEnum):
-    """How far the making of something got."""
+    """Whether an artifact is only planned, or made."""
 
     PLANNED = "planned"
     MADE = "made"
 
 
 class ArtifactKind(StrEnum):
-    """What kind of thing cloning made."""
+    """Kind of an artifact."""
 
     VOLUME = "volume"
     NVRAM = "nvram"
@@ -88,7 +82,7 @@ class ArtifactKind(StrEnum):
 
 
 class TokenPlace(StrEnum):
-    """Where on a file its token stands: in an extended attribute, or in the header of an overlay."""
+    """Where a file has its token: in an extended attribute, or in the header of an overlay."""
 
     ATTRIBUTE = "attribute"
     HEADER = "header"

@@ -1,4 +1,4 @@
-"""What to say of a name that a connection does not know."""
+"""The error for a name that a connection does not know."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def missing(
     connection: Connection, what: str, name: str, list_names: Callable[[], list[str]], command: str
 ) -> NotFoundError:
-    """The error that names the connection, and in its hint a name that is meant, perhaps.
+    """Return an error that names the connection, with a similar name in its hint.
 
     Args:
-        connection: Where it was looked for.
-        what: Its kind, such as `domain`.
-        name: What was given.
-        list_names: Lists the names that there are.
-        command: The command of ours that shows them.
+        connection: Where the name was looked up.
+        what: What was looked up, such as `domain`.
+        name: The given name.
+        list_names: Return all names.
+        command: The command of virtomate that lists the names.
     """
     hint = f"{virtomate(command)} shows the {what}s of this connection."
     with suppress(VirtomateError):

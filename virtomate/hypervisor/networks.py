@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def is_network_active(connection: Connection, name: str) -> bool | None:
-    """Whether domains can be connected to a network now; None where there is no such network.
-
-    Raises:
-        HypervisorError: libvirt does not tell.
-    """
+    """Return whether a network is active; None where there is no such network. HypervisorError where libvirt fails."""
     try:
         return bool(connection.handle.networkLookupByName(name).isActive())
     except libvirt.libvirtError as error:
@@ -28,9 +24,9 @@ def is_network_active(connection: Connection, name: str) -> bool | None:
 
 
 def network_definitions(connection: Connection, name: str) -> tuple[str, ...]:
-    """A network as it is now, and as it will be when it starts again; nothing where libvirt does not tell.
+    """Return the current definition of a network and the one of its next start; none where libvirt does not tell.
 
-    There may be no such network, no driver for networks, or a daemon of their own that does not run.
+    The network, the driver for networks, or its daemon may be missing.
     """
     definitions: list[str] = []
     # had the connection broken, the next call would tell

@@ -13,10 +13,10 @@ _REPLACEMENT = "\ufffd"
 
 
 def sanitise(describe: Callable[[], str]) -> str:
-    """A description, with U+FFFD for what no document can hold.
+    """Return a description, with U+FFFD for what no document can hold.
 
-    Libvirt puts the path of a backing file into it as it finds it in an image, be it the raw disk of a guest that wrote
-    something there, and its binding takes all of it for UTF-8.
+    libvirt copies the path of a backing file from an image, even from the raw disk of a guest, and its binding expects
+    UTF-8.
     """
     try:
         text = str(describe())

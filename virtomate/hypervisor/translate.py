@@ -72,7 +72,7 @@ def translating_errors(failure: str) -> Iterator[None]:
 
 
 def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
-    """The error of ours that stands for one of libvirt's."""
+    """Return virtomate's error for an error of libvirt's."""
     code = error.get_error_code()
     _LOG.debug("%s: libvirt error %s of domain %s: %s", failure, code, error.get_error_domain(), error)
     message = f"{failure}: {one_line(error)}"
@@ -96,11 +96,11 @@ def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
 
 
 def no_room(error: libvirt.libvirtError, what: str) -> NoSpaceError:
-    """The error for something that libvirt could not write down, which is no volume.
+    """Return the error for something other than a volume that libvirt has no room for.
 
     Args:
-        error: libvirt's, of which `translate` makes a `NoSpaceError`.
-        what: What it was, as `the definition of 'web-1'`.
+        error: The error of libvirt's, of which `translate` makes a `NoSpaceError`.
+        what: Such as `the definition of 'web-1'`.
     """
     message = one_line(error)
     found = _QUOTED_PATH.search(message)
@@ -112,23 +112,18 @@ def no_room(error: libvirt.libvirtError, what: str) -> NoSpaceError:
 
 
 def _is_loss(error: libvirt.libvirtError) -> bool:
-    """Whether the error comes from the link and not from the daemon.
+    """Return whether the error comes from the link and not from the daemon.
 
-    The client side raises plain internal and system errors in the RPC domain; an answer of the daemon never has that
-    domain, except for refused authentication and for what does not fit into a message.
+    The client raises plain internal and system errors in the RPC domain. The daemon's answers never have that domain,
+    except for refused authentication and for messages that are too long.
     """
-    return (
-        error.get_error_domain() == libvirt.VIR_FROM_RPC
-        and error.get_error_code()
-        in {
-            libvirt.VIR_ERR_INTERNAL_ERROR,
-            libvirt.VIR_ERR_SYSTEM_ERROR,
-            libvirt.VIR_ERR_NO_CONNECT,
-        }
-    ) or error.get_error_code() == libvirt.VIR_ERR_INVALID_CONN
+    of_link = {libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_NO_CONNECT}
+    code = error.get_error_code()
+    is_of_link = error.get_error_domain() == libvirt.VIR_FROM_RPC and code in of_link
+    return is_of_link or code == libvirt.VIR_ERR_INVALID_CONN
 
 
 def one_line(error: libvirt.libvirtError) -> str:
-    """Libvirt's message without line breaks, and with directories of temporary pools in their plain spelling."""
+    """Return libvirt's message in one line, with directories of temporary pools in their plain spelling."""
     message = " ".join(str(error.get_error_message() or error).split())
     return _REPETITIONS.sub("", message)

@@ -1,8 +1,8 @@
 """Why a connection cannot be made, and what helps.
 
-libvirt's error codes, and the errno of a failed system call, tell most causes apart. Its message does where they do
-not: a name that is not resolved has no errno, and of what ssh says there is nothing but the text. libvirt speaks
-English here, since Python sets no locale for messages, and ssh knows no other language.
+libvirt's error codes, and the errno of a failed system call, tell most causes apart; its message tells the rest, such
+as an unresolved name and all errors of ssh. The message is English, since Python sets no locale for messages, and ssh
+has no translations.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CERTIFICATES = (
 )
 _GROUP = "a member of the group libvirt, or root"
 
-# What ssh, or the program that it runs on the host, says; and what helps. The first that fits counts.
+# Messages of ssh or of the program that it runs on the host, and what helps; the first match counts.
 _SSH = (
     ("could not resolve hostname", _RESOLVE),
     ("host key", "Compare the host's key with the one that is known, or get to know it: {ssh}"),
@@ -63,7 +63,7 @@ _SSH = (
 
 
 def advise_on_silence(uri: str | None) -> str:
-    """What helps where nothing is answered."""
+    """Return what helps when a host does not answer."""
     _, _, rest = (uri or "").partition("://")
     if rest and not rest.startswith("/"):
         return _UNREACHED
@@ -74,11 +74,9 @@ class Failure(NamedTuple):
     """A connection that libvirt could not make.
 
     Attributes:
-        uri: What it was asked for; None where it was to decide.
-        code: Its error code.
-        domain: The part of libvirt that the error is from.
-        errno: That of a failed system call, else -1.
-        message: Its message.
+        uri: The requested URI; None where libvirt was to decide.
+        domain: The part of libvirt that raised the error.
+        errno: Error number of a failed system call, else -1.
     """
 
     uri: str | None
