@@ -60,7 +60,7 @@ _ALL = DomainFilter()
 
 
 def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tuple[DomainListing, ...]:
-    """The domains that are wanted, by name; one that vanishes meanwhile is passed over.
+    """Return the wanted domains by name; a domain that vanishes meanwhile is left out.
 
     Raises:
         NotFoundError: Clones of a domain are wanted that does not exist and has none.
@@ -101,7 +101,7 @@ def with_addresses(session: Session, listings: Sequence[DomainListing]) -> tuple
 
 
 def _clones_of(connection: Connection, original: str | None) -> Callable[[CloneOrigin | None], bool]:
-    """What tells the clones of a domain from other domains.
+    """Return what tells the clones of a domain from other domains.
 
     A domain that exists is known by its UUID, since it may have been renamed, and another one may have had its name. Of
     one that is gone there are what its clones remember: the name and the UUID.

@@ -40,7 +40,7 @@ class PoolListing(NamedTuple):
 
 
 def list_all_pools(connection: Connection) -> tuple[PoolListing, ...]:
-    """All pools by name; one that vanishes meanwhile is passed over."""
+    """Return all pools by name; a pool that vanishes meanwhile is left out."""
     is_local = connection.is_local
     listings = []
     for pool in list_pools(connection):
@@ -66,7 +66,7 @@ def list_all_pools(connection: Connection) -> tuple[PoolListing, ...]:
 
 
 def _current_space(pool: Pool, *, is_local: bool) -> PoolSpace:
-    """The space of an active pool: what can be seen here, else what libvirt counts."""
+    """Return the space of an active pool: what can be seen here, else what libvirt counts."""
     if is_local:
         description = describe_pool(pool.document())
         if (space := backend_of(description).seen_space(pool, description)) is not None:
@@ -78,7 +78,7 @@ def _current_space(pool: Pool, *, is_local: bool) -> PoolSpace:
 
 
 def list_all_volumes(connection: Connection, pool_name: str) -> tuple[VolumeListing, ...]:
-    """All volumes of a pool by name; one that vanishes meanwhile is passed over.
+    """Return all volumes of a pool by name; a volume that vanishes meanwhile is left out.
 
     Raises:
         NotFoundError: There is no such pool.

@@ -25,7 +25,7 @@ _MAX_DEPTH = 200
 
 
 def advise_merging(domain: Domain, definition: Document, pools: PoolIndex, images: Iterable[str]) -> str | None:
-    """What merges images that have come to be a domain's own disks into what they rest on.
+    """Return how overlays that are a domain's own disks can be merged into their bases.
 
     Args:
         domain: The domain.
@@ -63,7 +63,7 @@ def _disk_paths(definition: Document, pools: PoolIndex) -> Iterator[tuple[str, s
 
 
 def _chain(path: str, pools: PoolIndex) -> Iterator[str]:
-    """The paths of an image and of those below it, as far as they are volumes."""
+    """Yield the paths of an image and of those below it, as far as they are volumes."""
     with suppress(VirtomateError):
         for _ in range(_MAX_DEPTH):
             yield path
@@ -74,7 +74,7 @@ def _chain(path: str, pools: PoolIndex) -> Iterator[str]:
 
 
 def _files(snapshot: str) -> Iterator[str]:
-    """The files of an external snapshot's disks."""
+    """Yield the files of an external snapshot's disks."""
     disks = readers.child(codec.parse(snapshot, "domainsnapshot"), "disks").get("disk", [])
     for disk in disks if isinstance(disks, list) else [disks]:
         if path := readers.child(disk, "source").get("@file"):

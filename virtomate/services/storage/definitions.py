@@ -29,11 +29,11 @@ class Definitions:
         self.abridged: set[str] = set()
 
     def inactive(self, domain: Domain) -> str:
-        """The definition that the next start will use; what a read-only connection may see."""
+        """Return the definition that the next start will use; what a read-only connection may see."""
         return self._read(domain, domain.inactive_definition_without_secrets)
 
     def live(self, domain: Domain) -> str:
-        """The definition as it is now."""
+        """Return the definition as it is now."""
         return self._read(domain, domain.live_definition)
 
     def _read(self, domain: Domain, read: Callable[[], str]) -> str:

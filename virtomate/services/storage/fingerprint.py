@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(volume: VolumeDescription) -> Fingerprint:
-    """What identifies a volume now."""
+    """Return what identifies a volume now."""
     status = visible_status(volume)
     if status is None:
         return Fingerprint(volume.changed)
@@ -33,13 +33,13 @@ def fingerprint(volume: VolumeDescription) -> Fingerprint:
 
 
 def new_fingerprint(volume: VolumeDescription, pool: Pool) -> Fingerprint:
-    """What identifies a volume that was just made, and what tells later whether its file system is there."""
+    """Return what identifies a volume that was just made, and what tells later whether its file system is there."""
     now = fingerprint(volume)
     return now if now.inode is not None else now._replace(file_system_bytes=pool.capacity_bytes())
 
 
 def contradicts(made: Fingerprint, now: Fingerprint) -> bool:
-    """Whether two fingerprints cannot be of one file; what is not known of either says nothing."""
+    """Return whether two fingerprints cannot be of one file; what is not known of either says nothing."""
     if made.inode is not None and now.inode is not None:
         births = {made.birth_time, now.birth_time} - {None}
         return made.inode != now.inode or len(births) > 1
@@ -49,7 +49,7 @@ def contradicts(made: Fingerprint, now: Fingerprint) -> bool:
 
 
 def directory_inode(directory: str) -> int | None:
-    """The inode number of a directory here, None where there is none."""
+    """Return the inode number of a directory here, None where there is none."""
     try:
         return os.stat(directory).st_ino  # noqa: PTH116 - no path object is needed
     except (OSError, ValueError):

@@ -65,7 +65,7 @@ def read_firmware(connection: Connection, domain: Document) -> Firmware:
 
 
 def own_nvram_path(connection: Connection, domain: Document) -> str | None:
-    """Where libvirt would put an NVRAM of that domain if nobody said where.
+    """Return where libvirt would put the NVRAM of a domain whose definition names no path.
 
     Raises:
         HypervisorError: It does not tell.
@@ -76,7 +76,7 @@ def own_nvram_path(connection: Connection, domain: Document) -> str | None:
 
 
 def is_template(domain: Document, path: str) -> bool:
-    """Whether an NVRAM is what the NVRAM of others is made from: by the definition, or since a package brought it."""
+    """Return whether an NVRAM is a template of others, by the definition or because a package brought it."""
     nvram = nvram_readers.nvram(domain)
     if nvram is not None and nvram.template is not None and normalise(nvram.template) == path:
         return True
@@ -84,7 +84,7 @@ def is_template(domain: Document, path: str) -> bool:
 
 
 def is_certainly_read_only(connection: Connection, directory: str) -> bool:
-    """Whether libvirt can write no file into a directory, as far as that can be seen from here."""
+    """Return whether libvirt certainly cannot write files into a directory."""
     if not connection.is_local:
         return False
     try:

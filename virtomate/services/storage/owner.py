@@ -9,7 +9,7 @@ from virtomate.definition.provenance import Owner
 
 
 def this_process() -> Owner:
-    """What identifies this process."""
+    """Return what identifies this process."""
     return Owner(os.uname().nodename, os.getpid(), process_start(os.getpid()) or 0)
 
 
@@ -24,10 +24,10 @@ def process_start(pid: int) -> int | None:
 
 
 def may_be_running(maker: Owner) -> bool:
-    """Whether the process may still run: on another host nobody knows."""
+    """Return whether the process may still run; a process on another host may."""
     return maker.host != os.uname().nodename or is_running(maker)
 
 
 def is_running(maker: Owner) -> bool:
-    """Whether the process runs on this host; of other hosts nothing is known."""
+    """Return whether the process runs on this host."""
     return maker.host == os.uname().nodename and process_start(maker.pid) == maker.started

@@ -64,7 +64,7 @@ class PoolIndex:
         self._pools = tuple(known for known in pools if not known.pool.name.startswith(TEMPORARY_POOL_PREFIX))
 
     def find(self, name: str) -> PoolEntry | None:
-        """The pool with a name, active or not."""
+        """Return the pool with a name, active or not."""
         return next((known for known in self._pools if known.pool.name == name), None)
 
     @property
@@ -73,33 +73,33 @@ class PoolIndex:
         return self._pools
 
     def named(self, name: str) -> PoolEntry:
-        """The active pool with a name.
+        """Return the active pool with a name.
 
         Raises:
             NotFoundError: There is none.
             IllegalStateError: It is not active.
         """
-        for known in self._pools:
-            if known.pool.name == name:
-                if not known.is_active:
-                    raise _inactive(name)
-                return known
+        known = self.find(name)
+        if known is not None:
+            if not known.is_active:
+                raise _inactive(name)
+            return known
         raise missing(
             self._connection, "storage pool", name, lambda: [known.pool.name for known in self._pools], "pool-list"
         )
 
     def directory_of(self, name: str) -> str | None:
-        """The normalised path of a pool's directory by the pool's name, None where there is none."""
+        """Return the normalised path of a pool's directory by the pool's name, None where there is none."""
         known = self.find(name)
         return None if known is None else known.description.path
 
     def path_of(self, pool_name: str, volume_name: str) -> str | None:
-        """The path of a volume by its name, if its pool has a directory."""
+        """Return the path of a volume by its name, if its pool has a directory."""
         known = self.find(pool_name)
         return None if known is None else known.backend.path_of(known.description, volume_name)
 
     def for_new_volumes(self, name: str) -> PoolEntry:
-        """The active pool with a name, in which volumes are files.
+        """Return the active pool with a name, in which volumes are files.
 
         Raises:
             NotFoundError: There is none.
@@ -111,11 +111,11 @@ class PoolIndex:
         return known
 
     def covering(self, directory: str) -> PoolEntry | None:
-        """A pool over a directory, an active one if there is any."""
+        """Return a pool over a directory, an active one if there is any."""
         return next(iter(self._all_covering(directory)), None)
 
     def find_path(self, path: str) -> FoundVolume:
-        """The volume with a path.
+        """Return the volume with a path.
 
         Raises:
             IllegalStateError: It is in no pool, or in an inactive one.
@@ -138,12 +138,12 @@ class PoolIndex:
         return self._find(pools[0], name, path)
 
     def _all_covering(self, directory: str) -> list[PoolEntry]:
-        """The pools over a directory, active ones first."""
+        """Return the pools over a directory, active ones first."""
         covering = [known for known in self._pools if known.description.path == normalise(directory)]
         return sorted(covering, key=lambda known: (not known.is_active, known.pool.name))
 
     def find_named(self, pool_name: str, volume_name: str) -> FoundVolume:
-        """The volume with a name.
+        """Return the volume with a name.
 
         Raises:
             IllegalStateError: Its pool is not active.
@@ -160,7 +160,7 @@ class PoolIndex:
 
 
 def read_pools(connection: Connection) -> PoolIndex:
-    """Look at all pools once; one that vanishes meanwhile is passed over."""
+    """Read all pools once; a pool that vanishes meanwhile is ignored."""
     known = []
     for pool in list_pools(connection):
         try:
@@ -177,7 +177,7 @@ def find_entry(connection: Connection, name: str) -> PoolEntry | None:
 
 
 def get_active_pool(connection: Connection, name: str) -> Pool:
-    """The pool with this name, which must be active.
+    """Return the pool with this name, which must be active.
 
     Raises:
         NotFoundError: There is none.
@@ -223,7 +223,7 @@ def refresh_when_idle(pool: Pool, cancel: CancelToken | None = None) -> bool:
 
 
 def describe(pool: Pool, volume: Volume) -> FoundVolume:
-    """A volume with its description."""
+    """Return a volume with its description."""
     return FoundVolume(volume, pool, describe_volume(pool.name, volume.document()))
 
 
@@ -232,7 +232,7 @@ def _inactive(name: str) -> IllegalStateError:
 
 
 def refresh_all(connection: Connection, names: Iterable[str]) -> None:
-    """Have libvirt look at pools again, for what it tells of them; one that it cannot look at is no failure."""
+    """Refresh pools; a refresh that fails is ignored."""
     for name in sorted(names):
         with suppress(VirtomateError):
             get_pool(connection, name).refresh()

@@ -11,7 +11,7 @@ _INSTEAD = {"crashed": "destroy"}
 
 
 def shutdown_commands(name: str, state: str) -> str:
-    """The commands that shut a domain down.
+    """Return the commands that shut a domain down.
 
     Args:
         name: The domain's name.

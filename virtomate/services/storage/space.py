@@ -37,7 +37,7 @@ class SpaceNeed(NamedTuple):
 
 
 def counted_space(pool: Pool) -> PoolSpace:
-    """The space of a pool as libvirt counts it."""
+    """Return the space of a pool as libvirt counts it."""
     info = pool.info()
     return PoolSpace(info.capacity, info.allocation, info.available)
 
@@ -94,7 +94,7 @@ class SpaceLedger:
         return tuple(needs)
 
     def up_to_date(self, needs: Iterable[SpaceNeed]) -> tuple[SpaceNeed, ...]:
-        """The same needs with what the pools have left as far as it is known by now."""
+        """Return the needs with what the pools have left by now."""
         return tuple(need._replace(available_bytes=self._spaces[need.pool].available) for need in needs)
 
     def refuse_lack(self, advice: str, purpose: str = "") -> None:
@@ -125,7 +125,7 @@ class SpaceLedger:
         return sum(self._needed[name] for name in names)
 
     def _is_doubtful(self, name: str, ample: int) -> bool:
-        """Whether libvirt should count again; an empty pool costs it nothing."""
+        """Return whether libvirt should count again; for an empty pool that costs nothing."""
         space = self._spaces[name]
         if space.file_system is not None or not ample:
             return False
@@ -142,7 +142,7 @@ class SpaceLedger:
         return groups
 
     def _is_shared(self, name: str, other_name: str) -> bool:
-        """Whether two pools of the same size are on one file system."""
+        """Return whether two pools of the same size are on one file system."""
         one, other = self._spaces[name], self._spaces[other_name]
         if one.file_system is None or other.file_system is None:
             return one.allocation == other.allocation

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
 
-# libvirt takes two spellings of one directory for two directories, but allows no two pools over one spelling. A path
+# libvirt refuses a second pool with the same target path, but compares paths as text (9.0). A path
 # may have 4,096 bytes, and a repetition takes two.
 _MAX_REPETITIONS = 1000
 _SPELLING_ATTEMPTS = 20
@@ -37,12 +37,12 @@ class TemporaryPools:
         self._uuids: dict[str, str] = {}
 
     def name(self, directory: str) -> str:
-        """The name that the directory's pool has, or will have."""
+        """Return the name that the directory's pool has, or will have."""
         with self._lock:
             return temporary_pool_name(self._uuid(directory))
 
     def has(self, name: str) -> bool:
-        """Whether a pool is one of these."""
+        """Return whether a pool is one of these."""
         with self._lock:
             return name in map(temporary_pool_name, self._uuids.values())
 
@@ -52,7 +52,7 @@ class TemporaryPools:
             self._holders[directory] = self._holders.get(directory, 0) + 1
 
     def start(self, connection: Connection, directory: str) -> Pool:
-        """The running pool of a directory; it is started when it is first needed.
+        """Return the running pool of a directory; it is started when it is first needed.
 
         Raises:
             HypervisorError: The directory cannot be read.
@@ -86,7 +86,7 @@ class TemporaryPools:
 
 
 def temporary_pool_name(uuid: str) -> str:
-    """The name of the temporary pool that a UUID stands for."""
+    """Return the name of the temporary pool that a UUID stands for."""
     return f"{TEMPORARY_POOL_PREFIX}{uuid}"
 
 

@@ -74,7 +74,7 @@ def _sight(connection: Connection, known: PoolEntry, found: FoundVolume) -> Sigh
 
 
 def why_not_in(made: Artifact, known: PoolEntry | None) -> str | None:
-    """Why an artifact cannot be looked at in its storage pool, as the end of a sentence; None where it can."""
+    """Return why an artifact cannot be looked at in its storage pool, as the end of a sentence; None where it can."""
     if known is None:
         return f"cannot be looked at, since its storage pool '{made.pool}' is not there"
     if known.description.path != posixpath.dirname(made.path):

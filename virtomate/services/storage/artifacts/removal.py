@@ -111,7 +111,7 @@ def locked(connection: Connection, artifacts: Iterable[Artifact], token: str | N
 
 
 def _is_here(connection: Connection, made: Artifact, token: str | None) -> bool:
-    """Whether the file at an artifact's path here is that of the daemon."""
+    """Return whether the file at an artifact's path here is that of the daemon."""
     if token is not None and bears_token_here(made, token):
         return True
     known = find_entry(connection, made.pool)

@@ -41,7 +41,7 @@ def put_token(volume: VolumeDescription, token: str) -> VolumeDescription | None
 
 
 def read_attribute(descriptor: int) -> str | None:
-    """The token in a file's extended attribute; None where there is none."""
+    """Return the token in a file's extended attribute; None where there is none."""
     try:
         return os.getxattr(descriptor, ATTRIBUTE).decode(errors="replace")
     except OSError:
@@ -49,6 +49,6 @@ def read_attribute(descriptor: int) -> str | None:
 
 
 def read_header_token(head: bytes) -> str | None:
-    """The token in the header of an overlay, by its first bytes; None where there is none."""
+    """Return the token in the header of an overlay, by its first bytes; None where there is none."""
     header = read_qcow2_header(head[:HEADER_BYTES])
     return None if header is None else header.token

@@ -1,4 +1,4 @@
-"""What looking at definitions and images has told, for the next look within the same run."""
+"""What was read from definitions and images, for the next look in the same run."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _Fingerprint = tuple[int, int, int, int, int]
 
 
 class ReferenceCache:
-    """What need not be read again while it is the same: documents by their text, images by their times."""
+    """Keeps what documents mention, by their text, and the links of images, by their times."""
 
     def __init__(self) -> None:
         self._mentions: dict[bytes, Mentions] = {}
         self._links: dict[_Fingerprint, ImageLinks] = {}
 
     def mentions(self, document: str) -> Mentions:
-        """What a document mentions."""
+        """Return what a document mentions."""
         digest = hashlib.blake2b(document.encode(errors="replace"), digest_size=32).digest()
         if digest not in self._mentions:
             self._mentions[digest] = read_mentions(document)
         return self._mentions[digest]
 
     def links(self, status: os.stat_result) -> ImageLinks | None:
-        """What an image with this status says of other files, if it has been read."""
+        """Return the links of an image with this status, None where they have not been read."""
         return self._links.get(_fingerprint(status))
 
     def add_links(self, status: os.stat_result, links: ImageLinks) -> None:
-        """Remember what an image says of other files, unless it has been written just now."""
+        """Remember the links of an image, unless it was written just now."""
         if max(status.st_mtime_ns, status.st_ctime_ns) + _SETTLED_NANOSECONDS < time.time_ns():
             self._links[_fingerprint(status)] = links
 

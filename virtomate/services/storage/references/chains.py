@@ -77,22 +77,22 @@ class Chains:
         self._described: defaultdict[str, list[VolumeDescription]] = defaultdict(list)
 
     def is_read(self, image: Whereabouts) -> bool:
-        """Whether it is known what an image rests on."""
+        """Return whether the links of an image are known."""
         return not self._read.isdisjoint(image.keys)
 
     def is_gone(self, image: Whereabouts) -> bool:
-        """Whether there certainly is no such image."""
+        """Return whether there certainly is no such image."""
         if image.path is None or self.is_read(image) or image.status is not None:
             return False
         directory = posixpath.dirname(normalise(image.path))
         return image.is_settled and (self._locator.is_seen(directory) or directory in self._listed)
 
     def has_described(self, name: str) -> bool:
-        """Whether libvirt has told of volumes of this name that cannot be seen here."""
+        """Return whether libvirt has told of volumes of this name that cannot be seen here."""
         return name in self._described
 
     def twins(self, volume: VolumeDescription) -> list[str]:
-        """The paths of volumes elsewhere that must be the same file, which cannot be seen here.
+        """Return the paths of volumes elsewhere that must be the same file, which cannot be seen here.
 
         They have its name, length and times, to the nanosecond; that happens if one directory is a link to the other.
         """
@@ -237,7 +237,7 @@ class Chains:
             self._add_name(path, found.keys, description.backing_path, is_data=False)
 
     def _read_through_libvirt(self, volume: Volume) -> ImageLinks | None:
-        """What an image says itself, whatever libvirt remembers of it since something is being built beside it."""
+        """Read the links from the image: libvirt may remember old ones while it builds another volume."""
         try:
             return read_links(read_head(self._connection, volume, LONG_HEADER_BYTES))
         except IllegalStateError:
@@ -246,5 +246,5 @@ class Chains:
 
 
 def sanitise(path: str) -> str:
-    """A path for a sentence; what is no text in it is replaced."""
+    """Return a path for a sentence; what is no text in it is replaced."""
     return os.fsencode(path).decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Who uses a file: one graph of all domains and all images of a connection.
+"""Who uses a file: a graph of all domains and all images of a connection.
 
 libvirt deletes a volume whoever uses it, so this is all that stands between a clone's volume and a domain that was
 given it, or an image that rests on it. Whatever cannot be read is a warning and no error: one broken volume somewhere
@@ -151,14 +151,14 @@ class References:
         return self._locator.pools
 
     def is_there(self, path: str) -> bool:
-        """Whether there is such a file, as far as it can be seen here or libvirt knows it."""
+        """Return whether there is such a file, as far as it can be seen here or libvirt knows it."""
         if self._locator.is_seen(posixpath.dirname(path)):
             return os.path.lexists(path)
         known = self.pools.covering(posixpath.dirname(path))
         return known is not None and known.is_active and known.pool.find_volume(posixpath.basename(path)) is not None
 
     def volume(self, made: Artifact) -> VolumeDescription | None:
-        """The volume that has its name now; None where there is none, or its pool is not active."""
+        """Return the volume that has its name now; None where there is none, or its pool is not active."""
         known = self.pools.find(made.pool)
         if made.volume is None or known is None or not known.is_active:
             return None
@@ -223,7 +223,7 @@ class References:
             self._by_record[key].append(reference)
 
     def _hidden_volumes(self, record: Provenance) -> Iterator[Artifact]:
-        """The volumes of a clone of which it cannot be told what they rest on by now."""
+        """Yield the volumes of a clone whose bases are not known."""
         for made in record.made:
             where = self._locator.of_path(made.path)
             is_volume = made.kind is ArtifactKind.VOLUME
@@ -253,7 +253,7 @@ class References:
             yield from self._records.get(owner or "", ())
 
     def _possible_users(self, made: Artifact, owner: str | None) -> Iterator[Reference]:
-        """What names or needs a file of this name, and nobody can tell which one."""
+        """Yield the possible users: they name a file of this name that cannot be told from this one."""
         name = posixpath.basename(made.path)
         for naming in self._guesses.get(name, ()):
             if naming.document.domain_uuid != owner and normalise(naming.path) != made.path:
@@ -266,12 +266,12 @@ class References:
                 yield Reference(says, ReferenceKind.MAY_NAME, path=self._own_path(link))
 
     def _is_of(self, path: str, owner: str | None) -> bool:
-        """Whether a file was made for a clone."""
+        """Return whether a file was made for a clone."""
         keys = self._locator.of_path(path).keys if path.startswith("/") else frozenset[Key]()
         return any(self._owners[self._own_paths[key]] == owner for key in keys if key in self._own_paths)
 
     def _keys(self, made: Artifact) -> frozenset[Key]:
-        """What tells the file from others, under each of the names that it has."""
+        """Return what tells the file from others, under each of the names that it has."""
         keys = self._locator.of_path(made.path).keys
         if made.volume is None:
             return keys
@@ -287,7 +287,7 @@ class References:
         return [] if volume is None else self._chains.twins(volume)
 
     def _rests(self, link: Link, owner: str | None) -> Reference:
-        """An image needs the file; who needs the image is told as well."""
+        """Return the reference of an image to the file, and who uses the image."""
         path = sanitise(self._own_path(link))
         needs = "keeps its data in it" if link.is_data else "rests on it"
         direct, above = self._namings_above(link)
@@ -305,7 +305,7 @@ class References:
         return Reference(says, ReferenceKind.RESTS, path=self._own_path(link))
 
     def _namings_above(self, link: Link) -> tuple[list[_Naming], list[_Naming]]:
-        """What names an image, and what names images that rest on it, however far above."""
+        """Return what names an image, and what names an image anywhere above it."""
         direct = [naming for key in link.keys for naming in self._namings.get(key, ())]
         above: list[_Naming] = []
         seen = set(link.keys)
@@ -320,7 +320,7 @@ class References:
         return _definitions_first(direct), _definitions_first(above)
 
     def _own_path(self, link: Link) -> str:
-        """The path of an image, in the spelling of the record where cloning made it."""
+        """Return the path of an image, for artifacts in the spelling of the record."""
         return next((self._own_paths[key] for key in link.keys if key in self._own_paths), link.path)
 
 
@@ -334,7 +334,7 @@ def _locate(locator: Locator, place: Place) -> Whereabouts:
 
 
 def _images(documents: list[DomainDocument], named: Mapping[Place, Whereabouts]) -> list[Whereabouts]:
-    """The images of disks that may be overlays."""
+    """Return the images of disks that may be overlays."""
     disks = (disk for document in documents for disk in document.mentions.disks if not disk.is_cdrom)
     return [named[place] for disk in disks for place in disk.places]
 
@@ -344,7 +344,7 @@ def _path_of(place: Place, named: Mapping[Place, Whereabouts]) -> str:
 
 
 def _stands_in(path: str, argument: str) -> bool:
-    """Whether an argument has the path as a whole, and not as the beginning of a longer name."""
+    """Return whether an argument contains the path, and not only a longer name that begins with the path."""
     _, *rests = argument.split(path)
     return any(not rest[:1].isalnum() and rest[:1] not in {"-", "_", ".", "/"} for rest in rests)
 

@@ -23,12 +23,12 @@ _SAMPLES = 3
 
 
 def has_directory(known: PoolEntry) -> bool:
-    """Whether all that is in a pool's directory are its volumes."""
+    """Return whether everything in a pool's directory is a volume of the pool."""
     return known.description.path is not None and known.description.type in FILE_POOLS | _DEVICE_POOLS
 
 
 def list_files(known: PoolEntry, locator: Locator) -> list[str] | None:
-    """The paths of a pool's files as they are seen here; None where they are not, which the locator is told.
+    """Return the paths of a pool's files as they are seen here; None, and tell the locator, where they are not.
 
     A directory of the same name need not be the daemon's: that may run in a container, or behind a forwarded socket.
     What libvirt knows to be in an active pool has to be there, and what it says of a file has to be true of it. Of an
@@ -49,7 +49,7 @@ def list_files(known: PoolEntry, locator: Locator) -> list[str] | None:
 
 
 def is_in_service(pool: Pool) -> bool:
-    """Whether a pool still is; libvirt stops one whose directory is not there any more."""
+    """Return whether a pool is active; libvirt stops a pool whose directory is gone."""
     try:
         return pool.is_active()
     except NotFoundError:

@@ -62,11 +62,11 @@ class Locator:
         self._found.clear()
 
     def is_seen(self, directory: str) -> bool:
-        """Whether the daemon's files in a directory can be seen from here, as far as is known."""
+        """Return whether the daemon's files in a directory can be seen from here, as far as is known."""
         return self.is_local and directory not in self._unseen
 
     def of_path(self, path: str) -> Whereabouts:
-        """Where a path leads to."""
+        """Return where a path leads to."""
         if path not in self._found:
             is_seen = self.is_seen(posixpath.dirname(normalise(path)))
             self._found[path] = _look_at(path) if is_seen else self._look_up(path)
@@ -119,7 +119,7 @@ def _keys(path: str) -> frozenset[Key]:
 
 
 def _is_nowhere(path: str, error: OSError) -> bool:
-    """Whether there certainly is no such file, and not only no way to it: its file system may not be mounted."""
+    """Return whether the file certainly does not exist; its file system may not be mounted."""
     if error.errno != errno.ENOENT:
         return error.errno in _NOWHERE
     directory = posixpath.dirname(os.path.realpath(path))

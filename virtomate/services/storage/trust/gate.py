@@ -1,4 +1,4 @@
-"""What is found out about the directories of pools, and who is trusted with them."""
+"""Finds out about the directories of pools how far they are trusted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PERMISSIONS = stat.S_IRWXU | stat.S_IRWXG | stat.S_IRWXO
 
 
 class PoolGate:
-    """Judges directories of pools, each once in a run, by what libvirt tells of them and by what is seen here.
+    """Assesses directories of pools, each once in a run, by what libvirt tells and by what is seen here.
 
     Several threads may use it, each with a connection of its own.
     """
@@ -58,7 +58,7 @@ class PoolGate:
         pools: Iterable[tuple[Pool, PoolDescription]],
         what: str,
     ) -> tuple[tuple[Transfer, ...], tuple[Notice, ...]]:
-        """Those of the transfers that may be used, the best first, and what should be known of the directories.
+        """Return the transfers that may be used, the best first, and warnings of the directories.
 
         Args:
             connection: A connection of the calling thread.
@@ -74,7 +74,7 @@ class PoolGate:
         return transfers, () if transfers[0] is Transfer.HOST else cautions(assessed, what)
 
     def _look(self, connection: Connection, pool: Pool, description: PoolDescription) -> Directory:
-        """The directory as it is now.
+        """Return the directory as it is now.
 
         libvirt tells what it saw when it last looked. Where that speaks against the directory, or is not what is seen
         here, it looks again. If it still sees something else, its daemon is in a container or behind a forwarded
@@ -100,7 +100,7 @@ class PoolGate:
         return assess(directory, users)
 
     def _users_of_qemu(self, connection: Connection) -> frozenset[int]:
-        """The users that QEMU runs as; a large document, so it is read where that matters."""
+        """Return the users that QEMU runs as; the document is large, so it is read only where it matters."""
         if self._qemu_users is None:
             self._qemu_users = frozenset()
             with suppress(VirtomateError):
@@ -109,7 +109,7 @@ class PoolGate:
 
 
 def runs_unprivileged(connection: Connection) -> bool:
-    """Whether the daemon runs as an ordinary user, whom no link leads to a file that is not theirs to write.
+    """Return whether the daemon runs as an ordinary user, who cannot write to files of others through a link.
 
     To root, libvirt gives its system daemon under the name of a session as well.
     """
@@ -133,7 +133,7 @@ def _agree(seen: Directory, told: Directory) -> bool:
 
 
 def _seen(connection: Connection, path: str) -> Directory | None:
-    """A directory of a local daemon, with those that it lies in, also behind symbolic links."""
+    """Return a directory of a local daemon, with those that it lies in, also behind symbolic links."""
     if not connection.is_local:
         return None
     try:

@@ -88,7 +88,7 @@ def _objections(directory: Directory, trusted: set[int]) -> tuple[list[str], lis
 
 
 def admitted(transfers: tuple[Transfer, ...], assessed: Iterable[Trust], what: str) -> tuple[Transfer, ...]:
-    """Those of the transfers that may be used: where a directory is not trusted, none in which libvirt opens files.
+    """Return the transfers that may be used: in a directory that is not trusted, only those of this process.
 
     Args:
         transfers: The possible transfers, the best first.
@@ -108,7 +108,7 @@ def admitted(transfers: tuple[Transfer, ...], assessed: Iterable[Trust], what: s
 
 
 def refusal(trust: Trust, what: str) -> IllegalStateError:
-    """The error that says why libvirt is not to open files in a directory, and what to do about it."""
+    """Return the error that says why libvirt is not to open files in a directory, and what to do about it."""
     return IllegalStateError(
         f"{what}: libvirt would follow a symbolic link that somebody else puts into '{trust.path}', which "
         f"{' and '.join(trust.objections)}",
