@@ -106,5 +106,5 @@ def _first_volumes(pool: Pool) -> Iterator[VolumeDescription]:
 def _no_files(pool: PoolDescription) -> UnsupportedError:
     return UnsupportedError(
         f"storage pool '{pool.name}' is of type {pool.type}, and new volumes must be files",
-        hint="Name a pool of type dir, fs or netfs.",
+        hint="Name a pool of type dir, fs, netfs or vstorage.",
     )
