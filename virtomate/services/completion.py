@@ -35,9 +35,6 @@ def list_names(kind: Kind, uri: str | None) -> list[str]:
     A process of its own asks libvirt, since calls of libvirt cannot be interrupted. It has no terminal, so that nobody
     can be asked for a password, and everything that it started, such as ssh, ends with it.
 
-    Args:
-        kind: What has the names.
-        uri: libvirt's URI; None lets libvirt decide.
     """
     reader, writer = os.pipe()
     child = os.fork()

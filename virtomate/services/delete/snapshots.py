@@ -25,17 +25,7 @@ _MAX_DEPTH = 200
 
 
 def advise_merging(domain: Domain, definition: Document, pools: PoolIndex, images: Iterable[str]) -> str | None:
-    """Return how overlays that are a domain's own disks can be merged into their bases.
-
-    Args:
-        domain: The domain.
-        definition: Its definition.
-        pools: The pools in which its volumes are.
-        images: Paths of the images.
-
-    Returns:
-        The commands, as a hint; None where one of the images is not the domain's own.
-    """
+    """Return how images that are a domain's own disks can be merged into their bases; None where one is not its own."""
     chains = {target: tuple(_chain(path, pools)) for target, path in _disk_paths(definition, pools)}
     concerned = {target: chain[0] for target, chain in chains.items() for path in images if normalise(path) in chain}
     if any(all(normalise(path) not in chain for chain in chains.values()) for path in images) or not concerned:

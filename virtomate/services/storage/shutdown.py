@@ -11,12 +11,7 @@ _INSTEAD = {"crashed": "destroy"}
 
 
 def shutdown_commands(name: str, state: str) -> str:
-    """Return the commands that shut a domain down.
-
-    Args:
-        name: The domain's name.
-        state: Its state, as listings call it.
-    """
+    """Return the commands that shut down a domain in this state, as listings call it."""
     commands = [_INSTEAD.get(state, "shutdown")]
     if state in _FIRST:
         commands.insert(0, _FIRST[state])

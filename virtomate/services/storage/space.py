@@ -43,11 +43,7 @@ def counted_space(pool: Pool) -> PoolSpace:
 
 
 class SpaceLedger:
-    """What new volumes will take of the pools that they go to, added up.
-
-    Args:
-        is_local: Whether the daemon runs on this host, by its URI.
-    """
+    """What new volumes will take of the pools that they go to, added up; a local daemon's pools may be seen here."""
 
     def __init__(self, *, is_local: bool) -> None:
         self._is_local = is_local
@@ -62,17 +58,7 @@ class SpaceLedger:
         needed_bytes: int,
         known: Iterable[VolumeDescription] = (),
     ) -> SpaceNeed:
-        """Add what is needed of a pool.
-
-        Args:
-            pool: An active pool.
-            description: What its document says.
-            needed_bytes: What will be written.
-            known: Volumes that have just been looked at.
-
-        Returns:
-            That, and what the pool has left as far as it is known.
-        """
+        """Add what is needed of a pool."""
         self._needed[pool.name] += needed_bytes
         if pool.name not in self._pools:
             self._pools[pool.name] = pool

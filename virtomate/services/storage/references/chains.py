@@ -128,11 +128,7 @@ class Chains:
         self._visit(files)
 
     def finish(self, images: Iterable[Whereabouts]) -> None:
-        """Put into sentences what could not be read.
-
-        Args:
-            images: The images among the files that definitions name.
-        """
+        """Add warnings of what could not be read, also of images that definitions name."""
         for image in (*images, *(link.below for link in self.links)):
             if image.path is not None and image.obstacle is not None and not self.is_read(image):
                 self._unreadable.setdefault(image.path, image.obstacle)

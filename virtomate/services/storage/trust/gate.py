@@ -60,11 +60,7 @@ class PoolGate:
     ) -> tuple[tuple[Transfer, ...], tuple[Notice, ...]]:
         """Return the transfers that may be used, the best first, and warnings of the directories.
 
-        Args:
-            connection: A connection of the calling thread.
-            transfers: The possible transfers, the best first.
-            pools: Those in which files are written and read, each with what libvirt last told of it.
-            what: What is duplicated, as the beginning of a sentence: `disk vda`.
+        The pools are those in which files are written and read; `what` is duplicated: `disk vda`.
 
         Raises:
             IllegalStateError: None may be used.

@@ -55,12 +55,7 @@ class Trust(NamedTuple):
 
 
 def assess(directory: Directory, users: Iterable[int]) -> Trust:
-    """Say how far a directory is trusted.
-
-    Args:
-        directory: The directory.
-        users: Who may own it besides root. What is not known of the directory is not held against it.
-    """
+    """Say how far a directory is trusted that root or one of the users may own; what is not known does not count."""
     trusted = {ROOT, *users}
     objections, remedies = _objections(directory, trusted)
     cautions = []
@@ -89,11 +84,6 @@ def _objections(directory: Directory, trusted: set[int]) -> tuple[list[str], lis
 
 def admitted(transfers: tuple[Transfer, ...], assessed: Iterable[Trust], what: str) -> tuple[Transfer, ...]:
     """Return the transfers that may be used: in a directory that is not trusted, only those of this process.
-
-    Args:
-        transfers: The possible transfers, the best first.
-        assessed: Those on the directories in which files are read and written.
-        what: What is duplicated, as the beginning of a sentence: `disk vda`.
 
     Raises:
         IllegalStateError: None is left.
