@@ -34,7 +34,6 @@ def list_names(kind: Kind, uri: str | None) -> list[str]:
 
     A process of its own asks libvirt, since calls of libvirt cannot be interrupted. It has no terminal, so that nobody
     can be asked for a password, and everything that it started, such as ssh, ends with it.
-
     """
     reader, writer = os.pipe()
     child = os.fork()

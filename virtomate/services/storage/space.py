@@ -58,7 +58,7 @@ class SpaceLedger:
         needed_bytes: int,
         known: Iterable[VolumeDescription] = (),
     ) -> SpaceNeed:
-        """Add what is needed of a pool."""
+        """Add the bytes that will be written to an active pool; return them with what the pool has left."""
         self._needed[pool.name] += needed_bytes
         if pool.name not in self._pools:
             self._pools[pool.name] = pool
