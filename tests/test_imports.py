@@ -42,7 +42,7 @@ SERVICES: dict[str, set[str]] = {
     "guest": set(),
     "clone": {"storage", "transaction", "guest"},
     "delete": {"storage"},
-    "volume_import": {"storage"},
+    "volume_import": {"storage", "transaction"},
     "listings": {"guest"},
     "pool_listings": {"storage"},
     "completion": set(),

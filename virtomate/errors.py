@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Self
 
     from virtomate.notices import Notice
 
@@ -73,6 +74,22 @@ class VirtomateError(Exception):
         self.message = message
         self.hint = hint
         self.leftovers = leftovers
+
+    def adding(self, message: str = "", hint: str | None = None, leftovers: tuple[str, ...] = ()) -> Self:
+        """Return a copy that says more; the error itself stays as it was raised.
+
+        Args:
+            message: How the sentence goes on.
+            hint: Another sentence after the hint.
+            leftovers: What could not be cleaned up besides.
+        """
+        copy = type(self).__new__(type(self), self.message + message)
+        vars(copy).update(vars(self))
+        copy.message += message
+        copy.hint = " ".join(filter(None, (self.hint, hint))) or None
+        copy.leftovers += leftovers
+        copy.__cause__ = self
+        return copy
 
     @property
     def exit_status(self) -> int:

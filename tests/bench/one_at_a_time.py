@@ -1,16 +1,16 @@
 """virtomate, but with one transfer at a time: what several at once are measured against."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from virtomate.__main__ import main
 from virtomate.services.clone import run as clone
-from virtomate.services.transaction import limits as filling
 
 
-def one_turn(transfers: int) -> filling.RunLimits:
-    """One transfer at a time, however many it should be."""
-    assert transfers > 1
-    return filling.RunLimits(1)
+def one_at_a_time(size: int, name: str) -> ThreadPoolExecutor:
+    """Fill one volume at a time, however many it should be."""
+    return ThreadPoolExecutor(1 if name == "transfer-" else size, name)
 
 
 if __name__ == "__main__":
-    vars(clone)["RunLimits"] = one_turn
+    vars(clone)["ThreadPoolExecutor"] = one_at_a_time
     main()

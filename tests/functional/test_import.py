@@ -8,7 +8,9 @@ import signal
 import socket
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+import libvirt
 import pytest
 
 from tests.functional.runs import BIG_BYTES, Refusal, Watched, check_refusal, paused, unchanged, wait_for
@@ -16,6 +18,17 @@ from tests.functional.support import image_info
 from tests.lab import images
 from tests.lab.domains import disk, domain
 from tests.lab.images import MIB, allocated_bytes, file_digest
+from virtomate.cancel import CancelToken
+from virtomate.definition.provenance import DomainReference
+from virtomate.duplication.transfers.base import Place
+from virtomate.enums import ArtifactKind, Mode
+from virtomate.hypervisor.session import open_session
+from virtomate.progress import NullProgress
+from virtomate.rollback import Rollback
+from virtomate.services.transaction.claim import Claim, new_journal
+from virtomate.services.transaction.fill import create_volumes
+from virtomate.services.transaction.jobs import Bytes, VolumeJob
+from virtomate.services.transaction.run_context import Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -326,9 +339,15 @@ def test_only_the_own_volume_is_removed(lab: Lab, virtomate: Program, tmp_path: 
     result = watched.run.wait()
 
     assert result.status == 3, str(result)
-    (leftover,) = result.json["leftovers"]
+    leftover, claim = result.json["leftovers"]
     assert str(path) in leftover
     assert path.read_bytes() == b"somebody else's"
+    name = unfinished_import(virtomate)
+    assert f"domain '{name}', an unfinished import" in claim
+    assert f"virtomate domain-delete {name}" in result.json["hint"].replace(f" -c '{lab.uri}'", "")
+    assert virtomate("domain-delete", name).status == 3
+    assert path.read_bytes() == b"somebody else's"
+    assert lab.connection.listAllDomains() == []
 
 
 def test_daemon_that_dies_in_the_middle(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
@@ -350,5 +369,71 @@ def test_daemon_that_dies_in_the_middle(lab: Lab, virtomate: Program, tmp_path: 
     lab.hypervisor.start()
     path = lab.pool.path / "big.raw"
     assert result.status == 3, str(result)
-    assert [str(path) in leftover for leftover in result.json["leftovers"]] == [True]
+    assert [str(path) in leftover for leftover in result.json["leftovers"]] == [True, False]
     wait_for(path.exists, "the half volume is still there")
+    assert virtomate("domain-delete", unfinished_import(virtomate)).status == 0
+    unchanged(before, lab)
+
+
+def unfinished_import(virtomate: Program) -> str:
+    """Return the name of the only domain, which must be the claim of an import."""
+    (listed,) = virtomate("domain-list", json=True).json
+    assert listed["name"].startswith("virtomate-import-")
+    assert (listed["state"], listed["clone"]["status"]) == ("shut-off", "unfinished")
+    return str(listed["name"])
+
+
+def test_killed_import_is_cleared_up_by_one_command(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
+    """What SIGKILL leaves is listed as unfinished, cannot be started, and is removed by domain-delete."""
+    before = lab.inventory()
+    file = big_file(tmp_path)
+    watched = start_import(virtomate, file, lab.pool.name)
+    with paused(watched.run):
+        running = unfinished_import(virtomate)
+        refused = virtomate("domain-delete", running, json=True)
+        watched.run.signal(signal.SIGKILL)
+        watched.run.process.wait()
+
+    name = unfinished_import(virtomate)
+    assert (refused.status, refused.json["type"], name) == (1, "IllegalStateError", running), refused
+    assert f"{file} (copy), unfinished" in virtomate("domain-list").stdout
+    with pytest.raises(libvirt.libvirtError):
+        lab.connection.lookupByName(name).create()
+    assert (lab.pool.path / "big.raw").exists()
+    (deleted,) = virtomate("domain-delete", name, json=True).json
+    assert deleted["removed"] == [f"volume '{lab.pool.path / 'big.raw'}'"]
+    unchanged(before, lab)
+
+
+@pytest.mark.parametrize("moment", ["virDomainDefineXMLFlags", "virStorageVolCreateXML"])
+def test_import_killed_before_its_first_byte(lab: Lab, virtomate: Program, tmp_path: Path, moment: str) -> None:
+    """A claim without a volume, or with an empty one, goes away in the same way."""
+    before = lab.inventory()
+    run = virtomate.pausing(moment).start("volume-import", images.make_raw(tmp_path / "x", MIB), lab.pool.name)
+    with paused(run):
+        run.signal(signal.SIGKILL)
+        run.process.wait()
+
+    assert virtomate("domain-delete", unfinished_import(virtomate)).status == 0
+    unchanged(before, lab)
+
+
+def test_bytes_become_a_volume(lab: Lab) -> None:
+    """What is in memory is made a volume by the same mechanism as a file, and undone like it."""
+    pool = lab.pool.handle
+    place = Place(pool.name(), pool.UUIDString(), str(lab.pool.path), "seed.img")
+    before = lab.inventory()
+    with open_session(lab.uri) as session:
+        run = Run(session, session, NullProgress(), CancelToken())
+        job = VolumeJob("seed", ArtifactKind.VOLUME, place, Bytes(b"seed" * 1000))
+        journal = new_journal(str(uuid4()), DomainReference("seed", str(uuid4())), Mode.COPY, (job.planned(),))
+        claim = Claim(session, "claim", journal, {"@type": "qemu", "os": {"type": "hvm"}})
+        claim.take()
+        undo = Rollback()
+        undo.push("claim", claim.release)
+        (volume,) = create_volumes(run, (job,), claim, undo)
+
+        assert volume.fill(session.connection, run.cancel).written_bytes == 4000
+        assert (lab.pool.path / "seed.img").read_bytes() == b"seed" * 1000
+        assert undo.run() == ()
+    unchanged(before, lab)

@@ -251,6 +251,13 @@ def test_signals_at_every_moment(root_lab: Lab, mixed: str, virtomate: Program, 
     sweep_signals(root_lab, virtomate, mixed, words, SWEEP_MOMENTS)
 
 
+def stop_stale_pools(lab: Lab, virtomate: Program, source: str) -> None:
+    """Where a run was killed before its first claim or after its last, have the next run stop its temporary pool."""
+    if any(pool.name().startswith("virtomate-clone-") for pool in lab.connection.listAllStoragePools()):
+        assert virtomate("domain-clone", source, "next", json=True).status == 0
+        discard(lab, "next")
+
+
 def check_left_by_kill(
     lab: Lab, virtomate: Program, before: Inventory, name: str, source: str, words: Sequence[str] = ()
 ) -> str:
@@ -260,10 +267,12 @@ def check_left_by_kill(
         What it was: nothing, unfinished or finished.
     """
     if not is_there(lab, name):
+        stop_stale_pools(lab, virtomate, source)
         unchanged(before, lab)
         return "nothing"
     if listing(virtomate, name)["clone"]["status"] == "finished":
         discard(lab, name)
+        stop_stale_pools(lab, virtomate, source)
         unchanged(before, lab)
         return "finished"
     with pytest.raises(libvirt.libvirtError):
@@ -342,6 +351,7 @@ def clear_several(lab: Lab, virtomate: Program, before: Inventory, there: dict[s
     if there:
         deleted = virtomate("domain-delete", "--yes", *consent(words), *there, json=True)
         assert deleted.status == 0, deleted
+    stop_stale_pools(lab, virtomate, "mixed")
     unchanged(before, lab)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import libvirt
 import pytest
 
+from tests.functional.runs import paused
 from tests.functional.support import clone, cloned, definition, refused, unchanged
 from tests.lab import Lab, Pool, Program, disk, domain, images, mounts, running
 from tests.lab.domains import OVMF_CODE, OVMF_TEMPLATE, nvram
@@ -296,6 +298,26 @@ def test_dry_run_changes_nothing(lab: Lab, virtomate: Program) -> None:
     assert result.status == 0, str(result)
     assert result.json[0]["nvram"]["clone"] == str(store.with_name("clone_VARS.fd"))
     unchanged(lab, before)
+
+
+def test_temporary_pool_of_a_killed_run(lab: Lab, virtomate: Program) -> None:
+    """A temporary pool without a claim is told by its name: the next run stops it if its owner is gone."""
+    define_original(lab, lab.pool, nvram(make_store(lab.make_directory("nvram") / "original_VARS.fd")))
+    before = pools_of(lab)
+
+    for sweep in (("domain-clone", "original", "second"), ("domain-delete", "--yes", "clone")):
+        run = virtomate.pausing("virStoragePoolCreateXML").start("domain-clone", "original", "killed")
+        with paused(run):
+            (left,) = set(pools_of(lab)) - set(before)
+            if sweep[0] == "domain-clone":
+                clone(virtomate)
+            assert left in pools_of(lab)
+            run.signal(signal.SIGKILL)
+            run.process.wait()
+        assert pools_of(lab) == sorted([*before, left])
+        assert virtomate(*sweep).status == 0
+        assert pools_of(lab) == before
+    assert sorted(found.name() for found in lab.connection.listAllDomains()) == ["original", "second"]
 
 
 @pytest.mark.parametrize("mode", ["copy", "linked"])

@@ -38,6 +38,7 @@ from virtomate.services.clone.records import CloneRequest
 from virtomate.services.clone.run import clone_domains
 from virtomate.services.delete import execute_plan, plan_deletion
 from virtomate.services.storage.artifacts.token import ATTRIBUTE
+from virtomate.services.transaction.run_context import Run
 
 UUID = "11111111-2222-4333-8444-555555555555"
 IMAGES = Path("/var/lib/libvirt/images")
@@ -542,7 +543,7 @@ def test_clone_that_starts_while_it_is_deleted_keeps_its_definition(
     far.connection.defineXML(domain("src", disks=[disk(IMAGES / "src.qcow2")]))
     with open_session(far.uri) as session:
         request = CloneRequest("src", ("web",), mode=Mode.LINKED)
-        (made,) = clone_domains(session, request, NullProgress(), CancelToken())
+        (made,) = clone_domains(Run(session, session, NullProgress(), CancelToken()), request)
         assert made.error is None
         one = far.connection.lookupByName("web")
         before = one.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)

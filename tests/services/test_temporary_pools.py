@@ -6,35 +6,84 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from virtomate.definition.volume import directory_pool_document
 from virtomate.errors import IllegalStateError
-from virtomate.hypervisor.connection import connect
-from virtomate.hypervisor.storage import Pool, find_pool
-from virtomate.services.storage.temporary_pools import TemporaryPools
+from virtomate.hypervisor.session import Session, open_session
+from virtomate.hypervisor.storage import Pool, list_pools, start_transient_pool
+from virtomate.services.storage import temporary_pools as module
+from virtomate.services.storage.owner import this_process
+from virtomate.services.storage.temporary_pools import new_pool_name, stop_stale_pools, temporary_pools_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from virtomate.definition.provenance import Owner
 
-def test_pool_that_cannot_be_stopped_is_still_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The undo tries again to stop a pool that could not be stopped, and names it as left behind if it has to."""
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    """A session of a test driver of its own."""
     node = tmp_path / "node.xml"
     node.write_text("<node/>")
-    pools = TemporaryPools()
-    with connect(f"test://{node}") as connection:
-        pools.hold("/nonexistent")
-        pools.hold("/nonexistent")
-        pools.start(connection, "/nonexistent")
-        pools.let_go(connection, "/nonexistent")
+    with open_session(f"test://{node}") as session:
+        yield session
 
-        def refuse(_pool: Pool) -> None:
+
+def names(session: Session) -> set[str]:
+    """Return the names of all pools."""
+    return {pool.name for pool in list_pools(session.connection)}
+
+
+def test_one_pool_for_each_directory(session: Session) -> None:
+    """Two spellings of a directory have one pool, and none outlives the run."""
+    with temporary_pools_of(session) as pools:
+        first, again, other = (pools.over(directory) for directory in ("/a", "/a/.", "/b"))
+        assert names(session) == {first.name, other.name} == set(pools.names.values())
+    assert first.name == again.name
+    assert names(session) == set()
+    assert pools.left == ()
+
+
+def test_pool_that_cannot_be_stopped_is_named(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be stopped is told, and the others are stopped."""
+    stop = Pool.stop
+
+    def refuse(pool: Pool) -> None:
+        if pool.name == kept:
             raise IllegalStateError("busy")
+        stop(pool)
 
-        with monkeypatch.context() as patch:
-            patch.setattr(Pool, "stop", refuse)
-            for _ in range(2):
-                with pytest.raises(IllegalStateError, match="busy"):
-                    pools.let_go(connection, "/nonexistent")
-        assert find_pool(connection, pools.name("/nonexistent")) is not None
-        pools.let_go(connection, "/nonexistent")
+    monkeypatch.setattr(Pool, "stop", refuse)
+    with temporary_pools_of(session) as pools:
+        kept = pools.over("/a").name
+        pools.over("/b")
 
-        assert find_pool(connection, pools.name("/nonexistent")) is None
+    assert pools.left == (f"temporary storage pool '{kept}' (busy)",)
+    assert names(session) == {kept}
+
+
+def owned_by(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a temporary pool of some process."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "this_process", lambda: owner)
+        return new_pool_name()
+
+
+def test_only_stale_pools_are_stopped(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary pool is stopped if its owner was a process of this host and is gone, and no other pool is."""
+    alive = this_process()
+    stale = owned_by(alive._replace(started=alive.started + 1), monkeypatch)
+    staying = {
+        owned_by(alive, monkeypatch),
+        owned_by(alive._replace(host="elsewhere", pid=1), monkeypatch),
+        "virtomate-clone-12345678-1234-4abc-8def-0123456789ab",
+        "virtomate-clone-of-mine",
+        "images",
+    }
+    for number, name in enumerate({stale, *staying}):
+        start_transient_pool(session.connection, name, directory_pool_document(name, f"/nonexistent/{number}"))
+
+    stop_stale_pools(session.connection)
+
+    assert names(session) == staying

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from virtomate.cli.options import Settings
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
+    from virtomate.services.transaction.run_context import Run
 
 
 class App:
@@ -40,6 +41,14 @@ class App:
         finally:
             self._settings.signals.note = None
             self.progress.close()
+
+    @contextmanager
+    def making(self) -> Iterator[Run]:
+        """Likewise, for services that make something; original and target are on the same host."""
+        from virtomate.services.transaction.run_context import Run  # noqa: PLC0415 - few commands make something
+
+        with self.working() as progress:
+            yield Run(self.session, self.session, progress, self.cancel)
 
 
 @contextmanager

@@ -50,13 +50,13 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     is_plan = print_xml or dry_run
     begin = time.monotonic()
     with open_app(settings) as app:
-        with app.working() as progress:
+        with app.making() as run:
             if print_xml:
-                results = service.preview_definitions(app.session, request, app.cancel)
+                results = service.preview_definitions(run, request)
             elif dry_run:
-                results = service.preview_clones(app.session, request, app.cancel)
+                results = service.preview_clones(run, request)
             else:
-                results = service.clone_domains(app.session, request, progress, app.cancel)
+                results = service.clone_domains(run, request)
         seconds = time.monotonic() - begin
         if request.wait is None or not any(result.is_started for result in results):
             render_clones(results, settings.format, None if is_plan else seconds)

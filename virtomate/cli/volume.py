@@ -54,6 +54,6 @@ def import_(
 
     request = ImportRequest(file, pool, name, check_space=not no_space_check, trust_pool=trust_pool)
     with open_app(settings) as app:
-        with app.working() as progress:
-            result = import_volume(app.session, request, progress, app.cancel)
+        with app.making() as run:
+            result = import_volume(run, request)
         render_import(result, settings.format)

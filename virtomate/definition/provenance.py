@@ -182,13 +182,15 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
 
     Hypervisor, architecture, machine and emulator are the original's, which libvirt is known to accept.
     """
+    # the file that is imported has no UUID, and gets that of the claim
+    what = "import" if provenance.source.uuid == provenance.uuid else "clone"
     os_type = child(child(source, "os"), "type")
     emulator = child(source, "devices").get("emulator")
     domain: Document = {
         "@type": source.get("@type", "qemu"),
         "name": name,
         "uuid": provenance.uuid,
-        "title": f"Unfinished clone of {provenance.source.name}",
+        "title": f"Unfinished {what} of {provenance.source.name}",
         "memory": {"@unit": "MiB", "#text": "1"},
         "os": {"type": os_type or child(source, "os").get("type"), "kernel": _NO_KERNEL},
     }

@@ -69,6 +69,12 @@ class Connection:
             return str(self.handle.getURI())
 
     @property
+    def driver(self) -> str:
+        """The name of the driver that it leads to, such as `QEMU`."""
+        with translating_errors("cannot tell the hypervisor"):
+            return str(self.handle.getType())
+
+    @property
     def is_local(self) -> bool:
         """Whether the daemon runs on this host, by its URI: one without a host name goes through a local socket."""
         _, _, rest = self.name.partition("://")

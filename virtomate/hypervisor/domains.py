@@ -167,11 +167,10 @@ class Domain:
             with translating_errors(f"cannot read the definition of domain '{self.name}'"):
                 yield
         except OversizeError as error:
-            error.hint = (
-                f"Shorten what makes it long: {virsh('desc', self.name)} changes its description, "
+            raise error.adding(
+                hint=f"Shorten what makes it long: {virsh('desc', self.name)} changes its description, "
                 f"{virsh('metadata', self.name)} its metadata."
-            )
-            raise
+            ) from error
 
     def metadata_element(self, namespace: str) -> str | None:
         """The element of its metadata in this namespace, without the namespace; None where there is none.

@@ -2,61 +2,44 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import posixpath
-import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
-from virtomate.definition.provenance import Artifact
-from virtomate.definition.volume import NewVolume, describe_pool, read_volume_listing, volume_document
+from virtomate.advice import virtomate
+from virtomate.definition.provenance import DomainReference
+from virtomate.definition.volume import describe_pool, read_volume_listing
 from virtomate.duplication.compression import detect_compression, unpack_command
 from virtomate.duplication.image_headers import detect_format, is_cut_short, read_qcow2_header, why_incomplete
 from virtomate.duplication.image_lock import forbid_writing
-from virtomate.duplication.upload import LocalFile, open_local_file, upload
-from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
-from virtomate.errors import (
-    ConflictError,
-    IllegalStateError,
-    InternalError,
-    NoSpaceError,
-    UnsupportedError,
-    VirtomateError,
-)
+from virtomate.duplication.transfers.base import Place
+from virtomate.duplication.upload import LocalFile, open_local_file
+from virtomate.enums import ArtifactKind, Mode, Transfer
+from virtomate.errors import ConflictError, InternalError, NoSpaceError, UnsupportedError, VirtomateError
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.names import check_volume_name
 from virtomate.notices import FileWarning, Notice, notice
 from virtomate.rollback import Rollback
-from virtomate.services.storage import (
-    SpaceLedger,
-    backend_of,
-    describe,
-    get_active_pool,
-    new_fingerprint,
-    refresh_when_idle,
-)
-from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_token, remove_artifact
+from virtomate.services.storage import SpaceLedger, backend_of, get_active_pool, refresh_when_idle
 from virtomate.services.storage.trust import PoolGate, runs_unprivileged
-from virtomate.waiting import backoff
+from virtomate.services.transaction.claim import Claim, new_journal, release_unless_needed
+from virtomate.services.transaction.fill import create_volumes
+from virtomate.services.transaction.jobs import VolumeJob
 
 if TYPE_CHECKING:
-    from virtomate.cancel import CancelToken
+    from virtomate.definition.codec import Document
     from virtomate.definition.volume import VolumeListing
-    from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.session import Session
     from virtomate.hypervisor.storage import Pool
-    from virtomate.progress import Progress
+    from virtomate.services.transaction.run_context import Run
 
-_LOG = logging.getLogger(__name__)
+# What the claim of an import is called, followed by the beginning of its UUID.
+_CLAIM_PREFIX = "virtomate-import-"
 
 # Suffixes that promise a format; an `.img` may be anything.
 _PROMISED_FORMATS = {".qcow2": "qcow2", ".raw": "raw"}
-
-_POLL_SECONDS = 0.2
-# An undo waits that long for libvirt to let go of a volume.
-_UNDO_WAIT_SECONDS = 30
 
 
 class ImportRequest(NamedTuple):
@@ -93,8 +76,10 @@ class ImportResult(NamedTuple):
     seconds: float
 
 
-def import_volume(session: Session, request: ImportRequest, progress: Progress, cancel: CancelToken) -> ImportResult:
+def import_volume(run: Run, request: ImportRequest) -> ImportResult:
     """Make a volume of a local file, byte for byte and with its holes; what fails is undone.
+
+    A claim is there meanwhile, as for a clone, so that what a killed run leaves is found and removed.
 
     Raises:
         UsageError: The volume cannot have that name; libvirt was not asked.
@@ -115,18 +100,20 @@ def import_volume(session: Session, request: ImportRequest, progress: Progress, 
         name = request.name if request.name is not None else posixpath.basename(request.path)
         check_volume_name(name)
         warnings = _judge(file, name)
-        pool = get_active_pool(session.connection, request.pool)
+        connection = run.target.connection
+        pool = get_active_pool(connection, request.pool)
         description = describe_pool(pool.document())
         backend_of(description).require_new_volumes(description)
-        gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(session.connection))
-        _, cautions = gate.admit(session.connection, (Transfer.STREAM,), [(pool, description)], f"volume '{name}'")
+        gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
+        _, cautions = gate.admit(connection, (Transfer.STREAM,), [(pool, description)], f"volume '{name}'")
         _refuse_taken_name(pool, name)
         if request.check_space:
-            space = SpaceLedger(is_local=session.connection.is_local)
+            space = SpaceLedger(is_local=connection.is_local)
             space.add(pool, description, file.data_bytes)
             space.refuse_lack("Make room, or, where the file system compresses, use --no-space-check.")
-        cancel.check()
-        volume = _Import(session, file, pool, name, progress, cancel).execute()
+        run.cancel.check()
+        place = Place(pool.name, pool.uuid, description.path or "/", name)
+        volume = _make(run, VolumeJob(name, ArtifactKind.VOLUME, place, file), request.path)
     return ImportResult(
         path=request.path,
         pool=pool.name,
@@ -137,97 +124,50 @@ def import_volume(session: Session, request: ImportRequest, progress: Progress, 
     )
 
 
-class _Import:
-    """One import, and its undo."""
+def _make(run: Run, job: VolumeJob, path: str) -> VolumeListing:
+    undo = Rollback()
+    try:
+        run.cancel.begin()
+        claim = _new_claim(run, job, path)
+        undo.push(f"domain '{claim.name}', an unfinished import", partial(release_unless_needed, claim, undo))
+        claim.take()
+        (volume,) = create_volumes(run, (job,), claim, undo)
+        volume.fill(run.target.connection, run.cancel)
+        listing = _look(run, job, path)
+        claim.require_intact()
+        run.cancel.check()
+        claim.release()
+    except Exception as unforeseen:
+        error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
+        leftovers = undo.run(run.cancel.awaiting)
+        if isinstance(error, NoSpaceError):
+            error = NoSpaceError(error.message, "Make room in the pool.")
+        if leftovers:
+            hint = f"{virtomate('domain-delete', claim.name)} removes what is left of the import."
+            error = error.adding(hint=hint, leftovers=leftovers)
+        raise error from unforeseen
+    undo.commit()
+    return listing
 
-    def __init__(
-        self, session: Session, file: LocalFile, pool: Pool, name: str, progress: Progress, cancel: CancelToken
-    ) -> None:
-        self._session = session
-        self._file = file
-        self._pool_name = pool.name
-        self._name = name
-        self._progress = progress
-        self._cancel = cancel
-        path = posixpath.join(describe_pool(pool.document()).path or "/", name)
-        self._planned = Artifact(ArtifactKind.VOLUME, ArtifactState.PLANNED, pool.name, name, path)
-        self._made: Artifact | None = None
-        self._token = f"{uuid4()}:import"
-        self._outcome: VolumeListing | BaseException | None = None
 
-    def execute(self) -> VolumeListing:
-        """Do it.
+def _new_claim(run: Run, job: VolumeJob, path: str) -> Claim:
+    """The claim of an import: its original is the file, which has no UUID, so that it gets the claim's."""
+    uuid = str(uuid4())
+    journal = new_journal(uuid, DomainReference(path, uuid), Mode.COPY, (job.planned(),))
+    # the UUID is random, too; a longer token would not fit into an inode of ext4, and take a block of its own
+    journal = journal._replace(mark=os.urandom(8).hex())
+    like: Document = {"@type": run.target.connection.driver.lower(), "os": {"type": "hvm"}}
+    return Claim(run.target, f"{_CLAIM_PREFIX}{uuid[:8]}", journal, like)
 
-        A thread does the work, since no signal is noticed in a thread that waits for libvirt. It has the session's
-        connection to itself meanwhile.
-        """
-        self._cancel.begin()
-        rollback = Rollback()
-        rollback.push(name_artifact(self._planned), self._undo)
-        thread = threading.Thread(target=self._run, args=(self._session.connection,), name="import")
-        thread.start()
-        while thread.is_alive():
-            thread.join(_POLL_SECONDS)
-        outcome = self._outcome
-        if isinstance(outcome, Exception):
-            error = outcome if isinstance(outcome, VirtomateError) else InternalError(outcome)
-            error.leftovers = rollback.run(self._cancel.awaiting)
-            if isinstance(error, NoSpaceError):
-                error.hint = "Make room in the pool."
-            raise error
-        if outcome is None or isinstance(outcome, BaseException):
-            raise AssertionError("unreachable")
-        rollback.commit()
-        return outcome
 
-    def _run(self, connection: Connection) -> None:
-        try:
-            self._outcome = self._make(connection)
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
-            self._outcome = error
-
-    def _make(self, connection: Connection) -> VolumeListing:
-        pool = get_pool(connection, self._pool_name)
-        # While the call runs the volume may exist; if the connection breaks then, the undo has a look.
-        self._made = self._planned
-        _LOG.info("creating %s", self._planned.path)
-        try:
-            volume = pool.create_volume(
-                self._name, volume_document(NewVolume(self._name, capacity=0, allocation=0, format="raw"))
-            )
-        except (ConflictError, IllegalStateError):
-            self._made = None
-            raise
-        description = describe(pool, volume).description
-        if description.physical:
-            raise ConflictError(f"'{description.path}' is another file than the one that libvirt has just made")
-        marked = put_token(description, self._token)
-        self._made = self._planned._replace(
-            state=ArtifactState.MADE,
-            fingerprint=new_fingerprint(marked or description, pool),
-            token_place=None if marked is None else TokenPlace.ATTRIBUTE,
-        )
-        self._progress.started(self._name, self._file.data_bytes)
-        upload(self._file, volume, connection, self._progress, self._cancel)
-        self._file.require_unchanged()
-        self._progress.finished(self._name)
-        listing = self._look(connection, pool)
-        self._cancel.check()
-        return listing
-
-    def _look(self, connection: Connection, pool: Pool) -> VolumeListing:
-        """Have libvirt learn what the volume is; it cannot look while it builds something else in the pool."""
-        refresh_when_idle(pool, self._cancel)
-        listing = read_volume_listing(get_volume(connection, pool.name, self._name).document())
-        if listing.backing_store is not None:
-            raise UnsupportedError(f"'{self._file.path}' rests on another file, '{listing.backing_store.path}'")
-        return listing
-
-    def _undo(self) -> None:
-        if self._made is not None:
-            _LOG.info("removing %s", self._made.path)
-            accepted = OWN if self._made.state is ArtifactState.MADE else BEGUN
-            remove_artifact(self._session.connection, self._made, self._token, accepted, backoff(_UNDO_WAIT_SECONDS))
+def _look(run: Run, job: VolumeJob, path: str) -> VolumeListing:
+    """Have libvirt learn what the volume is; it cannot look while it builds something else in the pool."""
+    pool = get_pool(run.target.connection, job.place.pool)
+    refresh_when_idle(pool, run.cancel)
+    listing = read_volume_listing(get_volume(run.target.connection, pool.name, job.place.name).document())
+    if listing.backing_store is not None:
+        raise UnsupportedError(f"'{path}' rests on another file, '{listing.backing_store.path}'")
+    return listing
 
 
 def _judge(file: LocalFile, name: str) -> tuple[Notice, ...]:

@@ -108,15 +108,12 @@ class VolumeTransfer(Protocol):
             ConflictError: Something has the name, and has not been touched.
         """
 
-    def fill(
-        self, duplication: Duplication, volume: Volume, created: VolumeDescription, workplace: TransferContext
-    ) -> int:
+    def fill(self, duplication: Duplication, created: VolumeDescription, workplace: TransferContext) -> int:
         """Put the content into it and return the number of bytes written.
 
         Args:
             duplication: What it is a duplicate of.
-            volume: The new volume.
-            created: What libvirt says of it.
+            created: What libvirt says of the new volume.
             workplace: What there is to work with.
 
         Raises:

@@ -40,9 +40,7 @@ class HostTransfer:
         """
         return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
-    def fill(
-        self, duplication: Duplication, _volume: Volume, created: VolumeDescription, workplace: TransferContext
-    ) -> int:
+    def fill(self, duplication: Duplication, created: VolumeDescription, workplace: TransferContext) -> int:
         """Fill it.
 
         Raises:

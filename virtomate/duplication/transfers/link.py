@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import volume_document
 from virtomate.duplication import hostfs
 from virtomate.duplication.overlay import OverlayImage, overlay_image
+from virtomate.hypervisor.storage import get_volume
 from virtomate.hypervisor.volume_streams import open_upload
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ class LinkTransfer:
         """Create the empty file."""
         return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
-    def fill(
-        self, duplication: Duplication, volume: Volume, created: VolumeDescription, workplace: TransferContext
-    ) -> int:
+    def fill(self, duplication: Duplication, created: VolumeDescription, workplace: TransferContext) -> int:
         """Write what an overlay begins with; it counts as nothing.
 
         Where its file is not to be seen or opened here, it goes through the connection.
@@ -46,7 +45,7 @@ class LinkTransfer:
         if descriptor is None:
             # libvirt would follow the link
             hostfs.refuse_link(created.path)
-            _upload(image, volume, workplace.connection)
+            _upload(image, get_volume(workplace.connection, created.pool, created.name), workplace.connection)
             return 0
         try:
             os.ftruncate(descriptor, image.size)

@@ -38,11 +38,11 @@ class ServerTransfer:
         with _watched(duplication, workplace):
             return pool.create_volume_from(duplication.new.name, document, source, reflink=reflink)
 
-    def fill(
-        self, duplication: Duplication, volume: Volume, _created: VolumeDescription, _workplace: TransferContext
-    ) -> int:
+    def fill(self, duplication: Duplication, created: VolumeDescription, workplace: TransferContext) -> int:
         """Tell how much was written."""
-        return 0 if duplication.action is Action.REFLINKED else volume.allocation_bytes()
+        if duplication.action is Action.REFLINKED:
+            return 0
+        return get_volume(workplace.connection, created.pool, created.name).allocation_bytes()
 
 
 @contextmanager

@@ -38,13 +38,11 @@ class StreamTransfer:
         """Create the empty file."""
         return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
-    def fill(
-        self, duplication: Duplication, volume: Volume, _created: VolumeDescription, workplace: TransferContext
-    ) -> int:
+    def fill(self, duplication: Duplication, created: VolumeDescription, workplace: TransferContext) -> int:
         """Stream all of the source into it."""
         connection = workplace.connection
         source = get_volume(connection, duplication.source.pool, duplication.source.name)
-        with open_upload(connection, volume) as upload:
+        with open_upload(connection, get_volume(connection, created.pool, created.name)) as upload:
             return self._send(duplication, source, upload, workplace)
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import posixpath
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
@@ -13,41 +13,37 @@ from virtomate.definition import rewrite as changes
 from virtomate.definition.provenance import without_provenance
 from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
-from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.names import check_clone_name, check_volume_name
 from virtomate.notices import CloneWarning, Notice
-from virtomate.services.clone.disks import DiskPlan, DiskPlanner, DiskSurveyor
+from virtomate.services.clone.disk_survey import DiskSurveyor
+from virtomate.services.clone.disks import DiskPlan, DiskPlanner
 from virtomate.services.clone.original import Source, read_source, refuse_taken_names
 from virtomate.services.clone.records import InterfaceResult
 from virtomate.services.clone.sharing import refuse_to_start
-from virtomate.services.clone.side_files import NvramPlan, NvramPlanner, refuse_needless_nvram, survey_nvram
+from virtomate.services.clone.side_files import NvramPlanner, SideFilePlan, refuse_needless_nvram, survey_nvram
 from virtomate.services.clone.taken import TakenNames
-from virtomate.services.clone.target import scan_identities
+from virtomate.services.clone.target import check_identity, refuse_taken_uuid, scan_identities
 from virtomate.services.clone.volume_names import automatic_names
 from virtomate.services.clone.warnings import clone_warnings, refuse_warnings
 from virtomate.services.storage import SpaceLedger, SpaceNeed, read_firmware, read_pools
 from virtomate.services.storage.trust import PoolGate, runs_unprivileged
+from virtomate.services.transaction.jobs import VolumeJob, duplicating
 from virtomate.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from virtomate.cancel import CancelToken
-    from virtomate.definition.codec import Definition, Document
+    from virtomate.definition.codec import Definition
     from virtomate.definition.rewrite.outcome import Outcome
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
-    from virtomate.services.clone.disks import SurveyedDisk
     from virtomate.services.clone.records import CloneRequest
-    from virtomate.services.clone.side_files import SurveyedNvram
     from virtomate.services.clone.target import Borrow, Identities
-    from virtomate.services.storage import PoolIndex
+    from virtomate.services.storage import PoolIndex, TemporaryPools
 
 _LOG = logging.getLogger(__name__)
-
-# Where libvirt keeps the state of emulated TPMs, by the UUID of the domain (src/qemu/qemu_conf.c).
-_TPM_STATES = "/var/lib/libvirt/swtpm"
 
 # In a row, until it is not the name that stands in the way.
 _MAX_TAKEN_NAMES = 1000
@@ -58,7 +54,6 @@ class ClonePlan(NamedTuple):
 
     Attributes:
         is_uuid_given: Whether somebody chose the UUID, so that other clones may be asked to have it, too.
-        nvram_planner: Plans the NVRAM again where only temporary pools can tell what there is.
         definition: The clone's definition without a record of ours.
         reserved: MAC addresses and paths that were asked for, which another run may have been asked for as well.
         needs: What its volumes will take, by pool.
@@ -70,8 +65,7 @@ class ClonePlan(NamedTuple):
     is_uuid_given: bool
     mode: Mode
     disks: tuple[DiskPlan, ...]
-    nvram: NvramPlan | None
-    nvram_planner: NvramPlanner | None
+    side_files: tuple[SideFilePlan, ...]
     interfaces: tuple[InterfaceResult, ...]
     definition: Definition
     changes: tuple[Notice, ...]
@@ -83,10 +77,27 @@ class ClonePlan(NamedTuple):
     @property
     def duplications(self) -> tuple[Duplication, ...]:
         """Every volume to be duplicated once, also where two disks share it."""
-        unique = {plan.duplication.path: plan.duplication for plan in self.disks if plan.duplication is not None}
-        if self.nvram is not None and self.nvram.duplication is not None:
-            unique[self.nvram.duplication.path] = self.nvram.duplication
-        return tuple(unique.values())
+        every = (*(disk.duplication for disk in self.disks), *(file.duplication for file in self.side_files))
+        return tuple({item.path: item for item in every if item is not None}.values())
+
+    @property
+    def jobs(self) -> tuple[VolumeJob, ...]:
+        """Every volume that is to be made."""
+        return tuple(map(duplicating, self.duplications))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing of it is left to temporary pools."""
+        return not any(file.uncovered for file in self.side_files)
+
+    def refuse_warnings(self) -> None:
+        """Refuse warnings that the user does not accept.
+
+        Raises:
+            RefusedWarningError: There are such warnings.
+        """
+        side_files = (warning for file in self.side_files for warning in file.warnings)
+        refuse_warnings(self.fail_on, (*self.warnings, *side_files))
 
     @property
     def sources(self) -> tuple[VolumeDescription, ...]:
@@ -95,64 +106,38 @@ class ClonePlan(NamedTuple):
 
     @property
     def new_paths(self) -> tuple[str, ...]:
-        """Where its volumes and its NVRAM are to be."""
-        paths = [duplication.path for duplication in self.duplications]
-        if self.nvram is not None and self.nvram.path is not None:
-            paths.append(self.nvram.path)
-        return tuple(paths)
+        """Where its volumes and its side files are to be."""
+        paths = (*(item.path for item in self.duplications), *(file.path for file in self.side_files))
+        return tuple(path for path in paths if path is not None)
 
 
-class Survey(NamedTuple):
-    """What is the same for all clones of a run, looked at once.
-
-    Attributes:
-        prepared: The original's definition with those changes that are the same for all clones.
-        warnings: What should be known of all of them.
-    """
-
-    source: Source
-    prepared: Outcome
-    identities: Identities
-    pools: PoolIndex
-    disks: tuple[SurveyedDisk, ...]
-    nvram: SurveyedNvram | None
-    keep_owner: bool
-    warnings: tuple[Notice, ...]
-    gate: PoolGate
-
-
+@dataclass
 class ClonePlanner:
     """Plans one clone after another, so that no two get the same of anything.
 
     Only one thread at a time may use it, and its connection with it.
 
     Attributes:
+        prepared: The original's definition with those changes that are the same for all clones.
+        warnings: What should be known of all of them.
         space: What the clones planned so far will take.
+        mac_addresses: Those that are in use.
+        names: Names that clones can be given.
     """
 
-    def __init__(self, connection: Connection, request: CloneRequest, survey: Survey) -> None:
-        self._connection = connection
-        self._request = request
-        self._survey = survey
-        has_siblings = max(len(request.names), request.auto_names) > 1
-        name = survey.source.reference.name
-        self._disks = DiskPlanner(survey.disks, name, has_siblings, survey.keep_owner)
-        self._nvram = None
-        if survey.nvram is not None:
-            self._nvram = NvramPlanner(
-                connection,
-                survey.nvram,
-                name,
-                survey.pools,
-                request.nvram,
-                has_siblings,
-                survey.keep_owner,
-                survey.gate,
-            )
-        self.space = SpaceLedger(is_local=connection.is_local)
-        self._taken = TakenNames(survey.identities.named, survey.pools.directory_of, is_local=connection.is_local)
-        self._mac_addresses = set(survey.identities.mac_addresses)
-        self._automatic_names = automatic_names(name)
+    connection: Connection
+    request: CloneRequest
+    source: Source
+    prepared: Outcome
+    identities: Identities
+    pools: PoolIndex
+    disks: DiskPlanner
+    nvram: NvramPlanner | None
+    warnings: tuple[Notice, ...]
+    space: SpaceLedger
+    taken: TakenNames
+    mac_addresses: set[str]
+    names: Iterator[str]
 
     def plan(self, name: str) -> ClonePlan:
         """Plan the clone of this name, which has been checked.
@@ -161,13 +146,12 @@ class ClonePlanner:
             ConflictError: The clone's name, or that of one of its volumes, is taken.
             UsageError: A volume's name would be too long.
         """
-        _LOG.info("planning to clone %r to %r", self._survey.source.reference.name, name)
-        with self._taken.kept_on_success():
-            disks = self._disks.plan(name, self._taken)
-            nvram = None if self._nvram is None else self._nvram.plan(name, self._taken)
-        addresses = self._new_mac_addresses()
-        plan = self._assemble(name, disks, nvram, addresses)
-        return plan._replace(needs=self.space.add_clone(plan.duplications, self._survey.pools))
+        _LOG.info("planning to clone %r to %r", self.source.reference.name, name)
+        with self.taken.kept_on_success():
+            disks = self.disks.plan(name, self.taken)
+            side_files = () if self.nvram is None else (self.nvram.plan(name, self.taken),)
+        plan = self._assemble(name, disks, side_files, self._new_mac_addresses())
+        return plan._replace(needs=self.space.add_clone(plan.duplications, self.pools))
 
     def plan_automatically(self, instead_of: ClonePlan | None = None) -> ClonePlan:
         """Plan a clone with the next name that nobody has.
@@ -180,49 +164,63 @@ class ClonePlanner:
         """
         if instead_of is not None:
             # it may have been the UUID, which stays the same
-            _refuse_taken_uuid(self._connection, self._request)
-            self._taken.give_back(instead_of.new_paths)
+            refuse_taken_uuid(self.connection, self.request)
+            self.taken.give_back(instead_of.new_paths)
         taken = None
         for _ in range(_MAX_TAKEN_NAMES):
-            name = next(self._automatic_names)
+            name = next(self.names)
             check_clone_name(name)
-            if name in self._survey.identities.names:
+            if name in self.identities.names:
                 continue
             try:
                 return self.plan(name)
             except ConflictError as error:
                 taken = error
-        raise taken or ConflictError(f"there are no names left for clones of '{self._survey.source.reference.name}'")
+        raise taken or ConflictError(f"there are no names left for clones of '{self.source.reference.name}'")
+
+    def settle(self, plan: ClonePlan, pools: TemporaryPools) -> ClonePlan:
+        """Look at side files whose directory is in no storage pool, through temporary ones.
+
+        Raises:
+            VirtomateError: One cannot be copied, or something has the path of the clone's.
+        """
+        if self.nvram is None:
+            return plan
+        return plan._replace(side_files=tuple(self.nvram.settle(file, plan.name, pools) for file in plan.side_files))
 
     @property
     def other_domain(self) -> str | None:
         """Name of a domain other than the original, None where there is no other."""
-        names = self._survey.identities.names - {self._survey.source.reference.name}
+        names = self.identities.names - {self.source.reference.name}
         return min(names, default=None)
 
     def _new_mac_addresses(self) -> dict[int, str]:
-        if self._request.keep_mac_addresses:
+        if self.request.keep_mac_addresses:
             return {}
-        domain = self._survey.source.definition.domain
-        addresses = changes.new_mac_addresses(domain, self._mac_addresses, os.urandom, self._request.mac_addresses)
-        self._mac_addresses.update(addresses.values())
+        domain = self.source.definition.domain
+        addresses = changes.new_mac_addresses(domain, self.mac_addresses, os.urandom, self.request.mac_addresses)
+        self.mac_addresses.update(addresses.values())
         return addresses
 
     def _assemble(
-        self, name: str, disks: tuple[DiskPlan, ...], nvram: NvramPlan | None, addresses: Mapping[int, str]
+        self,
+        name: str,
+        disks: tuple[DiskPlan, ...],
+        side_files: tuple[SideFilePlan, ...],
+        addresses: Mapping[int, str],
     ) -> ClonePlan:
-        request, source = self._request, self._survey.source
+        request, source = self.request, self.source
         domain = source.definition.domain
         uuid = request.uuid or str(uuid4())
         outcome = changes.clone_domain_definition(
-            self._survey.prepared,
+            self.prepared,
             changes.Identity(name, uuid, addresses, request.title, request.description),
             {
                 plan.surveyed.disk.position: _new_source(plan.duplication)
                 for plan in disks
                 if plan.duplication is not None
             },
-            None if nvram is None or nvram.path is None else changes.NewNvram(nvram.path, nvram.format),
+            next((changes.NewNvram(file.path, file.format) for file in side_files if file.path is not None), None),
             [plan.surveyed.disk.position for plan in disks if plan.surveyed.action is Action.DROPPED],
         )
         interfaces = readers.devices(domain, "interface")
@@ -233,9 +231,8 @@ class ClonePlanner:
             is_uuid_given=request.uuid is not None,
             mode=request.mode,
             disks=disks,
-            nvram=nvram,
-            nvram_planner=self._nvram,
-            reserved=_reserved(request, nvram),
+            side_files=side_files,
+            reserved=_reserved(request, side_files),
             interfaces=tuple(
                 InterfaceResult(addresses.get(index, mac), mac)
                 for index, interface in enumerate(interfaces)
@@ -243,15 +240,15 @@ class ClonePlanner:
             ),
             definition=without_provenance(source.definition)._replace(domain=outcome.domain),
             changes=outcome.changes,
-            warnings=(*self._survey.warnings, *self._unknown(), *outcome.warnings),
-            fail_on=self._request.fail_on,
+            warnings=(*self.warnings, *self._unknown(), *outcome.warnings),
+            fail_on=request.fail_on,
         )
 
     def _unknown(self) -> tuple[Notice, ...]:
         """What could not be found out about other domains."""
-        if not readers.mac_addresses(self._survey.source.definition.domain):
+        if not readers.mac_addresses(self.source.definition.domain):
             return ()
-        abridged = sorted(self._survey.identities.abridged)
+        abridged = sorted(self.identities.abridged)
         return tuple(Notice(CloneWarning.UNCOMPARED_MAC_ADDRESSES, name) for name in abridged)
 
 
@@ -260,14 +257,8 @@ def plan_clones(
 ) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     """Plan all clones of a request; nothing is changed by it, and one refusal refuses all.
 
-    Args:
-        connection: The connection, which is kept for planning further clones.
-        request: What is to be done.
-        cancel: Looked at between two clones.
-        borrow: Gives further connections for a while, for looking at many domains.
-
     Returns:
-        The plans, and what can plan further clones.
+        The plans, and what can plan further clones, on the same connection.
 
     Raises:
         UsageError: Something in the request cannot be, whatever the hypervisor holds, or does not fit the original.
@@ -279,7 +270,7 @@ def plan_clones(
         RefusedWarningError: There is a warning that the request refuses.
         InterruptedBySignalError: A signal arrived.
     """
-    planner = ClonePlanner(connection, request, _survey(connection, request, borrow))
+    planner = survey(connection, request, borrow)
     plans = []
     for name in request.names:
         cancel.check()
@@ -287,8 +278,8 @@ def plan_clones(
     for _ in range(request.auto_names):
         cancel.check()
         plans.append(planner.plan_automatically())
-    told = (warning for plan in plans for warning in (*plan.warnings, *(plan.nvram.warnings if plan.nvram else ())))
-    refuse_warnings(request.fail_on, told)
+    for plan in plans:
+        plan.refuse_warnings()
     if request.check_space:
         smaller = "" if request.mode is Mode.LINKED else ", use --mode linked"
         advice = f"Make room{smaller}, or, where the file system compresses, use --no-space-check."
@@ -305,26 +296,23 @@ def check_request(request: CloneRequest) -> None:
     """
     for name in request.names:
         check_clone_name(name)
-    if (twice := next(_repeated(request.names), None)) is not None:
+    if (twice := next((name for name in request.names if request.names.count(name) > 1), None)) is not None:
         raise UsageError(f"'{twice}' is given twice, and every clone needs a name of its own")
     for chosen in request.disks:
         if chosen.name is not None:
             check_volume_name(chosen.name)
 
 
-def _repeated(names: tuple[str, ...]) -> Iterator[str]:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            yield name
-        seen.add(name)
+def survey(connection: Connection, request: CloneRequest, borrow: Borrow | None) -> ClonePlanner:
+    """Look at what is the same for all clones of a run, once.
 
-
-def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None) -> Survey:
+    Raises:
+        VirtomateError: One of the reasons for which `plan_clones` refuses.
+    """
     source = read_source(connection, request.source)
     identities = scan_identities(connection, borrow)
     refuse_taken_names(connection, [name for name in request.names if name in identities.names])
-    _check_identity(connection, request, source, identities)
+    check_identity(connection, request, source, identities)
     pools = read_pools(connection)
     if request.pool is not None:
         pools.for_new_volumes(request.pool)
@@ -340,65 +328,32 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     refuse_needless_nvram(nvram, request.nvram)
     refuse_to_start(request, disks, nvram)
     prepared = changes.auto_allocated(source.definition.domain)
-    return Survey(
-        source=source,
+    name = source.reference.name
+    has_siblings = max(len(request.names), request.auto_names) > 1
+    # an unprivileged daemon may not give files away
+    keep_owner = not connection.is_session
+    return ClonePlanner(
+        connection,
+        request,
+        source,
         prepared=changes.with_named_firmware(prepared) if firmware.is_unselectable else prepared,
         identities=identities,
         pools=pools,
-        disks=disks,
-        nvram=nvram,
-        # an unprivileged daemon may not give files away
-        keep_owner=not connection.is_session,
+        disks=DiskPlanner(disks, pools, name, has_siblings, keep_owner),
+        nvram=None
+        if nvram is None
+        else NvramPlanner(connection, nvram, name, pools, request.nvram, has_siblings, keep_owner, gate),
         warnings=clone_warnings(connection, request, source, pools, disks, firmware, nvram),
-        gate=gate,
+        space=SpaceLedger(is_local=connection.is_local),
+        taken=TakenNames(identities.named, pools.directory_of, is_local=connection.is_local),
+        mac_addresses=set(identities.mac_addresses),
+        names=automatic_names(name),
     )
 
 
-def _check_identity(connection: Connection, request: CloneRequest, source: Source, identities: Identities) -> None:
-    """Refuse a UUID or MAC address that was asked for and cannot be had."""
-    _refuse_taken_uuid(connection, request)
-    if request.uuid is not None:
-        _refuse_tpm_state(connection, request.uuid, source.definition.domain)
-    count = len(readers.mac_addresses(source.definition.domain))
-    if len(request.mac_addresses) > count:
-        raise UsageError(
-            f"--mac gives {counted(len(request.mac_addresses), 'MAC address')}, but domain "
-            f"'{source.reference.name}' has {counted(count, 'network interface')}"
-        )
-    for address in request.mac_addresses:
-        if address in identities.mac_addresses:
-            raise ConflictError(
-                f"MAC address '{address}' is already used by domain '{identities.mac_addresses[address]}'",
-                hint="Choose another address, or let virtomate choose one.",
-            )
-
-
-def _reserved(request: CloneRequest, nvram: NvramPlan | None) -> tuple[str, ...]:
-    path = None if request.nvram is None or nvram is None else nvram.path
-    return (*(address.lower() for address in request.mac_addresses), *(() if path is None else (path,)))
-
-
-def _refuse_taken_uuid(connection: Connection, request: CloneRequest) -> None:
-    if request.uuid is not None and (holder := find_domain_by_uuid(connection, request.uuid)) is not None:
-        raise ConflictError(
-            f"domain '{holder.name}' has the UUID '{request.uuid}'", hint="Leave out --uuid, or name another one."
-        )
-
-
-def _refuse_tpm_state(connection: Connection, uuid: str, domain: Document) -> None:
-    """Refuse a UUID under which the state of an emulated TPM is kept: the clone would start with that.
-
-    Raises:
-        ConflictError: There is such a state, as far as it can be seen from here.
-    """
-    if not connection.is_local or connection.is_session or not readers.devices(domain, "tpm"):
-        return
-    path = posixpath.join(_TPM_STATES, uuid)
-    if os.path.lexists(path):
-        raise ConflictError(
-            f"'{path}' holds the state of a TPM, which the clone would take for its own",
-            hint="Leave out --uuid, name another one, or move that directory away.",
-        )
+def _reserved(request: CloneRequest, side_files: tuple[SideFilePlan, ...]) -> tuple[str, ...]:
+    paths = (file.path for file in side_files if file.path is not None and request.nvram is not None)
+    return (*(address.lower() for address in request.mac_addresses), *paths)
 
 
 def _new_source(duplication: Duplication) -> changes.NewSource:

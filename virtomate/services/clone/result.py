@@ -14,13 +14,11 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.plan import ClonePlan
-    from virtomate.services.clone.side_files import NvramPlan
 
 
 def clone_result(
     plan: ClonePlan,
     status: Status,
-    nvram: NvramPlan | None = None,
     filled: Mapping[str, Filled] | None = None,
     seconds: float = 0.0,
     error: VirtomateError | None = None,
@@ -30,14 +28,12 @@ def clone_result(
     Args:
         plan: What was to be done.
         status: How it ended.
-        nvram: What became of the NVRAM; None where that was never found out, or there is none.
         filled: What was done, by the path of the new volume; None where there are no new volumes.
         seconds: How long it took.
         error: What went wrong.
     """
-    nvram = nvram or plan.nvram
-    # of the NVRAM the plan may have known little, and of others' failures nothing
-    warnings = dict.fromkeys((*plan.warnings, *(() if nvram is None else nvram.warnings)))
+    nvram = next(iter(plan.side_files), None)
+    warnings = dict.fromkeys((*plan.warnings, *(warning for file in plan.side_files for warning in file.warnings)))
     warnings |= dict.fromkeys(warning for done in (filled or {}).values() for warning in done.warnings)
     return CloneResult(
         status=status,

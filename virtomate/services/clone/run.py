@@ -1,73 +1,76 @@
-"""Cloning a domain: read, plan, claim, fill, define, commit; several clones side by side."""
+"""Cloning a domain: read, plan, settle, claim, create, fill, define, commit; several clones side by side."""
 
 from __future__ import annotations
 
-import threading
 import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
 from virtomate.definition import rewrite as changes
 from virtomate.enums import Status
-from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
-from virtomate.services.clone.clone_one import CloneTransaction
-from virtomate.services.clone.plan import check_request, plan_clones
+from virtomate.errors import (
+    ConflictError,
+    IllegalStateError,
+    InternalError,
+    InterruptedBySignalError,
+    VirtomateError,
+)
+from virtomate.services.clone.clone_one import Shared, clone_one
+from virtomate.services.clone.plan import ClonePlan, check_request, plan_clones
 from virtomate.services.clone.result import clone_result, planned_result
-from virtomate.services.storage import TemporaryPools, refresh_all
+from virtomate.services.storage import refresh_all, temporary_pools_of
 from virtomate.services.transaction.acceptance import require_acceptable
-from virtomate.services.transaction.guard import Guard, guarded
-from virtomate.services.transaction.limits import RunLimits
+from virtomate.services.transaction.guard import guarded
+from virtomate.services.transaction.threads import submit
 
 if TYPE_CHECKING:
-    from virtomate.cancel import CancelToken
-    from virtomate.hypervisor.session import Session
-    from virtomate.progress import Progress
-    from virtomate.services.clone.plan import ClonePlan, ClonePlanner
-    from virtomate.services.clone.records import CloneRequest, CloneResult
+    from concurrent.futures import Future
 
-_POLL_SECONDS = 0.2
+    from virtomate.cancel import CancelToken
+    from virtomate.services.clone.plan import ClonePlanner
+    from virtomate.services.clone.records import CloneRequest, CloneResult
+    from virtomate.services.storage import TemporaryPools
+    from virtomate.services.transaction.run_context import Run
 
 # Volumes that are filled at a time; more only compete for the same disks.
 _MAX_TRANSFERS = 4
 
 
-def preview_clones(session: Session, request: CloneRequest, cancel: CancelToken) -> tuple[CloneResult, ...]:
+def preview_clones(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Tell what cloning would do; nothing is changed.
 
     Raises:
         VirtomateError: It would be refused, or a signal arrived.
     """
     begin = time.monotonic()
-    _, plans = _plan(session, request, cancel)
+    _, plans = _plan(run, request)
     return tuple(planned_result(plan, time.monotonic() - begin) for plan in plans)
 
 
-def preview_definitions(session: Session, request: CloneRequest, cancel: CancelToken) -> tuple[CloneResult, ...]:
+def preview_definitions(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Tell what cloning would do, with the definitions that the clones would have; nothing is changed.
 
     Raises:
         VirtomateError: It would be refused, libvirt does not accept a definition, or a signal arrived.
     """
     begin = time.monotonic()
-    planner, plans = _plan(session, request, cancel)
+    planner, plans = _plan(run, request)
     results = []
     for plan in plans:
-        cancel.check()
+        run.cancel.check()
         # With the original's UUID, under which libvirt judges the definition and then defines no second domain. Where
         # the original vanishes meanwhile, another one's name has the same effect.
         identity = changes.Identity(planner.other_domain or plan.name, plan.source.reference.uuid, {})
         probe = plan.definition._replace(domain=changes.with_identity(plan.definition.domain, identity))
-        require_acceptable(session.connection, plan.name, probe, plan.source.definition)
+        require_acceptable(run.target.connection, plan.name, probe, plan.source.definition)
         result = planned_result(plan, time.monotonic() - begin)
         results.append(result._replace(definition=codec.unparse_definition(plan.definition, is_indented=True)))
     return tuple(results)
 
 
-def clone_domains(
-    session: Session, request: CloneRequest, progress: Progress, cancel: CancelToken
-) -> tuple[CloneResult, ...]:
+def clone_domains(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Clone a domain, once or several times.
 
     Returns:
@@ -76,161 +79,131 @@ def clone_domains(
 
     Raises:
         UsageError: Something in the request cannot be.
+        ConflictError: The name of the only clone was taken before it could be claimed.
         VirtomateError: It was refused, or a signal arrived; nothing has been touched.
     """
-    planner, plans = _plan(session, request, cancel)
-    return CloneRunner(session, request, planner, progress, cancel).make(plans)
+    planner, plans = _plan(run, request)
+    with temporary_pools_of(run.target) as pools:
+        plans = tuple(_settle(run, planner, plan, pools) for plan in plans)
+        results = _side_by_side(run, request, planner, plans, pools)
+        temporary = set(pools.names.values())
+    _have_libvirt_look(run, plans, temporary)
+    if pools.left:
+        first = results[0]
+        error = first.error or IllegalStateError(f"the clone '{first.name}' is complete, but something is left")
+        results = (first._replace(error=error.adding(leftovers=pools.left)), *results[1:])
+    return results
 
 
-def _plan(session: Session, request: CloneRequest, cancel: CancelToken) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
+def _plan(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     check_request(request)
-    plans = plan_clones(session.connection, request, cancel, session.borrow)
-    cancel.check()
+    plans = plan_clones(run.source.connection, request, run.cancel, run.source.borrow)
+    run.cancel.check()
     return plans
 
 
-class CloneRunner:
-    """Makes clones side by side, each in a thread with connections of its own, and each on its own account.
+def _settle(run: Run, planner: ClonePlanner, plan: ClonePlan, pools: TemporaryPools) -> ClonePlan:
+    """Answer the last question of a plan that is open, for which temporary pools are started."""
+    if not plan.is_settled:
+        run.cancel.begin()
+        plan = planner.settle(plan, pools)
+        plan.refuse_warnings()
+    return plan
 
-    The calling thread waits, so that a signal is noticed at once, and plans again where an automatic name was taken.
+
+def _side_by_side(
+    run: Run, request: CloneRequest, planner: ClonePlanner, plans: tuple[ClonePlan, ...], pools: TemporaryPools
+) -> tuple[CloneResult, ...]:
+    """Make clones side by side, each in a thread with connections of its own, and each on its own account.
+
+    The calling thread waits, and plans again where an automatic name was taken.
     """
-
-    def __init__(
-        self,
-        session: Session,
-        request: CloneRequest,
-        planner: ClonePlanner,
-        progress: Progress,
-        cancel: CancelToken,
-    ) -> None:
-        self._session = session
-        self._request = request
-        self._planner = planner
-        self._progress = progress
-        self._cancel = cancel
-        self._turns = RunLimits(max(_MAX_TRANSFERS, request.jobs))
-        self._temporary_pools = TemporaryPools()
-        self._jobs: SimpleQueue[tuple[int, ClonePlan] | None] = SimpleQueue()
-        self._ended: SimpleQueue[tuple[int, ClonePlan, CloneResult | VirtomateError]] = SimpleQueue()
-
-    def make(self, plans: tuple[ClonePlan, ...]) -> tuple[CloneResult, ...]:
-        """Make them all.
-
-        Raises:
-            ConflictError: The name of the only one was taken before it could be claimed.
-        """
-        watched = [volume for plan in plans for volume in plan.sources]
-        with guarded(self._session.connection, plans[0].source.reference, watched) as guard:
-            if not self._request.auto_names:
-                # nothing more will be planned
-                self._session.give_back()
-            results = self._make(plans, guard)
-        self._have_libvirt_look(plans)
-        return results
-
-    def _make(self, plans: tuple[ClonePlan, ...], guard: Guard) -> tuple[CloneResult, ...]:
+    watched = [volume for plan in plans for volume in plan.sources]
+    results: dict[int, CloneResult] = {}
+    with (
+        guarded(run.source.connection, plans[0].source.reference, watched) as guard,
+        ThreadPoolExecutor(max(_MAX_TRANSFERS, request.jobs), "transfer-") as transfers,
+        ThreadPoolExecutor(min(request.jobs, len(plans)), "clone-") as clones,
+    ):
+        if not request.auto_names:
+            # nothing more will be planned
+            run.source.give_back()
+            run.target.give_back()
         if len(plans) > 1:
-            self._progress.expected(sum(item.total_bytes for plan in plans for item in plan.duplications))
-        for job in enumerate(plans):
-            self._jobs.put(job)
-        workers = [
-            threading.Thread(target=self._work, args=(guard,), name=f"clone-{number}")
-            for number in range(min(self._request.jobs, len(plans)))
-        ]
-        running = _start_as_many_as_possible(workers)
-        try:
-            return self._collect(len(plans))
-        finally:
-            for _ in running:
-                self._jobs.put(None)
-            for worker in running:
-                worker.join()
-
-    def _have_libvirt_look(self, plans: tuple[ClonePlan, ...]) -> None:
-        """Let libvirt learn what has become of files that it made as empty ones, once for all of them.
-
-        It needs that for nothing but what it tells of volumes and pools, so a pool that it cannot look at is no
-        failure. Of a volume that was removed again, it has subtracted what it had never added, a reflink's share, too.
-        """
-        names = {item.pool for plan in plans for item in plan.duplications if item.is_filled_unnoticed}
-        if names:
-            with suppress(VirtomateError):
-                refresh_all(self._session.connection, names)
-
-    def _collect(self, count: int) -> tuple[CloneResult, ...]:
-        results: dict[int, CloneResult] = {}
-        while len(results) < count:
-            try:
-                number, plan, outcome = self._ended.get(timeout=_POLL_SECONDS)
-            except Empty:
-                continue
-            if isinstance(outcome, ConflictError) and self._request.auto_names:
-                # another run took that name after this one had looked
-                again = self._plan_again(plan)
-                if isinstance(again, VirtomateError):
+            run.progress.expected(sum(item.total_bytes for plan in plans for item in plan.duplications))
+        shared = Shared(guard, transfers, pools.names)
+        running = {submit(clones, _make, run, item[1], shared, request): item for item in enumerate(plans)}
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                number, plan = running.pop(future)
+                outcome = _outcome(future)
+                if isinstance(outcome, ConflictError) and request.auto_names and not run.cancel.is_set:
+                    # another run took that name after this one had looked
+                    again = _plan_again(run, planner, plan, pools)
+                    if isinstance(again, ClonePlan):
+                        running[submit(clones, _make, run, again, shared, request)] = number, again
+                        continue
                     outcome = again
-                else:
-                    self._jobs.put((number, again))
-                    continue
-            if isinstance(outcome, VirtomateError):
-                if count == 1:
-                    raise outcome
-                outcome = clone_result(plan, Status.FAILED, error=outcome)
-            results[number] = outcome
-        return tuple(results[number] for number in range(count))
+                if isinstance(outcome, VirtomateError):
+                    if len(plans) == 1 and not run.cancel.is_set:
+                        raise outcome
+                    outcome = clone_result(plan, Status.FAILED, error=outcome)
+                results[number] = _told(outcome, run.cancel)
+    return tuple(results[number] for number in range(len(plans)))
 
-    def _plan_again(self, plan: ClonePlan) -> ClonePlan | VirtomateError:
-        try:
-            return self._planner.plan_automatically(instead_of=plan)
-        except VirtomateError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - the clones that are being made must not be forgotten
-            return InternalError(error)
 
-    def _work(self, guard: Guard) -> None:
-        with self._session.sibling() as session:
-            while (job := self._jobs.get()) is not None:
-                number, plan = job
-                self._ended.put((number, plan, self._make_one(session, plan, guard)))
-
-    def _make_one(self, session: Session, plan: ClonePlan, guard: Guard) -> CloneResult | VirtomateError:
-        if (signal_number := self._cancel.signal_number) is not None:
-            return clone_result(plan, Status.INTERRUPTED, error=InterruptedBySignalError(signal_number))
-        try:
-            making = CloneTransaction(
-                session, plan, self._turns, guard, self._temporary_pools, self._progress, self._cancel
-            )
-            result = making.execute()
-        except VirtomateError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - a thread that ends silently would be waited for forever
-            return clone_result(plan, Status.FAILED, error=InternalError(error))
-        if self._request.start and result.error is None:
-            return self._start(session, result)
-        return result
-
-    def _start(self, session: Session, result: CloneResult) -> CloneResult:
+def _make(run: Run, plan: ClonePlan, shared: Shared, request: CloneRequest) -> CloneResult:
+    """Make one clone and start it, where that was asked for; what goes wrong then does not undo it."""
+    with run.beside() as mine:
+        result = clone_one(mine, plan, shared)
+        if not request.start or result.error is not None:
+            return result
         from virtomate.services.clone.start import start_clone  # noqa: PLC0415 - it needs much, and few clones are started
 
         try:
-            return start_clone(session, result, self._cancel)
-        except Exception as error:  # noqa: BLE001 - likewise
+            return start_clone(mine.target, result, mine.cancel)
+        except Exception as error:  # noqa: BLE001 - the clone is complete all the same
             return result._replace(error=InternalError(error))
 
 
-def _start_as_many_as_possible(workers: list[threading.Thread]) -> list[threading.Thread]:
-    """Start threads until the system has no more of them.
+def _outcome(future: Future[CloneResult]) -> CloneResult | VirtomateError:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, VirtomateError):
+        return error
+    if isinstance(error, Exception):
+        return InternalError(error)
+    raise error
 
-    Raises:
-        RuntimeError: There is not even one.
+
+def _plan_again(run: Run, planner: ClonePlanner, plan: ClonePlan, pools: TemporaryPools) -> ClonePlan | VirtomateError:
+    try:
+        return _settle(run, planner, planner.plan_automatically(instead_of=plan), pools)
+    except VirtomateError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - the clones that are being made must not be forgotten
+        return InternalError(error)
+
+
+def _told(result: CloneResult, cancel: CancelToken) -> CloneResult:
+    """What is told of a clone: a signal that came before the failure explains it, whichever was noticed first."""
+    error, number = result.error, cancel.signal_number
+    if result.status is not Status.FAILED or error is None or number is None:
+        return result
+    if not isinstance(error, InterruptedBySignalError):
+        hint = error.hint if error.leftovers else None
+        error = InterruptedBySignalError(number).adding(hint=hint, leftovers=error.leftovers)
+    return result._replace(status=Status.INTERRUPTED, error=error)
+
+
+def _have_libvirt_look(run: Run, plans: tuple[ClonePlan, ...], temporary: set[str]) -> None:
+    """Let libvirt learn what has become of files that it made as empty ones, once for all of them.
+
+    It needs that for nothing but what it tells of volumes and pools, so a pool that it cannot look at is no failure. Of
+    a volume that was removed again, it has subtracted what it had never added, a reflink's share, too.
     """
-    running: list[threading.Thread] = []
-    for worker in workers:
-        try:
-            worker.start()
-        except RuntimeError:
-            if not running:
-                raise
-            break
-        running.append(worker)
-    return running
+    names = {item.pool for plan in plans for item in plan.duplications if item.is_filled_unnoticed} - temporary
+    if names:
+        with suppress(VirtomateError):
+            refresh_all(run.target.connection, names)

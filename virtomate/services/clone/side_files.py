@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.clone.original import Source
     from virtomate.services.clone.taken import TakenNames
-    from virtomate.services.storage import Firmware, PoolIndex
+    from virtomate.services.storage import Firmware, PoolIndex, TemporaryPools
     from virtomate.services.storage.trust import PoolGate
 
 _WHAT = "the NVRAM"
@@ -57,8 +57,8 @@ class SurveyedNvram(NamedTuple):
     warnings: tuple[Notice, ...] = ()
 
 
-class NvramPlan(NamedTuple):
-    """What becomes of the NVRAM in one clone.
+class SideFilePlan(NamedTuple):
+    """What becomes of a file beside the disks in one clone; the only kind so far is the NVRAM.
 
     Attributes:
         action: For what only temporary pools can tell, what it probably will be.
@@ -98,12 +98,8 @@ class NvramPlanner:
     gate: PoolGate
     looked_at: set[str] = field(default_factory=set)
 
-    def plan(self, clone_name: str, taken: TakenNames) -> NvramPlan:
-        """Plan it.
-
-        Args:
-            clone_name: Name of the clone.
-            taken: Names of new volumes so far; the NVRAM's is added.
+    def plan(self, clone_name: str, taken: TakenNames) -> SideFilePlan:
+        """Plan it, and add its name to those that are taken.
 
         Raises:
             ConflictError: Something has the path that the clone's NVRAM would get.
@@ -112,35 +108,20 @@ class NvramPlanner:
         """
         surveyed = self.surveyed
         if surveyed.path is None or surveyed.model is None:
-            return NvramPlan(NvramAction.SHARED, None, None, surveyed.format)
+            return SideFilePlan(NvramAction.SHARED, None, None, surveyed.format)
         directory, name = self._place(surveyed.model, clone_name, taken)
         path = posixpath.join(directory, name)
         if self.place is not None and taken.has(directory, name):
             raise ConflictError(f"two new volumes would be '{path}'", hint="Choose another --nvram.")
         taken.refuse_named(directory, name, "Choose another name for the clone, or another --nvram.")
         taken.add(directory, name)
-        pool = self.pool(directory)
-        uncovered = frozenset(
-            place
-            for place, covering in ((posixpath.dirname(surveyed.path), surveyed.pool), (directory, pool))
-            if covering is None
-        )
-        if not uncovered and surveyed.pool is not None and pool is not None:
+        pool = self._pool(directory)
+        fresh = SideFilePlan(NvramAction.FRESH, surveyed.path, path, surveyed.format)
+        if surveyed.pool is not None and pool is not None:
             self._look_at(pool)
-            refuse_taken_path(pool, path, is_local=self.connection.is_local)
-            if surveyed.content is None:
-                return NvramPlan(NvramAction.FRESH, surveyed.path, path, surveyed.format)
-            duplication, warnings = self.duplication(
-                self.connection, surveyed.content, surveyed.pool, pool, path, clone_name
-            )
-            return NvramPlan(
-                NvramAction.COPIED,
-                surveyed.path,
-                path,
-                surveyed.format,
-                duplication=duplication,
-                warnings=warnings,
-            )
+            return self._settled(fresh, surveyed.pool, pool, surveyed.content, clone_name)
+        covering = ((posixpath.dirname(surveyed.path), surveyed.pool), (directory, pool))
+        fresh = fresh._replace(uncovered=frozenset(place for place, known in covering if known is None))
         # What is seen here is probably what the daemon sees; the temporary pools will tell for sure.
         if self.connection.is_local and os.path.lexists(path):
             raise _taken(path)
@@ -150,53 +131,54 @@ class NvramPlanner:
                 hint="Make it, or choose another --nvram.",
             )
         if self.connection.is_local and _is_missing(surveyed.path):
-            return NvramPlan(NvramAction.FRESH, surveyed.path, path, surveyed.format, uncovered)
-        warnings = self._judge_uncovered(surveyed.path, uncovered)
-        return NvramPlan(NvramAction.COPIED, surveyed.path, path, surveyed.format, uncovered, warnings=warnings)
+            return fresh
+        warnings = self._judge_uncovered(surveyed.path, fresh.uncovered)
+        return fresh._replace(action=NvramAction.COPIED, warnings=warnings)
 
-    def duplication(
-        self,
-        connection: Connection,
-        content: VolumeDescription,
-        source_pool: Pool,
-        pool: Pool,
-        path: str,
-        clone_name: str,
-    ) -> tuple[Duplication, tuple[Notice, ...]]:
-        """The byte copy of the NVRAM, and what should be known of it.
-
-        Args:
-            connection: A connection of the calling thread.
-            content: The original's NVRAM.
-            source_pool: A pool over its directory.
-            pool: A pool over the directory of the clone's.
-            path: Path of the clone's.
-            clone_name: Name of the clone.
+    def settle(self, plan: SideFilePlan, clone_name: str, temporary: TemporaryPools) -> SideFilePlan:
+        """Plan it again by what temporary pools tell.
 
         Raises:
-            IllegalStateError: Others could put a symbolic link into one of the two directories.
+            ConflictError: Something has the path of the clone's.
+            HypervisorError: One of the directories cannot be read.
+            IllegalStateError: Others could put a symbolic link into one of them.
         """
-        directory, name = posixpath.split(path)
+        if plan.source_path is None or plan.path is None:
+            return plan
+        source_directory, source_name = posixpath.split(plan.source_path)
+        source_pool = self.surveyed.pool or temporary.over(source_directory)
+        pool = self._pool(posixpath.dirname(plan.path)) or temporary.over(posixpath.dirname(plan.path))
+        found = find_volume(source_pool, source_name)
+        fresh = plan._replace(action=NvramAction.FRESH, uncovered=frozenset(), warnings=())
+        return self._settled(fresh, source_pool, pool, None if found is None else found.description, clone_name)
+
+    def _settled(
+        self, fresh: SideFilePlan, source_pool: Pool, pool: Pool, content: VolumeDescription | None, clone_name: str
+    ) -> SideFilePlan:
+        """The plan where all is known: a byte copy of the original's NVRAM, or a fresh one if that was never made."""
+        path = fresh.path or ""
+        # libvirt would silently take what is there for the clone's NVRAM; a pool lists no link that leads nowhere
+        is_there = self.connection.is_local and os.path.lexists(path)
+        if is_there or pool.find_volume(posixpath.basename(path)) is not None:
+            raise _taken(path)
+        if content is None:
+            return fresh
         # bytes are copied whatever they mean
         raw = with_acl(select.as_format(content, "raw"))
         possible = (Transfer.HOST, Transfer.STREAM) if find_obstacle(raw) is None else (Transfer.STREAM,)
         pools = {known.name: (known, describe_pool(known.document())) for known in (pool, source_pool)}
-        transfers, warnings = self.gate.admit(connection, possible, pools.values(), _WHAT)
+        transfers, warnings = self.gate.admit(self.connection, possible, pools.values(), _WHAT)
         if raw.acl and not may_be_given_here(raw):
             warnings = (*warnings, without_acl(raw, NOT_ALLOWED))
         label = f"{clone_name}/nvram" if self.has_siblings else "nvram"
-        place = Place(pool.name, pool.uuid, directory, name)
+        place = Place(pool.name, pool.uuid, *posixpath.split(path))
         duplication = select.plan_duplication(
             label, ArtifactKind.NVRAM, raw, place, Action.COPIED, transfers, keep_owner=self.keep_owner
         )
-        return duplication, warnings
+        return fresh._replace(action=NvramAction.COPIED, duplication=duplication, warnings=warnings)
 
     def _judge_uncovered(self, source_path: str, uncovered: frozenset[str]) -> tuple[Notice, ...]:
-        """Judge directories that no pool is over yet by what is seen here, and tell what should be known of them.
-
-        Raises:
-            IllegalStateError: Others could put a symbolic link there, and the file cannot be copied without libvirt.
-        """
+        """Judge directories that no pool is over yet by what is seen here, and tell what should be known of them."""
         transfers = (Transfer.HOST,) if can_be_copied_here(source_path) else (Transfer.STREAM,)
         assessed = [self.gate.assess_here(self.connection, directory) for directory in sorted(uncovered)]
         admitted(transfers, assessed, _WHAT)
@@ -225,7 +207,7 @@ class NvramPlanner:
             pool.refresh()
             self.looked_at.add(pool.name)
 
-    def pool(self, directory: str) -> Pool | None:
+    def _pool(self, directory: str) -> Pool | None:
         """The active pool over a directory, if any."""
         known = self.pools.covering(directory)
         return None if known is None or not known.is_active else known.pool
@@ -277,17 +259,6 @@ def _model(connection: Connection, source: Source, path: str, place: str | None)
     if not warnings:
         warnings = (Notice(CloneWarning.NVRAM_ELSEWHERE, posixpath.dirname(path)),)
     return own, warnings
-
-
-def refuse_taken_path(pool: Pool, path: str, *, is_local: bool) -> None:
-    """Refuse a path of a pool at which something stands; libvirt would silently take it for the clone's NVRAM.
-
-    Raises:
-        ConflictError: Something has the path.
-    """
-    # a pool does not list a link that leads nowhere
-    if pool.find_volume(posixpath.basename(path)) is not None or (is_local and os.path.lexists(path)):
-        raise _taken(path)
 
 
 def refuse_needless_nvram(surveyed: SurveyedNvram | None, place: str | None) -> None:

@@ -61,10 +61,8 @@ def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> C
             return result._replace(error=gone)
         domain.start()
     except VirtomateError as error:
-        error.message += "; the clone is complete, and is kept"
-        if error.hint is None:
-            error.hint = _advise(session, result, error)
-        return result._replace(error=error)
+        hint = _advise(session, result, error) if error.hint is None else None
+        return result._replace(error=error.adding("; the clone is complete, and is kept", hint))
     return result._replace(is_started=True)
 
 

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import threading
+import os
+import posixpath
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.definition import codec, disk_readers, readers
 from virtomate.definition.mentions import read_mentions
-from virtomate.errors import NotFoundError, VirtomateError
-from virtomate.hypervisor.domains import list_active_domains, list_domains
+from virtomate.errors import ConflictError, NotFoundError, UsageError, VirtomateError
+from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.paths import normalise
 from virtomate.services.clone.taken import NamedFiles, named_files
 from virtomate.services.storage import Definitions
+from virtomate.services.transaction.threads import submit
+from virtomate.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
+    from virtomate.definition.codec import Document
     from virtomate.definition.mentions import Place
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.services.clone.original import Source
+    from virtomate.services.clone.records import CloneRequest
 
     Borrow = Callable[[], AbstractContextManager[Connection]]
 
 # Whoever reads a definition waits for libvirt most of the time; opening a connection takes as long as a few dozens.
 _DOMAINS_FOR_A_HELPER = 100
 _MAX_HELPERS = 3
+
+# Where libvirt keeps the state of emulated TPMs, by the UUID of the domain (src/qemu/qemu_conf.c).
+_TPM_STATES = "/var/lib/libvirt/swtpm"
 
 
 class Identities(NamedTuple):
@@ -99,15 +109,12 @@ class _Scan:
     def run(self, borrow: Borrow | None) -> None:
         """Read them."""
         count = 0 if borrow is None else min(len(self._domains) // _DOMAINS_FOR_A_HELPER, _MAX_HELPERS)
-        helpers = [threading.Thread(target=self._help, args=(borrow,), name=f"scan-{i}") for i in range(count)]
-        for helper in helpers:
-            helper.start()
-        try:
-            self._read(self._domains)
-        finally:
-            for helper in helpers:
-                helper.join()
-        # what a helper whose connection failed has left
+        if borrow is not None and count:
+            with ThreadPoolExecutor(count, "scan-") as helpers:
+                for _ in range(count):
+                    submit(helpers, self._help, borrow)
+                self._read(self._domains)
+        # all, or what a helper whose connection failed has left
         self._read(self._domains)
 
     def _help(self, borrow: Borrow) -> None:
@@ -132,3 +139,42 @@ class _Scan:
             mentions = read_mentions(self._definitions.inactive(domain))
             self.mac_addresses.update(dict.fromkeys(mentions.mac_addresses, domain.name))
             self.named.append((domain.name, mentions.paths | mentions.volumes))
+
+
+def check_identity(connection: Connection, request: CloneRequest, source: Source, identities: Identities) -> None:
+    """Refuse a UUID or MAC address that was asked for and cannot be had."""
+    refuse_taken_uuid(connection, request)
+    if request.uuid is not None:
+        _refuse_tpm_state(connection, request.uuid, source.definition.domain)
+    count = len(readers.mac_addresses(source.definition.domain))
+    if len(request.mac_addresses) > count:
+        raise UsageError(
+            f"--mac gives {counted(len(request.mac_addresses), 'MAC address')}, but domain "
+            f"'{source.reference.name}' has {counted(count, 'network interface')}"
+        )
+    for address in request.mac_addresses:
+        if address in identities.mac_addresses:
+            raise ConflictError(
+                f"MAC address '{address}' is already used by domain '{identities.mac_addresses[address]}'",
+                hint="Choose another address, or let virtomate choose one.",
+            )
+
+
+def refuse_taken_uuid(connection: Connection, request: CloneRequest) -> None:
+    """Refuse a UUID that was asked for and is another domain's."""
+    if request.uuid is not None and (holder := find_domain_by_uuid(connection, request.uuid)) is not None:
+        raise ConflictError(
+            f"domain '{holder.name}' has the UUID '{request.uuid}'", hint="Leave out --uuid, or name another one."
+        )
+
+
+def _refuse_tpm_state(connection: Connection, uuid: str, domain: Document) -> None:
+    """Refuse a UUID under which the state of an emulated TPM is kept: the clone would start with that."""
+    if not connection.is_local or connection.is_session or not readers.devices(domain, "tpm"):
+        return
+    path = posixpath.join(_TPM_STATES, uuid)
+    if os.path.lexists(path):
+        raise ConflictError(
+            f"'{path}' holds the state of a TPM, which the clone would take for its own",
+            hint="Leave out --uuid, name another one, or move that directory away.",
+        )

@@ -117,13 +117,11 @@ class Placeholder:
             self.is_there = False
             raise
         except VirtomateError as error:
-            self._add_way_back(error, failed)
-            raise
+            raise self._with_way_back(error, failed) from error
         try:
             define_domain(self._session.connection, domain.name, _renamed(self._deletion, domain.name))
         except VirtomateError as error:
-            self._add_way_back(error, failed)
-            raise
+            raise self._with_way_back(error, failed) from error
         self.is_there = False
 
     def undefine(self) -> None:
@@ -148,13 +146,15 @@ class Placeholder:
     def _changed(self) -> IllegalStateError:
         return IllegalStateError(f"domain '{self._deletion.name}' was changed by somebody else meanwhile")
 
-    def _add_way_back(self, error: VirtomateError, failed: tuple[str, ...]) -> None:
-        """Add to an error that the placeholder holds the definition of a finished clone."""
+    def _with_way_back(self, error: VirtomateError, failed: tuple[str, ...]) -> VirtomateError:
+        """Return an error that says, too, that the placeholder holds the definition of a finished clone."""
+        if not self._deletion.is_finished:
+            return error
         name = self._deletion.name
-        if self._deletion.is_finished:
-            error.leftovers = (*failed, f"domain '{name}', an unfinished clone by now, which holds its definition")
-            advice = f"{virtomate('domain-delete', name)} gives the clone its definition back before it asks."
-            error.hint = advice if error.hint is None else f"{error.hint} {advice}"
+        return error.adding(
+            hint=f"{virtomate('domain-delete', name)} gives the clone its definition back before it asks.",
+            leftovers=(*failed, f"domain '{name}', an unfinished clone by now, which holds its definition"),
+        )
 
 
 def _require_inactive(domain: Domain) -> Domain:

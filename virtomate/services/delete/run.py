@@ -28,7 +28,7 @@ from virtomate.errors import (
 from virtomate.services.delete.placeholder import Placeholder
 from virtomate.services.delete.plan import in_use, plan_deletion
 from virtomate.services.delete.records import Consent, DeletionResult
-from virtomate.services.storage import TemporaryPools, refresh_all
+from virtomate.services.storage import TemporaryPools, refresh_all, stop_stale_pools
 from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
 from virtomate.services.storage.references import scan_references
 from virtomate.waiting import backoff
@@ -105,6 +105,9 @@ def execute_plan(
         # by itself libvirt subtracts what each volume took, also where a reflink shared that with others
         with suppress(VirtomateError):
             refresh_all(session.connection, run.lighter_pools)
+    # not before: what is left of an unfinished clone may be in one
+    with suppress(VirtomateError):
+        stop_stale_pools(session.connection)
     return tuple(results[deletion.uuid] for deletion in plan.deletions)
 
 
@@ -119,7 +122,7 @@ class _Run:
         self.session = session
         self.cache = cache
         self.cancel = cancel
-        self.pools = TemporaryPools()
+        self.pools = TemporaryPools(session)
         self.lighter_pools: set[str] = set()
         self._progress = progress
         self._has_said_to_wait = False
@@ -160,7 +163,7 @@ class _CloneDeletion:
             is_interrupted = isinstance(error, InterruptedBySignalError)
             status, kept = (DeletionStatus.INTERRUPTED if is_interrupted else DeletionStatus.FAILED), ()
             if self._placeholder.is_there and not error.leftovers:
-                error.leftovers = (f"domain '{deletion.name}', an unfinished clone",)
+                error = error.adding(leftovers=(f"domain '{deletion.name}', an unfinished clone",))
         return DeletionResult(status, deletion.name, deletion.uuid, tuple(self._removed), kept, error)
 
     def _delete(self) -> None:
@@ -173,7 +176,8 @@ class _CloneDeletion:
                 self._require_free()
             self._remove_all()
             # before the placeholder, which records the pools
-            self._attempt("temporary storage pool", partial(run.pools.stop, run.session.connection))
+            run.pools.stop()
+            self._failed += run.pools.left
         if self._failed and deletion.is_finished and not self._removed:
             self._placeholder.give_back(tuple(self._failed))
             run.cancel.check()
@@ -243,7 +247,7 @@ class _CloneDeletion:
     def _remove(self, thing: DoomedThing, made: Artifact) -> bool:
         run = self._run
         if thing.is_outside:
-            made = made._replace(pool=run.pools.start(run.session.connection, posixpath.dirname(made.path)).name)
+            made = made._replace(pool=run.pools.over(posixpath.dirname(made.path)).name)
         self._placeholder.require()
         token = self._deletion.provenance.artifact_token
         accepted = () if thing.verdict is None else (thing.verdict,)
@@ -271,8 +275,7 @@ class _CloneDeletion:
                 f"not everything that belongs to {_kind(deletion)} '{name}' could be removed",
                 hint=f"Fix the cause, then run {virtomate('domain-delete', name)} again.",
             )
-        error.leftovers = (*deletion.foreign, *self._replaced, *deletion.unreachable, *self._failed, claim)
-        return error
+        return error.adding(leftovers=(*deletion.foreign, *self._replaced, *deletion.unreachable, *self._failed, claim))
 
 
 def _require_nobody(deletion: Deletion, in_the_way: list[str]) -> None:

@@ -37,7 +37,8 @@ def list_interfaces(connection: Connection, name_or_uuid: str, source: AddressSo
     except HypervisorError as error:
         # libvirt 9.0 does not understand the table of every kernel
         if source is AddressSource.ARP and error.hint is None:
-            error.hint = "libvirt cannot read the ARP table of its host. Ask somebody else: --source lease or agent."
+            hint = "libvirt cannot read the ARP table of its host. Ask somebody else: --source lease or agent."
+            raise error.adding(hint=hint) from error
         raise
     return with_all_interfaces(domain, known)
 

@@ -202,11 +202,9 @@ class ProgramRun:
         try:
             end = self._await(pid, self._request.timeout_seconds)
         except InterruptedBySignalError as error:
-            error.hint = f"P{goes_on[1:]}; {ends_it}"
-            raise
+            raise error.adding(hint=f"P{goes_on[1:]}; {ends_it}") from error
         except AgentUnresponsiveError as error:
-            error.message += f"; process {pid} may go on"
-            raise
+            raise error.adding(f"; process {pid} may go on") from error
         if end is None:
             raise TimedOutError(
                 f"'{self._request.program}' did not end within "

@@ -1,20 +1,24 @@
-"""The storage pools that a run makes over directories that are none, for as long as it needs them."""
+"""The storage pools that a run starts over directories that are in none, and stops at its end."""
 
 from __future__ import annotations
 
 import os
-import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
+from virtomate.definition.provenance import Owner
 from virtomate.definition.volume import directory_pool_document
-from virtomate.errors import ConflictError
-from virtomate.hypervisor.storage import find_pool, start_transient_pool
+from virtomate.errors import ConflictError, VirtomateError
+from virtomate.hypervisor.storage import find_pool, list_pools, start_transient_pool
 from virtomate.paths import normalise
+from virtomate.services.storage.owner import may_be_running, this_process
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.session import Session
     from virtomate.hypervisor.storage import Pool
 
 # libvirt refuses a second pool with the same target path, but compares paths as text (9.0). A path
@@ -24,86 +28,103 @@ _SPELLING_ATTEMPTS = 20
 
 
 class TemporaryPools:
-    """One transient pool for each directory, shared by all that a run does there; several threads use it.
+    """One transient pool for each directory, for all that a run does there; one thread at a time uses it.
 
-    A clone that is being made holds the pool of a directory from before it is started until it has no need of it;
-    whoever lets go last stops it. So there is always an unfinished clone whose journal names a pool that a killed run
-    leaves behind.
+    Attributes:
+        left: The pools that could not be stopped at the end, each a phrase with the reason.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._holders: dict[str, int] = {}
-        self._uuids: dict[str, str] = {}
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._names: dict[str, str] = {}
+        self.left: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The names of the pools by their directories."""
+        return dict(self._names)
 
     def name(self, directory: str) -> str:
         """Return the name that the directory's pool has, or will have."""
-        with self._lock:
-            return temporary_pool_name(self._uuid(directory))
+        return self._names.setdefault(normalise(directory), new_pool_name())
 
-    def has(self, name: str) -> bool:
-        """Return whether a pool is one of these."""
-        with self._lock:
-            return name in map(temporary_pool_name, self._uuids.values())
-
-    def hold(self, directory: str) -> None:
-        """See to it that the directory's pool is not stopped until `let_go`."""
-        with self._lock:
-            self._holders[directory] = self._holders.get(directory, 0) + 1
-
-    def start(self, connection: Connection, directory: str) -> Pool:
+    def over(self, directory: str) -> Pool:
         """Return the running pool of a directory; it is started when it is first needed.
 
         Raises:
             HypervisorError: The directory cannot be read.
         """
-        with self._lock:
-            return start_temporary_pool(connection, self._uuid(directory), directory)
+        if not self._names:
+            stop_stale_pools(self._session.connection)
+        return start_temporary_pool(self._session.connection, self.name(directory), directory)
 
-    def let_go(self, connection: Connection, directory: str) -> None:
-        """Stop the directory's pool if nobody else holds it.
-
-        Raises:
-            VirtomateError: It cannot be stopped, and is still held.
-        """
-        with self._lock:
-            if self._holders[directory] == 1:
-                _stop(connection, self._uuid(directory))
-            self._holders[directory] -= 1
-
-    def stop(self, connection: Connection) -> None:
-        """Stop all of them, whoever holds them.
-
-        Raises:
-            VirtomateError: One cannot be stopped.
-        """
-        with self._lock:
-            for uuid in self._uuids.values():
-                _stop(connection, uuid)
-
-    def _uuid(self, directory: str) -> str:
-        return self._uuids.setdefault(normalise(directory), str(uuid4()))
+    def stop(self) -> None:
+        """Stop all of them; `left` tells which could not be stopped."""
+        left = []
+        for name in self._names.values():
+            try:
+                if (pool := find_pool(self._session.connection, name)) is not None:
+                    pool.stop()
+            except VirtomateError as error:
+                left.append(f"temporary storage pool '{name}' ({error.message})")
+        self.left = tuple(left)
 
 
-def temporary_pool_name(uuid: str) -> str:
-    """Return the name of the temporary pool that a UUID stands for."""
-    return f"{TEMPORARY_POOL_PREFIX}{uuid}"
+@contextmanager
+def temporary_pools_of(session: Session) -> Iterator[TemporaryPools]:
+    """The temporary pools of a run, which are stopped when it ends."""
+    pools = TemporaryPools(session)
+    try:
+        yield pools
+    except VirtomateError as error:
+        pools.stop()
+        if pools.left:
+            raise error.adding(leftovers=pools.left) from error
+        raise
+    finally:
+        pools.stop()
 
 
-def start_temporary_pool(connection: Connection, uuid: str, directory: str) -> Pool:
-    """Start the temporary pool that a UUID stands for over a directory; whoever calls stops it again.
+def new_pool_name() -> str:
+    """Return a name for a temporary pool, which tells whose it is: PID, start and host of its owner stand in it."""
+    owner = this_process()
+    return f"{TEMPORARY_POOL_PREFIX}{owner.pid}-{owner.started}-{os.urandom(4).hex()}-{owner.host}"
 
-    Its spelling of the directory is its own, so that runs side by side do not get in each other's way. One that is
-    there already is used again.
+
+def stop_stale_pools(connection: Connection) -> None:
+    """Stop the temporary pools of processes of this host that are gone: nobody else knows of those without a claim."""
+    for pool in list_pools(connection):
+        owner = _owner(pool.name)
+        if owner is not None and not may_be_running(owner):
+            with suppress(VirtomateError):
+                if not pool.is_persistent():
+                    pool.stop()
+
+
+def _owner(pool_name: str) -> Owner | None:
+    """Return whose temporary pool it is; None for other pools, and those of 0.2.0, whose names do not tell."""
+    if not pool_name.startswith(TEMPORARY_POOL_PREFIX):
+        return None
+    words = pool_name.removeprefix(TEMPORARY_POOL_PREFIX).split("-", 3)
+    try:
+        pid, started, _, host = words
+        return Owner(host, int(pid), int(started))
+    except ValueError:
+        return None
+
+
+def start_temporary_pool(connection: Connection, name: str, directory: str) -> Pool:
+    """Start a temporary pool over a directory; whoever calls stops it again.
+
+    Its spelling of the directory is its own, so that runs side by side do not get in each other's way. A pool of that
+    name is used again.
 
     Raises:
         HypervisorError: The directory cannot be read.
     """
-    name = temporary_pool_name(uuid)
     for attempt in range(_SPELLING_ATTEMPTS):
-        not_carried_over = find_pool(connection, name)
-        if not_carried_over is not None:
-            return not_carried_over
+        if (running := find_pool(connection, name)) is not None:
+            return running
         spelling = normalise(directory) + "/." * (1 + int.from_bytes(os.urandom(2)) % _MAX_REPETITIONS)
         try:
             return start_transient_pool(connection, name, directory_pool_document(name, spelling))
@@ -111,9 +132,3 @@ def start_temporary_pool(connection: Connection, uuid: str, directory: str) -> P
             if attempt == _SPELLING_ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
-
-
-def _stop(connection: Connection, uuid: str) -> None:
-    pool = find_pool(connection, temporary_pool_name(uuid))
-    if pool is not None:
-        pool.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
@@ -16,6 +17,35 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 CHECK_SUFFIX = ".virtomate-check"
+
+
+class Acceptance:
+    """libvirt's verdict on the definitions of a run's clones: of one original, they differ in names and addresses.
+
+    The first clone asks for it when its claim is there, and the others wait: before that, no volume is made.
+    """
+
+    def __init__(self) -> None:
+        self._judging = threading.Lock()
+        self._is_accepted = False
+
+    def require(self, connection: Connection, name: str, definition: Definition, original: Definition) -> None:
+        """Have libvirt judge a definition, unless it has accepted another one of the run.
+
+        Args:
+            connection: Where the claim is.
+            name: The clone's name.
+            definition: Its final definition, with the UUID of the claim.
+            original: The original's definition.
+
+        Raises:
+            HypervisorError: libvirt does not accept it.
+        """
+        with self._judging:
+            if not self._is_accepted:
+                probe = definition._replace(domain={**definition.domain, "name": f"{name}{CHECK_SUFFIX}"})
+                require_acceptable(connection, name, probe, original)
+                self._is_accepted = True
 
 
 def require_acceptable(connection: Connection, name: str, probe: Definition, original: Definition) -> None:

@@ -11,19 +11,18 @@ from virtomate.services.storage import describe
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.storage import Pool, Volume
 
 NOT_ALLOWED = "only its owner and root could do that"
 
 
 def give_access(
-    duplication: Duplication, pool: Pool, volume: Volume, created: VolumeDescription
+    source: VolumeDescription, pool: Pool, volume: Volume, created: VolumeDescription
 ) -> tuple[VolumeDescription, tuple[Notice, ...]]:
     """Give a new volume, before there is anything in it, its original's access control list.
 
     Args:
-        duplication: What the volume is a duplicate of.
+        source: What the volume is a duplicate of.
         pool: Its pool.
         volume: The volume.
         created: What libvirt says of it.
@@ -31,7 +30,6 @@ def give_access(
     Returns:
         What libvirt says of it by now, and warnings.
     """
-    source = duplication.source
     if source.acl is None or not may_be_given_here(source):
         return created, ()
     try:

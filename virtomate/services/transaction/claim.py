@@ -1,21 +1,23 @@
-"""The transaction that makes one clone: the claim on its name, the journal in it, and the definition in the end.
+"""The claim: a small domain that cannot be started, and keeps the journal of what is made while it is there.
 
-The claim is a small domain that cannot be started. It takes the clone's name and UUID, and its metadata keep the
-journal: what is going to be made, and what has been made, with the evidence that tells it from anything else. Whatever
-ends the run, the claim says what is left.
+That of a clone takes the clone's name and UUID, and becomes the clone; that of an import is taken away at the end. Its
+metadata say what is going to be made, and what has been made, with the evidence that tells it from anything else.
+Whatever ends the run, the claim says what is left.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from contextlib import suppress
+from enum import Enum
 from typing import TYPE_CHECKING
 
-from virtomate.cancel import StoppedError
 from virtomate.definition import codec
 from virtomate.definition.mentions import read_mentions
-from virtomate.definition.provenance import claim_definition, find_provenance, read_record, with_provenance
+from virtomate.definition.provenance import Provenance, claim_definition, find_provenance, read_record, with_provenance
 from virtomate.enums import ArtifactKind
 from virtomate.errors import (
     ConflictError,
@@ -27,49 +29,53 @@ from virtomate.errors import (
 )
 from virtomate.hypervisor.defining import define_domain
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_domains
-from virtomate.services.storage import Definitions
+from virtomate.services.storage import Definitions, this_process
 from virtomate.services.storage.artifacts import require_intact
-from virtomate.services.transaction.acceptance import CHECK_SUFFIX, require_acceptable
 
 if TYPE_CHECKING:
-    from virtomate.definition.codec import Definition
-    from virtomate.definition.provenance import Artifact, Provenance
+    from virtomate.definition.codec import Definition, Document
+    from virtomate.definition.provenance import Artifact, DomainReference
+    from virtomate.enums import Mode
     from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
     from virtomate.rollback import Rollback
-    from virtomate.services.transaction.limits import RunLimits
 
 _LOG = logging.getLogger(__name__)
 
 
+class ClaimState(Enum):
+    """How far a claim is; after COMPLETING it is COMPLETE, or CLAIMED again where libvirt refused."""
+
+    UNCLAIMED = "unclaimed"
+    CLAIMED = "claimed"
+    COMPLETING = "completing"
+    COMPLETE = "complete"
+
+
 class Claim:
-    """The hold on a clone's name, and the journal in it.
+    """The hold on a name, and the journal in it.
 
     Several threads may record what they made; they take turns on the session's main connection, which nobody else uses
     meanwhile.
+
+    Args:
+        session: On the host of what is made.
+        name: The name that is claimed.
+        provenance: The journal.
+        like: A domain whose hypervisor, architecture, machine and emulator the claim has.
+        is_uuid_given: Whether somebody chose the UUID, so that others may be asked to have it, too.
     """
 
     def __init__(
-        self,
-        session: Session,
-        name: str,
-        provenance: Provenance,
-        source: Definition,
-        turns: RunLimits,
-        *,
-        is_uuid_given: bool = False,
+        self, session: Session, name: str, provenance: Provenance, like: Document, *, is_uuid_given: bool = False
     ) -> None:
         self.provenance = provenance
-        self._is_uuid_given = is_uuid_given
-        self.is_taken = False
-        self.may_be_finished = False
+        self.state = ClaimState.UNCLAIMED
         self._session = session
-        self._name = name
-        self._source = source
-        self._turns = turns
+        self.name = name
+        self._like = like
+        self._is_uuid_given = is_uuid_given
         self._lock = threading.Lock()
-        self._is_checked = threading.Event()
-        self._is_accepted = False
 
     @property
     def token(self) -> str:
@@ -84,14 +90,14 @@ class Claim:
         Raises:
             ConflictError: Another domain has it, or the UUID.
         """
-        _LOG.info("claiming the name %r with UUID %s", self._name, self.provenance.uuid)
+        _LOG.info("claiming the name %r with UUID %s", self.name, self.provenance.uuid)
         if self._is_uuid_given:
             self._take_both()
         else:
             self._write()
         # libvirt says nothing when a second define has the same name and UUID
         self._require_ours()
-        self.is_taken = True
+        self.state = ClaimState.CLAIMED
 
     def find_conflict(self) -> ConflictError | None:
         """Look whether another domain names a MAC address or a path that was asked for, claims of other runs included.
@@ -131,38 +137,7 @@ class Claim:
             if (holder := find_domain_by_uuid(connection, uuid)) is None:
                 raise
             raise ConflictError(f"domain '{holder.name}' has the UUID '{uuid}'") from error
-        domain.rename(self._name)
-
-    def check(self, definition: Definition) -> None:
-        """Have libvirt judge the final definition before any byte is copied.
-
-        That takes as long as creating an overlay, so it is done while volumes are being created.
-
-        Raises:
-            HypervisorError: It does not accept the definition.
-        """
-        try:
-            with self._turns.judging:
-                if not self._turns.is_accepted:
-                    with self._lock:
-                        self._check(definition)
-                self._is_accepted = self._turns.is_accepted = True
-        finally:
-            self._is_checked.set()
-
-    def require_accepted(self) -> None:
-        """Wait until libvirt has judged the final definition.
-
-        Raises:
-            StoppedError: It does not accept it.
-        """
-        self._is_checked.wait()
-        if not self._is_accepted:
-            raise StoppedError("stopped, since libvirt does not accept the clone's definition")
-
-    def _check(self, definition: Definition) -> None:
-        probe = definition._replace(domain={**definition.domain, "name": f"{self._name}{CHECK_SUFFIX}"})
-        require_acceptable(self._session.connection, self._name, probe, self._source)
+        domain.rename(self.name)
 
     def note(self, made: Artifact) -> None:
         """Remember that something has been made, to be written down with whatever comes next."""
@@ -192,7 +167,7 @@ class Claim:
         volumes = [made for made in self.provenance.made if made.kind is not ArtifactKind.POOL]
         require_intact(self._session.connection, volumes, self.token)
 
-    def finish(self, definition: Definition) -> None:
+    def become(self, definition: Definition) -> None:
         """Replace the claim by the clone: from here on it is complete.
 
         Raises:
@@ -203,18 +178,16 @@ class Claim:
         volumes = tuple(made for made in self.provenance.made if made.kind is not ArtifactKind.POOL)
         finished = self.provenance._replace(finished=True, made=volumes, maker=None, reserved=())
         text = codec.unparse_definition(with_provenance(definition, finished))
-        self.may_be_finished = True
-        _LOG.info("defining domain %r", self._name)
+        self.state = ClaimState.COMPLETING
+        _LOG.info("defining domain %r", self.name)
         try:
-            define_domain(self._session.connection, self._name, text)
-        except ConnectionLostError:
-            # libvirt may have carried it out all the same
-            if not self._is_finished():
-                self.may_be_finished = False
+            define_domain(self._session.connection, self.name, text)
+        except VirtomateError as error:
+            # where the connection broke, libvirt may have carried it out all the same
+            if not isinstance(error, ConnectionLostError) or not self._is_finished():
+                self.state = ClaimState.CLAIMED
                 raise
-        except VirtomateError:
-            self.may_be_finished = False
-            raise
+        self.state = ClaimState.COMPLETE
 
     def require_unfinished(self) -> None:
         """Make sure that nothing is undone of a clone that may be complete.
@@ -222,17 +195,17 @@ class Claim:
         Raises:
             IllegalStateError: The connection broke when the clone was to be completed, and nothing is known since.
         """
-        if self.may_be_finished:
+        if self.state in {ClaimState.COMPLETING, ClaimState.COMPLETE}:
             raise IllegalStateError("kept, since the clone may be complete")
 
     def release(self) -> None:
         """Give the name back, if the claim is still there and ours."""
         self.require_unfinished()
         domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
-        if domain is not None and (self.is_taken or self._is_ours(domain)):
+        if domain is not None and (self.state is ClaimState.CLAIMED or self._is_ours(domain)):
             self._require_ours()
             domain.undefine_keeping_nvram()
-        self.is_taken = False
+        self.state = ClaimState.UNCLAIMED
 
     def _is_finished(self) -> bool:
         domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
@@ -242,8 +215,8 @@ class Claim:
         return found is not None and found.token == self.provenance.token and found.finished
 
     def _write(self, name: str | None = None) -> Domain:
-        name = name or self._name
-        text = codec.unparse_definition(claim_definition(name, self.provenance, self._source.domain))
+        name = name or self.name
+        text = codec.unparse_definition(claim_definition(name, self.provenance, self._like))
         return define_domain(self._session.connection, name, text)
 
     def _is_ours(self, domain: Domain) -> bool:
@@ -254,7 +227,25 @@ class Claim:
         domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
         if domain is not None and not domain.is_active() and self._is_ours(domain):
             return domain
-        raise IllegalStateError(f"domain '{self._name}' was changed by somebody else while it was being made")
+        raise IllegalStateError(f"domain '{self.name}' was changed by somebody else while it was being made")
+
+
+def new_journal(
+    uuid: str, source: DomainReference, mode: Mode, made: tuple[Artifact, ...], reserved: tuple[str, ...] = ()
+) -> Provenance:
+    """Return the journal of what this process begins to make now; for the arguments see `Provenance`."""
+    return Provenance(
+        finished=False,
+        uuid=uuid,
+        token=os.urandom(16).hex(),
+        source=source,
+        mode=mode,
+        created=time.time(),
+        made=made,
+        maker=this_process(),
+        mark=os.urandom(16).hex(),
+        reserved=reserved,
+    )
 
 
 def release_unless_needed(claim: Claim, rollback: Rollback) -> None:

@@ -1,20 +1,16 @@
-"""The filling of a clone's volumes, several at a time, each with its undo."""
+"""The making of volumes: all are created, then all are filled, several at a time, each with its undo."""
 
 from __future__ import annotations
 
 import logging
-import posixpath
-import threading
-from queue import Empty, SimpleQueue
+from concurrent.futures import as_completed
 from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.cancel import StoppedError
-from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.hostfs import visible_status
-from virtomate.duplication.transfers import transfer_for
-from virtomate.duplication.transfers.base import Duplication, TransferContext, TransferUnavailableError
-from virtomate.enums import Action, ArtifactState, TokenPlace, Transfer
+from virtomate.duplication.transfers.base import TransferContext, TransferUnavailableError
+from virtomate.enums import ArtifactState, TokenPlace
 from virtomate.errors import (
     ConflictError,
     IllegalStateError,
@@ -23,24 +19,27 @@ from virtomate.hypervisor.storage import get_pool
 from virtomate.services.storage import describe, new_fingerprint
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_token, remove_artifact
 from virtomate.services.transaction.access import give_access
+from virtomate.services.transaction.jobs import OverlayOn, VolumeJob
+from virtomate.services.transaction.threads import submit
 from virtomate.waiting import backoff
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from virtomate.cancel import CancelToken
-    from virtomate.definition.codec import Definition
-    from virtomate.definition.volume import VolumeDescription
+    from virtomate.definition.provenance import Artifact
+    from virtomate.definition.volume import NewVolume, VolumeDescription
+    from virtomate.duplication.transfers.base import Place
+    from virtomate.enums import Transfer
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.session import Session
     from virtomate.hypervisor.storage import Pool
     from virtomate.notices import Notice
-    from virtomate.progress import Progress
     from virtomate.rollback import Rollback
     from virtomate.services.transaction.claim import Claim
-    from virtomate.services.transaction.limits import RunLimits
+    from virtomate.services.transaction.run_context import Run
 
 _LOG = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.2
 # An undo waits that long for libvirt to let go of a volume.
 _UNDO_WAIT_SECONDS = 30
 
@@ -54,197 +53,51 @@ class Filled(NamedTuple):
     """
 
     written_bytes: int
-    transfer: Transfer
+    transfer: Transfer | None
     subclusters: bool | None
     warnings: tuple[Notice, ...] = ()
 
 
-def planned(duplication: Duplication) -> Artifact:
-    """The journal's line for a volume that is going to be made."""
-    return Artifact(
-        duplication.kind,
-        ArtifactState.PLANNED,
-        duplication.pool,
-        duplication.new.name,
-        duplication.path,
-        transfer=duplication.transfer,
-        base=duplication.source.path if duplication.action is Action.LINKED else None,
-    )
+class VolumeInTheMaking:
+    """The creation of a volume, its filling, and its undo.
 
+    Only one thread at a time uses it: that of the transaction creates and undoes it, that of a transfer fills it.
+    """
 
-class VolumeFiller:
-    """The creating and filling of a clone's volumes side by side, each on a connection of its own."""
-
-    def __init__(
-        self,
-        session: Session,
-        claim: Claim,
-        rollback: Rollback,
-        turns: RunLimits,
-        progress: Progress,
-        cancel: CancelToken,
-    ) -> None:
-        self._session = session
+    def __init__(self, run: Run, claim: Claim, job: VolumeJob) -> None:
+        self.job = job
+        self._run = run
         self._claim = claim
-        self._rollback = rollback
-        self._turns = turns
-        self._progress = progress
-        self._cancel = cancel
-        self._stop = cancel.child()
-        self._has_connection = threading.Event()
-        self._ended: SimpleQueue[tuple[Duplication, Filled | BaseException]] = SimpleQueue()
-        self._filled: dict[str, Filled] = {}
-        self._failure: BaseException | None = None
-
-    def run(self, duplications: tuple[Duplication, ...], definition: Definition) -> dict[str, Filled]:
-        """Do it; what was made is on the undo stack.
-
-        The calling thread has libvirt judge the definition and then only waits, so that a signal is noticed at once.
-        The first failure stops the others.
-
-        Args:
-            duplications: The volumes.
-            definition: The clone's final definition, without which no byte is to be copied.
-
-        Returns:
-            What was done, by the path of the new volume.
-
-        Raises:
-            InterruptedBySignalError: A signal arrived.
-            VirtomateError: One of them failed, or libvirt does not accept the definition.
-        """
-        creations = [self._prepare(duplication) for duplication in duplications]
-        if len(creations) == 1 and self._turns.is_accepted:
-            # the calling thread has nothing else to do
-            self._claim.check(definition)
-            self._duplicate(creations[0])
-            running = 1
-        else:
-            running = sum(map(self._start, creations))
-            self._check(definition, is_anything_running=running > 0)
-        while running:
-            try:
-                duplication, outcome = self._ended.get(timeout=_POLL_SECONDS)
-            except Empty:
-                continue
-            if isinstance(outcome, Filled):
-                self._filled[duplication.path] = outcome
-            else:
-                self._fail(outcome)
-            running -= 1
-        self._cancel.check()
-        if self._failure is not None:
-            raise self._failure
-        return self._filled
-
-    def _prepare(self, duplication: Duplication) -> _Creation:
-        creation = _Creation(self._session, self._claim, duplication)
-        self._rollback.push(name_artifact(planned(duplication)), creation.undo)
-        return creation
-
-    def _check(self, definition: Definition, *, is_anything_running: bool) -> None:
-        """Have libvirt judge the definition; meanwhile it opens no connections, so the first one comes before."""
-        if is_anything_running and not self._turns.is_accepted:
-            self._has_connection.wait()
-        try:
-            self._claim.check(definition)
-        except Exception as error:  # noqa: BLE001 - it is raised again when the others have ended
-            self._fail(error)
-
-    def _start(self, creation: _Creation) -> int:
-        """Start one in a thread of its own, and return how many were started."""
-        name = f"transfer-{creation.duplication.label}"
-        thread = threading.Thread(target=self._duplicate, args=(creation,), name=name)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            self._fail(error)
-            return 0
-        return 1
-
-    def _duplicate(self, creation: _Creation) -> None:
-        outcome: Filled | BaseException
-        try:
-            with self._turns.transfer(self._stop), self._session.borrow() as connection:
-                self._has_connection.set()
-                outcome = creation.run(connection, self._progress, self._stop)
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
-            outcome = error
-        self._has_connection.set()
-        self._ended.put((creation.duplication, outcome))
-
-    def _fail(self, error: BaseException) -> None:
-        """Stop the others, and keep the failure that came first."""
-        self._stop.stop()
-        if self._failure is None or isinstance(self._failure, StoppedError):
-            self._failure = error
-
-
-class _Creation:
-    """The making of one volume, and its undo."""
-
-    def __init__(self, session: Session, claim: Claim, duplication: Duplication) -> None:
-        self._session = session
-        self._claim = claim
-        self.duplication = duplication
         self._made: Artifact | None = None
         self._is_created = False
+        self._created: VolumeDescription | None = None
+        self._warnings: tuple[Notice, ...] = ()
 
-    def run(self, connection: Connection, progress: Progress, cancel: CancelToken) -> Filled:
-        """Make and fill it, on a connection that nobody else uses."""
-        cancel.check()
-        label = self.duplication.label
-        progress.started(label, self.duplication.total_bytes)
-        try:
-            filled = self._try_in_turn(
-                TransferContext(connection, self._session.borrow, progress, cancel, self._claim.token)
-            )
-        except BaseException:
-            progress.dropped(label)
-            raise
-        progress.finished(label)
-        return filled
-
-    def _try_in_turn(self, workplace: TransferContext) -> Filled:
-        try:
-            return self._attempt(self.duplication, workplace)
-        except TransferUnavailableError as error:
-            _LOG.info("falling back: %s", error)
-            if self.duplication.alternative is None:
-                raise
-        if self._made is not None:
-            # only the volume itself could tell that this way is closed; it is still empty
-            self._remove(workplace.connection)
-            self._claim.record(planned(self.duplication.alternative))
-        return self._attempt(self.duplication.alternative, workplace)
-
-    def _attempt(self, duplication: Duplication, workplace: TransferContext) -> Filled:
-        transfer = transfer_for(duplication)
-        pool = _planned_pool(workplace.connection, duplication)
-        if duplication.transfer is Transfer.SERVER:
-            # this one copies while it creates
-            self._claim.require_accepted()
+    def create(self, workplace: TransferContext) -> VolumeDescription:
+        """Create it, empty unless libvirt copies in the same call; its token is on it before its first byte."""
+        job = self.job
+        pool = _planned_pool(workplace.connection, job.place)
         # While the call runs the volume may exist without a token; if the connection breaks then, the undo has a look.
-        self._made = planned(duplication)
-        self._is_created = False
-        _LOG.info("creating %s by transfer %s", duplication.path, duplication.transfer.value)
+        self._made = job.planned()
+        _LOG.info("creating %s by transfer %s", job.place.path, self._made.transfer)
         try:
-            volume = transfer.create(duplication, pool, workplace)
+            volume = job.create(pool, workplace)
         except (ConflictError, IllegalStateError, StoppedError, TransferUnavailableError):
             # nothing was begun; of other failures libvirt removes what it had begun, but the undo has a look
             self._made = None
             raise
         self._is_created = True
         created = describe(pool, volume).description
-        _require_new(duplication, created)
-        description, warnings = give_access(duplication, pool, volume, created)
-        marked = put_token(description, workplace.token)
-        token_place = TokenPlace.HEADER if duplication.transfer is Transfer.LINK else None
+        _require_new(job.new, created)
+        if job.way is not None:
+            created, self._warnings = give_access(job.way.source, pool, volume, created)
+        marked = put_token(created, workplace.token)
+        token_place = TokenPlace.HEADER if isinstance(job.content, OverlayOn) else None
         if marked is not None:
-            description, token_place = marked, TokenPlace.ATTRIBUTE
+            created, token_place = marked, TokenPlace.ATTRIBUTE
         self._made = self._made._replace(
             state=ArtifactState.MADE,
-            fingerprint=new_fingerprint(description, pool),
+            fingerprint=new_fingerprint(created, pool),
             token_place=token_place,
         )
         if token_place is None:
@@ -252,17 +105,49 @@ class _Creation:
             self._claim.record(self._made)
         else:
             self._claim.note(self._made)
-        self._claim.require_accepted()
-        written = transfer.fill(duplication, volume, description, workplace)
+        self._created = created
+        return created
+
+    def fill(self, connection: Connection, cancel: CancelToken) -> Filled:
+        """Fill it, on a connection that nobody else uses meanwhile."""
+        cancel.check()
+        label, progress = self.job.label, self._run.progress
+        progress.started(label, self.job.total_bytes)
+        try:
+            filled = self._fill_somehow(
+                TransferContext(connection, self._run.target.borrow, progress, cancel, self._claim.token)
+            )
+        except BaseException:
+            progress.dropped(label)
+            raise
+        progress.finished(label)
+        return filled
+
+    def _fill_somehow(self, workplace: TransferContext) -> Filled:
+        while True:
+            try:
+                return self._fill(self._created or self.create(workplace), workplace)
+            except TransferUnavailableError as error:
+                if (alternative := self.job.alternative) is None:
+                    raise
+                _LOG.info("falling back: %s", error)
+                # only the volume itself could tell that this way is closed; it is still empty
+                self._remove(workplace.connection)
+                self.job = alternative
+                self._claim.record(alternative.planned())
+
+    def _fill(self, created: VolumeDescription, workplace: TransferContext) -> Filled:
+        job = self.job
+        written = job.fill(created, workplace)
         # a pool that met the image half way may have been put out of service
-        pool.keep_active()
-        subclusters = workplace.connection.knows_subclusters if duplication.transfer is Transfer.LINK else None
-        return Filled(written, duplication.transfer, subclusters, warnings)
+        get_pool(workplace.connection, job.place.pool).keep_active()
+        subclusters = workplace.connection.knows_subclusters if isinstance(job.content, OverlayOn) else None
+        return Filled(written, job.planned().transfer, subclusters, self._warnings)
 
     def undo(self) -> None:
         """Remove it, if it was made."""
         self._claim.require_unfinished()
-        self._remove(self._session.connection)
+        self._remove(self._run.target.connection)
 
     def _remove(self, connection: Connection) -> None:
         if self._made is not None:
@@ -273,36 +158,85 @@ class _Creation:
             )
             if not was_there and self._is_created and self._made.state is ArtifactState.PLANNED:
                 raise IllegalStateError("it was made, and is not there any more: is its file system mounted?")
-            self._made = None
+        self._made, self._is_created, self._created = None, False, None
 
 
-def _require_new(duplication: Duplication, created: VolumeDescription) -> None:
-    """Make sure that what is at the new volume's path is what libvirt has just made, and no file put there since.
+def create_volumes(
+    run: Run, jobs: tuple[VolumeJob, ...], claim: Claim, undo: Rollback
+) -> tuple[VolumeInTheMaking, ...]:
+    """Create the volumes of all jobs, so that all of their names are had before the first byte is copied.
+
+    The server transfer copies while it creates: such a volume is created when its turn to be filled comes, and a name
+    that was taken meanwhile is noticed then.
 
     Raises:
-        ConflictError: It certainly is another one.
+        VirtomateError: One of them cannot be created; what was made is on the undo stack.
     """
+    volumes = tuple(VolumeInTheMaking(run, claim, job) for job in jobs)
+    for volume in volumes:
+        undo.push(name_artifact(volume.job.planned()), volume.undo)
+    for volume in volumes:
+        if not volume.job.is_created_with_content:
+            run.cancel.check()
+            volume.create(
+                TransferContext(run.target.connection, run.target.borrow, run.progress, run.cancel, claim.token)
+            )
+    return volumes
+
+
+def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Executor) -> dict[str, Filled]:
+    """Fill volumes side by side; the first failure stops the others.
+
+    Returns:
+        What was done, by the path of the volume.
+
+    Raises:
+        InterruptedBySignalError: A signal arrived.
+        VirtomateError: One of them failed.
+    """
+    if len(volumes) == 1:
+        # the calling thread has nothing else to do, and its connection neither
+        return {volumes[0].job.place.path: volumes[0].fill(run.target.connection, run.cancel)}
+    stop = run.cancel.child()
+    running = {submit(transfers, _fill_beside, run, volume, stop): volume for volume in volumes}
+    failure: BaseException | None = None
+    for future in as_completed(running):
+        if future.cancelled() or (error := future.exception()) is None:
+            continue
+        stop.stop()
+        for other in running:
+            other.cancel()
+        if failure is None or isinstance(failure, StoppedError):
+            failure = error
+    run.cancel.check()
+    if failure is not None:
+        raise failure
+    return {volume.job.place.path: future.result() for future, volume in running.items()}
+
+
+def _fill_beside(run: Run, volume: VolumeInTheMaking, stop: CancelToken) -> Filled:
+    with run.target.borrow() as connection:
+        return volume.fill(connection, stop)
+
+
+def _require_new(new: NewVolume, created: VolumeDescription) -> None:
+    """Make sure that what is at the new volume's path is what libvirt has just made, and no file put there since."""
     status = visible_status(created)
-    is_raw = duplication.new.format == "raw"
-    is_other = (is_raw and created.physical != duplication.new.capacity) or (status is not None and status.st_nlink > 1)
+    is_raw = new.format == "raw"
+    is_other = (is_raw and created.physical != new.capacity) or (status is not None and status.st_nlink > 1)
     if is_other:
         raise ConflictError(
             f"'{created.path}' is another file than the one that libvirt has just made",
-            hint="Somebody moved or replaced it while the clone was being made. Try again.",
+            hint="Somebody moved or replaced it while it was being made. Try again.",
         )
 
 
-def _planned_pool(connection: Connection, duplication: Duplication) -> Pool:
-    """The storage pool that was planned.
-
-    Raises:
-        IllegalStateError: Its name stands for another one by now, or for another directory.
-    """
-    pool = get_pool(connection, duplication.pool)
-    directory = posixpath.dirname(duplication.path)
-    if pool.uuid != duplication.pool_uuid or describe_pool(pool.document()).path != directory:
+def _planned_pool(connection: Connection, place: Place) -> Pool:
+    """The storage pool that was planned."""
+    pool = get_pool(connection, place.pool)
+    if pool.uuid != place.pool_uuid or describe_pool(pool.document()).path != place.directory:
         raise IllegalStateError(
-            f"storage pool '{duplication.pool}' is not the one over '{directory}' any more",
+            f"storage pool '{place.pool}' is not the one over '{place.directory}' any more",
             hint="Try again when nobody redefines storage pools.",
         )
     return pool

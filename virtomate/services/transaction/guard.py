@@ -84,12 +84,8 @@ class Guard:
                         hint="A clone of it would rest on nothing.",
                     )
 
-    def require_unchanged(self, connection: Connection, others: Iterable[VolumeDescription] = ()) -> None:
+    def require_unchanged(self, connection: Connection) -> None:
         """Make sure that what was copied, or is rested on, is what is there.
-
-        Args:
-            connection: Where it is.
-            others: Volumes that are not watched for all clones, as they were before they were copied.
 
         Raises:
             SourceChangedError: The original was started, or a file of it, or below it, was written to.
@@ -98,7 +94,7 @@ class Guard:
         domain = find_domain_by_uuid(connection, original.uuid)
         if domain is not None and domain.is_active():
             raise SourceChangedError(f"domain '{original.name}' was started while it was being cloned", hint=_HINT)
-        for watched in (*self._watched.values(), *(Watched(volume, None) for volume in others)):
+        for watched in self._watched.values():
             if not _is_as_it_was(connection, watched):
                 path = watched.volume.path
                 raise SourceChangedError(f"'{path}' was written to while it was being cloned", hint=_HINT)

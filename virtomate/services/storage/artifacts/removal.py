@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from virtomate.definition.volume import PoolDescription
 from virtomate.duplication.image_lock import alone_with
@@ -15,7 +14,7 @@ from virtomate.hypervisor.storage import delete_when_idle, find_pool
 from virtomate.services.storage.artifacts.looking import bears_token_here, sight, why_not_in
 from virtomate.services.storage.artifacts.proof import Verdict, judge, name_artifact
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, PoolEntry, find_entry
-from virtomate.services.storage.temporary_pools import start_temporary_pool
+from virtomate.services.storage.temporary_pools import new_pool_name, start_temporary_pool
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -56,7 +55,7 @@ def remove_artifact(
     if token is None or not bears_token_here(made, token):
         raise IllegalStateError(f"it {objection}")
     directory = posixpath.dirname(made.path)
-    pool = start_temporary_pool(connection, str(uuid4()), directory)
+    pool = start_temporary_pool(connection, new_pool_name(), directory)
     try:
         temporary = PoolEntry(pool, PoolDescription(pool.name, "dir", directory), is_active=True)
         return _remove_from(connection, temporary, made, token, accepted, turns)

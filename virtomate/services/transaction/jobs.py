@@ -1,0 +1,129 @@
+"""Volumes that are to be made, and what they are to hold: disks and side files of clones, and imported files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from virtomate.definition.provenance import Artifact
+from virtomate.definition.volume import NewVolume, VolumeDescription, volume_document
+from virtomate.duplication.transfers import transfer_for
+from virtomate.duplication.transfers.base import Duplication, Place, TransferContext
+from virtomate.duplication.upload import LocalFile, upload
+from virtomate.enums import Action, ArtifactKind, ArtifactState, Transfer
+from virtomate.hypervisor.storage import get_volume
+from virtomate.hypervisor.volume_streams import open_upload
+
+if TYPE_CHECKING:
+    from virtomate.hypervisor.storage import Pool, Volume
+
+
+class CopyOf(NamedTuple):
+    """The content of another volume, which a transfer copies or reflinks."""
+
+    way: Duplication
+
+
+class OverlayOn(NamedTuple):
+    """Nothing of its own, on top of another volume."""
+
+    way: Duplication
+
+
+class Bytes(NamedTuple):
+    """These bytes."""
+
+    data: bytes
+
+
+Content: TypeAlias = CopyOf | OverlayOn | LocalFile | Bytes
+
+
+class VolumeJob(NamedTuple):
+    """A new volume and its content.
+
+    Attributes:
+        label: What a person calls it.
+    """
+
+    label: str
+    kind: ArtifactKind
+    place: Place
+    content: Content
+
+    @property
+    def way(self) -> Duplication | None:
+        """How another volume is duplicated; None where there is none."""
+        return self.content.way if isinstance(self.content, CopyOf | OverlayOn) else None
+
+    @property
+    def alternative(self) -> VolumeJob | None:
+        """The same by the next transfer, where this one turns out not to be possible."""
+        return None if self.way is None or self.way.alternative is None else duplicating(self.way.alternative)
+
+    @property
+    def new(self) -> NewVolume:
+        """What libvirt is asked for: an empty file, unless libvirt copies while it creates."""
+        return NewVolume(self.place.name, 0, 0, "raw") if self.way is None else self.way.new
+
+    @property
+    def is_created_with_content(self) -> bool:
+        """Whether creating it copies: then it takes as long as filling it, and its turn comes with that."""
+        return self.way is not None and self.way.transfer is Transfer.SERVER
+
+    @property
+    def total_bytes(self) -> int:
+        """What will be written, as far as that is known."""
+        match self.content:
+            case LocalFile() as file:
+                return file.data_bytes
+            case Bytes(data):
+                return len(data)
+            case CopyOf(way) | OverlayOn(way):
+                return way.total_bytes
+
+    def planned(self) -> Artifact:
+        """Return the journal's line for it before it is made."""
+        return Artifact(
+            self.kind,
+            ArtifactState.PLANNED,
+            self.place.pool,
+            self.place.name,
+            self.place.path,
+            transfer=None if self.way is None else self.way.transfer,
+            base=self.content.way.source.path if isinstance(self.content, OverlayOn) else None,
+        )
+
+    def create(self, pool: Pool, workplace: TransferContext) -> Volume:
+        """Create it, which claims its name.
+
+        Raises:
+            ConflictError: Something has the name, and has not been touched.
+        """
+        if self.way is not None:
+            return transfer_for(self.way).create(self.way, pool, workplace)
+        return pool.create_volume(self.place.name, volume_document(self.new))
+
+    def fill(self, created: VolumeDescription, workplace: TransferContext) -> int:
+        """Fill it, and return the number of bytes written.
+
+        Raises:
+            TransferUnavailableError: It cannot be filled by this transfer; nothing has been written.
+        """
+        if self.way is not None:
+            return transfer_for(self.way).fill(self.way, created, workplace)
+        volume = get_volume(workplace.connection, created.pool, created.name)
+        match self.content:
+            case LocalFile() as file:
+                upload(file, volume, workplace.connection, workplace.progress, workplace.cancel)
+                file.require_unchanged()
+            case Bytes(data):
+                with open_upload(workplace.connection, volume) as stream:
+                    stream.send(data)
+        return self.total_bytes
+
+
+def duplicating(way: Duplication) -> VolumeJob:
+    """Return the job that duplicates a volume."""
+    content = OverlayOn(way) if way.action is Action.LINKED else CopyOf(way)
+    place = Place(way.pool, way.pool_uuid, way.path.rpartition("/")[0] or "/", way.new.name)
+    return VolumeJob(way.label, way.kind, place, content)
