@@ -249,7 +249,7 @@ def plan_duplication(
             transfer=transfer,
             total_bytes=bytes_to_write(source, sum(volume.allocation for volume in below), transfer, action),
             below=below,
-            alternative=fallback,
+            fallback=fallback,
             is_read_again=is_read_again,
         )
 

@@ -1,29 +1,41 @@
-"""Transfers: how a new volume comes into being and gets its content.
+"""Transfers: how the content of one volume gets into another.
 
-Each implements `base.VolumeTransfer`.
+Each module has a function `fill`. The server transfer alone also creates the volume, in the same call to libvirt; all
+others fill an empty file. None removes what it made: that is left to the transaction's undo.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.transfers.host import HostTransfer
-from virtomate.duplication.transfers.link import LinkTransfer
-from virtomate.duplication.transfers.server import ServerTransfer
-from virtomate.duplication.transfers.stream import StreamTransfer
+from virtomate.duplication.transfers import host, link, server, stream
 from virtomate.enums import Transfer
 
 if TYPE_CHECKING:
-    from virtomate.duplication.transfers.base import Duplication, VolumeTransfer
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.base import Duplication, TransferContext
 
-_TRANSFERS: dict[Transfer, VolumeTransfer] = {
-    Transfer.LINK: LinkTransfer(),
-    Transfer.HOST: HostTransfer(),
-    Transfer.SERVER: ServerTransfer(),
-    Transfer.STREAM: StreamTransfer(),
+_TRANSFERS = {
+    Transfer.LINK: link.fill,
+    Transfer.HOST: host.fill,
+    Transfer.SERVER: server.fill,
+    Transfer.STREAM: stream.fill,
 }
 
+create_with_content = server.create
 
-def transfer_for(duplication: Duplication) -> VolumeTransfer:
-    """What carries a duplication out."""
-    return _TRANSFERS[duplication.transfer]
+
+def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
+    """Put the content into the new volume and return the number of bytes written.
+
+    Args:
+        duplication: What to do.
+        created: The new volume as libvirt describes it.
+        context: What to work with.
+
+    Raises:
+        TransferUnavailableError: The transfer is not possible; nothing has been written.
+        InterruptedBySignalError: A signal arrived.
+        StoppedError: Another volume failed.
+    """
+    return _TRANSFERS[duplication.transfer](duplication, created, context)

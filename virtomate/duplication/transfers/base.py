@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.enums import Transfer
 from virtomate.errors import UnsupportedError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import NewVolume, VolumeDescription
     from virtomate.enums import Action, ArtifactKind
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.storage import Pool, Volume
     from virtomate.progress import Progress
 
 
@@ -54,7 +53,7 @@ class Duplication(NamedTuple):
         path: Normalised path that the new volume will have.
         total_bytes: What has to be written, as far as that is known beforehand.
         below: The volumes that the source rests on and whose content is copied as well, nearest first.
-        alternative: What to do where the transfer turns out not to be possible, None where that is a failure.
+        fallback: What to do where the transfer turns out to be impossible, None where that is a failure.
         is_read_again: Whether others read the source meanwhile or later, so that it is better kept in memory.
     """
 
@@ -69,7 +68,7 @@ class Duplication(NamedTuple):
     transfer: Transfer
     total_bytes: int
     below: tuple[VolumeDescription, ...] = ()
-    alternative: Duplication | None = None
+    fallback: Duplication | None = None
     is_read_again: bool = False
 
     @property
@@ -83,8 +82,8 @@ class TransferContext(NamedTuple):
 
     Attributes:
         connection: A connection that no other thread uses meanwhile.
-        borrow: Gives one more for a while, for looking on while the first is busy.
-        token: What proves whose the new volume is.
+        borrow: Lends one more connection, for looking on while the first is busy.
+        token: Proves whose the new volume is.
     """
 
     connection: Connection
@@ -92,32 +91,3 @@ class TransferContext(NamedTuple):
     progress: Progress
     cancel: CancelToken
     token: str
-
-
-class VolumeTransfer(Protocol):
-    """Creates a volume and fills it.
-
-    Where the two are one call to libvirt, `create` does all of it. Neither removes what it made; that is left to the
-    undo stack of the transaction, which knows what else was made.
-    """
-
-    def create(self, duplication: Duplication, pool: Pool, workplace: TransferContext) -> Volume:
-        """Create the new volume in its pool, which claims its name.
-
-        Raises:
-            ConflictError: Something has the name, and has not been touched.
-        """
-
-    def fill(self, duplication: Duplication, created: VolumeDescription, workplace: TransferContext) -> int:
-        """Put the content into it and return the number of bytes written.
-
-        Args:
-            duplication: What it is a duplicate of.
-            created: What libvirt says of the new volume.
-            workplace: What there is to work with.
-
-        Raises:
-            TransferUnavailableError: It cannot be filled this way; nothing has been written.
-            InterruptedBySignalError: A signal arrived.
-            StoppedError: Another volume failed.
-        """

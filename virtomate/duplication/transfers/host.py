@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import describe_volume, volume_document
+from virtomate.definition.volume import describe_volume
 from virtomate.duplication import hostfs
 from virtomate.duplication.image_lock import forbid_writing
 from virtomate.duplication.transfers.base import TransferUnavailableError
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
-    from virtomate.hypervisor.storage import Pool, Volume
 
 # A copy writes the beginning last: until then nobody takes the file for an image, least of all libvirt, which puts a
 # pool out of service when it meets half a header.
@@ -30,40 +29,30 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _WINDOW_BYTES = 32 * 1024 * 1024
 
 
-class HostTransfer:
-    """Has libvirt create the volume, and fills it without libvirt."""
+def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
+    """Copy or reflink the original's file into the new volume's file, without libvirt.
 
-    def create(self, duplication: Duplication, pool: Pool, _workplace: TransferContext) -> Volume:
-        """Create an empty file, which nobody can have open who may not read the original.
-
-        An image that qemu-img makes may be opened by everybody until libvirt has given it its mode.
-        """
-        return pool.create_volume(duplication.new.name, volume_document(duplication.new))
-
-    def fill(self, duplication: Duplication, created: VolumeDescription, workplace: TransferContext) -> int:
-        """Fill it.
-
-        Raises:
-            TransferUnavailableError: The files are not to be seen or opened here; nothing has been written.
-            IllegalStateError: One of them has become a symbolic link.
-            UnsupportedError: The file system has no reflinks.
-            NoSpaceError: The file system is full.
-        """
-        original = get_volume(workplace.connection, duplication.source.pool, duplication.source.name)
-        source_volume = describe_volume(duplication.source.pool, original.document())
-        with _opened(source_volume, os.O_RDONLY) as source, _opened(created, os.O_WRONLY) as target:
-            forbid_writing(source, source_volume.path)
-            try:
-                if duplication.action is Action.REFLINKED:
-                    os.ftruncate(target, 0)
-                    hostfs.reflink(target, source, source_volume.path)
-                    written = 0
-                else:
-                    written = _copy(source, target, duplication, workplace)
-                os.fdatasync(target)
-            except OSError as error:
-                raise hostfs.write_failure(error, created.path) from error
-        return written
+    Raises:
+        TransferUnavailableError: One of the files cannot be seen or opened here; nothing has been written.
+        IllegalStateError: One of the files has become a symbolic link.
+        UnsupportedError: The file system has no reflinks.
+        NoSpaceError: The file system is full.
+    """
+    original = get_volume(context.connection, duplication.source.pool, duplication.source.name)
+    source_volume = describe_volume(duplication.source.pool, original.document())
+    with _opened(source_volume, os.O_RDONLY) as source, _opened(created, os.O_WRONLY) as target:
+        forbid_writing(source, source_volume.path)
+        try:
+            if duplication.action is Action.REFLINKED:
+                os.ftruncate(target, 0)
+                hostfs.reflink(target, source, source_volume.path)
+                written = 0
+            else:
+                written = _copy(source, target, duplication, context)
+            os.fdatasync(target)
+        except OSError as error:
+            raise hostfs.write_failure(error, created.path) from error
+    return written
 
 
 @contextmanager
@@ -82,21 +71,21 @@ def _opened(volume: VolumeDescription, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _copy(source: int, target: int, duplication: Duplication, workplace: TransferContext) -> int:
+def _copy(source: int, target: int, duplication: Duplication, context: TransferContext) -> int:
     size = os.fstat(source).st_size
     os.ftruncate(target, 0)
     hostfs.match_copy_on_write(target, source)
     os.ftruncate(target, size)
     if duplication.source.format == "raw" and duplication.source.is_preallocated:
         os.posix_fallocate(target, 0, size)
-    window = _Window(source, target, duplication, workplace)
+    window = _Window(source, target, duplication, context)
     head = min(_HEAD_BYTES, size)
     extents = itertools.chain(hostfs.data_extents(source, head, size), hostfs.data_extents(source, 0, head))
     for begin, end in extents:
         os.lseek(target, begin, os.SEEK_SET)
         offset = begin
         while offset < end:
-            workplace.cancel.check()
+            context.cancel.check()
             window.include(offset, end)
             # sendfile never shares data behind our back, as copy_file_range does on XFS and Btrfs
             sent = os.sendfile(target, source, offset, min(end - offset, _CHUNK_BYTES))
@@ -116,12 +105,12 @@ class _Window:
     disk is read once for all of them.
     """
 
-    def __init__(self, source: int, target: int, duplication: Duplication, workplace: TransferContext) -> None:
+    def __init__(self, source: int, target: int, duplication: Duplication, context: TransferContext) -> None:
         self._source = source
         self._target = target
         self._label = duplication.label
         self._is_read_again = duplication.is_read_again
-        self._workplace = workplace
+        self._context = context
         self._begin: int | None = None
         self._end = 0
         self._bytes = 0
@@ -166,7 +155,7 @@ class _Window:
             if not was_cached:
                 os.posix_fadvise(self._source, begin, length, os.POSIX_FADV_DONTNEED)
             self._on_disk += count
-            self._workplace.progress.advanced(self._label, self._on_disk)
+            self._context.progress.advanced(self._label, self._on_disk)
         self._previous = current
         self._begin = None
         self._bytes = 0

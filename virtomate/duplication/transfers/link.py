@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import volume_document
 from virtomate.duplication import hostfs
 from virtomate.duplication.overlay import OverlayImage, overlay_image
 from virtomate.hypervisor.storage import get_volume
@@ -15,48 +14,41 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.storage import Pool, Volume
+    from virtomate.hypervisor.storage import Volume
 
 
-class LinkTransfer:
-    """Has libvirt create an empty file, and makes it an overlay; there is nothing to copy."""
+def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
+    """Make an overlay of the empty file; there is nothing to copy.
 
-    def create(self, duplication: Duplication, pool: Pool, _workplace: TransferContext) -> Volume:
-        """Create the empty file."""
-        return pool.create_volume(duplication.new.name, volume_document(duplication.new))
+    Where the file cannot be seen or opened here, the overlay is uploaded over the connection.
 
-    def fill(self, duplication: Duplication, created: VolumeDescription, workplace: TransferContext) -> int:
-        """Write what an overlay begins with; it counts as nothing.
-
-        Where its file is not to be seen or opened here, it goes through the connection.
-
-        Raises:
-            IllegalStateError: The file has become a symbolic link.
-        """
-        source = duplication.source
-        image = overlay_image(
-            source.capacity,
-            source.path,
-            source.format,
-            workplace.token,
-            has_subclusters=workplace.connection.knows_subclusters,
-        )
-        descriptor = hostfs.open_visible(created, os.O_WRONLY)
-        if descriptor is None:
-            # libvirt would follow the link
-            hostfs.refuse_link(created.path)
-            _upload(image, get_volume(workplace.connection, created.pool, created.name), workplace.connection)
-            return 0
-        try:
-            os.ftruncate(descriptor, image.size)
-            for offset, data in image.pieces:
-                hostfs.write(descriptor, data, offset)
-            os.fdatasync(descriptor)
-        except OSError as error:
-            raise hostfs.write_failure(error, created.path) from error
-        finally:
-            os.close(descriptor)
+    Raises:
+        IllegalStateError: The file has become a symbolic link.
+    """
+    source = duplication.source
+    image = overlay_image(
+        source.capacity,
+        source.path,
+        source.format,
+        context.token,
+        has_subclusters=context.connection.knows_subclusters,
+    )
+    descriptor = hostfs.open_visible(created, os.O_WRONLY)
+    if descriptor is None:
+        # libvirt would follow the link
+        hostfs.refuse_link(created.path)
+        _upload(image, get_volume(context.connection, created.pool, created.name), context.connection)
         return 0
+    try:
+        os.ftruncate(descriptor, image.size)
+        for offset, data in image.pieces:
+            hostfs.write(descriptor, data, offset)
+        os.fdatasync(descriptor)
+    except OSError as error:
+        raise hostfs.write_failure(error, created.path) from error
+    finally:
+        os.close(descriptor)
+    return 0
 
 
 def _upload(image: OverlayImage, volume: Volume, connection: Connection) -> None:

@@ -24,35 +24,32 @@ if TYPE_CHECKING:
 _SAMPLE_INTERVAL_SECONDS = 0.5
 
 
-class ServerTransfer:
-    """Has libvirt create and fill the volume in one call, which cannot be cancelled.
+def create(duplication: Duplication, pool: Pool, context: TransferContext) -> Volume:
+    """Have libvirt create and fill the volume in one call, and watch the volume grow meanwhile.
 
-    A signal or a failure elsewhere waits for the end of the call; what was made is then undone.
+    The call cannot be cancelled: a signal or a failure elsewhere waits for its end.
     """
+    source = get_volume(context.connection, duplication.source.pool, duplication.source.name)
+    reflink = duplication.action is Action.REFLINKED
+    with _watched(duplication, context):
+        return pool.create_volume_from(duplication.new.name, volume_document(duplication.new), source, reflink=reflink)
 
-    def create(self, duplication: Duplication, pool: Pool, workplace: TransferContext) -> Volume:
-        """Create the volume with its content, and watch it grow meanwhile."""
-        source = get_volume(workplace.connection, duplication.source.pool, duplication.source.name)
-        document = volume_document(duplication.new)
-        reflink = duplication.action is Action.REFLINKED
-        with _watched(duplication, workplace):
-            return pool.create_volume_from(duplication.new.name, document, source, reflink=reflink)
 
-    def fill(self, duplication: Duplication, created: VolumeDescription, workplace: TransferContext) -> int:
-        """Tell how much was written."""
-        if duplication.action is Action.REFLINKED:
-            return 0
-        return get_volume(workplace.connection, created.pool, created.name).allocation_bytes()
+def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
+    """Return how many bytes libvirt has written."""
+    if duplication.action is Action.REFLINKED:
+        return 0
+    return get_volume(context.connection, created.pool, created.name).allocation_bytes()
 
 
 @contextmanager
-def _watched(duplication: Duplication, workplace: TransferContext) -> Iterator[None]:
+def _watched(duplication: Duplication, context: TransferContext) -> Iterator[None]:
     """Report the allocation of the new volume while it is being written, over a connection of its own."""
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(duplication, workplace, done), name=f"watch-{duplication.label}")
+    watcher = threading.Thread(target=_watch, args=(duplication, context, done), name=f"watch-{duplication.label}")
     watcher.start()
     try:
-        with workplace.cancel.awaiting(_awaited(duplication)):
+        with context.cancel.awaiting(_awaited(duplication)):
             yield
     finally:
         done.set()
@@ -63,22 +60,22 @@ def _awaited(duplication: Duplication) -> str:
     return f"libvirt to finish writing '{duplication.new.name}'"
 
 
-def _watch(duplication: Duplication, workplace: TransferContext, done: threading.Event) -> None:
+def _watch(duplication: Duplication, context: TransferContext, done: threading.Event) -> None:
     # a clone that takes less than a moment needs neither a second connection nor a report
     if done.wait(_SAMPLE_INTERVAL_SECONDS):
         return
     has_said_that_it_waits = False
     try:
-        with workplace.borrow() as connection:
+        with context.borrow() as connection:
             while not done.wait(_SAMPLE_INTERVAL_SECONDS):
-                if workplace.cancel.is_set and not has_said_that_it_waits:
-                    workplace.progress.note(f"waiting for {_awaited(duplication)}")
+                if context.cancel.is_set and not has_said_that_it_waits:
+                    context.progress.note(f"waiting for {_awaited(duplication)}")
                     has_said_that_it_waits = True
                 pool = find_pool(connection, duplication.pool)
                 volume = None if pool is None else pool.find_volume(duplication.new.name)
                 if volume is not None:
                     written = min(volume.allocation_bytes(), duplication.total_bytes)
-                    workplace.progress.advanced(duplication.label, written)
+                    context.progress.advanced(duplication.label, written)
     except VirtomateError:
-        # looking on is a courtesy: whatever is wrong with the daemon, the call itself will tell
+        # sampling is best effort: real failures surface in the call
         return

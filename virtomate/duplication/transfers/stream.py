@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import volume_document
 from virtomate.hypervisor.storage import get_volume
 from virtomate.hypervisor.volume_streams import open_download, open_upload
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
-    from virtomate.hypervisor.storage import Pool, Volume
+    from virtomate.hypervisor.storage import Volume
     from virtomate.hypervisor.volume_streams import Stream
 
 # libvirt cuts larger pieces into messages of this size itself
@@ -26,55 +25,49 @@ _PART_BYTES = 4 * 1024 * 1024
 _MAX_PART_BYTES = 1024 * 1024 * 1024
 
 
-class StreamTransfer:
-    """Creates an empty file and streams into it.
+def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
+    """Stream the original into the new volume.
 
-    It is created as raw, whatever its format: an upload neither truncates nor clears what a hole covers, so bytes that
-    libvirt had put there would stay. libvirt looks at the result again by itself when the upload ends. Its daemon cuts
-    the file off at every hole, so XFS, which takes space in advance behind the end of a growing file, keeps some of it.
+    The new volume was created as raw, whatever its format: an upload neither truncates nor clears what a hole covers,
+    so bytes that libvirt had put there would stay. libvirt refreshes the volume by itself when the upload ends. Its
+    daemon cuts the file off at every hole, so XFS, which takes space in advance behind the end of a growing file, keeps
+    some.
     """
+    connection = context.connection
+    source = get_volume(connection, duplication.source.pool, duplication.source.name)
+    with open_upload(connection, get_volume(connection, created.pool, created.name)) as upload:
+        return _send(duplication, source, upload, context)
 
-    def create(self, duplication: Duplication, pool: Pool, _workplace: TransferContext) -> Volume:
-        """Create the empty file."""
-        return pool.create_volume(duplication.new.name, volume_document(duplication.new))
 
-    def fill(self, duplication: Duplication, created: VolumeDescription, workplace: TransferContext) -> int:
-        """Stream all of the source into it."""
-        connection = workplace.connection
-        source = get_volume(connection, duplication.source.pool, duplication.source.name)
-        with open_upload(connection, get_volume(connection, created.pool, created.name)) as upload:
-            return self._send(duplication, source, upload, workplace)
-
-    @staticmethod
-    def _send(duplication: Duplication, source: Volume, upload: Stream, workplace: TransferContext) -> int:
-        written = reported = hole = 0
-        for piece in _pieces(duplication.source.physical, source, workplace):
-            workplace.cancel.check()
-            if isinstance(piece, int):
-                # The daemon cuts the file off where a hole ends; one long hole leaves what is allocated there.
-                hole += piece
-                continue
-            if hole:
-                upload.send_hole(hole)
-                hole = 0
-            upload.send(piece)
-            written += len(piece)
-            if written - reported >= _REPORT_EVERY_BYTES:
-                workplace.progress.advanced(duplication.label, written)
-                reported = written
+def _send(duplication: Duplication, source: Volume, upload: Stream, context: TransferContext) -> int:
+    written = reported = hole = 0
+    for piece in _pieces(duplication.source.physical, source, context):
+        context.cancel.check()
+        if isinstance(piece, int):
+            # The daemon cuts the file off where a hole ends; one long hole leaves what is allocated there.
+            hole += piece
+            continue
         if hole:
             upload.send_hole(hole)
-        return written
+            hole = 0
+        upload.send(piece)
+        written += len(piece)
+        if written - reported >= _REPORT_EVERY_BYTES:
+            context.progress.advanced(duplication.label, written)
+            reported = written
+    if hole:
+        upload.send_hole(hole)
+    return written
 
 
-def _pieces(size: int, source: Volume, workplace: TransferContext) -> Iterator[bytes | int]:
+def _pieces(size: int, source: Volume, context: TransferContext) -> Iterator[bytes | int]:
     """The content of a volume in order, read in parts: bytes are data, a number is the length of a hole."""
     offset = 0
     part = _PART_BYTES
     while offset < size:
         length = min(part, size - offset)
         data_bytes = 0
-        with open_download(workplace.connection, source, offset, length) as download:
+        with open_download(context.connection, source, offset, length) as download:
             for piece in download.receive(_CHUNK_BYTES):
                 data_bytes += 0 if isinstance(piece, int) else len(piece)
                 yield piece

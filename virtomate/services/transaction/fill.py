@@ -128,13 +128,13 @@ class VolumeInTheMaking:
             try:
                 return self._fill(self._created or self.create(workplace), workplace)
             except TransferUnavailableError as error:
-                if (alternative := self.job.alternative) is None:
+                if (fallback := self.job.fallback) is None:
                     raise
                 _LOG.info("falling back: %s", error)
                 # only the volume itself could tell that this way is closed; it is still empty
                 self._remove(workplace.connection)
-                self.job = alternative
-                self._claim.record(alternative.planned())
+                self.job = fallback
+                self._claim.record(fallback.planned())
 
     def _fill(self, created: VolumeDescription, workplace: TransferContext) -> Filled:
         job = self.job

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import NewVolume, VolumeDescription, volume_document
-from virtomate.duplication.transfers import transfer_for
+from virtomate.duplication import transfers
 from virtomate.duplication.transfers.base import Duplication, Place, TransferContext
 from virtomate.duplication.upload import LocalFile, upload
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Transfer
@@ -56,9 +56,9 @@ class VolumeJob(NamedTuple):
         return self.content.way if isinstance(self.content, CopyOf | OverlayOn) else None
 
     @property
-    def alternative(self) -> VolumeJob | None:
-        """The same by the next transfer, where this one turns out not to be possible."""
-        return None if self.way is None or self.way.alternative is None else duplicating(self.way.alternative)
+    def fallback(self) -> VolumeJob | None:
+        """The same by another transfer, where this one turns out to be impossible."""
+        return None if self.way is None or self.way.fallback is None else duplicating(self.way.fallback)
 
     @property
     def new(self) -> NewVolume:
@@ -99,8 +99,8 @@ class VolumeJob(NamedTuple):
         Raises:
             ConflictError: Something has the name, and has not been touched.
         """
-        if self.way is not None:
-            return transfer_for(self.way).create(self.way, pool, workplace)
+        if self.way is not None and self.is_created_with_content:
+            return transfers.create_with_content(self.way, pool, workplace)
         return pool.create_volume(self.place.name, volume_document(self.new))
 
     def fill(self, created: VolumeDescription, workplace: TransferContext) -> int:
@@ -110,7 +110,7 @@ class VolumeJob(NamedTuple):
             TransferUnavailableError: It cannot be filled by this transfer; nothing has been written.
         """
         if self.way is not None:
-            return transfer_for(self.way).fill(self.way, created, workplace)
+            return transfers.fill(self.way, created, workplace)
         volume = get_volume(workplace.connection, created.pool, created.name)
         match self.content:
             case LocalFile() as file:
