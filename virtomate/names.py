@@ -14,7 +14,7 @@ _LIBVIRT_SUFFIX = "-fs99-virtiofsd.log"
 # https://www.w3.org/TR/xml/#charsets
 NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 # XML also allows the control characters that no terminal should get.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_CONTROL = "[\x00-\x1f\x7f-\x9f]"
 
 
 def has_unwritable(text: str, allowed: str = "") -> bool:
@@ -24,7 +24,7 @@ def has_unwritable(text: str, allowed: str = "") -> bool:
         text: The text.
         allowed: Control characters that may be in it.
     """
-    return NOT_XML.search(text) is not None or any(sign not in allowed for sign in _CONTROL.findall(text))
+    return NOT_XML.search(text) is not None or any(sign not in allowed for sign in re.findall(_CONTROL, text))
 
 
 def check_clone_name(name: str) -> None:

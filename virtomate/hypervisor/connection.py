@@ -15,9 +15,7 @@ import libvirt
 
 from virtomate.cancel import CancelToken
 from virtomate.errors import NoConnectionError
-from virtomate.hypervisor.opening import Opening
 from virtomate.hypervisor.translate import one_line, translating_errors
-from virtomate.hypervisor.unreached import Failure
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -127,6 +125,8 @@ def connect(
         NoConnectionError: There is no daemon, or it refuses access.
         InterruptedBySignalError: A signal arrived.
     """
+    from virtomate.hypervisor.opening import Opening  # noqa: PLC0415 - completion opens no connection in this way
+
     _start_event_loop()
     seconds = _RECONNECT_SECONDS if was_lost else _CONNECT_SECONDS
     try:
@@ -134,6 +134,8 @@ def connect(
     except libvirt.libvirtError as error:
         message = one_line(error)
         given = uri or os.environ.get("LIBVIRT_DEFAULT_URI") or None
+        from virtomate.hypervisor.unreached import Failure  # noqa: PLC0415 - most connections are made
+
         failure = Failure(given, error.get_error_code(), error.get_error_domain(), error.get_int1(), message)
         raise NoConnectionError(
             f"cannot connect to {given or 'libvirt'}: {message}", hint=failure.advice, code=failure.code

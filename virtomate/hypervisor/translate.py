@@ -6,7 +6,6 @@ Source: https://libvirt.org/html/libvirt-virterror.html
 from __future__ import annotations
 
 import errno
-import logging
 import posixpath
 import re
 from contextlib import contextmanager
@@ -28,7 +27,6 @@ from virtomate.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOG = logging.getLogger(__name__)
 
 _KINDS: tuple[tuple[set[int], type[VirtomateError]], ...] = (
     ({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL}, NotFoundError),
@@ -36,9 +34,9 @@ _KINDS: tuple[tuple[set[int], type[VirtomateError]], ...] = (
     ({libvirt.VIR_ERR_OPERATION_INVALID}, IllegalStateError),
 )
 # `DIR/././.`, which a temporary pool has for its directory
-_REPETITIONS = re.compile(r"(?<=[^\s'\"/])(?:/\.)+(?=[/'\":\s]|$)")
+_REPETITIONS = r"(?<=[^\s'\"/])(?:/\.)+(?=[/'\":\s]|$)"
 # the file that it was about
-_QUOTED_PATH = re.compile(r"'(/[^']*)'")
+_QUOTED_PATH = r"'(/[^']*)'"
 # a failed system call comes with its errno
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {
@@ -74,7 +72,10 @@ def translating_errors(failure: str) -> Iterator[None]:
 def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
     """Return virtomate's error for an error of libvirt's."""
     code = error.get_error_code()
-    _LOG.debug("%s: libvirt error %s of domain %s: %s", failure, code, error.get_error_domain(), error)
+    import logging  # noqa: PLC0415 - completion fails quietly, and need not load it
+
+    log = logging.getLogger(__name__)
+    log.debug("%s: libvirt error %s of domain %s: %s", failure, code, error.get_error_domain(), error)
     message = f"{failure}: {one_line(error)}"
     for codes, kind in _KINDS:
         if code in codes:
@@ -103,7 +104,7 @@ def no_room(error: libvirt.libvirtError, what: str) -> NoSpaceError:
         what: Such as `the definition of 'web-1'`.
     """
     message = one_line(error)
-    found = _QUOTED_PATH.search(message)
+    found = re.search(_QUOTED_PATH, message)
     where = "the directory of libvirt's definitions" if found is None else f"'{posixpath.dirname(found[1])}'"
     return NoSpaceError(
         f"libvirt has no room for {what}: {message}",
@@ -126,4 +127,4 @@ def _is_loss(error: libvirt.libvirtError) -> bool:
 def one_line(error: libvirt.libvirtError) -> str:
     """Return libvirt's message in one line, with directories of temporary pools in their plain spelling."""
     message = " ".join(str(error.get_error_message() or error).split())
-    return _REPETITIONS.sub("", message)
+    return re.sub(_REPETITIONS, "", message)
