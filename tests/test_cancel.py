@@ -9,6 +9,7 @@ import pytest
 
 from virtomate.cancel import CancelToken, StoppedError
 from virtomate.errors import InterruptedBySignalError
+from virtomate.notices import Leftover, Notice
 
 
 def test_fresh_token_lets_work_go_on() -> None:
@@ -42,7 +43,7 @@ def test_signal_decides_the_exit_status(number: signal.Signals, status: int) -> 
 def test_leftovers_outrank_the_signal() -> None:
     """An interruption that could not clean up ends with 3."""
     error = InterruptedBySignalError(signal.SIGINT)
-    error.leftovers = ("volume 'x'",)
+    error.leftovers = (Notice(Leftover.CLAIM, "x"),)
 
     assert error.exit_status == 3
 

@@ -16,9 +16,10 @@ from virtomate.errors import (
     combined_error,
     combined_exit_status,
 )
+from virtomate.notices import Leftover, Notice
 
 FAILED = IllegalStateError("m")
-LEFT = IllegalStateError("m", leftovers=("x",))
+LEFT = IllegalStateError("m", leftovers=(Notice(Leftover.CLAIM, "x"),))
 STOPPED = InterruptedBySignalError(signal.SIGTERM)
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from virtomate.cancel import CancelToken
 from virtomate.errors import IllegalStateError, VirtomateError
+from virtomate.notices import Leftover, Notice
+from virtomate.output.messages import sentence, sentences
 from virtomate.rollback import Rollback
 
 
@@ -49,7 +51,7 @@ def test_undo_runs_once() -> None:
     rollback.push("a", partial(undone.append, "a"))
     rollback.push("b", partial(_fail, "busy"))
 
-    assert rollback.run() == rollback.run() == ("b (busy)",)
+    assert sentences(rollback.run()) == sentences(rollback.run()) == ["b (busy)"]
     assert undone == ["a"]
 
 
@@ -62,21 +64,21 @@ def test_failed_undo_is_named_and_does_not_stop_the_others() -> None:
     rollback.push("c", partial(undone.append, "c"))
     rollback.push("pool 'd'", partial(_fail, "gone"))
 
-    assert rollback.run() == ("pool 'd' (gone)", "volume 'b' (busy)")
-    assert rollback.leftovers == ("pool 'd' (gone)", "volume 'b' (busy)")
+    assert sentences(rollback.run()) == ["pool 'd' (gone)", "volume 'b' (busy)"]
+    assert sentences(rollback.leftovers) == ["pool 'd' (gone)", "volume 'b' (busy)"]
     assert undone == ["c", "a"]
 
 
 def test_undo_sees_what_could_not_be_undone_before_it() -> None:
     """An action may look at the leftovers so far: a claim stays while it is the record of what is left."""
-    seen: list[tuple[str, ...]] = []
+    seen: list[list[str]] = []
     rollback = Rollback()
-    rollback.push("claim", lambda: seen.append(rollback.leftovers))
+    rollback.push("claim", lambda: seen.append(sentences(rollback.leftovers)))
     rollback.push("volume", partial(_fail, "busy"))
 
     rollback.run()
 
-    assert seen == [("volume (busy)",)]
+    assert seen == [["volume (busy)"]]
 
 
 def test_unforeseen_error_in_an_undo_does_not_stop_the_others() -> None:
@@ -88,12 +90,12 @@ def test_unforeseen_error_in_an_undo_does_not_stop_the_others() -> None:
 
     (leftover,) = rollback.run()
 
-    assert leftover.startswith("b (")
+    assert sentence(leftover).startswith("b (")
     assert undone == ["a"]
 
 
-@pytest.mark.parametrize(("leftovers", "status"), [((), 1), (("volume 'x'",), 3)])
-def test_leftovers_outrank_the_failure(leftovers: tuple[str, ...], status: int) -> None:
+@pytest.mark.parametrize(("leftovers", "status"), [((), 1), ((Notice(Leftover.CLAIM, "x"),), 3)])
+def test_leftovers_outrank_the_failure(leftovers: tuple[Notice, ...], status: int) -> None:
     """The exit status tells whether something was left behind."""
     assert VirtomateError("failed", leftovers=leftovers).exit_status == status
 

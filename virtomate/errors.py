@@ -56,7 +56,7 @@ class VirtomateError(Exception):
     Attributes:
         json_type: Value of `type` in JSON output; the name of the class below this one, unless that says otherwise.
         hint: What to do next, or None.
-        leftovers: What could not be cleaned up, each a phrase that names it.
+        leftovers: What could not be cleaned up.
         notices: The warnings that are the reason, if warnings are.
     """
 
@@ -69,13 +69,13 @@ class VirtomateError(Exception):
         if VirtomateError in cls.__bases__:
             cls.json_type = cls.__dict__.get("json_type", cls.__name__)
 
-    def __init__(self, message: str, hint: str | None = None, leftovers: tuple[str, ...] = ()) -> None:
+    def __init__(self, message: str, hint: str | None = None, leftovers: tuple[Notice, ...] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.leftovers = leftovers
 
-    def adding(self, message: str = "", hint: str | None = None, leftovers: tuple[str, ...] = ()) -> Self:
+    def adding(self, message: str = "", hint: str | None = None, leftovers: tuple[Notice, ...] = ()) -> Self:
         """Return a copy that says more; the error itself stays as it was raised.
 
         Args:
@@ -241,7 +241,7 @@ class InterruptedBySignalError(VirtomateError):
 class InternalError(VirtomateError):
     """A mistake in virtomate itself."""
 
-    def __init__(self, error: Exception, leftovers: tuple[str, ...] = ()) -> None:
+    def __init__(self, error: Exception, leftovers: tuple[Notice, ...] = ()) -> None:
         super().__init__(
             f"this should not have happened: {type(error).__name__}: {error}",
             hint="Please report it, with what --log debug shows.",

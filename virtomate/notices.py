@@ -6,7 +6,10 @@ The sentences stand in `output.messages`; docs/reference/notices.rst lists them.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class CloneWarning(StrEnum):
@@ -71,7 +74,24 @@ class FileWarning(StrEnum):
     UNCLEAN = "unclean-file"
 
 
-Code = CloneWarning | Change | ScanWarning | FileWarning
+class Kept(StrEnum):
+    """What the deletion of a clone keeps."""
+
+    DISK = "kept-disk"
+    NVRAM = "kept-nvram"
+    FOREIGN = "foreign-file"
+    UNREACHABLE = "unreachable-file"
+
+
+class Leftover(StrEnum):
+    """What could not be removed."""
+
+    UNREMOVED = "unremoved"
+    CLAIM = "unfinished-clone"
+    PLACEHOLDER = "half-deleted-clone"
+
+
+Code = CloneWarning | Change | ScanWarning | FileWarning | Kept | Leftover
 
 
 class Notice(NamedTuple):
@@ -90,3 +110,8 @@ class Notice(NamedTuple):
 def notice(code: Code, subject: str, **details: str) -> Notice:
     """Return a notice with these details."""
     return Notice(code, subject, tuple(details.items()))
+
+
+def named(notices: Iterable[Notice]) -> str:
+    """Return subjects with their reasons, for the message of an error."""
+    return "; ".join(f"{item.subject} ({dict(item.details)['reason']})" for item in notices)

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from virtomate.errors import VirtomateError
+from virtomate.notices import Leftover, Notice, notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,10 @@ class Rollback:
 
     def __init__(self) -> None:
         self._actions: list[tuple[str, Callable[[], None]]] = []
-        self._leftovers: list[str] = []
+        self._leftovers: list[Notice] = []
 
     @property
-    def leftovers(self) -> tuple[str, ...]:
+    def leftovers(self) -> tuple[Notice, ...]:
         """What could not be undone so far, with the reason."""
         return tuple(self._leftovers)
 
@@ -45,7 +46,7 @@ class Rollback:
         """Keep what was made."""
         self._actions.clear()
 
-    def run(self, awaiting: Callable[[str], AbstractContextManager[None]] = _unnoticed) -> tuple[str, ...]:
+    def run(self, awaiting: Callable[[str], AbstractContextManager[None]] = _unnoticed) -> tuple[Notice, ...]:
         """Undo everything, newest first, and return what could not be undone with the reason.
 
         Args:
@@ -57,7 +58,7 @@ class Rollback:
                 with awaiting(f"the removal of {leftover}"):
                     undo()
             except VirtomateError as error:
-                self._leftovers.append(f"{leftover} ({error.message})")
+                self._leftovers.append(notice(Leftover.UNREMOVED, leftover, reason=error.message))
             except Exception as error:  # noqa: BLE001 - whatever goes wrong with one, the others are still undone
-                self._leftovers.append(f"{leftover} ({error!r})")
+                self._leftovers.append(notice(Leftover.UNREMOVED, leftover, reason=repr(error)))
         return self.leftovers

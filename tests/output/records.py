@@ -7,7 +7,7 @@ from virtomate.definition.volume import Location, VolumeListing
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.errors import ConflictError
 from virtomate.hypervisor.agent import Address, DomainInterface, RunResult
-from virtomate.notices import Change, CloneWarning, FileWarning, Notice, notice
+from virtomate.notices import Change, CloneWarning, FileWarning, Kept, Leftover, Notice, notice
 from virtomate.services.clone.records import CloneResult, DiskResult, InterfaceResult, NvramResult, VolumeReference
 from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 from virtomate.services.guest.records import PingResult
@@ -43,7 +43,13 @@ STARTED = CLONED._replace(
     is_started=True,
     addresses=(DomainInterface("eth0", "52:54:00:00:00:02", (Address("IPv4", "192.0.2.7", 24),)),),
 )
-ERROR = ConflictError("there is already a volume", "Choose another name.", ("volume '/srv/x'",))
+ERROR = ConflictError(
+    "there is already a volume",
+    "Choose another name.",
+    (notice(Leftover.UNREMOVED, "volume '/srv/x'", reason="busy"),),
+)
+# the sentence for what it leaves
+LEFT = "volume '/srv/x' (busy)"
 LISTING = DomainListing(
     "web-1", UUID, "shut-off", CloneOrigin(finished=True, source=SOURCE, mode=Mode.LINKED, created=1767225600.9)
 )
@@ -73,14 +79,18 @@ IMPORT = ImportResult(
     0.456,
 )
 DELETION = DeletionResult(
-    DeletionStatus.DELETED, "web-1", UUID, ("volume '/srv/web-1.qcow2'",), ("disk vdb (/srv/more), which is not ours",)
+    DeletionStatus.DELETED,
+    "web-1",
+    UUID,
+    ("volume '/srv/web-1.qcow2'",),
+    (notice(Kept.DISK, "vdb", location="/srv/more"),),
 )
 PREVIEW = Deletion(
     "web-1",
     UUID,
     Provenance(finished=True, uuid=UUID, token="", source=SOURCE, mode=Mode.COPY, created=0, made=()),
     doomed=(DoomedThing("volume '/srv/web-1.qcow2'", 1610612736), DoomedThing("NVRAM '/nvram/web-1_VARS.fd'")),
-    kept_disks=("disk vdb (/srv/more), which is not ours",),
+    kept_disks=(notice(Kept.DISK, "vdb", location="/srv/more"),),
 )
 # the sentence for the warning of the clone
 SHARED_LUN = "disk sda (/dev/lun) is shared with the original (block disk, not file-based): both write to it"

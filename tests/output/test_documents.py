@@ -12,6 +12,7 @@ from tests.output.records import (
     ERROR,
     IMPORT,
     INTERFACE,
+    LEFT,
     LISTING,
     PING,
     PLANNED,
@@ -171,12 +172,14 @@ def test_completion_script() -> None:
 
 def test_deletion() -> None:
     """The keys of a deletion."""
+    kept = "disk vdb (/srv/more), which cloning did not make"
     assert document(DELETION, REACH) == {
         "status": "deleted",
         "name": "web-1",
         "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
         "removed": ["volume '/srv/web-1.qcow2'"],
-        "kept": ["disk vdb (/srv/more), which is not ours"],
+        "kept": [kept],
+        "notices": [{"code": "kept-disk", "subject": "vdb", "message": kept}],
     }
     failed = document(DELETION._replace(status=DeletionStatus.FAILED, error=ERROR), REACH)
     assert failed.keys() == document(DELETION, REACH).keys() | {"error"}
@@ -264,14 +267,23 @@ def test_run() -> None:
     [
         (NotFoundError("m"), {"type": "NotFoundError", "message": "m"}),
         (ConflictError("m", "h"), {"type": "Conflict", "message": "m", "hint": "h"}),
-        (IllegalStateError("m", leftovers=("l",)), {"type": "IllegalStateError", "message": "m", "leftovers": ["l"]}),
+        (IllegalStateError("m"), {"type": "IllegalStateError", "message": "m"}),
         (HypervisorError("m", code=1), {"type": "libvirtError", "message": "m"}),
         (AgentUnresponsiveError("m", "h", code=86), {"type": "libvirtError", "message": "m", "hint": "h"}),
         (ProgramError("m"), {"type": "ProgramError", "message": "m"}),
         (TimedOutError("m"), {"type": "TimeoutError", "message": "m"}),
         (NoConnectionError("m", "h", code=38), {"type": "libvirtError", "message": "m", "hint": "h"}),
         (InterruptedBySignalError(2), {"type": "Interrupted", "message": "interrupted by SIGINT"}),
-        (ERROR, {"type": "Conflict", "message": ERROR.message, "hint": ERROR.hint, "leftovers": ["volume '/srv/x'"]}),
+        (
+            ERROR,
+            {
+                "type": "Conflict",
+                "message": ERROR.message,
+                "hint": ERROR.hint,
+                "leftovers": [LEFT],
+                "notices": [{"code": "unremoved", "subject": "volume '/srv/x'", "message": LEFT}],
+            },
+        ),
     ],
 )
 def test_error(error: VirtomateError, expected: dict[str, object]) -> None:

@@ -15,6 +15,7 @@ from tests.output.records import (
     ERROR,
     IMPORT,
     INTERFACE,
+    LEFT,
     LISTING,
     PING,
     PLANNED,
@@ -172,7 +173,7 @@ def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         f"Warning: {SHARED_LUN}",
         "Error: web-3: there is already a volume",
         "Left behind:",
-        "  volume '/srv/x'",
+        f"  {LEFT}",
         "Hint: Choose another name.",
         "2 of 3 clones are complete",
     ]
@@ -244,7 +245,7 @@ def test_failure_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err.splitlines() == [
         "Error: there is already a volume",
         "Left behind:",
-        "  volume '/srv/x'",
+        f"  {LEFT}",
         "Hint: Choose another name.",
     ]
 
@@ -320,12 +321,12 @@ def test_deletions_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.out.splitlines() == [
         "Deleted web-1",
         "  volume '/srv/web-1.qcow2'",
-        "  kept: disk vdb (/srv/more), which is not ours",
+        "  kept: disk vdb (/srv/more), which cloning did not make",
     ]
     assert captured.err.splitlines() == [
         "Error: there is already a volume",
         "Left behind:",
-        "  volume '/srv/x'",
+        f"  {LEFT}",
         "Hint: Choose another name.",
         "Error: interrupted by SIGINT",
         "Note: not deleted: " + "".join(f"'web-{number}', " for number in range(3, 13)) + "2 more",
@@ -343,7 +344,7 @@ def test_deletion_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "web-1 (clone of ubuntu, copy)",
         "  volume '/srv/web-1.qcow2'     1.5 GiB",
         "  NVRAM '/nvram/web-1_VARS.fd'",
-        "  kept: disk vdb (/srv/more), which is not ours",
+        "  kept: disk vdb (/srv/more), which cloning did not make",
         "web-2 (unfinished clone of ubuntu, copy)",
         "2 domains, 1.5 GiB in volumes",
     ]
@@ -425,6 +426,7 @@ def test_usage_error_as_json_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 EVIL = "[red]x[/red] [link=http://x]y :smile: \x1b[31m\x1b]0;title\x07 \u202e\nnew line\r\x9b2J"
 EVIL_VOLUME = VolumeReference(EVIL, EVIL, f"/srv/{EVIL}", "raw")
+EVIL_NOTICES = (Notice(CloneWarning.SHARED, EVIL),)
 EVIL_CLONE = CLONED._replace(
     name=EVIL,
     source=DomainReference(EVIL, "u"),
@@ -434,7 +436,7 @@ EVIL_CLONE = CLONED._replace(
     nvram=NvramResult(NvramAction.COPIED, EVIL, EVIL, "raw"),
     interfaces=(InterfaceResult(EVIL, EVIL),),
     changes=(Notice(Change.NEW, EVIL),),
-    warnings=(Notice(CloneWarning.SHARED, EVIL),),
+    warnings=EVIL_NOTICES,
 )
 EVIL_ORIGIN = None if LISTING.clone is None else LISTING.clone._replace(source=EVIL_CLONE.source)
 EVIL_LISTING = LISTING._replace(name=EVIL, clone=EVIL_ORIGIN)
@@ -451,7 +453,7 @@ EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
     "interfaces": lambda: lists.render_interfaces([INTERFACE._replace(name=EVIL)], HUMAN),
     "answer": lambda: render.render_ping(PING._replace(name=EVIL), HUMAN),
     "deletion": lambda: deletions.render_deletions(
-        [DELETION._replace(name=EVIL, removed=(EVIL,), kept=(EVIL,))], HUMAN
+        [DELETION._replace(name=EVIL, removed=(EVIL,), kept=EVIL_NOTICES)], HUMAN
     ),
     "stopped deletion": lambda: deletions.render_deletions([STOPPED_DELETION._replace(name=EVIL)], HUMAN),
     "deletion plan": lambda: deletions.render_deletion_plan(
@@ -460,11 +462,11 @@ EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
                 name=EVIL,
                 provenance=PREVIEW.provenance._replace(source=EVIL_CLONE.source),
                 doomed=(DoomedThing(EVIL, 1),),
-                kept_disks=(EVIL,),
+                kept_disks=EVIL_NOTICES,
             )
         ]
     ),
-    "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, (EVIL,)), HUMAN),
+    "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, EVIL_NOTICES), HUMAN),
     "usage": lambda: render.render_usage_error("", EVIL, HUMAN),
 }
 

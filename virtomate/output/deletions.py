@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from virtomate.enums import DeletionStatus
+from virtomate.output.messages import sentences
 from virtomate.output.streams import error_message, message, print_lines, print_records, tell
 from virtomate.output.tables import aligned
 from virtomate.output.text import listed, printable
@@ -26,7 +27,7 @@ def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None
     untouched = []
     for result in results:
         if result.error is None:
-            lines = [*result.removed, *(f"kept: {item}" for item in result.kept)]
+            lines = [*result.removed, *(f"kept: {item}" for item in sentences(result.kept))]
             print_lines([f"Deleted {printable(result.name)}", *(f"  {printable(line)}" for line in lines)])
         elif result.status is DeletionStatus.INTERRUPTED and not result.error.leftovers:
             untouched.append(result)
@@ -48,7 +49,7 @@ def render_deletion_plan(deletions: Sequence[Deletion]) -> None:
         lines = [f"{deletion.name} ({what} of {deletion.source.name}, {deletion.mode.value})"]
         lines += [f"  {line}" for line in aligned(rows)]
         lines += [f"  not proved: {_doubt(thing)}" for thing in deletion.doomed if thing.doubt is not None]
-        lines += [f"  kept: {item}" for item in deletion.kept]
+        lines += [f"  kept: {item}" for item in sentences(deletion.kept)]
         tell("".join(f"{printable(line)}\n" for line in lines))
     total = sum(thing.size_bytes or 0 for deletion in deletions for thing in deletion.doomed)
     tell(f"{counted(len(deletions), 'domain')}, {binary_size(total)} in volumes\n")

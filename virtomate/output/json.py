@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from virtomate.enums import Status
 from virtomate.errors import VirtomateError
 from virtomate.notices import Notice
-from virtomate.output.messages import sentence
+from virtomate.output.messages import sentence, sentences
 
 if TYPE_CHECKING:
     from virtomate.advice import Reach
@@ -27,7 +27,7 @@ _KEYS = {"volume_count": "number_of_volumes", ("Location", "format"): "format_ty
 # Fields without a key where they are None; any other None is null.
 OPTIONAL_FIELDS = frozenset({"addresses", "definition", "error"})
 # Fields that hold notices; a record that has any of them has the key `notices` as well.
-NOTICE_FIELDS = ("warnings", "changes")
+NOTICE_FIELDS = ("warnings", "changes", "kept")
 
 
 class NoticeDocument(TypedDict):
@@ -158,9 +158,9 @@ def error_document(error: VirtomateError, reach: Reach) -> ErrorDocument:
     if error.hint is not None:
         found["hint"] = reach.fill(error.hint)
     if error.leftovers:
-        found["leftovers"] = [reach.fill(leftover) for leftover in error.leftovers]
-    if error.notices:
-        found["notices"] = [notice_document(item, reach) for item in error.notices]
+        found["leftovers"] = [reach.fill(leftover) for leftover in sentences(error.leftovers)]
+    if told := (*error.notices, *error.leftovers):
+        found["notices"] = [notice_document(item, reach) for item in told]
     return found
 
 

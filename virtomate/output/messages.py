@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
-from virtomate.notices import Change, CloneWarning, FileWarning, ScanWarning
+from virtomate.notices import Change, CloneWarning, FileWarning, Kept, Leftover, ScanWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,6 +65,13 @@ SENTENCES: dict[Code, str] = {
     "that it uses, only its disks were compared with what is to be deleted",
     ScanWarning.UNREADABLE_IMAGE: "cannot read {subject} ({reason}): the backing files are not known",
     ScanWarning.UNREADABLE_POOL: "libvirt cannot read storage pool '{subject}': its volumes are not known",
+    Kept.DISK: "disk {subject} ({location}), which cloning did not make",
+    Kept.NVRAM: "NVRAM '{subject}', which cloning did not make",
+    Kept.FOREIGN: "{subject} ({reason})",
+    Kept.UNREACHABLE: "{subject} ({reason})",
+    Leftover.UNREMOVED: "{subject} ({reason})",
+    Leftover.CLAIM: "domain '{subject}', an unfinished clone and the record of what is left",
+    Leftover.PLACEHOLDER: "domain '{subject}', an unfinished clone by now, which holds its definition",
     FileWarning.OTHER_FORMAT: "'{subject}' is called {promised}, but its content is {format}",
     FileWarning.CORRUPT: "'{subject}' is marked as corrupt, and so is the volume",
     FileWarning.UNCLEAN: "'{subject}' was not closed properly, and neither was the volume",

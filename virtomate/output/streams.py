@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from virtomate.advice import Reach
 from virtomate.errors import OutputError
 from virtomate.output import json as documents
-from virtomate.output.messages import sentence
+from virtomate.output.messages import sentence, sentences
 from virtomate.output.style import bold, styled
 from virtomate.output.tables import aligned
 from virtomate.output.text import printable
@@ -121,7 +121,7 @@ def error_message(error: VirtomateError, format_: Format, subject: str = "") -> 
     render_warnings(error.notices, format_)
     message("error", subject + error.message, format_)
     if error.leftovers:
-        leftovers = [printable(format_.reach.fill(item)) for item in error.leftovers]
+        leftovers = [printable(format_.reach.fill(item)) for item in sentences(error.leftovers)]
         tell("Left behind:\n" + "".join(f"  {item}\n" for item in leftovers))
     if error.hint is not None:
         tell(f"Hint: {printable(format_.reach.fill(error.hint))}\n")

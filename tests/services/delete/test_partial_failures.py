@@ -18,6 +18,7 @@ from virtomate.definition.provenance import Artifact, DomainReference, Fingerpri
 from virtomate.enums import ArtifactKind, ArtifactState, DeletionStatus, Mode, TokenPlace
 from virtomate.errors import VirtomateError
 from virtomate.hypervisor.connection import Connection
+from virtomate.notices import Leftover, Notice
 from virtomate.progress import NullProgress
 from virtomate.services.delete import Consent, DeletionResult, delete_clones, execute_plan, plan_deletion
 from virtomate.services.storage.artifacts import put_token
@@ -184,7 +185,7 @@ def test_definition_that_is_not_taken_back(host: Host, monkeypatch: pytest.Monke
     (result,) = execute_plan(host.session("delete")[0], plan, NullProgress(), CancelToken())
 
     assert result.error is not None
-    assert "which holds its definition" in result.error.leftovers[-1]
+    assert result.error.leftovers[-1] == Notice(Leftover.PLACEHOLDER, "clone")
     assert (host.state, host.files) == ("placeholder", WHOLE)
     monkeypatch.undo()
     _end_owner(host)

@@ -15,6 +15,7 @@ from virtomate.definition.provenance import find_provenance, half_deleted_defini
 from virtomate.errors import ConnectionLostError, IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.defining import define_domain
 from virtomate.hypervisor.domains import find_domain_by_uuid
+from virtomate.notices import Leftover, Notice
 from virtomate.services.storage import this_process
 
 if TYPE_CHECKING:
@@ -99,13 +100,13 @@ class Placeholder:
             self.give_back()
             raise
 
-    def give_back(self, failed: tuple[str, ...] = ()) -> None:
+    def give_back(self, failed: tuple[Notice, ...] = ()) -> None:
         """Give the clone its own definition back; nothing of the clone has been removed.
 
         A clone that was started meanwhile gets its definition back, too: it could not be started again without.
 
         Args:
-            failed: What could not be removed, each a phrase, for the leftovers.
+            failed: What could not be removed, for the leftovers.
 
         Raises:
             VirtomateError: The definition could not be put back; the placeholder holds it, and the hint says so.
@@ -146,14 +147,14 @@ class Placeholder:
     def _changed(self) -> IllegalStateError:
         return IllegalStateError(f"domain '{self._deletion.name}' was changed by somebody else meanwhile")
 
-    def _with_way_back(self, error: VirtomateError, failed: tuple[str, ...]) -> VirtomateError:
+    def _with_way_back(self, error: VirtomateError, failed: tuple[Notice, ...]) -> VirtomateError:
         """Return an error that says, too, that the placeholder holds the definition of a finished clone."""
         if not self._deletion.is_finished:
             return error
         name = self._deletion.name
         return error.adding(
             hint=f"{virtomate('domain-delete', name)} gives the clone its definition back before it asks.",
-            leftovers=(*failed, f"domain '{name}', an unfinished clone by now, which holds its definition"),
+            leftovers=(*failed, Notice(Leftover.PLACEHOLDER, name)),
         )
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from virtomate.definition.provenance import Artifact, DomainReference, Provenance
     from virtomate.enums import DeletionStatus, Mode
     from virtomate.errors import VirtomateError
+    from virtomate.notices import Notice
     from virtomate.services.storage.artifacts import Verdict
 
 
@@ -42,9 +43,9 @@ class Deletion(NamedTuple):
         provenance: The clone's record.
         text: The clone's definition as libvirt gave it, passwords included.
         doomed: What would be removed besides the definition.
-        foreign: Files at the places of artifacts that belong to somebody else by now, each a phrase with the reason.
-        unreachable: Artifacts of an unfinished clone that cannot be looked at, each a phrase with the reason.
-        kept_disks: The clone's disks and NVRAM that cloning did not make, each a phrase.
+        foreign: Files at the places of artifacts that belong to somebody else by now.
+        unreachable: Artifacts of an unfinished clone that cannot be looked at.
+        kept_disks: The clone's disks and NVRAM that cloning did not make.
         needs: UUIDs of clones that must be deleted before, since they use artifacts of this one.
     """
 
@@ -53,9 +54,9 @@ class Deletion(NamedTuple):
     provenance: Provenance
     text: str = ""
     doomed: tuple[DoomedThing, ...] = ()
-    foreign: tuple[str, ...] = ()
-    unreachable: tuple[str, ...] = ()
-    kept_disks: tuple[str, ...] = ()
+    foreign: tuple[Notice, ...] = ()
+    unreachable: tuple[Notice, ...] = ()
+    kept_disks: tuple[Notice, ...] = ()
     needs: frozenset[str] = frozenset()
 
     @property
@@ -74,8 +75,8 @@ class Deletion(NamedTuple):
         return self.provenance.mode
 
     @property
-    def kept(self) -> tuple[str, ...]:
-        """What would stay, each a phrase with the reason."""
+    def kept(self) -> tuple[Notice, ...]:
+        """What would stay."""
         return (*self.kept_disks, *self.foreign, *self.unreachable)
 
     @property
@@ -89,14 +90,14 @@ class DeletionResult(NamedTuple):
 
     Attributes:
         removed: What was removed besides the definition, each a phrase.
-        kept: Disks and NVRAM that the clone had and cloning did not make, each a phrase.
+        kept: Disks and NVRAM that the clone had and cloning did not make.
     """
 
     status: DeletionStatus
     name: str
     uuid: str
     removed: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
+    kept: tuple[Notice, ...] = ()
     error: VirtomateError | None = None
 
 

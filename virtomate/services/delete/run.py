@@ -25,6 +25,7 @@ from virtomate.errors import (
     InterruptedBySignalError,
     VirtomateError,
 )
+from virtomate.notices import Kept, Leftover, Notice, named, notice
 from virtomate.services.delete.placeholder import Placeholder
 from virtomate.services.delete.plan import in_use, plan_deletion
 from virtomate.services.delete.records import Consent, DeletionResult
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.session import Session
-    from virtomate.notices import Notice
     from virtomate.progress import Progress
     from virtomate.services.delete.plan import DeletionPlan
     from virtomate.services.delete.records import Deletion, DoomedThing
@@ -146,8 +146,8 @@ class _CloneDeletion:
         self._deletion = deletion
         self._placeholder = Placeholder(run.session, deletion)
         self._removed: list[str] = []
-        self._replaced: list[str] = []
-        self._failed: list[str] = []
+        self._replaced: list[Notice] = []
+        self._failed: list[Notice] = []
 
     def execute(self, in_the_way: list[str]) -> DeletionResult:
         """Delete the clone, unless a signal arrived or a clone that must be deleted before is still there."""
@@ -163,7 +163,7 @@ class _CloneDeletion:
             is_interrupted = isinstance(error, InterruptedBySignalError)
             status, kept = (DeletionStatus.INTERRUPTED if is_interrupted else DeletionStatus.FAILED), ()
             if self._placeholder.is_there and not error.leftovers:
-                error = error.adding(leftovers=(f"domain '{deletion.name}', an unfinished clone",))
+                error = error.adding(leftovers=(Notice(Leftover.CLAIM, deletion.name),))
         return DeletionResult(status, deletion.name, deletion.uuid, tuple(self._removed), kept, error)
 
     def _delete(self) -> None:
@@ -183,7 +183,7 @@ class _CloneDeletion:
             run.cancel.check()
             raise IllegalStateError(
                 f"the clone '{deletion.name}' is kept, since nothing that was made for it could be removed: "
-                + "; ".join(self._failed),
+                + named(self._failed),
                 hint="Fix the cause, then run the command again.",
             )
         if self._failed or deletion.unreachable:
@@ -239,9 +239,9 @@ class _CloneDeletion:
         try:
             return bool(remove())
         except ConflictError as error:
-            self._replaced.append(f"{what} ({error.message})")
+            self._replaced.append(notice(Kept.FOREIGN, what, reason=error.message))
         except VirtomateError as error:
-            self._failed.append(f"{what} ({error.message})")
+            self._failed.append(notice(Leftover.UNREMOVED, what, reason=error.message))
         return False
 
     def _remove(self, thing: DoomedThing, made: Artifact) -> bool:
@@ -266,7 +266,7 @@ class _CloneDeletion:
         """Return the error that lists what could not be removed."""
         deletion, cancel = self._deletion, self._run.cancel
         name = deletion.name
-        claim = f"domain '{name}', an unfinished clone (kept as the record of these)"
+        claim = Notice(Leftover.CLAIM, name)
         error: VirtomateError
         if cancel.signal_number is not None:
             error = InterruptedBySignalError(cancel.signal_number)

@@ -13,6 +13,7 @@ from virtomate.enums import ArtifactKind, ArtifactState
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, NotFoundError, UsageError
 from virtomate.hypervisor.defining import define_domain
 from virtomate.hypervisor.domains import find_domain
+from virtomate.notices import Kept, Notice, named, notice
 from virtomate.paths import normalise
 from virtomate.services.delete.records import Deletion, DoomedThing
 from virtomate.services.delete.refusals import Refusals
@@ -139,26 +140,25 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
     """
     domain, definition, provenance = clone.domain, clone.definition, clone.provenance
     doomed: list[DoomedThing] = []
-    foreign: list[str] = []
-    unreachable: list[str] = []
+    foreign: list[Notice] = []
+    unreachable: list[Notice] = []
     hints: dict[str, None] = {}
     for made in provenance.made:
         if made.kind is ArtifactKind.POOL:
             continue
         judgement, is_outside = _judge(connection, clone, made, references.pools.find(made.pool))
-        phrase = f"{name_artifact(made)} ({judgement.reason})"
         if judgement.verdict is Verdict.GONE:
             continue
         if judgement.verdict is Verdict.AWAY:
-            unreachable.append(phrase)
+            unreachable.append(notice(Kept.UNREACHABLE, name_artifact(made), reason=judgement.reason))
             hints[judgement.hint or f"{virsh('pool-list', options='--all')} shows the pools."] = None
         elif judgement.verdict is Verdict.FOREIGN or (provenance.finished and judgement.verdict is Verdict.EMPTY):
-            foreign.append(phrase)
+            foreign.append(notice(Kept.FOREIGN, name_artifact(made), reason=judgement.reason))
         else:
             doomed.append(_doomed(made, judgement, is_outside=is_outside))
     if unreachable and provenance.finished:
         raise IllegalStateError(
-            f"'{domain.name}' cannot be deleted completely: {'; '.join(unreachable)}", hint=" ".join(hints)
+            f"'{domain.name}' cannot be deleted completely: {named(unreachable)}", hint=" ".join(hints)
         )
     return Deletion(
         domain.name,
@@ -222,7 +222,7 @@ def _doomed(made: Artifact, judgement: Judgement, *, is_outside: bool) -> Doomed
     )
 
 
-def _foreign_disks(definition: Definition, provenance: Provenance, references: References) -> Iterator[str]:
+def _foreign_disks(definition: Definition, provenance: Provenance, references: References) -> Iterator[Notice]:
     """Yield the disks that cloning did not make; nobody would miss a read-only one."""
     own = {made.path for made in provenance.made}
     for disk in disk_readers.disks(definition.domain):
@@ -231,17 +231,17 @@ def _foreign_disks(definition: Definition, provenance: Provenance, references: R
             path = references.pools.path_of(disk.pool, disk.volume)
         is_own = path is not None and normalise(path) in own
         if not (is_own or disk.is_readonly or disk.is_empty):
-            yield f"disk {disk.target} ({disk.location}), which cloning did not make"
+            yield notice(Kept.DISK, disk.target, location=disk.location)
 
 
-def _foreign_nvram(definition: Definition, provenance: Provenance, references: References) -> Iterator[str]:
+def _foreign_nvram(definition: Definition, provenance: Provenance, references: References) -> Iterator[Notice]:
     """Yield an NVRAM that cloning did not make: libvirt makes one at the clone's start if the original had none."""
     nvram = nvram_readers.nvram(definition.domain)
     if nvram is None or nvram.type != "file" or not nvram.path:
         return
     path = normalise(nvram.path)
     if path not in {made.path for made in provenance.made} and references.is_there(path):
-        yield f"NVRAM '{path}', which cloning did not make"
+        yield Notice(Kept.NVRAM, path)
 
 
 def _kept_by_libvirt(domain: Domain) -> Iterator[str]:
