@@ -55,7 +55,7 @@ def test_each_disk_its_own(lab: Lab, virtomate: Program, original: dict[str, Pat
     assert disks["vda"]["clone"]["path"] == str(root)
     assert image_info(root)["backing-filename"] == str(original["vda"])
     assert disks["vdb"]["clone"]["path"] == str(original["vdb"])
-    assert disks["vdb"]["reason"] == "shared as asked"
+    assert disks["vdb"]["reason"] == "as asked"
     assert disks["vdc"]["clone"] == {"pool": None, "volume": None, "path": None, "format": None}
     copy = other.path / "clone-tools.raw"
     assert disks["vdd"]["clone"] == {"pool": "other pool", "volume": copy.name, "path": str(copy), "format": "raw"}

@@ -130,7 +130,7 @@ def test_clone_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "Cloned ubuntu to web-1 (copy) in 1.2 s",
         "  UUID   f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
         "  vda    copied to /srv/web-1.qcow2, 1.5 GiB",
-        "  sda    left untouched (block disk, not file-based)",
+        "  sda    shared with the original (block disk, not file-based)",
         "  NVRAM  /nvram/web-1_VARS.fd (copied)",
         "  MAC    52:54:00:00:00:02 (was 52:54:00:00:00:01)",
     ]
@@ -145,14 +145,14 @@ def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  space  1.5 GiB in pool images, which has 1.0 TiB\n" in out
     assert out.startswith("Would clone ubuntu to web-1 (copy)\n")
     assert "copy to /srv/web-1.qcow2" in out
-    assert "leave untouched" in out
+    assert "share with the original" in out
     assert "copied to" not in out
     assert "Cloned" not in out
 
 
 def test_disk_that_is_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     """A disk that the clone does not get is dropped, as was asked for."""
-    dropped = CLONED.disks[1]._replace(target="vdc", action=Action.DROPPED, reason="left out as asked")
+    dropped = CLONED.disks[1]._replace(target="vdc", action=Action.DROPPED, reason="as asked")
     clones.render_clones([CLONED._replace(disks=(dropped,))], HUMAN)
 
     assert "  vdc    dropped\n" in capsys.readouterr().out

@@ -32,14 +32,14 @@ _DONE = {
     Action.COPIED: "copied to",
     Action.LINKED: "linked as",
     Action.REFLINKED: "reflinked to",
-    Action.SHARED: "left untouched",
+    Action.SHARED: "shared with the original",
     Action.DROPPED: "dropped",
 }
 _TO_DO = {
     Action.COPIED: "copy to",
     Action.LINKED: "link as",
     Action.REFLINKED: "reflink to",
-    Action.SHARED: "leave untouched",
+    Action.SHARED: "share with the original",
     Action.DROPPED: "drop",
 }
 _WAYS = {Transfer.HOST: "directly", Transfer.STREAM: "through the connection", Transfer.SERVER: "by libvirt"}

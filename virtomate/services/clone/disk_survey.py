@@ -97,8 +97,8 @@ class DiskSurveyor:
     def _survey_disk(self, disk: DiskDefinition, chosen: DiskOptions, others: list[SurveyedDisk]) -> SurveyedDisk:
         treatment = chosen.treatment
         if treatment is DiskAction.DROP:
-            return _untouched(disk, "left out as asked", Action.DROPPED)
-        reason = "shared as asked" if treatment is DiskAction.SHARE else _reason_to_leave(disk)
+            return _untouched(disk, "as asked", Action.DROPPED)
+        reason = "as asked" if treatment is DiskAction.SHARE else _reason_to_leave(disk)
         is_read_only = disk.is_readonly and not disk.is_empty and disk.type in _FILE_TYPES
         if reason is not None and not (is_read_only and treatment in _DUPLICATING):
             _refuse_choice(disk, chosen, reason)

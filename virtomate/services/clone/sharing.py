@@ -40,12 +40,12 @@ def refuse_to_start(request: CloneRequest, disks: Iterable[SurveyedDisk], nvram:
         if not disk.is_shareable and disk.target not in asked:
             target = disk.target
             raise UnsupportedError(
-                f"disk {target} ({disk.location}) is left untouched ({item.reason}): original and "
+                f"disk {target} ({disk.location}) is shared with the original ({item.reason}): original and "
                 "clones that are started all write to it",
                 hint=f"Leave out --start, or use --disk {target}=share if that is meant, or --disk {target}=drop.",
             )
     if nvram is not None and nvram.path is None:
         raise UnsupportedError(
-            "the NVRAM is no file and left untouched: original and clones that are started all write to it",
+            "the NVRAM is not a file and is shared with the original: original and started clones all write to it",
             hint=f"Leave out --start, and give the clone an NVRAM of its own with {virsh('edit')}.",
         )
