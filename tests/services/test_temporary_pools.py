@@ -10,6 +10,7 @@ from virtomate.definition.volume import directory_pool_document
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.session import Session, open_session
 from virtomate.hypervisor.storage import Pool, list_pools, start_transient_pool
+from virtomate.output.messages import sentences
 from virtomate.services.storage import temporary_pools as module
 from virtomate.services.storage.owner import this_process
 from virtomate.services.storage.temporary_pools import new_pool_name, stop_stale_pools, temporary_pools_of
@@ -59,7 +60,7 @@ def test_pool_that_cannot_be_stopped_is_named(session: Session, monkeypatch: pyt
         kept = pools.over("/a").name
         pools.over("/b")
 
-    assert pools.left == (f"temporary storage pool '{kept}' (busy)",)
+    assert sentences(pools.left) == [f"temporary storage pool '{kept}' (busy)"]
     assert names(session) == {kept}
 
 

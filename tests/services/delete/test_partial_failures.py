@@ -19,6 +19,7 @@ from virtomate.enums import ArtifactKind, ArtifactState, DeletionStatus, Mode, T
 from virtomate.errors import VirtomateError
 from virtomate.hypervisor.connection import Connection
 from virtomate.notices import Leftover, Notice
+from virtomate.output.messages import sentences
 from virtomate.progress import NullProgress
 from virtomate.services.delete import Consent, DeletionResult, delete_clones, execute_plan, plan_deletion
 from virtomate.services.storage.artifacts import put_token
@@ -154,7 +155,8 @@ def test_each_call_in_turn_is_refused_once(tmp_path: Path, code: int) -> None:
         ), where
         if host.state == "placeholder":
             assert result.error is not None
-            assert any("domain 'web', an unfinished clone" in item for item in result.error.leftovers), where
+            told = sentences(result.error.leftovers)
+            assert any("domain 'web', an unfinished clone" in item for item in told), where
         if host.state != "nothing":
             # as that of a process that is gone: this one may still be at work
             _end_owner(host)
@@ -185,7 +187,7 @@ def test_definition_that_is_not_taken_back(host: Host, monkeypatch: pytest.Monke
     (result,) = execute_plan(host.session("delete")[0], plan, NullProgress(), CancelToken())
 
     assert result.error is not None
-    assert result.error.leftovers[-1] == Notice(Leftover.PLACEHOLDER, "clone")
+    assert result.error.leftovers[-1] == Notice(Leftover.PLACEHOLDER, "web")
     assert (host.state, host.files) == ("placeholder", WHOLE)
     monkeypatch.undo()
     _end_owner(host)

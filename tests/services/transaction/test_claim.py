@@ -12,6 +12,7 @@ from virtomate.definition import codec
 from virtomate.definition.provenance import Artifact, DomainReference, Provenance, find_provenance
 from virtomate.enums import ArtifactKind, ArtifactState, Mode
 from virtomate.errors import ConflictError, ConnectionLostError, HypervisorError, IllegalStateError, VirtomateError
+from virtomate.output.messages import sentences
 from virtomate.rollback import Rollback
 from virtomate.services.transaction.claim import Claim, ClaimState, new_journal, release_unless_needed
 
@@ -266,7 +267,7 @@ def test_claim_that_cannot_be_given_back(fault: Fault) -> None:
     undo = Rollback()
     undo.push("domain 'web-1', an unfinished clone", lambda: release_unless_needed(claim, undo))
 
-    (leftover,) = undo.run()
+    (leftover,) = sentences(undo.run())
 
     assert leftover.startswith("domain 'web-1', an unfinished clone (")
     assert bool(host.domains) is (fault is not Fault.CARRIED_OUT)
@@ -285,7 +286,7 @@ def test_claim_stays_where_something_is_left() -> None:
     undo.push("domain 'web-1'", lambda: release_unless_needed(claim, undo))
     undo.push("volume '/p/web-1.qcow2'", fail)
 
-    assert undo.run() == (
+    assert tuple(sentences(undo.run())) == (
         "volume '/p/web-1.qcow2' (it is in use)",
         "domain 'web-1' (kept, since it records what is left)",
     )

@@ -24,6 +24,7 @@ from virtomate.duplication import select
 from virtomate.duplication.transfers.base import Place
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Mode, Transfer
 from virtomate.errors import ConflictError, HypervisorError, VirtomateError
+from virtomate.output.messages import sentences
 from virtomate.progress import NullProgress
 from virtomate.rollback import Rollback
 from virtomate.services.transaction.claim import Claim, new_journal, release_unless_needed
@@ -205,7 +206,7 @@ def test_file_that_others_put_in_the_place_of_a_new_one(making: Making) -> None:
 
     with pytest.raises(ConflictError, match="another file"):
         making.make()
-    leftovers = making.undo.run()
+    leftovers = sentences(making.undo.run())
 
     assert making.files == {f"{NAME}-a.raw": b"somebody's"}
     assert [leftover.partition(" (")[0] for leftover in leftovers] == [
@@ -222,7 +223,7 @@ def test_file_that_others_put_in_the_place_of_a_full_one(making: Making) -> None
     making.make()
     _replaced(making)(None)
 
-    leftovers = making.undo.run()
+    leftovers = sentences(making.undo.run())
 
     assert making.files == {f"{NAME}-a.raw": b"somebody's"}
     assert len(leftovers) == len(making.jobs)
@@ -235,7 +236,7 @@ def test_volume_that_cannot_be_deleted(making: Making, number: int, fault: Fault
     making.make()
     making.host.faults["delete", number] = fault
 
-    leftovers = making.undo.run()
+    leftovers = sentences(making.undo.run())
 
     assert len(leftovers) == 2
     assert leftovers[-1].startswith(f"domain '{NAME}'")

@@ -10,6 +10,7 @@ from virtomate.definition.provenance import Owner
 from virtomate.definition.volume import directory_pool_document
 from virtomate.errors import ConflictError, VirtomateError
 from virtomate.hypervisor.storage import find_pool, list_pools, start_transient_pool
+from virtomate.notices import Leftover, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.storage.owner import may_be_running, this_process
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX
@@ -37,7 +38,7 @@ class TemporaryPools:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._names: dict[str, str] = {}
-        self.left: tuple[str, ...] = ()
+        self.left: tuple[Notice, ...] = ()
 
     @property
     def names(self) -> dict[str, str]:
@@ -66,7 +67,7 @@ class TemporaryPools:
                 if (pool := find_pool(self._session.connection, name)) is not None:
                     pool.stop()
             except VirtomateError as error:
-                left.append(f"temporary storage pool '{name}' ({error.message})")
+                left.append(notice(Leftover.UNREMOVED, f"temporary storage pool '{name}'", reason=error.message))
         self.left = tuple(left)
 
 
