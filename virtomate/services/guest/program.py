@@ -1,9 +1,9 @@
-"""Running a program in a guest, and getting what it reads and writes through libvirt.
+"""Run a program in a guest, and pass its input and output through libvirt.
 
-The agent hands out all that a program wrote in one message, and once. libvirt passes on messages of 4 MiB (3 MiB of
-output), and gives up on the agent until the guest restarts it when one is larger than 10 MiB. So where the guest has a
-shell, output goes to files in the guest and is fetched in pieces. The program takes the shell's place, so that its
-process, its exit code and the signal that ends it are its own.
+The agent returns the whole output of a program once, in one message. libvirt passes on messages of up to 4 MiB (3 MiB
+of output); after a message of more than 10 MiB it does not talk to the agent until the guest restarts the agent. So in
+a guest with a shell the output goes to files, which are fetched in pieces. The program replaces the shell: process,
+exit code and signal are the program's own.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ _INPUT_BYTES = 96 << 10
 
 _HELPER_SECONDS = 60.0
 _CLEANUP_SECONDS = 2.0
-# A guest with much to do may not answer for a while, and an agent may be restarted.
+# A busy guest may not answer for a while, and its agent may be restarted.
 _PATIENCE_SECONDS = 15.0
 
 _NOT_FOUND = 127
 
-# Arguments: the spool's name, the program and its arguments. What this shell itself writes goes to the agent: that the
-# program is not there, or that the files cannot be made.
+# Arguments: the spool's name, the program and its arguments. Only this shell's own messages go to the agent: the program
+# does not exist, or the files cannot be made.
 _RUN = """
 is_program() { [ -f "$1" ] && [ -x "$1" ]; }
 find_program() {
@@ -78,7 +78,7 @@ exec "$@"
 _WRITE = 'umask 077; cat >>"$1.in"'
 _REMOVE = 'rm -f "$1.in" "$1.out" "$1.err"'
 
-# Arguments: the spool's name, the size of a piece, its number, and where it ends. The last piece takes the files away.
+# Arguments: the spool's name, the size of a piece, its number, and where it ends. The last piece removes the files.
 _READ = """
 exec 3>&2 2>/dev/null
 [ -e "$1.out" ] || exit 1
@@ -136,7 +136,7 @@ class ProgramRun:
         return self._with_output(end)
 
     def _run_plainly(self) -> RunResult:
-        """Let the agent keep the output."""
+        """Run the program without a shell; the agent keeps the output."""
         request = self._request
         if request.stdin is not None and len(request.stdin) > _INPUT_BYTES:
             raise self._not_run(
@@ -158,7 +158,7 @@ class ProgramRun:
                 raise _NoSpoolError("its input cannot be kept in the guest")
 
     def _with_output(self, end: RunResult) -> RunResult:
-        """Fetch what the program wrote."""
+        """Return the result with the program's output."""
         stdout, stderr = bytearray(), bytearray()
         limit = _MAX_CHUNKS * _CHUNK_BYTES
         for number in range(_MAX_CHUNKS + 1):
@@ -184,7 +184,7 @@ class ProgramRun:
         try:
             piece = self._await(self._start_shell(_READ, words), _HELPER_SECONDS)
         except _NoSpoolError as error:
-            # the program has run, and must not run again
+            # the program has run and must not run again
             reason = str(error)
         if piece is not None and number == 0 and piece.exit_code != 0:
             piece, reason = None, "its files are gone"
@@ -196,7 +196,7 @@ class ProgramRun:
         return piece
 
     def _await_program(self, pid: int) -> RunResult:
-        """Wait for the program's end; whatever ends the waiting before names its process."""
+        """Wait for the program's end; an error that ends the waiting earlier names the process."""
         goes_on = f"process {pid} goes on in the guest of domain '{self._domain.name}'"
         ends_it = f"{virtomate('guest-run', self._domain.name, 'kill', str(pid))} ends it."
         try:
@@ -214,7 +214,7 @@ class ProgramRun:
         return end
 
     def _await(self, pid: int, seconds: float | None) -> RunResult | None:
-        """Wait for the end of a process; None where it did not end in time."""
+        """Wait for the end of a process; return None if the process did not end in time."""
         heard = time.monotonic()
         for _ in backoff(float("inf") if seconds is None else seconds, self._cancel):
             try:
@@ -240,7 +240,7 @@ class ProgramRun:
         return call_interruptibly(lambda: start_program(self._domain, program, arguments, stdin=stdin), self._cancel)
 
     def _remove_spool(self) -> None:
-        """Take the files away; a program that goes on keeps writing into them, and nobody sees it."""
+        """Remove the files; a program that goes on keeps writing into the removed files."""
         words = ["-c", _REMOVE, "sh", self._spool]
         # what ended the run is the error to report
         with suppress(VirtomateError):
