@@ -52,8 +52,8 @@ _PATIENCE_SECONDS = 15.0
 
 _NOT_FOUND = 127
 
-# Arguments: the spool's name, the program and its arguments. Only this shell's own messages go to the agent: the program
-# does not exist, or the files cannot be made.
+# Arguments: the spool's name, the program and its arguments. Only this shell's own messages go to the agent: that the
+# program does not exist, or that the files cannot be made.
 _RUN = """
 is_program() { [ -f "$1" ] && [ -x "$1" ]; }
 find_program() {
