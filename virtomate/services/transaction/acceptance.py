@@ -30,13 +30,7 @@ class Acceptance:
         self._is_accepted = False
 
     def require(self, connection: Connection, name: str, definition: Definition, original: Definition) -> None:
-        """Have libvirt judge a definition, unless it has accepted another one of the run.
-
-        Args:
-            connection: Where the claim is.
-            name: The clone's name.
-            definition: Its final definition, with the UUID of the claim.
-            original: The original's definition.
+        """Have libvirt judge the final definition of a claimed clone, unless it has accepted another one of the run.
 
         Raises:
             HypervisorError: libvirt does not accept it.

@@ -59,9 +59,6 @@ class Claim:
     meanwhile.
 
     Args:
-        session: On the host of what is made.
-        name: The name that is claimed.
-        provenance: The journal.
         like: A domain whose hypervisor, architecture, machine and emulator the claim has.
         is_uuid_given: Whether somebody chose the UUID, so that others may be asked to have it, too.
     """
