@@ -117,7 +117,7 @@ def test_nothing_is_written_through_a_link(root_lab: Lab, virtomate: Program, th
 
 @pytest.mark.parametrize("is_seen", [True, False])
 def test_nvram_among_strangers(root_lab: Lab, nobody: OrdinaryUser, is_seen: bool) -> None:
-    """A directory of NVRAM over which there is no pool is judged, too, before any claim: as it is seen here or by libvirt."""
+    """A directory of NVRAM over which there is no pool is judged before any claim, as it is seen here or by libvirt."""
     hidden = nobody.pool.path / "hidden"
     hidden.mkdir(mode=0o755 if is_seen else 0o700)
     stores = hidden / "nvram"
