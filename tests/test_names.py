@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from virtomate.errors import UsageError
-from virtomate.names import NOT_XML, check_clone_name, check_volume_name, has_unwritable
+from virtomate.names import NOT_XML, check_clone_name, check_volume_name, has_unwritable, writable
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,11 @@ def test_allowed_control_characters() -> None:
     assert has_unwritable("a\tb\nc\r", "\t\n")
     assert has_unwritable("a\tb")
     assert has_unwritable("\x7f", "\t\n")
+
+
+def test_writable() -> None:
+    """Whatever no definition or terminal can take is replaced, and nothing else."""
+    assert (
+        writable("/a ü/b\n\x01\udcff<&>")
+        == "/a ü/b\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}<&>"
+    )

@@ -27,6 +27,11 @@ def has_unwritable(text: str, allowed: str = "") -> bool:
     return NOT_XML.search(text) is not None or any(sign not in allowed for sign in re.findall(_CONTROL, text))
 
 
+def writable(text: str) -> str:
+    """Return a text with a replacement character for each character that `has_unwritable` finds."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if has_unwritable(sign) else sign for sign in text)
+
+
 def check_clone_name(name: str) -> None:
     """Refuse a name that cannot be a domain's; libvirt is never asked (9.0, told to define `..`, deletes other things).
 

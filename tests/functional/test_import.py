@@ -25,6 +25,7 @@ from virtomate.enums import ArtifactKind, Mode
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
 from virtomate.rollback import Rollback
+from virtomate.services import volume_import
 from virtomate.services.transaction.claim import Claim, new_journal
 from virtomate.services.transaction.fill import create_volumes
 from virtomate.services.transaction.jobs import Bytes, VolumeJob
@@ -416,6 +417,54 @@ def test_import_killed_before_its_first_byte(lab: Lab, virtomate: Program, tmp_p
 
     assert virtomate("domain-delete", unfinished_import(virtomate)).status == 0
     unchanged(before, lab)
+
+
+def test_files_whose_paths_no_definition_can_hold(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
+    """Line breaks, control characters and bytes that are not text may be in the path of a file."""
+    for number, name in enumerate(("a\nb", "a\x01b", "a\udcffb")):
+        file = images.make_raw(tmp_path / name, MIB)
+        imported(virtomate("volume-import", file, lab.pool.name, f"{number}.raw", json=True))
+
+    running = virtomate.pausing("virDomainDefineXMLFlags").start("volume-import", file, lab.pool.name, "next.raw")
+    with paused(running):
+        (claim,) = virtomate("domain-list", json=True).json
+    assert running.wait().status == 0
+    assert claim["clone"]["source"]["name"] == str(file).replace("\udcff", "\N{REPLACEMENT CHARACTER}")
+
+
+def test_import_where_libvirt_has_no_domains(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
+    """The storage driver knows no domains: an import works without a claim, and is undone like any other."""
+    uri = lab.uri.replace("qemu", "storage", 1)
+    before = lab.inventory()
+    watched = Watched(
+        virtomate.pausing("big.raw").start(
+            "--progress", "json", "volume-import", big_file(tmp_path), lab.pool.name, json=True, uri=uri
+        )
+    )
+    with paused(watched.run):
+        watched.run.signal(signal.SIGINT)
+    assert watched.run.wait().status == -signal.SIGINT
+    unchanged(before, lab)
+
+    imported(virtomate("volume-import", images.make_raw(tmp_path / "disk.raw", MIB), lab.pool.name, json=True, uri=uri))
+
+
+def test_import_where_libvirt_takes_no_definition(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an emulator for it libvirt takes no definition: an import works without a claim."""
+    new_claim = volume_import._new_claim
+
+    def without_emulator(*words: Any) -> Claim:
+        claim = new_claim(*words)
+        return Claim(words[0].target, claim.name, claim.provenance, {"@type": "hvf", "os": {"type": "hvm"}})
+
+    monkeypatch.setattr(volume_import, "_new_claim", without_emulator)
+    file = images.make_raw(tmp_path / "disk.raw", MIB, data_bytes=MIB)
+    with open_session(lab.uri) as session:
+        run = Run(session, session, NullProgress(), CancelToken())
+        volume_import.import_volume(run, volume_import.ImportRequest(str(file), lab.pool.name))
+
+    assert file_digest(lab.pool.path / "disk.raw") == file_digest(file)
+    assert not lab.connection.listAllDomains()
 
 
 def test_bytes_become_a_volume(lab: Lab) -> None:

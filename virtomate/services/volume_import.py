@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import time
@@ -18,14 +19,22 @@ from virtomate.duplication.image_lock import forbid_writing
 from virtomate.duplication.transfers.base import Place
 from virtomate.duplication.upload import LocalFile, open_local_file
 from virtomate.enums import ArtifactKind, Mode, Transfer
-from virtomate.errors import ConflictError, InternalError, NoSpaceError, UnsupportedError, VirtomateError
+from virtomate.errors import (
+    ConflictError,
+    ConnectionLostError,
+    HypervisorError,
+    InternalError,
+    NoSpaceError,
+    UnsupportedError,
+    VirtomateError,
+)
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.names import check_volume_name
+from virtomate.names import check_volume_name, writable
 from virtomate.notices import FileWarning, Notice, notice
 from virtomate.rollback import Rollback
 from virtomate.services.storage import SpaceLedger, backend_of, get_active_pool, refresh_when_idle
 from virtomate.services.storage.trust import PoolGate, runs_unprivileged
-from virtomate.services.transaction.claim import Claim, new_journal, release_unless_needed
+from virtomate.services.transaction.claim import Claim, Memo, new_journal, release_unless_needed
 from virtomate.services.transaction.fill import create_volumes
 from virtomate.services.transaction.jobs import VolumeJob
 
@@ -35,8 +44,13 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.transaction.run_context import Run
 
+_LOG = logging.getLogger(__name__)
+
 # What the claim of an import is called, followed by the beginning of its UUID.
 _CLAIM_PREFIX = "virtomate-import-"
+
+# Other drivers have no NVRAM, and undefine no domain with a flag that keeps one.
+_DRIVER = "QEMU"
 
 # Suffixes that promise a format; an `.img` may be anything.
 _PROMISED_FORMATS = {".qcow2": "qcow2", ".raw": "raw"}
@@ -128,9 +142,7 @@ def _make(run: Run, job: VolumeJob, path: str) -> VolumeListing:
     undo = Rollback()
     try:
         run.cancel.begin()
-        claim = _new_claim(run, job, path)
-        undo.push(f"domain '{claim.name}', an unfinished import", partial(release_unless_needed, claim, undo))
-        claim.take()
+        claim = _take_claim(run, job, path, undo)
         (volume,) = create_volumes(run, (job,), claim, undo)
         volume.fill(run.target.connection, run.cancel)
         listing = _look(run, job, path)
@@ -144,19 +156,40 @@ def _make(run: Run, job: VolumeJob, path: str) -> VolumeListing:
             error = NoSpaceError(error.message, "Make room in the pool.")
         if leftovers:
             hint = f"{virtomate('domain-delete', claim.name)} removes what is left of the import."
-            error = error.adding(hint=hint, leftovers=leftovers)
+            error = error.adding(hint=None if isinstance(claim, Memo) else hint, leftovers=leftovers)
         raise error from unforeseen
     undo.commit()
     return listing
 
 
+def _take_claim(run: Run, job: VolumeJob, path: str, undo: Rollback) -> Claim:
+    """Take the claim of an import, or a memo where libvirt defines no domain and can still make volumes.
+
+    That is so at `storage:///system`, on hosts without an emulator, and for users who may not define domains.
+    """
+    claim = _new_claim(run, job, path)
+    if run.target.connection.driver != _DRIVER:
+        return Memo(run.target, claim.name, claim.provenance, {})
+    undo.push(f"domain '{claim.name}', an unfinished import", partial(release_unless_needed, claim, undo))
+    try:
+        claim.take()
+    except ConnectionLostError:
+        raise
+    except HypervisorError as error:
+        claim.release()
+        undo.commit()
+        _LOG.info("importing without a claim: %s", error)
+        return Memo(run.target, claim.name, claim.provenance, {})
+    return claim
+
+
 def _new_claim(run: Run, job: VolumeJob, path: str) -> Claim:
-    """The claim of an import: its original is the file, which has no UUID, so that it gets the claim's."""
+    """Return the claim of an import: its original is the file, which has no UUID, so that it gets the claim's."""
     uuid = str(uuid4())
-    journal = new_journal(uuid, DomainReference(path, uuid), Mode.COPY, (job.planned(),))
+    journal = new_journal(uuid, DomainReference(writable(path), uuid), Mode.COPY, (job.planned(),))
     # the UUID is random, too; a longer token would not fit into an inode of ext4, and take a block of its own
     journal = journal._replace(mark=os.urandom(8).hex())
-    like: Document = {"@type": run.target.connection.driver.lower(), "os": {"type": "hvm"}}
+    like: Document = {"@type": _DRIVER.lower(), "os": {"type": "hvm"}}
     return Claim(run.target, f"{_CLAIM_PREFIX}{uuid[:8]}", journal, like)
 
 

@@ -220,11 +220,30 @@ class Claim:
         found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
         return found is not None and found.token == self.provenance.token and not found.finished
 
-    def _require_ours(self) -> Domain:
+    def _require_ours(self) -> None:
         domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
-        if domain is not None and not domain.is_active() and self._is_ours(domain):
-            return domain
-        raise IllegalStateError(f"domain '{self.name}' was changed by somebody else while it was being made")
+        if domain is None or domain.is_active() or not self._is_ours(domain):
+            raise IllegalStateError(f"domain '{self.name}' was changed by somebody else while it was being made")
+
+
+class Memo(Claim):
+    """The journal of an import in memory, where libvirt defines no domain.
+
+    What a killed run leaves is then listed nowhere.
+    """
+
+    def take(self) -> None:
+        """Do nothing: there is no name to take."""
+
+    def record(self, made: Artifact) -> None:
+        """Remember that something is going to be made, or has been made."""
+        self.note(made)
+
+    def release(self) -> None:
+        """Do nothing: there is no name to give back."""
+
+    def _require_ours(self) -> None:
+        """Do nothing: nobody else knows of the journal."""
 
 
 def new_journal(
