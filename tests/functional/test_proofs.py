@@ -669,6 +669,9 @@ def test_empty_nvram_of_a_killed_run_goes_with_its_claim(lab: Lab, virtomate: Pr
     wait_until_still(run.process.pid)
     run.end()
     assert (directory / "web_VARS.fd").stat().st_size == 0
+    # the next run needs a temporary pool of its own, and leaves the one that the claim lists
+    cloned(virtomate("domain-clone", "src", "next", json=True))
+    assert delete(virtomate, "next").status == 0
 
     result = virtomate("domain-delete", "web", json=True)
 

@@ -29,7 +29,7 @@ from virtomate.notices import Kept, Leftover, Notice, named, notice
 from virtomate.services.delete.placeholder import Placeholder
 from virtomate.services.delete.plan import in_use, plan_deletion
 from virtomate.services.delete.records import Consent, DeletionResult
-from virtomate.services.storage import TemporaryPools, refresh_all, stop_stale_pools
+from virtomate.services.storage import TemporaryPools, listed_pools, refresh_all, stop_stale_pools
 from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
 from virtomate.services.storage.references import scan_references
 from virtomate.waiting import backoff
@@ -227,12 +227,14 @@ class _CloneDeletion:
                 self._removed.insert(0, thing.what)
                 if thing.artifact.kind is ArtifactKind.VOLUME:
                     self._run.lighter_pools.add(thing.artifact.pool)
-        for made in self._deletion.provenance.made:
-            # a killed run has left it
-            if made.kind is ArtifactKind.POOL:
-                stop = partial(stop_temporary_pool, self._run.session.connection, made)
-                if self._attempt(name_artifact(made), stop):
-                    self._removed.insert(0, name_artifact(made))
+        connection = self._run.session.connection
+        # a killed run has left them, for all of its clones; what failed here needs them again
+        pools = [made for made in self._deletion.provenance.made if made.kind is ArtifactKind.POOL and not self._failed]
+        needed = listed_pools(connection, but=self._deletion.uuid) if pools else frozenset()
+        for made in pools:
+            stop = partial(stop_temporary_pool, connection, made)
+            if made.pool not in needed and self._attempt(name_artifact(made), stop):
+                self._removed.insert(0, name_artifact(made))
 
     def _attempt(self, what: str, remove: Callable[[], bool | None]) -> bool:
         """Call a function that removes something; note why it failed, and return whether it removed something."""

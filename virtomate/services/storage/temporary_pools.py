@@ -6,12 +6,15 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from virtomate.definition.provenance import Owner
+from virtomate.definition.provenance import Owner, find_provenance
 from virtomate.definition.volume import directory_pool_document
-from virtomate.errors import ConflictError, VirtomateError
+from virtomate.enums import ArtifactKind
+from virtomate.errors import ConflictError, NotFoundError, VirtomateError
+from virtomate.hypervisor.domains import list_domains
 from virtomate.hypervisor.storage import find_pool, list_pools, start_transient_pool
 from virtomate.notices import Leftover, Notice, notice
 from virtomate.paths import normalise
+from virtomate.services.storage.definitions import Definitions
 from virtomate.services.storage.owner import may_be_running, this_process
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX
 
@@ -93,13 +96,29 @@ def new_pool_name() -> str:
 
 
 def stop_stale_pools(connection: Connection) -> None:
-    """Stop the temporary pools of processes of this host that are gone: nobody else knows of those without a claim."""
-    for pool in list_pools(connection):
-        owner = _owner(pool.name)
-        if owner is not None and not may_be_running(owner):
-            with suppress(VirtomateError):
-                if not pool.is_persistent():
-                    pool.stop()
+    """Stop the temporary pools of processes of this host that are gone, unless an unfinished clone still lists them."""
+    stale = [pool for pool in list_pools(connection) if (owner := _owner(pool.name)) and not may_be_running(owner)]
+    listed = listed_pools(connection) if stale else frozenset()
+    for pool in stale:
+        with suppress(VirtomateError):
+            if pool.name not in listed and not pool.is_persistent():
+                pool.stop()
+
+
+def listed_pools(connection: Connection, but: str | None = None) -> frozenset[str]:
+    """Return the names of the temporary pools that unfinished clones list: their NVRAM may be looked at only there.
+
+    Args:
+        connection: Where the clones are.
+        but: UUID of a clone whose list does not count.
+    """
+    names: set[str] = set()
+    for domain in list_domains(connection):
+        with suppress(NotFoundError):
+            record = find_provenance(Definitions().inactive(domain), domain.uuid)
+            if record is not None and not record.finished and record.uuid != but:
+                names.update(made.pool for made in record.made if made.kind is ArtifactKind.POOL)
+    return frozenset(names)
 
 
 def _owner(pool_name: str) -> Owner | None:
