@@ -223,13 +223,18 @@ class NoAnswerError(TimedOutError):
     _exit_status = EXIT_NO_AGENT
 
 
+def signal_cause(signal_number: int) -> str:
+    """Return what follows the word interrupted: a person who pressed Ctrl-C need not know the signal's name."""
+    return "" if signal_number == signal.SIGINT else f" by {signal.Signals(signal_number).name}"
+
+
 class InterruptedBySignalError(VirtomateError):
     """A signal asked to stop."""
 
     json_type = "Interrupted"
 
     def __init__(self, signal_number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(signal_number).name}")
+        super().__init__(f"interrupted{signal_cause(signal_number)}")
         self.signal_number = signal_number
 
     @property

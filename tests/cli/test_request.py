@@ -107,6 +107,7 @@ ONE_OF = "copy, linked, reflink, share, drop"
         (("--auto-name", "a"), ("'a'", "--auto-name")),
         (("--count", "2", "a", "b"), ("--count", "2 are given")),
         (("--count", "2", "w{:2}"), ("'{:2}' in 'w{:2}'", "{:02}")),
+        (("--count", "2", ""), ("'' is not a NEWNAME", "such as web")),
         (("a", "web{}"), ("'{}' in 'web{}'", "without --count")),
         (("web{:2}",), ("'{:2}' in 'web{:2}'", "without --count")),
         (("--count", "0", "a"), ("'0'", "from 1 to 9999")),

@@ -179,7 +179,7 @@ def test_what_another_domain_uses_stays(lab: Lab, virtomate: Program) -> None:
         assert result.json["type"] == "IllegalStateError", way
         assert str(path) in result.json["message"], way
         assert "domain 'other' uses it" in result.json["message"], way
-        assert result.json["hint"].startswith("Delete that first"), way
+        assert result.json["hint"].startswith("Delete the named domain or volume first."), way
         other.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
     assert path.exists()
     assert outcome(delete(virtomate, "web")) == {"web": "deleted"}
@@ -284,7 +284,7 @@ def building(lab: Lab) -> Iterator[None]:
 
 
 def test_what_libvirt_keeps_of_a_clone_goes_with_it(root_lab: Lab, virtomate: Program) -> None:
-    """Internal snapshots, the saved state, autostart and the TPM's state go with the clone, and are named."""
+    """Internal snapshots, the managed-save image, autostart and the TPM's state go with the clone, and are named."""
     lab = root_lab
     tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
     define_source(lab, devices=tpm)
@@ -302,7 +302,7 @@ def test_what_libvirt_keeps_of_a_clone_goes_with_it(root_lab: Lab, virtomate: Pr
     result = delete(virtomate, "web")
 
     assert result.status == 0, str(result)
-    assert {"saved state", "record of 2 snapshots"} <= set(result.json[0]["removed"])
+    assert {"managed-save image", "record of 2 snapshots"} <= set(result.json[0]["removed"])
     assert not state.exists()
     difference = before.difference(lab.inventory())
     assert not [line for line in difference.splitlines() if "web" in line or "snapshot" in line], difference
@@ -351,7 +351,7 @@ def test_question_at_a_terminal(lab: Lab, virtomate: Program) -> None:
     status, after = question.answer("\n")
     assert (status, "Nothing was deleted." in after) == (1, True)
     assert Question(virtomate, "web", "web-2").answer("n\n")[0] == 1
-    assert Question(virtomate, "web", "web-2").answer("\x03") == (-2, "^C\r\nError: interrupted by SIGINT\r\n")
+    assert Question(virtomate, "web", "web-2").answer("\x03") == (-2, "^C\r\nError: interrupted\r\n")
     assert Question(virtomate, "web", "web-2").answer("\x04") == (1, "\r\nNothing was deleted.\r\n")
     unchanged(before, lab)
 

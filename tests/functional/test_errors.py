@@ -204,7 +204,9 @@ CASES = {
     "written by a transient domain": Case(
         written_by_transient, Refusal("IllegalStateError", ("vda", "src.raw'", "'writer'"), ("virsh", "writer"))
     ),
-    "saved state": Case(saved_state, Refusal("IllegalStateError", ("'src'", "managed-save image"), ("--mode copy",))),
+    "managed-save image": Case(
+        saved_state, Refusal("IllegalStateError", ("'src'", "managed-save image"), ("--mode copy",))
+    ),
     "transfer of a linked clone": Case(
         linked_transfer, Refusal("UnsupportedError", ("linked", "'host'"), ("--transfer",))
     ),
@@ -470,7 +472,7 @@ def test_full_in_the_middle_of_a_flattening_fails_clean(root_lab: Lab, virtomate
 
 
 def test_saved_state_is_warned_of_in_a_copy(lab: Lab, virtomate: Program) -> None:
-    """A copy of a domain with a saved state is made, and the result says that the state stays behind."""
+    """A copy of a domain with a managed-save image is made, and the result says that the image stays behind."""
     saved_state(lab)
     before = lab.inventory()
 
@@ -479,7 +481,7 @@ def test_saved_state_is_warned_of_in_a_copy(lab: Lab, virtomate: Program) -> Non
     assert result.status == 0, str(result)
     (warning,) = result.json[0]["warnings"]
     assert "'src'" in warning
-    assert "saved state" in warning
+    assert "managed-save image" in warning
     assert f"Warning: {warning}" in result.stderr
     assert lab.connection.lookupByName("src").hasManagedSaveImage()
     assert not lab.connection.lookupByName("web").hasManagedSaveImage()

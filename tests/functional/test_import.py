@@ -13,7 +13,7 @@ from uuid import uuid4
 import libvirt
 import pytest
 
-from tests.functional.runs import BIG_BYTES, Refusal, Watched, check_refusal, paused, unchanged, wait_for
+from tests.functional.runs import BIG_BYTES, Refusal, Watched, check_refusal, paused, reaching, unchanged, wait_for
 from tests.functional.support import image_info
 from tests.lab import images
 from tests.lab.domains import disk, domain
@@ -400,6 +400,10 @@ def test_killed_import_is_cleared_up_by_one_command(lab: Lab, virtomate: Program
     assert f"{file} (copy), unfinished" in virtomate("domain-list").stdout
     with pytest.raises(libvirt.libvirtError):
         lab.connection.lookupByName(name).create()
+    taken = virtomate("volume-import", file, lab.pool.name, json=True)
+    assert (taken.status, taken.json["type"]) == (1, "Conflict"), taken
+    assert taken.json["message"].endswith(f"in storage pool '{lab.pool.name}', of an unfinished import")
+    assert f"{reaching(lab.uri, f'virtomate domain-delete {name}')} removes the volume" in taken.json["hint"]
     assert (lab.pool.path / "big.raw").exists()
     (deleted,) = virtomate("domain-delete", name, json=True).json
     assert deleted["removed"] == [f"volume '{lab.pool.path / 'big.raw'}'"]

@@ -94,12 +94,12 @@ def overlay_on_a_block_device(host: Host, stack: ExitStack) -> str:
 
 
 def saved_state_with_a_hot_plugged_disk(host: Host, _stack: ExitStack) -> str:
-    """A domain whose saved state has a disk that its definition does not have."""
+    """A domain whose managed-save image has a disk that its definition does not have."""
     other = host.define("other", machine="pc", memory_mib=64)
     other.create()
     other.attachDeviceFlags(disk(host.path, target="vdx"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
     other.managedSave()
-    return "the saved state of domain 'other' uses it"
+    return "the managed-save image of domain 'other' uses it"
 
 
 def snapshot_of_a_domain_that_had_it(host: Host, _stack: ExitStack) -> str:
@@ -146,7 +146,7 @@ WAYS: dict[str, Way] = {
     "chain through an inactive pool": chain_through_an_inactive_pool,
     "external data file": external_data_file,
     "block device": overlay_on_a_block_device,
-    "saved state": saved_state_with_a_hot_plugged_disk,
+    "managed-save image": saved_state_with_a_hot_plugged_disk,
     "snapshot": snapshot_of_a_domain_that_had_it,
     "qed": overlay_of_another_format("qed"),
     "qcow": overlay_of_another_format("qcow"),
@@ -167,7 +167,7 @@ def cleared_up(lab: Lab) -> Iterator[ExitStack]:
 
 
 def test_whoever_uses_it_is_seen(root_lab: Lab, virtomate: Program) -> None:
-    """Nobody's base, data or saved state is deleted, whichever way it came to be that, and the user is named."""
+    """Nobody's base, data or managed-save image is deleted, whichever way it came to be that, and the user is named."""
     host = Host(root_lab, virtomate)
     for way, make in WAYS.items():
         with cleared_up(root_lab) as stack:

@@ -36,7 +36,7 @@ def main() -> int:
             run(virtomate, "domain-clone", "--mode", mode, ORIGINAL, name)
         run(virtomate, "domain-list")
 
-        say("What the volumes take on the host")
+        say("What the volumes take on the host; shared blocks of reflinks count in each volume")
         for path in sorted(pool.path.iterdir()):
             sys.stdout.write(f"  {allocated_bytes(path) / MIB:8.1f} MiB  {path.name}\n")
 

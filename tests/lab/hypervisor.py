@@ -175,7 +175,7 @@ class Hypervisor:
 
     @property
     def file_directories(self) -> list[Path]:
-        """Where the daemon puts files that belong to domains: variable stores, saved states, default images."""
+        """Where the daemon puts files that belong to domains: variable stores, managed-save images, default images."""
         if not self.privileged:
             return [self._config / "libvirt/qemu/nvram"]
         return [self.on_host("/var/lib/libvirt") / part for part in ("images", "qemu/nvram", "qemu/save")]

@@ -273,7 +273,7 @@ def test_run() -> None:
         (ProgramError("m"), {"type": "ProgramError", "message": "m"}),
         (TimedOutError("m"), {"type": "TimeoutError", "message": "m"}),
         (NoConnectionError("m", "h", code=38), {"type": "libvirtError", "message": "m", "hint": "h"}),
-        (InterruptedBySignalError(2), {"type": "Interrupted", "message": "interrupted by SIGINT"}),
+        (InterruptedBySignalError(2), {"type": "Interrupted", "message": "interrupted"}),
         (
             ERROR,
             {

@@ -158,6 +158,38 @@ def test_disk_that_is_dropped(capsys: pytest.CaptureFixture[str]) -> None:
     assert "  vdc    dropped\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("complete", "line"),
+    [
+        (0, "0 of 3 clones are complete; nothing is left of them"),
+        (1, "1 of 3 clones is complete; nothing is left of the others"),
+        (2, "2 of 3 clones are complete; nothing is left of the other"),
+    ],
+)
+def test_interrupted_clones_for_people(capsys: pytest.CaptureFixture[str], complete: int, line: str) -> None:
+    """An interruption is said once for all clones, and the summary says that nothing is left."""
+    interrupted = FAILED._replace(status=Status.INTERRUPTED, error=InterruptedBySignalError(2))
+    clones.render_clones([CLONED] * complete + [interrupted] * (3 - complete), HUMAN, 1.52)
+
+    assert capsys.readouterr().err.splitlines()[-2:] == ["Error: interrupted", line]
+
+
+def test_interrupted_clones_that_left_something(capsys: pytest.CaptureFixture[str]) -> None:
+    """A clone of which something is left is named, however it ended."""
+    error = InterruptedBySignalError(2)
+    left = FAILED._replace(name="web-1", status=Status.INTERRUPTED, error=error.adding(leftovers=ERROR.leftovers))
+    clean = FAILED._replace(name="web-2", status=Status.INTERRUPTED, error=InterruptedBySignalError(2))
+    clones.render_clones([left, clean], HUMAN, 1.52)
+
+    assert capsys.readouterr().err.splitlines() == [
+        "Error: web-1: interrupted",
+        "Left behind:",
+        f"  {LEFT}",
+        "Error: interrupted",
+        "0 of 2 clones are complete",
+    ]
+
+
 def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What is to be known of all clones is said once; who failed is named, and how many are there."""
     clones.render_clones([CLONED, STARTED._replace(name="web-2"), FAILED._replace(name="web-3")], HUMAN, 1.52)
@@ -200,7 +232,7 @@ def test_answers_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert [text.out for text in seen] == ["", "web-1 has an IP address\n  address  192.0.2.7/24 (eth0)\n", "", "", ""]
     assert [text.err for text in seen] == ["", "", "Error: 'web-2' did not answer\nHint: Wait.\n", "", ""]
     assert capsys.readouterr().err.splitlines() == [
-        "Error: interrupted by SIGINT",
+        "Error: interrupted",
         "Note: kept and running, but not waited for any longer: 'web-3', 'web-4'",
     ]
 
@@ -328,7 +360,7 @@ def test_deletions_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "Left behind:",
         f"  {LEFT}",
         "Hint: Choose another name.",
-        "Error: interrupted by SIGINT",
+        "Error: interrupted",
         "Note: not deleted: " + "".join(f"'web-{number}', " for number in range(3, 13)) + "2 more",
     ]
 

@@ -164,9 +164,9 @@ _OPTIONS = (
         section=_CLONE,
         type=_WholeNumber(1, _MAX_COUNT),
         metavar="N",
-        help="Make N clones of one NEWNAME. In NEWNAME, {} stands for the number and {:02} for the number with at "
-        f"least two digits; otherwise a hyphen and the number follow NEWNAME. N is at most {_MAX_COUNT}. "
-        "[default: one clone for each NEWNAME]",
+        help="Make N clones, with names made from one NEWNAME. In NEWNAME, {} stands for the number and {:02} for the "
+        "number with at least two digits; otherwise a hyphen and the number follow NEWNAME. N is at most "
+        f"{_MAX_COUNT}. [default: one clone for each NEWNAME]",
     ),
     option(
         "--auto-name", section=_CLONE, is_flag=True, help="Choose a free name for each clone, such as DOMAIN-clone-2."

@@ -103,7 +103,7 @@ def numbered_names(template: str, count: int) -> tuple[str, ...]:
     """
     for place in re.findall(_BRACES, template):
         if re.fullmatch(_NUMBER, place) is None:
-            expected = "{} for the number, or {:02} for one with two digits at least, up to {:09}"
+            expected = "{} for the number, or {:02} for the number with at least two digits, up to {:09}"
             raise click.UsageError(f"'{place}' in '{template}' is not understood; expected: {expected}.")
     if re.search(_NUMBER, template) is None:
         template = f"{template}-{{}}"
@@ -129,7 +129,9 @@ def _names(names: Sequence[str], count: int | None, *, auto_name: bool) -> tuple
                 )
         return tuple(names)
     if len(names) > 1:
-        raise click.UsageError(f"--count makes names of one NEWNAME, but {len(names)} are given.")
+        raise click.UsageError(f"--count makes all names from one NEWNAME, but {len(names)} are given.")
+    if not names[0]:
+        raise click.UsageError("'' is not a NEWNAME for --count; expected: a name, such as web or web-{:02}.")
     return numbered_names(names[0], count)
 
 

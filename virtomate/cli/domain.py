@@ -110,11 +110,11 @@ def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | N
 def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unproved: bool) -> int:
     """Delete the clones NAME..., each given by name or UUID, with everything that cloning made for them.
 
-    Clones must be shut off, and nothing else may use their volumes. Other domains are refused. For finished clones
-    there is a question first; what is left of a clone that was never finished goes without.
+    Clones must be shut off, and nothing else may use their volumes. Other domains are refused. virtomate asks
+    before it deletes finished clones. Unfinished clones, which a crash leaves, are deleted without a question.
 
-    What bears no token that proves whose it is, such as a raw volume on a host whose files are not seen here, is shown
-    and asked for as well.
+    virtomate also asks before it deletes files of which nothing proves that they were made for the clone, such as raw
+    volumes on a remote host.
     """
     from virtomate.output.deletions import render_deletions  # noqa: PLC0415
     from virtomate.output.streams import render_warnings  # noqa: PLC0415
@@ -170,9 +170,8 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
     "--source",
     type=click.Choice([source.value for source in AddressSource]),
     default=AddressSource.LEASE.value,
-    show_default=True,
-    help="Who knows the addresses: the DHCP server of a network of libvirt's (lease), the agent in the guest, or the "
-    "host's ARP table.",
+    help="Where addresses come from: the DHCP server of a libvirt network (lease), the guest agent (agent), or the "
+    "host's ARP table (arp). [default: lease]",
 )
 @click.argument("name", metavar="DOMAIN", shell_complete=complete_domain)
 @click.pass_obj

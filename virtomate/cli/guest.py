@@ -109,14 +109,14 @@ def ping(settings: Settings, name: str, *, seconds: float) -> None:
 
 @guest.command("run", cls=_RunCommand, short_help="Run a program in a guest.", context_settings=CONTEXT_SETTINGS)
 @common_options
-@click.option("--stdin", "has_stdin", is_flag=True, help="Let the program read what is read from stdin here.")
+@click.option("--stdin", "has_stdin", is_flag=True, help="Pass the standard input of virtomate to the program.")
 @click.option("-e", "--encode", is_flag=True, help="Write the program's output in Base64; for --json.")
 @click.option(
     "--timeout",
     "timeout",
     type=_seconds,
     metavar="SECONDS",
-    help="How long to wait for the program's end; it goes on after that. [default: as long as it takes]",
+    help="How long to wait for the program's end; the program goes on after that. [default: as long as it takes]",
 )
 @click.argument("name", metavar="DOMAIN", shell_complete=complete_domain)
 @click.argument("program", metavar="PROGRAM")
@@ -134,9 +134,9 @@ def run(
 ) -> int:
     """Run PROGRAM in the guest of DOMAIN, given by name or UUID.
 
-    Everything from PROGRAM on belongs to the guest, as it is; options of virtomate stand before it. What the program
-    writes is written here when it has ended, and its exit status is that of this command. With --json, the exit status
-    tells only whether the program could be run.
+    Everything from PROGRAM on belongs to the guest, unchanged; options of virtomate stand before PROGRAM. The output of
+    the program is shown when the program has ended, and the exit status of this command is the program's. With --json,
+    the exit status tells only whether the program could be run.
     """
     is_json = settings.format.is_json
     if encode and not is_json:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from virtomate.cancel import CancelToken
-from virtomate.errors import InterruptedBySignalError
+from virtomate.errors import InterruptedBySignalError, signal_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,8 +81,7 @@ class Signals:
             self.abandon()
             raise InterruptedBySignalError(number)
         if (note := self.note) is not None:
-            cause = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-            does = "Still cleaning up…" if is_repeated else f"Interrupted{cause}, cleaning up…"
+            does = "Still cleaning up…" if is_repeated else f"Interrupted{signal_cause(number)}, cleaning up…"
             awaited = ", and for ".join(self.cancel.awaited)
             # the terminal may be gone, and the work still has to be waited for
             with suppress(OSError):

@@ -16,7 +16,7 @@ def volume() -> None:
     """Work with storage volumes."""
 
 
-@volume.command("list", context_settings=CONTEXT_SETTINGS)
+@volume.command("list", short_help="List all volumes of a storage pool.", context_settings=CONTEXT_SETTINGS)
 @common_options
 @click.argument("pool", metavar="POOL", shell_complete=complete_pool)
 @click.pass_obj

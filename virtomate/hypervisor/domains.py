@@ -197,7 +197,7 @@ class Domain:
 
     def saved_definition(self) -> str:
         """The definition in the managed-save image, which the next start uses; HypervisorError without an image."""
-        with translating_errors(f"cannot read the saved state of domain '{self.name}'"):
+        with translating_errors(f"cannot read the managed-save image of domain '{self.name}'"):
             return sanitise(lambda: self._handle.managedSaveGetXMLDesc(0))
 
     def snapshots(self) -> list[DomainRecord]:

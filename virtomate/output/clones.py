@@ -63,9 +63,15 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
             print_lines(_clone_lines(result) if result.definition is None else [_xml(result.definition)])
     render_warnings(dict.fromkeys(warning for result in present for warning in result.warnings), format_)
     if not format_.is_json:
+        interruption = None
         for result in results:
-            if result.error is not None:
+            if _is_only_interrupted(result) and not format_.has_json_messages:
+                interruption = result.error
+            elif result.error is not None:
                 error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
+        # once for all of them: a signal interrupts fifty clones alike
+        if interruption is not None:
+            error_message(interruption, format_)
         if not format_.has_json_messages:
             _tell_missing(results, present)
 
@@ -98,6 +104,11 @@ def render_answers(results: Iterable[CloneResult], what: WaitFor, format_: Forma
     return tuple(answered)
 
 
+def _is_only_interrupted(result: CloneResult) -> bool:
+    """Tell whether a signal ended the making of a clone, and nothing is left of the clone."""
+    return isinstance(result.error, InterruptedBySignalError) and not result.error.leftovers
+
+
 def _tell_missing(results: Sequence[CloneResult], present: Sequence[CloneResult]) -> None:
     """Say how many clones are complete, and that nothing is left of the others where that is so."""
     missing = [result for result in results if result not in present]
@@ -107,7 +118,8 @@ def _tell_missing(results: Sequence[CloneResult], present: Sequence[CloneResult]
     if len(results) == 1:
         tell(f"Nothing is left of '{printable(missing[0].name)}'.\n" if is_clean else "")
         return
-    rest = f", nothing is left of the other{'' if len(missing) == 1 else 's'}" if is_clean else ""
+    others = "them" if not present else "the other" if len(missing) == 1 else "the others"
+    rest = f"; nothing is left of {others}" if is_clean else ""
     tell(f"{len(present)} of {len(results)} clones {'is' if len(present) == 1 else 'are'} complete{rest}\n")
 
 

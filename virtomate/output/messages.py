@@ -23,8 +23,8 @@ SENTENCES: dict[Code, str] = {
     CloneWarning.EXTERNAL_SNAPSHOTS: "external snapshots of '{subject}' are not carried over",
     CloneWarning.INTERNAL_SNAPSHOTS: "internal snapshots of disk {subject} are not carried over: its backing chain "
     "becomes one image",
-    CloneWarning.SAVED_STATE: "the saved state of '{subject}' is not carried over: the clone's disks are as after a "
-    "power cut",
+    CloneWarning.SAVED_STATE: "the managed-save image of '{subject}' is not carried over: the clone's disks are as "
+    "after a power cut",
     CloneWarning.SNAPSHOTS: "snapshots of '{subject}' are not carried over",
     CloneWarning.TPM_STATE: "TPM state is not carried over: the clone starts with an empty {subject}",
     CloneWarning.UNLISTED_SNAPSHOTS: "disk {subject} of the clone contains the snapshots of '{original}', but libvirt "

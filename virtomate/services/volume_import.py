@@ -6,12 +6,14 @@ import logging
 import os
 import posixpath
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from virtomate.advice import virtomate
-from virtomate.definition.provenance import DomainReference
+from virtomate.definition import PROVENANCE_NAMESPACE
+from virtomate.definition.provenance import DomainReference, read_record
 from virtomate.definition.volume import describe_pool, read_volume_listing
 from virtomate.duplication.compression import detect_compression, unpack_command
 from virtomate.duplication.image_headers import detect_format, is_cut_short, read_qcow2_header, why_incomplete
@@ -28,6 +30,7 @@ from virtomate.errors import (
     UnsupportedError,
     VirtomateError,
 )
+from virtomate.hypervisor.domains import list_domains
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.names import check_volume_name, writable
 from virtomate.notices import FileWarning, Notice, notice
@@ -41,6 +44,7 @@ from virtomate.services.transaction.jobs import VolumeJob
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document
     from virtomate.definition.volume import VolumeListing
+    from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.transaction.run_context import Run
 
@@ -120,7 +124,7 @@ def import_volume(run: Run, request: ImportRequest) -> ImportResult:
         backend_of(description).require_new_volumes(description)
         gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
         _, cautions = gate.admit(connection, (Transfer.STREAM,), [(pool, description)], f"volume '{name}'")
-        _refuse_taken_name(pool, name)
+        _refuse_taken_name(connection, pool, name)
         if request.check_space:
             space = SpaceLedger(is_local=connection.is_local)
             space.add(pool, description, file.data_bytes)
@@ -239,13 +243,27 @@ def _judge(file: LocalFile, name: str) -> tuple[Notice, ...]:
     return tuple(warnings)
 
 
-def _refuse_taken_name(pool: Pool, name: str) -> None:
+def _refuse_taken_name(connection: Connection, pool: Pool, name: str) -> None:
     if pool.find_volume(name) is None:
         return
     # it may have been deleted without libvirt
     pool.refresh()
     if pool.find_volume(name) is not None:
-        raise ConflictError(
-            f"there is already a volume '{name}' in storage pool '{pool.name}'",
-            hint="Give another name as NEWNAME, or delete that volume first.",
-        )
+        taken = f"there is already a volume '{name}' in storage pool '{pool.name}'"
+        if (claim := _find_unfinished_import(connection, pool.name, name)) is not None:
+            removes = f"{virtomate('domain-delete', claim)} removes the volume."
+            raise ConflictError(f"{taken}, of an unfinished import", f"If no virtomate is making the volume, {removes}")
+        raise ConflictError(taken, "Give another name as NEWNAME, or delete that volume first.")
+
+
+def _find_unfinished_import(connection: Connection, pool: str, name: str) -> str | None:
+    """Return the name of the claim whose journal lists the volume; None where libvirt cannot tell."""
+    with suppress(HypervisorError):
+        for domain in list_domains(connection):
+            # a thousand domains need not be read for a hint
+            if domain.name.startswith(_CLAIM_PREFIX):
+                record = domain.metadata_element(PROVENANCE_NAMESPACE)
+                provenance = None if record is None else read_record(record, domain.uuid)
+                if provenance is not None and any((made.pool, made.volume) == (pool, name) for made in provenance.made):
+                    return domain.name
+    return None

@@ -110,13 +110,13 @@ def test_nobody(host: Host) -> None:
     [
         ("domain 'other' uses it", {"text": True}),
         ("domain 'other' uses it", {"live": True}),
-        ("the saved state of domain 'other' uses it", {"saved": True}),
+        ("the managed-save image of domain 'other' uses it", {"saved": True}),
         ("snapshot 's' of domain 'other' uses it", {"snapshots": True}),
         ("checkpoint 's' of domain 'other' uses it", {"checkpoints": True}),
     ],
 )
 def test_states(host: Host, says: str, keywords: dict[str, bool]) -> None:
-    """A domain uses a file now, later, when its saved state is resumed, or when a snapshot is reverted to."""
+    """A domain uses a file now, later, when its managed-save image is resumed, or when a snapshot is reverted to."""
     (state,) = keywords
     text = definition(host.path)
     documents: dict[str, object] = {state: {"s": f"<domainsnapshot>{text}</domainsnapshot>"}}
@@ -439,7 +439,7 @@ def test_document_that_cannot_be_read(host: Host, code: int) -> None:
     warnings = host.warns()
     for what in (
         "the definition of domain",
-        "the saved state of domain",
+        "the managed-save image of domain",
         "snapshot 's' of domain",
         "checkpoint 'c' of",
     ):
@@ -456,7 +456,7 @@ def test_connection_that_broke(host: Host) -> None:
 
 
 def test_states_that_a_driver_does_not_know(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver without saved states has none."""
+    """A driver without managed-save images has none."""
     real = FakeLibvirt.listAllDomains
 
     def refuse(self: FakeLibvirt, flags: int) -> list[FakeDomain]:

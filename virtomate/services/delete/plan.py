@@ -58,7 +58,7 @@ class DeletionPlan(NamedTuple):
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """Names of what somebody may still want: finished clones, and what has other disks or a saved state."""
+        """Names of what somebody may still want: finished clones, and what has other disks or a managed-save image."""
         return tuple(
             deletion.name
             for deletion in self.deletions
@@ -142,5 +142,5 @@ def in_use(name: str, made: Artifact, users: Sequence[Reference], advice: str | 
         named.append(f"and {len(users) - len(named)} more")
     return IllegalStateError(
         f"{name_artifact(made)} of '{name}' cannot be deleted: {', '.join(named)}",
-        hint=advice or "Delete that first. Clones that use it can be named in the same command.",
+        hint=advice or "Delete the named domain or volume first. A clone can be named in the same command.",
     )

@@ -105,7 +105,7 @@ class Consent(NamedTuple):
     """What may be deleted without a question.
 
     Attributes:
-        finished: Finished clones, and what has other disks or a saved state.
+        finished: Finished clones, and what has other disks or a managed-save image.
         unproved: Files of which nothing proves that they were made for the clone.
     """
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.domains import Domain
     from virtomate.services.storage.references import References
 
-SAVED_STATE = "saved state"
+SAVED_STATE = "managed-save image"
 
 
 class Clone(NamedTuple):

@@ -1,4 +1,4 @@
-"""Every document by which a domain may come to use a file: definitions now and later, saved states, snapshots."""
+"""Every document by which a domain may come to use a file: definitions, managed-save images, snapshots."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _Reading:
         abridged = sorted(self._definitions.abridged)
         self._warnings += (Notice(ScanWarning.OVERSIZE_DEFINITION, name) for name in abridged)
         for domain in list_saved_domains(self._connection):
-            says = f"the saved state of domain '{domain.name}'"
+            says = f"the managed-save image of domain '{domain.name}'"
             yield from self._read(domain, says, says, domain.saved_definition, is_definition=False)
         for domain in list_domains_with_snapshots(self._connection):
             yield from self._read_records(domain, "snapshot", domain.snapshots)
