@@ -209,7 +209,7 @@ def require_reflinks(directory: str, path: str) -> None:
 
 def _unsupported(path: str, error: OSError) -> UnsupportedError:
     return UnsupportedError(
-        f"'{path}' cannot be reflinked: its file system does not do that ({os.strerror(error.errno or 0)})",
+        f"'{path}' cannot be reflinked: its file system does not support reflinks ({os.strerror(error.errno or 0)})",
         hint="Use --mode copy or --mode linked, or keep the volumes on Btrfs, or on XFS made with reflink=1.",
     )
 
