@@ -450,7 +450,14 @@ def test_import_where_libvirt_has_no_domains(lab: Lab, virtomate: Program, tmp_p
     assert watched.run.wait().status == -signal.SIGINT
     unchanged(before, lab)
 
-    imported(virtomate("volume-import", images.make_raw(tmp_path / "disk.raw", MIB), lab.pool.name, json=True, uri=uri))
+    words = ("volume-import", images.make_raw(tmp_path / "disk.raw", MIB), lab.pool.name)
+    imported(virtomate(*words, json=True, uri=uri))
+    taken = virtomate(*words, json=True, uri=uri)
+    assert (taken.status, taken.json["type"], taken.json["hint"].split()[:3]) == (
+        1,
+        "Conflict",
+        ["Give", "another", "name"],
+    )
 
 
 def test_import_where_libvirt_takes_no_definition(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
