@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ from tests.functional.runs import (
     reaching,
     start_clone,
     unchanged,
+    wait_for,
 )
 from tests.lab import Lab, Pool, Program, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.images import MIB
+from virtomate.errors import NoConnectionError
+from virtomate.hypervisor import connection, session
+from virtomate.hypervisor.connection import Connection
 
 MODES = ("copy", "linked", "reflink")
 
@@ -192,6 +197,43 @@ def test_daemon_restarts_in_the_middle(lab: Lab, virtomate: Program) -> None:
         assert virtomate("domain-delete", "web").status == 0
     lab.pool.refresh()
     unchanged(before, lab)
+
+
+def test_connection_comes_back_with_a_daemon_that_restarts(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An undo waits for a daemon that refuses connections while it restarts; once in vain is enough."""
+    opened: list[bool] = []
+
+    def connect(*words: Any, **named: Any) -> Connection:
+        opened.append(False)
+        found = connection.connect(*words, **named)
+        opened[-1] = True
+        return found
+
+    monkeypatch.setattr(session, "connect", connect)
+    # the lab's host is a child of this process, too
+    monkeypatch.setattr(session, "end_programs", lambda: None)
+    monkeypatch.setattr(session, "_RESTART_SECONDS", 60.0)
+    with ThreadPoolExecutor(1) as threads, session.open_session(lab.uri) as mine:
+        lost = mine.connection
+        lab.hypervisor.kill()
+        wait_for(lambda: not lost.is_alive, "the connection is lost")
+        coming = threads.submit(mine.connect)
+        wait_for(lambda: len(opened) > 2, "the connection is refused")
+        lab.hypervisor.start()
+        coming.result()
+        assert (opened[1], opened[-1]) == (False, True)
+
+    monkeypatch.setattr(session, "_RESTART_SECONDS", 0.2)
+    with session.open_session(lab.uri) as mine:
+        lost = mine.connection
+        lab.hypervisor.kill()
+        wait_for(lambda: not lost.is_alive, "the connection is lost")
+        for _ in range(2):
+            opened.clear()
+            with pytest.raises(NoConnectionError):
+                mine.connect()
+    assert opened == [False]
+    lab.hypervisor.start()
 
 
 @pytest.fixture

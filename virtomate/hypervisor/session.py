@@ -8,9 +8,10 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import CancelToken
-from virtomate.errors import SilentHostError
+from virtomate.errors import NoConnectionError, SilentHostError
 from virtomate.hypervisor.connection import connect
 from virtomate.hypervisor.opening import end_programs
+from virtomate.waiting import backoff
 
 __all__ = ["Session", "SpareConnections", "end_programs", "open_session"]
 
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.opening import Ask
 
+# How long an undo waits for a daemon that restarts.
+_RESTART_SECONDS = 4.0
+
 
 class SpareConnections:
     """Idle connections to one URI, kept since opening one over a network takes a while.
 
-    Once a host has timed out, later calls fail at once instead of waiting again.
+    Once a host has timed out, or a daemon that was lost has not come back, later calls do not wait again.
     """
 
     def __init__(self, uri: str | None, ask: Ask | None, cancel: CancelToken) -> None:
@@ -35,6 +39,7 @@ class SpareConnections:
         self._ask = None if ask is None else _ask_once(ask)
         self._idle: SimpleQueue[Connection] = SimpleQueue()
         self._was_lost = False
+        self._is_gone = False
         self._silence: SilentHostError | None = None
 
     def take(self) -> Connection:
@@ -53,6 +58,21 @@ class SpareConnections:
         if self._silence is not None:
             # a new error for each clone, since each has its own leftovers
             raise SilentHostError(self._silence.message, self._silence.hint, self._silence.code)
+        if not self._was_lost:
+            return self._open()
+        # a daemon that restarts refuses connections for a moment
+        for left in backoff(0 if self._is_gone else _RESTART_SECONDS):
+            try:
+                return self._open()
+            except SilentHostError:
+                raise
+            except NoConnectionError:
+                if not left:
+                    self._is_gone = True
+                    raise
+        raise AssertionError("unreachable")
+
+    def _open(self) -> Connection:
         try:
             return connect(self._uri, self._ask, self._cancel, was_lost=self._was_lost)
         except SilentHostError as error:
