@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import libvirt
 import pytest
 
-from tests.services.transaction.fakes import FakeHost, Fault
+from tests.services.transaction.fakes import FakeHost, Fault, error
 from virtomate.definition import codec
 from virtomate.definition.provenance import Artifact, DomainReference, Provenance, find_provenance
 from virtomate.enums import ArtifactKind, ArtifactState, Mode
@@ -256,6 +257,20 @@ def test_completion_that_goes_wrong(faults: dict[tuple[str, int], Fault], state:
         with pytest.raises(IllegalStateError, match="may be complete"):
             claim.release()
         assert len(host.domains) == 1
+
+
+def test_completion_that_is_carried_out_and_reported_as_refused() -> None:
+    """Whatever the error of a call that may have defined the clone, a look decides what the clone is."""
+
+    def complain(_host: FakeHost) -> None:
+        raise error(libvirt.VIR_ERR_INTERNAL_ERROR)
+
+    host = FakeHost(meanwhile={("define", 1): complain})
+    claim = claim_on(host)
+    claim.take()
+    claim.become(COMPLETE)
+
+    assert state_of(claim) is ClaimState.COMPLETE
 
 
 @pytest.mark.parametrize("fault", Fault)

@@ -179,9 +179,9 @@ class Claim:
         _LOG.info("defining domain %r", self.name)
         try:
             define_domain(self._session.connection, self.name, text)
-        except VirtomateError as error:
-            # where the connection broke, libvirt may have carried it out all the same
-            if not isinstance(error, ConnectionLostError) or not self._is_finished():
+        except VirtomateError:
+            # libvirt may have carried it out all the same, such as where the connection broke
+            if not self._is_finished():
                 self.state = ClaimState.CLAIMED
                 raise
         self.state = ClaimState.COMPLETE
