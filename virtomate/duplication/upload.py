@@ -118,7 +118,7 @@ def _require_file(path: str, mode: int) -> None:
         what = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
         raise UnreadableFileError(
             f"'{path}' is {what}, and only files can be imported",
-            hint=None if stat.S_ISDIR(mode) else "Write what is in it into a file, and import that.",
+            hint=None if stat.S_ISDIR(mode) else "Copy its content into a file, and import the file.",
         )
 
 

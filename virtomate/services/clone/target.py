@@ -164,7 +164,8 @@ def refuse_taken_uuid(connection: Connection, request: CloneRequest) -> None:
     """Refuse a UUID that was asked for and is another domain's."""
     if request.uuid is not None and (holder := find_domain_by_uuid(connection, request.uuid)) is not None:
         raise ConflictError(
-            f"domain '{holder.name}' has the UUID '{request.uuid}'", hint="Leave out --uuid, or name another one."
+            f"domain '{holder.name}' already has the UUID '{request.uuid}'",
+            hint="Leave out --uuid, or choose another UUID.",
         )
 
 
@@ -176,5 +177,5 @@ def _refuse_tpm_state(connection: Connection, uuid: str, domain: Document) -> No
     if os.path.lexists(path):
         raise ConflictError(
             f"'{path}' holds the state of a TPM, which the clone would take for its own",
-            hint="Leave out --uuid, name another one, or move that directory away.",
+            hint="Leave out --uuid, choose another UUID, or move that directory away.",
         )
