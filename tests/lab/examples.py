@@ -42,7 +42,8 @@ NOT_RUN = (
 
 BLOCK = re.compile(r"^( *)(?:\.\. code-block:: console|```console)$")
 SETUP = re.compile(r"^ *(?:\.\. |<!-- )setup: (.+?)(?: -->)?$")
-FAILED = re.compile(r'^error:|"message":', re.IGNORECASE | re.MULTILINE)
+# An error at a terminal, or in JSON; a notice has a message, too, but no type.
+FAILED = re.compile(r'^error:|"message": .*\s+"type": "', re.IGNORECASE | re.MULTILINE)
 
 # What takes the place of what is never the same. The first octets of a MAC address are the same.
 MASKS = [
