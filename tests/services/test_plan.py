@@ -256,7 +256,7 @@ def test_plan(node: Node) -> None:
 
     (disk,) = plan.disks
     assert disk.duplication is not None
-    assert (disk.duplication.path, disk.duplication.action) == ("/srv/p/new.raw", Action.COPIED)
+    assert (disk.duplication.place.path, disk.duplication.action) == ("/srv/p/new.raw", Action.COPIED)
     assert disk.duplication.total_bytes == 500
     assert [interface.source_mac for interface in plan.interfaces] == ["52:54:00:aa:bb:01"]
     assert plan.interfaces[0].mac.startswith("52:54:00:")
@@ -370,7 +370,7 @@ def test_two_disks_get_two_names(node: Node) -> None:
 
     plan = plan_clone(node(domain("src", disks), images), CloneRequest("src", ("new",), mode=Mode.LINKED))
 
-    paths = [disk.duplication.path for disk in plan.disks if disk.duplication is not None]
+    paths = [disk.duplication.place.path for disk in plan.disks if disk.duplication is not None]
     assert paths == ["/srv/p/new.qcow2", "/srv/p/new-vdb.qcow2", "/srv/p/new.qcow2"]
     assert len(plan.duplications) == 2
 

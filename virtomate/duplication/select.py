@@ -7,7 +7,6 @@ import stat
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import NewVolume
-from virtomate.duplication.transfers.base import Duplication
 from virtomate.enums import Action, Mode, Transfer
 from virtomate.errors import UnsupportedError
 from virtomate.paths import files_in, normalise
@@ -15,8 +14,6 @@ from virtomate.paths import files_in, normalise
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.image_headers import Qcow2Header
-    from virtomate.duplication.transfers.base import Place
-    from virtomate.enums import ArtifactKind
 
 # what qemu-img grants, and what it takes to come near the file
 _EVERYBODY_READS = stat.S_IRGRP | stat.S_IROTH
@@ -220,38 +217,3 @@ def bytes_to_write(source: VolumeDescription, chain_bytes: int, transfer: Transf
     if source.backing_path is None:
         return source.allocation
     return min(source.allocation + chain_bytes, source.capacity)
-
-
-def plan_duplication(
-    label: str,
-    kind: ArtifactKind,
-    source: VolumeDescription,
-    place: Place,
-    action: Action,
-    transfers: tuple[Transfer, ...],
-    below: tuple[VolumeDescription, ...] = (),
-    *,
-    keep_owner: bool,
-    is_read_again: bool = False,
-) -> Duplication:
-    """Plan the duplication of a volume: by the first transfer, and by the second where the first is not possible."""
-
-    def planned(transfer: Transfer, fallback: Duplication | None) -> Duplication:
-        return Duplication(
-            label=label,
-            kind=kind,
-            source=source,
-            pool=place.pool,
-            pool_uuid=place.pool_uuid,
-            new=new_volume(source, place.name, transfer, keep_owner=keep_owner),
-            path=place.path,
-            action=action,
-            transfer=transfer,
-            total_bytes=bytes_to_write(source, sum(volume.allocation for volume in below), transfer, action),
-            below=below,
-            fallback=fallback,
-            is_read_again=is_read_again,
-        )
-
-    first, *others = transfers
-    return planned(first, planned(others[0], None) if others else None)

@@ -20,8 +20,7 @@ from tests.services.transaction.fakes import FakeHost, Fault, error
 from tests.services.transaction.test_claim import LIKE, NAME, OTHER_UUID, UUID, record_of
 from virtomate.cancel import CancelToken
 from virtomate.definition.provenance import DomainReference
-from virtomate.duplication import select
-from virtomate.duplication.transfers.base import Place
+from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Mode, Transfer
 from virtomate.errors import ConflictError, HypervisorError, VirtomateError
 from virtomate.output.messages import sentences
@@ -131,14 +130,16 @@ def making(tmp_path: Path) -> Making:
     pool.host = host
     host.pools = [pool]
     for disk in ("a", "b"):
-        way = select.plan_duplication(
-            disk,
-            ArtifactKind.VOLUME,
-            described(tmp_path / f"original-{disk}.raw"),
-            Place("p", "p", str(tmp_path), f"{NAME}-{disk}.raw"),
-            Action.COPIED,
-            (Transfer.HOST,),
+        way = Duplication(
+            label=disk,
+            kind=ArtifactKind.VOLUME,
+            source=described(tmp_path / f"original-{disk}.raw"),
+            place=Place("p", "p", str(tmp_path), f"{NAME}-{disk}.raw"),
+            action=Action.COPIED,
+            transfers=(Transfer.HOST,),
+            below=(),
             keep_owner=True,
+            is_read_again=False,
         )
         jobs.append(duplicating(way))
     session = host.session

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING, NamedTuple
 
+from virtomate.duplication.select import bytes_to_write, new_volume
 from virtomate.enums import Transfer
 from virtomate.errors import UnsupportedError
 
@@ -42,34 +43,47 @@ class Place(NamedTuple):
 
 
 class Duplication(NamedTuple):
-    """One volume to be duplicated.
+    """The duplication of one volume.
 
     Attributes:
-        label: What a person calls it: the disk's target, or `nvram`.
-        source: The original; for a raw disk as raw, whatever libvirt takes its content for.
-        pool: The pool that the new volume goes to.
-        pool_uuid: UUID of that pool; a name may come to stand for another one.
-        new: The new volume.
-        path: Normalised path that the new volume will have.
-        total_bytes: What has to be written, as far as that is known beforehand.
+        label: The name in progress and messages: the disk's target, or `nvram`.
+        source: The original; a raw disk as raw, whatever libvirt takes the content for.
+        place: Where the new volume goes.
+        transfers: The possible transfers, the best first.
         below: The volumes that the source rests on and whose content is copied as well, nearest first.
-        fallback: What to do where the transfer turns out to be impossible, None where that is a failure.
-        is_read_again: Whether others read the source meanwhile or later, so that it is better kept in memory.
+        keep_owner: Whether the new volume gets the original's owner and group.
+        is_read_again: Whether others read the source meanwhile or later, so that the source is better kept in memory.
     """
 
     label: str
     kind: ArtifactKind
     source: VolumeDescription
-    pool: str
-    pool_uuid: str
-    new: NewVolume
-    path: str
+    place: Place
     action: Action
-    transfer: Transfer
-    total_bytes: int
-    below: tuple[VolumeDescription, ...] = ()
-    fallback: Duplication | None = None
-    is_read_again: bool = False
+    transfers: tuple[Transfer, ...]
+    below: tuple[VolumeDescription, ...]
+    keep_owner: bool
+    is_read_again: bool
+
+    @property
+    def transfer(self) -> Transfer:
+        """The transfer to be tried."""
+        return self.transfers[0]
+
+    @property
+    def fallback(self) -> Duplication | None:
+        """The duplication by the next transfer, for a transfer that turns out to be impossible; None after the last."""
+        return self._replace(transfers=self.transfers[1:]) if len(self.transfers) > 1 else None
+
+    @property
+    def new(self) -> NewVolume:
+        """The new volume to ask libvirt for."""
+        return new_volume(self.source, self.place.name, self.transfer, keep_owner=self.keep_owner)
+
+    @property
+    def total_bytes(self) -> int:
+        """The bytes that the new volume will take on the host."""
+        return bytes_to_write(self.source, sum(volume.allocation for volume in self.below), self.transfer, self.action)
 
     @property
     def is_filled_unnoticed(self) -> bool:

@@ -32,7 +32,9 @@ def create(duplication: Duplication, pool: Pool, context: TransferContext) -> Vo
     source = get_volume(context.connection, duplication.source.pool, duplication.source.name)
     reflink = duplication.action is Action.REFLINKED
     with _watched(duplication, context):
-        return pool.create_volume_from(duplication.new.name, volume_document(duplication.new), source, reflink=reflink)
+        return pool.create_volume_from(
+            duplication.place.name, volume_document(duplication.new), source, reflink=reflink
+        )
 
 
 def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
@@ -57,7 +59,7 @@ def _watched(duplication: Duplication, context: TransferContext) -> Iterator[Non
 
 
 def _awaited(duplication: Duplication) -> str:
-    return f"libvirt to finish writing '{duplication.new.name}'"
+    return f"libvirt to finish writing '{duplication.place.name}'"
 
 
 def _watch(duplication: Duplication, context: TransferContext, done: threading.Event) -> None:
@@ -71,8 +73,8 @@ def _watch(duplication: Duplication, context: TransferContext, done: threading.E
                 if context.cancel.is_set and not has_said_that_it_waits:
                     context.progress.note(f"waiting for {_awaited(duplication)}")
                     has_said_that_it_waits = True
-                pool = find_pool(connection, duplication.pool)
-                volume = None if pool is None else pool.find_volume(duplication.new.name)
+                pool = find_pool(connection, duplication.place.pool)
+                volume = None if pool is None else pool.find_volume(duplication.place.name)
                 if volume is not None:
                     written = min(volume.allocation_bytes(), duplication.total_bytes)
                     context.progress.advanced(duplication.label, written)

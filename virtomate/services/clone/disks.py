@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from virtomate.duplication import select
-from virtomate.duplication.transfers.base import Place
+from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import ArtifactKind, Mode
 from virtomate.errors import ConflictError
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from virtomate.definition.disk_readers import DiskDefinition
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.duplication.transfers.base import Duplication
     from virtomate.enums import Action, Transfer
     from virtomate.notices import Notice
     from virtomate.services.clone.records import VolumeReference
@@ -146,14 +145,14 @@ class DiskPlanner(NamedTuple):
         own[taken.directory(place.directory)].add(name)
         taken.add(place.directory, name)
         label = f"{clone_name}/{blueprint.target}" if self.has_siblings else blueprint.target
-        return select.plan_duplication(
-            label,
-            ArtifactKind.VOLUME,
-            source,
-            place,
-            select.ACTIONS[blueprint.mode],
-            blueprint.transfers,
-            blueprint.below,
+        return Duplication(
+            label=label,
+            kind=ArtifactKind.VOLUME,
+            source=source,
+            place=place,
+            action=select.ACTIONS[blueprint.mode],
+            transfers=blueprint.transfers,
+            below=blueprint.below,
             keep_owner=self.keep_owner,
             is_read_again=self.has_siblings,
         )

@@ -78,7 +78,7 @@ class ClonePlan(NamedTuple):
     def duplications(self) -> tuple[Duplication, ...]:
         """Every volume to be duplicated once, also where two disks share it."""
         every = (*(disk.duplication for disk in self.disks), *(file.duplication for file in self.side_files))
-        return tuple({item.path: item for item in every if item is not None}.values())
+        return tuple({item.place.path: item for item in every if item is not None}.values())
 
     @property
     def jobs(self) -> tuple[VolumeJob, ...]:
@@ -107,7 +107,7 @@ class ClonePlan(NamedTuple):
     @property
     def new_paths(self) -> tuple[str, ...]:
         """Where its volumes and its side files are to be."""
-        paths = (*(item.path for item in self.duplications), *(file.path for file in self.side_files))
+        paths = (*(item.place.path for item in self.duplications), *(file.path for file in self.side_files))
         return tuple(path for path in paths if path is not None)
 
 
@@ -360,9 +360,9 @@ def _new_source(duplication: Duplication) -> changes.NewSource:
     is_linked = duplication.action is Action.LINKED
     source = duplication.source
     return changes.NewSource(
-        path=duplication.path,
-        pool=duplication.pool,
-        volume=duplication.new.name,
+        path=duplication.place.path,
+        pool=duplication.place.pool,
+        volume=duplication.place.name,
         format="qcow2" if is_linked else source.format,
         base_path=source.path if is_linked else None,
         base_format=source.format if is_linked else None,

@@ -54,7 +54,7 @@ def clone_result(
 def planned_result(plan: ClonePlan, seconds: float) -> CloneResult:
     """What would be done."""
     filled = {
-        item.path: Filled(item.total_bytes if item.action is Action.COPIED else 0, item.transfer, None)
+        item.place.path: Filled(item.total_bytes if item.action is Action.COPIED else 0, item.transfer, None)
         for item in plan.duplications
     }
     return clone_result(plan, Status.PLANNED, filled=filled, seconds=seconds)._replace(space=plan.needs)
@@ -65,14 +65,15 @@ def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled]) -> DiskResult:
     if duplication is None:
         clone = VolumeReference(None, None, None, None) if surveyed.action is Action.DROPPED else surveyed.source
         return DiskResult(surveyed.disk.target, surveyed.action, surveyed.reason, surveyed.source, clone, None, 0, None)
-    done = filled.get(duplication.path, Filled(0, duplication.transfer, None))
+    place = duplication.place
+    done = filled.get(place.path, Filled(0, duplication.transfer, None))
     format_ = "qcow2" if duplication.action is Action.LINKED else duplication.source.format
     return DiskResult(
         target=surveyed.disk.target,
         action=duplication.action,
         reason=None,
         source=surveyed.source,
-        clone=VolumeReference(duplication.pool, duplication.new.name, duplication.path, format_),
+        clone=VolumeReference(place.pool, place.name, place.path, format_),
         capacity=duplication.source.capacity,
         bytes_copied=done.written_bytes,
         transfer=done.transfer,

@@ -203,7 +203,7 @@ def _have_libvirt_look(run: Run, plans: tuple[ClonePlan, ...], temporary: set[st
     It needs that for nothing but what it tells of volumes and pools, so a pool that it cannot look at is no failure. Of
     a volume that was removed again, it has subtracted what it had never added, a reflink's share, too.
     """
-    names = {item.pool for plan in plans for item in plan.duplications if item.is_filled_unnoticed} - temporary
+    names = {item.place.pool for plan in plans for item in plan.duplications if item.is_filled_unnoticed} - temporary
     if names:
         with suppress(VirtomateError):
             refresh_all(run.target.connection, names)

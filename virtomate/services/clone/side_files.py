@@ -12,7 +12,7 @@ from virtomate.definition.volume import describe_pool
 from virtomate.duplication import select
 from virtomate.duplication.acl import may_be_given_here, with_acl
 from virtomate.duplication.hostfs import can_be_copied_here, find_obstacle
-from virtomate.duplication.transfers.base import Place
+from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import Action, ArtifactKind, NvramAction, Transfer
 from virtomate.errors import ConflictError, HypervisorError, NotFoundError, UsageError
 from virtomate.names import check_volume_name
@@ -25,7 +25,6 @@ from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.clone.original import Source
@@ -172,8 +171,16 @@ class NvramPlanner:
             warnings = (*warnings, without_acl(raw, NOT_ALLOWED))
         label = f"{clone_name}/nvram" if self.has_siblings else "nvram"
         place = Place(pool.name, pool.uuid, *posixpath.split(path))
-        duplication = select.plan_duplication(
-            label, ArtifactKind.NVRAM, raw, place, Action.COPIED, transfers, keep_owner=self.keep_owner
+        duplication = Duplication(
+            label=label,
+            kind=ArtifactKind.NVRAM,
+            source=raw,
+            place=place,
+            action=Action.COPIED,
+            transfers=transfers,
+            below=(),
+            keep_owner=self.keep_owner,
+            is_read_again=False,
         )
         return fresh._replace(action=NvramAction.COPIED, duplication=duplication, warnings=warnings)
 

@@ -71,7 +71,7 @@ class SpaceLedger:
         needed: defaultdict[str, int] = defaultdict(int)
         sources = []
         for duplication in duplications:
-            needed[duplication.pool] += duplication.total_bytes
+            needed[duplication.place.pool] += duplication.total_bytes
             sources.append(duplication.source)
         needs = []
         for name, total in sorted(needed.items()):

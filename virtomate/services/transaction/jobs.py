@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import NewVolume, VolumeDescription, volume_document
 from virtomate.duplication import transfers
-from virtomate.duplication.transfers.base import Duplication, Place, TransferContext
 from virtomate.duplication.upload import LocalFile, upload
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Transfer
 from virtomate.hypervisor.storage import get_volume
 from virtomate.hypervisor.volume_streams import open_upload
 
 if TYPE_CHECKING:
+    from virtomate.duplication.transfers.base import Duplication, Place, TransferContext
     from virtomate.hypervisor.storage import Pool, Volume
 
 
@@ -125,5 +125,4 @@ class VolumeJob(NamedTuple):
 def duplicating(way: Duplication) -> VolumeJob:
     """Return the job that duplicates a volume."""
     content = OverlayOn(way) if way.action is Action.LINKED else CopyOf(way)
-    place = Place(way.pool, way.pool_uuid, way.path.rpartition("/")[0] or "/", way.new.name)
-    return VolumeJob(way.label, way.kind, place, content)
+    return VolumeJob(way.label, way.kind, way.place, content)
