@@ -16,7 +16,20 @@ import virtomate
 
 PACKAGE = Path(virtomate.__file__).parent
 SHARED = {
-    *("advice", "cancel", "enums", "errors", "names", "notices", "paths", "progress", "rollback", "waiting", "words"),
+    *(
+        "advice",
+        "cancel",
+        "enums",
+        "errors",
+        "names",
+        "notices",
+        "paths",
+        "progress",
+        "rollback",
+        "tuples",
+        "waiting",
+        "words",
+    ),
 }
 
 # What each part may import of ours; `virtomate` stands for the package itself, which holds the version.

@@ -6,8 +6,7 @@ message can contain, and `Reach.fill` puts the connection in its place.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word
 
 _MARK = "\0"

@@ -6,7 +6,9 @@ The sentences stand in `output.messages`; docs/reference/notices.rst lists them.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,12 +8,13 @@ other programs and may contain anything.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from xml.parsers import expat
 
 from virtomate.definition._xmltodict import xmltodict
 from virtomate.errors import MalformedDocumentError
 from virtomate.names import NOT_XML
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,9 +5,10 @@ Source: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.readers import child, devices
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

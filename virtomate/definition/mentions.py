@@ -7,12 +7,12 @@ those of a later libvirt, are read like known ones.
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from xml.parsers import expat
 
 from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.definition.codec import element_end
 from virtomate.paths import files_in, files_in_argument
+from virtomate.tuples import NamedTuple
 
 # Nesting of the elements in our own record; a deeper one is forged.
 DEEPEST_RECORD = 8

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from virtomate.definition import codec
 from virtomate.definition.readers import as_list, child
+from virtomate.tuples import NamedTuple
 
 
 class DhcpEntry(NamedTuple):

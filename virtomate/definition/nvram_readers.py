@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.definition.readers import child, text
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64decode, b64encode
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
 from virtomate.definition.codec import Definition, Document
@@ -15,6 +15,7 @@ from virtomate.definition.mentions import read_mentions
 from virtomate.definition.readers import child, uuid
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
 from virtomate.errors import MalformedDocumentError
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

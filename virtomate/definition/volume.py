@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from virtomate.definition import codec
 from virtomate.definition.readers import child, text
 from virtomate.paths import normalise
+from virtomate.tuples import NamedTuple
 
 
 class Location(NamedTuple):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word
 
 if TYPE_CHECKING:

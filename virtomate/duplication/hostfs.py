@@ -16,9 +16,10 @@ import stat
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, UnsupportedError
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import NamedTuple
 
 from virtomate.duplication.image_headers import header_extensions
 from virtomate.errors import UnsupportedError
+from virtomate.tuples import NamedTuple
 
 # With 32 subclusters a small write copies 4 KiB from below, and not a whole cluster.
 _SUBCLUSTER_CLUSTER_BITS = 17

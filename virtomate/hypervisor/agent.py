@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import libvirt
 import libvirt_qemu
@@ -17,6 +17,7 @@ from virtomate.advice import virtomate
 from virtomate.enums import AddressSource
 from virtomate.errors import AgentUnresponsiveError, NoAgentError, OversizeError, ProgramError
 from virtomate.hypervisor.translate import one_line, translate
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import libvirt
 
@@ -13,6 +13,7 @@ from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, Not
 from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.text import sanitise
 from virtomate.hypervisor.translate import no_room, translate, translating_errors
+from virtomate.tuples import NamedTuple
 from virtomate.waiting import backoff
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ has no translations.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import libvirt
 
+from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from threading import Event
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from virtomate.advice import Reach
 from virtomate.errors import OutputError
@@ -16,6 +16,7 @@ from virtomate.output.messages import sentence, sentences
 from virtomate.output.style import bold, styled
 from virtomate.output.tables import aligned
 from virtomate.output.text import printable
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

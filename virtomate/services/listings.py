@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.errors import NotFoundError
 from virtomate.hypervisor.domains import domain_states, find_domain, list_active_domains, list_domains
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

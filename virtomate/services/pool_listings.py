@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_pool, read_volume_listing
 from virtomate.errors import NotFoundError
 from virtomate.hypervisor.storage import list_pools
 from virtomate.services.storage import backend_of, counted_space, get_active_pool
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeListing

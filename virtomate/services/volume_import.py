@@ -8,7 +8,7 @@ import posixpath
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from virtomate.advice import virtomate
@@ -40,6 +40,7 @@ from virtomate.services.storage.trust import PoolGate, runs_unprivileged
 from virtomate.services.transaction.claim import Claim, Memo, new_journal, release_unless_needed
 from virtomate.services.transaction.fill import create_volumes
 from virtomate.services.transaction.jobs import VolumeJob
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from virtomate.definition import nvram_readers
 from virtomate.definition.codec import copied
 from virtomate.definition.readers import child
 from virtomate.definition.rewrite.outcome import Outcome
 from virtomate.notices import Change, Notice
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.codec import copied
 from virtomate.definition.readers import child, devices, mac_addresses
 from virtomate.notices import Change, Notice
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.duplication.select import bytes_to_write, new_volume
 from virtomate.enums import Transfer
 from virtomate.errors import UnsupportedError
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

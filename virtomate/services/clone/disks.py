@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.duplication import select
 from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import ArtifactKind, Mode
 from virtomate.errors import ConflictError
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

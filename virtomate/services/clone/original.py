@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.advice import virtomate
 from virtomate.definition import codec
@@ -11,6 +11,7 @@ from virtomate.errors import ConflictError, IllegalStateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.notices import CloneWarning, Notice
 from virtomate.services.storage import Definitions, shutdown_commands
+from virtomate.tuples import NamedTuple
 from virtomate.words import quoted
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from virtomate.definition import readers
@@ -28,6 +28,7 @@ from virtomate.services.clone.warnings import clone_warnings, refuse_warnings
 from virtomate.services.storage import SpaceLedger, SpaceNeed, read_firmware, read_pools
 from virtomate.services.storage.trust import PoolGate, runs_unprivileged
 from virtomate.services.transaction.jobs import VolumeJob, duplicating
+from virtomate.tuples import NamedTuple
 from virtomate.words import counted
 
 if TYPE_CHECKING:

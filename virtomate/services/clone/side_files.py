@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.definition import nvram_readers
 from virtomate.definition.volume import describe_pool
@@ -22,6 +22,7 @@ from virtomate.services.clone.volume_names import distinct_volume_name, new_volu
 from virtomate.services.storage import find_volume, is_certainly_read_only, is_template, own_nvram_path
 from virtomate.services.storage.trust import admitted, cautions
 from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription

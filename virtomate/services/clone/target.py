@@ -7,7 +7,7 @@ import posixpath
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, disk_readers, readers
 from virtomate.definition.mentions import read_mentions
@@ -17,6 +17,7 @@ from virtomate.paths import normalise
 from virtomate.services.clone.taken import NamedFiles, named_files
 from virtomate.services.storage import Definitions
 from virtomate.services.transaction.threads import submit
+from virtomate.tuples import NamedTuple
 from virtomate.words import counted
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.errors import IllegalStateError
 from virtomate.services.delete.refusals import Refusals
@@ -12,6 +12,7 @@ from virtomate.services.delete.snapshots import advise_merging
 from virtomate.services.delete.survey import SAVED_STATE, read_clones, survey
 from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.storage.references import scan_references
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
 from virtomate.definition import codec, disk_readers, nvram_readers
@@ -36,6 +36,7 @@ from virtomate.services.storage.artifacts import (
     sight,
     why_not_in,
 )
+from virtomate.tuples import NamedTuple
 from virtomate.words import counted
 
 if TYPE_CHECKING:

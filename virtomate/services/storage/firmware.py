@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, nvram_readers, readers
 from virtomate.errors import ConnectionLostError, HypervisorError, NoFirmwareError
 from virtomate.hypervisor.defining import native_command_line
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document

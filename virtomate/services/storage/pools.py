@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
 from virtomate.definition.volume import PoolDescription, VolumeDescription, describe_pool, describe_volume
@@ -13,6 +13,7 @@ from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.storage import find_pool, get_pool, list_pools
 from virtomate.paths import normalise
 from virtomate.services.storage.file_pools import backend_of
+from virtomate.tuples import NamedTuple
 from virtomate.waiting import backoff
 from virtomate.words import shell_word
 

@@ -9,11 +9,12 @@ be seen here, that is asked.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.errors import NoSpaceError
 from virtomate.services.storage.backend import PoolSpace
 from virtomate.services.storage.file_pools import backend_of
+from virtomate.tuples import NamedTuple
 from virtomate.words import binary_size, quoted
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import as_completed
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.cancel import StoppedError
 from virtomate.definition.volume import describe_pool
@@ -21,6 +21,7 @@ from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_
 from virtomate.services.transaction.access import give_access
 from virtomate.services.transaction.jobs import OverlayOn, VolumeJob
 from virtomate.services.transaction.threads import submit
+from virtomate.tuples import NamedTuple
 from virtomate.waiting import backoff
 
 if TYPE_CHECKING:

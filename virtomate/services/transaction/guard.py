@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, disk_readers
 from virtomate.definition.provenance import find_provenance
@@ -16,6 +16,7 @@ from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domain
 from virtomate.hypervisor.storage import get_volume
 from virtomate.paths import normalise
 from virtomate.services.storage import Definitions, may_be_running
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

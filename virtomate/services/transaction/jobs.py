@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import NewVolume, VolumeDescription, volume_document
@@ -11,6 +11,7 @@ from virtomate.duplication.upload import LocalFile, upload
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Transfer
 from virtomate.hypervisor.storage import get_volume
 from virtomate.hypervisor.volume_streams import open_upload
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication, Place, TransferContext

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import posixpath
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
 from virtomate.services.storage.fingerprint import contradicts
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.provenance import Artifact, Fingerprint

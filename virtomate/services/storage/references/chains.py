@@ -10,7 +10,7 @@ import os
 import posixpath
 import stat
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.host_images import made_up_devices, may_be_image, read_links_here
@@ -22,6 +22,7 @@ from virtomate.paths import files_in, normalise
 from virtomate.services.storage.file_pools import FILE_POOLS
 from virtomate.services.storage.pools import read_pools
 from virtomate.services.storage.references.listing import has_directory, is_in_service
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import (
@@ -15,6 +15,7 @@ from virtomate.hypervisor.domains import (
 )
 from virtomate.notices import Notice, ScanWarning, notice
 from virtomate.services.storage.definitions import Definitions
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

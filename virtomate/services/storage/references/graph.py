@@ -12,7 +12,7 @@ import os
 import posixpath
 from collections import defaultdict
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import read_record
 from virtomate.enums import ArtifactKind, Mode
@@ -25,6 +25,7 @@ from virtomate.services.storage.references.chains import Chains, sanitise
 from virtomate.services.storage.references.documents import read_documents
 from virtomate.services.storage.references.listing import list_files
 from virtomate.services.storage.references.whereabouts import Key, Locator, volume_key
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -10,10 +10,11 @@ import errno
 import os
 import posixpath
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.paths import normalise
 from virtomate.services.storage.file_pools import FILE_POOLS
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -7,11 +7,12 @@ the directory can therefore have a libvirt that runs as root overwrite any file 
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from virtomate.enums import Transfer
 from virtomate.errors import IllegalStateError
 from virtomate.notices import CloneWarning, Notice, notice
+from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word
 
 if TYPE_CHECKING:
