@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -12,9 +13,13 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
+_OBJECTS_BEFORE_COLLECTION = 50_000
+
 
 def main() -> None:
     """Run virtomate and exit with its status."""
+    # what imports make is never garbage, and looking for it takes 5 % of a linked clone
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # the command handles signals while it works; before and after, nothing has to be cleaned up
         if signal.getsignal(number) != signal.SIG_IGN:
