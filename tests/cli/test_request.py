@@ -8,15 +8,15 @@ import click
 import pytest
 
 from virtomate.cli import run
-from virtomate.cli.clone_options import clone_options
+from virtomate.cli.clone_options import SECTIONS
 from virtomate.cli.clone_request import clone_request, numbered_names
+from virtomate.cli.help import Command
 from virtomate.enums import DiskAction, Mode, WaitFor
 from virtomate.notices import CloneWarning
 from virtomate.services.clone.records import CloneRequest, DiskOptions, Wait
 
 
-@click.command()
-@clone_options
+@click.command(cls=Command, sections=SECTIONS)
 @click.argument("names", nargs=-1)
 def words(**parameters: Any) -> CloneRequest:
     """Make a request of words."""

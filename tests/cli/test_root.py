@@ -360,6 +360,31 @@ def test_unusable_clone_name_is_refused_before_libvirt_is_asked(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["domain-clone", "", "b"], "DOMAIN"),
+        (["domain-clone", "--pool", "", "a", "b"], "--pool"),
+        (["domain-list", "--clones-of", ""], "--clones-of"),
+        (["domain-delete", "-y", "a", ""], "NAME..."),
+        (["domain-iface-list", ""], "DOMAIN"),
+        (["guest-ping", ""], "DOMAIN"),
+        (["guest-run", "", "ls"], "DOMAIN"),
+        (["guest-run", "a", ""], "PROGRAM"),
+        (["volume-list", ""], "POOL"),
+        (["volume-import", os.devnull, ""], "POOL"),
+    ],
+)
+def test_empty_name(arguments: list[str], where: str, uris: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty name is a usage error of one sentence; no connection is made for it."""
+    assert run(["-c", uris["missing"], "--json", *arguments]) == 2
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"Error: Invalid value for '{where}': '' is not a name; expected: " in captured.err.splitlines()[-1]
+    assert "connect" not in captured.err
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["domain-list"],

@@ -10,6 +10,7 @@ import click
 import pytest
 from click.shell_completion import CompletionItem
 
+from virtomate.cli.completion import DOMAIN
 from virtomate.cli.help import Command, Group
 from virtomate.cli.options import Settings
 from virtomate.cli.root import root
@@ -169,9 +170,7 @@ def test_every_command_is_one_of_ours() -> None:
 
 @pytest.mark.parametrize("argument", [pytest.param(argument, id=name) for name, argument in _arguments()])
 def test_every_argument_completes(argument: click.Argument) -> None:
-    """What names something that exists is completed; for that the parameter has a function or a type that knows."""
+    """What names something that exists is completed, by the type of the parameter."""
     if argument.metavar is None or argument.metavar.strip("[].") in {"NEWNAME", "PROGRAM", "ARG"}:
         return
-    is_known_type = isinstance(argument.type, (click.Choice, click.Path, click.File))
-
-    assert is_known_type or argument._custom_shell_complete is not None
+    assert isinstance(argument.type, (click.Choice, click.Path, type(DOMAIN)))

@@ -173,7 +173,6 @@ def test_what_vanishes_is_passed_over(lab: Lab, virtomate: Program, monkeypatch:
     ("name", "refusal"),
     [
         ("nothing", Refusal("NotFoundError", ("'nothing'",), ("virtomate pool-list",))),
-        ("", Refusal("NotFoundError", ("''",), ("virtomate pool-list",))),
         ("my pool", Refusal("IllegalStateError", ("'my pool'", "not active"), ("virsh pool-start 'my pool'",))),
     ],
 )

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from virtomate.cli.completion import complete_pool
-from virtomate.cli.options import option, trust_pool_option
+from virtomate.cli.completion import POOL
+from virtomate.cli.options import VOLUME_OPTIONS
 from virtomate.enums import DiskAction, Mode, Transfer, WaitFor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from virtomate.notices import CloneWarning
     from virtomate.services.clone.records import DiskOptions, Wait
-
-Command = TypeVar("Command", bound="Callable[..., Any]")
 
 _WAIT_SECONDS = 120
 _MAX_COUNT = 9999
@@ -148,137 +144,110 @@ class _WholeNumber(click.IntRange):
             self.fail(f"'{value}' is not a whole number from {self.min} to {self.max}.", param, ctx)
 
 
-_CLONE, _STORAGE, _IDENTITY, _RUNNING, _OUTPUT = "Clone", "Storage", "Identity", "Running", "Output"
-
-_OPTIONS = (
-    option(
-        "--mode",
-        section=_CLONE,
-        type=click.Choice([mode.value for mode in Mode]),
-        default=Mode.COPY.value,
-        help="How volumes are duplicated: copy makes independent volumes, linked makes overlays on the original's "
-        "volumes, reflink shares equal blocks within the file system. [default: copy]",
+SECTIONS: dict[str, tuple[click.Option, ...]] = {
+    "Clone": (
+        click.Option(
+            ["--mode"],
+            type=click.Choice([mode.value for mode in Mode]),
+            default=Mode.COPY.value,
+            help="How volumes are duplicated: copy makes independent volumes, linked makes overlays on the original's "
+            "volumes, reflink shares equal blocks within the file system. [default: copy]",
+        ),
+        click.Option(
+            ["--count"],
+            type=_WholeNumber(1, _MAX_COUNT),
+            metavar="N",
+            help="Make N clones, with names made from one NEWNAME. In NEWNAME, {} stands for the number and {:02} for "
+            "the number with at least two digits; otherwise a hyphen and the number follow NEWNAME. N is at most "
+            f"{_MAX_COUNT}. [default: one clone for each NEWNAME]",
+        ),
+        click.Option(["--auto-name"], is_flag=True, help="Choose a free name for each clone, such as DOMAIN-clone-2."),
+        click.Option(
+            ["--jobs"],
+            type=_WholeNumber(1, _MAX_JOBS),
+            default=_JOBS,
+            metavar="N",
+            help=f"Number of clones to create in parallel, at most {_MAX_JOBS}. [default: {_JOBS}]",
+        ),
+        click.Option(
+            ["--fail-on"],
+            type=_codes,
+            metavar="CODE[,CODE...]",
+            multiple=True,
+            shell_complete=_complete_codes,
+            help="Make no clone if there is a warning with one of these codes, such as linked-original; any stands for "
+            "all codes. Can be repeated. [default: warnings refuse nothing]",
+        ),
     ),
-    option(
-        "--count",
-        section=_CLONE,
-        type=_WholeNumber(1, _MAX_COUNT),
-        metavar="N",
-        help="Make N clones, with names made from one NEWNAME. In NEWNAME, {} stands for the number and {:02} for the "
-        "number with at least two digits; otherwise a hyphen and the number follow NEWNAME. N is at most "
-        f"{_MAX_COUNT}. [default: one clone for each NEWNAME]",
+    "Storage": (
+        click.Option(
+            ["--disk", "disks"],
+            type=_disk_choice,
+            metavar="TARGET=HOW",
+            multiple=True,
+            help="How to handle one disk: copy, linked, reflink, share (use the original's volume) or drop; then where "
+            "the new volume goes, such as vda=linked,name=NAME,pool=POOL. Can be repeated. [default: as --mode says]",
+        ),
+        click.Option(
+            ["--pool"],
+            metavar="POOL",
+            type=POOL,
+            help="Pool for new volumes. [default: the pool of each original volume]",
+        ),
+        click.Option(
+            ["--nvram"],
+            metavar="PLACE",
+            help="Destination of the NVRAM copy: absolute path, POOL/VOLUME, or a file name in the original's "
+            "directory. [default: a file there with the clone's name]",
+        ),
+        click.Option(
+            ["--transfer"],
+            type=click.Choice([Transfer.HOST.value, Transfer.STREAM.value, Transfer.SERVER.value]),
+            help="How content gets into new volumes: virtomate writes the files (host), virtomate writes through the "
+            "libvirt connection (stream), or libvirt copies (server). [default: the fastest possible]",
+        ),
+        *VOLUME_OPTIONS,
     ),
-    option(
-        "--auto-name", section=_CLONE, is_flag=True, help="Choose a free name for each clone, such as DOMAIN-clone-2."
+    "Identity": (
+        click.Option(
+            ["--mac", "macs"],
+            type=_mac_address,
+            metavar=f"MAC|{KEEP}",
+            multiple=True,
+            help="MAC address of the first interface; a repeated --mac is for the next interface; keep leaves all "
+            "addresses as they are. [default: random]",
+        ),
+        click.Option(["--uuid"], type=_uuid, metavar="UUID", help="UUID of the clone. [default: random]"),
+        click.Option(
+            ["--title"], type=_title, metavar="TEXT", help="Title of the clone, '' for none. [default: the original's]"
+        ),
+        click.Option(
+            ["--description"],
+            type=_text,
+            metavar="TEXT",
+            help="Description of the clone, '' for none. [default: the original's]",
+        ),
     ),
-    option(
-        "--jobs",
-        section=_CLONE,
-        type=_WholeNumber(1, _MAX_JOBS),
-        default=_JOBS,
-        metavar="N",
-        help=f"Number of clones to create in parallel, at most {_MAX_JOBS}. [default: {_JOBS}]",
+    "Running": (
+        click.Option(["--start"], is_flag=True, help="Start each clone when it is complete."),
+        click.Option(
+            ["--wait"],
+            type=_wait,
+            metavar="agent|ip[,SECONDS]",
+            help="Start each clone and wait until its guest agent answers (agent) or it has an IP address (ip), for at "
+            f"most SECONDS. [default: no waiting; SECONDS: {_WAIT_SECONDS}]",
+        ),
     ),
-    option(
-        "--fail-on",
-        section=_CLONE,
-        type=_codes,
-        metavar="CODE[,CODE...]",
-        multiple=True,
-        shell_complete=_complete_codes,
-        help="Make no clone if there is a warning with one of these codes, such as linked-original; any stands for all "
-        "codes. Can be repeated. [default: warnings refuse nothing]",
+    "Output": (
+        click.Option(["--dry-run"], is_flag=True, help="Show what would be done, and change nothing."),
+        click.Option(
+            ["--print-xml"], is_flag=True, help="Print the definition that the clone would have, and change nothing."
+        ),
     ),
-    option(
-        "--disk",
-        "disks",
-        section=_STORAGE,
-        type=_disk_choice,
-        metavar="TARGET=HOW",
-        multiple=True,
-        help="How to handle one disk: copy, linked, reflink, share (use the original's volume) or drop; then where "
-        "the new volume goes, such as vda=linked,name=NAME,pool=POOL. Can be repeated. [default: as --mode says]",
-    ),
-    option(
-        "--pool",
-        section=_STORAGE,
-        metavar="POOL",
-        shell_complete=complete_pool,
-        help="Pool for new volumes. [default: the pool of each original volume]",
-    ),
-    option(
-        "--nvram",
-        section=_STORAGE,
-        metavar="PLACE",
-        help="Destination of the NVRAM copy: absolute path, POOL/VOLUME, or a file name in the original's directory. "
-        "[default: a file there with the clone's name]",
-    ),
-    option(
-        "--transfer",
-        section=_STORAGE,
-        type=click.Choice([Transfer.HOST.value, Transfer.STREAM.value, Transfer.SERVER.value]),
-        help="How content gets into new volumes: virtomate writes the files (host), virtomate writes through the "
-        "libvirt connection (stream), or libvirt copies (server). [default: the fastest possible]",
-    ),
-    option(
-        "--no-space-check",
-        section=_STORAGE,
-        is_flag=True,
-        help="Do not check whether the pools have enough free space; for file systems that compress.",
-    ),
-    trust_pool_option(_STORAGE),
-    option(
-        "--mac",
-        "macs",
-        section=_IDENTITY,
-        type=_mac_address,
-        metavar=f"MAC|{KEEP}",
-        multiple=True,
-        help="MAC address of the first interface; a repeated --mac is for the next interface; keep leaves all "
-        "addresses as they are. [default: random]",
-    ),
-    option("--uuid", section=_IDENTITY, type=_uuid, metavar="UUID", help="UUID of the clone. [default: random]"),
-    option(
-        "--title",
-        section=_IDENTITY,
-        type=_title,
-        metavar="TEXT",
-        help="Title of the clone, '' for none. [default: the original's]",
-    ),
-    option(
-        "--description",
-        section=_IDENTITY,
-        type=_text,
-        metavar="TEXT",
-        help="Description of the clone, '' for none. [default: the original's]",
-    ),
-    option("--start", section=_RUNNING, is_flag=True, help="Start each clone when it is complete."),
-    option(
-        "--wait",
-        section=_RUNNING,
-        type=_wait,
-        metavar="agent|ip[,SECONDS]",
-        help="Start each clone and wait until its guest agent answers (agent) or it has an IP address (ip), for at "
-        f"most SECONDS. [default: no waiting; SECONDS: {_WAIT_SECONDS}]",
-    ),
-    option("--dry-run", section=_OUTPUT, is_flag=True, help="Show what would be done, and change nothing."),
-    option(
-        "--print-xml",
-        section=_OUTPUT,
-        is_flag=True,
-        help="Print the definition that the clone would have, and change nothing.",
-    ),
-)
+}
 
 EXAMPLES = (
     "virtomate domain-clone ubuntu-24.04 web-1",
     "virtomate domain-clone --mode linked --count 3 ubuntu-24.04 ci",
     "virtomate domain-clone --disk vdb=drop --wait ip ubuntu-24.04 dev",
 )
-
-
-def clone_options(command: Command) -> Command:
-    """Add the options that make a request, and those that only show what it would do."""
-    for add in reversed(_OPTIONS):
-        command = add(command)
-    return command

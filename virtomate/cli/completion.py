@@ -1,33 +1,30 @@
-"""The command that prints completion scripts, and the names that they complete."""
+"""The command that prints completion scripts, and the names that shells complete."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from virtomate.cli.help import Command
-from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
+from virtomate.cli.options import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from click.shell_completion import CompletionItem
 
-# Click's name for it, which virtomate 0.1.2 had as well: what a shell's script sets when it wants to know something.
+# The variable by which a shell's script asks for completion; Click and virtomate 0.1.2 chose the name.
 COMPLETE_VARIABLE = "_VIRTOMATE_COMPLETE"
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(
-    "completion", cls=Command, short_help="Print the completion script for a shell.", context_settings=CONTEXT_SETTINGS
-)
-@common_options
+@click.command("completion", cls=Command, short_help="Print the completion script for a shell.")
 @click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
 @click.pass_obj
 def completion(settings: Settings, shell: str) -> None:
     """Print the script with which SHELL (bash, zsh or fish) completes virtomate's command lines.
 
-    Completed are commands, options and their values, files, and the names of domains and storage pools.
+    The script completes commands, options and their values, files, and the names of domains and storage pools.
     """
     from virtomate.output.render import render_completion_script  # noqa: PLC0415 - help needs no output
 
@@ -35,23 +32,38 @@ def completion(settings: Settings, shell: str) -> None:
 
 
 def read_script(shell: str) -> str:
-    """The script for one of the shells."""
+    """Return the completion script for a shell."""
     from pathlib import Path  # noqa: PLC0415 - nothing else needs it before a command is known
 
     return (Path(__file__).parent / "scripts" / f"virtomate.{shell}").read_text(encoding="utf-8")
 
 
-def _completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+class _Name(click.types.StringParamType):
+    """The name of something that exists; shells complete the name unless the kind is None."""
+
+    def __init__(self, kind: str | None, expected: str) -> None:
+        self._kind = kind
+        self._expected = expected
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
+        """Refuse an empty name, which libvirt would look up."""
+        return str(value) or self.fail(f"'' is not a name; expected: {self._expected}.", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+        """Return the names that the command line does not contain yet."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only shells need it
+
         from virtomate.services.completion import Kind, list_names  # noqa: PLC0415 - only names need libvirt
 
-        given = context.params.get(parameter.name or "")
+        if self._kind is None:
+            return []
+        given = ctx.params.get(param.name or "")
         taken = given if isinstance(given, tuple) else ()
-        names = list_names(Kind(kind), context.ensure_object(Settings).uri)
-        return [name for name in names if name.startswith(incomplete) and name not in taken]
-
-    return complete
+        names = list_names(Kind(self._kind), ctx.ensure_object(Settings).uri)
+        return [CompletionItem(name) for name in names if name.startswith(incomplete) and name not in taken]
 
 
-# Functions for `shell_complete`.
-complete_domain, complete_clone, complete_pool = map(_completer, ("domain", "clone", "pool"))
+DOMAIN = _Name("domain", "the name or UUID of a domain")
+CLONE = _Name("clone", "the name or UUID of a clone")
+POOL = _Name("pool", "the name of a storage pool")
+PROGRAM = _Name(None, "a program in the guest")

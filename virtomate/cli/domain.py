@@ -10,27 +10,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtomate.cli.app import open_app
-from virtomate.cli.clone_options import EXAMPLES, clone_options
-from virtomate.cli.completion import complete_clone, complete_domain
+from virtomate.cli.clone_options import EXAMPLES, SECTIONS
+from virtomate.cli.completion import CLONE, DOMAIN
 from virtomate.cli.help import Group
-from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.enums import AddressSource
 from virtomate.errors import EXIT_FAILED, UsageError, combined_exit_status
 
 if TYPE_CHECKING:
+    from virtomate.cli.options import Settings
     from virtomate.services.delete import DeletionPlan
 
 
-@click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
-@common_options
+@click.group(cls=Group)
 def domain() -> None:
     """Work with domains."""
 
 
-@domain.command("clone", short_help="Clone a domain.", examples=EXAMPLES, context_settings=CONTEXT_SETTINGS)
-@common_options
-@clone_options
-@click.argument("source", metavar="DOMAIN", shell_complete=complete_domain)
+@domain.command("clone", short_help="Clone a domain.", sections=SECTIONS, examples=EXAMPLES)
+@click.argument("source", metavar="DOMAIN", type=DOMAIN)
 @click.argument("names", metavar="[NEWNAME]...", nargs=-1)
 @click.pass_obj
 def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any) -> int:  # noqa: ANN401
@@ -69,14 +66,13 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     return combined_exit_status(result.error for result in results if result.error is not None)
 
 
-@domain.command("list", context_settings=CONTEXT_SETTINGS)
-@common_options
+@domain.command("list")
 @click.option("--running", is_flag=True, help="List only domains that are running, paused ones included.")
 @click.option("--clones", is_flag=True, help="List only clones.")
 @click.option(
     "--clones-of",
     metavar="DOMAIN",
-    shell_complete=complete_domain,
+    type=DOMAIN,
     help="List only clones of DOMAIN, given by name or UUID. [default: all domains]",
 )
 @click.option("--addresses", is_flag=True, help="Show the IP addresses of running domains, as far as they are known.")
@@ -97,15 +93,14 @@ def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | N
         render_domains(listings, settings.format)
 
 
-@domain.command("delete", short_help="Delete clones and what was made for them.", context_settings=CONTEXT_SETTINGS)
-@common_options
+@domain.command("delete", short_help="Delete clones and what was made for them.")
 @click.option("-y", "--yes", is_flag=True, help="Delete finished clones without asking.")
 @click.option(
     "--yes-unproved",
     is_flag=True,
     help="Delete without asking files of which nothing proves that they were made for the clone.",
 )
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_clone)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=CLONE)
 @click.pass_obj
 def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unproved: bool) -> int:
     """Delete the clones NAME..., each given by name or UUID, with everything that cloning made for them.
@@ -162,10 +157,7 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
         return False
 
 
-@domain.command(
-    "iface-list", short_help="List a domain's network interfaces and addresses.", context_settings=CONTEXT_SETTINGS
-)
-@common_options
+@domain.command("iface-list", short_help="List a domain's network interfaces and addresses.")
 @click.option(
     "--source",
     type=click.Choice([source.value for source in AddressSource]),
@@ -173,7 +165,7 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
     help="Where addresses come from: the DHCP server of a libvirt network (lease), the guest agent (agent), or the "
     "host's ARP table (arp). [default: lease]",
 )
-@click.argument("name", metavar="DOMAIN", shell_complete=complete_domain)
+@click.argument("name", metavar="DOMAIN", type=DOMAIN)
 @click.pass_obj
 def iface_list(settings: Settings, name: str, *, source: str) -> None:
     """List the network interfaces of DOMAIN, given by name or UUID, with their addresses.

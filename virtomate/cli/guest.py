@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from virtomate.cli.app import open_app
-from virtomate.cli.completion import complete_domain
+from virtomate.cli.completion import DOMAIN, PROGRAM
 from virtomate.cli.help import Command, Group
-from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
 from virtomate.errors import UsageError
+
+if TYPE_CHECKING:
+    from virtomate.cli.options import Settings
 
 _SIGNAL_BASE = 128
 _MAX_STATUS = 255
@@ -77,14 +80,12 @@ def _takes_next(word: str, with_value: set[str]) -> bool:
     return False
 
 
-@click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
-@common_options
+@click.group(cls=Group)
 def guest() -> None:
     """Work with guests, through the QEMU guest agent."""
 
 
-@guest.command("ping", short_help="See whether a guest's agent answers.", context_settings=CONTEXT_SETTINGS)
-@common_options
+@guest.command("ping", short_help="See whether a guest's agent answers.")
 @click.option(
     "--wait",
     "seconds",
@@ -93,7 +94,7 @@ def guest() -> None:
     default=0.0,
     help="How long to wait for an answer. [default: 0, ask once]",
 )
-@click.argument("name", metavar="DOMAIN", shell_complete=complete_domain)
+@click.argument("name", metavar="DOMAIN", type=DOMAIN)
 @click.pass_obj
 def ping(settings: Settings, name: str, *, seconds: float) -> None:
     """See whether the guest agent of DOMAIN, given by name or UUID, answers.
@@ -107,8 +108,7 @@ def ping(settings: Settings, name: str, *, seconds: float) -> None:
         render_ping(ping_guest(app.session.connection, name, seconds, app.cancel), settings.format)
 
 
-@guest.command("run", cls=_RunCommand, short_help="Run a program in a guest.", context_settings=CONTEXT_SETTINGS)
-@common_options
+@guest.command("run", cls=_RunCommand, short_help="Run a program in a guest.")
 @click.option("--stdin", "has_stdin", is_flag=True, help="Pass the standard input of virtomate to the program.")
 @click.option("-e", "--encode", is_flag=True, help="Write the program's output in Base64; for --json.")
 @click.option(
@@ -118,8 +118,8 @@ def ping(settings: Settings, name: str, *, seconds: float) -> None:
     metavar="SECONDS",
     help="How long to wait for the program's end; the program goes on after that. [default: as long as it takes]",
 )
-@click.argument("name", metavar="DOMAIN", shell_complete=complete_domain)
-@click.argument("program", metavar="PROGRAM")
+@click.argument("name", metavar="DOMAIN", type=DOMAIN)
+@click.argument("program", metavar="PROGRAM", type=PROGRAM)
 @click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def run(

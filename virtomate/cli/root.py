@@ -11,9 +11,8 @@ from virtomate.cli.completion import COMPLETE_VARIABLE, completion
 from virtomate.cli.domain import domain
 from virtomate.cli.guest import guest
 from virtomate.cli.help import Group
-from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options
-from virtomate.cli.pool import pool
-from virtomate.cli.volume import volume
+from virtomate.cli.options import Settings
+from virtomate.cli.storage import pool, volume
 from virtomate.errors import (
     EXIT_FAILED,
     EXIT_LEFTOVERS,
@@ -35,20 +34,14 @@ _OUTRANKED = {EXIT_FAILED, EXIT_NO_AGENT}
 class RootGroup(Group):
     """Resolves `GROUP-COMMAND`, the documented spelling, besides `GROUP COMMAND`."""
 
-    @property
-    def group_name(self) -> None:
-        """Nothing that all of them begin with."""
-
-    def documented_name(self, name: str) -> str:
-        """What the documentation calls a command: its name here has the group in it."""
-        return name
+    prefix = ""
 
     def list_commands(self, context: click.Context) -> list[str]:
         """The documented names of all commands, group by group; then those that belong to no group."""
         names = []
         for group in self.commands.values():
             if isinstance(group, Group):
-                names += [group.documented_name(name) for name in group.list_commands(context)]
+                names += [f"{group.prefix}{name}" for name in group.list_commands(context)]
         return [*names, *(name for name, command in self.commands.items() if not isinstance(command, Group))]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
@@ -76,8 +69,7 @@ class RootGroup(Group):
             formatter.write_dl(others)
 
 
-@click.group(cls=RootGroup, context_settings=CONTEXT_SETTINGS)
-@common_options
+@click.group(cls=RootGroup)
 def root() -> None:
     """Clone libvirt domains, and look after the clones.
 

@@ -1,4 +1,4 @@
-"""Which commands somebody may have meant."""
+"""Suggestions for mistyped commands."""
 
 from __future__ import annotations
 
@@ -8,62 +8,44 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# What shells and other tools for virtual machines call things, and what a part of a command is called here.
+# The words of virtomate's commands, and what shells and other tools for virtual machines call the same.
 _ELSEWHERE = {
-    "copy": "clone",
-    "cp": "clone",
-    "del": "delete",
-    "destroy": "delete",
-    "dom": "domain",
-    "domains": "domain",
-    "exec": "run",
-    "guests": "guest",
-    "interfaces": "iface-list",
-    "ls": "list",
-    "pools": "pool",
-    "ps": "list",
-    "remove": "delete",
-    "rm": "delete",
-    "undefine": "delete",
-    "upload": "import",
-    "version": "--version",
-    "vm": "domain",
-    "vol": "volume",
-    "volumes": "volume",
+    "clone": ("copy", "cp"),
+    "delete": ("del", "destroy", "remove", "rm", "undefine"),
+    "domain": ("dom", "domains", "vm"),
+    "guest": ("guests",),
+    "iface-list": ("interfaces",),
+    "import": ("upload",),
+    "list": ("ls", "ps"),
+    "pool": ("pools",),
+    "run": ("exec",),
+    "volume": ("vol", "volumes"),
 }
-
+_OWN_WORDS = {other: word for word, others in _ELSEWHERE.items() for other in others}
 _CLOSE = 0.8
 
-# What is no command, but an option of all of them.
-_OPTIONS = frozenset({"--version"})
 
-
-def similar_commands(name: str, commands: Sequence[str], group: str | None) -> list[str]:
-    """The commands that come closest to a name, none where nothing does.
+def similar_commands(name: str, commands: Sequence[str], prefix: str) -> list[str]:
+    """Return the commands that are most similar to a name; an empty list if there are none.
 
     Args:
-        name: What was typed in the place of a command.
-        commands: All that can stand there, by their documented names.
-        group: The group whose commands these are, None for those of all groups.
+        name: The word that was typed instead of a command.
+        commands: The documented names of the commands that can stand there.
+        prefix: The beginning of these names if the word follows the name of a group.
     """
-    parts = [_ELSEWHERE.get(part, part) for part in name.split("-")]
+    if name == "version":
+        return ["--version"]
+    parts = [_OWN_WORDS.get(part, part) for part in name.split("-")]
     word = "-".join(parts)
-    if word in _OPTIONS:
-        return [word]
-    for full_name in (word if group is None else f"{group}-{word}", "-".join(reversed(parts)), f"{word}-list"):
+    for full_name in (f"{prefix}{word}", "-".join(reversed(parts)), f"{word}-list"):
         if full_name in commands:
             return [full_name]
     if same_verb := [command for command in commands if command.endswith(f"-{word}")]:
         return same_verb
-    # what two commands of one group have in common is not enough: domain-start is not domain-list
-    similar = difflib.get_close_matches(word, commands, n=1, cutoff=_CLOSE) if group is None else []
+    # a common group is not enough: domain-start is not similar to domain-list
+    similar = [] if prefix else difflib.get_close_matches(word, commands, n=1, cutoff=_CLOSE)
     if similar or parts[0] in {command.partition("-")[0] for command in commands}:
         return similar
-    return _with_similar_verb(word, commands)
-
-
-def _with_similar_verb(word: str, commands: Sequence[str]) -> list[str]:
-    """The commands that do what a mistyped word may have said, whatever they do it to."""
     verbs = [command.partition("-")[2] for command in commands]
-    found = difflib.get_close_matches(word, [verb for verb in verbs if verb], n=1)
+    found = difflib.get_close_matches(word, filter(None, verbs), n=1)
     return [command for command, verb in zip(commands, verbs, strict=True) if verb in found]

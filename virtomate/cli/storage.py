@@ -1,26 +1,45 @@
-"""Commands about storage volumes."""
+"""Commands about storage pools and volumes."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from virtomate.cli.app import open_app
-from virtomate.cli.completion import complete_pool
+from virtomate.cli.completion import POOL
 from virtomate.cli.help import Group
-from virtomate.cli.options import CONTEXT_SETTINGS, Settings, common_options, trust_pool_option
+from virtomate.cli.options import VOLUME_OPTIONS
+
+if TYPE_CHECKING:
+    from virtomate.cli.options import Settings
 
 
-@click.group(cls=Group, context_settings=CONTEXT_SETTINGS)
-@common_options
+@click.group(cls=Group)
+def pool() -> None:
+    """Work with storage pools."""
+
+
+@pool.command("list")
+@click.pass_obj
+def list_pools(settings: Settings) -> None:
+    """List all storage pools, active or not."""
+    from virtomate.output.lists import render_pools  # noqa: PLC0415
+    from virtomate.services.pool_listings import list_all_pools  # noqa: PLC0415 - help and completion need no libvirt
+
+    with open_app(settings) as app:
+        render_pools(list_all_pools(app.session.connection), settings.format)
+
+
+@click.group(cls=Group)
 def volume() -> None:
     """Work with storage volumes."""
 
 
-@volume.command("list", short_help="List all volumes of a storage pool.", context_settings=CONTEXT_SETTINGS)
-@common_options
-@click.argument("pool", metavar="POOL", shell_complete=complete_pool)
+@volume.command("list", short_help="List all volumes of a storage pool.")
+@click.argument("pool", metavar="POOL", type=POOL)
 @click.pass_obj
-def list_(settings: Settings, pool: str) -> None:
+def list_volumes(settings: Settings, pool: str) -> None:
     """List all volumes of the storage pool POOL, which must be active."""
     from virtomate.output.lists import render_volumes  # noqa: PLC0415
     from virtomate.services.pool_listings import list_all_volumes  # noqa: PLC0415 - help and completion need no libvirt
@@ -29,16 +48,9 @@ def list_(settings: Settings, pool: str) -> None:
         render_volumes(list_all_volumes(app.session.connection, pool), settings.format)
 
 
-@volume.command("import", short_help="Import a local file as a volume.", context_settings=CONTEXT_SETTINGS)
-@common_options
-@click.option(
-    "--no-space-check",
-    is_flag=True,
-    help="Do not check whether the pool has enough free space; for file systems that compress.",
-)
-@trust_pool_option("Options")
+@volume.command("import", short_help="Import a local file as a volume.", sections={"Options": VOLUME_OPTIONS})
 @click.argument("file", metavar="FILE", type=click.Path())
-@click.argument("pool", metavar="POOL", shell_complete=complete_pool)
+@click.argument("pool", metavar="POOL", type=POOL)
 @click.argument("name", metavar="[NEWNAME]", required=False)
 @click.pass_obj
 def import_(
