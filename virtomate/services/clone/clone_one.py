@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,9 @@ from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.rollback import Rollback
 from virtomate.services.clone.result import clone_result
 from virtomate.services.clone.warnings import refuse_warnings
-from virtomate.services.transaction.acceptance import Acceptance
 from virtomate.services.transaction.claim import Claim, new_journal, release_unless_needed
 from virtomate.services.transaction.fill import create_volumes, fill_volumes
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from virtomate.services.clone.plan import ClonePlan
     from virtomate.services.clone.records import CloneResult
+    from virtomate.services.transaction.acceptance import Acceptance
     from virtomate.services.transaction.guard import Guard
     from virtomate.services.transaction.run_context import Run
 
@@ -32,8 +32,7 @@ _CLAIM_ATTEMPTS = 6
 _MAX_PAUSE_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Shared:
+class Shared(NamedTuple):
     """What the clones of a run share.
 
     Attributes:
@@ -46,7 +45,7 @@ class Shared:
     guard: Guard
     transfers: Executor
     temporary_pools: Mapping[str, str]
-    acceptance: Acceptance = field(default_factory=Acceptance)
+    acceptance: Acceptance
 
 
 def clone_one(run: Run, plan: ClonePlan, shared: Shared) -> CloneResult:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
@@ -13,6 +12,7 @@ from virtomate.duplication.image_lock import forbid_writing
 from virtomate.enums import Mode
 from virtomate.errors import IllegalStateError, UnsupportedError, VirtomateError
 from virtomate.paths import is_relative, normalise
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 _AGREE = f"Make them agree: {virsh('edit')} changes the one, qemu-img rebase -u the other."
 
 
-@dataclass(frozen=True)
-class DiskCase:
+class DiskCase(NamedTuple):
     """A disk that is to be duplicated, and what is known of its images: at first its volume alone.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
@@ -22,6 +21,7 @@ from virtomate.services.clone.disks import Blueprint, SurveyedDisk
 from virtomate.services.clone.records import DiskOptions, VolumeReference
 from virtomate.services.storage import FoundVolume, PoolIndex, describe, refresh_when_idle
 from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
+from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ _FILE_TYPES = frozenset({"file", "volume"})
 _DUPLICATING = frozenset({DiskAction.COPY, DiskAction.LINKED, DiskAction.REFLINK})
 
 
-@dataclass(frozen=True)
-class DiskSurveyor:
+class DiskSurveyor(NamedTuple):
     """Looks at the original's disks, once for all clones."""
 
     connection: Connection
@@ -150,7 +149,7 @@ class DiskSurveyor:
         source = with_acl(select.as_format(found.description, case.format))
         header = self._header(found, source, case.mode)
         images, headers = self._chain(select.as_headed(source, header), header, case.mode)
-        return replace(case, images=images, headers=headers)
+        return case._replace(images=images, headers=headers)
 
     def _blueprint(self, case: DiskCase, chosen: DiskOptions, found: FoundVolume) -> Blueprint:
         source, mode, directory, target = case.source, case.mode, case.directory, case.target

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -112,8 +111,7 @@ class ClonePlan(NamedTuple):
         return tuple(path for path in paths if path is not None)
 
 
-@dataclass
-class ClonePlanner:
+class ClonePlanner(NamedTuple):
     """Plans one clone after another, so that no two get the same of anything.
 
     Only one thread at a time may use it, and its connection with it.
@@ -343,7 +341,7 @@ def survey(connection: Connection, request: CloneRequest, borrow: Borrow | None)
         disks=DiskPlanner(disks, pools, name, has_siblings, keep_owner),
         nvram=None
         if nvram is None
-        else NvramPlanner(connection, nvram, name, pools, request.nvram, has_siblings, keep_owner, gate),
+        else NvramPlanner(connection, nvram, name, pools, request.nvram, has_siblings, keep_owner, gate, set()),
         warnings=clone_warnings(connection, request, source, pools, disks, firmware, nvram),
         space=SpaceLedger(is_local=connection.is_local),
         taken=TakenNames(identities.named, pools.directory_of, is_local=connection.is_local),

@@ -21,7 +21,7 @@ from virtomate.services.clone.clone_one import Shared, clone_one
 from virtomate.services.clone.plan import ClonePlan, check_request, plan_clones
 from virtomate.services.clone.result import clone_result, planned_result
 from virtomate.services.storage import refresh_all, temporary_pools_of
-from virtomate.services.transaction.acceptance import require_acceptable
+from virtomate.services.transaction.acceptance import Acceptance, require_acceptable
 from virtomate.services.transaction.guard import guarded
 from virtomate.services.transaction.threads import submit
 
@@ -131,7 +131,7 @@ def _side_by_side(
             run.target.give_back()
         if len(plans) > 1:
             run.progress.expected(sum(item.total_bytes for plan in plans for item in plan.duplications))
-        shared = Shared(guard, transfers, pools.names)
+        shared = Shared(guard, transfers, pools.names, Acceptance())
         running = {submit(clones, _make, run, item[1], shared, request): item for item in enumerate(plans)}
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:

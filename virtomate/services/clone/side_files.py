@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.definition import nvram_readers
@@ -78,8 +77,7 @@ class SideFilePlan(NamedTuple):
     warnings: tuple[Notice, ...] = ()
 
 
-@dataclass(frozen=True)
-class NvramPlanner:
+class NvramPlanner(NamedTuple):
     """Plans the NVRAM of one clone after another; it only reads.
 
     Attributes:
@@ -96,7 +94,7 @@ class NvramPlanner:
     has_siblings: bool
     keep_owner: bool
     gate: PoolGate
-    looked_at: set[str] = field(default_factory=set)
+    looked_at: set[str]
 
     def plan(self, clone_name: str, taken: TakenNames) -> SideFilePlan:
         """Plan it, and add its name to those that are taken.

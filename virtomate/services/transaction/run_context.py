@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from virtomate.progress import Progress
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """What a command works with that makes something; each of its threads has a run of its own (`beside`).
 
     Attributes:
@@ -33,4 +33,4 @@ class Run:
         """The run for another thread; connections go back and forth between the two."""
         with self.target.sibling() as target, self.source.sibling() as source:
             # a sibling that nobody uses opens no connection
-            yield replace(self, source=target if self.source is self.target else source, target=target)
+            yield self._replace(source=target if self.source is self.target else source, target=target)
