@@ -50,18 +50,20 @@ EXEMPT = {("virtomate.cli.app", "hypervisor")}
 TYPES_ONLY: dict[str, set[str]] = {"output": {"services", "definition", "hypervisor"}}
 # Inside services, from the bottom up: what each may import of the others.
 SERVICES: dict[str, set[str]] = {
-    "storage": set(),
-    "transaction": {"storage"},
+    "definitions": set(),
+    "firmware": set(),
+    "storage": {"definitions"},
+    "transaction": {"definitions", "storage"},
     "guest": set(),
-    "clone": {"storage", "transaction", "guest"},
-    "delete": {"storage"},
+    "clone": {"definitions", "firmware", "storage", "transaction", "guest"},
+    "delete": {"firmware", "storage"},
     "volume_import": {"storage", "transaction"},
     "listings": {"guest"},
     "pool_listings": {"storage"},
     "completion": set(),
 }
 # The packages of services whose modules are still imported from outside, instead of the package itself.
-OPEN = ("virtomate.services.clone", "virtomate.services.transaction", "virtomate.services.guest")
+OPEN = ("virtomate.services.clone", "virtomate.services.guest")
 # The one part that may import each thing of others.
 OWNERS = {
     "click": "cli",

@@ -11,6 +11,13 @@ from virtomate.words import shell_word
 
 _MARK = "\0"
 
+# libvirt passes nothing on to a guest that is paused, or that went to sleep by itself ("suspended").
+_SHUTDOWN_COMMANDS = {
+    "paused": ("resume", "shutdown"),
+    "suspended": ("dompmwakeup", "shutdown"),
+    "crashed": ("destroy",),
+}
+
 
 def virsh(command: str, *operands: str, options: str = "") -> str:
     """Return a virsh command for a sentence.
@@ -28,6 +35,11 @@ def virtomate(command: str, *operands: str, options: str = "", uri: str | None =
     if uri is None:
         return f"{_MARK}{_line('virtomate', command, options, operands)}"
     return _line(f"virtomate -c {shell_word(uri)}", command, options, operands)
+
+
+def shutdown_commands(name: str, state: str) -> str:
+    """Return the commands that shut down a domain in this state, as listings call it."""
+    return "; ".join(virsh(command, name) for command in _SHUTDOWN_COMMANDS.get(state, ("shutdown",)))
 
 
 def _line(program: str, command: str, options: str, operands: tuple[str, ...]) -> str:

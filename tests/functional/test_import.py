@@ -26,10 +26,10 @@ from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
 from virtomate.rollback import Rollback
 from virtomate.services import volume_import
+from virtomate.services.transaction import Run
 from virtomate.services.transaction.claim import Claim, new_journal
 from virtomate.services.transaction.fill import create_volumes
 from virtomate.services.transaction.jobs import Bytes, VolumeJob
-from virtomate.services.transaction.run_context import Run
 
 if TYPE_CHECKING:
     from pathlib import Path

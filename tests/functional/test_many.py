@@ -22,8 +22,7 @@ from virtomate.hypervisor.session import open_session
 from virtomate.progress import NullProgress
 from virtomate.services.clone.records import CloneRequest, DiskOptions
 from virtomate.services.clone.run import clone_domains, preview_clones, preview_definitions
-from virtomate.services.transaction import claim
-from virtomate.services.transaction.run_context import Run
+from virtomate.services.transaction import Run, claim
 
 UUID = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
 

@@ -12,7 +12,7 @@ from virtomate.errors import ConflictError, HypervisorError
 from virtomate.hypervisor.connection import Connection, connect
 from virtomate.hypervisor.defining import check_definition, define_domain
 from virtomate.notices import CloneWarning, notice
-from virtomate.services.storage.firmware import Firmware, is_certainly_read_only, is_template, read_firmware
+from virtomate.services.firmware import Firmware, is_certainly_read_only, is_template, read_firmware
 
 if TYPE_CHECKING:
     from pathlib import Path

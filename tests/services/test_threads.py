@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from virtomate.services.transaction.threads import submit
+from virtomate.services.transaction import submit
 
 
 def test_result_and_failure_arrive() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from virtomate.cli.options import Settings
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
-    from virtomate.services.transaction.run_context import Run
+    from virtomate.services.transaction import Run
 
 
 class App:
@@ -45,7 +45,7 @@ class App:
     @contextmanager
     def making(self) -> Iterator[Run]:
         """Likewise, for services that make something; original and target are on the same host."""
-        from virtomate.services.transaction.run_context import Run  # noqa: PLC0415 - few commands make something
+        from virtomate.services.transaction import Run  # noqa: PLC0415 - few commands make something
 
         with self.working() as progress:
             yield Run(self.session, self.session, progress, self.cancel)

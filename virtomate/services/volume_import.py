@@ -37,9 +37,7 @@ from virtomate.notices import FileWarning, Notice, notice
 from virtomate.rollback import Rollback
 from virtomate.services.storage import SpaceLedger, backend_of, get_active_pool, refresh_when_idle
 from virtomate.services.storage.trust import PoolGate, runs_unprivileged
-from virtomate.services.transaction.claim import Claim, Memo, new_journal, release_unless_needed
-from virtomate.services.transaction.fill import create_volumes
-from virtomate.services.transaction.jobs import VolumeJob
+from virtomate.services.transaction import Claim, Memo, VolumeJob, create_volumes, new_journal, release_unless_needed
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeListing
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
-    from virtomate.services.transaction.run_context import Run
+    from virtomate.services.transaction import Run
 
 _LOG = logging.getLogger(__name__)
 

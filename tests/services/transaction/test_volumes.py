@@ -26,10 +26,10 @@ from virtomate.errors import ConflictError, HypervisorError, VirtomateError
 from virtomate.output.messages import sentences
 from virtomate.progress import NullProgress
 from virtomate.rollback import Rollback
+from virtomate.services.transaction import Run
 from virtomate.services.transaction.claim import Claim, new_journal, release_unless_needed
 from virtomate.services.transaction.fill import create_volumes, fill_volumes
 from virtomate.services.transaction.jobs import VolumeJob, duplicating
-from virtomate.services.transaction.run_context import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,6 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import volume_document
 from virtomate.enums import Action
 from virtomate.errors import VirtomateError
 from virtomate.hypervisor.storage import find_pool, get_volume
@@ -24,17 +23,15 @@ if TYPE_CHECKING:
 _SAMPLE_INTERVAL_SECONDS = 0.5
 
 
-def create(duplication: Duplication, pool: Pool, context: TransferContext) -> Volume:
-    """Have libvirt create and fill the volume in one call, and watch the volume grow meanwhile.
+def create(duplication: Duplication, pool: Pool, document: str, context: TransferContext) -> Volume:
+    """Have libvirt create and fill the volume of a document in one call, and watch the volume grow meanwhile.
 
     The call cannot be cancelled: a signal or a failure elsewhere waits for its end.
     """
     source = get_volume(context.connection, duplication.source.pool, duplication.source.name)
     reflink = duplication.action is Action.REFLINKED
     with _watched(duplication, context):
-        return pool.create_volume_from(
-            duplication.place.name, volume_document(duplication.new), source, reflink=reflink
-        )
+        return pool.create_volume_from(duplication.place.name, document, source, reflink=reflink)
 
 
 def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:

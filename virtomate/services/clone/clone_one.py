@@ -14,8 +14,7 @@ from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.rollback import Rollback
 from virtomate.services.clone.result import clone_result
 from virtomate.services.clone.warnings import refuse_warnings
-from virtomate.services.transaction.claim import Claim, new_journal, release_unless_needed
-from virtomate.services.transaction.fill import create_volumes, fill_volumes
+from virtomate.services.transaction import Claim, create_volumes, fill_volumes, new_journal, release_unless_needed
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -24,9 +23,7 @@ if TYPE_CHECKING:
 
     from virtomate.services.clone.plan import ClonePlan
     from virtomate.services.clone.records import CloneResult
-    from virtomate.services.transaction.acceptance import Acceptance
-    from virtomate.services.transaction.guard import Guard
-    from virtomate.services.transaction.run_context import Run
+    from virtomate.services.transaction import Acceptance, Guard, Run
 
 _CLAIM_ATTEMPTS = 6
 _MAX_PAUSE_SECONDS = 1.0

@@ -20,7 +20,7 @@ from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskC
 from virtomate.services.clone.disks import Blueprint, SurveyedDisk
 from virtomate.services.clone.records import DiskOptions, VolumeReference
 from virtomate.services.storage import FoundVolume, PoolIndex, describe, refresh_when_idle
-from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
+from virtomate.services.transaction import NOT_ALLOWED, without_acl
 from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word
 

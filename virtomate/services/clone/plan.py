@@ -24,9 +24,10 @@ from virtomate.services.clone.taken import TakenNames
 from virtomate.services.clone.target import check_identity, refuse_taken_uuid, scan_identities
 from virtomate.services.clone.volume_names import automatic_names
 from virtomate.services.clone.warnings import clone_warnings, refuse_warnings
-from virtomate.services.storage import SpaceLedger, SpaceNeed, read_firmware, read_pools
+from virtomate.services.firmware import read_firmware
+from virtomate.services.storage import SpaceLedger, SpaceNeed, read_pools
 from virtomate.services.storage.trust import PoolGate, runs_unprivileged
-from virtomate.services.transaction.jobs import VolumeJob, duplicating
+from virtomate.services.transaction import VolumeJob, duplicating
 from virtomate.tuples import NamedTuple
 from virtomate.words import counted
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.enums import Action, Status
 from virtomate.services.clone.records import CloneResult, DiskResult, NvramResult, VolumeReference
-from virtomate.services.transaction.fill import Filled
+from virtomate.services.transaction import Filled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,9 +21,7 @@ from virtomate.services.clone.clone_one import Shared, clone_one
 from virtomate.services.clone.plan import ClonePlan, check_request, plan_clones
 from virtomate.services.clone.result import clone_result, planned_result
 from virtomate.services.storage import refresh_all, temporary_pools_of
-from virtomate.services.transaction.acceptance import Acceptance, require_acceptable
-from virtomate.services.transaction.guard import guarded
-from virtomate.services.transaction.threads import submit
+from virtomate.services.transaction import Acceptance, guarded, require_acceptable, submit
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.plan import ClonePlanner
     from virtomate.services.clone.records import CloneRequest, CloneResult
     from virtomate.services.storage import TemporaryPools
-    from virtomate.services.transaction.run_context import Run
+    from virtomate.services.transaction import Run
 
 # Volumes that are filled at a time; more only compete for the same disks.
 _MAX_TRANSFERS = 4

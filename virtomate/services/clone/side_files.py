@@ -18,9 +18,10 @@ from virtomate.names import check_volume_name
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
-from virtomate.services.storage import find_volume, is_certainly_read_only, is_template, own_nvram_path
+from virtomate.services.firmware import is_certainly_read_only, is_template, own_nvram_path
+from virtomate.services.storage import find_volume
 from virtomate.services.storage.trust import admitted, cautions
-from virtomate.services.transaction.access import NOT_ALLOWED, without_acl
+from virtomate.services.transaction import NOT_ALLOWED, without_acl
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.clone.original import Source
     from virtomate.services.clone.taken import TakenNames
-    from virtomate.services.storage import Firmware, PoolIndex, TemporaryPools
+    from virtomate.services.firmware import Firmware
+    from virtomate.services.storage import PoolIndex, TemporaryPools
     from virtomate.services.storage.trust import PoolGate
 
 _WHAT = "the NVRAM"

@@ -15,8 +15,8 @@ from virtomate.errors import ConflictError, NotFoundError, UsageError, Virtomate
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.paths import normalise
 from virtomate.services.clone.taken import NamedFiles, named_files
-from virtomate.services.storage import Definitions
-from virtomate.services.transaction.threads import submit
+from virtomate.services.definitions import Definitions
+from virtomate.services.transaction import submit
 from virtomate.tuples import NamedTuple
 from virtomate.words import counted
 

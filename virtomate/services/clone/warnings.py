@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from virtomate.services.clone.original import Source
     from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.side_files import SurveyedNvram
-    from virtomate.services.storage import Firmware, PoolIndex
+    from virtomate.services.firmware import Firmware
+    from virtomate.services.storage import PoolIndex
 
 
 def clone_warnings(

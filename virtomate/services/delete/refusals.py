@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh, virtomate
+from virtomate.advice import shutdown_commands, virsh, virtomate
 from virtomate.errors import IllegalStateError, NotFoundError, combined_error
-from virtomate.services.storage import shutdown_commands
 from virtomate.words import quoted
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from virtomate.notices import Kept, Notice, named, notice
 from virtomate.paths import normalise
 from virtomate.services.delete.records import Deletion, DoomedThing
 from virtomate.services.delete.refusals import Refusals
+from virtomate.services.firmware import own_nvram_path
 from virtomate.services.storage import (
     TEMPORARY_POOL_PREFIX,
     PoolEntry,
     find_entry,
     is_running,
     may_be_running,
-    own_nvram_path,
 )
 from virtomate.services.storage.artifacts import (
     OWN,

@@ -2,14 +2,7 @@
 
 from virtomate.services.storage.backend import PoolSpace as PoolSpace
 from virtomate.services.storage.backend import VolumeKey as VolumeKey
-from virtomate.services.storage.definitions import Definitions as Definitions
 from virtomate.services.storage.file_pools import backend_of as backend_of
-from virtomate.services.storage.fingerprint import new_fingerprint as new_fingerprint
-from virtomate.services.storage.firmware import Firmware as Firmware
-from virtomate.services.storage.firmware import is_certainly_read_only as is_certainly_read_only
-from virtomate.services.storage.firmware import is_template as is_template
-from virtomate.services.storage.firmware import own_nvram_path as own_nvram_path
-from virtomate.services.storage.firmware import read_firmware as read_firmware
 from virtomate.services.storage.owner import is_running as is_running
 from virtomate.services.storage.owner import may_be_running as may_be_running
 from virtomate.services.storage.owner import this_process as this_process
@@ -24,7 +17,6 @@ from virtomate.services.storage.pools import get_active_pool as get_active_pool
 from virtomate.services.storage.pools import read_pools as read_pools
 from virtomate.services.storage.pools import refresh_all as refresh_all
 from virtomate.services.storage.pools import refresh_when_idle as refresh_when_idle
-from virtomate.services.storage.shutdown import shutdown_commands as shutdown_commands
 from virtomate.services.storage.space import SpaceLedger as SpaceLedger
 from virtomate.services.storage.space import SpaceNeed as SpaceNeed
 from virtomate.services.storage.space import counted_space as counted_space

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from virtomate.definition.provenance import Artifact, Fingerprint
-    from virtomate.definition.volume import PoolDescription, VolumeDescription
+    from virtomate.definition.volume import NewVolume, PoolDescription, VolumeDescription
     from virtomate.hypervisor.storage import Pool
 
 
@@ -54,6 +54,12 @@ class StorageBackend(Protocol):
         Raises:
             UnsupportedError: Its volumes are not files.
         """
+
+    def document(self, new: NewVolume) -> str:
+        """Return the document by which libvirt creates a volume."""
+
+    def new_fingerprint(self, volume: VolumeDescription, pool: Pool) -> Fingerprint:
+        """Return what identifies a volume that was just made, and what tells later whether its file system is there."""
 
     def fingerprint(self, volume: VolumeDescription) -> Fingerprint:
         """Return what identifies a volume now."""

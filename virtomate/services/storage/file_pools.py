@@ -8,11 +8,11 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import Fingerprint
-from virtomate.definition.volume import describe_volume
+from virtomate.definition.volume import describe_volume, volume_document
 from virtomate.duplication.hostfs import file_system_space, visible_status
 from virtomate.errors import UnsupportedError, VirtomateError
 from virtomate.services.storage.backend import PoolSpace
-from virtomate.services.storage.fingerprint import directory_inode, fingerprint
+from virtomate.services.storage.fingerprint import directory_inode, fingerprint, new_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,6 +32,8 @@ _PROOFS = 8
 class FilePools:
     """Pools whose volumes are files of a directory."""
 
+    document = staticmethod(volume_document)
+    new_fingerprint = staticmethod(new_fingerprint)
     fingerprint = staticmethod(fingerprint)
 
     def path_of(self, pool: PoolDescription, volume: str) -> str | None:

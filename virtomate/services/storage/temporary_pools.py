@@ -14,7 +14,7 @@ from virtomate.hypervisor.domains import list_domains
 from virtomate.hypervisor.storage import find_pool, list_pools, start_transient_pool
 from virtomate.notices import Leftover, Notice, notice
 from virtomate.paths import normalise
-from virtomate.services.storage.definitions import Definitions
+from virtomate.services.definitions import Definitions
 from virtomate.services.storage.owner import may_be_running, this_process
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX
 

@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-CHECK_SUFFIX = ".virtomate-check"
-
 
 class Acceptance:
     """libvirt's verdict on the definitions of a run's clones: of one original, they differ in names and addresses.
 
-    The first clone asks for it when its claim is there, and the others wait: before that, no volume is made.
+    The first clone with a claim asks for the verdict, before any volume is made; the others wait for it.
     """
 
     def __init__(self) -> None:
@@ -37,8 +35,7 @@ class Acceptance:
         """
         with self._judging:
             if not self._is_accepted:
-                probe = definition._replace(domain={**definition.domain, "name": f"{name}{CHECK_SUFFIX}"})
-                require_acceptable(connection, name, probe, original)
+                require_acceptable(connection, name, _probe(definition), original)
                 self._is_accepted = True
 
 
@@ -67,14 +64,17 @@ def require_acceptable(connection: Connection, name: str, probe: Definition, ori
         check_definition_without_schema(connection, name, text)
 
 
+def _probe(definition: Definition) -> Definition:
+    name = f"{readers.name(definition.domain)}.virtomate-check"
+    return definition._replace(domain={**definition.domain, "name": name})
+
+
 def _passes_schema(connection: Connection, original: Definition) -> bool:
-    name = readers.name(original.domain)
-    probe = original._replace(domain={**original.domain, "name": f"{name}{CHECK_SUFFIX}"})
     try:
-        check_definition(connection, name, codec.unparse_definition(probe))
+        check_definition(connection, readers.name(original.domain), codec.unparse_definition(_probe(original)))
     except SchemaError:
         return False
     except VirtomateError:
-        # what it is refused for comes after the schema
+        # libvirt checks the schema first, so it refused the definition for another reason
         return True
     return True

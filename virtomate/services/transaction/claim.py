@@ -1,8 +1,8 @@
-"""The claim: a small domain that cannot be started, and keeps the journal of what is made while it is there.
+"""The claim: a small domain that cannot be started, and whose metadata keep the journal.
 
-That of a clone takes the clone's name and UUID, and becomes the clone; that of an import is taken away at the end. Its
-metadata say what is going to be made, and what has been made, with the evidence that tells it from anything else.
-Whatever ends the run, the claim says what is left.
+The claim of a clone has the clone's name and UUID, and becomes the clone; the claim of an import is undefined at the
+end. The journal lists what is going to be made and what has been made, with fingerprints: whatever ends the run, the
+claim says what is left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from virtomate.errors import (
 )
 from virtomate.hypervisor.defining import define_domain
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_domains
-from virtomate.services.storage import Definitions, this_process
+from virtomate.services.definitions import Definitions
+from virtomate.services.storage import this_process
 from virtomate.services.storage.artifacts import require_intact
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Claim:
 
     Args:
         like: A domain whose hypervisor, architecture, machine and emulator the claim has.
-        is_uuid_given: Whether somebody chose the UUID, so that others may be asked to have it, too.
+        is_uuid_given: Whether the user chose the UUID, so that another run may want it, too.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Claim:
 
     @property
     def token(self) -> str:
-        """What stands on everything that is made for the clone."""
+        """The token of everything that is made for the clone."""
         if self.provenance.artifact_token is None:
             raise AssertionError("a new clone has a token")
         return self.provenance.artifact_token
@@ -101,17 +102,18 @@ class Claim:
 
         Other addresses are random, and other paths are in new volumes' names, which libvirt gives only once.
         """
-        if not self.provenance.reserved:
-            return None
-        for domain in list_domains(self._session.connection):
+        reserved, definitions = self.provenance.reserved, Definitions()
+        others = list_domains(self._session.connection) if reserved else []
+        for domain in others:
             if domain.uuid == self.provenance.uuid:
                 continue
             with suppress(NotFoundError):
-                mentions = read_mentions(Definitions().inactive(domain))
-                records = (read_record(record, domain.uuid) for record in mentions.records)
-                wanted = {value for record in records if record is not None for value in record.reserved}
-                used = wanted | mentions.mac_addresses | mentions.paths
-                for value in self.provenance.reserved:
+                mentions = read_mentions(definitions.inactive(domain))
+                used = mentions.mac_addresses | mentions.paths
+                for element in mentions.records:
+                    record = read_record(element, domain.uuid)
+                    used |= set(() if record is None else record.reserved)
+                for value in reserved:
                     if value in used:
                         return ConflictError(
                             f"'{value}' is already used by domain '{domain.name}'",
@@ -122,27 +124,27 @@ class Claim:
     def _take_both(self) -> None:
         """Take a UUID that others may want as well, and then the name.
 
-        Who defines a domain with the name and the UUID of another one replaces that one, and libvirt says nothing. With
-        a name that nobody else has it refuses a UUID that is taken, and to rename it refuses a name that is taken.
+        libvirt replaces a domain silently when another is defined with its name and UUID. With a name that nobody else
+        has it refuses a UUID that is taken, and to rename it refuses a name that is taken.
         """
-        connection, uuid = self._session.connection, self.provenance.uuid
+        uuid = self.provenance.uuid
         try:
             domain = self._write(f"virtomate-claim-{self.provenance.token}")
         except ConnectionLostError:
             raise
         except HypervisorError as error:
-            if (holder := find_domain_by_uuid(connection, uuid)) is None:
+            if (holder := self._find()) is None:
                 raise
             raise ConflictError(f"domain '{holder.name}' has the UUID '{uuid}'") from error
         domain.rename(self.name)
 
     def note(self, made: Artifact) -> None:
-        """Remember that something has been made, to be written down with whatever comes next."""
+        """Add a line to the journal; the line is written with the next one that is recorded."""
         with self._lock:
             self._note(made)
 
     def record(self, made: Artifact) -> None:
-        """Write down that something is going to be made, or has been made."""
+        """Write a line of the journal: something is going to be made, or has been made."""
         with self._lock:
             self._require_ours()
             self._note(made)
@@ -154,6 +156,10 @@ class Claim:
         noted[made.kind, made.path] = made
         self.provenance = self.provenance._replace(made=tuple(noted.values()))
 
+    @property
+    def _files(self) -> tuple[Artifact, ...]:
+        return tuple(made for made in self.provenance.made if made.kind is not ArtifactKind.POOL)
+
     def require_intact(self) -> None:
         """Make sure that what was made is what is there.
 
@@ -161,8 +167,7 @@ class Claim:
             IllegalStateError: It is not, or the claim is not ours any more.
         """
         self._require_ours()
-        volumes = [made for made in self.provenance.made if made.kind is not ArtifactKind.POOL]
-        require_intact(self._session.connection, volumes, self.token)
+        require_intact(self._session.connection, self._files, self.token)
 
     def become(self, definition: Definition) -> None:
         """Replace the claim by the clone: from here on it is complete.
@@ -172,8 +177,7 @@ class Claim:
             HypervisorError: libvirt does not accept the definition.
         """
         self._require_ours()
-        volumes = tuple(made for made in self.provenance.made if made.kind is not ArtifactKind.POOL)
-        finished = self.provenance._replace(finished=True, made=volumes, maker=None, reserved=())
+        finished = self.provenance._replace(finished=True, made=self._files, maker=None, reserved=())
         text = codec.unparse_definition(with_provenance(definition, finished))
         self.state = ClaimState.COMPLETING
         _LOG.info("defining domain %r", self.name)
@@ -181,7 +185,8 @@ class Claim:
             define_domain(self._session.connection, self.name, text)
         except VirtomateError:
             # libvirt may have carried it out all the same, such as where the connection broke
-            if not self._is_finished():
+            domain = self._find()
+            if domain is None or not self._is_ours(domain, finished=True):
                 self.state = ClaimState.CLAIMED
                 raise
         self.state = ClaimState.COMPLETE
@@ -198,30 +203,26 @@ class Claim:
     def release(self) -> None:
         """Give the name back, if the claim is still there and ours."""
         self.require_unfinished()
-        domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
+        domain = self._find()
         if domain is not None and (self.state is ClaimState.CLAIMED or self._is_ours(domain)):
             self._require_ours()
             domain.undefine_keeping_nvram()
         self.state = ClaimState.UNCLAIMED
-
-    def _is_finished(self) -> bool:
-        domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
-        if domain is None:
-            return False
-        found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
-        return found is not None and found.token == self.provenance.token and found.finished
 
     def _write(self, name: str | None = None) -> Domain:
         name = name or self.name
         text = codec.unparse_definition(claim_definition(name, self.provenance, self._like))
         return define_domain(self._session.connection, name, text)
 
-    def _is_ours(self, domain: Domain) -> bool:
+    def _find(self) -> Domain | None:
+        return find_domain_by_uuid(self._session.connection, self.provenance.uuid)
+
+    def _is_ours(self, domain: Domain, *, finished: bool = False) -> bool:
         found = find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
-        return found is not None and found.token == self.provenance.token and not found.finished
+        return found is not None and (found.token, found.finished) == (self.provenance.token, finished)
 
     def _require_ours(self) -> None:
-        domain = find_domain_by_uuid(self._session.connection, self.provenance.uuid)
+        domain = self._find()
         if domain is None or domain.is_active() or not self._is_ours(domain):
             raise IllegalStateError(f"domain '{self.name}' was changed by somebody else while it was being made")
 
@@ -236,7 +237,7 @@ class Memo(Claim):
         """Do nothing: there is no name to take."""
 
     def record(self, made: Artifact) -> None:
-        """Remember that something is going to be made, or has been made."""
+        """Add a line to the journal."""
         self.note(made)
 
     def release(self) -> None:

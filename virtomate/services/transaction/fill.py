@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 from concurrent.futures import as_completed
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import StoppedError
 from virtomate.definition.volume import describe_pool
+from virtomate.duplication.acl import give_acl, may_be_given_here
 from virtomate.duplication.hostfs import visible_status
 from virtomate.duplication.transfers.base import TransferContext, TransferUnavailableError
 from virtomate.enums import ArtifactState, TokenPlace
-from virtomate.errors import (
-    ConflictError,
-    IllegalStateError,
-)
+from virtomate.errors import ConflictError, IllegalStateError
 from virtomate.hypervisor.storage import get_pool
-from virtomate.services.storage import describe, new_fingerprint
+from virtomate.notices import CloneWarning, Notice, notice
+from virtomate.services.storage import PoolEntry, describe
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_token, remove_artifact
-from virtomate.services.transaction.access import give_access
 from virtomate.services.transaction.jobs import OverlayOn, VolumeJob
-from virtomate.services.transaction.threads import submit
+from virtomate.services.transaction.run_context import submit
 from virtomate.tuples import NamedTuple
 from virtomate.waiting import backoff
 
@@ -29,12 +28,11 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.provenance import Artifact
-    from virtomate.definition.volume import NewVolume, VolumeDescription
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Place
     from virtomate.enums import Transfer
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.storage import Pool
-    from virtomate.notices import Notice
+    from virtomate.hypervisor.storage import Pool, Volume
     from virtomate.rollback import Rollback
     from virtomate.services.transaction.claim import Claim
     from virtomate.services.transaction.run_context import Run
@@ -44,13 +42,15 @@ _LOG = logging.getLogger(__name__)
 # An undo waits that long for libvirt to let go of a volume.
 _UNDO_WAIT_SECONDS = 30
 
+NOT_ALLOWED = "only its owner and root could do that"
+
 
 class Filled(NamedTuple):
-    """What was done to fill a volume.
+    """How a volume was filled.
 
     Attributes:
         subclusters: Whether an overlay has subclusters, None for other volumes.
-        warnings: What should be known of it.
+        warnings: What to know about the volume.
     """
 
     written_bytes: int
@@ -77,35 +77,32 @@ class VolumeInTheMaking:
     def create(self, workplace: TransferContext) -> VolumeDescription:
         """Create it, empty unless libvirt copies in the same call; its token is on it before its first byte."""
         job = self.job
-        pool = _planned_pool(workplace.connection, job.place)
+        known = _planned_pool(workplace.connection, job.place)
         # While the call runs the volume may exist without a token; if the connection breaks then, the undo has a look.
         self._made = job.planned()
         _LOG.info("creating %s by transfer %s", job.place.path, self._made.transfer)
         try:
-            volume = job.create(pool, workplace)
+            volume = job.create(known, workplace)
         except (ConflictError, IllegalStateError, StoppedError, TransferUnavailableError):
             # nothing was begun; of other failures libvirt removes what it had begun, but the undo has a look
             self._made = None
             raise
         self._is_created = True
-        created = describe(pool, volume).description
-        _require_new(job.new, created)
+        created = describe(known.pool, volume).description
+        _require_new(job, created)
         if job.way is not None:
-            created, self._warnings = give_access(job.way.source, pool, volume, created)
-        marked = put_token(created, workplace.token)
+            created, self._warnings = _give_access(job.way.source, known.pool, volume, created)
         token_place = TokenPlace.HEADER if isinstance(job.content, OverlayOn) else None
-        if marked is not None:
+        if (marked := put_token(created, workplace.token)) is not None:
             created, token_place = marked, TokenPlace.ATTRIBUTE
         self._made = self._made._replace(
             state=ArtifactState.MADE,
-            fingerprint=new_fingerprint(created, pool),
+            fingerprint=known.backend.new_fingerprint(created, known.pool),
             token_place=token_place,
         )
-        if token_place is None:
-            # nothing but the journal tells that it was made
-            self._claim.record(self._made)
-        else:
-            self._claim.note(self._made)
+        # without a token, nothing but the journal tells that it was made
+        tell = self._claim.record if token_place is None else self._claim.note
+        tell(self._made)
         self._created = created
         return created
 
@@ -115,14 +112,16 @@ class VolumeInTheMaking:
         label, progress = self.job.label, self._run.progress
         progress.started(label, self.job.total_bytes)
         try:
-            filled = self._fill_somehow(
-                TransferContext(connection, self._run.target.borrow, progress, cancel, self._claim.token)
-            )
+            filled = self._fill_somehow(self.workplace(connection, cancel))
         except BaseException:
             progress.dropped(label)
             raise
         progress.finished(label)
         return filled
+
+    def workplace(self, connection: Connection, cancel: CancelToken) -> TransferContext:
+        """Return what a transfer works with."""
+        return TransferContext(connection, self._run.target.borrow, self._run.progress, cancel, self._claim.token)
 
     def _fill_somehow(self, workplace: TransferContext) -> Filled:
         while True:
@@ -140,10 +139,10 @@ class VolumeInTheMaking:
     def _fill(self, created: VolumeDescription, workplace: TransferContext) -> Filled:
         job = self.job
         written = job.fill(created, workplace)
-        # a pool that met the image half way may have been put out of service
+        # libvirt may have stopped a pool in which it met a half-written image
         get_pool(workplace.connection, job.place.pool).keep_active()
         subclusters = workplace.connection.knows_subclusters if isinstance(job.content, OverlayOn) else None
-        return Filled(written, job.planned().transfer, subclusters, self._warnings)
+        return Filled(written, job.transfer, subclusters, self._warnings)
 
     def undo(self) -> None:
         """Remove it, if it was made."""
@@ -151,13 +150,11 @@ class VolumeInTheMaking:
         self._remove(self._run.target.connection)
 
     def _remove(self, connection: Connection) -> None:
-        if self._made is not None:
-            _LOG.info("removing %s", self._made.path)
-            accepted = OWN if self._made.state is ArtifactState.MADE else BEGUN
-            was_there = remove_artifact(
-                connection, self._made, self._claim.token, accepted, backoff(_UNDO_WAIT_SECONDS)
-            )
-            if not was_there and self._is_created and self._made.state is ArtifactState.PLANNED:
+        if (made := self._made) is not None:
+            _LOG.info("removing %s", made.path)
+            accepted = OWN if made.state is ArtifactState.MADE else BEGUN
+            was_there = remove_artifact(connection, made, self._claim.token, accepted, backoff(_UNDO_WAIT_SECONDS))
+            if not was_there and self._is_created and made.state is ArtifactState.PLANNED:
                 raise IllegalStateError("it was made, and is not there any more: is its file system mounted?")
         self._made, self._is_created, self._created = None, False, None
 
@@ -179,24 +176,19 @@ def create_volumes(
     for volume in volumes:
         if not volume.job.is_created_with_content:
             run.cancel.check()
-            volume.create(
-                TransferContext(run.target.connection, run.target.borrow, run.progress, run.cancel, claim.token)
-            )
+            volume.create(volume.workplace(run.target.connection, run.cancel))
     return volumes
 
 
 def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Executor) -> dict[str, Filled]:
-    """Fill volumes side by side; the first failure stops the others.
-
-    Returns:
-        What was done, by the path of the volume.
+    """Fill volumes side by side, and return how, by their paths; the first failure stops the others.
 
     Raises:
         InterruptedBySignalError: A signal arrived.
         VirtomateError: One of them failed.
     """
     if len(volumes) == 1:
-        # the calling thread has nothing else to do, and its connection neither
+        # the calling thread and its connection have nothing else to do
         return {volumes[0].job.place.path: volumes[0].fill(run.target.connection, run.cancel)}
     stop = run.cancel.child()
     running = {submit(transfers, _fill_beside, run, volume, stop): volume for volume in volumes}
@@ -220,24 +212,42 @@ def _fill_beside(run: Run, volume: VolumeInTheMaking, stop: CancelToken) -> Fill
         return volume.fill(connection, stop)
 
 
-def _require_new(new: NewVolume, created: VolumeDescription) -> None:
+def without_acl(source: VolumeDescription, reason: str) -> Notice:
+    """Return the warning that a volume's access control list is not carried over."""
+    return notice(CloneWarning.ACL, source.path, reason=reason)
+
+
+def _give_access(
+    source: VolumeDescription, pool: Pool, volume: Volume, created: VolumeDescription
+) -> tuple[VolumeDescription, tuple[Notice, ...]]:
+    """Give a new, empty volume its original's access control list; return its new description, and warnings."""
+    if source.acl is None or not may_be_given_here(source):
+        return created, ()
+    try:
+        has_changed = give_acl(source.acl, created)
+    except OSError as error:
+        return created, (without_acl(source, os.strerror(error.errno or 0)),) if source.acl else ()
+    return (describe(pool, volume).description if has_changed else created), ()
+
+
+def _require_new(job: VolumeJob, created: VolumeDescription) -> None:
     """Make sure that what is at the new volume's path is what libvirt has just made, and no file put there since."""
     status = visible_status(created)
-    is_raw = new.format == "raw"
-    is_other = (is_raw and created.physical != new.capacity) or (status is not None and status.st_nlink > 1)
-    if is_other:
+    is_other_size = job.new.format == "raw" and created.physical != job.new.capacity
+    if is_other_size or (status is not None and status.st_nlink > 1):
         raise ConflictError(
             f"'{created.path}' is another file than the one that libvirt has just made",
             hint="Somebody moved or replaced it while it was being made. Try again.",
         )
 
 
-def _planned_pool(connection: Connection, place: Place) -> Pool:
-    """The storage pool that was planned."""
+def _planned_pool(connection: Connection, place: Place) -> PoolEntry:
+    """Return the storage pool that was planned."""
     pool = get_pool(connection, place.pool)
-    if pool.uuid != place.pool_uuid or describe_pool(pool.document()).path != place.directory:
+    description = describe_pool(pool.document())
+    if pool.uuid != place.pool_uuid or description.path != place.directory:
         raise IllegalStateError(
             f"storage pool '{place.pool}' is not the one over '{place.directory}' any more",
             hint="Try again when nobody redefines storage pools.",
         )
-    return pool
+    return PoolEntry(pool, description, is_active=True)

@@ -15,7 +15,8 @@ from virtomate.errors import IllegalStateError, NotFoundError, SourceChangedErro
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.hypervisor.storage import get_volume
 from virtomate.paths import normalise
-from virtomate.services.storage import Definitions, may_be_running
+from virtomate.services.definitions import Definitions
+from virtomate.services.storage import may_be_running
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from virtomate.definition.provenance import Artifact
-from virtomate.definition.volume import NewVolume, VolumeDescription, volume_document
+from virtomate.definition.volume import NewVolume, VolumeDescription
 from virtomate.duplication import transfers
 from virtomate.duplication.upload import LocalFile, upload
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Transfer
@@ -15,7 +15,8 @@ from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication, Place, TransferContext
-    from virtomate.hypervisor.storage import Pool, Volume
+    from virtomate.hypervisor.storage import Volume
+    from virtomate.services.storage import PoolEntry
 
 
 class CopyOf(NamedTuple):
@@ -67,9 +68,14 @@ class VolumeJob(NamedTuple):
         return NewVolume(self.place.name, 0, 0, "raw") if self.way is None else self.way.new
 
     @property
+    def transfer(self) -> Transfer | None:
+        """The transfer that fills it; None where no other volume is duplicated."""
+        return None if self.way is None else self.way.transfer
+
+    @property
     def is_created_with_content(self) -> bool:
         """Whether creating it copies: then it takes as long as filling it, and its turn comes with that."""
-        return self.way is not None and self.way.transfer is Transfer.SERVER
+        return self.transfer is Transfer.SERVER
 
     @property
     def total_bytes(self) -> int:
@@ -90,19 +96,20 @@ class VolumeJob(NamedTuple):
             self.place.pool,
             self.place.name,
             self.place.path,
-            transfer=None if self.way is None else self.way.transfer,
+            transfer=self.transfer,
             base=self.content.way.source.path if isinstance(self.content, OverlayOn) else None,
         )
 
-    def create(self, pool: Pool, workplace: TransferContext) -> Volume:
-        """Create it, which claims its name.
+    def create(self, known: PoolEntry, workplace: TransferContext) -> Volume:
+        """Create it in its pool, which claims its name.
 
         Raises:
             ConflictError: Something has the name, and has not been touched.
         """
+        document = known.backend.document(self.new)
         if self.way is not None and self.is_created_with_content:
-            return transfers.create_with_content(self.way, pool, workplace)
-        return pool.create_volume(self.place.name, volume_document(self.new))
+            return transfers.create_with_content(self.way, known.pool, document, workplace)
+        return known.pool.create_volume(self.place.name, document)
 
     def fill(self, created: VolumeDescription, workplace: TransferContext) -> int:
         """Fill it, and return the number of bytes written.

@@ -1,18 +1,23 @@
-"""What a run works with."""
+"""What a run works with, and how work gets to its threads."""
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Executor
 
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
+
+Words = ParamSpec("Words")
+Result = TypeVar("Result")
 
 
 class Run(NamedTuple):
@@ -34,3 +39,26 @@ class Run(NamedTuple):
         with self.target.sibling() as target, self.source.sibling() as source:
             # a sibling that nobody uses opens no connection
             yield self._replace(source=target if self.source is self.target else source, target=target)
+
+
+def submit(
+    executor: Executor, work: Callable[Words, Result], *words: Words.args, **named: Words.kwargs
+) -> Future[Result]:
+    """Have an executor do some work; the calling thread does the work if the system has no thread left."""
+    future = Future[Result]()
+
+    def do(future: Future[Result]) -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(work(*words, **named))
+            except BaseException as error:  # noqa: BLE001 - it is raised again where the result is asked for
+                future.set_exception(error)
+
+    try:
+        executor.submit(do, future)
+    except RuntimeError:
+        # the executor has queued the work, and another of its threads may still take it
+        if future.cancel():
+            future = Future[Result]()
+            do(future)
+    return future

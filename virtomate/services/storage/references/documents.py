@@ -14,7 +14,7 @@ from virtomate.hypervisor.domains import (
     list_saved_domains,
 )
 from virtomate.notices import Notice, ScanWarning, notice
-from virtomate.services.storage.definitions import Definitions
+from virtomate.services.definitions import Definitions
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from virtomate.advice import Reach
-from virtomate.services.storage.shutdown import shutdown_commands
+from virtomate.advice import Reach, shutdown_commands
 
 
 @pytest.mark.parametrize(
