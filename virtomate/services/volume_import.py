@@ -36,8 +36,8 @@ from virtomate.names import check_volume_name, writable
 from virtomate.notices import FileWarning, Notice, notice
 from virtomate.rollback import Rollback
 from virtomate.services.storage import SpaceLedger, backend_of, get_active_pool, refresh_when_idle
-from virtomate.services.storage.trust import PoolGate, runs_unprivileged
 from virtomate.services.transaction import Claim, Memo, VolumeJob, create_volumes, new_journal, release_unless_needed
+from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.original import Source
     from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.target import Identities
-    from virtomate.services.storage.trust import PoolGate
+    from virtomate.services.trust import PoolGate
 
 _FILE_TYPES = frozenset({"file", "volume"})
 _DUPLICATING = frozenset({DiskAction.COPY, DiskAction.LINKED, DiskAction.REFLINK})

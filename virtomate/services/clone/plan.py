@@ -26,8 +26,8 @@ from virtomate.services.clone.volume_names import automatic_names
 from virtomate.services.clone.warnings import clone_warnings, refuse_warnings
 from virtomate.services.firmware import read_firmware
 from virtomate.services.storage import SpaceLedger, SpaceNeed, read_pools
-from virtomate.services.storage.trust import PoolGate, runs_unprivileged
 from virtomate.services.transaction import VolumeJob, duplicating
+from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
 from virtomate.words import counted
 

@@ -20,8 +20,8 @@ from virtomate.paths import normalise
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 from virtomate.services.firmware import is_certainly_read_only, is_template, own_nvram_path
 from virtomate.services.storage import find_volume
-from virtomate.services.storage.trust import admitted, cautions
 from virtomate.services.transaction import NOT_ALLOWED, without_acl
+from virtomate.services.trust import admitted, cautions
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.taken import TakenNames
     from virtomate.services.firmware import Firmware
     from virtomate.services.storage import PoolIndex, TemporaryPools
-    from virtomate.services.storage.trust import PoolGate
+    from virtomate.services.trust import PoolGate
 
 _WHAT = "the NVRAM"
 

@@ -14,7 +14,7 @@ def this_process() -> Owner:
 
 
 def process_start(pid: int) -> int | None:
-    """When a process of this host started, in clock ticks since boot; None if there is no such process (proc(5))."""
+    """Return when a process of this host started, in clock ticks since boot; None if there is none (proc(5))."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -23,9 +23,9 @@ def process_start(pid: int) -> int | None:
     return int(status.rpartition(")")[2].split()[19])
 
 
-def may_be_running(maker: Owner) -> bool:
+def may_be_running(maker: Owner | None) -> bool:
     """Return whether the process may still run; a process on another host may."""
-    return maker.host != os.uname().nodename or is_running(maker)
+    return maker is not None and (maker.host != os.uname().nodename or is_running(maker))
 
 
 def is_running(maker: Owner) -> bool:

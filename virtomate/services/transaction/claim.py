@@ -83,11 +83,7 @@ class Claim:
         return self.provenance.artifact_token
 
     def take(self) -> None:
-        """Take the name.
-
-        Raises:
-            ConflictError: Another domain has it, or the UUID.
-        """
+        """Take the name, or raise ConflictError if another domain has the name or the UUID."""
         _LOG.info("claiming the name %r with UUID %s", self.name, self.provenance.uuid)
         if self._is_uuid_given:
             self._take_both()
@@ -98,9 +94,9 @@ class Claim:
         self.state = ClaimState.CLAIMED
 
     def find_conflict(self) -> ConflictError | None:
-        """Look whether another domain names a MAC address or a path that was asked for, claims of other runs included.
+        """Return the error if another domain or claim uses a MAC address or a path that the user requested.
 
-        Other addresses are random, and other paths are in new volumes' names, which libvirt gives only once.
+        Other addresses are random, and libvirt gives the names of new volumes only once.
         """
         reserved, definitions = self.provenance.reserved, Definitions()
         others = list_domains(self._session.connection) if reserved else []
@@ -109,16 +105,14 @@ class Claim:
                 continue
             with suppress(NotFoundError):
                 mentions = read_mentions(definitions.inactive(domain))
-                used = mentions.mac_addresses | mentions.paths
-                for element in mentions.records:
-                    record = read_record(element, domain.uuid)
-                    used |= set(() if record is None else record.reserved)
-                for value in reserved:
-                    if value in used:
-                        return ConflictError(
-                            f"'{value}' is already used by domain '{domain.name}'",
-                            hint="Choose another value, or let virtomate choose one.",
-                        )
+                records = (read_record(element, domain.uuid) for element in mentions.records)
+                wanted = {value for record in records if record is not None for value in record.reserved}
+                taken = wanted | mentions.mac_addresses | mentions.paths
+                if (value := next((value for value in reserved if value in taken), None)) is not None:
+                    return ConflictError(
+                        f"'{value}' is already used by domain '{domain.name}'",
+                        hint="Choose another value, or let virtomate choose one.",
+                    )
         return None
 
     def _take_both(self) -> None:
@@ -161,16 +155,12 @@ class Claim:
         return tuple(made for made in self.provenance.made if made.kind is not ArtifactKind.POOL)
 
     def require_intact(self) -> None:
-        """Make sure that what was made is what is there.
-
-        Raises:
-            IllegalStateError: It is not, or the claim is not ours any more.
-        """
+        """Raise IllegalStateError if a file is not the one that was made, or the claim is not ours any more."""
         self._require_ours()
         require_intact(self._session.connection, self._files, self.token)
 
     def become(self, definition: Definition) -> None:
-        """Replace the claim by the clone: from here on it is complete.
+        """Replace the claim by the clone, which is complete then.
 
         Raises:
             IllegalStateError: The claim is not ours any more.
@@ -192,11 +182,7 @@ class Claim:
         self.state = ClaimState.COMPLETE
 
     def require_unfinished(self) -> None:
-        """Make sure that nothing is undone of a clone that may be complete.
-
-        Raises:
-            IllegalStateError: The connection broke when the clone was to be completed, and nothing is known since.
-        """
+        """Raise IllegalStateError if the clone may be complete: then nothing of it is undone."""
         if self.state in {ClaimState.COMPLETING, ClaimState.COMPLETE}:
             raise IllegalStateError("kept, since the clone may be complete")
 
@@ -228,10 +214,7 @@ class Claim:
 
 
 class Memo(Claim):
-    """The journal of an import in memory, where libvirt defines no domain.
-
-    What a killed run leaves is then listed nowhere.
-    """
+    """The journal of an import in memory, where libvirt defines no domain: nothing lists what a killed run leaves."""
 
     def take(self) -> None:
         """Do nothing: there is no name to take."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, disk_readers
@@ -46,11 +46,15 @@ class Guard:
 
     Where a file is seen, its lock keeps every QEMU from opening it for writing, and every virtomate from deleting it.
     Elsewhere only a look at the end tells.
+
+    Args:
+        runs: The runs of domains that were active when the clones were planned, and were looked at then.
     """
 
-    def __init__(self, original: DomainReference, watched: dict[str, Watched], runs: frozenset[int]) -> None:
+    def __init__(self, original: DomainReference, watched: tuple[Watched, ...], runs: frozenset[int]) -> None:
         self._original = original
         self._watched = watched
+        self._unlocked = {item.volume.path: item.volume for item in watched if item.descriptor is None}
         self._runs = runs
         self._has_looked = False
 
@@ -67,20 +71,17 @@ class Guard:
         Raises:
             IllegalStateError: Somebody is.
         """
-        unseen = {path for path, watched in self._watched.items() if watched.descriptor is None}
-        if not unseen or self._has_looked:
+        if not self._unlocked or self._has_looked:
             return
         self._has_looked = True
         for domain in list_domains(connection):
-            try:
-                text = Definitions().inactive(domain)
-            except NotFoundError:
-                continue
-            record = find_provenance(text, domain.uuid)
-            if record is None or record.finished or record.maker is None or not may_be_running(record.maker):
+            record = None
+            with suppress(NotFoundError):
+                record = find_provenance(Definitions().inactive(domain), domain.uuid)
+            if record is None or record.finished or not may_be_running(record.maker):
                 continue
             for made in record.made:
-                if made.path in unseen and made.fingerprint is not None:
+                if made.path in self._unlocked and made.fingerprint is not None:
                     raise IllegalStateError(
                         f"'{made.path}' is being deleted together with domain '{domain.name}'",
                         hint="A clone of it would rest on nothing.",
@@ -96,21 +97,18 @@ class Guard:
         domain = find_domain_by_uuid(connection, original.uuid)
         if domain is not None and domain.is_active():
             raise SourceChangedError(f"domain '{original.name}' was started while it was being cloned", hint=_HINT)
-        for watched in self._watched.values():
+        for watched in self._watched:
             if not _is_as_it_was(connection, watched):
                 path = watched.volume.path
                 raise SourceChangedError(f"'{path}' was written to while it was being cloned", hint=_HINT)
-        self._refuse_writers(connection)
+        if self._unlocked:
+            self._refuse_writers(connection)
 
     def _refuse_writers(self, connection: Connection) -> None:
         """Refuse what an active domain may be writing to by now, where no lock keeps it from that."""
-        unseen = {path: watched.volume for path, watched in self._watched.items() if watched.descriptor is None}
-        if not unseen:
-            return
-        volumes = {(volume.pool, volume.name): path for path, volume in unseen.items()}
+        paths = {(volume.pool, volume.name): path for path, volume in self._unlocked.items()}
         for domain in list_active_domains(connection):
             if domain.run_id in self._runs:
-                # it was looked at when the clones were planned
                 continue
             try:
                 live = codec.parse_definition(Definitions().live(domain)).domain
@@ -118,8 +116,8 @@ class Guard:
                 continue
             for disk in disk_readers.open_for_writing(live):
                 path = normalise(disk.path) if disk.path is not None else ""
-                path = volumes.get((disk.pool or "", disk.volume or ""), path)
-                if path in unseen:
+                path = paths.get((disk.pool or "", disk.volume or ""), path)
+                if path in self._unlocked:
                     raise SourceChangedError(
                         f"domain '{domain.name}', which may write to '{path}', was started while it was being cloned",
                         hint=_HINT,
@@ -134,20 +132,18 @@ def guarded(connection: Connection, original: DomainReference, volumes: Iterable
         IllegalStateError: Somebody writes to one, or is about to delete it.
         SourceChangedError: One changed since it was looked at.
     """
-    watched: dict[str, Watched] = {}
+    watched = []
     with ExitStack() as stack:
-        for volume in volumes:
-            if volume.path in watched:
-                continue
+        for volume in {volume.path: volume for volume in volumes}.values():
             descriptor = _open(connection, volume)
             if descriptor is not None:
                 stack.callback(os.close, descriptor)
                 forbid_writing(descriptor, volume.path)
                 _require_in_place(descriptor, volume)
-            watched[volume.path] = Watched(volume, descriptor)
-        unseen = any(item.descriptor is None for item in watched.values())
-        runs = frozenset(domain.run_id for domain in list_active_domains(connection)) if unseen else frozenset[int]()
-        yield Guard(original, watched, runs)
+            watched.append(Watched(volume, descriptor))
+        is_locked = all(item.descriptor is not None for item in watched)
+        active = [] if is_locked else list_active_domains(connection)
+        yield Guard(original, tuple(watched), frozenset(domain.run_id for domain in active))
 
 
 def _open(connection: Connection, volume: VolumeDescription) -> int | None:
@@ -155,34 +151,35 @@ def _open(connection: Connection, volume: VolumeDescription) -> int | None:
     descriptor = open_visible(volume, os.O_RDONLY)
     if descriptor is not None or not connection.is_local:
         return descriptor
-    now = describe_volume(volume.pool, get_volume(connection, volume.pool, volume.name).document())
-    if _content_stamp(now) != _content_stamp(volume):
+    now = _look(connection, volume)
+    if not _has_content_of(now, volume):
         raise _changed(volume)
     return open_visible(now, os.O_RDONLY)
 
 
 def _require_in_place(descriptor: int, volume: VolumeDescription) -> None:
     """Make sure that the volume's path still leads to the file that is locked."""
-    try:
-        is_in_place = os.path.samestat(os.fstat(descriptor), os.stat(volume.path))  # noqa: PTH116 - no path object is needed
-    except OSError:
-        is_in_place = False
-    if not is_in_place:
-        raise _changed(volume)
+    with suppress(OSError):
+        if os.path.samestat(os.fstat(descriptor), os.stat(volume.path)):  # noqa: PTH116 - no path object is needed
+            return
+    raise _changed(volume)
 
 
 def _is_as_it_was(connection: Connection, watched: Watched) -> bool:
     volume = watched.volume
     if watched.descriptor is None:
-        now = describe_volume(volume.pool, get_volume(connection, volume.pool, volume.name).document())
-        return _content_stamp(now) == _content_stamp(volume)
+        return _has_content_of(_look(connection, volume), volume)
     _require_in_place(watched.descriptor, volume)
     status = os.fstat(watched.descriptor)
     return (status.st_mtime_ns, status.st_size) == (nanoseconds(volume.modified), volume.physical)
 
 
-def _content_stamp(volume: VolumeDescription) -> tuple[str | None, int]:
-    return volume.modified, volume.physical
+def _look(connection: Connection, volume: VolumeDescription) -> VolumeDescription:
+    return describe_volume(volume.pool, get_volume(connection, volume.pool, volume.name).document())
+
+
+def _has_content_of(now: VolumeDescription, volume: VolumeDescription) -> bool:
+    return (now.modified, now.physical) == (volume.modified, volume.physical)
 
 
 def _changed(volume: VolumeDescription) -> SourceChangedError:

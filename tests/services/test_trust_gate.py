@@ -9,7 +9,7 @@ import pytest
 
 from virtomate.definition.volume import PoolDescription
 from virtomate.errors import HypervisorError
-from virtomate.services.storage.trust.gate import PoolGate, runs_unprivileged
+from virtomate.services.trust import PoolGate, runs_unprivileged
 
 if TYPE_CHECKING:
     from pathlib import Path

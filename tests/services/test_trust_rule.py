@@ -7,7 +7,7 @@ import pytest
 from virtomate.enums import Transfer
 from virtomate.errors import IllegalStateError
 from virtomate.output.messages import sentences
-from virtomate.services.storage.trust.rule import Directory, Trust, admitted, assess, cautions
+from virtomate.services.trust import Directory, Trust, admitted, assess, cautions
 
 HOST, STREAM, SERVER, LINK = Transfer.HOST, Transfer.STREAM, Transfer.SERVER, Transfer.LINK
 
