@@ -37,7 +37,7 @@ from virtomate.progress import NullProgress
 from virtomate.services.clone.records import CloneRequest
 from virtomate.services.clone.run import clone_domains
 from virtomate.services.delete import execute_plan, plan_deletion
-from virtomate.services.storage.artifacts.token import ATTRIBUTE
+from virtomate.services.storage.artifacts.looking import ATTRIBUTE
 from virtomate.services.transaction import Run
 
 UUID = "11111111-2222-4333-8444-555555555555"

@@ -11,8 +11,8 @@ from tests.duplication.volumes import RAW, described
 from virtomate.definition.provenance import Artifact, Fingerprint
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
 from virtomate.services.storage.artifacts import Verdict, bears_token_here, judge, judge_outside_pools
+from virtomate.services.storage.artifacts.looking import ATTRIBUTE, put_token
 from virtomate.services.storage.artifacts.proof import Sighting, may_be_named
-from virtomate.services.storage.artifacts.token import ATTRIBUTE, put_token
 
 TOKEN = "11111111-2222-4333-8444-555555555555:0123456789abcdef"
 OTHER = "99999999-2222-4333-8444-555555555555:0123456789abcdef"

@@ -10,10 +10,13 @@ import pytest
 from tests.duplication.volumes import RAW, described, libvirt_time
 from virtomate.definition.provenance import Fingerprint
 from virtomate.duplication.hostfs import birth_time, nanoseconds
-from virtomate.services.storage.fingerprint import contradicts, fingerprint
+from virtomate.services.storage.artifacts.proof import contradicts
+from virtomate.services.storage.file_pools import FilePools
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+fingerprint = FilePools().fingerprint
 
 INVISIBLE = "/nonexistent/of/another/host.raw"
 

@@ -11,7 +11,7 @@ from tests.duplication.volumes import described
 from virtomate.duplication.hostfs import open_visible
 from virtomate.duplication.image_headers import HEADER_BYTES
 from virtomate.duplication.overlay import overlay_image
-from virtomate.services.storage.artifacts.token import ATTRIBUTE, put_token, read_attribute, read_header_token
+from virtomate.services.storage.artifacts.looking import ATTRIBUTE, put_token, read_attribute, read_header_token
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import Fingerprint
 from virtomate.definition.volume import describe_volume, volume_document
-from virtomate.duplication.hostfs import file_system_space, visible_status
+from virtomate.duplication.hostfs import birth_time, file_system_space, visible_status
 from virtomate.errors import UnsupportedError, VirtomateError
 from virtomate.services.storage.backend import PoolSpace
-from virtomate.services.storage.fingerprint import directory_inode, fingerprint, new_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,8 +32,6 @@ class FilePools:
     """Pools whose volumes are files of a directory."""
 
     document = staticmethod(volume_document)
-    new_fingerprint = staticmethod(new_fingerprint)
-    fingerprint = staticmethod(fingerprint)
 
     def path_of(self, pool: PoolDescription, volume: str) -> str | None:
         """Return the path below the pool's directory."""
@@ -44,6 +41,23 @@ class FilePools:
         """Refuse a pool whose directory libvirt does not tell."""
         if pool.path is None:
             raise _no_files(pool)
+
+    def fingerprint(self, volume: VolumeDescription) -> Fingerprint:
+        """Return inode and time of birth, if the file can be seen here, or else only the change time.
+
+        libvirt identifies a volume of a directory pool by its path alone, so a file that somebody put in its place
+        since looks the same to it. The change time can only rule out a file that is older than ours.
+        """
+        status = visible_status(volume)
+        if status is None:
+            return Fingerprint(volume.changed)
+        directory = directory_inode(posixpath.dirname(volume.path))
+        return Fingerprint(volume.changed, status.st_ino, birth_time(volume.path), directory)
+
+    def new_fingerprint(self, volume: VolumeDescription, pool: Pool) -> Fingerprint:
+        """Return the fingerprint, with the size of the file system if the file cannot be seen here."""
+        now = self.fingerprint(volume)
+        return now if now.inode is not None else now._replace(file_system_bytes=pool.capacity_bytes())
 
     def absence(self, made: Artifact, pool: Pool) -> Fingerprint | None:
         """Return the inode number of the directory, and the size of the file system."""
@@ -94,6 +108,14 @@ _FILES, _OTHERS = FilePools(), OtherPools()
 def backend_of(pool: PoolDescription) -> StorageBackend:
     """Return what knows pools of this kind."""
     return _FILES if pool.type in FILE_POOLS else _OTHERS
+
+
+def directory_inode(directory: str) -> int | None:
+    """Return the inode number of a directory here, None where there is none."""
+    try:
+        return os.stat(directory).st_ino  # noqa: PTH116 - no path object is needed
+    except (OSError, ValueError):
+        return None
 
 
 def _first_volumes(pool: Pool) -> Iterator[VolumeDescription]:

@@ -2,6 +2,7 @@
 
 from virtomate.services.storage.artifacts.looking import bears_token_here as bears_token_here
 from virtomate.services.storage.artifacts.looking import judge_outside_pools as judge_outside_pools
+from virtomate.services.storage.artifacts.looking import put_token as put_token
 from virtomate.services.storage.artifacts.looking import require_intact as require_intact
 from virtomate.services.storage.artifacts.looking import sight as sight
 from virtomate.services.storage.artifacts.looking import why_not_in as why_not_in
@@ -14,4 +15,3 @@ from virtomate.services.storage.artifacts.proof import name_artifact as name_art
 from virtomate.services.storage.artifacts.removal import locked as locked
 from virtomate.services.storage.artifacts.removal import remove_artifact as remove_artifact
 from virtomate.services.storage.artifacts.removal import stop_temporary_pool as stop_temporary_pool
-from virtomate.services.storage.artifacts.token import put_token as put_token

@@ -1,4 +1,11 @@
-"""What is at the place of an artifact now, through libvirt and through the file system here."""
+"""What is at the place of an artifact now, through libvirt and through the file system here.
+
+A record in a definition proves nothing by itself, since whoever may define a domain may write one. A token, the UUID of
+the clone and a random text, stands in the record and on the file; on somebody else's file a forger cannot put it, and
+where a file or a record is copied along, the UUID is another clone's. It is an extended attribute wherever the file can
+be seen here (ext4, XFS and Btrfs keep it through chown, relabelling and starts of the domain), and a header extension
+of the overlays that we make, which is read over a connection, too.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +16,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import Fingerprint
-from virtomate.duplication.hostfs import open_visible
-from virtomate.duplication.image_headers import HEADER_BYTES
+from virtomate.duplication.hostfs import NANOSECONDS, open_visible
+from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
 from virtomate.enums import ArtifactState, TokenPlace
 from virtomate.errors import HypervisorError, IllegalStateError
 from virtomate.hypervisor.volume_streams import read_head
@@ -23,8 +30,7 @@ from virtomate.services.storage.artifacts.proof import (
     may_be_named,
     name_artifact,
 )
-from virtomate.services.storage.artifacts.token import ATTRIBUTE, read_attribute, read_header_token
-from virtomate.services.storage.fingerprint import directory_inode
+from virtomate.services.storage.file_pools import directory_inode
 from virtomate.services.storage.pools import FoundVolume, PoolEntry, find_entry, find_volume
 from virtomate.waiting import backoff
 
@@ -32,10 +38,45 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from virtomate.definition.provenance import Artifact
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
 
+ATTRIBUTE = "user.virtomate.id"
 _SIGHT_SECONDS = 1
+
+
+def put_token(volume: VolumeDescription, token: str) -> VolumeDescription | None:
+    """Put a token on a volume's file, where it is seen here and the file system keeps attributes.
+
+    Returns:
+        The volume with its new change time, or None where there is no token on it.
+    """
+    descriptor = open_visible(volume, os.O_WRONLY)
+    if descriptor is None:
+        return None
+    try:
+        os.setxattr(descriptor, ATTRIBUTE, token.encode())
+        changed = os.fstat(descriptor).st_ctime_ns
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return volume._replace(changed=f"{changed // NANOSECONDS}.{changed % NANOSECONDS:09}")
+
+
+def read_attribute(file: int | str) -> str | None:
+    """Return the token in the extended attribute of an open file, or of the file at a path, never behind a link."""
+    try:
+        return os.getxattr(file, ATTRIBUTE, follow_symlinks=isinstance(file, int)).decode(errors="replace")
+    except (OSError, ValueError):
+        return None
+
+
+def read_header_token(head: bytes) -> str | None:
+    """Return the token in the header of an overlay, by its first bytes; None where there is none."""
+    header = read_qcow2_header(head[:HEADER_BYTES])
+    return None if header is None else header.token
 
 
 def sight(connection: Connection, known: PoolEntry, made: Artifact) -> tuple[Sighting, Volume | None]:
@@ -45,9 +86,7 @@ def sight(connection: Connection, known: PoolEntry, made: Artifact) -> tuple[Sig
     for left in backoff(_SIGHT_SECONDS):
         found = find_volume(known.pool, made.volume or posixpath.basename(made.path))
         if found is None:
-            return Sighting(
-                None, is_seen=False, attribute=None, header=None, fingerprint=known.backend.absence(made, known.pool)
-            ), None
+            return Sighting(None, fingerprint=known.backend.absence(made, known.pool)), None
         sighting = _sight(connection, known, found)
         if sighting.is_seen or not was_seen or not left:
             return sighting, found.volume
@@ -56,21 +95,19 @@ def sight(connection: Connection, known: PoolEntry, made: Artifact) -> tuple[Sig
 
 def _sight(connection: Connection, known: PoolEntry, found: FoundVolume) -> Sighting:
     volume = found.description
-    now = known.backend.fingerprint(volume)
+    sighting = Sighting(volume, fingerprint=known.backend.fingerprint(volume))
     descriptor = open_visible(volume, os.O_RDONLY)
     if descriptor is not None:
         try:
-            attribute = read_attribute(descriptor)
             header = read_header_token(os.pread(descriptor, HEADER_BYTES, 0))
+            return sighting._replace(is_seen=True, attribute=read_attribute(descriptor), header=header)
         finally:
             os.close(descriptor)
-        return Sighting(volume, is_seen=True, attribute=attribute, header=header, fingerprint=now)
-    header = None
     if volume.physical > 0:
         # libvirt refuses to send what it is still building
         with suppress(HypervisorError, IllegalStateError):
-            header = read_header_token(read_head(connection, found.volume, HEADER_BYTES))
-    return Sighting(volume, is_seen=False, attribute=None, header=header, fingerprint=now)
+            return sighting._replace(header=read_header_token(read_head(connection, found.volume, HEADER_BYTES)))
+    return sighting
 
 
 def why_not_in(made: Artifact, known: PoolEntry | None) -> str | None:
@@ -95,23 +132,22 @@ def judge_outside_pools(
         directories: Where libvirt keeps NVRAM. Elsewhere a record alone is no reason to touch anything.
         is_local: Whether the daemon runs on this host.
     """
-    if token is not None and bears_token_here(made, token):
+    if bears_token_here(made, token):
         return Judgement(Verdict.PROVED)
+    directory = posixpath.dirname(made.path)
     if is_local and not os.path.lexists(made.path):
-        then = made.fingerprint
-        directory = posixpath.dirname(made.path)
-        return judge_absence(made, then and Fingerprint(None, directory=directory_inode(directory)))
-    is_copy = token is not None and _token_at(made.path) == token
-    if posixpath.dirname(made.path) not in directories:
-        reason = "is a copy of what was made" if is_copy else "does not bear the clone's token"
-        return Judgement(Verdict.FOREIGN, f"is in no storage pool, and {reason}")
-    if is_copy:
-        verdict, reason = Verdict.UNPROVED, "is a copy of what was made"
-    elif is_local and made.token_place is TokenPlace.ATTRIBUTE:
-        verdict, reason = Verdict.FOREIGN, "does not bear the clone's token"
-    elif made.state is ArtifactState.PLANNED:
-        verdict, reason = Verdict.FOREIGN, "was not made for this clone"
-    else:
+        return judge_absence(made, made.fingerprint and Fingerprint(None, directory=directory_inode(directory)))
+    verdict, reason = Verdict.FOREIGN, "does not bear the clone's token"
+    if is_copy := token is not None and read_attribute(made.path) == token:
+        reason = "is a copy of what was made"
+    can_be_read = is_local and made.token_place is TokenPlace.ATTRIBUTE
+    if directory not in directories:
+        reason = f"is in no storage pool, and {reason}"
+    elif is_copy:
+        verdict = Verdict.UNPROVED
+    elif not can_be_read and made.state is ArtifactState.PLANNED:
+        reason = "was not made for this clone"
+    elif not can_be_read:
         verdict, reason = Verdict.UNPROVED, "bears no token that can be read here"
     return Judgement(verdict, reason)
 
@@ -135,10 +171,10 @@ def require_intact(connection: Connection, artifacts: Iterable[Artifact], token:
             )
         for made in group:
             if not bears_token_here(made, token):
-                _require_intact(connection, known, made, token)
+                _require_nameable(connection, known, made, token)
 
 
-def _require_intact(connection: Connection, known: PoolEntry, made: Artifact, token: str) -> None:
+def _require_nameable(connection: Connection, known: PoolEntry, made: Artifact, token: str) -> None:
     sighting, _ = sight(connection, known, made)
     judgement = judge(made, token, sighting)
     if not may_be_named(made, judgement.verdict, sighting):
@@ -148,19 +184,11 @@ def _require_intact(connection: Connection, known: PoolEntry, made: Artifact, to
         )
 
 
-def bears_token_here(made: Artifact, token: str) -> bool:
+def bears_token_here(made: Artifact, token: str | None) -> bool:
     """Return whether the file at its path here is the one that was made: no other has that token and inode number."""
     inode = None if made.fingerprint is None else made.fingerprint.inode
     try:
         is_it = inode is None or os.lstat(made.path).st_ino == inode
     except (OSError, ValueError):
         return False
-    return is_it and _token_at(made.path) == token
-
-
-def _token_at(path: str) -> str | None:
-    """Return the token of the file at a path here, None where there is none; a symbolic link is not followed."""
-    try:
-        return os.getxattr(path, ATTRIBUTE, follow_symlinks=False).decode(errors="replace")
-    except (OSError, ValueError):
-        return None
+    return is_it and token is not None and read_attribute(made.path) == token

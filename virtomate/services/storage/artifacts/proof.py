@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from virtomate.advice import virsh
+from virtomate.duplication.hostfs import nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
-from virtomate.services.storage.fingerprint import contradicts
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ class Sighting(NamedTuple):
     """
 
     volume: VolumeDescription | None
-    is_seen: bool
-    attribute: str | None
-    header: str | None
-    fingerprint: Fingerprint | None
+    is_seen: bool = False
+    attribute: str | None = None
+    header: str | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class Judgement(NamedTuple):
@@ -71,6 +71,16 @@ class Judgement(NamedTuple):
     reason: str = ""
     volume: VolumeDescription | None = None
     hint: str | None = None
+
+
+def contradicts(made: Fingerprint, now: Fingerprint) -> bool:
+    """Return whether two fingerprints cannot be of one file; what is not known of either says nothing."""
+    if made.inode is not None and now.inode is not None:
+        births = {made.birth_time, now.birth_time} - {None}
+        return made.inode != now.inode or len(births) > 1
+    if made.changed is None or now.changed is None:
+        return False
+    return nanoseconds(now.changed) < nanoseconds(made.changed)
 
 
 def judge(made: Artifact, token: str | None, sighting: Sighting) -> Judgement:

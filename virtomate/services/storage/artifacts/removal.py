@@ -48,29 +48,6 @@ def remove_artifact(
         IllegalStateError: Its storage pool or its directory is not there, and it is not proved without them.
         VirtomateError: It cannot be removed.
     """
-    known = find_entry(connection, made.pool)
-    objection = why_not_in(made, known)
-    if known is not None and objection is None:
-        return _remove_from(connection, known, made, token, accepted, turns)
-    if token is None or not bears_token_here(made, token):
-        raise IllegalStateError(f"it {objection}")
-    directory = posixpath.dirname(made.path)
-    pool = start_temporary_pool(connection, new_pool_name(), directory)
-    try:
-        temporary = PoolEntry(pool, PoolDescription(pool.name, "dir", directory), is_active=True)
-        return _remove_from(connection, temporary, made, token, accepted, turns)
-    finally:
-        pool.stop()
-
-
-def _remove_from(
-    connection: Connection,
-    known: PoolEntry,
-    made: Artifact,
-    token: str | None,
-    accepted: Collection[Verdict],
-    turns: Iterable[object],
-) -> bool:
     was_there = False
 
     def find() -> Volume | None:
@@ -86,8 +63,27 @@ def _remove_from(
         was_there = True
         return volume
 
-    delete_when_idle(find, turns)
+    with _pool_of(connection, made, token) as known:
+        delete_when_idle(find, turns)
     return was_there
+
+
+@contextmanager
+def _pool_of(connection: Connection, made: Artifact, token: str | None) -> Iterator[PoolEntry]:
+    """The storage pool of an artifact; a temporary one over its directory, if its own pool does not have it now."""
+    known = find_entry(connection, made.pool)
+    objection = why_not_in(made, known)
+    if known is not None and objection is None:
+        yield known
+        return
+    if not bears_token_here(made, token):
+        raise IllegalStateError(f"it {objection}")
+    directory = posixpath.dirname(made.path)
+    pool = start_temporary_pool(connection, new_pool_name(), directory)
+    try:
+        yield PoolEntry(pool, PoolDescription(pool.name, "dir", directory), is_active=True)
+    finally:
+        pool.stop()
 
 
 @contextmanager
@@ -111,7 +107,7 @@ def locked(connection: Connection, artifacts: Iterable[Artifact], token: str | N
 
 def _is_here(connection: Connection, made: Artifact, token: str | None) -> bool:
     """Return whether the file at an artifact's path here is that of the daemon."""
-    if token is not None and bears_token_here(made, token):
+    if bears_token_here(made, token):
         return True
     known = find_entry(connection, made.pool)
     return known is not None and known.is_active and sight(connection, known, made)[0].is_seen
@@ -121,7 +117,7 @@ def stop_temporary_pool(connection: Connection, made: Artifact) -> bool:
     """Stop a temporary pool that a killed run has left, and tell whether it was there.
 
     Raises:
-        ConflictError: The record names a pool that is none of ours.
+        ConflictError: The pool that the record names is not a temporary pool.
     """
     if not made.pool.startswith(TEMPORARY_POOL_PREFIX):
         raise ConflictError("that is not the name of a temporary pool")
