@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import virtomate as package
-from virtomate.advice import Reach, virsh, virtomate
+from virtomate.words import Reach, virsh, virtomate
 
 FAR = Reach("qemu+ssh://root@far/system", "qemu+ssh://root@far/system")
 MODULES = sorted(Path(package.__file__).parent.rglob("*.py"))

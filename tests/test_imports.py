@@ -15,22 +15,7 @@ import pytest
 import virtomate
 
 PACKAGE = Path(virtomate.__file__).parent
-SHARED = {
-    *(
-        "advice",
-        "cancel",
-        "enums",
-        "errors",
-        "names",
-        "notices",
-        "paths",
-        "progress",
-        "rollback",
-        "tuples",
-        "waiting",
-        "words",
-    ),
-}
+SHARED = {"cancel", "enums", "errors", "names", "notices", "paths", "progress", "rollback", "tuples", "words"}
 
 # What each part may import of ours; `virtomate` stands for the package itself, which holds the version.
 ALLOWED: dict[str, set[str]] = {

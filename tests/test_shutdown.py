@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from virtomate.advice import Reach, shutdown_commands
+from virtomate.services.storage.shutdown import shutdown_commands
+from virtomate.words import Reach
 
 
 @pytest.mark.parametrize(

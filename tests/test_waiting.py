@@ -7,9 +7,8 @@ import threading
 
 import pytest
 
-from virtomate.cancel import CancelToken, StoppedError
+from virtomate.cancel import CancelToken, StoppedError, backoff, call_interruptibly
 from virtomate.errors import InterruptedBySignalError, NotFoundError, TimedOutError
-from virtomate.waiting import backoff, call_interruptibly
 
 FOREVER_SECONDS = 3600.0
 
@@ -35,7 +34,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of waiting loops."""
     clock = Clock()
-    monkeypatch.setattr("virtomate.waiting.time", clock)
+    monkeypatch.setattr("virtomate.cancel.time", clock)
     return clock
 
 

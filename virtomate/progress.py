@@ -1,4 +1,4 @@
-"""What long work tells about itself, and the listener that does nothing."""
+"""What long work tells a listener."""
 
 from __future__ import annotations
 
@@ -32,7 +32,3 @@ class Progress:
 
     def close(self) -> None:
         """Leave the screen clean: nothing more comes for now."""
-
-
-# The listener where nobody wants to know.
-NullProgress = Progress

@@ -1,4 +1,8 @@
-"""Phrases that sentences are made of."""
+"""Phrases that sentences are made of, and commands for a reader to paste.
+
+A pasted command must reach the same libvirt, and only the module that shows a sentence knows the connection. So a
+command begins with a mark, which no name, path or message can contain, and `Reach.fill` replaces the mark.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,26 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
+from virtomate.tuples import NamedTuple
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_MARK = "\0"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _UNIT_STEP = 1024
-
-# The bytes that mean themselves in $'...': those of ASCII that can be printed, but for quote and backslash.
+# The bytes that mean themselves in $'...': printable ASCII without quote and backslash.
 _PLAIN = frozenset(range(ord(" "), ord("~") + 1)) - frozenset(b"\\'")
 
 
 def counted(number: float, noun: str) -> str:
-    """A number and what it counts: `1 second`, `0.5 seconds`, `3 seconds`."""
+    """Return a number and what it counts: `1 second`, `0.5 seconds`, `3 seconds`."""
     ending = "es" if noun.endswith("s") else "s"
     return f"{number:.15g} {noun}{'' if number == 1 else ending}"
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Names in quotes, as a sentence lists them: `'a', 'b' and 'c'`."""
+    """Return names in quotes, as a sentence lists them: `'a', 'b' and 'c'`."""
     *front, last = [f"'{name}'" for name in names]
     return f"{', '.join(front)} and {last}" if front else last
 
@@ -37,10 +43,45 @@ def shell_word(text: str) -> str:
 
 
 def binary_size(size_bytes: int) -> str:
-    """A size in the binary unit that suits it: `1.5 GiB`."""
-    value = float(size_bytes)
-    for unit in _UNITS:
-        if value < _UNIT_STEP or unit == _UNITS[-1]:
-            return f"{size_bytes} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= _UNIT_STEP
-    raise AssertionError("unreachable")
+    """Return a size in the largest binary unit that it reaches: `1.5 GiB`."""
+    power, value = 0, float(size_bytes)
+    while value >= _UNIT_STEP and power < len(_UNITS) - 1:
+        power, value = power + 1, value / _UNIT_STEP
+    return f"{value:.1f} {_UNITS[power]}" if power else f"{size_bytes} B"
+
+
+def virsh(command: str, *operands: str, options: str = "") -> str:
+    """Return a virsh command for a sentence.
+
+    Args:
+        command: Such as `shutdown`.
+        operands: Names and paths, which are quoted where necessary, or placeholders such as `NAME`.
+        options: Options with their values, as they are.
+    """
+    return f"{_MARK}{_line('virsh', command, options, operands)}"
+
+
+def virtomate(command: str, *operands: str, options: str = "", uri: str | None = None) -> str:
+    """Return a virtomate command for a sentence, see `virsh`; `uri` names another libvirt than the one in use."""
+    if uri is None:
+        return f"{_MARK}{_line('virtomate', command, options, operands)}"
+    return _line(f"virtomate -c {shell_word(uri)}", command, options, operands)
+
+
+def _line(program: str, command: str, options: str, operands: tuple[str, ...]) -> str:
+    ends_options = ("--",) if any(operand.startswith("-") for operand in operands) else ()
+    words = (program, command, options, *ends_options, *map(shell_word, operands))
+    return " ".join(word for word in words if word)
+
+
+class Reach(NamedTuple):
+    """How commands reach the libvirt in use: the URI that each program needs, None where it needs none."""
+
+    virtomate: str | None = None
+    virsh: str | None = None
+
+    def fill(self, text: str) -> str:
+        """Return the text with commands that can be pasted."""
+        for program, uri in (("virtomate", self.virtomate), ("virsh", self.virsh)):
+            text = text.replace(f"{_MARK}{program}", program if uri is None else f"{program} -c {shell_word(uri)}")
+        return text

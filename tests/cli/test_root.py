@@ -13,10 +13,10 @@ import click
 import pytest
 
 from virtomate import __version__
-from virtomate.advice import Reach
 from virtomate.cli import run
 from virtomate.cli.options import Settings
 from virtomate.cli.root import root
+from virtomate.words import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

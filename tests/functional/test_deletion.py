@@ -36,7 +36,7 @@ from tests.lab.storage import make_pool
 from virtomate.cancel import CancelToken
 from virtomate.enums import DeletionStatus
 from virtomate.hypervisor.session import open_session
-from virtomate.progress import NullProgress
+from virtomate.progress import Progress
 from virtomate.services.delete import execute_plan, plan_deletion
 
 MANY_MOMENTS = 40
@@ -628,7 +628,7 @@ def count_calls(lab: Lab, virtomate: Program, clones: int, others: int) -> int:
         sys.setprofile(profile)
         try:
             plan = plan_deletion(session.connection, names, CancelToken())
-            results = execute_plan(session, plan, NullProgress(), CancelToken())
+            results = execute_plan(session, plan, Progress(), CancelToken())
         finally:
             sys.setprofile(None)
     assert [result.status for result in results] == [DeletionStatus.DELETED] * clones
@@ -644,7 +644,7 @@ def test_clone_that_is_started_meanwhile(lab: Lab, virtomate: Program) -> None:
     with open_session(lab.uri) as session:
         plan = plan_deletion(session.connection, ("web",), CancelToken())
         lab.connection.lookupByName("web").create()
-        (result,) = execute_plan(session, plan, NullProgress(), CancelToken())
+        (result,) = execute_plan(session, plan, Progress(), CancelToken())
 
     assert result.error is not None
     assert result.error.message == "domain 'web' was started meanwhile"

@@ -23,7 +23,7 @@ from virtomate.definition.provenance import DomainReference
 from virtomate.duplication.transfers.base import Place
 from virtomate.enums import ArtifactKind, Mode
 from virtomate.hypervisor.session import open_session
-from virtomate.progress import NullProgress
+from virtomate.progress import Progress
 from virtomate.rollback import Rollback
 from virtomate.services import volume_import
 from virtomate.services.transaction import Run
@@ -471,7 +471,7 @@ def test_import_where_libvirt_takes_no_definition(lab: Lab, tmp_path: Path, monk
     monkeypatch.setattr(volume_import, "_new_claim", without_emulator)
     file = images.make_raw(tmp_path / "disk.raw", MIB, data_bytes=MIB)
     with open_session(lab.uri) as session:
-        run = Run(session, session, NullProgress(), CancelToken())
+        run = Run(session, session, Progress(), CancelToken())
         volume_import.import_volume(run, volume_import.ImportRequest(str(file), lab.pool.name))
 
     assert file_digest(lab.pool.path / "disk.raw") == file_digest(file)
@@ -484,7 +484,7 @@ def test_bytes_become_a_volume(lab: Lab) -> None:
     place = Place(pool.name(), pool.UUIDString(), str(lab.pool.path), "seed.img")
     before = lab.inventory()
     with open_session(lab.uri) as session:
-        run = Run(session, session, NullProgress(), CancelToken())
+        run = Run(session, session, Progress(), CancelToken())
         job = VolumeJob("seed", ArtifactKind.VOLUME, place, Bytes(b"seed" * 1000))
         journal = new_journal(str(uuid4()), DomainReference("seed", str(uuid4())), Mode.COPY, (job.planned(),))
         claim = Claim(session, "claim", journal, {"@type": "qemu", "os": {"type": "hvm"}})

@@ -19,7 +19,7 @@ from virtomate.cancel import CancelToken
 from virtomate.errors import ConflictError, InterruptedBySignalError
 from virtomate.hypervisor.defining import check_definition
 from virtomate.hypervisor.session import open_session
-from virtomate.progress import NullProgress
+from virtomate.progress import Progress
 from virtomate.services.clone.records import CloneRequest, DiskOptions
 from virtomate.services.clone.run import clone_domains, preview_clones, preview_definitions
 from virtomate.services.transaction import Run, claim
@@ -277,7 +277,7 @@ def test_uuid_that_is_taken_meanwhile(lab: Lab, virtomate: Program, name: str) -
     cancel = Meanwhile(lambda: complete(virtomate(*rival, json=True)))
 
     with open_session(lab.uri) as session, pytest.raises(ConflictError, match="'web'" if name == "web" else UUID):
-        clone_domains(Run(session, session, NullProgress(), cancel), CloneRequest("original", ("web",), uuid=UUID))
+        clone_domains(Run(session, session, Progress(), cancel), CloneRequest("original", ("web",), uuid=UUID))
 
     assert names(lab) == sorted(["original", name])
     (listed,) = (item for item in virtomate("domain-list", json=True).json if item["name"] == name)
@@ -292,7 +292,7 @@ def test_name_that_is_taken_meanwhile(lab: Lab, virtomate: Program) -> None:
     request = CloneRequest("original", auto_names=1, uuid=UUID, disks=(DiskOptions("vda", name="root.qcow2"),))
 
     with open_session(lab.uri) as session:
-        (made,) = clone_domains(Run(session, session, NullProgress(), cancel), request)
+        (made,) = clone_domains(Run(session, session, Progress(), cancel), request)
 
     assert (made.status, made.name, made.uuid) == ("cloned", "original-clone-2", UUID)
     assert made.disks[0].clone.volume == "root.qcow2"
@@ -317,7 +317,7 @@ def test_signal_during_a_preview(lab: Lab, preview: Callable[..., object]) -> No
     cancel.interrupt(signal.SIGINT)
 
     with open_session(lab.uri) as session, pytest.raises(InterruptedBySignalError):
-        preview(Run(session, session, NullProgress(), cancel), CloneRequest("original", ("a", "b")))
+        preview(Run(session, session, Progress(), cancel), CloneRequest("original", ("a", "b")))
 
 
 def test_original_that_vanishes_during_a_preview(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +334,7 @@ def test_original_that_vanishes_during_a_preview(lab: Lab, monkeypatch: pytest.M
     monkeypatch.setattr("virtomate.services.transaction.acceptance.check_definition", vanish_and_check)
     with open_session(lab.uri) as session:
         (planned,) = preview_definitions(
-            Run(session, session, NullProgress(), CancelToken()), CloneRequest("original", ("web",))
+            Run(session, session, Progress(), CancelToken()), CloneRequest("original", ("web",))
         )
 
     assert "<name>web</name>" in (planned.definition or "")
@@ -357,7 +357,7 @@ def test_fewer_threads_than_wanted(lab: Lab, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(threading.Thread, "start", limited)
     with open_session(lab.uri) as session:
         results = clone_domains(
-            Run(session, session, NullProgress(), CancelToken()), CloneRequest("original", ("a", "b", "c"))
+            Run(session, session, Progress(), CancelToken()), CloneRequest("original", ("a", "b", "c"))
         )
 
     assert [result.status for result in results] == ["cloned"] * 3
@@ -373,9 +373,7 @@ def test_mistake_of_ours_fails_the_clone(lab: Lab, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(claim, "this_process", fail)
     with open_session(lab.uri) as session:
-        results = clone_domains(
-            Run(session, session, NullProgress(), CancelToken()), CloneRequest("original", ("a", "b"))
-        )
+        results = clone_domains(Run(session, session, Progress(), CancelToken()), CloneRequest("original", ("a", "b")))
 
     assert [result.status for result in results] == ["failed"] * 2
     assert all("Too many open files" in str(result.error) for result in results)

@@ -33,7 +33,7 @@ from virtomate.definition.provenance import Artifact, DomainReference, Fingerpri
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace
 from virtomate.hypervisor import defining
 from virtomate.hypervisor.session import open_session
-from virtomate.progress import NullProgress
+from virtomate.progress import Progress
 from virtomate.services.clone.records import CloneRequest
 from virtomate.services.clone.run import clone_domains
 from virtomate.services.delete import execute_plan, plan_deletion
@@ -543,7 +543,7 @@ def test_clone_that_starts_while_it_is_deleted_keeps_its_definition(
     far.connection.defineXML(domain("src", disks=[disk(IMAGES / "src.qcow2")]))
     with open_session(far.uri) as session:
         request = CloneRequest("src", ("web",), mode=Mode.LINKED)
-        (made,) = clone_domains(Run(session, session, NullProgress(), CancelToken()), request)
+        (made,) = clone_domains(Run(session, session, Progress(), CancelToken()), request)
         assert made.error is None
         one = far.connection.lookupByName("web")
         before = one.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
@@ -556,7 +556,7 @@ def test_clone_that_starts_while_it_is_deleted_keeps_its_definition(
             return define(*arguments)
 
         monkeypatch.setattr("virtomate.services.delete.placeholder.define_domain", define_too_late)
-        (result,) = execute_plan(session, plan, NullProgress(), CancelToken())
+        (result,) = execute_plan(session, plan, Progress(), CancelToken())
 
     assert result.error is not None
     assert (result.error.exit_status, "started" in result.error.message) == (1, True), result.error

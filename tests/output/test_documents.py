@@ -23,7 +23,6 @@ from tests.output.records import (
     STARTED,
     VOLUME,
 )
-from virtomate.advice import Reach
 from virtomate.enums import Action, AddressSource, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.errors import (
     AgentUnresponsiveError,
@@ -48,6 +47,7 @@ from virtomate.output.json import (
     import_document,
     run_document,
 )
+from virtomate.words import Reach
 
 VOLUME_KEYS = {"pool", "volume", "path", "format"}
 

@@ -12,12 +12,10 @@ import pytest
 
 from virtomate.output.bars import BarProgress
 from virtomate.output.progress import JsonProgress, NoteProgress, make_progress
-from virtomate.progress import NullProgress
+from virtomate.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from virtomate.progress import Progress
 
 
 def _use(progress: Progress) -> None:
@@ -117,10 +115,10 @@ def test_json_lines_of_several_clones() -> None:
     ("style", "quiet", "expected"),
     [
         ("auto", False, NoteProgress),
-        ("auto", True, NullProgress),
+        ("auto", True, Progress),
         ("none", False, NoteProgress),
-        ("none", True, NullProgress),
-        ("bar", True, NullProgress),
+        ("none", True, Progress),
+        ("bar", True, Progress),
         ("json", False, JsonProgress),
         ("json", True, JsonProgress),
     ],

@@ -27,7 +27,6 @@ from tests.output.records import (
     STARTED,
     VOLUME,
 )
-from virtomate.advice import Reach
 from virtomate.definition.provenance import DomainReference
 from virtomate.definition.volume import Location
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
@@ -38,6 +37,7 @@ from virtomate.output import json as documents
 from virtomate.output.streams import Format
 from virtomate.services.clone.records import InterfaceResult, NvramResult, VolumeReference
 from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
+from virtomate.words import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

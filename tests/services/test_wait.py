@@ -16,7 +16,7 @@ from virtomate.errors import (
     ProgramError,
 )
 from virtomate.hypervisor.agent import Address, DomainInterface
-from virtomate.progress import NullProgress
+from virtomate.progress import Progress
 from virtomate.services.clone.records import Wait
 from virtomate.services.clone.start import wait_for_clones
 from virtomate.services.guest.addresses import has_usable_address, join_interfaces, usable_interfaces
@@ -29,7 +29,7 @@ DEFINITION = f"""
 LOOPBACK = DomainInterface("lo", "00:00:00:00:00:00", (Address("IPv4", "127.0.0.1", 8),))
 
 
-class Notes(NullProgress):
+class Notes(Progress):
     """What is said while clones are waited for."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ def test_agent_that_answers_and_does_not_tell_addresses(monkeypatch: pytest.Monk
     monkeypatch.setattr("virtomate.services.guest.wait.ping_agent", lambda _domain: None)
     monkeypatch.setattr("virtomate.services.guest.addresses.interface_addresses", refuse)
 
-    (result,) = wait_for_clones(session, (STARTED,), Wait(WaitFor.AGENT, 60), NullProgress(), CancelToken())
+    (result,) = wait_for_clones(session, (STARTED,), Wait(WaitFor.AGENT, 60), Progress(), CancelToken())
 
     assert (result.error, result.addresses) == (None, (DomainInterface("vnet7", MAC, ()),))
 
@@ -101,7 +101,7 @@ def test_address_that_is_none_is_no_answer(monkeypatch: pytest.MonkeyPatch, sess
 
     monkeypatch.setattr("virtomate.services.guest.addresses.interface_addresses", report)
 
-    (result,) = wait_for_clones(session, (STARTED,), Wait(WaitFor.IP, 60), NullProgress(), CancelToken())
+    (result,) = wait_for_clones(session, (STARTED,), Wait(WaitFor.IP, 60), Progress(), CancelToken())
 
     assert (result.error, result.addresses) == (None, (_interface("192.0.2.7", mac=MAC),))
     assert list(reports) == []

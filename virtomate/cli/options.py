@@ -33,8 +33,8 @@ class Settings:
     @property
     def format(self) -> Format:
         """How results are written."""
-        from virtomate.advice import Reach  # noqa: PLC0415 - help and completion write no results
         from virtomate.output.streams import Format  # noqa: PLC0415
+        from virtomate.words import Reach  # noqa: PLC0415 - help and completion write no results
 
         uri = self.uri or os.environ.get("LIBVIRT_DEFAULT_URI") or None
         # without -c virsh reads a variable of its own; with an empty -c libvirt decides

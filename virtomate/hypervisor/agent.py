@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 import libvirt_qemu
 
-from virtomate.advice import virtomate
 from virtomate.enums import AddressSource
 from virtomate.errors import AgentUnresponsiveError, NoAgentError, OversizeError, ProgramError
 from virtomate.hypervisor.translate import one_line, translate
 from virtomate.tuples import NamedTuple
+from virtomate.words import virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import libvirt
 
-from virtomate.advice import virsh
 from virtomate.errors import (
     ConflictError,
     HypervisorError,
@@ -20,6 +19,7 @@ from virtomate.errors import (
 from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.text import sanitise
 from virtomate.hypervisor.translate import no_room, translate, translating_errors
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virtomate
 from virtomate.errors import NotFoundError, VirtomateError
+from virtomate.words import virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

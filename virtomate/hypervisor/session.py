@@ -7,11 +7,10 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from virtomate.cancel import CancelToken
+from virtomate.cancel import CancelToken, backoff
 from virtomate.errors import NoConnectionError, SilentHostError
 from virtomate.hypervisor.connection import connect
 from virtomate.hypervisor.opening import end_programs
-from virtomate.waiting import backoff
 
 __all__ = ["Session", "SpareConnections", "end_programs", "open_session"]
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import libvirt
 
+from virtomate.cancel import backoff
 from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, NotFoundError
 from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.text import sanitise
 from virtomate.hypervisor.translate import no_room, translate, translating_errors
 from virtomate.tuples import NamedTuple
-from virtomate.waiting import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

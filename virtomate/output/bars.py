@@ -22,7 +22,7 @@ from rich.table import Column
 from rich.text import Text
 
 from virtomate.output.text import printable
-from virtomate.progress import NullProgress
+from virtomate.progress import Progress as Listener
 from virtomate.words import binary_size
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class _Bars(Progress):
         return Constrain(super().get_renderable(), max(1, self._terminal.width - _MARGIN))
 
 
-class BarProgress(NullProgress):
+class BarProgress(Listener):
     """A line for each volume with bytes, rate and time left; a line for all of them as soon as there are several.
 
     Where the total is known beforehand, volumes that are complete make room for the next ones.

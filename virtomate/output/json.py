@@ -14,11 +14,11 @@ from virtomate.notices import Notice
 from virtomate.output.messages import sentence, sentences
 
 if TYPE_CHECKING:
-    from virtomate.advice import Reach
     from virtomate.hypervisor.agent import RunResult
     from virtomate.services.clone.records import CloneResult
     from virtomate.services.listings import CloneOrigin, DomainListing
     from virtomate.services.volume_import import ImportResult
+    from virtomate.words import Reach
 
 Document = dict[str, Any]
 

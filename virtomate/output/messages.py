@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh
 from virtomate.notices import Change, CloneWarning, FileWarning, Kept, Leftover, ScanWarning
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

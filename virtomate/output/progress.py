@@ -6,14 +6,11 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from virtomate.output.json import dump
 from virtomate.output.text import printable
-from virtomate.progress import NullProgress
-
-if TYPE_CHECKING:
-    from virtomate.progress import Progress
+from virtomate.progress import Progress
 
 
 def make_progress(style: str, *, quiet: bool) -> Progress:
@@ -26,7 +23,7 @@ def make_progress(style: str, *, quiet: bool) -> Progress:
     if style == "json":
         return JsonProgress(sys.stderr)
     if quiet:
-        return NullProgress()
+        return Progress()
     is_dumb = os.environ.get("TERM", "dumb") == "dumb"
     if not is_dumb and (style == "bar" or (style == "auto" and sys.stderr.isatty())):
         # rich costs a tenth of a second, which a script need not pay
@@ -36,7 +33,7 @@ def make_progress(style: str, *, quiet: bool) -> Progress:
     return NoteProgress(sys.stderr)
 
 
-class NoteProgress(NullProgress):
+class NoteProgress(Progress):
     """Shows notes as lines and nothing else."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -50,7 +47,7 @@ class NoteProgress(NullProgress):
             self._stream.flush()
 
 
-class JsonProgress(NullProgress):
+class JsonProgress(Progress):
     """Writes one JSON object a line for each event."""
 
     def __init__(self, stream: TextIO) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from threading import Event
 from typing import TYPE_CHECKING, Any, TextIO
 
-from virtomate.advice import Reach
 from virtomate.errors import OutputError
 from virtomate.output import json as documents
 from virtomate.output.messages import sentence, sentences
@@ -17,6 +16,7 @@ from virtomate.output.style import bold, styled
 from virtomate.output.tables import aligned
 from virtomate.output.text import printable
 from virtomate.tuples import NamedTuple
+from virtomate.words import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

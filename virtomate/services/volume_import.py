@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from virtomate.advice import virtomate
 from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.definition.provenance import DomainReference, read_record
 from virtomate.definition.volume import describe_pool, read_volume_listing
@@ -39,6 +38,7 @@ from virtomate.services.storage import SpaceLedger, backend_of, get_active_pool,
 from virtomate.services.transaction import Claim, Memo, VolumeJob, create_volumes, new_journal, release_unless_needed
 from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
+from virtomate.words import virtomate
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document

@@ -20,7 +20,7 @@ from virtomate.errors import VirtomateError
 from virtomate.hypervisor.connection import Connection
 from virtomate.notices import Leftover, Notice
 from virtomate.output.messages import sentences
-from virtomate.progress import NullProgress
+from virtomate.progress import Progress
 from virtomate.services.delete import Consent, DeletionResult, delete_clones, execute_plan, plan_deletion
 from virtomate.services.storage.artifacts import put_token
 
@@ -72,14 +72,14 @@ class Host:
     def delete(self, refused: int | str | None = None, code: int = INTERNAL) -> DeletionResult:
         """Plan undisturbed, and have one call of what comes then refused."""
         plan = plan_deletion(self.session()[0].connection, ("web",), CancelToken())
-        (result,) = execute_plan(self.session(refused, code)[0], plan, NullProgress(), CancelToken())
+        (result,) = execute_plan(self.session(refused, code)[0], plan, Progress(), CancelToken())
         return result
 
     def calls(self) -> list[str]:
         """Delete the clone, and return the calls that this took after the plan."""
         plan = plan_deletion(self.session()[0].connection, ("web",), CancelToken())
         session, handle = self.session()
-        (result,) = execute_plan(session, plan, NullProgress(), CancelToken())
+        (result,) = execute_plan(session, plan, Progress(), CancelToken())
         assert result.status is DeletionStatus.DELETED
         return handle.called
 
@@ -184,7 +184,7 @@ def test_definition_that_is_not_taken_back(host: Host, monkeypatch: pytest.Monke
         return defined(text, flags)
 
     monkeypatch.setattr(host.libvirt, "defineXMLFlags", define_once)
-    (result,) = execute_plan(host.session("delete")[0], plan, NullProgress(), CancelToken())
+    (result,) = execute_plan(host.session("delete")[0], plan, Progress(), CancelToken())
 
     assert result.error is not None
     assert result.error.leftovers[-1] == Notice(Leftover.PLACEHOLDER, "web")
@@ -198,7 +198,7 @@ def test_definition_that_is_not_taken_back(host: Host, monkeypatch: pytest.Monke
         return False
 
     answer = delete_clones(
-        host.session()[0], ("web",), NullProgress(), CancelToken(), agree=refuse, warn=lambda _warnings: None
+        host.session()[0], ("web",), Progress(), CancelToken(), agree=refuse, warn=lambda _warnings: None
     )
     assert (answer, len(asked)) == (None, 1)
     assert (host.state, host.files) == ("clone", WHOLE)
@@ -222,7 +222,7 @@ def test_question(host: Host, consent: Consent, answer: bool, questions: int, st
 
     session = host.session()[0]
     delete_clones(
-        session, ("web",), NullProgress(), CancelToken(), consent=consent, agree=agree, warn=lambda _warnings: None
+        session, ("web",), Progress(), CancelToken(), consent=consent, agree=agree, warn=lambda _warnings: None
     )
 
     assert (len(asked), host.state) == (questions, state)
@@ -236,8 +236,6 @@ def test_clone_that_changes_during_the_question(host: Host) -> None:
         return True
 
     with pytest.raises(VirtomateError, match="changed since the question"):
-        delete_clones(
-            host.session()[0], ("web",), NullProgress(), CancelToken(), agree=agree, warn=lambda _warnings: None
-        )
+        delete_clones(host.session()[0], ("web",), Progress(), CancelToken(), agree=agree, warn=lambda _warnings: None)
 
     assert (host.state, host.files) == ("clone", WHOLE)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from virtomate.advice import Reach
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.services.delete.refusals import Refusals
+from virtomate.words import Reach
 
 
 def test_nothing_is_wrong() -> None:

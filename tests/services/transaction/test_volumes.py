@@ -24,7 +24,7 @@ from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Mode, Transfer
 from virtomate.errors import ConflictError, HypervisorError, VirtomateError
 from virtomate.output.messages import sentences
-from virtomate.progress import NullProgress
+from virtomate.progress import Progress
 from virtomate.rollback import Rollback
 from virtomate.services.transaction import Run
 from virtomate.services.transaction.claim import Claim, new_journal, release_unless_needed
@@ -150,7 +150,7 @@ def making(tmp_path: Path) -> Making:
     undo = Rollback()
     undo.push(f"domain '{NAME}', an unfinished clone", lambda: release_unless_needed(claim, undo))
     claim.take()
-    return Making(host, tmp_path, Run(session, session, NullProgress(), CancelToken()), claim, tuple(jobs), undo)
+    return Making(host, tmp_path, Run(session, session, Progress(), CancelToken()), claim, tuple(jobs), undo)
 
 
 def test_volumes_that_are_made_and_undone(making: Making) -> None:

@@ -7,7 +7,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virtomate
 from virtomate.definition.provenance import Artifact
 from virtomate.enums import ArtifactKind, ArtifactState, Status
 from virtomate.errors import ConflictError, InternalError, VirtomateError
@@ -16,6 +15,7 @@ from virtomate.services.clone.result import clone_result
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.transaction import Claim, create_volumes, fill_volumes, new_journal, release_unless_needed
 from virtomate.tuples import NamedTuple
+from virtomate.words import virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

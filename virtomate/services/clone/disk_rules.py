@@ -6,13 +6,13 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh
 from virtomate.duplication.hostfs import file_system, open_visible, visible_status
 from virtomate.duplication.image_lock import forbid_writing
 from virtomate.enums import Mode
 from virtomate.errors import IllegalStateError, UnsupportedError, VirtomateError
 from virtomate.paths import is_relative, normalise
 from virtomate.tuples import NamedTuple
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

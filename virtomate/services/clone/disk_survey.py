@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh
 from virtomate.definition import disk_readers
 from virtomate.duplication import select
 from virtomate.duplication.acl import may_be_given_here, with_acl
@@ -22,7 +21,7 @@ from virtomate.services.clone.records import DiskOptions, VolumeReference
 from virtomate.services.storage import FoundVolume, PoolIndex, describe, refresh_when_idle
 from virtomate.services.transaction import NOT_ALLOWED, without_acl
 from virtomate.tuples import NamedTuple
-from virtomate.words import shell_word
+from virtomate.words import shell_word, virsh
 
 if TYPE_CHECKING:
     from virtomate.definition.disk_readers import DiskDefinition

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.advice import shutdown_commands, virtomate
 from virtomate.definition import codec
 from virtomate.definition.provenance import DomainReference, find_provenance, read_provenance
 from virtomate.errors import ConflictError, IllegalStateError, combined_error
@@ -12,7 +11,7 @@ from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.notices import CloneWarning, Notice
 from virtomate.services.definitions import Definitions
 from virtomate.tuples import NamedTuple
-from virtomate.words import quoted
+from virtomate.words import quoted, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

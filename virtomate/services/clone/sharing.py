@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh
 from virtomate.enums import Action, DiskAction
 from virtomate.errors import UnsupportedError
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh, virtomate
 from virtomate.definition import codec, readers
 from virtomate.enums import AddressSource, WaitFor
 from virtomate.errors import (
@@ -29,7 +28,7 @@ from virtomate.services.guest.addresses import (
     with_all_interfaces,
 )
 from virtomate.services.guest.wait import wait_for_agent, wait_until
-from virtomate.words import counted, quoted
+from virtomate.words import counted, quoted, virsh, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

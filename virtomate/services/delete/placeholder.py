@@ -9,7 +9,6 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virtomate
 from virtomate.definition import codec
 from virtomate.definition.provenance import find_provenance, half_deleted_definition, with_provenance
 from virtomate.errors import ConnectionLostError, IllegalStateError, NotFoundError, VirtomateError
@@ -17,6 +16,7 @@ from virtomate.hypervisor.defining import define_domain
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.notices import Leftover, Notice
 from virtomate.services.storage import this_process
+from virtomate.words import virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

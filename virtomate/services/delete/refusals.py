@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from virtomate.advice import shutdown_commands, virsh, virtomate
 from virtomate.errors import IllegalStateError, NotFoundError, combined_error
-from virtomate.words import quoted
+from virtomate.services.storage import shutdown_commands
+from virtomate.words import quoted, virsh, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virtomate
+from virtomate.cancel import CancelToken, backoff
 from virtomate.definition.provenance import Artifact
 from virtomate.enums import ArtifactKind, ArtifactState, DeletionStatus
 from virtomate.errors import (
@@ -32,12 +32,11 @@ from virtomate.services.delete.records import Consent, DeletionResult
 from virtomate.services.storage import TemporaryPools, listed_pools, refresh_all, stop_stale_pools
 from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
 from virtomate.services.storage.references import scan_references
-from virtomate.waiting import backoff
+from virtomate.words import virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from virtomate.cancel import CancelToken
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
     from virtomate.services.delete.plan import DeletionPlan

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh
 from virtomate.definition import codec, disk_readers, readers
 from virtomate.errors import VirtomateError
 from virtomate.paths import normalise
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

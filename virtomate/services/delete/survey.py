@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh
 from virtomate.definition import codec, disk_readers, nvram_readers
 from virtomate.definition.provenance import read_provenance, restored_definition
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
@@ -37,7 +36,7 @@ from virtomate.services.storage.artifacts import (
     why_not_in,
 )
 from virtomate.tuples import NamedTuple
-from virtomate.words import counted
+from virtomate.words import counted, virsh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh
 from virtomate.definition import codec, readers
 from virtomate.enums import AddressSource
 from virtomate.errors import HypervisorError, IllegalStateError
 from virtomate.hypervisor.agent import DomainInterface, interface_addresses
 from virtomate.hypervisor.domains import find_domain
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

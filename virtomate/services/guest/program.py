@@ -14,8 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virtomate
-from virtomate.cancel import CancelToken
+from virtomate.cancel import CancelToken, backoff, call_interruptibly
 from virtomate.errors import (
     AgentUnresponsiveError,
     InterruptedBySignalError,
@@ -25,8 +24,7 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.agent import RunResult, program_end, start_program
-from virtomate.waiting import backoff, call_interruptibly
-from virtomate.words import counted
+from virtomate.words import counted, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from virtomate.cancel import CancelToken, backoff, call_interruptibly
 from virtomate.errors import AgentUnresponsiveError, NoAgentError, TimedOutError
 from virtomate.hypervisor.agent import ping_agent
-from virtomate.waiting import backoff, call_interruptibly
 from virtomate.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from virtomate.cancel import CancelToken
     from virtomate.hypervisor.domains import Domain
 
 Result = TypeVar("Result")

@@ -6,7 +6,7 @@ import posixpath
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh
+from virtomate.cancel import CancelToken, backoff
 from virtomate.definition.volume import PoolDescription, VolumeDescription, describe_pool, describe_volume
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.missing import missing
@@ -14,13 +14,11 @@ from virtomate.hypervisor.storage import find_pool, get_pool, list_pools
 from virtomate.paths import normalise
 from virtomate.services.storage.file_pools import backend_of
 from virtomate.tuples import NamedTuple
-from virtomate.waiting import backoff
-from virtomate.words import shell_word
+from virtomate.words import shell_word, virsh
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
     from virtomate.services.storage.backend import StorageBackend

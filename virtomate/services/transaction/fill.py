@@ -7,7 +7,7 @@ import os
 from concurrent.futures import as_completed
 from typing import TYPE_CHECKING
 
-from virtomate.cancel import StoppedError
+from virtomate.cancel import CancelToken, StoppedError, backoff
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.acl import give_acl, may_be_given_here
 from virtomate.duplication.hostfs import visible_status
@@ -21,12 +21,10 @@ from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_
 from virtomate.services.transaction.jobs import OverlayOn, VolumeJob
 from virtomate.services.transaction.run_context import submit
 from virtomate.tuples import NamedTuple
-from virtomate.waiting import backoff
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from virtomate.cancel import CancelToken
     from virtomate.definition.provenance import Artifact
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Place

@@ -15,6 +15,7 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from virtomate.cancel import backoff
 from virtomate.definition.provenance import Fingerprint
 from virtomate.duplication.hostfs import NANOSECONDS, open_visible
 from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
@@ -32,7 +33,6 @@ from virtomate.services.storage.artifacts.proof import (
 )
 from virtomate.services.storage.file_pools import directory_inode
 from virtomate.services.storage.pools import FoundVolume, PoolEntry, find_entry, find_volume
-from virtomate.waiting import backoff
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

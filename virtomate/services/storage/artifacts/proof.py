@@ -9,10 +9,10 @@ import posixpath
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from virtomate.advice import virsh
 from virtomate.duplication.hostfs import nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
 from virtomate.tuples import NamedTuple
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from virtomate.definition.provenance import Artifact, Fingerprint
