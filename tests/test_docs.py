@@ -50,11 +50,9 @@ def commands() -> dict[str, click.Command]:
     """Every command by the name of its manual page, the root included."""
     root = command_line.root
     found: dict[str, click.Command] = {"virtomate": root}
-    for group_name, group in root.commands.items():
-        if isinstance(group, click.Group):
-            found.update({f"virtomate-{group_name}-{name}": command for name, command in group.commands.items()})
-        else:
-            found[f"virtomate-{group_name}"] = group
+    for group in root.groups:
+        found.update({f"virtomate-{group.name}-{name}": command for name, command in group.commands.items()})
+    found.update({f"virtomate-{name}": command for name, command in root.commands.items()})
     return found
 
 

@@ -45,11 +45,11 @@ def uris(tmp_path: Path) -> dict[str, str]:
 
 def _commands() -> Iterator[tuple[str, click.Command]]:
     yield "", root
-    for group_name, group in root.commands.items():
-        yield group_name, group
-        if isinstance(group, click.Group):
-            for name, command in group.commands.items():
-                yield f"{group_name}-{name}", command
+    yield from root.commands.items()
+    for group in root.groups:
+        yield str(group.name), group
+        for name, command in group.commands.items():
+            yield f"{group.name}-{name}", command
 
 
 COMMANDS = dict(_commands())

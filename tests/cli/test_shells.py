@@ -11,7 +11,7 @@ import pytest
 from click.shell_completion import CompletionItem
 
 from virtomate.cli.completion import DOMAIN
-from virtomate.cli.help import Command, Group
+from virtomate.cli.help import Command
 from virtomate.cli.options import Settings
 from virtomate.cli.root import root
 from virtomate.cli.shells import Bash, complete, split
@@ -152,20 +152,20 @@ def test_ssh_is_told_not_to_ask(
     assert _without_terminal(uri) == opened
 
 
+def _commands() -> list[click.Command]:
+    return [*root.commands.values(), *(command for group in root.groups for command in group.commands.values())]
+
+
 def _arguments() -> Iterator[tuple[str, click.Argument]]:
-    for group in root.commands.values():
-        for command in group.commands.values() if isinstance(group, Group) else [group]:
-            for parameter in command.params:
-                if isinstance(parameter, click.Argument):
-                    yield f"{command.name} {parameter.metavar}", parameter
+    for command in _commands():
+        for parameter in command.params:
+            if isinstance(parameter, click.Argument):
+                yield f"{command.name} {parameter.metavar}", parameter
 
 
 def test_every_command_is_one_of_ours() -> None:
     """Documented names in usage lines, and options in their order, are for all commands."""
-    for group in root.commands.values():
-        assert isinstance(group, (Group, Command))
-        if isinstance(group, Group):
-            assert [command for command in group.commands.values() if not isinstance(command, Command)] == []
+    assert [command for command in _commands() if not isinstance(command, Command)] == []
 
 
 @pytest.mark.parametrize("argument", [pytest.param(argument, id=name) for name, argument in _arguments()])

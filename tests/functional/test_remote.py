@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
-import click
 import pytest
 
 from tests.functional.runs import (
@@ -54,8 +53,7 @@ def sshd(root_lab: Lab) -> Iterator[SshServer]:
 
 def commands() -> set[str]:
     """Every command that asks libvirt."""
-    groups = {name: group for name, group in root.commands.items() if isinstance(group, click.Group)}
-    return {f"{name}-{command}" for name, group in groups.items() for command in group.commands}
+    return {f"{group.name}-{command}" for group in root.groups for command in group.commands}
 
 
 def define_guest(lab: Lab) -> None:

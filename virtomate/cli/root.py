@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from virtomate.cli.completion import COMPLETE_VARIABLE, completion
-from virtomate.cli.domain import domain
-from virtomate.cli.guest import guest
 from virtomate.cli.help import Group
 from virtomate.cli.options import Settings
-from virtomate.cli.storage import pool, volume
 from virtomate.errors import (
     EXIT_FAILED,
     EXIT_LEFTOVERS,
@@ -31,27 +28,44 @@ if TYPE_CHECKING:
 _OUTRANKED = {EXIT_FAILED, EXIT_NO_AGENT}
 
 
+def load_group(name: str) -> Group | None:
+    """Return a group of commands, or None where there is no such group; most commands need one group."""
+    match name:
+        case "domain":
+            from virtomate.cli.domain import domain as group  # noqa: PLC0415
+        case "guest":
+            from virtomate.cli.guest import guest as group  # noqa: PLC0415
+        case "pool":
+            from virtomate.cli.storage import pool as group  # noqa: PLC0415
+        case "volume":
+            from virtomate.cli.storage import volume as group  # noqa: PLC0415
+        case _:
+            return None
+    return group
+
+
 class RootGroup(Group):
     """Resolves `GROUP-COMMAND`, the documented spelling, besides `GROUP COMMAND`."""
 
     prefix = ""
 
+    @property
+    def groups(self) -> list[Group]:
+        """All groups, in the order of the help text."""
+        return [group for name in ("domain", "guest", "pool", "volume") if (group := load_group(name))]
+
     def list_commands(self, context: click.Context) -> list[str]:
         """The documented names of all commands, group by group; then those that belong to no group."""
-        names = []
-        for group in self.commands.values():
-            if isinstance(group, Group):
-                names += [f"{group.prefix}{name}" for name in group.list_commands(context)]
-        return [*names, *(name for name, command in self.commands.items() if not isinstance(command, Group))]
+        grouped = [f"{group.prefix}{name}" for group in self.groups for name in group.list_commands(context)]
+        return [*grouped, *self.commands]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The group, or the command of a group."""
-        command = super().get_command(context, name)
         group_name, hyphen, command_name = name.partition("-")
-        group = super().get_command(context, group_name)
-        if command is None and hyphen and isinstance(group, Group):
-            return group.get_command(context, command_name)
-        return command
+        group = load_group(group_name)
+        if group is None:
+            return super().get_command(context, name)
+        return group.get_command(context, command_name) if hyphen else group
 
     def format_usage(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write how commands are called into the help."""
@@ -59,14 +73,12 @@ class RootGroup(Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands by the object that they are about into the help."""
-        others = []
-        for name, command in self.commands.items():
-            if isinstance(command, Group):
-                command.format_commands(context, formatter)
-            else:
-                others.append((name, command.get_short_help_str(formatter.width)))
+        for group in self.groups:
+            group.format_commands(context, formatter)
         with formatter.section("Other commands"):
-            formatter.write_dl(others)
+            formatter.write_dl(
+                [(name, command.get_short_help_str(formatter.width)) for name, command in self.commands.items()]
+            )
 
 
 @click.group(cls=RootGroup)
@@ -77,10 +89,6 @@ def root() -> None:
     """
 
 
-root.add_command(domain)
-root.add_command(guest)
-root.add_command(pool)
-root.add_command(volume)
 root.add_command(completion)
 
 
