@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from virtomate.services.storage.shutdown import shutdown_commands
-from virtomate.words import Reach
+from virtomate.words import Reach, shutdown_commands
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,12 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _UNIT_STEP = 1024
 # The bytes that mean themselves in $'...': printable ASCII without quote and backslash.
 _PLAIN = frozenset(range(ord(" "), ord("~") + 1)) - frozenset(b"\\'")
+# libvirt passes nothing on to a guest that is paused, or that went to sleep by itself ("suspended").
+_SHUTDOWN_COMMANDS = {
+    "paused": ("resume", "shutdown"),
+    "suspended": ("dompmwakeup", "shutdown"),
+    "crashed": ("destroy",),
+}
 
 
 def counted(number: float, noun: str) -> str:
@@ -66,6 +72,11 @@ def virtomate(command: str, *operands: str, options: str = "", uri: str | None =
     if uri is None:
         return f"{_MARK}{_line('virtomate', command, options, operands)}"
     return _line(f"virtomate -c {shell_word(uri)}", command, options, operands)
+
+
+def shutdown_commands(name: str, state: str) -> str:
+    """Return the commands that shut down a domain in this state, as listings call it."""
+    return "; ".join(virsh(command, name) for command in _SHUTDOWN_COMMANDS.get(state, ("shutdown",)))
 
 
 def _line(program: str, command: str, options: str, operands: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.notices import CloneWarning, Notice
 from virtomate.services.definitions import Definitions
 from virtomate.tuples import NamedTuple
-from virtomate.words import quoted, virtomate
+from virtomate.words import quoted, shutdown_commands, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

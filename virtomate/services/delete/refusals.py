@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.errors import IllegalStateError, NotFoundError, combined_error
-from virtomate.services.storage import shutdown_commands
-from virtomate.words import quoted, virsh, virtomate
+from virtomate.words import quoted, shutdown_commands, virsh, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
