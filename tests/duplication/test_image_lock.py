@@ -157,9 +157,12 @@ def test_what_is_no_image(tmp_path: Path, image: Path, kind: str) -> None:
 
 def test_file_system_without_locks(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file system knows no such locks, nothing is held, and nothing is in the way."""
+    ask = fcntl.fcntl
 
-    def refuse(*_: object) -> int:
-        raise OSError(95, "Operation not supported")
+    def refuse(descriptor: int, command: int, *arguments: bytes) -> int | bytes:
+        if command in {fcntl.F_OFD_SETLK, fcntl.F_OFD_GETLK}:
+            raise OSError(95, "Operation not supported")
+        return ask(descriptor, command, *arguments)
 
     monkeypatch.setattr(fcntl, "fcntl", refuse)
     with alone_with(str(image)) as descriptor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from virtomate.duplication.image_headers import read_qcow2_header
-from virtomate.duplication.overlay import overlay_image
+from virtomate.duplication.transfers.link import overlay_image
 from virtomate.errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -1,21 +1,18 @@
-"""The daemon's files, where they can be seen from here.
+"""Files of the daemon that can be seen from here.
 
-That a path exists here proves nothing: the daemon may be in a container, in another mount namespace, or behind a
-forwarded socket. A file's times, to the nanosecond, and its length prove it: libvirt reports them, and two files with
-one path do not share them by accident. Calls that Python lacks go to the C library.
+A path that exists here proves nothing: the daemon may be in a container, in another mount namespace, or behind a
+forwarded socket. A file's times, to the nanosecond, and its length prove that both see the same file: libvirt reports
+them, and two files with one path do not share them by accident. Calls that Python lacks go to the C library.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
-import functools
 import os
 import stat
 import struct
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, UnsupportedError
@@ -54,7 +51,7 @@ _SYNC_WAIT_AFTER = 4
 
 
 def visible_status(volume: VolumeDescription) -> os.stat_result | None:
-    """Return the status of the volume's file if its path leads to that very file here, else None."""
+    """Return the status of the volume's file if the path leads to that very file here, else None."""
     with suppress(OSError, ValueError):
         status = os.lstat(volume.path)
         return status if _is_of(status, volume) else None
@@ -62,16 +59,14 @@ def visible_status(volume: VolumeDescription) -> os.stat_result | None:
 
 
 def find_obstacle(volume: VolumeDescription) -> str | None:
-    """Return why a copy of the volume cannot be written here; None where its file can be read, and a copy be written.
+    """Return why a copy of the volume cannot be written here; None where nothing keeps it from being written.
 
     The copy gets the original's owner, so only that owner and root can open the copy.
     """
     try:
         status = os.lstat(volume.path)
-    except OSError as error:
-        return f"its file cannot be seen here ({os.strerror(error.errno or 0)})"
-    except ValueError:
-        return "its file cannot be seen here"
+    except (OSError, ValueError) as error:
+        return f"its file cannot be seen here ({error.strerror if isinstance(error, OSError) else error})"
     if not _is_of(status, volume):
         return "its file cannot be seen here: its path leads to a file that is not the file that libvirt tells of"
     if not os.access(volume.path, os.R_OK):
@@ -82,7 +77,7 @@ def find_obstacle(volume: VolumeDescription) -> str | None:
 
 
 def can_be_copied_here(path: str) -> bool:
-    """Return whether the file at a path, perhaps not the daemon's, can be read here, and one like it be written."""
+    """Return whether the file at a path can be read here, and a copy be written; the file may not be the daemon's."""
     with suppress(OSError, ValueError):
         status = os.lstat(path)
         return stat.S_ISREG(status.st_mode) and os.access(path, os.R_OK) and os.geteuid() in {0, status.st_uid}
@@ -90,9 +85,9 @@ def can_be_copied_here(path: str) -> bool:
 
 
 def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = False) -> int | None:
-    """Open the volume's file and return its descriptor; None where it cannot be seen or opened here.
+    """Return the descriptor of the volume's file, opened; None where the file cannot be seen or opened here.
 
-    A symbolic link is not followed unless asked for, and the open file is compared with what libvirt reported.
+    The open file is compared with libvirt's report.
     """
     try:
         descriptor = os.open(volume.path, flags | os.O_CLOEXEC | (0 if follow_link else os.O_NOFOLLOW))
@@ -106,7 +101,7 @@ def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = F
 
 def refuse_link(path: str) -> None:
     """Raise IllegalStateError for a symbolic link where a file was before: somebody else writes to the directory."""
-    if Path(path).is_symlink():
+    if os.path.islink(path):  # noqa: PTH114 - pathlib would be loaded for nothing else
         raise IllegalStateError(
             f"'{path}' has become a symbolic link meanwhile, and is not followed",
             hint="Find out who can write to its directory, and why they did.",
@@ -136,11 +131,7 @@ def file_system(directory: str) -> bytes | int | None:
 class FileSystemSpace(NamedTuple):
     """The space on a file system, in bytes.
 
-    Attributes:
-        file_system: What identifies the file system here.
-        taken: The space in use.
-        available: The space for ordinary users. A reserve for root, as on ext4, is neither taken nor available: QEMU
-            does not get the reserve either, and root gets only a part of it.
+    A reserve for root, as on ext4, is neither taken nor available: QEMU does not get the reserve, and root only a part.
     """
 
     file_system: bytes | int
@@ -154,7 +145,7 @@ def file_system_space(directory: str) -> FileSystemSpace | None:
     try:
         figures = os.statvfs(directory)
         # allowed also without permission to list the directory
-        device = Path(directory).stat().st_dev
+        device = os.stat(directory).st_dev  # noqa: PTH116 - pathlib would be loaded for nothing else
     except (OSError, ValueError):
         return None
     return FileSystemSpace(
@@ -167,22 +158,18 @@ def file_system_space(directory: str) -> FileSystemSpace | None:
 
 def birth_time(path: str) -> int | None:
     """Return the birth time of a file, in nanoseconds since 1970; None where the file system does not keep it."""
-    statx = getattr(_libc(), "statx", None)
-    if statx is None:
+    import ctypes  # noqa: PLC0415 - see _call_libc
+
+    answer = ctypes.create_string_buffer(_STATX_BUFFER_BYTES)
+    if _call_libc("statx", _AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, answer) != 0:
         return None
-    buffer = ctypes.create_string_buffer(_STATX_BUFFER_BYTES)
-    if statx(_AT_FDCWD, os.fsencode(path), _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer) != 0:
-        return None
-    mask = ctypes.c_uint32.from_buffer(buffer, _STX_MASK).value
-    if not mask & _STATX_BTIME:
-        return None
-    seconds = ctypes.c_int64.from_buffer(buffer, _STX_BTIME).value
-    nanoseconds = ctypes.c_uint32.from_buffer(buffer, _STX_BTIME + 8).value
-    return seconds * NANOSECONDS + nanoseconds
+    (mask,) = struct.unpack_from("=I", answer, _STX_MASK)
+    seconds, nanoseconds = struct.unpack_from("=qI", answer, _STX_BTIME)
+    return int(seconds * NANOSECONDS + nanoseconds) if mask & _STATX_BTIME else None
 
 
 def reflink(target: int, source: int, path: str) -> None:
-    """Let an empty file share all data of another, or raise UnsupportedError."""
+    """Let an empty file share all data of another file, or raise UnsupportedError."""
     match_copy_on_write(target, source)
     try:
         fcntl.ioctl(target, _FICLONE, source)
@@ -193,13 +180,13 @@ def reflink(target: int, source: int, path: str) -> None:
 
 
 def require_reflinks(directory: str, path: str) -> None:
-    """Raise UnsupportedError if a directory certainly allows no reflink of `path`; a nameless file tells."""
+    """Raise UnsupportedError if a directory certainly allows no reflink of `path`, by a try with a nameless file."""
     try:
         descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
     except (OSError, ValueError):
         return
     try:
-        # an empty file onto itself: nothing to do, where it is possible
+        # an empty file onto itself: nothing is done where reflinks are possible
         fcntl.ioctl(descriptor, _FICLONE, descriptor)
     except OSError as error:
         if error.errno in _NO_REFLINKS:
@@ -216,9 +203,9 @@ def _unsupported(path: str, error: OSError) -> UnsupportedError:
 
 
 def match_copy_on_write(target: int, source: int) -> None:
-    """Give an empty file the no-COW attribute of the other, without which Btrfs does not reflink between them.
+    """Give an empty file the no-COW attribute of another file: Btrfs reflinks only between equals.
 
-    libvirt sets this attribute in the Btrfs pools that it builds.
+    libvirt sets this attribute in the Btrfs pools that libvirt builds.
     """
     with suppress(OSError):
         wanted = _flags(source) & _FS_NOCOW_FL
@@ -275,26 +262,23 @@ def is_cached(descriptor: int, offset: int) -> bool:
     return True
 
 
-def start_writing_back(descriptor: int, offset: int, length: int) -> None:
-    """Have the kernel begin to write a range to the disk."""
-    _sync_file_range(descriptor, offset, length, _SYNC_WRITE)
+def write_back(descriptor: int, offset: int, length: int, *, wait: bool) -> None:
+    """Have the kernel begin to write a range to the disk, and perhaps wait for the end; fdatasync makes the range safe.
+
+    A file system or C library without this call just writes later. An error in writing shows again at fdatasync.
+    """
+    flags = _SYNC_WAIT_BEFORE | _SYNC_WRITE | _SYNC_WAIT_AFTER if wait else _SYNC_WRITE
+    _call_libc("sync_file_range", descriptor, offset, length, flags)
 
 
-def wait_for_writing_back(descriptor: int, offset: int, length: int) -> None:
-    """Wait until the kernel has written a range to the disk; fdatasync makes the range safe."""
-    _sync_file_range(descriptor, offset, length, _SYNC_WAIT_BEFORE | _SYNC_WRITE | _SYNC_WAIT_AFTER)
+def _call_libc(name: str, *arguments: object) -> int:
+    """Call a function of the C library and return its result; -1 also where the library lacks the function."""
+    import ctypes  # noqa: PLC0415 - commands that only look at definitions do not need it
 
-
-def _sync_file_range(descriptor: int, offset: int, length: int, flags: int) -> None:
-    # A file system or C library without it just writes later; an error in writing shows again at fdatasync.
-    function = getattr(_libc(), "sync_file_range", None)
-    if function is not None:
-        function(descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(flags))
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+    function = getattr(ctypes.CDLL(None), name, None)
+    # offsets have 64 bits, and on 64-bit hosts narrower integers are passed in the same way
+    wide = (ctypes.c_int64(value) if isinstance(value, int) else value for value in arguments)
+    return -1 if function is None else int(function(*wide))
 
 
 def _flags(descriptor: int) -> int:
@@ -312,6 +296,6 @@ def _is_of(status: os.stat_result, volume: VolumeDescription) -> bool:
 
 
 def nanoseconds(time: str | None) -> int:
-    """Return a time of libvirt's, `SECONDS.NANOSECONDS`, in nanoseconds; 0 where it is absent."""
+    """Return a time of libvirt's, `SECONDS.NANOSECONDS`, in nanoseconds; 0 for None."""
     seconds, _, nanoseconds = (time or "0").partition(".")
     return int(seconds) * NANOSECONDS + int(nanoseconds or 0)

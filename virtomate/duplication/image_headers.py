@@ -1,10 +1,10 @@
-"""What the first bytes of an image tell: its format, what a qcow2 header says, and which other files it needs.
+"""The first bytes of an image: the format, the header of a qcow2, and the names of other files that the image needs.
 
-The first bytes decide what an image is, and never its name. Whoever wrote them may have meant no good: a guest can
-write anything to the beginning of a raw disk.
+The first bytes decide the format, and the file's name never does. The writer of these bytes may have meant harm: a
+guest can write anything to the beginning of a raw disk.
 
-Sources: https://www.qemu.org/docs/master/interop/qcow2.html, and the same for qed and vmdk; for qcow of version 1, cow
-and the other formats' magic numbers, what libvirt reads (src/storage_file/storage_file_probe.c).
+Sources: https://www.qemu.org/docs/master/interop/qcow2.html, and the pages beside that one for qed and vmdk; for qcow
+of version 1, cow and other formats' magic numbers, libvirt's src/storage_file/storage_file_probe.c.
 """
 
 from __future__ import annotations
@@ -12,28 +12,31 @@ from __future__ import annotations
 import os
 import struct
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Enough for nearly all images, and what is read of the others: longer headers name nothing in practice.
+# Enough for nearly all images, and enough for the others: longer headers name nothing in practice.
 HEADER_BYTES = 4096
 LONG_HEADER_BYTES = 64 * 1024
 
 # No image of a known format is shorter than a sector.
 _SECTOR_BYTES = 512
 # QEMU has buffers of 1,024 bytes for the names of images.
-_LONGEST_NAME = 1023
+LONGEST_NAME = 1023
 
 _QCOW_MAGIC = b"QFI\xfb"
+_QCOW_VERSION_1 = b"\0\0\0\1"
+# magic number, version, offset and length of the name of the backing file
 _QCOW_FIELDS = struct.Struct(">4sIQI")
 _QCOW2_VERSIONS = (2, 3)
-_QCOW2_FIELDS = struct.Struct(">4sIQIIQIIQQIIQ")
-_QCOW2_FEATURES = struct.Struct(">QQQII")
+# the same, then the encryption method and the number of snapshots
+_QCOW2_FIELDS = struct.Struct(">4sIQI12xI24xI8x")
+# incompatible and autoclear features, length of the header
+_QCOW2_FEATURES = struct.Struct(">Q8xQ4xI")
 _QCOW2_FEATURES_OFFSET = 72
 _QCOW2_VERSION_3_BYTES = 104
 _QCOW2_EXTENSION = struct.Struct(">II")
@@ -46,11 +49,15 @@ _AUTOCLEAR_BITMAPS = 1 << 0
 _END_OF_EXTENSIONS = 0
 _BACKING_FORMAT = 0xE2792ACA
 _DATA_FILE_NAME = 0x44415441
-# A private type for the token on an overlay of ours. QEMU keeps extensions that it does not know whenever it writes a
-# header anew (tried with 7.2: write, snapshot, resize, bitmap, amend, rebase, check -r, commit).
+# A private type for the token on an overlay of ours. A QEMU that writes a header anew keeps extensions of unknown types
+# (tried with 7.2: write, snapshot, resize, bitmap, amend, rebase, check -r, commit).
 _TOKEN = 0x76746D74
 _HEADER_TEXTS = frozenset({_BACKING_FORMAT, _TOKEN})
 _LINK_TEXTS = frozenset({_BACKING_FORMAT, _DATA_FILE_NAME})
+# In any format, the name of the backing file: a field, and no extension.
+_BACKING_FILE = -1
+# What is said of another file: the type of the extension of a qcow2 that says the same, and the name or format.
+_Finding: TypeAlias = tuple[int, str]
 
 _QED_FEATURES = struct.Struct("<16xQ")
 _QED_HAS_BACKING_FILE = 1 << 0
@@ -80,9 +87,9 @@ class Qcow2Header(NamedTuple):
 
     Attributes:
         backing_format: Format of the image below, by the header; None where the header does not say.
-        backing_file: How the header names the image below; None where there is none, or where the name is not in the
-            bytes that were read.
-        token: What proves whose an overlay is, None where the header has no such extension.
+        backing_file: Name of the image below, by the header; None without such an image, or where the name is not in
+            the bytes that were read.
+        token: The token on an overlay of ours, None for any other image.
     """
 
     has_backing_file: bool
@@ -103,15 +110,15 @@ class Qcow2Header(NamedTuple):
 
 
 class ImageLinks(NamedTuple):
-    """What an image says of other files, with the names as it has them.
+    """The other files that an image needs, under the names in the image.
 
     Attributes:
         format: Format by the first bytes; `raw` also stands for formats that need no other file.
         backing: Name of the image below.
         backing_format: Format of the image below, where the image says so.
-        data: The files that its data is in.
-        is_malformed: Whether it begins like an image of its format, and what then comes makes no sense.
-        needs_more: Whether more of it would have to be read in order to tell.
+        data: The files with the image's data.
+        is_malformed: Whether the image begins like an image of this format, and goes on with nonsense.
+        needs_more: Whether more of the image would have to be read.
     """
 
     format: str = "raw"
@@ -122,43 +129,34 @@ class ImageLinks(NamedTuple):
     needs_more: bool = False
 
 
-@dataclass
-class _Findings:
-    """What has been found so far, which counts even if the rest makes no sense."""
-
-    backing: str | None = None
-    backing_format: str | None = None
-    data: list[str] = field(default_factory=list)
-
-
 class _BeyondError(Exception):
-    """Something is not in what was read."""
+    """A part of the header is not in the bytes that were read."""
 
 
 def detect_format(data: bytes) -> str:
-    """The format of an image by its first bytes; what begins like no known format is raw.
+    """Return the format of an image by its first bytes; an image with an unknown beginning is raw.
 
     Args:
-        data: The first `HEADER_BYTES` of the image, fewer where it is shorter.
+        data: The first `HEADER_BYTES` of the image, fewer of a shorter image.
     """
-    if data[:4] == _QCOW_MAGIC:
-        return "qcow" if data[4:8] == b"\0\0\0\1" else "qcow2"
+    if data.startswith(_QCOW_MAGIC):
+        return "qcow" if data.startswith(_QCOW_VERSION_1, len(_QCOW_MAGIC)) else "qcow2"
     return next((name for name, offset, magic in _MAGICS if data.startswith(magic, offset)), "raw")
 
 
 def is_cut_short(data: bytes, format_: str) -> bool:
-    """Whether an image ends in the middle of its header; for the arguments see `why_incomplete`."""
+    """Return whether an image ends in the middle of its header; for the arguments see `why_incomplete`."""
     if format_ == "raw" or (format_ == "vmdk" and data.startswith(b"#")):
         return False
     return len(data) < _SECTOR_BYTES or (format_ == "qcow2" and read_qcow2_header(data) is None)
 
 
 def why_incomplete(data: bytes, format_: str) -> str | None:
-    """Why an image that is not cut short needs other files, as the end of a sentence that begins with it, or None.
+    """Return why an image that is not cut short needs other files, as the end of a sentence about the image, or None.
 
     Args:
-        data: The first `HEADER_BYTES` of the image, fewer where it is shorter.
-        format_: What `detect_format` says of it.
+        data: The first `HEADER_BYTES` of the image, fewer of a shorter image.
+        format_: The format of the image, by `detect_format`.
     """
     if format_ == "vmdk" and data.startswith(b"#"):
         return "only describes a disk, whose data is in other files"
@@ -169,18 +167,16 @@ def why_incomplete(data: bytes, format_: str) -> str | None:
         (header is not None and header.has_backing_file)
         or (format_ == "qcow" and _QCOW_FIELDS.unpack_from(data)[2] != 0)
         or (format_ == "qed" and bool(_QED_FEATURES.unpack_from(data)[0] & _QED_HAS_BACKING_FILE))
-        or (format_ == "vmdk" and b"parentFileNameHint" in data)
+        or (format_ == "vmdk" and _VMDK_PARENT in data)
     )
     return "rests on a backing file" if has_backing_file else None
 
 
 def read_qcow2_header(data: bytes) -> Qcow2Header | None:
-    """Return what the first bytes of an image say; None where they are no qcow2 header."""
-    if len(data) < _QCOW2_FIELDS.size or data[:4] != _QCOW_MAGIC:
+    """Return the header at the beginning of an image; None where these bytes are no qcow2 header."""
+    if len(data) < _QCOW2_FIELDS.size or not data.startswith(_QCOW_MAGIC):
         return None
-    _, version, backing_offset, backing_length, _, _, encryption, _, _, _, _, snapshots, _ = _QCOW2_FIELDS.unpack_from(
-        data
-    )
+    _, version, backing_offset, backing_length, encryption, snapshots = _QCOW2_FIELDS.unpack_from(data)
     if version < _QCOW2_VERSIONS[0] or (version > _QCOW2_VERSIONS[0] and len(data) < _QCOW2_VERSION_3_BYTES):
         return None
     incompatible, autoclear, _ = _qcow2_features(data, version)
@@ -204,85 +200,79 @@ def read_qcow2_header(data: bytes) -> Qcow2Header | None:
 
 
 def header_extensions(backing_format: str, token: str) -> bytes:
-    """The header extensions of an overlay that we make, as they stand in its header."""
+    """Return the header extensions of an overlay of ours."""
     texts = ((_BACKING_FORMAT, backing_format), (_TOKEN, token), (_END_OF_EXTENSIONS, ""))
     encoded = ((kind, text.encode()) for kind, text in texts)
     return b"".join(_QCOW2_EXTENSION.pack(kind, len(data)) + data + bytes(-len(data) % 8) for kind, data in encoded)
 
 
 def read_links(head: bytes) -> ImageLinks:
-    """Read the first bytes of an image, `LONG_HEADER_BYTES` at most; nothing is raised, whatever they are."""
+    """Read the first bytes of an image, `LONG_HEADER_BYTES` at most; whatever the bytes, nothing is raised."""
     format_, read = _reader_of(head)
-    found = _Findings()
+    findings: list[_Finding] = []
     is_malformed = needs_more = False
     try:
-        if read is not None:
-            read(head, found)
+        for finding in () if read is None else read(head):
+            findings.append(finding)  # noqa: PERF402 - what comes before an error counts
     except _BeyondError:
         is_malformed = needs_more = True
     except (struct.error, ValueError):
         is_malformed = True
+    last = dict(findings)
     return ImageLinks(
         format=format_,
-        backing=found.backing,
-        backing_format=found.backing_format,
-        data=tuple(dict.fromkeys(found.data)),
+        backing=last.get(_BACKING_FILE),
+        backing_format=last.get(_BACKING_FORMAT),
+        data=tuple(dict.fromkeys(name for kind, name in findings if kind == _DATA_FILE_NAME)),
         is_malformed=is_malformed,
         needs_more=needs_more,
     )
 
 
-def _reader_of(head: bytes) -> tuple[str, Callable[[bytes, _Findings], None] | None]:
-    if head.startswith(_QCOW_MAGIC):
-        return ("qcow", _read_qcow) if head[4:8] == b"\0\0\0\1" else ("qcow2", _read_qcow2)
-    if head.startswith(b"QED\0"):
-        return "qed", _read_qed
-    if head.startswith(b"KDMV"):
-        return "vmdk", _read_sparse_vmdk
-    if head.startswith(b"OOOM"):
-        return "cow", _read_cow
+def _reader_of(head: bytes) -> tuple[str, Callable[[bytes], Iterator[_Finding]] | None]:
     if _is_vmdk_descriptor(head):
         return "vmdk", _read_vmdk_descriptor
-    return "raw", None
+    if head.startswith(_QCOW_MAGIC):
+        return ("qcow", _read_qcow) if detect_format(head) == "qcow" else ("qcow2", _read_qcow2)
+    readers = {b"QED\0": ("qed", _read_qed), b"KDMV": ("vmdk", _read_sparse_vmdk), b"OOOM": ("cow", _read_cow)}
+    return readers.get(head[:4], ("raw", None))
 
 
-def _read_qcow(head: bytes, found: _Findings) -> None:
+def _read_qcow(head: bytes) -> Iterator[_Finding]:
     _, _, offset, length = _QCOW_FIELDS.unpack_from(head)
     if offset:
-        found.backing = _name(head, offset, length)
+        yield _BACKING_FILE, _name(head, offset, length)
 
 
-def _read_qcow2(head: bytes, found: _Findings) -> None:
-    _read_qcow(head, found)
+def _read_qcow2(head: bytes) -> Iterator[_Finding]:
+    yield from _read_qcow(head)
     _, version, offset, _ = _QCOW_FIELDS.unpack_from(head)
     if version not in _QCOW2_VERSIONS:
-        raise ValueError("a version that nobody knows")
-    has_data_file = bool(_qcow2_features(head, version)[0] & _DATA_FILE)
+        raise ValueError("an unknown version")
+    lacks_data = has_data_file = bool(_qcow2_features(head, version)[0] & _DATA_FILE)
     for kind, name in _qcow2_extensions(head, version, offset, _LINK_TEXTS):
-        if kind == _BACKING_FORMAT:
-            found.backing_format = _checked(name)
-        elif kind == _DATA_FILE_NAME and has_data_file:
-            found.data.append(_checked(name))
-    if has_data_file and not found.data:
-        raise ValueError("data in a file that is not named")
+        if kind == _BACKING_FORMAT or has_data_file:
+            yield kind, _checked(name)
+            lacks_data = lacks_data and kind != _DATA_FILE_NAME
+    if lacks_data:
+        raise ValueError("data in a file without a name")
 
 
 def _qcow2_features(data: bytes, version: int) -> tuple[int, int, int]:
-    """Return the incompatible and the autoclear features, and where the header extensions begin."""
+    """Return the incompatible features, the autoclear features, and the offset of the header extensions."""
     if version <= _QCOW2_VERSIONS[0]:
         return 0, 0, _QCOW2_FIELDS.size
-    incompatible, _, autoclear, _, length = _QCOW2_FEATURES.unpack_from(data, _QCOW2_FEATURES_OFFSET)
-    return incompatible, autoclear, length
+    return _QCOW2_FEATURES.unpack_from(data, _QCOW2_FEATURES_OFFSET)
 
 
 def _qcow2_extensions(
     data: bytes, version: int, backing_offset: int, wanted: frozenset[int]
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield header extensions of the wanted types; they end where the name of the backing file begins, if there is one.
+    """Yield header extensions of the wanted types; the extensions end before the name of the backing file.
 
     Raises:
-        _BeyondError: More of them are not in what was read.
-        ValueError: A wanted one is too long.
+        _BeyondError: More extensions are not in the bytes that were read.
+        ValueError: A wanted extension is too long.
     """
     offset = _qcow2_features(data, version)[2]
     end = backing_offset or LONG_HEADER_BYTES
@@ -295,55 +285,56 @@ def _qcow2_extensions(
             return
         if kind in wanted:
             yield kind, _part(data, offset, length)
-        # each is padded to eight bytes
+        # an extension is padded to eight bytes
         offset += -(-length // 8) * 8
 
 
-def _read_qed(head: bytes, found: _Findings) -> None:
+def _read_qed(head: bytes) -> Iterator[_Finding]:
     (features,) = _QED_FEATURES.unpack_from(head)
     if features & _QED_HAS_BACKING_FILE:
-        found.backing = _name(head, *_QED_BACKING_FILE.unpack_from(head))
+        yield _BACKING_FILE, _name(head, *_QED_BACKING_FILE.unpack_from(head))
 
 
-def _read_cow(head: bytes, found: _Findings) -> None:
+def _read_cow(head: bytes) -> Iterator[_Finding]:
     name = head[_COW_NAME].partition(b"\0")[0]
     if name:
-        found.backing = _checked(name)
+        yield _BACKING_FILE, _checked(name)
 
 
-def _read_sparse_vmdk(head: bytes, found: _Findings) -> None:
-    """An image with its descriptor in it; the extent that this names is the image itself."""
+def _read_sparse_vmdk(head: bytes) -> Iterator[_Finding]:
+    """Read an image with a descriptor inside; the extent in that descriptor is the image itself."""
     offset, size = _VMDK_DESCRIPTOR.unpack_from(head)
-    # without one it is an extent of another image, which has the descriptor
+    # an extent without a descriptor belongs to another image, which has the descriptor
     if offset:
         start, end = offset * _SECTOR_BYTES, (offset + size) * _SECTOR_BYTES
-        _read_vmdk_parent(head[start:end].partition(b"\0")[0], found)
-        if end > len(head) and found.backing is None:
+        parents = tuple(_read_vmdk_parent(head[start:end].partition(b"\0")[0]))
+        yield from parents
+        if end > len(head) and not parents:
             raise _BeyondError
 
 
-def _read_vmdk_descriptor(head: bytes, found: _Findings) -> None:
+def _read_vmdk_descriptor(head: bytes) -> Iterator[_Finding]:
     descriptor = head.partition(b"\0")[0]
-    _read_vmdk_parent(descriptor, found)
+    yield from _read_vmdk_parent(descriptor)
     for line in descriptor.splitlines():
         if line.lstrip().startswith(_VMDK_EXTENT):
             _, quote, rest = line.partition(b'"')
             name, closing, _ = rest.partition(b'"')
             if quote and closing:
-                found.data.append(_checked(name))
+                yield _DATA_FILE_NAME, _checked(name)
     if len(descriptor) == len(head) and len(head) in {HEADER_BYTES, LONG_HEADER_BYTES}:
         raise _BeyondError
 
 
-def _read_vmdk_parent(descriptor: bytes, found: _Findings) -> None:
+def _read_vmdk_parent(descriptor: bytes) -> Iterator[_Finding]:
     _, hint, rest = descriptor.partition(_VMDK_PARENT)
     name = rest.partition(b"\n")[0].lstrip(b" \t=")
     if hint and name.startswith(b'"'):
-        found.backing = _checked(name[1:].partition(b'"')[0])
+        yield _BACKING_FILE, _checked(name[1:].partition(b'"')[0])
 
 
 def _is_vmdk_descriptor(head: bytes) -> bool:
-    """Whether QEMU takes it for one: after comments and blank lines comes the version."""
+    """Return whether QEMU takes the bytes for a descriptor: after comments and blank lines comes the version."""
     if not head.startswith((b"#", b"version=", b" ", b"\n", b"\r")):
         return False
     for line in head.splitlines():
@@ -357,7 +348,7 @@ def _name(head: bytes, offset: int, length: int) -> str:
 
 
 def _part(head: bytes, offset: int, length: int) -> bytes:
-    if length > _LONGEST_NAME:
+    if length > LONGEST_NAME:
         raise ValueError("a name that is too long")
     if offset + length > len(head):
         raise _BeyondError
@@ -365,8 +356,8 @@ def _part(head: bytes, offset: int, length: int) -> bytes:
 
 
 def _checked(name: bytes) -> str:
-    if not name or b"\0" in name or len(name) > _LONGEST_NAME:
-        raise ValueError("a name that is no name")
+    if not name or b"\0" in name or len(name) > LONGEST_NAME:
+        raise ValueError("a name that no file can have")
     return os.fsdecode(name)
 
 

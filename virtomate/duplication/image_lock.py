@@ -1,8 +1,9 @@
-"""QEMU's locks on an image: the shared lock of a reader, and the exclusive lock of a program that is alone with it.
+"""QEMU's locks on an image: the shared lock of a reader, and the exclusive lock of a program that nobody reads beside.
 
 Each QEMU, qemu-nbd, qemu-img and clone of ours that has an image open holds shared locks on some of its bytes: one for
-each operation that it performs, and one for each operation that it forbids to others. A program with exclusive locks on
-all of these bytes is alone. The locks belong to the open file, so closing the file always releases them.
+each operation that is performed, and one for each operation that is forbidden to others. A program with exclusive locks
+on all of these bytes is alone with the image. The locks belong to the open file, so closing the file releases them. A
+loop device takes none of these locks.
 
 Source: https://gitlab.com/qemu-project/qemu/-/blob/master/block/file-posix.c (RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE)
 """
@@ -13,7 +14,7 @@ import errno
 import fcntl
 import os
 import struct
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.host_images import may_be_image
@@ -32,14 +33,17 @@ _READS = 100
 _WRITES = 101
 _FORBIDS_WRITING = 201
 
+_BLOCK_DEVICES = "/sys/block"
+_SHUT_DOWN = "Shut the guest down, or end the program (qemu-nbd, qemu-img): fuser shows which one it is."
+
 
 def forbid_writing(descriptor: int, path: str) -> None:
-    """Hold QEMU's shared lock on an image until its descriptor is closed, so that no QEMU opens it for writing.
+    """Hold QEMU's shared lock on an image until its descriptor is closed, so that no QEMU opens the image for writing.
 
-    A file system without such locks goes without.
+    Nothing is locked on a file system without such locks.
 
     Raises:
-        IllegalStateError: A QEMU has it open for writing, or somebody is about to delete it.
+        IllegalStateError: A QEMU has the image open for writing, or somebody is about to delete it.
     """
     try:
         for byte in (_READS, _FORBIDS_WRITING):
@@ -53,17 +57,14 @@ def forbid_writing(descriptor: int, path: str) -> None:
             f"'{path}' is locked by another program", hint="See what that does with it, and try again afterwards."
         ) from error
     if _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK:
-        raise IllegalStateError(
-            f"'{path}' is open for writing in a running guest or in another program",
-            hint="Shut the guest down, or end the program (qemu-nbd, qemu-img): fuser shows which one it is.",
-        )
+        raise IllegalStateError(f"'{path}' is open for writing in a running guest or in another program", _SHUT_DOWN)
 
 
 @contextmanager
 def alone_with(path: str) -> Iterator[int | None]:
-    """Hold QEMU's exclusive lock on an image, if its file can be seen and opened here; a link is not followed.
+    """Hold QEMU's exclusive lock on an image, if the file can be seen and opened here; a link is not followed.
 
-    A file that can be read but not written cannot be locked; then no other program had it open at this moment.
+    A file that can be read but not written cannot be locked; then no other program had the file open at this moment.
 
     Yields:
         The descriptor of the locked file; None where nothing could be locked.
@@ -82,59 +83,51 @@ def alone_with(path: str) -> Iterator[int | None]:
 
 
 def _open(path: str) -> int | None:
-    try:
-        if not may_be_image(os.lstat(path)):
-            return None
-        for access in (os.O_RDWR, os.O_RDONLY):
-            try:
-                descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-            except PermissionError:
-                continue
-            except OSError as error:
-                if error.errno in {errno.EROFS, errno.ETXTBSY}:
-                    continue
-                raise
+    for access in (os.O_RDWR, os.O_RDONLY):
+        with suppress(OSError, ValueError):
+            if not may_be_image(os.lstat(path)):
+                return None
+            descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             if may_be_image(os.fstat(descriptor)):
                 return descriptor
             os.close(descriptor)
-            return None
-    except (OSError, ValueError):
-        pass
     return None
 
 
 def _lock(descriptor: int, path: str) -> bool:
     """Take the lock; return False where the file system has no locks, or the file cannot be written."""
+    is_writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+    # a file that is open for reading alone can only be asked for locks
+    command = fcntl.F_OFD_SETLK if is_writable else fcntl.F_OFD_GETLK
     for start, length in _RANGES:
-        wish = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
         try:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wish)
+            answer = fcntl.fcntl(descriptor, command, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
         except OSError as error:
             if error.errno in _TAKEN:
                 raise _taken(path) from error
-            if error.errno != errno.EBADF:
-                return False
-            # it is open for reading alone, which is enough to ask
-            if _is_locked(descriptor, wish):
-                raise _taken(path) from error
-            continue
-    return _is_writable(descriptor)
-
-
-def _is_locked(descriptor: int, wish: bytes) -> bool:
-    try:
-        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wish)
-    except OSError:
-        return False
-    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
-
-
-def _is_writable(descriptor: int) -> bool:
-    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+            return False
+        if not is_writable and _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK:
+            raise _taken(path)
+    return is_writable
 
 
 def _taken(path: str) -> IllegalStateError:
-    return IllegalStateError(
-        f"'{path}' is open in a running guest or in another program",
-        hint="Shut the guest down, or end the program (qemu-nbd, qemu-img): fuser shows which one it is.",
-    )
+    return IllegalStateError(f"'{path}' is open in a running guest or in another program", _SHUT_DOWN)
+
+
+def loop_device_over(path: str) -> str | None:
+    """Return a loop device with its content in a file, None where there is none.
+
+    Source: Documentation/ABI/testing/sysfs-block of Linux (loop/backing_file).
+    """
+    try:
+        wanted = os.stat(path)  # noqa: PTH116 - pathlib would be loaded for nothing else
+        devices = sorted(name for name in os.listdir(_BLOCK_DEVICES) if name.startswith("loop"))  # noqa: PTH208 - likewise
+    except (OSError, ValueError):
+        return None
+    for device in devices:
+        # the device was taken down meanwhile, or its file was deleted
+        with suppress(OSError, ValueError), open(f"{_BLOCK_DEVICES}/{device}/loop/backing_file", "rb") as link:  # noqa: PTH123
+            if os.path.samestat(os.stat(link.read().rstrip(b"\n")), wanted):  # noqa: PTH116 - likewise
+                return f"/dev/{device}"
+    return None

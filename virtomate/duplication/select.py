@@ -1,4 +1,4 @@
-"""How a volume will be duplicated: which transfer, and what is asked of libvirt for the new volume."""
+"""The choice of a transfer for a volume, and of what libvirt is asked for."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.image_headers import Qcow2Header
 
-# what qemu-img grants, and what it takes to come near the file
+# the permissions that qemu-img gives to others, and those that let others into a directory
 _EVERYBODY_READS = stat.S_IRGRP | stat.S_IROTH
 _OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
-# What an overlay takes on the host when it is new: header, and the first of its tables.
+# The space of a new overlay on the host: header and first tables.
 _OVERLAY_BYTES = 1024 * 1024
 
 ACTIONS = {Mode.COPY: Action.COPIED, Mode.LINKED: Action.LINKED, Mode.REFLINK: Action.REFLINKED}
 
 
 def as_format(source: VolumeDescription, format_: str) -> VolumeDescription:
-    """Return the volume seen as the format that the definition gives.
+    """Return the volume as the format in the definition has it.
 
     A guest can write anything into its raw disk, even a qcow2 header that names a file of the host, and libvirt
-    believes the content. A raw volume is therefore described by its length alone.
+    believes the content. So only the length describes a raw volume.
     """
     if format_ != "raw":
         return source
@@ -58,11 +58,7 @@ def as_headed(source: VolumeDescription, header: Qcow2Header | None) -> VolumeDe
 
 
 def check_header(source: VolumeDescription, header: Qcow2Header | None, mode: Mode) -> None:
-    """Refuse a corrupt qcow2, and, unless it only gets an overlay, a qcow2 with its data in another file.
-
-    Raises:
-        UnsupportedError: The qcow2 is such an image.
-    """
+    """Raise UnsupportedError for a corrupt qcow2, and for a qcow2 with its data in another file, overlays excepted."""
     if header is None:
         raise UnsupportedError(f"'{source.path}' should be a qcow2 image, but does not begin like one")
     if header.is_corrupt:
@@ -134,11 +130,8 @@ def is_exposed(source: VolumeDescription, directory_mode: int | None) -> bool:
     """Return whether others could read a copy that libvirt makes before it has the original's permissions.
 
     libvirt has qemu-img make every image that is not raw. Until libvirt sets the mode at the end, everybody can read
-    the file, and a program that has opened the file can read on.
-
-    Args:
-        source: The original.
-        directory_mode: Permission bits of the directory of the copy, None where they are not known.
+    the file, and a program that has opened the file can read on. The permission bits of the copy's directory count as
+    open where they are not known.
     """
     is_private = source.mode is not None and bool(_EVERYBODY_READS & ~int(source.mode, 8))
     return source.format != "raw" and is_private and (directory_mode is None or bool(directory_mode & _OTHERS_ENTER))
@@ -147,13 +140,11 @@ def is_exposed(source: VolumeDescription, directory_mode: int | None) -> bool:
 def _closed_transfers(
     source: VolumeDescription, detected_format: str, header: Qcow2Header | None, mode: Mode, obstacle: str | None
 ) -> dict[Transfer, str]:
-    """The transfers that a volume cannot go through, each with the reason."""
+    """Return the transfers that are not possible for a volume, each with the reason."""
     closed = {}
-    is_qcow2 = source.format == "qcow2"
     has_backing = source.backing_path is not None or (header is not None and header.has_backing_file)
-    if source.format != "raw" and not is_qcow2:
-        reason = f"a {source.format} image may be more than one file"
-        closed[Transfer.HOST] = closed[Transfer.STREAM] = reason
+    if source.format not in {"raw", "qcow2"}:
+        closed[Transfer.HOST] = closed[Transfer.STREAM] = f"a {source.format} image may be more than one file"
     elif has_backing and mode is Mode.COPY:
         reason = "it has a backing file, and a copy is to be independent of it"
         closed[Transfer.HOST] = closed[Transfer.STREAM] = reason
@@ -184,23 +175,18 @@ def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep
         transfer: How the volume will be filled.
         keep_owner: Whether owner and group are the original's; an unprivileged daemon cannot give files away.
     """
-    owner = source.owner if keep_owner else None
-    group = source.group if keep_owner else None
     is_preallocated = source.format == "raw" and source.is_preallocated
+    size = source.physical if is_preallocated and transfer is Transfer.STREAM else 0
+    new = NewVolume(name, size, size, "raw", source.mode)
+    if keep_owner:
+        new = new._replace(owner=source.owner, group=source.group)
     if transfer is not Transfer.SERVER:
-        size = source.physical if is_preallocated and transfer is Transfer.STREAM else 0
-        return NewVolume(
-            name=name, capacity=size, allocation=size, format="raw", mode=source.mode, owner=owner, group=group
-        )
-    return NewVolume(
-        name=name,
+        return new
+    return new._replace(
         capacity=source.capacity,
         # libvirt allocates all of a volume whose document does not say otherwise
         allocation=source.capacity if is_preallocated else 0,
         format=source.format,
-        mode=source.mode,
-        owner=owner,
-        group=group,
         # without a version libvirt makes a qcow2 of the oldest one
         compat=source.compat or ("0.10" if source.format == "qcow2" else None),
         cluster_size=source.cluster_size,
@@ -209,7 +195,7 @@ def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep
 
 
 def bytes_to_write(source: VolumeDescription, chain_bytes: int, transfer: Transfer, action: Action) -> int:
-    """Return how many bytes a duplication will take on the host; `chain_bytes` is the allocation of all bases."""
+    """Return the bytes that a duplication will take on the host; `chain_bytes` is the allocation of all bases."""
     if action is Action.REFLINKED:
         return 0
     if transfer is Transfer.LINK:

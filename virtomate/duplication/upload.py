@@ -1,4 +1,4 @@
-"""A local file, and its upload into a new volume, holes as holes."""
+"""Uploads into new volumes, holes as holes, and the local files that are uploaded."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from virtomate.hypervisor.volume_streams import open_upload
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
+    from virtomate.hypervisor.volume_streams import Stream
     from virtomate.progress import Progress
 
-# libvirt cuts larger pieces into messages of this size itself
-_CHUNK_BYTES = 256 * 1024
+# libvirt itself cuts larger pieces into messages of this size
+CHUNK_BYTES = 256 * 1024
 _REPORT_EVERY_BYTES = 8 * 1024 * 1024
 
 _KINDS = (
@@ -38,9 +39,9 @@ class LocalFile(NamedTuple):
     """A local file that is open for reading; sizes in bytes.
 
     Attributes:
-        data_bytes: Length of all that is not a hole.
-        head: Its first bytes.
-        modified: When its content changed last, in nanoseconds since 1970.
+        data_bytes: Length of the file without its holes.
+        head: The first bytes, `HEADER_BYTES` at most.
+        modified: Time of the last change of the content, in nanoseconds since 1970.
     """
 
     path: str
@@ -85,22 +86,52 @@ def upload(file: LocalFile, volume: Volume, connection: Connection, progress: Pr
         SourceChangedError: The file has become shorter.
     """
     with open_upload(connection, volume) as stream:
-        position = sent = reported = 0
-        for begin, end in _extents(file):
-            if begin > position:
-                stream.send_hole(begin - position)
+        send_pieces(_pieces(file), stream, volume.name, progress, cancel)
+
+
+def send_pieces(
+    pieces: Iterable[bytes | int], stream: Stream, label: str, progress: Progress, cancel: CancelToken
+) -> int:
+    """Send content in order, and return the bytes of data sent; a number is the length of a hole.
+
+    libvirt's daemon cuts the file off where a hole ends. One long hole leaves the space that is allocated there, so
+    neighbouring holes are sent as one.
+    """
+    sent = reported = hole = 0
+    for piece in pieces:
+        cancel.check()
+        if isinstance(piece, int):
+            hole += piece
+            continue
+        if hole:
+            stream.send_hole(hole)
+            hole = 0
+        stream.send(piece)
+        sent += len(piece)
+        if sent - reported >= _REPORT_EVERY_BYTES:
+            progress.advanced(label, sent)
+            reported = sent
+    if hole:
+        stream.send_hole(hole)
+    return sent
+
+
+def _pieces(file: LocalFile) -> Iterator[bytes | int]:
+    position = 0
+    try:
+        for begin, end in data_extents(file.descriptor, 0, file.size):
+            yield begin - position
             position = begin
             while position < end:
-                cancel.check()
-                data = _read(file, position, min(end - position, _CHUNK_BYTES))
-                stream.send(data)
+                data = os.pread(file.descriptor, min(end - position, CHUNK_BYTES), position)
+                if not data:
+                    file.require_unchanged()
+                    raise UnreadableFileError(f"'{file.path}' is shorter than its reported size")
+                yield data
                 position += len(data)
-                sent += len(data)
-                if sent - reported >= _REPORT_EVERY_BYTES:
-                    progress.advanced(volume.name, sent)
-                    reported = sent
-        if file.size > position:
-            stream.send_hole(file.size - position)
+    except OSError as error:
+        raise _unreadable(file.path, error) from error
+    yield file.size - position
 
 
 def _describe(path: str, descriptor: int) -> LocalFile:
@@ -121,24 +152,6 @@ def _require_file(path: str, mode: int) -> None:
             f"'{path}' is {what}, and only files can be imported",
             hint=None if stat.S_ISDIR(mode) else "Copy its content into a file, and import the file.",
         )
-
-
-def _extents(file: LocalFile) -> Iterator[tuple[int, int]]:
-    try:
-        yield from data_extents(file.descriptor, 0, file.size)
-    except OSError as error:
-        raise _unreadable(file.path, error) from error
-
-
-def _read(file: LocalFile, offset: int, length: int) -> bytes:
-    try:
-        data = os.pread(file.descriptor, length, offset)
-    except OSError as error:
-        raise _unreadable(file.path, error) from error
-    if not data:
-        file.require_unchanged()
-        raise UnreadableFileError(f"'{file.path}' is shorter than its reported size")
-    return data
 
 
 def _unreadable(path: str, error: OSError) -> UnreadableFileError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tests.duplication.volumes import described
 from virtomate.duplication.hostfs import open_visible
 from virtomate.duplication.image_headers import HEADER_BYTES
-from virtomate.duplication.overlay import overlay_image
+from virtomate.duplication.transfers.link import overlay_image
 from virtomate.services.storage.artifacts.looking import ATTRIBUTE, put_token, read_attribute, read_header_token
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""Transfers: how the content of one volume gets into another.
+"""Transfers: the ways in which the content of one volume gets into another.
 
 Each module has a function `fill`. The server transfer alone also creates the volume, in the same call to libvirt; all
-others fill an empty file. None removes what it made: that is left to the transaction's undo.
+others fill an empty file. The transaction's undo removes the volume of a transfer that failed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,7 @@ create_with_content = server.create
 
 
 def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
-    """Put the content into the new volume and return the number of bytes written.
-
-    Args:
-        duplication: What to do.
-        created: The new volume as libvirt describes it.
-        context: What to work with.
+    """Put the content into the new volume, as libvirt describes it, and return the number of bytes written.
 
     Raises:
         TransferUnavailableError: The transfer is not possible; nothing has been written.

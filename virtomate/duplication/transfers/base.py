@@ -1,4 +1,4 @@
-"""What a transfer is, and the record that it works on."""
+"""The records that all transfers work on."""
 
 from __future__ import annotations
 
@@ -26,11 +26,7 @@ class TransferUnavailableError(UnsupportedError):
 
 
 class Place(NamedTuple):
-    """Where a new volume goes.
-
-    Attributes:
-        directory: Normalised path of the pool's directory.
-    """
+    """The place of a new volume; the directory is the pool's, as a normalised path."""
 
     pool: str
     pool_uuid: str
@@ -39,7 +35,7 @@ class Place(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Normalised path that the new volume will have."""
+        """The normalised path of the new volume."""
         return posixpath.join(self.directory, self.name)
 
 
@@ -93,12 +89,12 @@ class Duplication(NamedTuple):
 
 
 class TransferContext(NamedTuple):
-    """What a transfer works with; it belongs to the one thread that runs the transfer.
+    """The tools of a transfer, for the one thread that runs the transfer.
 
     Attributes:
         connection: A connection that no other thread uses meanwhile.
         borrow: Lends one more connection, for looking on while the first is busy.
-        token: Proves whose the new volume is.
+        token: The proof of the clone that the new volume belongs to.
     """
 
     connection: Connection

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication, TransferContext
 
 # A copy writes the beginning last: until then nobody takes the file for an image, least of all libvirt, which puts a
-# pool out of service when it meets half a header.
+# pool with half a header in one of its files out of service.
 _HEAD_BYTES = 64 * 1024
 
-# How much goes between two looks at the cancel token, and how much may wait for the disk at a time.
+# The bytes between two looks at the cancel token, and the bytes that may wait for the disk at a time.
 _CHUNK_BYTES = 8 * 1024 * 1024
 _WINDOW_BYTES = 32 * 1024 * 1024
 
@@ -147,10 +147,10 @@ class _Window:
         current = None
         if self._begin is not None:
             current = (self._begin, self._end - self._begin, self._bytes, self._was_cached)
-            hostfs.start_writing_back(self._target, self._begin, self._end - self._begin)
+            hostfs.write_back(self._target, self._begin, self._end - self._begin, wait=False)
         if self._previous is not None:
             begin, length, count, was_cached = self._previous
-            hostfs.wait_for_writing_back(self._target, begin, length)
+            hostfs.write_back(self._target, begin, length, wait=True)
             os.posix_fadvise(self._target, begin, length, os.POSIX_FADV_DONTNEED)
             if not was_cached:
                 os.posix_fadvise(self._source, begin, length, os.POSIX_FADV_DONTNEED)

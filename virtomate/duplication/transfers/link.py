@@ -1,20 +1,53 @@
-"""Linked clones: an overlay on the original, without content of its own."""
+"""Linked clones: an overlay on the original, a qcow2 image of version 1.1 that holds nothing yet.
+
+Written here and not by qemu-img, an overlay begins as an empty file with the permissions of the finished overlay, which
+nobody else can have open; the token is on the overlay from the first byte on; and no process has to be run.
+
+Source: https://www.qemu.org/docs/master/interop/qcow2.html
+"""
 
 from __future__ import annotations
 
 import os
+import struct
 from typing import TYPE_CHECKING
 
 from virtomate.duplication import hostfs
-from virtomate.duplication.overlay import OverlayImage, overlay_image
+from virtomate.duplication.image_headers import LONGEST_NAME, header_extensions
+from virtomate.duplication.upload import send_pieces
+from virtomate.errors import UnsupportedError
 from virtomate.hypervisor.storage import get_volume
 from virtomate.hypervisor.volume_streams import open_upload
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
-    from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.storage import Volume
+
+# With 32 subclusters a small write copies 4 KiB from below, and not a whole cluster.
+_SUBCLUSTER_CLUSTER_BITS = 17
+_PLAIN_CLUSTER_BITS = 16
+_EXTENDED_L2 = 1 << 4
+
+_SECTOR_BYTES = 512
+_HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQIIB7x")
+_REFCOUNT_ORDER = 4  # 16 bits
+# QEMU opens no image with a longer first table.
+_MAX_L1_BYTES = 32 * 1024 * 1024
+
+
+class OverlayImage(NamedTuple):
+    """The content of a new overlay.
+
+    Attributes:
+        size: Length of the file in bytes; the rest between the pieces is holes.
+        pieces: Offset and content of each piece, the header last: until then the file is no image.
+    """
+
+    size: int
+    pieces: tuple[tuple[int, bytes], ...]
 
 
 def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
@@ -25,19 +58,15 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     Raises:
         IllegalStateError: The file has become a symbolic link.
     """
-    source = duplication.source
-    image = overlay_image(
-        source.capacity,
-        source.path,
-        source.format,
-        context.token,
-        has_subclusters=context.connection.knows_subclusters,
-    )
+    source, connection = duplication.source, context.connection
+    has_subclusters = connection.knows_subclusters
+    image = overlay_image(source.capacity, source.path, source.format, context.token, has_subclusters=has_subclusters)
     descriptor = hostfs.open_visible(created, os.O_WRONLY)
     if descriptor is None:
         # libvirt would follow the link
         hostfs.refuse_link(created.path)
-        _upload(image, get_volume(context.connection, created.pool, created.name), context.connection)
+        with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream:
+            send_pieces(_in_order(image), stream, duplication.label, context.progress, context.cancel)
         return 0
     try:
         os.ftruncate(descriptor, image.size)
@@ -51,13 +80,73 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     return 0
 
 
-def _upload(image: OverlayImage, volume: Volume, connection: Connection) -> None:
-    with open_upload(connection, volume) as stream:
-        position = 0
-        for offset, data in sorted(image.pieces):
-            if offset > position:
-                stream.send_hole(offset - position)
-            stream.send(data)
-            position = offset + len(data)
-        if image.size > position:
-            stream.send_hole(image.size - position)
+def _in_order(image: OverlayImage) -> Iterator[bytes | int]:
+    position = 0
+    for offset, data in sorted(image.pieces):
+        yield offset - position
+        yield data
+        position = offset + len(data)
+    yield image.size - position
+
+
+def overlay_image(
+    capacity: int, backing_path: str, backing_format: str, token: str, *, has_subclusters: bool
+) -> OverlayImage:
+    """Lay out a new overlay.
+
+    Args:
+        capacity: Size that the guest sees, in bytes; rounded up to whole sectors of 512, as QEMU counts them.
+        backing_path: Name of the image below for the header.
+        backing_format: The format of the image below.
+        token: The proof of the clone that the overlay belongs to.
+        has_subclusters: Whether clusters are divided, which needs QEMU 5.2.
+
+    Raises:
+        UnsupportedError: The backing name or the capacity is more than a qcow2 can have.
+    """
+    cluster_bits = _SUBCLUSTER_CLUSTER_BITS if has_subclusters else _PLAIN_CLUSTER_BITS
+    cluster = 1 << cluster_bits
+    size = -(-capacity // _SECTOR_BYTES) * _SECTOR_BYTES
+    l2_entries = cluster // (16 if has_subclusters else 8)
+    l1_size = -(-size // (cluster * l2_entries))
+    l1_clusters = max(1, -(-l1_size * 8 // cluster))
+    name = os.fsencode(backing_path)
+    excess = None
+    if len(name) > LONGEST_NAME:
+        excess = f"the path has {len(name)} bytes, and qcow2 allows {LONGEST_NAME}"
+    elif l1_size * 8 > _MAX_L1_BYTES:
+        excess = f"its capacity of {capacity} bytes is more than qcow2 allows"
+    if excess is not None:
+        raise UnsupportedError(f"no overlay can rest on '{backing_path}': {excess}", hint="Use --mode copy.")
+    extensions = header_extensions(backing_format, token)
+    # header, refcount table, refcount block, and the first table
+    clusters = 3 + l1_clusters
+    header = _HEADER.pack(
+        b"QFI\xfb",
+        3,
+        _HEADER.size + len(extensions),
+        len(name),
+        cluster_bits,
+        size,
+        0,  # not encrypted
+        l1_size,
+        3 * cluster,
+        cluster,
+        1,
+        0,  # no snapshots
+        0,
+        _EXTENDED_L2 if has_subclusters else 0,
+        0,
+        0,
+        _REFCOUNT_ORDER,
+        _HEADER.size,
+        0,  # compressed clusters would be by zlib
+    )
+    return OverlayImage(
+        size=clusters * cluster,
+        pieces=(
+            (2 * cluster, struct.pack(">H", 1) * clusters),
+            (cluster, struct.pack(">Q", 2 * cluster)),
+            (0, header + extensions + name),
+        ),
+    )

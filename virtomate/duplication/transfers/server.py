@@ -6,7 +6,7 @@ Source: https://libvirt.org/html/libvirt-libvirt-storage.html#virStorageVolCreat
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from virtomate.enums import Action
@@ -43,7 +43,7 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
 
 @contextmanager
 def _watched(duplication: Duplication, context: TransferContext) -> Iterator[None]:
-    """Report the allocation of the new volume while it is being written, over a connection of its own."""
+    """Report the allocation of the new volume while libvirt writes, over a connection of its own."""
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(duplication, context, done), name=f"watch-{duplication.label}")
     watcher.start()
@@ -64,17 +64,14 @@ def _watch(duplication: Duplication, context: TransferContext, done: threading.E
     if done.wait(_SAMPLE_INTERVAL_SECONDS):
         return
     has_said_that_it_waits = False
-    try:
-        with context.borrow() as connection:
-            while not done.wait(_SAMPLE_INTERVAL_SECONDS):
-                if context.cancel.is_set and not has_said_that_it_waits:
-                    context.progress.note(f"waiting for {_awaited(duplication)}")
-                    has_said_that_it_waits = True
-                pool = find_pool(connection, duplication.place.pool)
-                volume = None if pool is None else pool.find_volume(duplication.place.name)
-                if volume is not None:
-                    written = min(volume.allocation_bytes(), duplication.total_bytes)
-                    context.progress.advanced(duplication.label, written)
-    except VirtomateError:
-        # sampling is best effort: real failures surface in the call
-        return
+    # sampling is best effort: the call itself raises the errors that matter
+    with suppress(VirtomateError), context.borrow() as connection:
+        while not done.wait(_SAMPLE_INTERVAL_SECONDS):
+            if context.cancel.is_set and not has_said_that_it_waits:
+                context.progress.note(f"waiting for {_awaited(duplication)}")
+                has_said_that_it_waits = True
+            pool = find_pool(connection, duplication.place.pool)
+            volume = None if pool is None else pool.find_volume(duplication.place.name)
+            if volume is not None:
+                written = min(volume.allocation_bytes(), duplication.total_bytes)
+                context.progress.advanced(duplication.label, written)
