@@ -293,7 +293,7 @@ def test_events_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
     """Every event of --progress json is in the table with its keys."""
     stream = StringIO()
     progress = JsonProgress(stream)
-    progress.expected(2)
+    progress.expected(2, 1)
     progress.started("vda", 2)
     progress.advanced("vda", 1)
     progress.finished("vda")

@@ -9,11 +9,11 @@ class Progress:
     Each volume is reported by one thread.
     """
 
-    def expected(self, total_bytes: int) -> None:
-        """Hear how many bytes all volumes together will get; they begin and end one after another."""
+    def expected(self, total_bytes: int, volume_count: int) -> None:
+        """Hear how many bytes will be copied to how many volumes; volumes begin and end one after another."""
 
     def started(self, volume: str, total_bytes: int) -> None:
-        """Hear that a volume begins to be written, and how many bytes it will get."""
+        """Hear that a volume begins to be written, and how many bytes will be copied to the volume."""
 
     def advanced(self, volume: str, done_bytes: int) -> None:
         """Hear how many bytes of the volume have been written."""

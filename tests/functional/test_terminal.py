@@ -146,6 +146,19 @@ def test_several_volumes_have_a_total(lab: Lab, virtomate: Program) -> None:
         assert re.search(rf"^{label} .*\d+%", plain.replace("\r", "\n").replace("\x1b[2K", ""), re.MULTILINE), plain
 
 
+@pytest.mark.usefixtures("small")
+def test_bars_of_linked_clones_show_no_bytes(virtomate: Program) -> None:
+    """Nothing is copied for an overlay: its bar has neither bytes nor a rate, and JSON progress says 0 bytes."""
+    status, shown = Terminal(virtomate, "domain-clone", "--mode", "linked", "small", "a", "b").finish()
+    result = virtomate("--progress", "json", "domain-clone", "--mode", "linked", "small", "c", "d")
+
+    assert status == 0, shown
+    assert re.search(r"total +\S+ +\d+%", COLOUR.sub("", shown)), shown
+    assert not re.search(r"B/s|bytes|\d/\d+(\.\d+)? [KMG]iB", COLOUR.sub("", shown)), shown
+    totals = {event["event"]: event["total"] for event in result.progress if "total" in event}
+    assert totals == {"expected": 0, "started": 0, "finished": 0}
+
+
 @pytest.mark.usefixtures("big")
 def test_a_pipe_shows_no_bars(virtomate: Program) -> None:
     """Where stderr is no terminal there is nothing but messages, whatever TERM says."""

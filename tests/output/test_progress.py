@@ -74,7 +74,7 @@ def test_bars_stand_in_the_order_of_names(is_expected: bool) -> None:
     """Whichever began first, bars are sorted by name, numbers in names by their value; the total is the last."""
     bars = BarProgress()
     if is_expected:
-        bars.expected(1000)
+        bars.expected(1000, 3)
     for name in ("web-10/vda", "web-2/vdb", "web-2/vda"):
         bars.started(name, 10)
     bars.advanced("web-10/vda", 4)
@@ -100,7 +100,7 @@ def test_json_lines_of_several_clones() -> None:
     """How much there is to do is told beforehand, and what will never be complete is told, too."""
     stream = io.StringIO()
     progress = JsonProgress(stream)
-    progress.expected(300)
+    progress.expected(300, 2)
     progress.started("web-1/vda", 100)
     progress.dropped("web-1/vda")
 
@@ -192,7 +192,7 @@ def test_bars_can_be_closed_before_anything_began() -> None:
 def test_bars_of_several_clones_make_room() -> None:
     """Where it is known how much there is to do, the total stays and complete volumes give up their lines."""
     bars = BarProgress()
-    bars.expected(1000)
+    bars.expected(1000, 50)
     for number in range(50):
         bars.started(f"web-{number}/vda", 20)
         bars.advanced(f"web-{number}/vda", 10)
@@ -204,3 +204,35 @@ def test_bars_of_several_clones_make_room() -> None:
     (total,) = bars.tasks
     assert (total.completed, total.total) == (500, 1000)
     bars.close()
+
+
+def test_bars_of_volumes_without_bytes(terminal: Callable[[], str]) -> None:
+    """Where nothing is copied, bars count volumes and show neither bytes nor a rate."""
+    bars = BarProgress()
+    bars.expected(0, 4)
+    for number in range(2):
+        bars.started(f"web-{number}/vda", 0)
+        bars.finished(f"web-{number}/vda")
+    (total,) = bars.tasks
+    assert (total.completed, total.total) == (2, 4)
+    bars.close()
+
+    shown = terminal()
+    assert "50%" in shown
+    assert "/s" not in shown
+    assert not re.search(r"\d/\d", shown)
+
+
+def test_bar_of_a_single_volume_without_bytes(terminal: Callable[[], str]) -> None:
+    """The bar of an overlay is empty or full; a volume with bytes beside it shows them."""
+    bars = BarProgress()
+    bars.started("vda", 0)
+    bars.started("nvram", 2048)
+    bars.finished("vda")
+    assert [(task.description, task.percentage) for task in bars.tasks] == [("nvram", 0), ("vda", 100), ("total", 0)]
+    bars.advanced("nvram", 1024)
+    bars.close()
+
+    shown = terminal().replace("\r", "\n").splitlines()
+    assert any(re.search(r"nvram .* 1.0/2.0 KiB", line) for line in shown)
+    assert not [line for line in shown if line.startswith("vda") and ("KiB" in line or "/s" in line or "bytes" in line)]

@@ -55,8 +55,8 @@ class JsonProgress(Progress):
         self._lock = threading.RLock()
         self._totals: dict[str, int] = {}
 
-    def expected(self, total_bytes: int) -> None:
-        """Write how much will be written all together."""
+    def expected(self, total_bytes: int, volume_count: int) -> None:  # noqa: ARG002 - volumes have their own events
+        """Write the number of bytes of all volumes together."""
         self._write({"event": "expected", "total": total_bytes})
 
     def started(self, volume: str, total_bytes: int) -> None:

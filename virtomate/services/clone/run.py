@@ -128,7 +128,8 @@ def _side_by_side(
             run.source.give_back()
             run.target.give_back()
         if len(plans) > 1:
-            run.progress.expected(sum(item.total_bytes for plan in plans for item in plan.duplications))
+            jobs = [job for plan in plans for job in plan.jobs]
+            run.progress.expected(sum(job.total_bytes for job in jobs), len(jobs))
         shared = Shared(guard, transfers, pools.names, Acceptance())
         running = {submit(clones, _make, run, item[1], shared, request): item for item in enumerate(plans)}
         while running:

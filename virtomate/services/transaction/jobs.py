@@ -79,14 +79,16 @@ class VolumeJob(NamedTuple):
 
     @property
     def total_bytes(self) -> int:
-        """What will be written, as far as that is known."""
+        """Number of bytes that will be copied, as far as that is known; the header of an overlay does not count."""
         match self.content:
             case LocalFile() as file:
                 return file.data_bytes
             case Bytes(data):
                 return len(data)
-            case CopyOf(way) | OverlayOn(way):
+            case CopyOf(way):
                 return way.total_bytes
+            case OverlayOn():
+                return 0
 
     def planned(self) -> Artifact:
         """Return the journal's line for it before it is made."""
