@@ -28,10 +28,9 @@ from virtomate.output.messages import SENTENCES
 from virtomate.output.progress import JsonProgress
 from virtomate.output.render import render_error, render_usage_error
 from virtomate.output.streams import Format
-from virtomate.services import listings, pool_listings, volume_import
-from virtomate.services.clone import records as clone_records
+from virtomate.services import clone_records, listings, pool_listings, volume_import
 from virtomate.services.delete import records as delete_records
-from virtomate.services.guest import records as guest_records
+from virtomate.services.guest import PingResult
 from virtomate.services.storage import space
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +69,7 @@ TABLES: dict[str, type] = {
     "InterfaceDocument": clone_records.InterfaceResult,
     "LocationDocument": volume.Location,
     "NvramDocument": clone_records.NvramResult,
-    "PingDocument": guest_records.PingResult,
+    "PingDocument": PingResult,
     "PoolDocument": pool_listings.PoolListing,
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,

@@ -13,7 +13,7 @@ from virtomate.cli.clone_request import clone_request, numbered_names
 from virtomate.cli.help import Command
 from virtomate.enums import DiskAction, Mode, WaitFor
 from virtomate.notices import CloneWarning
-from virtomate.services.clone.records import CloneRequest, DiskOptions, Wait
+from virtomate.services.clone_records import CloneRequest, DiskOptions, Wait
 
 
 @click.command(cls=Command, sections=SECTIONS)

@@ -20,8 +20,8 @@ from virtomate.errors import ConflictError, InterruptedBySignalError
 from virtomate.hypervisor.defining import check_definition
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import Progress
-from virtomate.services.clone.records import CloneRequest, DiskOptions
 from virtomate.services.clone.run import clone_domains, preview_clones, preview_definitions
+from virtomate.services.clone_records import CloneRequest, DiskOptions
 from virtomate.services.transaction import Run, claim
 
 UUID = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"

@@ -11,15 +11,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from tests.functional.runs import (
-    Question,
-    error_of,
-    make_big_source,
-    paused,
-    unchanged,
-    wait_for,
-    wait_until_still,
-)
+from tests.functional.runs import Question, error_of, make_big_source, paused, unchanged, wait_for, wait_until_still
 from tests.functional.support import EVERYTHING, cloned
 from tests.lab import Lab, Program, Result, disk, domain, images, interface, mounts
 from tests.lab.domains import nvram
@@ -34,8 +26,8 @@ from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace
 from virtomate.hypervisor import defining
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import Progress
-from virtomate.services.clone.records import CloneRequest
 from virtomate.services.clone.run import clone_domains
+from virtomate.services.clone_records import CloneRequest
 from virtomate.services.delete import execute_plan, plan_deletion
 from virtomate.services.storage.artifacts.looking import ATTRIBUTE
 from virtomate.services.transaction import Run

@@ -8,9 +8,9 @@ from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, T
 from virtomate.errors import ConflictError
 from virtomate.hypervisor.agent import Address, DomainInterface, RunResult
 from virtomate.notices import Change, CloneWarning, FileWarning, Kept, Leftover, Notice, notice
-from virtomate.services.clone.records import CloneResult, DiskResult, InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.clone_records import CloneResult, DiskResult, InterfaceResult, NvramResult, VolumeReference
 from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
-from virtomate.services.guest.records import PingResult
+from virtomate.services.guest import PingResult
 from virtomate.services.listings import CloneOrigin, DomainListing
 from virtomate.services.pool_listings import PoolListing
 from virtomate.services.storage.space import SpaceNeed

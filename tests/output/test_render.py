@@ -35,14 +35,14 @@ from virtomate.notices import Change, CloneWarning, Notice
 from virtomate.output import clones, deletions, lists, render
 from virtomate.output import json as documents
 from virtomate.output.streams import Format
-from virtomate.services.clone.records import InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.clone_records import InterfaceResult, NvramResult, VolumeReference
 from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 from virtomate.words import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from virtomate.services.clone.records import CloneResult
+    from virtomate.services.clone_records import CloneResult
     from virtomate.services.listings import DomainListing
 
 REACH = Reach()

@@ -9,8 +9,7 @@ import pytest
 
 from virtomate.enums import AddressSource
 from virtomate.hypervisor.agent import Address, DomainInterface
-from virtomate.services.guest import lookup as addresses
-from virtomate.services.guest.addresses import usable_interfaces
+from virtomate.services.guest import addresses, usable_interfaces
 from virtomate.services.listings import DomainListing, with_addresses
 
 if TYPE_CHECKING:

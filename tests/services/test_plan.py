@@ -27,9 +27,9 @@ from virtomate.hypervisor.connection import Connection, connect
 from virtomate.notices import CloneWarning, Notice
 from virtomate.output.messages import sentence, sentences
 from virtomate.services.clone.plan import ClonePlan, plan_clones
-from virtomate.services.clone.records import CloneRequest, DiskOptions
 from virtomate.services.clone.taken import TakenNames, named_files
 from virtomate.services.clone.target import scan_identities
+from virtomate.services.clone_records import CloneRequest, DiskOptions
 from virtomate.services.listings import list_all_domains
 
 if TYPE_CHECKING:

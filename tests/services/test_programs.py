@@ -15,9 +15,9 @@ import pytest
 from virtomate.cancel import CancelToken
 from virtomate.errors import ProgramError
 from virtomate.hypervisor.agent import RunResult
+from virtomate.services.guest import RunRequest
 from virtomate.services.guest import program as programs
 from virtomate.services.guest.program import ProgramRun
-from virtomate.services.guest.records import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

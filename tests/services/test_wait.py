@@ -11,14 +11,11 @@ from tests.output.records import CLONED, STARTED
 from virtomate.cancel import CancelToken
 from virtomate.definition.readers import InterfaceDefinition
 from virtomate.enums import AddressSource, WaitFor
-from virtomate.errors import (
-    AgentUnresponsiveError,
-    ProgramError,
-)
+from virtomate.errors import AgentUnresponsiveError, ProgramError
 from virtomate.hypervisor.agent import Address, DomainInterface
 from virtomate.progress import Progress
-from virtomate.services.clone.records import Wait
-from virtomate.services.clone.start import wait_for_clones
+from virtomate.services.clone_records import Wait
+from virtomate.services.clone_start import wait_for_clones
 from virtomate.services.guest.addresses import has_usable_address, join_interfaces, usable_interfaces
 
 MAC = "52:54:00:00:00:07"
@@ -51,7 +48,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A session in which every clone is found, running and without anything that would answer."""
     found = SimpleNamespace(is_active=lambda: True, live_definition=lambda: DEFINITION)
     monkeypatch.setattr(
-        "virtomate.services.clone.start.find_domain", lambda _, uuid: SimpleNamespace(name=uuid, **vars(found))
+        "virtomate.services.clone_start.find_domain", lambda _, uuid: SimpleNamespace(name=uuid, **vars(found))
     )
     return SimpleNamespace(connection=None)
 
@@ -64,7 +61,7 @@ def test_clones_that_do_not_answer_are_told_the_time_that_was_asked_for(
     def fail(_domain: object) -> None:
         raise AgentUnresponsiveError("it is not connected")
 
-    monkeypatch.setattr("virtomate.services.guest.wait.ping_agent", fail)
+    monkeypatch.setattr("virtomate.services.guest.agent.ping_agent", fail)
     progress = Notes()
     clones = (CLONED, STARTED, STARTED._replace(name="web-2"))
 
@@ -82,7 +79,7 @@ def test_agent_that_answers_and_does_not_tell_addresses(monkeypatch: pytest.Monk
     def refuse(*_words: object) -> None:
         raise ProgramError("the command guest-network-get-interfaces has been disabled")
 
-    monkeypatch.setattr("virtomate.services.guest.wait.ping_agent", lambda _domain: None)
+    monkeypatch.setattr("virtomate.services.guest.agent.ping_agent", lambda _domain: None)
     monkeypatch.setattr("virtomate.services.guest.addresses.interface_addresses", refuse)
 
     (result,) = wait_for_clones(session, (STARTED,), Wait(WaitFor.AGENT, 60), Progress(), CancelToken())

@@ -13,7 +13,7 @@ from virtomate.enums import DiskAction, Mode, Transfer, WaitFor
 
 if TYPE_CHECKING:
     from virtomate.notices import CloneWarning
-    from virtomate.services.clone.records import DiskOptions, Wait
+    from virtomate.services.clone_records import DiskOptions, Wait
 
 _WAIT_SECONDS = 120
 _MAX_COUNT = 9999
@@ -34,7 +34,7 @@ _COMMA = r"(?<!,),(?!,)"
 
 def _disk_choice(value: str) -> DiskOptions:
     """What becomes of one disk: TARGET=HOW."""
-    from virtomate.services.clone.records import DiskOptions  # noqa: PLC0415 - help and completion need no records
+    from virtomate.services.clone_records import DiskOptions  # noqa: PLC0415 - help and completion need no records
 
     target, equals, rest = value.partition("=")
     if not equals or not target or not rest:
@@ -93,7 +93,7 @@ def _title(value: str) -> str:
 
 def _wait(value: str) -> Wait:
     """What to wait for, and how long: agent|ip[,SECONDS]."""
-    from virtomate.services.clone.records import Wait  # noqa: PLC0415 - help and completion need no records
+    from virtomate.services.clone_records import Wait  # noqa: PLC0415 - help and completion need no records
 
     what, comma, rest = value.partition(",")
     try:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtomate.notices import CloneWarning
-    from virtomate.services.clone.records import CloneRequest, DiskOptions, Wait
+    from virtomate.services.clone_records import CloneRequest, DiskOptions, Wait
 
 # a place for the number of a clone, and what somebody may have meant to be one
 _NUMBER = r"\{(:0(?P<digits>[1-9]))?\}"
@@ -49,7 +49,7 @@ def clone_request(
     Raises:
         click.UsageError: Some of them do not go together.
     """
-    from virtomate.services.clone.records import CloneRequest  # noqa: PLC0415 - help and completion need no records
+    from virtomate.services.clone_records import CloneRequest  # noqa: PLC0415 - help and completion need no records
 
     clone_names = _names(names, count, auto_name=auto_name)
     auto_names = (count or 1) if auto_name else 0

@@ -41,7 +41,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     """
     from virtomate.cli.clone_request import clone_request  # noqa: PLC0415
     from virtomate.output.clones import render_answers, render_clones, render_clones_before_waiting  # noqa: PLC0415
-    from virtomate.services.clone import run as service  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.services import clone as service  # noqa: PLC0415 - help and completion need no libvirt
 
     request = clone_request(**words)
     is_plan = print_xml or dry_run
@@ -58,7 +58,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
         if request.wait is None or not any(result.is_started for result in results):
             render_clones(results, settings.format, None if is_plan else seconds)
         else:
-            from virtomate.services.clone.start import wait_for_clones  # noqa: PLC0415 - few clones are waited for
+            from virtomate.services.clone_start import wait_for_clones  # noqa: PLC0415 - few clones are waited for
 
             render_clones_before_waiting(results, settings.format, seconds)
             answers = wait_for_clones(app.session, results, request.wait, app.progress, app.cancel)
@@ -173,7 +173,7 @@ def iface_list(settings: Settings, name: str, *, source: str) -> None:
     DOMAIN must be running.
     """
     from virtomate.output.lists import render_interfaces  # noqa: PLC0415
-    from virtomate.services.guest.addresses import list_interfaces  # noqa: PLC0415
+    from virtomate.services.guest import list_interfaces  # noqa: PLC0415
 
     with open_app(settings) as app:
         render_interfaces(list_interfaces(app.session.connection, name, AddressSource(source)), settings.format)

@@ -102,7 +102,7 @@ def ping(settings: Settings, name: str, *, seconds: float) -> None:
     If it does not, the exit status is 125. DOMAIN must be running.
     """
     from virtomate.output.render import render_ping  # noqa: PLC0415
-    from virtomate.services.guest.agent import ping_guest  # noqa: PLC0415 - help and completion need no libvirt
+    from virtomate.services.guest import ping_guest  # noqa: PLC0415 - help and completion need no libvirt
 
     with open_app(settings) as app:
         render_ping(ping_guest(app.session.connection, name, seconds, app.cancel), settings.format)
@@ -147,8 +147,7 @@ def run(
     if has_stdin:
         stdin = b"" if sys.stdin is None else sys.stdin.buffer.read()
     from virtomate.output.render import render_run  # noqa: PLC0415
-    from virtomate.services.guest.agent import run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
-    from virtomate.services.guest.records import RunRequest  # noqa: PLC0415 - help and completion need no records
+    from virtomate.services.guest import RunRequest, run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
 
     request = RunRequest(name, program, arguments, stdin, timeout)
     with open_app(settings) as app:

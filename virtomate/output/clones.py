@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from virtomate.output.streams import Format
-    from virtomate.services.clone.records import CloneResult, DiskResult, InterfaceResult
+    from virtomate.services.clone_records import CloneResult, DiskResult, InterfaceResult
 
 _DONE = {
     Action.COPIED: "copied to",

@@ -15,7 +15,7 @@ from virtomate.output.messages import sentence, sentences
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.agent import RunResult
-    from virtomate.services.clone.records import CloneResult
+    from virtomate.services.clone_records import CloneResult
     from virtomate.services.listings import CloneOrigin, DomainListing
     from virtomate.services.volume_import import ImportResult
     from virtomate.words import Reach

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.agent import RunResult
     from virtomate.output.streams import Format
-    from virtomate.services.guest.records import PingResult
+    from virtomate.services.guest import PingResult
     from virtomate.services.volume_import import ImportResult
 
 

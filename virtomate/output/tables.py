@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from virtomate.hypervisor.agent import DomainInterface
-    from virtomate.services.clone.records import CloneResult
+    from virtomate.services.clone_records import CloneResult
     from virtomate.services.listings import CloneOrigin, DomainListing
 
     Row = tuple[str, ...]

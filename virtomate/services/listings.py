@@ -95,7 +95,7 @@ def _find_origin(domain: Domain) -> CloneOrigin | None:
 
 def with_addresses(session: Session, listings: Sequence[DomainListing]) -> tuple[DomainListing, ...]:
     """Return the listings with the addresses of active domains, as far as they are known without delay."""
-    from virtomate.services.guest.lookup import find_addresses  # noqa: PLC0415 - few lists show addresses
+    from virtomate.services.guest import find_addresses  # noqa: PLC0415 - few lists show addresses
 
     found = find_addresses(session, {item.uuid: item.state for item in listings})
     return tuple(item._replace(addresses=found.get(item.uuid, ())) for item in listings)

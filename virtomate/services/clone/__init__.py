@@ -1,1 +1,5 @@
-"""Cloning a domain: read, plan, claim, fill, define, commit; several clones side by side."""
+"""Cloning a domain: read, plan, claim, fill, define, commit; several clones in parallel."""
+
+from virtomate.services.clone.run import clone_domains as clone_domains
+from virtomate.services.clone.run import preview_clones as preview_clones
+from virtomate.services.clone.run import preview_definitions as preview_definitions

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from virtomate.services.clone.plan import ClonePlan
-    from virtomate.services.clone.records import CloneResult
+    from virtomate.services.clone_records import CloneResult
     from virtomate.services.transaction import Acceptance, Guard, Run
 
 _CLAIM_ATTEMPTS = 6

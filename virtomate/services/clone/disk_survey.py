@@ -17,7 +17,7 @@ from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskCase, refuse_case
 from virtomate.services.clone.disks import Blueprint, SurveyedDisk
-from virtomate.services.clone.records import DiskOptions, VolumeReference
+from virtomate.services.clone_records import DiskOptions, VolumeReference
 from virtomate.services.storage import FoundVolume, PoolIndex, describe, refresh_when_idle
 from virtomate.services.transaction import NOT_ALLOWED, without_acl
 from virtomate.tuples import NamedTuple
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from virtomate.duplication.image_headers import Qcow2Header
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.original import Source
-    from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.target import Identities
+    from virtomate.services.clone_records import CloneRequest
     from virtomate.services.trust import PoolGate
 
 _FILE_TYPES = frozenset({"file", "volume"})

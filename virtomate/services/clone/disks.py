@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.enums import Action, Transfer
     from virtomate.notices import Notice
-    from virtomate.services.clone.records import VolumeReference
     from virtomate.services.clone.taken import TakenNames
+    from virtomate.services.clone_records import VolumeReference
     from virtomate.services.storage import PoolIndex
 
 

@@ -17,13 +17,13 @@ from virtomate.notices import CloneWarning, Notice
 from virtomate.services.clone.disk_survey import DiskSurveyor
 from virtomate.services.clone.disks import DiskPlan, DiskPlanner
 from virtomate.services.clone.original import Source, read_source, refuse_taken_names
-from virtomate.services.clone.records import InterfaceResult
 from virtomate.services.clone.sharing import refuse_to_start
 from virtomate.services.clone.side_files import NvramPlanner, SideFilePlan, refuse_needless_nvram, survey_nvram
 from virtomate.services.clone.taken import TakenNames
 from virtomate.services.clone.target import check_identity, refuse_taken_uuid, scan_identities
 from virtomate.services.clone.volume_names import automatic_names
 from virtomate.services.clone.warnings import clone_warnings, refuse_warnings
+from virtomate.services.clone_records import InterfaceResult
 from virtomate.services.firmware import read_firmware
 from virtomate.services.storage import SpaceLedger, SpaceNeed, read_pools
 from virtomate.services.transaction import VolumeJob, duplicating
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
-    from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.target import Borrow, Identities
+    from virtomate.services.clone_records import CloneRequest
     from virtomate.services.storage import PoolIndex, TemporaryPools
 
 _LOG = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.enums import Action, Status
-from virtomate.services.clone.records import CloneResult, DiskResult, NvramResult, VolumeReference
+from virtomate.services.clone_records import CloneResult, DiskResult, NvramResult, VolumeReference
 from virtomate.services.transaction import Filled
 
 if TYPE_CHECKING:

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition import codec
 from virtomate.definition import rewrite as changes
 from virtomate.enums import Status
-from virtomate.errors import (
-    ConflictError,
-    IllegalStateError,
-    InternalError,
-    InterruptedBySignalError,
-    VirtomateError,
-)
+from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.services.clone.clone_one import Shared, clone_one
 from virtomate.services.clone.plan import ClonePlan, check_request, plan_clones
 from virtomate.services.clone.result import clone_result, planned_result
@@ -28,7 +22,7 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.services.clone.plan import ClonePlanner
-    from virtomate.services.clone.records import CloneRequest, CloneResult
+    from virtomate.services.clone_records import CloneRequest, CloneResult
     from virtomate.services.storage import TemporaryPools
     from virtomate.services.transaction import Run
 
@@ -157,7 +151,7 @@ def _make(run: Run, plan: ClonePlan, shared: Shared, request: CloneRequest) -> C
         result = clone_one(mine, plan, shared)
         if not request.start or result.error is not None:
             return result
-        from virtomate.services.clone.start import start_clone  # noqa: PLC0415 - it needs much, and few clones are started
+        from virtomate.services.clone_start import start_clone  # noqa: PLC0415 - it needs much, and few clones are started
 
         try:
             return start_clone(mine.target, result, mine.cancel)

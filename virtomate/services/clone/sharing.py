@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from virtomate.services.clone.disks import SurveyedDisk
-    from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.side_files import SurveyedNvram
+    from virtomate.services.clone_records import CloneRequest
 
 
 def written_by_both(disks: Iterable[SurveyedDisk]) -> Iterator[SurveyedDisk]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.services.clone.original import Source
-    from virtomate.services.clone.records import CloneRequest
+    from virtomate.services.clone_records import CloneRequest
 
     Borrow = Callable[[], AbstractContextManager[Connection]]
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.disks import SurveyedDisk
     from virtomate.services.clone.original import Source
-    from virtomate.services.clone.records import CloneRequest
     from virtomate.services.clone.side_files import SurveyedNvram
+    from virtomate.services.clone_records import CloneRequest
     from virtomate.services.firmware import Firmware
     from virtomate.services.storage import PoolIndex
 

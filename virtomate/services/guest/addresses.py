@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import threading
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.enums import AddressSource
-from virtomate.errors import HypervisorError, IllegalStateError
+from virtomate.errors import HypervisorError, IllegalStateError, VirtomateError
 from virtomate.hypervisor.agent import DomainInterface, interface_addresses
-from virtomate.hypervisor.domains import find_domain
+from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from virtomate.definition.readers import InterfaceDefinition
     from virtomate.hypervisor.agent import Address
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.hypervisor.session import Session
+
+    Answers = SimpleQueue[tuple[str, tuple[DomainInterface, ...]]]
+
+_LOG = logging.getLogger(__name__)
 
 _NO_MAC_ADDRESS = "00:00:00:00:00:00"
 
+# Agents that are asked at a time, each over its own connection.
+_MAX_ASKED = 4
+# libvirt waits five seconds for an agent that hangs, and has no shorter limit.
+_PATIENCE_SECONDS = 1.0
+
+_RUNNING = "running"
+_INACTIVE = frozenset({"shut-off", "crashed", "no state"})
+
 
 def list_interfaces(connection: Connection, name_or_uuid: str, source: AddressSource) -> tuple[DomainInterface, ...]:
-    """The interfaces of a domain, by name, with the addresses that the source knows.
+    """Return the interfaces of a domain by name, with the addresses that the source knows.
 
     Raises:
         NotFoundError: There is no such domain.
         IllegalStateError: It is not active; with `agent`, it is not running.
-        AgentUnresponsiveError: The agent was to be asked and does not answer.
+        AgentUnresponsiveError: The source is the agent, and the agent does not answer.
     """
     domain = find_domain(connection, name_or_uuid)
     try:
@@ -37,33 +53,33 @@ def list_interfaces(connection: Connection, name_or_uuid: str, source: AddressSo
     except HypervisorError as error:
         # libvirt 9.0 does not understand the table of every kernel
         if source is AddressSource.ARP and error.hint is None:
-            hint = "libvirt cannot read the ARP table of its host. Ask somebody else: --source lease or agent."
+            hint = "libvirt cannot read the ARP table of its host. Use --source lease or --source agent."
             raise error.adding(hint=hint) from error
         raise
     return with_all_interfaces(domain, known)
 
 
 def with_all_interfaces(domain: Domain, known: Iterable[DomainInterface]) -> tuple[DomainInterface, ...]:
-    """What a source knows of a domain's interfaces, and the others of the domain, by name."""
+    """Return the interfaces that a source knows, and the other interfaces of the domain, by name."""
     return join_interfaces(known, readers.interfaces(codec.parse_definition(domain.live_definition()).domain))
 
 
 def read_addresses(domain: Domain, source: AddressSource) -> tuple[DomainInterface, ...]:
-    """The interfaces of a domain of which the source knows, as they are now; see `list_interfaces`. Does not wait.
+    """Return the interfaces that the source knows, without waiting; for the errors see `list_interfaces`.
 
-    What an agent reports as an address and is none is left out.
+    An agent may report addresses that are not valid, which are left out.
     """
     require_active(domain)
-    return tuple(_with(interface, _parse) for interface in interface_addresses(domain, source))
+    return tuple(_with(interface, _is_valid) for interface in interface_addresses(domain, source))
 
 
 def join_interfaces(
     known: Iterable[DomainInterface], defined: Iterable[InterfaceDefinition]
 ) -> tuple[DomainInterface, ...]:
-    """What a source knows, and the interfaces of the definition of which it does not, by name.
+    """Return the interfaces that a source knows, and those of the definition that the source does not know, by name.
 
-    The host calls an interface as the definition does, and the guest in its own way; there the MAC address tells. Two
-    interfaces can have one, as those of a team do.
+    The host names an interface as the definition does. The guest has names of its own; there the MAC address tells,
+    which the interfaces of a team share.
     """
     known, defined = tuple(known), tuple(defined)
     names = {interface.name for interface in known}
@@ -78,25 +94,18 @@ def join_interfaces(
 
 
 def usable_interfaces(interfaces: Iterable[DomainInterface]) -> tuple[DomainInterface, ...]:
-    """The interfaces without the addresses that only their guest can use, and without the loopback interface."""
-    return tuple(
-        usable
-        for interface in interfaces
-        if (usable := _with(interface, _parse_usable)).addresses or not _is_loopback(interface)
-    )
+    """Return the interfaces with the addresses that other hosts can use, and without the loopback interface."""
+    usable = (_with(interface, _is_usable) for interface in interfaces)
+    return tuple(item for item in usable if item.addresses or item.hwaddr not in {None, _NO_MAC_ADDRESS})
 
 
 def has_usable_address(interfaces: Iterable[DomainInterface]) -> bool:
-    """Whether there is an address that others can use: neither a loopback nor a link-local one."""
+    """Return whether there is an address that other hosts can use: neither a loopback nor a link-local address."""
     return any(interface.addresses for interface in usable_interfaces(interfaces))
 
 
 def require_active(domain: Domain) -> None:
-    """Refuse a domain that nothing runs in.
-
-    Raises:
-        IllegalStateError: It is not active.
-    """
+    """Raise IllegalStateError for a domain that is not active."""
     if not domain.is_active():
         raise IllegalStateError(
             f"domain '{domain.name}' is {domain.state()}, and must be running",
@@ -104,23 +113,87 @@ def require_active(domain: Domain) -> None:
         )
 
 
-def _with(interface: DomainInterface, is_wanted: Callable[[Address], object]) -> DomainInterface:
+def find_addresses(session: Session, states: Mapping[str, str]) -> dict[str, tuple[DomainInterface, ...]]:
+    """Return the addresses of domains by UUID: from the leases of libvirt's networks, else from the guests' agents.
+
+    A domain without a known address may be absent. When no agent has answered for a second, the answers of the other
+    agents are not waited for.
+
+    Args:
+        session: The session on the host of the domains.
+        states: The states of the domains by UUID.
+    """
+    found = {uuid: _ask(session, uuid, AddressSource.LEASE) for uuid, state in states.items() if state not in _INACTIVE}
+    unknown = [uuid for uuid, state in states.items() if state == _RUNNING and not found[uuid]]
+    return found | _ask_agents(session, unknown)
+
+
+def _ask_agents(session: Session, uuids: list[str]) -> dict[str, tuple[DomainInterface, ...]]:
+    """Return the answers of the agents that answer soon; the threads of the other agents end by themselves."""
+    left: SimpleQueue[str] = SimpleQueue()
+    for uuid in uuids:
+        left.put(uuid)
+    answers: Answers = SimpleQueue()
+    siblings = _connected_siblings(session, min(_MAX_ASKED, len(uuids)))
+    for sibling in siblings:
+        threading.Thread(target=_work, args=(sibling, left, answers), name="agents", daemon=True).start()
+    found: dict[str, tuple[DomainInterface, ...]] = {}
+    try:
+        while siblings and len(found) < len(uuids):
+            uuid, interfaces = answers.get(timeout=_PATIENCE_SECONDS)
+            found[uuid] = interfaces
+    except Empty:
+        _LOG.debug("%d agents did not answer soon enough", len(uuids) - len(found))
+    return found
+
+
+def _connected_siblings(session: Session, count: int) -> list[Session]:
+    """Return at most so many sessions, connected before the waiting begins: a distant host costs no patience."""
+    siblings = [session.sibling() for _ in range(count)]
+    for number, sibling in enumerate(siblings):
+        try:
+            sibling.connect()
+        except VirtomateError as error:
+            _LOG.debug("no more connections for agents: %s", error)
+            return siblings[:number]
+    return siblings
+
+
+def _work(session: Session, left: SimpleQueue[str], answers: Answers) -> None:
+    with session:
+        while True:
+            try:
+                uuid = left.get_nowait()
+            except Empty:
+                return
+            answers.put((uuid, _ask(session, uuid, AddressSource.AGENT)))
+
+
+def _ask(session: Session, uuid: str, source: AddressSource) -> tuple[DomainInterface, ...]:
+    """Return the interfaces with usable addresses that a source knows; no interfaces where the source fails."""
+    try:
+        domain = find_domain_by_uuid(session.connection, uuid)
+        known = () if domain is None else usable_interfaces(read_addresses(domain, source))
+    except VirtomateError as error:
+        _LOG.debug("no addresses of %s: %s", uuid, error)
+        return ()
+    return tuple(interface for interface in known if interface.addresses)
+
+
+def _with(interface: DomainInterface, is_wanted: Callable[[Address], bool]) -> DomainInterface:
     return interface._replace(addresses=tuple(filter(is_wanted, interface.addresses)))
 
 
-def _parse(address: Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _is_valid(address: Address) -> bool:
     try:
-        return ipaddress.ip_address(address.address)
+        ipaddress.ip_address(address.address)
     except ValueError:
-        return None
+        return False
+    return True
 
 
-def _parse_usable(address: Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    parsed = _parse(address)
-    if parsed is None or parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified:
-        return None
-    return parsed
-
-
-def _is_loopback(interface: DomainInterface) -> bool:
-    return interface.hwaddr in {None, _NO_MAC_ADDRESS}
+def _is_usable(address: Address) -> bool:
+    if not _is_valid(address):
+        return False
+    parsed = ipaddress.ip_address(address.address)
+    return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified)

@@ -1,39 +1,37 @@
-"""What is done inside a guest, through its agent."""
+"""The guest agent: whether it answers, and waiting until it does."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from virtomate.errors import UsageError
+from virtomate.cancel import backoff, call_interruptibly
+from virtomate.errors import AgentUnresponsiveError, NoAgentError, TimedOutError
+from virtomate.hypervisor.agent import ping_agent
 from virtomate.hypervisor.domains import find_domain
 from virtomate.services.guest.addresses import require_active
-from virtomate.services.guest.program import ProgramRun
-from virtomate.services.guest.records import PingResult
-from virtomate.services.guest.wait import wait_for_agent
+from virtomate.tuples import NamedTuple
+from virtomate.words import counted
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
-    from virtomate.hypervisor.agent import RunResult
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.session import Session
-    from virtomate.services.guest.records import RunRequest
+    from virtomate.hypervisor.domains import Domain
+
+
+class PingResult(NamedTuple):
+    """An answer of a guest agent, which came after so many seconds of waiting."""
+
+    name: str
+    uuid: str
+    seconds: float
 
 
 def ping_guest(connection: Connection, name_or_uuid: str, seconds: float, cancel: CancelToken) -> PingResult:
-    """Wait until a guest agent answers.
-
-    Args:
-        connection: Where the domain is.
-        name_or_uuid: The domain.
-        seconds: How long to wait; with 0 it is asked once.
-        cancel: Ends the waiting.
+    """Wait so many seconds until the guest agent of a domain answers; for 0 seconds and errors see `wait_for_agent`.
 
     Raises:
         NotFoundError: There is no such domain.
-        IllegalStateError: It is not running, or not any more.
-        AgentUnresponsiveError: The agent did not answer in time, or there is none.
-        InterruptedBySignalError: A signal arrived.
     """
     begin = time.monotonic()
     domain = find_domain(connection, name_or_uuid)
@@ -42,23 +40,34 @@ def ping_guest(connection: Connection, name_or_uuid: str, seconds: float, cancel
     return PingResult(domain.name, domain.uuid, round(time.monotonic() - begin, 3))
 
 
-def run_in_guest(session: Session, request: RunRequest, cancel: CancelToken) -> RunResult:
-    """Run a program in a guest and return how it ended.
+def wait_for_agent(domain: Domain, seconds: float, cancel: CancelToken, left: float | None = None) -> None:
+    """Wait until the guest agent answers; with 0 seconds, ask the agent once.
+
+    Args:
+        domain: The domain of the guest.
+        seconds: The time that the error names.
+        cancel: Ends the waiting.
+        left: The part of that time that is left; None means all of it.
 
     Raises:
-        NotFoundError: There is no such domain.
-        IllegalStateError: It is not running, or not any more.
-        AgentUnresponsiveError: The agent does not answer, or not any more.
-        ProgramError: The program cannot be run, or its end is not known.
-        TimedOutError: It did not end in time, and goes on.
-        InterruptedBySignalError: A signal arrived, and the program goes on.
-        UsageError: A word is not UTF-8.
+        IllegalStateError: The domain is not running, or not any more.
+        AgentUnresponsiveError: The agent did not answer in time, or the domain has no agent.
+        InterruptedBySignalError: A signal arrived.
     """
-    for word in (request.program, *request.arguments):
+    limit = seconds if left is None else left
+    for remaining in backoff(limit, cancel):
         try:
-            word.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"{word!r} cannot be passed on to a guest: it is not UTF-8") from error
-    domain = find_domain(session.connection, request.domain)
-    require_active(domain)
-    return ProgramRun(domain, request, cancel).execute()
+            # a single call may take libvirt's own limit of five seconds
+            call_interruptibly(lambda: ping_agent(domain), cancel, remaining if limit else None)
+        except NoAgentError:
+            raise
+        except (AgentUnresponsiveError, TimedOutError):
+            # libvirt's message says more than the time that nobody waited
+            if not seconds:
+                raise
+        else:
+            return
+    raise AgentUnresponsiveError(
+        f"the guest agent of domain '{domain.name}' did not answer within {counted(seconds, 'second')}",
+        hint="The guest may need longer to start, or has no agent: qemu-guest-agent must be running in it.",
+    )

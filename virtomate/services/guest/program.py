@@ -1,4 +1,4 @@
-"""Run a program in a guest, and pass its input and output through libvirt.
+"""Running a program in a guest, with its input and output passed through libvirt.
 
 The agent returns the whole output of a program once, in one message. libvirt passes on messages of up to 4 MiB (3 MiB
 of output); after a message of more than 10 MiB it does not talk to the agent until the guest restarts the agent. So in
@@ -21,16 +21,20 @@ from virtomate.errors import (
     NoAgentError,
     ProgramError,
     TimedOutError,
+    UsageError,
     VirtomateError,
 )
 from virtomate.hypervisor.agent import RunResult, program_end, start_program
+from virtomate.hypervisor.domains import find_domain
+from virtomate.services.guest.addresses import require_active
+from virtomate.tuples import NamedTuple
 from virtomate.words import counted, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from virtomate.hypervisor.domains import Domain
-    from virtomate.services.guest.records import RunRequest
+    from virtomate.hypervisor.session import Session
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,20 +42,20 @@ _SHELL = "/bin/sh"
 _SPOOL = "/tmp/virtomate-"  # noqa: S108 - in the guest, with a random name and for its owner alone
 
 _CHUNK_BYTES = 1 << 20
-# the agent itself would keep as much
+# the agent itself keeps 16 MiB, too
 _MAX_CHUNKS = 16
-# with room for arguments in the message that the agent gets
+# the message to the agent needs room for the arguments as well
 _INPUT_BYTES = 96 << 10
 
 _HELPER_SECONDS = 60.0
 _CLEANUP_SECONDS = 2.0
-# A busy guest may not answer for a while, and its agent may be restarted.
+# A busy guest may pause, and its agent may be restarted.
 _PATIENCE_SECONDS = 15.0
 
 _NOT_FOUND = 127
 
-# Arguments: the spool's name, the program and its arguments. Only this shell's own messages go to the agent: that the
-# program does not exist, or that the files cannot be made.
+# Arguments: the spool's name, the program and its arguments. The agent gets only the shell's own messages: the program
+# does not exist, or the files cannot be made.
 _RUN = """
 is_program() { [ -f "$1" ] && [ -x "$1" ]; }
 find_program() {
@@ -76,7 +80,7 @@ exec "$@"
 _WRITE = 'umask 077; cat >>"$1.in"'
 _REMOVE = 'rm -f "$1.in" "$1.out" "$1.err"'
 
-# Arguments: the spool's name, the size of a piece, its number, and where it ends. The last piece removes the files.
+# Arguments: the spool's name, the size of a piece, its number, and its end. Reading the last piece removes the files.
 _READ = """
 exec 3>&2 2>/dev/null
 [ -e "$1.out" ] || exit 1
@@ -86,18 +90,51 @@ if [ $(wc -c <"$1.out") -le "$4" ] && [ $(wc -c <"$1.err") -le "$4" ]; then rm -
 """
 
 
+class RunRequest(NamedTuple):
+    """The arguments of `guest-run`.
+
+    Attributes:
+        domain: Name or UUID of the domain.
+        program: Name or path of a program in the guest.
+        stdin: The program's input, None for no input.
+        timeout_seconds: How long to wait for the program's end; None sets no limit.
+    """
+
+    domain: str
+    program: str
+    arguments: tuple[str, ...] = ()
+    stdin: bytes | None = None
+    timeout_seconds: float | None = None
+
+
+def run_in_guest(session: Session, request: RunRequest, cancel: CancelToken) -> RunResult:
+    """Run a program in a guest and return how the program ended.
+
+    Raises:
+        NotFoundError: There is no such domain.
+        IllegalStateError: The domain is not running, or not any more.
+        AgentUnresponsiveError: The agent does not answer, or not any more.
+        ProgramError: The program cannot be run, or its end is not known.
+        TimedOutError: The program did not end in time, and goes on.
+        InterruptedBySignalError: A signal arrived, and the program goes on.
+        UsageError: A word is not UTF-8.
+    """
+    for word in (request.program, *request.arguments):
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{word!r} cannot be passed on to a guest: it is not UTF-8") from error
+    domain = find_domain(session.connection, request.domain)
+    require_active(domain)
+    return ProgramRun(domain, request, cancel).execute()
+
+
 class _NoSpoolError(Exception):
     """The guest has no shell, or no place for files."""
 
 
 class ProgramRun:
-    """One run of a program in a guest.
-
-    Args:
-        domain: The domain, which must be running.
-        request: What to run.
-        cancel: Ends the waiting.
-    """
+    """One run of a program in the guest of a running domain; `cancel` ends the waiting."""
 
     def __init__(self, domain: Domain, request: RunRequest, cancel: CancelToken) -> None:
         self._domain = domain
@@ -107,7 +144,7 @@ class ProgramRun:
         self._has_spool = False
 
     def execute(self) -> RunResult:
-        """Run it; `guest.run_in_guest` tells what is raised."""
+        """Run the program; for the errors see `run_in_guest`."""
         self._cancel.begin()
         try:
             return self._run_with_spool()
@@ -156,7 +193,7 @@ class ProgramRun:
                 raise _NoSpoolError("its input cannot be kept in the guest")
 
     def _with_output(self, end: RunResult) -> RunResult:
-        """Return the result with the program's output."""
+        """Return how the program ended, with the output that is fetched now."""
         stdout, stderr = bytearray(), bytearray()
         limit = _MAX_CHUNKS * _CHUNK_BYTES
         for number in range(_MAX_CHUNKS + 1):
@@ -177,37 +214,35 @@ class ProgramRun:
 
     def _read_piece(self, number: int) -> RunResult:
         words = [str(_CHUNK_BYTES), str(number), str((number + 1) * _CHUNK_BYTES)]
-        piece = None
-        reason = "reading it takes too long"
         try:
             piece = self._await(self._start_shell(_READ, words), _HELPER_SECONDS)
+            if piece is not None and (number or piece.exit_code == 0):
+                return piece
+            reason = "reading the output takes too long" if piece is None else "the files with the output are gone"
         except _NoSpoolError as error:
             # the program has run and must not run again
             reason = str(error)
-        if piece is not None and number == 0 and piece.exit_code != 0:
-            piece, reason = None, "its files are gone"
-        if piece is None:
-            raise ProgramError(
-                f"'{self._request.program}' has run in the guest of domain '{self._domain.name}', but what it wrote is "
-                f"lost: {reason}"
-            )
-        return piece
+        raise ProgramError(
+            f"'{self._request.program}' has run in the guest of domain '{self._domain.name}', but its output is lost: "
+            f"{reason}"
+        )
 
     def _await_program(self, pid: int) -> RunResult:
         """Wait for the program's end; an error that ends the waiting earlier names the process."""
-        goes_on = f"process {pid} goes on in the guest of domain '{self._domain.name}'"
-        ends_it = f"{virtomate('guest-run', self._domain.name, 'kill', str(pid))} ends it."
+        name, seconds = self._domain.name, self._request.timeout_seconds
+        kill = virtomate("guest-run", name, "kill", str(pid))
         try:
-            end = self._await(pid, self._request.timeout_seconds)
+            end = self._await(pid, seconds)
         except InterruptedBySignalError as error:
-            raise error.adding(hint=f"P{goes_on[1:]}; {ends_it}") from error
+            hint = f"Process {pid} goes on in the guest of domain '{name}'; {kill} ends the process."
+            raise error.adding(hint=hint) from error
         except AgentUnresponsiveError as error:
             raise error.adding(f"; process {pid} may go on") from error
         if end is None:
             raise TimedOutError(
-                f"'{self._request.program}' did not end within "
-                f"{counted(self._request.timeout_seconds or 0, 'second')}; {goes_on}",
-                hint=ends_it,
+                f"'{self._request.program}' did not end within {counted(seconds or 0, 'second')}; process {pid} goes "
+                f"on in the guest of domain '{name}'",
+                hint=f"{kill} ends the process.",
             )
         return end
 
@@ -240,7 +275,7 @@ class ProgramRun:
     def _remove_spool(self) -> None:
         """Remove the files; a program that goes on keeps writing into the removed files."""
         words = ["-c", _REMOVE, "sh", self._spool]
-        # what ended the run is the error to report
+        # the error to report is the earlier error
         with suppress(VirtomateError):
             call_interruptibly(
                 lambda: start_program(self._domain, _SHELL, words, capture=False), CancelToken(), _CLEANUP_SECONDS

@@ -1,4 +1,4 @@
-"""What happens to complete clones: they are started and waited for, and kept whatever comes of it."""
+"""What happens to complete clones: they are started and waited for, and kept if that fails."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from virtomate.cancel import backoff, call_interruptibly
 from virtomate.definition import codec, readers
 from virtomate.enums import AddressSource, WaitFor
 from virtomate.errors import (
@@ -21,13 +22,13 @@ from virtomate.errors import (
 )
 from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid
 from virtomate.hypervisor.networks import is_network_active
-from virtomate.services.guest.addresses import (
+from virtomate.services.guest import (
     has_usable_address,
     read_addresses,
     usable_interfaces,
+    wait_for_agent,
     with_all_interfaces,
 )
-from virtomate.services.guest.wait import wait_for_agent, wait_until
 from virtomate.words import counted, quoted, virsh, virtomate
 
 if TYPE_CHECKING:
@@ -38,20 +39,16 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
-    from virtomate.services.clone.records import CloneResult, Wait
+    from virtomate.services.clone_records import CloneResult, Wait
 
 _LOG = logging.getLogger(__name__)
 
-# The host's own knowledge first: an agent that does not answer takes a while to say so.
+# The host's own sources first: an agent that does not answer is noticed after seconds.
 _SOURCES = (AddressSource.LEASE, AddressSource.ARP, AddressSource.AGENT)
 
 
 def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> CloneResult:
-    """Start a complete clone.
-
-    Returns:
-        The result, with the error where it could not be started.
-    """
+    """Start a complete clone, and return its result; with the error where the clone could not be started."""
     try:
         cancel.check()
         domain = find_domain_by_uuid(session.connection, result.uuid)
@@ -66,7 +63,7 @@ def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> C
 
 
 def _advise(session: Session, result: CloneResult, error: VirtomateError) -> str:
-    """What helps a domain that was not started: libvirt tells what it misses, but not what to do about it."""
+    """Return what to do about a domain that was not started; libvirt only tells the reason."""
     start = virsh("start", result.name)
     if isinstance(error, InterruptedBySignalError):
         return f"Start it: {start}"
@@ -86,13 +83,12 @@ def _advise(session: Session, result: CloneResult, error: VirtomateError) -> str
 def wait_for_clones(
     session: Session, results: tuple[CloneResult, ...], wait: Wait, progress: Progress, cancel: CancelToken
 ) -> Iterator[CloneResult]:
-    """Wait until the clones that were started answer.
+    """Wait until the clones that were started answer, one after another, since they boot in parallel.
 
-    They boot side by side, so one is waited for after another, each as long as was asked for from now on, and the last
-    ones no longer than the first.
+    Each clone has the whole time of `wait`, counted from now, so the last clone gets no more time than the first.
 
     Yields:
-        Each of the results in its order, as soon as it is known: with the clone's addresses, or with the error where it
+        Each result in its order as soon as it is known: with the clone's addresses, or with the error where the clone
         did not answer.
     """
     begin = time.monotonic()
@@ -117,35 +113,42 @@ def wait_for_clones(
         yield answered
 
 
-def _wait(domain: Domain, wait: Wait, seconds: float, cancel: CancelToken) -> tuple[DomainInterface, ...]:
+def _wait(domain: Domain, wait: Wait, left_seconds: float, cancel: CancelToken) -> tuple[DomainInterface, ...]:
     if wait.what is WaitFor.AGENT:
-        wait_for_agent(domain, wait.seconds, cancel, left=seconds)
+        wait_for_agent(domain, wait.seconds, cancel, left=left_seconds)
         known = _ask(domain, AddressSource.AGENT)
     else:
-        try:
-            known = wait_until(lambda: _find_addresses(domain), has_usable_address, seconds, cancel)
-        except TimedOutError as error:
-            raise NoAnswerError(
-                f"domain '{domain.name}' had no IP address within {counted(wait.seconds, 'second')}",
-                hint="The guest may need longer to start; "
-                f"{virtomate('domain-iface-list', domain.name)} shows its addresses.",
-            ) from error
+        known = _wait_for_address(domain, wait, left_seconds, cancel)
     return usable_interfaces(with_all_interfaces(domain, known))
 
 
+def _wait_for_address(
+    domain: Domain, wait: Wait, left_seconds: float, cancel: CancelToken
+) -> tuple[DomainInterface, ...]:
+    for left in backoff(left_seconds, cancel):
+        with suppress(TimedOutError):
+            known = call_interruptibly(lambda: _find_addresses(domain), cancel, left if left_seconds else None)
+            if known:
+                return known
+    raise NoAnswerError(
+        f"domain '{domain.name}' had no IP address within {counted(wait.seconds, 'second')}",
+        hint=f"The guest may need longer to start; {virtomate('domain-iface-list', domain.name)} shows its addresses.",
+    )
+
+
 def _find_addresses(domain: Domain) -> tuple[DomainInterface, ...]:
-    """The interfaces as the first source sees them that knows an address."""
+    """Return the interfaces that the first source tells which knows a usable address."""
     sources = (_ask(domain, source) for source in _SOURCES)
     return next((interfaces for interfaces in sources if has_usable_address(interfaces)), ())
 
 
 def _ask(domain: Domain, source: AddressSource) -> tuple[DomainInterface, ...]:
-    """What one source knows; nothing where it does not tell."""
+    """Return the interfaces that a source knows; no interfaces where the source fails."""
     try:
         return read_addresses(domain, source)
     except ConnectionLostError:
         raise
     except (HypervisorError, ProgramError) as error:
-        # there is no agent yet or it does not tell, or libvirt cannot ask the kernel for what it has heard
+        # the agent is not there yet or tells no addresses, or libvirt cannot read the kernel's ARP table
         _LOG.debug("no addresses: %s", error)
         return ()
