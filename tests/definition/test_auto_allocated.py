@@ -8,8 +8,7 @@ import pytest
 
 from tests.definition.trees import canonical
 from virtomate.definition import codec
-from virtomate.definition.rewrite.auto_allocated import auto_allocated
-from virtomate.definition.rewrite.outcome import Outcome
+from virtomate.definition.rewrite.unshared import Outcome, auto_allocated
 from virtomate.output.messages import sentences
 
 AT_EVERY_START = "chosen by libvirt at every start"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from virtomate.definition.capabilities import qemu_users
+from virtomate.definition.readers import qemu_users
 
 DAC = (
     "<secmodel><model>dac</model><doi>0</doi><baselabel type='kvm'>+64055:+104</baselabel>"

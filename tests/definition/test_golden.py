@@ -12,7 +12,7 @@ from virtomate.definition import rewrite as clone
 from virtomate.output.messages import sentences
 
 if TYPE_CHECKING:
-    from virtomate.definition.rewrite.outcome import Outcome
+    from virtomate.definition.rewrite.unshared import Outcome
 
 GOLDEN = Path(__file__).parent / "golden"
 ORIGINAL = (GOLDEN / "original.xml").read_text(encoding="utf-8")

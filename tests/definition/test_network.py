@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from virtomate.definition.network import DhcpEntry, dhcp_entries
+from virtomate.definition.readers import DhcpEntry, dhcp_entries
 from virtomate.errors import MalformedDocumentError
 
 HOST = "<host mac='52:54:00:AA:BB:01' name='web' ip='192.0.2.7'/>"

@@ -9,11 +9,11 @@ import pytest
 
 from tests.definition.trees import canonical
 from virtomate.definition import codec
-from virtomate.definition.rewrite.per_domain_paths import CHARACTER_DEVICES, own_paths
+from virtomate.definition.rewrite.unshared import CHARACTER_DEVICES, own_paths
 from virtomate.output.messages import sentences
 
 if TYPE_CHECKING:
-    from virtomate.definition.rewrite.outcome import Outcome
+    from virtomate.definition.rewrite.unshared import Outcome
 
 PLACES = {
     **{

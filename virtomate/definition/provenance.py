@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64decode, b64encode
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
 from virtomate.definition.codec import Definition, Document
 from virtomate.definition.mentions import read_mentions
-from virtomate.definition.readers import child, uuid
+from virtomate.definition.readers import as_list, child, uuid
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
 from virtomate.errors import MalformedDocumentError
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+Value = TypeVar("Value")
 
 NAMESPACE = PROVENANCE_NAMESPACE
 _ELEMENT = "clone"
@@ -29,10 +31,8 @@ _READ_SCHEMAS = frozenset({"1", _SCHEMA})
 
 # libvirt takes 4 MiB, with the placeholder around it.
 _LONGEST_REPLACED = 3 << 20
-
 # the year 10000, which calendars do not reach
 _END_OF_TIME = 253_402_300_800
-
 # QEMU cannot load a kernel that does not exist: a domain that names this one cannot be started.
 _NO_KERNEL = "/nonexistent/virtomate-unfinished-clone"
 
@@ -45,13 +45,7 @@ class DomainReference(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """The process that holds a claim.
-
-    Attributes:
-        host: Name of the host.
-        pid: Process ID.
-        started: Start time in clock ticks since the host's boot (field 22 of /proc/PID/stat).
-    """
+    """The process that holds a claim; its start time in clock ticks since the boot (field 22 of /proc/PID/stat)."""
 
     host: str
     pid: int
@@ -86,7 +80,6 @@ class Artifact(NamedTuple):
         volume: Name of the volume; None for a pool.
         path: Normalised path.
         fingerprint: Fingerprint, once the artifact is made.
-        token_place: Where the token stands, if there is one.
         transfer: Transfer that fills the artifact, if it has content.
         base: Path of an overlay's base.
     """
@@ -210,8 +203,7 @@ def half_deleted_definition(name: str, provenance: Provenance, clone: Document) 
     devices = child(definition.domain, "devices")
     if tpm := child(clone, "devices").get("tpm"):
         devices = {**devices, "tpm": tpm}
-    displays = [{"@type": display["@type"], **_secrets(display)} for display in _displays(clone)]
-    if displays := [display for display in displays if len(display) > 1]:
+    if displays := [{"@type": display["@type"], **kept} for display in _displays(clone) if (kept := _secrets(display))]:
         devices = {**devices, "graphics": displays}
     title = f"Half-deleted clone of {provenance.source.name}"
     return definition._replace(domain={**definition.domain, "title": title, "devices": devices})
@@ -221,22 +213,37 @@ def restored_definition(placeholder: Document, replaced: str) -> Definition:
     """Return the definition that a deletion has put aside, with the passwords that its placeholder keeps."""
     definition = codec.parse_definition(replaced)
     secrets = {display["@type"]: _secrets(display) for display in _displays(placeholder)}
-    displays = [{**display, **secrets.get(display["@type"], {})} for display in _displays(definition.domain)]
-    devices = child(definition.domain, "devices")
-    if displays:
-        devices = {**devices, "graphics": displays}
-    return definition._replace(domain={**definition.domain, "devices": devices})
+    for display in _displays(definition.domain):
+        display.update(secrets.get(display["@type"], {}))
+    return definition
 
 
 def _displays(domain: Document) -> list[Document]:
     """Return the displays of a domain; libvirt takes one of each type."""
-    displays = child(domain, "devices").get("graphics") or []
-    return displays if isinstance(displays, list) else [displays]
+    return as_list(child(domain, "devices").get("graphics"))
 
 
 def _secrets(display: Document) -> Document:
     keys = ("@passwd", "@passwdValidTo", "@connected") if "@passwd" in display else ()
     return {key: display[key] for key in keys if key in display}
+
+
+def abridged_definition(name: str, uuid: str, disk_paths: Iterable[str], record: str | None) -> str:
+    """Return a definition of a domain's disks and our record alone, for a domain whose definition libvirt cannot send.
+
+    Args:
+        name: The domain's name.
+        uuid: The domain's UUID.
+        disk_paths: Paths of the disks.
+        record: Our element in the metadata, if there is one; libvirt returns the element without its namespace.
+    """
+    disks = [{"@type": "file", "@device": "disk", "source": {"@file": path}} for path in disk_paths]
+    domain = {"name": name, "uuid": uuid, "devices": {"disk": disks}}
+    if record is not None and NAMESPACE not in record.partition(">")[0]:
+        tag = record[1:].split(maxsplit=1)[0].rstrip("/>")
+        record = record.replace(f"<{tag}", f'<{tag} xmlns="{NAMESPACE}"', 1)
+    metadata = None if record is None else f"<metadata>{record}</metadata>"
+    return codec.unparse_definition(Definition(domain, metadata))
 
 
 def _write(provenance: Provenance) -> str:
@@ -255,10 +262,9 @@ def _write(provenance: Provenance) -> str:
     if provenance.maker is not None:
         maker = provenance.maker
         element[f"{_PREFIX}:maker"] = {"@host": maker.host, "@pid": str(maker.pid), "@started": str(maker.started)}
-    if provenance.reserved:
-        element[f"{_PREFIX}:reserved"] = [{"@value": value} for value in provenance.reserved]
-    if provenance.made:
-        element[f"{_PREFIX}:made"] = [_write_made(made) for made in provenance.made]
+    # an empty list writes no element
+    element[f"{_PREFIX}:reserved"] = [{"@value": value} for value in provenance.reserved]
+    element[f"{_PREFIX}:made"] = [_write_made(made) for made in provenance.made]
     if provenance.replaced is not None:
         element[f"{_PREFIX}:replaced"] = b64encode(zlib.compress(provenance.replaced.encode())).decode()
     return codec.unparse(element, f"{_PREFIX}:{_ELEMENT}")
@@ -267,14 +273,14 @@ def _write(provenance: Provenance) -> str:
 def _write_made(made: Artifact) -> dict[str, str]:
     fingerprint = made.fingerprint or Fingerprint(None)
     values = {
-        "@kind": made.kind.value,
-        "@state": made.state.value,
+        "@kind": made.kind,
+        "@state": made.state,
         "@pool": made.pool,
         "@volume": made.volume,
         "@path": made.path,
-        "@transfer": None if made.transfer is None else made.transfer.value,
+        "@transfer": made.transfer,
         "@base": made.base,
-        "@token": None if made.token_place is None else made.token_place.value,
+        "@token": made.token_place,
         "@changed": fingerprint.changed,
         "@inode": fingerprint.inode,
         "@born": fingerprint.birth_time,
@@ -286,32 +292,38 @@ def _write_made(made: Artifact) -> dict[str, str]:
 
 def _read(element: str) -> Provenance:
     # libvirt keeps the prefix, but another tool may have rewritten it
-    prefix = element[1:].split(maxsplit=1)[0].rstrip("/>").rpartition(":")[0]
-    prefix = f"{prefix}:" if prefix else ""
+    tag = element[1:].split(maxsplit=1)[0].rstrip("/>")
+    prefix = tag[: tag.rfind(":") + 1]
     record = codec.parse(element, f"{prefix}{_ELEMENT}")
     if record["@schema"] not in _READ_SCHEMAS:
         raise ValueError(f"a record of schema {record['@schema']} is for a newer version")
+    created = float(record["@created"])
+    if not 0 <= created < _END_OF_TIME:
+        raise ValueError(f"not a time: {created}")
     source = child(record, f"{prefix}source")
     maker = child(record, f"{prefix}maker")
-    replaced = record.get(f"{prefix}replaced")
     return Provenance(
         finished=record["@state"] == "finished",
         uuid=record["@uuid"],
         token=record["@token"],
         source=DomainReference(source["@name"], source["@uuid"]),
         mode=Mode(record["@mode"]),
-        created=_moment(record["@created"]),
+        created=created,
         made=tuple(_read_made(item) for item in _repeated(record, f"{prefix}made")),
         maker=Owner(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
         mark=record.get("@mark"),
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
-        replaced=None if replaced is None else _unpack(replaced),
+        replaced=_optional(_unpack, record.get(f"{prefix}replaced")),
     )
 
 
 def _repeated(record: Document, name: str) -> list[Any]:
     elements = record.get(name, [])
     return elements if isinstance(elements, list) else [elements]
+
+
+def _optional(kind: Callable[[str], Value], value: str | None) -> Value | None:
+    return None if value is None else kind(value)
 
 
 def _unpack(packed: str) -> str | None:
@@ -328,12 +340,11 @@ def _read_made(item: Mapping[str, str]) -> Artifact:
     state = ArtifactState(item["@state"])
     fingerprint = Fingerprint(
         changed=item.get("@changed"),
-        inode=_optional_int(item.get("@inode")),
-        birth_time=_optional_int(item.get("@born")),
-        directory=_optional_int(item.get("@directory")),
-        file_system_bytes=_optional_int(item.get("@filesystem")),
+        inode=_optional(int, item.get("@inode")),
+        birth_time=_optional(int, item.get("@born")),
+        directory=_optional(int, item.get("@directory")),
+        file_system_bytes=_optional(int, item.get("@filesystem")),
     )
-    token_place, transfer = item.get("@token"), item.get("@transfer")
     return Artifact(
         kind=ArtifactKind(item["@kind"]),
         state=state,
@@ -341,18 +352,7 @@ def _read_made(item: Mapping[str, str]) -> Artifact:
         volume=item.get("@volume"),
         path=item["@path"],
         fingerprint=fingerprint if state is ArtifactState.MADE else None,
-        token_place=None if token_place is None else TokenPlace(token_place),
-        transfer=None if transfer is None else Transfer(transfer),
+        token_place=_optional(TokenPlace, item.get("@token")),
+        transfer=_optional(Transfer, item.get("@transfer")),
         base=item.get("@base"),
     )
-
-
-def _moment(value: str) -> float:
-    seconds = float(value)
-    if not 0 <= seconds < _END_OF_TIME:
-        raise ValueError(f"no moment: {value}")
-    return seconds
-
-
-def _optional_int(value: str | None) -> int | None:
-    return None if value is None else int(value)

@@ -1,12 +1,13 @@
-"""Readers of a domain's definition: its elements, names and interfaces.
+"""Readers of libvirt's documents: elements, names and interfaces of domains, DHCP entries, users of QEMU processes.
 
-Source for the elements: https://libvirt.org/formatdomain.html
+Source for a domain's elements: https://libvirt.org/formatdomain.html
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from virtomate.definition import codec
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -25,9 +26,12 @@ class InterfaceDefinition(NamedTuple):
     mac: str | None
 
 
-def devices(domain: Document, kind: str) -> list[dict[str, Any]]:
-    """Return the devices of one kind; an element without content counts as an empty one."""
-    return [device or {} for device in child(domain, "devices").get(kind, [])]
+class DhcpEntry(NamedTuple):
+    """The address and name that a network gives to a MAC address."""
+
+    mac_address: str
+    address: str | None
+    name: str | None
 
 
 def child(element: Document, name: str) -> dict[str, Any]:
@@ -49,6 +53,11 @@ def text(value: Any) -> str | None:  # noqa: ANN401
     return value if isinstance(value, str) else None
 
 
+def devices(domain: Document, kind: str) -> list[dict[str, Any]]:
+    """Return the devices of one kind; an element without content counts as an empty one."""
+    return [device or {} for device in child(domain, "devices").get(kind, [])]
+
+
 def name(domain: Document) -> str:
     """Return the domain's name."""
     return text(domain.get("name")) or ""
@@ -59,26 +68,19 @@ def uuid(domain: Document) -> str:
     return text(domain.get("uuid")) or ""
 
 
-def mac_addresses(domain: Document) -> tuple[str, ...]:
-    """Return the MAC addresses of all network interfaces, in lower case."""
-    return tuple(
-        str(mac).lower()
-        for interface in devices(domain, "interface")
-        if (mac := child(interface, "mac").get("@address"))
-    )
-
-
 def interfaces(domain: Document) -> tuple[InterfaceDefinition, ...]:
     """Return the network interfaces of an active domain, in order."""
-    return tuple(
-        InterfaceDefinition(
-            name=str(
-                child(interface, "target").get("@dev") or child(interface, "alias").get("@name") or f"net{number}"
-            ),
-            mac=str(child(interface, "mac").get("@address", "")).lower() or None,
-        )
-        for number, interface in enumerate(devices(domain, "interface"))
-    )
+    found = []
+    for number, interface in enumerate(devices(domain, "interface")):
+        alias = child(interface, "alias").get("@name") or f"net{number}"
+        mac = str(child(interface, "mac").get("@address", "")).lower() or None
+        found.append(InterfaceDefinition(str(child(interface, "target").get("@dev") or alias), mac))
+    return tuple(found)
+
+
+def mac_addresses(domain: Document) -> tuple[str, ...]:
+    """Return the MAC addresses of all network interfaces, in lower case."""
+    return tuple(interface.mac for interface in interfaces(domain) if interface.mac)
 
 
 def network_names(domain: Document) -> tuple[str, ...]:
@@ -89,5 +91,38 @@ def network_names(domain: Document) -> tuple[str, ...]:
 
 def command_line_arguments(domain: Document) -> tuple[str, ...]:
     """Return the arguments that the definition adds to QEMU's command line."""
-    arguments = child(domain, "qemu:commandline").get("qemu:arg", [])
-    return tuple(str(argument.get("@value", "")) for argument in arguments if isinstance(argument, dict))
+    arguments = as_list(child(domain, "qemu:commandline").get("qemu:arg"))
+    return tuple(str(argument.get("@value", "")) for argument in arguments)
+
+
+def dhcp_entries(document: str) -> tuple[DhcpEntry, ...]:
+    """Return a network's DHCP entries for MAC addresses, in lower case, and none for host names or client IDs.
+
+    Source: https://libvirt.org/formatnetwork.html
+
+    Raises:
+        MalformedDocumentError: The text is not a `<network>` document.
+    """
+    return tuple(
+        DhcpEntry(str(host["@mac"]).lower(), host.get("@ip"), host.get("@name"))
+        for ip in as_list(codec.parse(document, "network").get("ip"))
+        for host in as_list(child(ip, "dhcp").get("host"))
+        if "@mac" in host
+    )
+
+
+def qemu_users(capabilities: str) -> frozenset[int]:
+    """Return the default user IDs of QEMU processes from a hypervisor's capabilities; empty if libvirt reports none.
+
+    libvirt reports `+UID:+GID` as the label of its security model `dac`, once for each type of domain.
+
+    Source: https://libvirt.org/formatcaps.html
+    """
+    users = set()
+    for model in as_list(child(codec.parse(capabilities, "capabilities"), "host").get("secmodel")):
+        labels = model.get("baselabel") if text(model.get("model")) == "dac" else None
+        for label in labels if isinstance(labels, list) else [labels]:
+            user = (text(label) or "").partition(":")[0].removeprefix("+")
+            if user.isdecimal():
+                users.add(int(user))
+    return frozenset(users)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtomate.definition.capabilities import qemu_users
+from virtomate.definition.readers import qemu_users
 from virtomate.definition.volume import describe_pool
 from virtomate.enums import Transfer
 from virtomate.errors import IllegalStateError, VirtomateError

@@ -1,7 +1,7 @@
 """The rules that make a clone's definition out of its original's.
 
-Each rule is a pure function in a module of its own. What no rule names stays as it was. The documentation's page "What
-changes in a clone" has the reasons; https://libvirt.org/formatdomain.html has the elements.
+Each rule is a pure function. An element that no rule names stays as it was. The documentation's page "What changes in a
+clone" has the reasons; https://libvirt.org/formatdomain.html has the elements.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
-from virtomate.definition.rewrite.auto_allocated import auto_allocated
-from virtomate.definition.rewrite.disk_sources import NewSource, with_sources, without_disks
-from virtomate.definition.rewrite.firmware import NewNvram, with_named_firmware, with_nvram
-from virtomate.definition.rewrite.identity import Identity, renewed_identifiers, with_identity
-from virtomate.definition.rewrite.mac_addresses import new_mac_addresses
-from virtomate.definition.rewrite.outcome import Outcome
-from virtomate.definition.rewrite.per_domain_paths import own_paths
+from virtomate.definition.rewrite.identity import Identity, new_mac_addresses, renewed_identifiers, with_identity
 from virtomate.definition.rewrite.same_identity import same_identity
+from virtomate.definition.rewrite.sources import (
+    NewNvram,
+    NewSource,
+    with_named_firmware,
+    with_nvram,
+    with_sources,
+    without_disks,
+)
 from virtomate.definition.rewrite.still_shared import not_carried_over, shared_things
+from virtomate.definition.rewrite.unshared import Outcome, auto_allocated, own_paths
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.readers import as_list, child, devices, text
-from virtomate.definition.rewrite.per_domain_paths import CHARACTER_DEVICES
+from virtomate.definition.rewrite.unshared import CHARACTER_DEVICES
 from virtomate.notices import CloneWarning, Notice
 
 if TYPE_CHECKING:

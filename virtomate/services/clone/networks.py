@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.definition.network import dhcp_entries
-from virtomate.definition.readers import child, devices
+from virtomate.definition.readers import child, devices, dhcp_entries
 from virtomate.hypervisor.networks import network_definitions
 from virtomate.notices import CloneWarning, Notice, notice
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
-    from virtomate.definition.rewrite.outcome import Outcome
+    from virtomate.definition.rewrite.unshared import Outcome
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection

@@ -1,11 +1,14 @@
-"""Rule: duplicated disks lie on the new volumes, and dropped disks are removed."""
+"""Rule: duplicated disks and the NVRAM are new files, dropped disks are removed, and the host has the firmware."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.codec import copied
+from virtomate.definition.nvram_readers import loader_path, selects_firmware
 from virtomate.definition.readers import child, devices
+from virtomate.definition.rewrite.unshared import Outcome
+from virtomate.notices import Change, Notice
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NewSource(NamedTuple):
-    """Where a duplicated disk of the clone lies.
+    """The new volume of a duplicated disk.
 
     Attributes:
         path: Path of the volume, for a disk of type `file`.
@@ -33,13 +36,19 @@ class NewSource(NamedTuple):
     base_format: str | None = None
 
 
+class NewNvram(NamedTuple):
+    """The clone's NVRAM."""
+
+    path: str
+    format: str
+
+
 def without_disks(domain: Document, dropped: Collection[int]) -> Document:
     """Return the definition without the disks at these positions."""
     if not dropped:
         return domain
     domain = copied(domain)
-    kept = [disk for index, disk in enumerate(domain["devices"]["disk"]) if index not in dropped]
-    domain["devices"]["disk"] = kept
+    domain["devices"]["disk"] = [disk for index, disk in enumerate(domain["devices"]["disk"]) if index not in dropped]
     return domain
 
 
@@ -54,9 +63,8 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
     """
     domain = copied(domain)
     for index, disk in enumerate(devices(domain, "disk")):
-        new = sources.get(index)
-        if new is not None:
-            _set_source(disk, new)
+        if index in sources:
+            _set_source(disk, sources[index])
     return domain
 
 
@@ -74,11 +82,7 @@ def _set_source(disk: dict[str, Any], new: NewSource) -> None:
         source["@pool"], source["@volume"] = new.pool, new.volume
     else:
         source["@file"] = new.path
-    driver = disk.get("driver")
-    if isinstance(driver, dict):
-        driver["@type"] = new.format
-    else:
-        disk["driver"] = {"@type": new.format}
+    disk["driver"] = {**child(disk, "driver"), "@type": new.format}
 
 
 def _encrypted_base(
@@ -106,3 +110,35 @@ def _is_encrypted(store: dict[str, Any] | None) -> bool:
             return True
         store = child(store, "backingStore")
     return False
+
+
+def with_nvram(domain: Document, nvram: NewNvram) -> Document:
+    """Return the definition with this NVRAM, in the spelling that the definition uses.
+
+    An NVRAM that libvirt placed itself (firmware autoselection) is not in the definition; the clone's is.
+    """
+    domain = copied(domain)
+    os_element = child(domain, "os")
+    element: Any = os_element.get("nvram")
+    if isinstance(element, dict) and "@type" in element:
+        element["source"] = {**child(element, "source"), "@file": nvram.path}
+    elif isinstance(element, dict):
+        element["#text"] = nvram.path
+    else:
+        os_element["nvram"] = nvram.path if nvram.format == "raw" else {"@format": nvram.format, "#text": nvram.path}
+    return domain
+
+
+def with_named_firmware(prepared: Outcome) -> Outcome:
+    """Turn firmware selection off where libvirt would find no firmware and refuse to define the clone.
+
+    The clone keeps the firmware that the definition names, which libvirt selected once. libvirt before 9.2 names none
+    and does not look for firmware when a domain is defined.
+    """
+    domain = prepared.domain
+    path = loader_path(domain)
+    if path is None or not selects_firmware(domain):
+        return prepared
+    named = {key: value for key, value in domain["os"].items() if key not in {"@firmware", "firmware"}}
+    changes = (*prepared.changes, Notice(Change.NAMED_FIRMWARE, path))
+    return Outcome(copied({**domain, "os": named}), changes, prepared.warnings)
