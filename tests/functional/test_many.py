@@ -17,7 +17,7 @@ from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.images import MIB
 from virtomate.cancel import CancelToken
 from virtomate.errors import ConflictError, InterruptedBySignalError
-from virtomate.hypervisor.defining import check_definition
+from virtomate.hypervisor.domains import check_definition
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import Progress
 from virtomate.services.clone.run import clone_domains, preview_clones, preview_definitions

@@ -23,7 +23,7 @@ from virtomate.cancel import CancelToken
 from virtomate.definition import codec
 from virtomate.definition.provenance import Artifact, DomainReference, Fingerprint, Provenance, claim_definition
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace
-from virtomate.hypervisor import defining
+from virtomate.hypervisor.domains import define_domain
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import Progress
 from virtomate.services.clone.run import clone_domains
@@ -540,12 +540,11 @@ def test_clone_that_starts_while_it_is_deleted_keeps_its_definition(
         one = far.connection.lookupByName("web")
         before = one.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         plan = plan_deletion(session.connection, ("web",), CancelToken())
-        define = defining.define_domain
 
         def define_too_late(*arguments: Any) -> Any:
             if not one.isActive():
                 one.create()
-            return define(*arguments)
+            return define_domain(*arguments)
 
         monkeypatch.setattr("virtomate.services.delete.placeholder.define_domain", define_too_late)
         (result,) = execute_plan(session, plan, Progress(), CancelToken())

@@ -10,8 +10,7 @@ import pytest
 
 from tests.hypervisor.raised import raised
 from virtomate.errors import ConflictError, HypervisorError, IllegalStateError, VirtomateError
-from virtomate.hypervisor.defining import define_domain
-from virtomate.hypervisor.domains import Domain
+from virtomate.hypervisor.domains import Domain, define_domain
 
 OWN = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
 OTHER = "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe"

@@ -10,7 +10,7 @@ import pytest
 from virtomate.definition import codec
 from virtomate.errors import ConflictError, HypervisorError
 from virtomate.hypervisor.connection import Connection, connect
-from virtomate.hypervisor.defining import check_definition, define_domain
+from virtomate.hypervisor.domains import check_definition, define_domain
 from virtomate.notices import CloneWarning, notice
 from virtomate.services.firmware import Firmware, is_certainly_read_only, is_template, read_firmware
 

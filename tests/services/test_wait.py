@@ -58,10 +58,10 @@ def test_clones_that_do_not_answer_are_told_the_time_that_was_asked_for(
 ) -> None:
     """The first clone that is waited for leaves the others no time, and all of them are named and reported alike."""
 
-    def fail(_domain: object) -> None:
+    def fail(*_words: object) -> None:
         raise AgentUnresponsiveError("it is not connected")
 
-    monkeypatch.setattr("virtomate.services.guest.agent.ping_agent", fail)
+    monkeypatch.setattr("virtomate.services.guest.agent.call_agent", fail)
     progress = Notes()
     clones = (CLONED, STARTED, STARTED._replace(name="web-2"))
 
@@ -79,7 +79,7 @@ def test_agent_that_answers_and_does_not_tell_addresses(monkeypatch: pytest.Monk
     def refuse(*_words: object) -> None:
         raise ProgramError("the command guest-network-get-interfaces has been disabled")
 
-    monkeypatch.setattr("virtomate.services.guest.agent.ping_agent", lambda _domain: None)
+    monkeypatch.setattr("virtomate.services.guest.agent.call_agent", lambda *_words: None)
     monkeypatch.setattr("virtomate.services.guest.addresses.interface_addresses", refuse)
 
     (result,) = wait_for_clones(session, (STARTED,), Wait(WaitFor.AGENT, 60), Progress(), CancelToken())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from virtomate.duplication.hostfs import data_extents
 from virtomate.duplication.image_headers import HEADER_BYTES
 from virtomate.errors import NotFoundError, SourceChangedError, UnreadableFileError
-from virtomate.hypervisor.volume_streams import open_upload
+from virtomate.hypervisor.storage import open_upload
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.storage import Volume
-    from virtomate.hypervisor.volume_streams import Stream
+    from virtomate.hypervisor.storage import Stream, Volume
     from virtomate.progress import Progress
 
 # libvirt itself cuts larger pieces into messages of this size

@@ -1,13 +1,13 @@
-"""What an active domain tells of itself: its guest agent, and its addresses.
+"""The guest agent and the addresses of an active domain.
 
 Source: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
+from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
 import libvirt
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.domains import Domain
 
-_LOG = logging.getLogger(__name__)
-
-# Since libvirt 11.2, whose names an older binding does not have.
+# Since libvirt 11.2; an older binding does not have their names.
 _AGENT_COMMAND_TIMEOUT = 112
 _AGENT_COMMAND_FAILED = 113
 
 _SILENT = {libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, _AGENT_COMMAND_TIMEOUT}
-# Before 11.2, that the agent refused a command was an internal error.
+# A refusal of the agent was an internal error before 11.2.
 _REFUSED = {libvirt.VIR_ERR_INTERNAL_ERROR, _AGENT_COMMAND_FAILED}
 
 _SOURCES = {
@@ -42,7 +40,7 @@ _SOURCES = {
 }
 _ADDRESS_TYPES = {libvirt.VIR_IP_ADDR_TYPE_IPV4: "IPv4", libvirt.VIR_IP_ADDR_TYPE_IPV6: "IPv6"}
 
-# A dead agent is noticed by the greeting that libvirt sends first (5 s); this is for one that has much to do.
+# The time for an agent with much to do; the greeting that libvirt sends first unmasks a dead agent after 5 s.
 _COMMAND_SECONDS = 30
 
 # A message has to fit into the buffer of the agent's socket (208 KiB): libvirt 9.0 gets stuck in longer ones.
@@ -50,11 +48,7 @@ _MESSAGE_BYTES = 200_000
 
 
 class Address(NamedTuple):
-    """An IP address and the length of its network's prefix.
-
-    Attributes:
-        type: `IPv4` or `IPv6`.
-    """
+    """An IP address and the length of its network's prefix; the type is `IPv4` or `IPv6`."""
 
     type: str
     address: str
@@ -62,11 +56,11 @@ class Address(NamedTuple):
 
 
 class DomainInterface(NamedTuple):
-    """A network interface of an active domain, with its addresses.
+    """A network interface of an active domain.
 
     Attributes:
-        name: Its name on the host, or in the guest where the agent tells it.
-        hwaddr: Its MAC address, None where it has none.
+        name: The name on the host, or in the guest where the agent tells it.
+        hwaddr: The MAC address, None for an interface without one.
     """
 
     name: str
@@ -75,15 +69,13 @@ class DomainInterface(NamedTuple):
 
 
 class RunResult(NamedTuple):
-    """How a program in a guest ended.
+    """The end of a program in a guest.
 
     Attributes:
-        exit_code: None where a signal ended it.
+        exit_code: None where a signal ended the program.
         signal: Number of that signal, else None.
-        stdout: What it wrote, byte for byte.
-        stderr: Likewise.
-        stdout_truncated: Whether it wrote more than that.
-        stderr_truncated: Likewise.
+        stdout: The program's output, byte for byte.
+        stdout_truncated: Whether the program wrote more than that.
     """
 
     exit_code: int | None
@@ -95,12 +87,12 @@ class RunResult(NamedTuple):
 
 
 def call_agent(domain: Domain, command: str, arguments: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
-    """Have the guest agent carry out a command and return its answer; takes up to five seconds where there is none.
+    """Have the guest agent carry out a command and return the answer; a missing agent is noticed after 5 seconds.
 
     Raises:
         IllegalStateError: The domain is not running.
         AgentUnresponsiveError: The agent does not answer.
-        ProgramError: It does not carry out the command.
+        ProgramError: The agent does not carry out the command.
     """
     request: dict[str, Any] = {"execute": command}
     if arguments is not None:
@@ -111,48 +103,38 @@ def call_agent(domain: Domain, command: str, arguments: Mapping[str, Any] | None
             f"what is to be passed on to the guest agent of domain '{domain.name}' is too long: {len(message)} bytes, "
             f"of {_MESSAGE_BYTES} at most"
         )
-    _LOG.debug("asking the guest agent of domain '%s': %s", domain.name, command)
-    failure = f"the guest agent of domain '{domain.name}' does not carry out {command}"
+    logging.getLogger(__name__).debug("asking the guest agent of domain '%s': %s", domain.name, command)
     try:
         answer = libvirt_qemu.qemuAgentCommand(domain.handle, message, _COMMAND_SECONDS, 0)
     except libvirt.libvirtError as error:
+        failure = f"the guest agent of domain '{domain.name}' does not carry out {command}"
         raise _translate(error, domain, failure) from error
     return json.loads(answer)["return"]
-
-
-def ping_agent(domain: Domain) -> None:
-    """Ask the guest agent for an answer, at most for five seconds; for the errors see `call_agent`."""
-    call_agent(domain, "guest-ping")
 
 
 def start_program(
     domain: Domain, program: str, arguments: Sequence[str], *, stdin: bytes | None = None, capture: bool = True
 ) -> int:
-    """Start a program in the guest and return the number of its process.
+    """Start a program in the guest and return the number of its process; for the errors see `call_agent`.
 
     Args:
         domain: The domain.
         program: Name or path of the program.
-        arguments: Its arguments.
-        stdin: What it gets to read; 140 KiB at most.
-        capture: Keep what it writes.
-
-    Raises:
-        ProgramError: The agent could not start it.
-        IllegalStateError: The domain is not running.
-        AgentUnresponsiveError: The agent does not answer.
+        arguments: The program's arguments.
+        stdin: The program's input; 140 KiB at most.
+        capture: Keep the program's output.
     """
     request: dict[str, Any] = {"path": program, "arg": list(arguments), "capture-output": capture}
     if stdin is not None:
-        request["input-data"] = base64.b64encode(stdin).decode("ascii")
+        request["input-data"] = b64encode(stdin).decode("ascii")
     return int(call_agent(domain, "guest-exec", request)["pid"])
 
 
 def program_end(domain: Domain, pid: int) -> RunResult | None:
-    """How a started program ended, None while it runs; the agent tells the end once, and forgets it.
+    """Return how a program ended, None while the program runs; the agent tells the end once, and forgets it.
 
     Raises:
-        ProgramError: The agent does not know the process, or it wrote more than libvirt passes on (3 MiB).
+        ProgramError: The agent does not know the process, or the output is more than libvirt passes on (3 MiB).
         IllegalStateError: The domain is not running.
         AgentUnresponsiveError: The agent does not answer.
     """
@@ -165,25 +147,25 @@ def program_end(domain: Domain, pid: int) -> RunResult | None:
     return RunResult(
         exit_code=status.get("exitcode"),
         signal=status.get("signal"),
-        stdout=base64.b64decode(status.get("out-data", "")),
-        stderr=base64.b64decode(status.get("err-data", "")),
+        stdout=b64decode(status.get("out-data", "")),
+        stderr=b64decode(status.get("err-data", "")),
         stdout_truncated=bool(status.get("out-truncated", False)),
         stderr_truncated=bool(status.get("err-truncated", False)),
     )
 
 
 def interface_addresses(domain: Domain, source: AddressSource) -> tuple[DomainInterface, ...]:
-    """The network interfaces of an active domain of which the source knows, by name, with their addresses.
+    """Return the network interfaces of an active domain that the source knows, by name.
 
     Raises:
-        IllegalStateError: The domain is not active; with `agent`, it is not running.
-        AgentUnresponsiveError: The agent was to be asked and does not answer.
+        IllegalStateError: The domain is not active, or, with the agent as source, not running.
+        AgentUnresponsiveError: The source is the agent, which does not answer.
     """
     try:
         found = domain.handle.interfaceAddresses(_SOURCES[source], 0)
     except libvirt.libvirtError as error:
         failure = f"cannot read the addresses of domain '{domain.name}'"
-        # only of an agent do the codes say what they say of one
+        # the codes have another meaning where no agent was asked
         translation = _translate(error, domain, failure) if source is AddressSource.AGENT else translate(error, failure)
         raise translation from error
     interfaces = [

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from virtomate.cancel import CancelToken
-from virtomate.errors import NoConnectionError
-from virtomate.hypervisor.translate import one_line, translating_errors
+from virtomate.errors import NoConnectionError, NotFoundError, VirtomateError
+from virtomate.hypervisor.translate import look_up, one_line, translating_errors
+from virtomate.words import virtomate
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Callable
     from typing import Self
 
     from virtomate.hypervisor.opening import Ask
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _KEEPALIVE_INTERVAL_SECONDS = 5
 _KEEPALIVE_COUNT = 3
 
-# How long to wait for a host that answers nothing; after a link has died, an undo delays the error by the second time.
+# The wait for a silent host. After a link has died, an undo delays the error by the second time.
 _CONNECT_SECONDS = 20.0
 _RECONNECT_SECONDS = 4.0
 
@@ -48,9 +49,7 @@ class Connection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     @property
@@ -68,27 +67,19 @@ class Connection:
 
     @property
     def driver(self) -> str:
-        """The name of the driver that it leads to, such as `QEMU`."""
+        """The name of libvirt's driver, such as `QEMU`."""
         with translating_errors("cannot tell the hypervisor"):
             return str(self.handle.getType())
 
     @property
     def is_local(self) -> bool:
-        """Whether the daemon runs on this host, by its URI: one without a host name goes through a local socket."""
-        _, _, rest = self.name.partition("://")
-        return rest.startswith("/")
+        """Whether the daemon runs on this host: a URI without a host name goes through a local socket."""
+        return self.name.partition("://")[2].startswith("/")
 
     @property
     def is_session(self) -> bool:
         """Whether the daemon is a user's own, which may not give files to other users."""
         return self.name.partition("?")[0].endswith("/session")
-
-    @property
-    def system_uri(self) -> str | None:
-        """The URI of the system's daemon, if this daemon is a user's own and has its socket in the usual place."""
-        if not self.is_session or "?" in self.name:
-            return None
-        return self.name.removesuffix("session") + "system"
 
     @cached_property
     def knows_subclusters(self) -> bool:
@@ -103,10 +94,57 @@ class Connection:
         with translating_errors("cannot read the capabilities of the host"):
             return str(self.handle.getCapabilities())
 
+    def is_network_active(self, name: str) -> bool | None:
+        """Return whether a network is active; None where there is no such network."""
+        failure = f"cannot look up network '{name}'"
+        return look_up(
+            lambda: bool(self.handle.networkLookupByName(name).isActive()), failure, libvirt.VIR_ERR_NO_NETWORK
+        )
+
+    def network_definitions(self, name: str) -> tuple[str, ...]:
+        """Return the current definition of a network and the one of its next start; none where libvirt does not tell.
+
+        The network, the driver for networks, or its daemon may be missing.
+        """
+        definitions: list[str] = []
+        # a broken connection shows in the next call
+        with suppress(libvirt.libvirtError):
+            network = self.handle.networkLookupByName(name)
+            definitions.append(str(network.XMLDesc(0)))
+            if network.isActive() and network.isPersistent():
+                definitions.append(str(network.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE)))
+        return tuple(definitions)
+
     def close(self) -> None:
         """Close the connection; a broken link is not an error."""
         with suppress(libvirt.libvirtError):
             self.handle.close()
+
+    def missing(self, kind: str, name: str, list_names: Callable[[], list[str]], command: str) -> NotFoundError:
+        """Return the error for an unknown name, with a similar name in the hint.
+
+        Args:
+            kind: The kind of object, such as `domain`.
+            name: The unknown name.
+            list_names: Return all names.
+            command: The command of virtomate that lists the names.
+        """
+        hint = f"{virtomate(command)} shows the {kind}s of this connection."
+        with suppress(VirtomateError):
+            hint = self._advice(kind, name, list_names(), command) or hint
+        return NotFoundError(f"there is no {kind} '{name}' on {self.name}", hint=hint)
+
+    def _advice(self, kind: str, name: str, names: list[str], command: str) -> str | None:
+        import difflib  # noqa: PLC0415 - few names are wrong
+
+        by_folded = {known.casefold(): known for known in names}
+        for similar in difflib.get_close_matches(name.casefold(), by_folded, n=1):
+            return f"Did you mean '{by_folded[similar]}'? {virtomate(command)} shows all {kind}s of this connection."
+        # a URI with parameters names another socket, and the system's daemon cannot be told from the user's
+        if names or not self.is_session or "?" in self.name:
+            return None
+        system = virtomate(command, uri=self.name.removesuffix("session") + "system")
+        return f"There are no {kind}s at all on {self.name}; {system} shows the system's."
 
 
 def connect(
@@ -161,12 +199,12 @@ def _without_terminal(uri: str | None) -> str | None:
 
 
 def _start_event_loop() -> None:
-    """Run libvirt's event loop in a daemon thread; keepalive needs it. Once per process."""
+    """Run libvirt's event loop in a daemon thread, for keepalive, once per process."""
     global _event_loop_runs  # noqa: PLW0603 - libvirt's event loop is global as well
     with _event_loop_lock:
         if _event_loop_runs:
             return
-        # libvirt prints every error to stderr unless somebody else takes it
+        # libvirt prints every error to stderr unless a handler takes the error
         libvirt.registerErrorHandler(_ignore, None)
         libvirt.virEventRegisterDefaultImpl()
         threading.Thread(target=_run_event_loop, name="libvirt-events", daemon=True).start()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import libvirt
 
 from virtomate.errors import SilentHostError
-from virtomate.hypervisor.unreached import advise_on_silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,14 +25,8 @@ Ask: TypeAlias = "Callable[[str, bool], str | None]"
 _LOOK_EVERY_SECONDS = 0.05
 _TASKS = "/proc/self/task"  # pathlib would be loaded for nothing else
 
-_CREDENTIALS = [
-    libvirt.VIR_CRED_USERNAME,
-    libvirt.VIR_CRED_AUTHNAME,
-    libvirt.VIR_CRED_PASSPHRASE,
-    libvirt.VIR_CRED_ECHOPROMPT,
-    libvirt.VIR_CRED_NOECHOPROMPT,
-]
 _SECRET_CREDENTIALS = {libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT}
+_CREDENTIALS = [libvirt.VIR_CRED_USERNAME, libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_ECHOPROMPT, *_SECRET_CREDENTIALS]
 
 
 class Opening:
@@ -51,7 +44,7 @@ class Opening:
         """Open the connection; for the errors see `connect`.
 
         Args:
-            seconds: How long to wait for a host that answers nothing.
+            seconds: How long to wait for a silent host.
             cancel: Ends the waiting, unless it is set already: then the connection is for an undo.
             is_patient: Wait as long as it takes where a person may be typing a password.
         """
@@ -67,6 +60,8 @@ class Opening:
                 _end_children(self._task)
                 cancel.check()
             if time.monotonic() - self._heard > seconds and not (is_patient and self._somebody_may_be_asked()):
+                from virtomate.hypervisor.unreached import advise_on_silence  # noqa: PLC0415 - most hosts answer
+
                 _end_children(self._task)
                 raise SilentHostError(
                     f"cannot connect to {self._uri or 'libvirt'}: no answer in {seconds:.0f} s",
@@ -101,7 +96,7 @@ class Opening:
         return str(self._thread.native_id if self._thread else 0)
 
     def _somebody_may_be_asked(self) -> bool:
-        """Whether a person may be typing a password: for us, for an ssh, or for an agent of polkit's."""
+        """Return whether a person may be typing a password: for us, for an ssh, or for an agent of polkit's."""
         if self._is_asking:
             return True
         if _children(self._task):
@@ -129,11 +124,10 @@ def _children(task: str) -> list[int]:
 
 
 def _has_terminal() -> bool:
-    try:
+    with suppress(OSError):
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _polkit_may_ask(uri: str | None) -> bool:

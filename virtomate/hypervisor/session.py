@@ -16,7 +16,6 @@ __all__ = ["Session", "SpareConnections", "end_programs", "open_session"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
     from typing import Self
 
     from virtomate.hypervisor.connection import Connection
@@ -57,26 +56,18 @@ class SpareConnections:
         if self._silence is not None:
             # a new error for each clone, since each has its own leftovers
             raise SilentHostError(self._silence.message, self._silence.hint, self._silence.code)
-        if not self._was_lost:
-            return self._open()
         # a daemon that restarts refuses connections for a moment
-        for left in backoff(0 if self._is_gone else _RESTART_SECONDS):
+        for left in backoff(_RESTART_SECONDS if self._was_lost and not self._is_gone else 0):
             try:
-                return self._open()
-            except SilentHostError:
+                return connect(self._uri, self._ask, self._cancel, was_lost=self._was_lost)
+            except SilentHostError as error:
+                self._silence = error
                 raise
             except NoConnectionError:
                 if not left:
-                    self._is_gone = True
+                    self._is_gone = self._was_lost
                     raise
         raise AssertionError("unreachable")
-
-    def _open(self) -> Connection:
-        try:
-            return connect(self._uri, self._ask, self._cancel, was_lost=self._was_lost)
-        except SilentHostError as error:
-            self._silence = error
-            raise
 
     def discard(self, connection: Connection) -> None:
         """Close a connection that broke."""
@@ -113,9 +104,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.give_back()
 
     def give_back(self) -> None:
@@ -127,11 +116,7 @@ class Session:
 
     @property
     def connection(self) -> Connection:
-        """The main connection.
-
-        Raises:
-            NoConnectionError: It cannot be opened.
-        """
+        """The main connection; NoConnectionError where no connection can be opened."""
         with self._lock:
             if self._main is not None and not self._main.is_alive:
                 self._spare.discard(self._main)

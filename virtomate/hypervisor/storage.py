@@ -1,32 +1,34 @@
-"""Storage pools and volumes of a connection."""
+"""Storage pools and volumes of a connection, and streams to and from volumes.
+
+Sources: https://libvirt.org/html/libvirt-libvirt-storage.html, https://libvirt.org/html/libvirt-libvirt-stream.html
+"""
 
 from __future__ import annotations
 
 import errno
-import logging
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import libvirt
 
 from virtomate.cancel import backoff
-from virtomate.errors import ConflictError, IllegalStateError, NoSpaceError, NotFoundError
-from virtomate.hypervisor.missing import missing
-from virtomate.hypervisor.text import sanitise
-from virtomate.hypervisor.translate import no_room, translate, translating_errors
+from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
+from virtomate.hypervisor.translate import look_up, sanitise, translate, translating_errors
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from virtomate.hypervisor.connection import Connection
 
-_LOG = logging.getLogger(__name__)
-
-# libvirt does not stop a pool while it builds a volume in it.
+# libvirt does not stop a pool while a volume is built in the pool.
 _STOP_SECONDS = 20
 
-# https://libvirt.org/html/libvirt-libvirt-storage.html#virStoragePoolState
+# the result of recvFlags in front of a hole
+_AT_HOLE = -3
+
+# virStoragePoolState
 _STATES = {
     libvirt.VIR_STORAGE_POOL_INACTIVE: "inactive",
     libvirt.VIR_STORAGE_POOL_BUILDING: "building",
@@ -46,24 +48,24 @@ class PoolInfo(NamedTuple):
 
 
 class Volume:
-    """A volume that libvirt knew when it was looked up; in a directory pool nothing more than a path."""
+    """A volume that libvirt knew when it was looked up; in a directory pool that is a path and nothing more."""
 
     def __init__(self, handle: libvirt.virStorageVol) -> None:
         self.handle = handle
         self.name: str = handle.name()
 
     def document(self) -> str:
-        """Libvirt's description, read anew from the file."""
+        """Return libvirt's description, read anew from the file."""
         with translating_errors(f"cannot read volume '{self.name}'"):
             return sanitise(lambda: self.handle.XMLDesc(0))
 
     def is_file(self) -> bool:
-        """Whether the volume is a file, and not a block device, directory or network volume."""
+        """Return whether the volume is a file, and not a block device, directory or network volume."""
         with translating_errors(f"cannot read volume '{self.name}'"):
             return bool(self.handle.info()[0] == libvirt.VIR_STORAGE_VOL_FILE)
 
     def allocation_bytes(self) -> int:
-        """The bytes that the volume takes on the host now."""
+        """Return the bytes that the volume takes on the host now."""
         with translating_errors(f"cannot read volume '{self.name}'"):
             return int(self.handle.info()[2])
 
@@ -82,40 +84,35 @@ class Pool:
         self.uuid: str = handle.UUIDString()
 
     def document(self) -> str:
-        """Libvirt's description."""
+        """Return libvirt's description."""
         with translating_errors(f"cannot read pool '{self.name}'"):
             return str(self._handle.XMLDesc(0))
 
     def is_active(self) -> bool:
-        """Whether its volumes can be used."""
+        """Return whether the volumes can be used."""
         with translating_errors(f"cannot read pool '{self.name}'"):
             return bool(self._handle.isActive())
 
     def is_persistent(self) -> bool:
-        """Whether libvirt keeps the pool when it is stopped."""
+        """Return whether libvirt keeps the pool when the pool is stopped."""
         with translating_errors(f"cannot read pool '{self.name}'"):
             return bool(self._handle.isPersistent())
 
     def info(self) -> PoolInfo:
-        """State and sizes."""
+        """Return state and sizes."""
         with translating_errors(f"cannot read pool '{self.name}'"):
             state, *sizes = self._handle.info()
         return PoolInfo(_STATES.get(state, "inactive"), *sizes)
 
     def volume_count(self) -> int | None:
         """Return the number of volumes; None for an inactive pool, whose volumes are not known."""
-        try:
-            return int(self._handle.numOfVolumes())
-        except libvirt.libvirtError as error:
-            translation = translate(error, f"cannot read pool '{self.name}'")
-            if isinstance(translation, IllegalStateError):
-                return None
-            raise translation from error
+        inactive = libvirt.VIR_ERR_OPERATION_INVALID
+        return look_up(lambda: int(self._handle.numOfVolumes()), f"cannot read pool '{self.name}'", inactive)
 
     def list_volumes(self) -> list[Volume]:
         """Return the volumes of an active pool, as of its last refresh.
 
-        Names that are not UTF-8 are left out: libvirt's binding cannot tell them, and no definition can hold them.
+        Volumes whose names are not UTF-8 are left out: libvirt's binding and definitions cannot hold such names.
         """
         with translating_errors(f"cannot list the volumes of pool '{self.name}'"):
             handles = self._handle.listAllVolumes(0)
@@ -124,27 +121,22 @@ class Pool:
             try:
                 volumes.append(Volume(handle))
             except UnicodeDecodeError as error:
-                _LOG.warning("passing over a volume of pool %r whose name is no UTF-8: %r", self.name, error.object)
+                import logging  # noqa: PLC0415 - nearly all names are UTF-8
+
+                log = logging.getLogger(__name__)
+                log.warning("passing over a volume of pool %r whose name is no UTF-8: %r", self.name, error.object)
         return volumes
 
-    def capacity_bytes(self) -> int:
-        """Size of its file system as of the last refresh."""
-        with translating_errors(f"cannot read pool '{self.name}'"):
-            return int(self._handle.info()[1])
-
     def find_volume(self, name: str) -> Volume | None:
-        """The volume with this name, or None."""
-        try:
-            return Volume(self._handle.storageVolLookupByName(name))
-        except libvirt.libvirtError as error:
-            if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
-                return None
-            raise translate(error, f"cannot look up volume '{name}' of pool '{self.name}'") from error
+        """Return the volume with this name, or None."""
+        failure = f"cannot look up volume '{name}' of pool '{self.name}'"
+        missing = libvirt.VIR_ERR_NO_STORAGE_VOL
+        return look_up(lambda: Volume(self._handle.storageVolLookupByName(name)), failure, missing)
 
     def refresh(self) -> bool:
-        """Refresh the pool; return False where libvirt cannot, which it cannot while it builds a volume.
+        """Refresh the pool; return False where libvirt cannot, for example while a volume is built.
 
-        libvirt stops the pool when it meets a broken image; a pool that was active is started again.
+        libvirt stops a pool with a broken image; a pool that was active is started again.
         """
         was_active = False
         try:
@@ -164,26 +156,18 @@ class Pool:
                 self._handle.create(0)
 
     def create_volume(self, name: str, document: str) -> Volume:
-        """Create a volume without content, or an overlay.
-
-        Raises:
-            ConflictError: A volume or file with that name exists, and was left as it is.
-        """
+        """Create a volume without content; ConflictError where a volume or file has the name, and is left as it is."""
         return self._create(name, lambda: self._handle.createXML(document, 0))
 
     def create_volume_from(self, name: str, document: str, source: Volume, *, reflink: bool) -> Volume:
-        """Create a volume with the content of another; return when libvirt has written all of it.
-
-        Raises:
-            ConflictError: A volume or file with that name exists, and was left as it is.
-        """
+        """Create a volume with the content of another, and wait until all is written; see `create_volume`."""
         flags = libvirt.VIR_STORAGE_VOL_CREATE_REFLINK if reflink else 0
         return self._create(name, lambda: self._handle.createXMLFrom(document, source.handle, flags))
 
     def stop(self) -> None:
-        """Stop the pool, after which a transient pool is gone; its volumes stay.
+        """Stop the pool, after which a transient pool is gone; the volumes stay.
 
-        libvirt refreshes a pool by itself after an upload, and does not stop it meanwhile: wait for that.
+        libvirt refreshes a pool by itself after an upload, and stops no pool meanwhile, so this waits for the refresh.
         """
         for left in backoff(_STOP_SECONDS):
             try:
@@ -202,10 +186,10 @@ class Pool:
             failure = f"cannot create volume '{name}' in pool '{self.name}'"
             translation = translate(error, failure)
             if error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() == errno.EEXIST:
-                # a file that appeared between libvirt's check and its own creation
+                # a file that appeared between libvirt's check and libvirt's own creation
                 translation = ConflictError(translation.message)
             if isinstance(translation, IllegalStateError):
-                # A file that the pool does not know of is an invalid operation (55), which has other reasons too.
+                # a file that is unknown to the pool is an invalid operation, which has other reasons, too
                 self.refresh()
                 if self.find_volume(name) is not None:
                     translation = ConflictError(f"{failure}: a file with that name is there already")
@@ -213,19 +197,17 @@ class Pool:
 
 
 def list_pools(connection: Connection) -> list[Pool]:
-    """All pools, active or not."""
+    """Return all pools, active or not."""
     with translating_errors("cannot list the storage pools"):
         return [Pool(handle) for handle in connection.handle.listAllStoragePools(0)]
 
 
 def find_pool(connection: Connection, name: str) -> Pool | None:
-    """The pool with this name, or None."""
-    try:
-        return Pool(connection.handle.storagePoolLookupByName(name))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL:
-            return None
-        raise translate(error, f"cannot look up pool '{name}'") from error
+    """Return the pool with this name, or None."""
+    missing = libvirt.VIR_ERR_NO_STORAGE_POOL
+    return look_up(
+        lambda: Pool(connection.handle.storagePoolLookupByName(name)), f"cannot look up pool '{name}'", missing
+    )
 
 
 def get_pool(connection: Connection, name: str) -> Pool:
@@ -236,8 +218,8 @@ def get_pool(connection: Connection, name: str) -> Pool:
         raise NotFoundError(f"there is no storage pool {name!r}: names are UTF-8, and this is not") from error
     pool = find_pool(connection, name)
     if pool is None:
-        raise missing(
-            connection, "storage pool", name, lambda: [pool.name for pool in list_pools(connection)], "pool-list"
+        raise connection.missing(
+            "storage pool", name, lambda: [pool.name for pool in list_pools(connection)], "pool-list"
         )
     return pool
 
@@ -254,8 +236,8 @@ def start_transient_pool(connection: Connection, name: str, document: str) -> Po
     """Create and start a pool that vanishes when it is stopped.
 
     Raises:
-        ConflictError: A pool with the same name, or the same spelling of its directory, is there.
-        NoSpaceError: libvirt has no room to write it down.
+        ConflictError: A pool has the same name, or the same spelling of its directory.
+        NoSpaceError: libvirt has no room for the pool's document.
         HypervisorError: The directory cannot be read.
     """
     try:
@@ -264,19 +246,15 @@ def start_transient_pool(connection: Connection, name: str, document: str) -> Po
         failure = f"cannot make a temporary pool '{name}'"
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
             raise ConflictError(f"{failure}: {error.get_error_message()}") from error
-        translation = translate(error, failure)
-        if isinstance(translation, NoSpaceError):
-            translation = no_room(error, f"a temporary pool '{name}'")
-        raise translation from error
+        raise translate(error, failure, f"a temporary pool '{name}'") from error
 
 
 def delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object]) -> None:
-    """Delete a volume; libvirt refuses while it is still building that volume or something beside it.
+    """Delete a volume; libvirt refuses while that volume, or another in the pool, is being built.
 
     Args:
-        find: Look the volume up and make sure that it is the one meant; return None where it is gone. Called in each
-            turn.
-        turns: What `backoff` yields: one attempt for each turn, and at least one.
+        find: Looks the volume up and identifies it, in each turn; returns None where the volume is gone.
+        turns: The turns of `backoff`, at least one: there is an attempt in each.
 
     Raises:
         IllegalStateError: The volume was still in use in the last turn.
@@ -297,3 +275,74 @@ def delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object])
         else:
             return
     raise refusal or ValueError("no turn was given")
+
+
+class Stream:
+    """A stream between this process and a volume; blocking."""
+
+    def __init__(self, handle: libvirt.virStream, volume_name: str) -> None:
+        self._handle = handle
+        self._volume_name = volume_name
+
+    def receive(self, chunk_bytes: int) -> Iterator[bytes | int]:
+        """Yield content in order: bytes are data, a number is the length of a hole."""
+        with translating_errors(f"cannot read volume '{self._volume_name}'"):
+            while True:
+                data = self._handle.recvFlags(chunk_bytes, libvirt.VIR_STREAM_RECV_STOP_AT_HOLE)
+                if data == _AT_HOLE:
+                    yield int(self._handle.recvHole())
+                elif data:
+                    yield data
+                else:
+                    return
+
+    def send(self, data: bytes) -> None:
+        """Write data at the current position."""
+        view = memoryview(data)
+        with translating_errors(f"cannot write volume '{self._volume_name}'"):
+            while view:
+                sent = self._handle.send(bytes(view) if len(view) != len(data) else data)
+                view = view[sent:]
+
+    def send_hole(self, length: int) -> None:
+        """Leave a hole at the current position."""
+        with translating_errors(f"cannot write volume '{self._volume_name}'"):
+            self._handle.sendHole(length)
+
+
+@contextmanager
+def _opened(
+    connection: Connection, volume: Volume, failure: str, begin: Callable[[libvirt.virStream], object]
+) -> Iterator[Stream]:
+    with translating_errors(failure):
+        handle = connection.handle.newStream(0)
+        begin(handle)
+    try:
+        yield Stream(handle, volume.name)
+        # the daemon may have failed to write what it took
+        with translating_errors(f"cannot finish with volume '{volume.name}'"):
+            handle.finish()
+    except BaseException:
+        with suppress(libvirt.libvirtError):
+            handle.abort()
+        raise
+
+
+def open_download(connection: Connection, volume: Volume, offset: int, length: int) -> AbstractContextManager[Stream]:
+    """Read a part of a volume's file, in bytes, whatever the format; a length of 0 means the rest of the file."""
+    flags = libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM
+    failure = f"cannot read volume '{volume.name}'"
+    return _opened(connection, volume, failure, lambda stream: volume.handle.download(stream, offset, length, flags))
+
+
+def read_head(connection: Connection, volume: Volume, length: int) -> bytes:
+    """Return the first bytes of a volume's file, fewer of a shorter file."""
+    with open_download(connection, volume, 0, length) as stream:
+        return b"".join(piece if isinstance(piece, bytes) else bytes(piece) for piece in stream.receive(length))
+
+
+def open_upload(connection: Connection, volume: Volume) -> AbstractContextManager[Stream]:
+    """Write a volume's file from the beginning; the file must be empty, since a hole clears nothing."""
+    flags = libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM
+    failure = f"cannot write volume '{volume.name}'"
+    return _opened(connection, volume, failure, lambda stream: volume.handle.upload(stream, 0, 0, flags))

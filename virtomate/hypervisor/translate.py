@@ -1,4 +1,4 @@
-"""Translation of libvirt's errors, by code and never by text.
+"""Translation of libvirt's errors, by code and never by text, and of text that may hold what a guest wrote.
 
 Source: https://libvirt.org/html/libvirt-virterror.html
 """
@@ -9,7 +9,7 @@ import errno
 import posixpath
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import libvirt
 
@@ -23,19 +23,21 @@ from virtomate.errors import (
     OversizeError,
     VirtomateError,
 )
+from virtomate.names import NOT_XML
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+Answer = TypeVar("Answer")
 
 _KINDS: tuple[tuple[set[int], type[VirtomateError]], ...] = (
     ({libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL}, NotFoundError),
     ({libvirt.VIR_ERR_DOM_EXIST, libvirt.VIR_ERR_STORAGE_VOL_EXIST}, ConflictError),
     ({libvirt.VIR_ERR_OPERATION_INVALID}, IllegalStateError),
 )
-# `DIR/././.`, which a temporary pool has for its directory
+# `DIR/././.`, the directory of a temporary pool
 _REPETITIONS = r"(?<=[^\s'\"/])(?:/\.)+(?=[/'\":\s]|$)"
-# the file that it was about
+# the file that an error is about
 _QUOTED_PATH = r"'(/[^']*)'"
 # a failed system call comes with its errno
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -46,6 +48,7 @@ _NOT_ALLOWED = {
     libvirt.VIR_ERR_AUTH_CANCELLED,
     libvirt.VIR_ERR_AUTH_UNAVAILABLE,
 }
+_REPLACEMENT = "\ufffd"
 
 
 @contextmanager
@@ -53,14 +56,14 @@ def translating_errors(failure: str) -> Iterator[None]:
     """Raise libvirt's errors as ours.
 
     Args:
-        failure: What did not work, as the beginning of a sentence: "cannot define domain 'web-1'".
+        failure: The beginning of a sentence that says what did not work: "cannot define domain 'web-1'".
 
     Raises:
         NotFoundError: The domain, pool or volume is not there.
-        ConflictError: Its name is taken.
-        IllegalStateError: It is in a state that does not allow it.
+        ConflictError: The name is taken.
+        IllegalStateError: The state of the domain, pool or volume does not allow the call.
         ConnectionLostError: The connection broke.
-        OversizeError: What was to be sent, or the answer, is too long.
+        OversizeError: The request or the answer is too long.
         HypervisorError: Anything else.
     """
     try:
@@ -69,8 +72,24 @@ def translating_errors(failure: str) -> Iterator[None]:
         raise translate(error, failure) from error
 
 
-def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
-    """Return virtomate's error for an error of libvirt's."""
+def look_up(ask: Callable[[], Answer], failure: str, *absent: int) -> Answer | None:
+    """Return libvirt's answer; None for an error with a code in `absent`; see `translating_errors` for other errors."""
+    try:
+        return ask()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in absent:
+            return None
+        raise translate(error, failure) from error
+
+
+def translate(error: libvirt.libvirtError, failure: str, new: str = "") -> VirtomateError:
+    """Return virtomate's error for an error of libvirt's.
+
+    Args:
+        error: The error.
+        failure: See `translating_errors`.
+        new: What was to be written where libvirt keeps its own files, such as `the definition of 'web-1'`.
+    """
     code = error.get_error_code()
     import logging  # noqa: PLC0415 - completion fails quietly, and need not load it
 
@@ -90,24 +109,18 @@ def translate(error: libvirt.libvirtError, failure: str) -> VirtomateError:
             code=code,
         )
     if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in _FULL:
-        return NoSpaceError(message, hint="Make room on that file system, then run the command again.")
-    if code in _NOT_ALLOWED:
-        return HypervisorError(message, hint="Use an account that may manage this libvirt.", code=code)
-    return HypervisorError(message, code=code)
+        advice = "Make room on that file system, then run the command again."
+        return _no_room(error, new) if new else NoSpaceError(message, hint=advice)
+    hint = "Use an account that may manage this libvirt." if code in _NOT_ALLOWED else None
+    return HypervisorError(message, hint=hint, code=code)
 
 
-def no_room(error: libvirt.libvirtError, what: str) -> NoSpaceError:
-    """Return the error for something other than a volume that libvirt has no room for.
-
-    Args:
-        error: The error of libvirt's, of which `translate` makes a `NoSpaceError`.
-        what: Such as `the definition of 'web-1'`.
-    """
+def _no_room(error: libvirt.libvirtError, new: str) -> NoSpaceError:
     message = one_line(error)
     found = re.search(_QUOTED_PATH, message)
     where = "the directory of libvirt's definitions" if found is None else f"'{posixpath.dirname(found[1])}'"
     return NoSpaceError(
-        f"libvirt has no room for {what}: {message}",
+        f"libvirt has no room for {new}: {message}",
         hint=f"Make room in {where} on libvirt's host, then run the command again.",
     )
 
@@ -128,3 +141,16 @@ def one_line(error: libvirt.libvirtError) -> str:
     """Return libvirt's message in one line, with directories of temporary pools in their plain spelling."""
     message = " ".join(str(error.get_error_message() or error).split())
     return re.sub(_REPETITIONS, "", message)
+
+
+def sanitise(describe: Callable[[], str]) -> str:
+    """Return a description, with U+FFFD for characters that no document can hold.
+
+    libvirt copies the path of a backing file from an image, even from the raw disk of a guest, and its binding expects
+    UTF-8.
+    """
+    try:
+        text = str(describe())
+    except UnicodeDecodeError as error:
+        text = bytes(error.object).decode(errors="replace")
+    return NOT_XML.sub(_REPLACEMENT, text)

@@ -1,8 +1,8 @@
-"""Why a connection cannot be made, and what helps.
+"""The reason why a connection cannot be made, and what helps.
 
-libvirt's error codes, and the errno of a failed system call, tell most causes apart; its message tells the rest, such
-as an unresolved name and all errors of ssh. The message is English, since Python sets no locale for messages, and ssh
-has no translations.
+libvirt's error codes, and the errno of a failed system call, tell most causes apart. Only the message tells the rest,
+such as an unresolved name and all errors of ssh. The message is English, since Python sets no locale for messages, and
+ssh has no translations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from virtomate.words import shell_word
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What libvirt can speak to (https://libvirt.org/drivers.html).
+# The drivers of libvirt (https://libvirt.org/drivers.html).
 _DRIVERS = (
     *("qemu", "xen", "lxc", "ch", "bhyve", "vbox", "vz", "openvz", "test"),
     *("esx", "vpx", "gsx", "hyperv", "vmwareplayer", "vmwarews", "vmwarefusion"),
@@ -32,7 +32,6 @@ _URI_ERRORS = {
     libvirt.VIR_ERR_CONF_SYNTAX,
 }
 _AUTH_ERRORS = {libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_AUTH_CANCELLED, libvirt.VIR_ERR_AUTH_UNAVAILABLE}
-_FORBIDDEN = {errno.EACCES, errno.EPERM}
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EHOSTDOWN}
 
 _EXAMPLES = "such as qemu:///system or qemu+ssh://root@HOST/system"
@@ -44,7 +43,7 @@ _CERTIFICATES = (
 )
 _GROUP = "a member of the group libvirt, or root"
 
-# Messages of ssh or of the program that it runs on the host, and what helps; the first match counts.
+# Messages of ssh or of the program that ssh runs on the host, and what helps; the first match counts.
 _SSH = (
     ("could not resolve hostname", _RESOLVE),
     ("host key", "Compare the host's key with the one that is known, or get to know it: {ssh}"),
@@ -60,6 +59,7 @@ _SSH = (
     ("permission denied", f"Who comes in by SSH may not use libvirt there: it takes {_GROUP}."),
     ("no such file", "Check that libvirtd or virtqemud runs on the host."),
     ("connection closed", "The host ended the link: this has to work: {ssh}"),
+    ("", "Check that this works: {ssh}"),
 )
 
 
@@ -87,6 +87,11 @@ class Failure(NamedTuple):
     message: str
 
     @property
+    def advice(self) -> str:
+        """What helps, as a sentence."""
+        return next(self._find())
+
+    @property
     def _driver(self) -> str:
         return (self.uri or "").partition("://")[0].partition("+")[0]
 
@@ -94,35 +99,35 @@ class Failure(NamedTuple):
     def _transport(self) -> str:
         """`unix`, `ssh`, `tcp`, `tls` and so on; `unix` where libvirt was to decide, or has an alias."""
         scheme, _, rest = (self.uri or "").partition("://")
-        transport = scheme.partition("+")[2]
-        return transport or ("tls" if rest and not rest.startswith("/") else "unix")
-
-    @property
-    def advice(self) -> str:
-        """What helps, as a sentence."""
-        return next(self._find())
+        return scheme.partition("+")[2] or ("tls" if rest and not rest.startswith("/") else "unix")
 
     def _find(self) -> Iterator[str]:
-        is_system_call = self.code == libvirt.VIR_ERR_SYSTEM_ERROR
+        said, transport = self.message.lower(), self._transport
+        number = self.errno if self.code == libvirt.VIR_ERR_SYSTEM_ERROR else -1
         if self._is_uri_at_fault():
             yield self._correct_uri()
         if self.code in _AUTH_ERRORS:
             yield self._authenticate()
-        if "ssh" in self._transport or "ssh: " in self.message:
-            yield from self._speak_ssh()
-        if any(part in self.message.lower() for part in _UNRESOLVED):
+        if "ssh" in transport or "ssh: " in said:
+            yield next(advice for part, advice in _SSH if part in said).format(ssh=self._ssh_command())
+        if any(part in said for part in _UNRESOLVED):
             yield _RESOLVE
-        if "certificate" in self.message.lower():
+        if "certificate" in said:
             yield _CERTIFICATES
-        if is_system_call and self.errno in _UNREACHABLE:
+        if number in _UNREACHABLE:
             yield _UNREACHED
-        if self._transport in {"tcp", "tls"}:
+        if transport in {"tcp", "tls"}:
             yield self._listen()
-        if is_system_call and self.errno in _FORBIDDEN:
+        if number in {errno.EACCES, errno.EPERM}:
             yield f"Use it as {_GROUP}. A group takes effect with the next login."
-        if is_system_call and self.errno in {errno.ENOENT, errno.ECONNREFUSED}:
-            yield f"Check that libvirtd or virtqemud runs, or name another connection with -c, {_EXAMPLES}."
-        yield f"Check that the daemon runs, or name another connection with -c, {_EXAMPLES}."
+        daemon = "libvirtd or virtqemud" if number in {errno.ENOENT, errno.ECONNREFUSED} else "the daemon"
+        yield f"Check that {daemon} runs, or name another connection with -c, {_EXAMPLES}."
+
+    def _listen(self) -> str:
+        if self.errno == errno.ECONNREFUSED:
+            unit = f"libvirtd-{self._transport}.socket"
+            return f"Nothing listens at that port: check that libvirt does ({unit} on the host), or go by SSH."
+        return "Check that it is libvirt that listens at that port, and that it does so with this transport."
 
     def _is_uri_at_fault(self) -> bool:
         is_unparsed = self.code == libvirt.VIR_ERR_INTERNAL_ERROR and (
@@ -146,13 +151,6 @@ class Failure(NamedTuple):
             return f"Give SSH a key or a password that the host accepts; this has to work: {self._ssh_command()}"
         return "Check user name and password; on the host, saslpasswd2 -a libvirt NAME makes a user."
 
-    def _speak_ssh(self) -> Iterator[str]:
-        said = self.message.lower()
-        for part, advice in _SSH:
-            if part in said:
-                yield advice.format(ssh=self._ssh_command())
-        yield f"Check that this works: {self._ssh_command()}"
-
     def _ssh_command(self) -> str:
         from urllib.parse import urlsplit  # noqa: PLC0415 - few connections are wrong
 
@@ -160,9 +158,3 @@ class Failure(NamedTuple):
         host = parts.hostname or "HOST"
         port = ["-p", str(parts.port)] if parts.port else []
         return " ".join(map(shell_word, ["ssh", *port, f"{parts.username}@{host}" if parts.username else host, "true"]))
-
-    def _listen(self) -> str:
-        if self.errno == errno.ECONNREFUSED:
-            unit = f"libvirtd-{self._transport}.socket"
-            return f"Nothing listens at that port: check that libvirt does ({unit} on the host), or go by SSH."
-        return "Check that it is libvirt that listens at that port, and that it does so with this transport."

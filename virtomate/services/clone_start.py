@@ -21,7 +21,6 @@ from virtomate.errors import (
     VirtomateError,
 )
 from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid
-from virtomate.hypervisor.networks import is_network_active
 from virtomate.services.guest import (
     has_usable_address,
     read_addresses,
@@ -71,7 +70,7 @@ def _advise(session: Session, result: CloneResult, error: VirtomateError) -> str
         domain = find_domain(session.connection, result.uuid)
         definition = codec.parse_definition(domain.inactive_definition_without_secrets())
         for network in readers.network_names(definition.domain):
-            is_active = is_network_active(session.connection, network)
+            is_active = session.connection.is_network_active(network)
             if is_active is None:
                 edit = virsh("edit", result.name)
                 return f"There is no network '{network}'. Connect the clone to another one ({edit}), then: {start}"

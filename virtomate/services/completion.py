@@ -72,5 +72,5 @@ def _find(kind: Kind, connection: Connection) -> list[str]:
 
     domains = list_domains(connection)
     if kind is Kind.CLONE:
-        domains = [domain for domain in domains if domain.has_metadata(PROVENANCE_NAMESPACE)]
+        domains = [domain for domain in domains if domain.metadata_element(PROVENANCE_NAMESPACE)]
     return [domain.name for domain in domains]

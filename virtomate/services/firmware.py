@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, nvram_readers, readers
 from virtomate.errors import ConnectionLostError, HypervisorError, NoFirmwareError
-from virtomate.hypervisor.defining import native_command_line
+from virtomate.hypervisor.domains import native_command_line
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.tuples import NamedTuple

@@ -16,8 +16,7 @@ from virtomate.duplication import hostfs
 from virtomate.duplication.image_headers import LONGEST_NAME, header_extensions
 from virtomate.duplication.upload import send_pieces
 from virtomate.errors import UnsupportedError
-from virtomate.hypervisor.storage import get_volume
-from virtomate.hypervisor.volume_streams import open_upload
+from virtomate.hypervisor.storage import get_volume, open_upload
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:

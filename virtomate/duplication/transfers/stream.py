@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.upload import CHUNK_BYTES, send_pieces
-from virtomate.hypervisor.storage import get_volume
-from virtomate.hypervisor.volume_streams import open_download, open_upload
+from virtomate.hypervisor.storage import get_volume, open_download, open_upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -151,7 +151,7 @@ def _reflink_between_file_systems(case: DiskCase) -> VirtomateError | None:
     if visible_status(case.source) is not None and here is not None and there is not None:
         is_other = here != there
     else:
-        is_other = case.pools.named(case.source.pool).pool.capacity_bytes() != case.target.pool.capacity_bytes()
+        is_other = case.pools.named(case.source.pool).pool.info().capacity != case.target.pool.info().capacity
     if not is_other:
         return None
     return UnsupportedError(

@@ -12,7 +12,7 @@ from virtomate.duplication.hostfs import find_obstacle, require_reflinks, visibl
 from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
 from virtomate.enums import Action, DiskAction, Mode, Transfer
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
-from virtomate.hypervisor.volume_streams import read_head
+from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskCase, refuse_case

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition.readers import child, devices, dhcp_entries
-from virtomate.hypervisor.networks import network_definitions
 from virtomate.notices import CloneWarning, Notice, notice
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def lost_dhcp_entries(connection: Connection, domain: Document) -> tuple[Notice,
             addresses.setdefault(network, []).append(str(mac).lower())
     lost = []
     for network, macs in addresses.items():
-        for definition in network_definitions(connection, network):
+        for definition in connection.network_definitions(network):
             for entry in dhcp_entries(definition):
                 lease = ", ".join(part for part in (entry.address, entry.name) if part is not None)
                 if entry.mac_address in macs:

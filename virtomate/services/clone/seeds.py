@@ -11,7 +11,7 @@ from virtomate.duplication.hostfs import open_visible
 from virtomate.duplication.labels import LABEL_BYTES, file_system_label
 from virtomate.enums import Action
 from virtomate.errors import ConnectionLostError, VirtomateError
-from virtomate.hypervisor.volume_streams import read_head
+from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 

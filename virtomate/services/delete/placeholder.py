@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition import codec
 from virtomate.definition.provenance import find_provenance, half_deleted_definition, with_provenance
 from virtomate.errors import ConnectionLostError, IllegalStateError, NotFoundError, VirtomateError
-from virtomate.hypervisor.defining import define_domain
-from virtomate.hypervisor.domains import find_domain_by_uuid
+from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.notices import Leftover, Notice
 from virtomate.services.storage import this_process
 from virtomate.words import virtomate

@@ -10,8 +10,7 @@ from virtomate.definition.provenance import read_provenance, restored_definition
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, NotFoundError, UsageError
-from virtomate.hypervisor.defining import define_domain
-from virtomate.hypervisor.domains import find_domain
+from virtomate.hypervisor.domains import define_domain, find_domain
 from virtomate.notices import Kept, Notice, named, notice
 from virtomate.paths import normalise
 from virtomate.services.delete.records import Deletion, DoomedThing

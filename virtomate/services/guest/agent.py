@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff, call_interruptibly
 from virtomate.errors import AgentUnresponsiveError, NoAgentError, TimedOutError
-from virtomate.hypervisor.agent import ping_agent
+from virtomate.hypervisor.agent import call_agent
 from virtomate.hypervisor.domains import find_domain
 from virtomate.services.guest.addresses import require_active
 from virtomate.tuples import NamedTuple
@@ -58,7 +58,7 @@ def wait_for_agent(domain: Domain, seconds: float, cancel: CancelToken, left: fl
     for remaining in backoff(limit, cancel):
         try:
             # a single call may take libvirt's own limit of five seconds
-            call_interruptibly(lambda: ping_agent(domain), cancel, remaining if limit else None)
+            call_interruptibly(lambda: call_agent(domain, "guest-ping"), cancel, remaining if limit else None)
         except NoAgentError:
             raise
         except (AgentUnresponsiveError, TimedOutError):

@@ -57,7 +57,7 @@ class FilePools:
     def new_fingerprint(self, volume: VolumeDescription, pool: Pool) -> Fingerprint:
         """Return the fingerprint, with the size of the file system if the file cannot be seen here."""
         now = self.fingerprint(volume)
-        return now if now.inode is not None else now._replace(file_system_bytes=pool.capacity_bytes())
+        return now if now.inode is not None else now._replace(file_system_bytes=pool.info().capacity)
 
     def absence(self, made: Artifact, pool: Pool) -> Fingerprint | None:
         """Return the inode number of the directory, and the size of the file system."""
@@ -67,7 +67,7 @@ class FilePools:
         return Fingerprint(
             None,
             directory=None if then.directory is None else directory_inode(posixpath.dirname(made.path)),
-            file_system_bytes=None if then.file_system_bytes is None else pool.capacity_bytes(),
+            file_system_bytes=None if then.file_system_bytes is None else pool.info().capacity,
         )
 
     def seen_space(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from virtomate.cancel import CancelToken, backoff
 from virtomate.definition.volume import PoolDescription, VolumeDescription, describe_pool, describe_volume
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
-from virtomate.hypervisor.missing import missing
 from virtomate.hypervisor.storage import find_pool, get_pool, list_pools
 from virtomate.paths import normalise
 from virtomate.services.storage.file_pools import backend_of
@@ -83,9 +82,8 @@ class PoolIndex:
             if not known.is_active:
                 raise _inactive(name)
             return known
-        raise missing(
-            self._connection, "storage pool", name, lambda: [known.pool.name for known in self._pools], "pool-list"
-        )
+        names = [known.pool.name for known in self._pools]
+        raise self._connection.missing("storage pool", name, lambda: names, "pool-list")
 
     def directory_of(self, name: str) -> str | None:
         """Return the normalised path of a pool's directory by the pool's name, None where there is none."""

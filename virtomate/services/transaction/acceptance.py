@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.errors import SchemaError, VirtomateError
-from virtomate.hypervisor.defining import check_definition, check_definition_without_schema
+from virtomate.hypervisor.domains import check_definition
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Definition
@@ -61,7 +61,7 @@ def require_acceptable(connection: Connection, name: str, probe: Definition, ori
         if _passes_schema(connection, original):
             raise
         _LOG.info("judging the definition of %r without the schema, which its original's does not pass either", name)
-        check_definition_without_schema(connection, name, text)
+        check_definition(connection, name, text, with_schema=False)
 
 
 def _probe(definition: Definition) -> Definition:

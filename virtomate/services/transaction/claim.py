@@ -27,8 +27,7 @@ from virtomate.errors import (
     NotFoundError,
     VirtomateError,
 )
-from virtomate.hypervisor.defining import define_domain
-from virtomate.hypervisor.domains import find_domain_by_uuid, list_domains
+from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid, list_domains
 from virtomate.services.definitions import Definitions
 from virtomate.services.storage import this_process
 from virtomate.services.storage.artifacts import require_intact

@@ -9,8 +9,7 @@ from virtomate.definition.volume import NewVolume, VolumeDescription
 from virtomate.duplication import transfers
 from virtomate.duplication.upload import LocalFile, upload
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Transfer
-from virtomate.hypervisor.storage import get_volume
-from virtomate.hypervisor.volume_streams import open_upload
+from virtomate.hypervisor.storage import get_volume, open_upload
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:

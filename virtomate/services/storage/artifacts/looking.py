@@ -21,7 +21,7 @@ from virtomate.duplication.hostfs import NANOSECONDS, open_visible
 from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
 from virtomate.enums import ArtifactState, TokenPlace
 from virtomate.errors import HypervisorError, IllegalStateError
-from virtomate.hypervisor.volume_streams import read_head
+from virtomate.hypervisor.storage import read_head
 from virtomate.services.storage.artifacts.proof import (
     Judgement,
     Sighting,

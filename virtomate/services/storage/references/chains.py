@@ -16,7 +16,7 @@ from virtomate.definition.volume import describe_volume
 from virtomate.duplication.host_images import made_up_devices, may_be_image, read_links_here
 from virtomate.duplication.image_headers import LONG_HEADER_BYTES, ImageLinks, read_links
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
-from virtomate.hypervisor.volume_streams import read_head
+from virtomate.hypervisor.storage import read_head
 from virtomate.notices import Notice, ScanWarning, notice
 from virtomate.paths import files_in, normalise
 from virtomate.services.storage.file_pools import FILE_POOLS
