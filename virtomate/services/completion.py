@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import threading
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -12,13 +12,10 @@ from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.hypervisor.connection import connect_read_only
 
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from virtomate.hypervisor.connection import Connection
 
 # with Python's own start this stays below a second
 _LIMIT_SECONDS = 0.5
-_SEPARATOR = "\0"
 
 
 class Kind(Enum):
@@ -32,38 +29,31 @@ class Kind(Enum):
 def list_names(kind: Kind, uri: str | None) -> list[str]:
     """Return the names of all domains, clones or storage pools, sorted; none where libvirt needs too long.
 
-    A process of its own asks libvirt, since calls of libvirt cannot be interrupted. It has no terminal, so that nobody
-    can be asked for a password, and everything that it started, such as ssh, ends with it.
+    A thread asks libvirt, since calls of libvirt cannot be interrupted. The process has no terminal any more, so that
+    nobody can be asked for a password; a program that libvirt started, such as ssh, ends when the time is over.
     """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _answer(kind, uri, writer)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as stream:
-        names = stream.read().decode().split(_SEPARATOR)
-    # the child keeps its number, which is that of its group, until it is asked for its status
-    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-    with suppress(OSError):
-        os.killpg(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    # a terminal might obey what cannot be printed
-    return [] if status else sorted(name for name in names if name and name.isprintable())
-
-
-def _answer(kind: Kind, uri: str | None, writer: int) -> NoReturn:
-    """In the child: write the names, and end without what Python does at an end; a timer ends it before."""
-    try:
-        signal.setitimer(signal.ITIMER_REAL, _LIMIT_SECONDS)
+    # the leader of a process group must keep its terminal
+    with suppress(PermissionError):
         os.setsid()
-        with connect_read_only(uri) as connection, os.fdopen(writer, "wb") as stream:
-            stream.write(_SEPARATOR.join(_find(kind, connection)).encode(errors="replace"))
-        os._exit(0)
-    finally:
-        os._exit(1)
+    found: list[str] = []
+    thread = threading.Thread(target=_find, args=(kind, uri, found), daemon=True)
+    thread.start()
+    thread.join(_LIMIT_SECONDS)
+    if thread.is_alive():
+        from virtomate.hypervisor.opening import end_programs  # noqa: PLC0415 - most daemons answer in time
+
+        end_programs()
+    # a terminal might obey what cannot be printed
+    return sorted(name for name in found if name.isprintable())
 
 
-def _find(kind: Kind, connection: Connection) -> list[str]:
+def _find(kind: Kind, uri: str | None, found: list[str]) -> None:
+    """Add the names to a list, all of them or, on any trouble, none."""
+    with suppress(Exception), connect_read_only(uri) as connection:
+        found += _names(kind, connection)
+
+
+def _names(kind: Kind, connection: Connection) -> list[str]:
     if kind is Kind.POOL:
         from virtomate.hypervisor.storage import list_pools  # noqa: PLC0415 - either pools or domains are completed
 
