@@ -1,8 +1,8 @@
 """Conversion between libvirt's XML and dicts.
 
 The dicts are xmltodict's: attributes start with `@`, text beside attributes is `#text`, an empty element is None.
-Repeatable elements are always lists, and leaf text keeps its blanks. A domain's `<metadata>` stays text: it belongs to
-other programs and may contain anything.
+Repeatable elements are always lists, and leaf text keeps its blanks. A domain's `<metadata>` stays text, since other
+programs may write anything into it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
+_DEPTH_OF_CHILD = 2
+
 # Repeatable elements by parent; everything below <devices> but the emulator is repeatable, too.
 # Source: https://libvirt.org/formatdomain.html and its schema.
 _REPEATABLE: dict[str, frozenset[str]] = {
@@ -32,11 +34,7 @@ _REPEATABLE: dict[str, frozenset[str]] = {
     "portForward": frozenset({"range"}),
     "source": frozenset({"seclabel", "host", "address", "ip", "route"}),
     "slices": frozenset({"slice"}),
-    "system": frozenset({"entry"}),
-    "bios": frozenset({"entry"}),
-    "chassis": frozenset({"entry"}),
-    "baseBoard": frozenset({"entry"}),
-    "oemStrings": frozenset({"entry"}),
+    **dict.fromkeys(("system", "bios", "chassis", "baseBoard", "oemStrings"), frozenset({"entry"})),
     "sysinfo": frozenset({"baseBoard", "entry"}),
     "encryption": frozenset({"secret"}),
     "qemu:commandline": frozenset({"qemu:arg", "qemu:env"}),
@@ -70,20 +68,14 @@ def parse_definition(text: str) -> Definition:
     Raises:
         MalformedDocumentError: The text is not a `<domain>` document.
     """
-    data = text.encode()
-    span = _find_element(data, depth=2, name="metadata")
-    if span is None:
-        return Definition(parse(text, "domain"), None)
-    start, end = span
-    return Definition(parse((data[:start] + data[end:]).decode(), "domain"), data[start:end].decode())
+    content, metadata = cut_element(text, None, "metadata")
+    return Definition(parse(content, "domain"), metadata)
 
 
 def unparse_definition(definition: Definition, *, is_indented: bool = False) -> str:
     """Write a domain's definition, with the unchanged metadata."""
     text = unparse(definition.domain, "domain", is_indented=is_indented)
-    if definition.metadata is None:
-        return text
-    return append_element(text, definition.metadata)
+    return text if definition.metadata is None else append_element(text, definition.metadata)
 
 
 def parse(text: str, root: str) -> Document:
@@ -122,60 +114,28 @@ def unparse(content: Document, root: str, *, is_indented: bool = False) -> str:
     return text.replace("\r", "&#13;")
 
 
-def cut_element(fragment: str, namespace: str, name: str) -> tuple[str, str | None]:
+def cut_element(fragment: str, namespace: str | None, name: str) -> tuple[str, str | None]:
     """Cut the first child with this namespace and name out of an element, and return both texts.
 
-    The element was cut out of a document, so prefixes may be declared outside. libvirt writes our element with its own
-    declaration, so children with other prefixes are not ours.
+    Raises:
+        MalformedDocumentError: The text is not an element.
     """
     data = fragment.encode()
-    span = _find_element(data, depth=2, name=name, namespace=namespace)
-    if span is None:
-        return fragment, None
-    start, end = span
-    return (data[:start] + data[end:]).decode(), data[start:end].decode()
-
-
-def append_element(fragment: str, child: str) -> str:
-    """Add a child at the end of an element, which may be an empty-element tag."""
-    if fragment.rstrip().endswith("/>"):
-        start = fragment.rstrip()[:-2].rstrip()
-        name = re.match(r"<([^\s/>]+)", fragment)
-        if name is None:
-            raise MalformedDocumentError("not an element")
-        return f"{start}>{child}</{name.group(1)}>"
-    end = fragment.rindex("</")
-    return fragment[:end] + child + fragment[end:]
-
-
-def element_end(data: bytes, tag: str, index: int) -> int:
-    """Return the offset after an element whose end expat reports at this index; an empty-element tag ends there."""
-    return data.index(b">", index) + 1 if data.startswith(f"</{tag}".encode(), index) else index
-
-
-def _find_element(data: bytes, depth: int, name: str, namespace: str | None = None) -> tuple[int, int] | None:
-    """Return the byte offsets of the first element with this name (and namespace) at a depth; the root has depth 1."""
     parser = expat.ParserCreate("utf-8")
-    stack: list[tuple[str, dict[str, str]]] = []
+    depth = 0
     found: list[int] = []
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        scope = dict(stack[-1][1]) if stack else {}
-        for key, value in attributes.items():
-            if key == "xmlns" or key.startswith("xmlns:"):
-                scope[key.partition(":")[2]] = value
-        stack.append((tag, scope))
-        prefix, _, local = tag.rpartition(":")
-        if not found and len(stack) == depth and _matches(tag, local, scope.get(prefix)):
+        nonlocal depth
+        depth += 1
+        if depth == _DEPTH_OF_CHILD and not found and is_named(tag, attributes, namespace, name):
             found.append(parser.CurrentByteIndex)
 
-    def _matches(tag: str, local: str, uri: str | None) -> bool:
-        return tag == name if namespace is None else (local == name and uri == namespace)
-
     def end(tag: str) -> None:
-        stack.pop()
-        if len(found) == 1 and len(stack) == depth - 1:
+        nonlocal depth
+        if depth == _DEPTH_OF_CHILD and len(found) == 1:
             found.append(element_end(data, tag, parser.CurrentByteIndex))
+        depth -= 1
 
     parser.StartElementHandler = start
     parser.EndElementHandler = end
@@ -183,16 +143,45 @@ def _find_element(data: bytes, depth: int, name: str, namespace: str | None = No
         parser.Parse(data, True)
     except expat.ExpatError as error:
         raise MalformedDocumentError(f"not an XML document: {error}") from error
-    return (found[0], found[1]) if found else None
+    if not found:
+        return fragment, None
+    return (data[: found[0]] + data[found[1] :]).decode(), data[found[0] : found[1]].decode()
+
+
+def is_named(tag: str, attributes: dict[str, str], namespace: str | None, name: str) -> bool:
+    """Return whether an element has this name and declares this namespace, as libvirt writes elements in metadata.
+
+    Prefixes that are declared further out are not looked up. Without a namespace, the name includes the prefix.
+    """
+    if namespace is None:
+        return tag == name
+    prefix, _, local = tag.rpartition(":")
+    return local == name and attributes.get(f"xmlns:{prefix}" if prefix else "xmlns") == namespace
+
+
+def append_element(fragment: str, child: str) -> str:
+    """Add a child at the end of an element, which may be an empty-element tag."""
+    if fragment.rstrip().endswith("/>"):
+        return f"{fragment.rstrip()[:-2].rstrip()}>{child}</{tag_of(fragment)}>"
+    end = fragment.rindex("</")
+    return fragment[:end] + child + fragment[end:]
+
+
+def tag_of(element: str) -> str:
+    """Return the name, with its prefix, in the first tag of an element."""
+    return re.split(r"[\s/>]", element[1:], maxsplit=1)[0]
+
+
+def element_end(data: bytes, tag: str, index: int) -> int:
+    """Return the offset after an element whose end expat reports at this index; an empty-element tag ends there."""
+    return data.index(b">", index) + 1 if data.startswith(f"</{tag}".encode(), index) else index
 
 
 def _is_repeatable(path: Sequence[tuple[str, Any]], key: str, _value: Any) -> bool:  # noqa: ANN401
-    if key[0] in "@#":
-        return False
     parent = path[-1][0] if path else ""
     if parent == "devices":
-        return key != "emulator"
-    return key in _REPEATABLE.get(parent, frozenset())
+        return key[0] not in "@#" and key != "emulator"
+    return key in _REPEATABLE.get(parent, ())
 
 
 def _without_blank_text(value: Any) -> Any:  # noqa: ANN401

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from virtomate.definition.readers import child, devices
+from virtomate.definition.readers import as_list, child, devices
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -15,16 +15,13 @@ if TYPE_CHECKING:
 
     from virtomate.definition.codec import Document
 
-# Attributes that name the source of a disk that is not a file, volume or network disk.
-_SOURCES_OF_DISKS = ("@dev", "@path", "@dir", "@name")
-
 
 class BackingStore(NamedTuple):
     """The image below a disk or below another backing store, as the definition has it.
 
     Attributes:
         type: Type as of a disk; None where the definition says that nothing is below.
-        path: Path of the file or block device, if the type is one of those.
+        path: Path, if the type is `file` or `block`.
         pool: Pool and volume, if the type is `volume`.
     """
 
@@ -41,7 +38,7 @@ class DiskDefinition(NamedTuple):
 
     Attributes:
         position: Position among the definition's disks.
-        target: Name of the device in the guest, `vda`.
+        target: Name of the device in the guest, such as `vda`.
         type: Kind of the source: `file`, `volume`, `block`, `network` and so on.
         path: Path of the source, if the type is `file`.
         pool: Pool and volume, if the type is `volume`.
@@ -93,14 +90,15 @@ def open_for_writing(domain: Document) -> Iterator[DiskDefinition]:
 
 def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
     source = child(disk, "source")
+    type_ = str(disk.get("@type", "file"))
     return DiskDefinition(
         position=index,
         target=str(child(disk, "target").get("@dev", f"disk {index}")),
-        type=str(disk.get("@type", "file")),
+        type=type_,
         path=source.get("@file"),
         pool=source.get("@pool"),
         volume=source.get("@volume"),
-        address=_address(str(disk.get("@type", "file")), source),
+        address=_address(type_, source),
         format=child(disk, "driver").get("@type"),
         # libvirt makes every CD-ROM read-only
         is_readonly="readonly" in disk or disk.get("@device") == "cdrom",
@@ -117,17 +115,17 @@ def _address(kind: str, source: dict[str, Any]) -> str | None:
     if kind == "network":
         return _url(source)
     if kind == "nvme":
-        parts = next((part for part in source.get("address", []) if isinstance(part, dict)), {})
+        parts = next(iter(as_list(source.get("address"))), {})
         numbers = [str(parts.get(f"@{key}", "0")).removeprefix("0x") for key in ("domain", "bus", "slot", "function")]
         domain, bus, slot, function = numbers
         return f"nvme://{domain.zfill(4)}:{bus.zfill(2)}:{slot.zfill(2)}.{function}/{source.get('@namespace', '1')}"
-    return next((str(source[key]) for key in _SOURCES_OF_DISKS if source.get(key)), None)
+    return next((str(source[key]) for key in ("@dev", "@path", "@dir", "@name") if source.get(key)), None)
 
 
 def _url(source: dict[str, Any]) -> str:
     """Return the URL of a network disk in QEMU's spelling, several hosts separated by commas."""
     protocol, name = source.get("@protocol", "network"), str(source.get("@name", "")).lstrip("/")
-    hosts = [host for host in source.get("host", []) if isinstance(host, dict)]
+    hosts = as_list(source.get("host"))
     queries = [f"socket={host['@socket']}" for host in hosts if "@socket" in host]
     if queries:
         protocol = f"{protocol}+unix"
@@ -143,7 +141,7 @@ def _host(host: dict[str, Any]) -> str:
 
 
 def _backing_stores(element: dict[str, Any]) -> Iterator[BackingStore]:
-    """Return the backing stores of a disk; each is nested in the one above."""
+    """Return the backing stores of a disk, each of which is nested in the next above."""
     while "backingStore" in element:
         element = child(element, "backingStore")
         if "source" not in element:

@@ -1,8 +1,8 @@
 """Files, volumes and addresses that a document of libvirt mentions, in any element.
 
 The document is a domain's definition, live or not, or belongs to a managed-save image, a snapshot or a checkpoint. Its
-author may be hostile: one pass of a parser reads it, in time that grows only with its length. Unknown elements, such as
-those of a later libvirt, are read like known ones.
+author may be hostile: a parser reads the document once, in time that grows only with its length. Unknown elements, such
+as those of a later libvirt, are read like known ones.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from xml.parsers import expat
 
 from virtomate.definition import PROVENANCE_NAMESPACE
-from virtomate.definition.codec import element_end
+from virtomate.definition.codec import element_end, is_named
 from virtomate.paths import files_in, files_in_argument
 from virtomate.tuples import NamedTuple
 
@@ -20,7 +20,6 @@ DEEPEST_RECORD = 8
 Place = str | tuple[str, str]
 
 _DEFINITIONS = frozenset({"domain", "inactiveDomain"})
-_RECORD = "clone"
 
 
 class DiskMention(NamedTuple):
@@ -29,7 +28,7 @@ class DiskMention(NamedTuple):
     Attributes:
         target: Name of the device in the guest, if the document has one.
         places: Paths, and volumes by pool and name: the disk's source first, then its backing chain.
-        is_cdrom: Whether the disk is a CD-ROM, which nobody writes to.
+        is_cdrom: Whether the disk is a CD-ROM, which is only read.
     """
 
     target: str | None
@@ -70,10 +69,6 @@ def read_mentions(document: str) -> Mentions:
     return _Reader(document.encode(errors="replace")).read()
 
 
-class _ForeignDoctypeError(Exception):
-    """A document type, which libvirt never writes and which could define entities."""
-
-
 class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -108,7 +103,7 @@ class _Reader:
         is_whole = True
         try:
             self._parser.Parse(self._data, True)
-        except (expat.ExpatError, _ForeignDoctypeError):
+        except expat.ExpatError:
             is_whole = False
             # flush the text that the parser still buffers
             self._parser.buffer_text = False
@@ -129,20 +124,22 @@ class _Reader:
         )
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        names = self._names
-        parent = names[-1] if names else ""
-        names.append(name)
+        parent = self._names[-1] if self._names else ""
+        self._names.append(name)
+        depth = len(self._names)
         if self._metadata_depth:
-            self._start_in_metadata(name, attributes)
-            return
-        if name == "metadata" and parent in _DEFINITIONS:
-            self._metadata_depth = len(names)
-            return
-        if name == "disk" and not self._disk_depth:
-            self._disk_depth = len(names)
-            self._is_cdrom = attributes.get("device") == "cdrom"
-        if attributes:
-            self._read_attributes(name, parent, attributes)
+            depth_in_metadata = depth - self._metadata_depth
+            if depth_in_metadata == 1 and is_named(name, attributes, PROVENANCE_NAMESPACE, "clone"):
+                self._record_start = self._parser.CurrentByteIndex
+            self._record_depth = max(self._record_depth, depth_in_metadata)
+        elif name == "metadata" and parent in _DEFINITIONS:
+            self._metadata_depth = depth
+        else:
+            if name == "disk" and not self._disk_depth:
+                self._disk_depth = depth
+                self._is_cdrom = attributes.get("device") == "cdrom"
+            if attributes:
+                self._read_attributes(name, parent, attributes)
 
     def _read_attributes(self, name: str, parent: str, attributes: dict[str, str]) -> None:
         for key, value in attributes.items():
@@ -152,12 +149,11 @@ class _Reader:
                 # libvirt and QEMU run in the root directory
                 for file in files_in(value):
                     self._add_path(file if file.startswith("/") else f"/{file}")
-        pool = attributes.get("pool")
-        volume = attributes.get("volume")
-        if pool is not None and volume is not None:
-            self._volumes.add((pool, volume))
+        if "pool" in attributes and "volume" in attributes:
+            place = attributes["pool"], attributes["volume"]
+            self._volumes.add(place)
             if self._disk_depth:
-                self._disk_places[pool, volume] = None
+                self._disk_places[place] = None
         if name == "mac" and "address" in attributes:
             self._mac_addresses.add(attributes["address"].lower())
         elif name == "target" and parent == "disk":
@@ -166,16 +162,6 @@ class _Reader:
             argument = attributes.get("value", "")
             self._arguments.append(argument)
             self._paths.update(files_in_argument(argument))
-
-    def _start_in_metadata(self, name: str, attributes: dict[str, str]) -> None:
-        depth = len(self._names) - self._metadata_depth
-        if depth == 1:
-            prefix, _, local = name.rpartition(":")
-            # libvirt writes the declaration of the namespace into the element
-            declared = attributes.get(f"xmlns:{prefix}" if prefix else "xmlns")
-            if local == _RECORD and declared == PROVENANCE_NAMESPACE:
-                self._record_start = self._parser.CurrentByteIndex
-        self._record_depth = max(self._record_depth, depth)
 
     def _characters(self, text: str) -> None:
         if self._metadata_depth:
@@ -200,17 +186,13 @@ class _Reader:
             self._end_disk()
 
     def _end_in_metadata(self, name: str) -> None:
-        if self._record_start is not None:
-            if self._record_depth > DEEPEST_RECORD:
-                self._has_deep_record = True
-            else:
-                self._records.append(self._record_text(name, self._record_start))
+        if self._record_start is not None and self._record_depth > DEEPEST_RECORD:
+            self._has_deep_record = True
+        elif self._record_start is not None:
+            end = element_end(self._data, name, self._parser.CurrentByteIndex)
+            self._records.append(self._data[self._record_start : end].decode(errors="replace"))
         self._record_start = None
         self._record_depth = 0
-
-    def _record_text(self, name: str, start: int) -> str:
-        end = element_end(self._data, name, self._parser.CurrentByteIndex)
-        return self._data[start:end].decode(errors="replace")
 
     def _end_disk(self) -> None:
         self._disks.append(DiskMention(self._disk_target, tuple(self._disk_places), self._is_cdrom))
@@ -230,13 +212,8 @@ class _Reader:
     def _add_paths(self, value: str) -> None:
         """Add the paths in a value."""
         stripped = value.strip()
-        if stripped.startswith("/"):
-            self._add_path(stripped)
-            if value.startswith("/"):
-                # the name of a file may end in blanks
-                self._add_path(value)
-            return
-        for file in files_in(stripped):
+        # the name of a file may end in blanks
+        for file in (stripped, value) if stripped.startswith("/") else files_in(stripped):
             if file.startswith("/"):
                 self._add_path(file)
 
@@ -247,4 +224,5 @@ class _Reader:
 
 
 def _refuse_doctype(*_: object) -> None:
-    raise _ForeignDoctypeError
+    """Refuse a document type, which libvirt never writes and which could define entities."""
+    raise expat.ExpatError("a document type")

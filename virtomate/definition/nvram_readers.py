@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition.readers import child, text
@@ -15,7 +16,7 @@ from virtomate.tuples import NamedTuple
 if TYPE_CHECKING:
     from virtomate.definition.codec import Document
 
-# The name that libvirt gives to the file behind the second flash device when it starts QEMU.
+# libvirt's name for the file behind the second flash device of QEMU.
 _NVRAM_NODE_NAME = "libvirt-pflash1-storage"
 # The elements that decide which firmware libvirt selects.
 _FIRMWARE = frozenset({"@firmware", "type", "firmware", "loader", "nvram"})
@@ -28,8 +29,7 @@ class NvramDefinition(NamedTuple):
     Attributes:
         path: Path of the file; None where libvirt places the file, or the source is not a file.
         type: `file`, or another kind of source.
-        format: `raw` unless the definition says otherwise.
-        template: File that libvirt copies where the NVRAM is missing, if the definition names one.
+        template: File that libvirt copies where the NVRAM is missing, if the definition names a template.
     """
 
     path: str | None
@@ -39,19 +39,21 @@ class NvramDefinition(NamedTuple):
 
 
 def nvram(domain: Document) -> NvramDefinition | None:
-    """Return the NVRAM, if the definition shows one.
+    """Return the NVRAM, if the definition shows it.
 
     The path is the element's text or, since libvirt 8.5, in a `<source>` beside `type='file'`.
     """
     os_element = child(domain, "os")
     if "nvram" not in os_element:
         return None
-    element = os_element["nvram"]
-    attributes = element if isinstance(element, dict) else {}
-    kind = str(attributes.get("@type", "file"))
-    format_ = str(attributes.get("@format", "raw"))
-    path = child(attributes, "source").get("@file") if "@type" in attributes else text(element)
-    return NvramDefinition(path.strip() if isinstance(path, str) else None, kind, format_, attributes.get("@template"))
+    attributes = child(os_element, "nvram")
+    path = child(attributes, "source").get("@file") if "@type" in attributes else text(os_element["nvram"])
+    return NvramDefinition(
+        path=path.strip() if isinstance(path, str) else None,
+        type=str(attributes.get("@type", "file")),
+        format=str(attributes.get("@format", "raw")),
+        template=attributes.get("@template"),
+    )
 
 
 def has_selected_nvram(domain: Document) -> bool:
@@ -62,11 +64,8 @@ def has_selected_nvram(domain: Document) -> bool:
     """
     os_element = child(domain, "os")
     loader = child(os_element, "loader")
-    if loader.get("@stateless") == "yes":
-        return False
-    if os_element.get("@firmware") == "efi":
-        return True
-    return loader.get("@type") == "pflash" and loader.get("@readonly") == "yes"
+    is_read_only_flash = loader.get("@type") == "pflash" and loader.get("@readonly") == "yes"
+    return loader.get("@stateless") != "yes" and (os_element.get("@firmware") == "efi" or is_read_only_flash)
 
 
 def firmware_only(domain: Document) -> Document:
@@ -75,23 +74,22 @@ def firmware_only(domain: Document) -> Document:
     libvirt is asked for the path with this part alone, since the same call fails for many host devices, and libvirt 9.0
     crashes on an `<interface type='hostdev'>`.
     """
-    os_element = child(domain, "os")
-    features = child(domain, "features")
-    emulator = child(domain, "devices").get("emulator")
     few: Document = {
         **{key: domain[key] for key in ("@type", "name", "uuid", "memory", "vcpu") if key in domain},
-        "os": {key: value for key, value in os_element.items() if key in _FIRMWARE},
-        "features": {key: value for key, value in features.items() if key in _FEATURES_OF_FIRMWARE},
+        "os": {key: value for key, value in child(domain, "os").items() if key in _FIRMWARE},
+        "features": {key: value for key, value in child(domain, "features").items() if key in _FEATURES_OF_FIRMWARE},
     }
+    emulator = child(domain, "devices").get("emulator")
     return few if emulator is None else {**few, "devices": {"emulator": emulator}}
 
 
 def own_nvram_probe(domain: Document) -> Document:
-    """Return a domain of the same name and machine whose NVRAM libvirt places itself, with any firmware or none."""
+    """Return a domain of the same name and machine whose NVRAM libvirt places itself, with any firmware or without."""
     probe = firmware_only(domain)
-    os_element = {key: value for key, value in probe["os"].items() if key == "type"}
     # libvirt does not look for the loader before a start
-    return {**probe, "os": {**os_element, "loader": {"@readonly": "yes", "@type": "pflash", "#text": "/firmware"}}}
+    loader = {"@readonly": "yes", "@type": "pflash", "#text": "/firmware"}
+    kept = {key: value for key, value in probe["os"].items() if key == "type"}
+    return {**probe, "os": {**kept, "loader": loader}}
 
 
 def selects_firmware(domain: Document) -> bool:
@@ -107,12 +105,9 @@ def loader_path(domain: Document) -> str | None:
 def nvram_path_of_command_line(command_line: str) -> str | None:
     """Return the NVRAM's path from the command line that libvirt would start QEMU with (`domainXMLToNative`)."""
     for word in shlex.split(command_line):
-        if not word.startswith("{"):
-            continue
-        try:
-            node = json.loads(word)
-        except ValueError:
-            continue
-        if isinstance(node, dict) and node.get("node-name") == _NVRAM_NODE_NAME and "filename" in node:
-            return str(node["filename"])
+        if word.startswith("{") and _NVRAM_NODE_NAME in word:
+            with suppress(ValueError):
+                node = json.loads(word)
+                if node.get("node-name") == _NVRAM_NODE_NAME and "filename" in node:
+                    return str(node["filename"])
     return None

@@ -240,8 +240,8 @@ def abridged_definition(name: str, uuid: str, disk_paths: Iterable[str], record:
     disks = [{"@type": "file", "@device": "disk", "source": {"@file": path}} for path in disk_paths]
     domain = {"name": name, "uuid": uuid, "devices": {"disk": disks}}
     if record is not None and NAMESPACE not in record.partition(">")[0]:
-        tag = record[1:].split(maxsplit=1)[0].rstrip("/>")
-        record = record.replace(f"<{tag}", f'<{tag} xmlns="{NAMESPACE}"', 1)
+        tag = f"<{codec.tag_of(record)}"
+        record = record.replace(tag, f'{tag} xmlns="{NAMESPACE}"', 1)
     metadata = None if record is None else f"<metadata>{record}</metadata>"
     return codec.unparse_definition(Definition(domain, metadata))
 
@@ -292,7 +292,7 @@ def _write_made(made: Artifact) -> dict[str, str]:
 
 def _read(element: str) -> Provenance:
     # libvirt keeps the prefix, but another tool may have rewritten it
-    tag = element[1:].split(maxsplit=1)[0].rstrip("/>")
+    tag = codec.tag_of(element)
     prefix = tag[: tag.rfind(":") + 1]
     record = codec.parse(element, f"{prefix}{_ELEMENT}")
     if record["@schema"] not in _READ_SCHEMAS:

@@ -18,15 +18,12 @@ class Location(NamedTuple):
 
 
 class VolumeListing(NamedTuple):
-    """One line of `volume-list`.
+    """A volume in a listing; sizes in bytes, as in `VolumeDescription`.
 
     Attributes:
         key: libvirt's identifier; for a file the path.
         type: `file`, `block`, `dir`, `network`, `netdir` or `ploop`.
-        capacity: Size that a guest sees.
-        allocation: Space on the host.
-        physical: Length of the file, if it has one.
-        backing_store: The image below, if there is one.
+        backing_store: The image below.
     """
 
     name: str
@@ -46,11 +43,10 @@ class VolumeDescription(NamedTuple):
         capacity: Size that a guest sees.
         allocation: Space on the host.
         physical: Length of the file.
-        format: Format that libvirt finds.
         compat: Version of a qcow2 (`0.10` or `1.1`).
         cluster_size: Cluster size of a qcow2, if libvirt reports it.
         features: Names of a qcow2's features, such as `lazy_refcounts`.
-        backing_path: Path of the image below, if there is one.
+        backing_path: Path of the image below.
         mode: Permission bits in octal digits.
         changed: Change time as libvirt writes it, seconds and nanoseconds since 1970.
         acl: Access control list as Linux stores it, empty if the file has none; None if the file cannot be seen.
@@ -83,11 +79,7 @@ class VolumeDescription(NamedTuple):
 
 
 class NewVolume(NamedTuple):
-    """A volume to be created.
-
-    Attributes:
-        allocation: Space that libvirt allocates beforehand; without a value it would allocate the whole capacity.
-    """
+    """A volume to be created; without an allocation, libvirt would allocate the whole capacity."""
 
     name: str
     capacity: int
@@ -102,14 +94,12 @@ class NewVolume(NamedTuple):
 
 
 class PoolDescription(NamedTuple):
-    """A pool, with a normalised path.
-
-    Owner and mode are as of the last refresh, if libvirt reports them.
+    """A pool, with a normalised path, and its directory as of the last refresh.
 
     Attributes:
-        mode: Permission bits of the directory, without the sticky bit, which libvirt does not report.
-        owner: User ID of the directory.
-        group: Group ID of the directory.
+        mode: Permission bits, without the sticky bit, which libvirt does not report.
+        owner: User ID.
+        group: Group ID.
     """
 
     name: str
@@ -182,23 +172,19 @@ def read_volume_listing(document: str) -> VolumeListing:
 
 def volume_document(volume: NewVolume) -> str:
     """Return the document that creates a volume; it leaves no choice to libvirt."""
-    target: dict[str, Any] = {"format": {"@type": volume.format}}
-    permissions = {
-        key: value for key, value in (("mode", volume.mode), ("owner", volume.owner), ("group", volume.group)) if value
+    permissions = {"mode": volume.mode, "owner": volume.owner, "group": volume.group}
+    target = {
+        "format": {"@type": volume.format},
+        "permissions": {key: value for key, value in permissions.items() if value},
+        "compat": volume.compat,
+        "clusterSize": volume.cluster_size and {"@unit": "B", "#text": str(volume.cluster_size)},
+        "features": dict.fromkeys(volume.features),
     }
-    if permissions:
-        target["permissions"] = permissions
-    if volume.compat:
-        target["compat"] = volume.compat
-    if volume.cluster_size:
-        target["clusterSize"] = {"@unit": "B", "#text": str(volume.cluster_size)}
-    if volume.features:
-        target["features"] = dict.fromkeys(volume.features)
-    content: dict[str, Any] = {
+    content = {
         "name": volume.name,
         "capacity": {"@unit": "bytes", "#text": str(volume.capacity)},
         "allocation": {"@unit": "bytes", "#text": str(volume.allocation)},
-        "target": target,
+        "target": {key: value for key, value in target.items() if value},
     }
     return codec.unparse(content, "volume")
 
@@ -214,8 +200,7 @@ def _location(element: dict[str, Any]) -> Location:
 
 def _bytes(element: Any) -> int:  # noqa: ANN401
     """Return a size; libvirt always reports bytes."""
-    value = text(element)
-    return int(value) if value else 0
+    return int(text(element) or 0)
 
 
 def _number(element: Any, base: int) -> int | None:  # noqa: ANN401
