@@ -7,7 +7,6 @@ import runpy
 import types
 from collections.abc import Iterator
 from enum import Enum
-from io import StringIO
 from pathlib import Path
 from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -40,7 +39,7 @@ PAGES = DOCS / "commands"
 JSON_PAGES = DOCS / "reference" / "json"
 NOTICES_PAGE = DOCS / "reference" / "notices.rst"
 STATUS_PAGE = DOCS / "reference" / "exit-status.rst"
-JSON_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+JSON_NAMES = {str: "string", bytes: "string or null", int: "integer", float: "number", bool: "boolean"}
 # the base class, and what a transfer says that was stopped because another one failed; that one is reported
 NEVER_REPORTED = {"VirtomateError", "StoppedError"}
 
@@ -71,6 +70,7 @@ TABLES: dict[str, type] = {
     "NvramDocument": clone_records.NvramResult,
     "PingDocument": PingResult,
     "PoolDocument": pool_listings.PoolListing,
+    "RunDocument": agent.RunResult,
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,
     "VolumeDocument": clone_records.VolumeReference,
@@ -290,8 +290,7 @@ def test_exit_statuses_are_documented() -> None:
 
 def test_events_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
     """Every event of --progress json is in the table with its keys."""
-    stream = StringIO()
-    progress = JsonProgress(stream)
+    progress = JsonProgress()
     progress.expected(2, 1)
     progress.started("vda", 2)
     progress.advanced("vda", 1)
@@ -306,7 +305,7 @@ def test_events_are_documented(capsys: pytest.CaptureFixture[str]) -> None:
     logger.info("message")
     logger.removeHandler(logger.handlers[-1])
     logger.setLevel(logging.NOTSET)
-    lines = [ast.literal_eval(line) for line in (stream.getvalue() + capsys.readouterr().err).splitlines()]
+    lines = [ast.literal_eval(line) for line in capsys.readouterr().err.splitlines()]
     real = {line.pop("event"): ", ".join(f"``{key}``" for key in sorted(line)) for line in lines}
 
     documented = table(JSON_PAGES, "events")

@@ -18,7 +18,6 @@ from tests.output.records import (
     PLANNED,
     POOL,
     RUN,
-    SCRIPT,
     SHARED_LUN,
     STARTED,
     VOLUME,
@@ -39,7 +38,6 @@ from virtomate.errors import (
 )
 from virtomate.output.json import (
     clone_document,
-    completion_document,
     document,
     domain_document,
     dump,
@@ -163,11 +161,6 @@ def test_unfinished_clone_is_listed_as_such() -> None:
 
     assert origin is not None
     assert origin["status"] == "unfinished"
-
-
-def test_completion_script() -> None:
-    """The keys of a completion script."""
-    assert completion_document(*SCRIPT) == {"shell": "fish", "script": "# a script\ncomplete virtomate\n"}
 
 
 def test_deletion() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import time
@@ -28,12 +27,11 @@ def _use(progress: Progress) -> None:
     progress.close()
 
 
-def test_json_lines() -> None:
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Each event is one JSON object a line, with the bytes done and to do."""
-    stream = io.StringIO()
-    _use(JsonProgress(stream))
+    _use(JsonProgress())
 
-    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [
+    assert [json.loads(line) for line in capsys.readouterr().err.splitlines()] == [
         {"event": "started", "volume": "vda", "bytes": 0, "total": 100},
         {"event": "started", "volume": "vdb", "bytes": 0, "total": 10},
         {"event": "progress", "volume": "vda", "bytes": 50, "total": 100},
@@ -86,25 +84,25 @@ def test_bars_stand_in_the_order_of_names(is_expected: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", [JsonProgress, NoteProgress])
-def test_waiting_where_nobody_looks_on(kind: type[JsonProgress | NoteProgress]) -> None:
+def test_waiting_where_nobody_looks_on(
+    kind: type[JsonProgress | NoteProgress], capsys: pytest.CaptureFixture[str]
+) -> None:
     """A log and a front end have a clock of their own: they get the note that says what is waited for."""
-    stream = io.StringIO()
-    progress = kind(stream)
+    progress = kind()
     progress.waiting("web-1", since=0.0)
     progress.close()
 
-    assert stream.getvalue() == ""
+    assert capsys.readouterr() == ("", "")
 
 
-def test_json_lines_of_several_clones() -> None:
+def test_json_lines_of_several_clones(capsys: pytest.CaptureFixture[str]) -> None:
     """How much there is to do is told beforehand, and what will never be complete is told, too."""
-    stream = io.StringIO()
-    progress = JsonProgress(stream)
+    progress = JsonProgress()
     progress.expected(300, 2)
     progress.started("web-1/vda", 100)
     progress.dropped("web-1/vda")
 
-    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [
+    assert [json.loads(line) for line in capsys.readouterr().err.splitlines()] == [
         {"event": "expected", "total": 300},
         {"event": "started", "volume": "web-1/vda", "bytes": 0, "total": 100},
         {"event": "dropped", "volume": "web-1/vda"},

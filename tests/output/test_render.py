@@ -68,7 +68,10 @@ RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
     "no domains": (lambda form: lists.render_domains([], form), []),
     "pools": (lambda form: lists.render_pools([POOL], form), [documents.document(POOL, REACH)]),
     "volumes": (lambda form: lists.render_volumes([VOLUME], form), [documents.document(VOLUME, REACH)]),
-    "a script": (lambda form: render.render_completion_script(*SCRIPT, form), documents.completion_document(*SCRIPT)),
+    "a script": (
+        lambda form: render.render_completion_script(*SCRIPT, form),
+        {"shell": "fish", "script": "# a script\ncomplete virtomate\n"},
+    ),
     "an import": (lambda form: render.render_import(IMPORT, form), documents.import_document(IMPORT, REACH)),
     "interfaces": (
         lambda form: lists.render_interfaces([INTERFACE], form),
@@ -218,16 +221,15 @@ HALTED = STARTED._replace(name="web-3", addresses=(), error=InterruptedBySignalE
 
 def test_answers_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What was cloned comes before the waiting; each answer as soon as it is there, and an interruption once."""
-    clones.render_clones_before_waiting([CLONED], HUMAN, 1.5)
-    assert capsys.readouterr().out.startswith("Cloned ubuntu to web-1 (copy) in 1.2 s\n")
     seen = []
 
     def wait() -> Iterator[CloneResult]:
+        assert capsys.readouterr().out.startswith("Cloned ubuntu to web-1 (copy) in 1.2 s\n")
         for result in (CLONED, STARTED, SILENT, HALTED, HALTED._replace(name="web-4")):
             yield result
             seen.append(capsys.readouterr())
 
-    results = clones.render_answers(wait(), WaitFor.IP, HUMAN)
+    results = clones.render_answers([CLONED], wait(), WaitFor.IP, HUMAN, 1.5)
 
     assert [result.name for result in results] == ["web-1", "web-1", "web-2", "web-3", "web-4"]
     assert [text.out for text in seen] == ["", "web-1 has an IP address\n  address  192.0.2.7/24 (eth0)\n", "", "", ""]
@@ -240,16 +242,14 @@ def test_answers_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_answers_of_agents_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """An agent's answer is one, whether there are addresses or none."""
-    clones.render_answers([STARTED._replace(addresses=())], WaitFor.AGENT, HUMAN)
+    clones.render_answers([], [STARTED._replace(addresses=())], WaitFor.AGENT, HUMAN, 1.5)
 
     assert capsys.readouterr().out == "The guest agent of web-1 answers\n"
 
 
 def test_answers_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
     """JSON is one document at the end, for clones that are waited for as well."""
-    clones.render_clones_before_waiting([STARTED], JSON, 1.5)
-    assert capsys.readouterr() == ("", "")
-    clones.render_answers([STARTED, SILENT], WaitFor.IP, JSON)
+    clones.render_answers([STARTED], [STARTED, SILENT], WaitFor.IP, JSON, 1.5)
 
     captured = capsys.readouterr()
     assert [clone["name"] for clone in json.loads(captured.out)] == ["web-1", "web-2"]

@@ -7,8 +7,7 @@ import logging
 import pytest
 
 from virtomate.output.log import start_log
-from virtomate.output.tables import aligned
-from virtomate.output.text import printable
+from virtomate.output.text import aligned, printable
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     Several NEWNAMEs make several clones in parallel.
     """
     from virtomate.cli.clone_request import clone_request  # noqa: PLC0415
-    from virtomate.output.clones import render_answers, render_clones, render_clones_before_waiting  # noqa: PLC0415
+    from virtomate.output.clones import render_answers, render_clones  # noqa: PLC0415
     from virtomate.services import clone as service  # noqa: PLC0415 - help and completion need no libvirt
 
     request = clone_request(**words)
@@ -60,9 +60,8 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
         else:
             from virtomate.services.clone_start import wait_for_clones  # noqa: PLC0415 - few clones are waited for
 
-            render_clones_before_waiting(results, settings.format, seconds)
             answers = wait_for_clones(app.session, results, request.wait, app.progress, app.cancel)
-            results = render_answers(answers, request.wait.what, settings.format)
+            results = render_answers(results, answers, request.wait.what, settings.format, seconds)
     return combined_exit_status(result.error for result in results if result.error is not None)
 
 
@@ -138,7 +137,8 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
     Raises:
         UsageError: There is nobody to ask.
     """
-    from virtomate.output.deletions import end_question, render_deletion_plan  # noqa: PLC0415
+    from virtomate.output.deletions import render_deletion_plan  # noqa: PLC0415
+    from virtomate.output.streams import tell  # noqa: PLC0415
 
     if settings.format.is_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         if plan.wanted and not yes:
@@ -153,7 +153,7 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
             return click.confirm("Delete them?" if len(plan.deletions) > 1 else "Delete it?", err=True)
     except click.Abort:
         # Ctrl-D
-        end_question()
+        tell("\n")
         return False
 
 

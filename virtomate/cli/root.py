@@ -159,10 +159,11 @@ def _report(error: Exception, settings: Settings) -> int:
 
 
 def _report_misuse(error: click.ClickException, settings: Settings) -> int:
-    from virtomate.output.render import render_help, render_usage_error  # noqa: PLC0415 - as above
+    from virtomate.output.render import render_usage_error  # noqa: PLC0415 - as above
+    from virtomate.output.streams import tell  # noqa: PLC0415
 
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        render_help(error.format_message())
+        tell(f"{error.format_message()}\n")
         return EXIT_USAGE
     usage = ""
     if isinstance(error, click.UsageError) and error.ctx is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from virtomate.enums import Action, Status, Transfer, WaitFor
@@ -18,15 +19,14 @@ from virtomate.output.streams import (
     render_warnings,
     tell,
 )
-from virtomate.output.tables import aligned_below, clone_table
-from virtomate.output.text import listed, printable
+from virtomate.output.text import addresses_text, aligned_below, listed, printable
 from virtomate.words import binary_size, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from virtomate.output.streams import Format
-    from virtomate.services.clone_records import CloneResult, DiskResult, InterfaceResult
+    from virtomate.services.clone_records import CloneResult, DiskResult
 
 _DONE = {
     Action.COPIED: "copied to",
@@ -46,12 +46,12 @@ _WAYS = {Transfer.HOST: "directly", Transfer.STREAM: "through the connection", T
 
 
 def render_clones(results: Sequence[CloneResult], format_: Format, seconds: float | None = None) -> None:
-    """Show how cloning went, or would go: several complete clones in a table, and what they are warned of once.
+    """Show how cloning went, or would go: several complete clones in a table, and equal warnings once.
 
     Args:
         results: The clones.
         format_: How results are written.
-        seconds: How long all of them took together; None where they are not made.
+        seconds: How long all clones took together; None for plans, and for clones that were shown before.
     """
     present = [result for result in results if result.status in {Status.CLONED, Status.PLANNED}]
     if format_.is_json:
@@ -62,46 +62,56 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
         for result in present:
             print_lines(_clone_lines(result) if result.definition is None else [_xml(result.definition)])
     render_warnings(dict.fromkeys(warning for result in present for warning in result.warnings), format_)
-    if not format_.is_json:
-        interruption = None
-        for result in results:
-            if _is_only_interrupted(result) and not format_.has_json_messages:
-                interruption = result.error
-            elif result.error is not None:
-                error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
-        # once for all of them: a signal interrupts fifty clones alike
-        if interruption is not None:
-            error_message(interruption, format_)
-        if not format_.has_json_messages:
-            _tell_missing(results, present)
+    if format_.is_json:
+        return
+    interruption = None
+    for result in results:
+        if _is_only_interrupted(result) and not format_.has_json_messages:
+            interruption = result.error
+        elif result.error is not None:
+            error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
+    if interruption is not None:
+        error_message(interruption, format_)
+    if not format_.has_json_messages:
+        _tell_missing(results, present)
 
 
-def render_clones_before_waiting(results: Sequence[CloneResult], format_: Format, seconds: float) -> None:
-    """Show how cloning went before the clones are waited for; JSON is one document, which comes after that."""
-    if not format_.is_json:
-        render_clones(results, format_, seconds)
+def render_answers(
+    made: Sequence[CloneResult], answers: Iterable[CloneResult], what: WaitFor, format_: Format, seconds: float
+) -> tuple[CloneResult, ...]:
+    """Show clones, wait for them, and show each answer as soon as it is there; JSON comes at the end.
 
-
-def render_answers(results: Iterable[CloneResult], what: WaitFor, format_: Format) -> tuple[CloneResult, ...]:
-    """Show each clone that was waited for as soon as it has answered, or did not; as JSON, show all at the end.
+    Args:
+        made: The clones before the waiting.
+        answers: The same clones, each as soon as it has answered or will not answer any more.
+        what: What is waited for.
+        format_: How results are written.
+        seconds: How long all clones took together.
 
     Returns:
-        All of them, when the last one has come.
+        The clones after the waiting.
     """
-    answered: list[CloneResult] = []
-    for result in results:
-        answered.append(result)
-        if format_.is_json or not result.is_started or isinstance(result.error, InterruptedBySignalError):
-            continue
-        if result.error is None:
-            print_lines(_answer_lines(result, what))
-        else:
-            error_message(result.error, format_)
     if format_.is_json:
+        answered = tuple(answers)
         render_clones(answered, format_)
-    else:
-        _show_interrupted_wait(answered, format_)
-    return tuple(answered)
+        return answered
+    render_clones(made, format_, seconds)
+    answered = ()
+    interrupted = []
+    for result in answers:
+        answered += (result,)
+        if not result.is_started:
+            continue
+        if isinstance(result.error, InterruptedBySignalError):
+            interrupted.append(result)
+        elif result.error is not None:
+            error_message(result.error, format_)
+        else:
+            print_lines(_answer_lines(result, what))
+    if interrupted and interrupted[0].error is not None:
+        error_message(interrupted[0].error, format_)
+        message("note", f"kept and running, but not waited for any longer: {listed(interrupted)}", format_)
+    return answered
 
 
 def _is_only_interrupted(result: CloneResult) -> bool:
@@ -110,7 +120,7 @@ def _is_only_interrupted(result: CloneResult) -> bool:
 
 
 def _tell_missing(results: Sequence[CloneResult], present: Sequence[CloneResult]) -> None:
-    """Say how many clones are complete, and that nothing is left of the others where that is so."""
+    """Say how many clones are complete, and whether nothing is left of the others."""
     missing = [result for result in results if result not in present]
     if not missing:
         return
@@ -124,24 +134,31 @@ def _tell_missing(results: Sequence[CloneResult], present: Sequence[CloneResult]
 
 
 def _print_several(results: Sequence[CloneResult], seconds: float) -> None:
-    """A line for each of several clones, and one for all of them."""
+    """Print a line for each clone, and a line for all of them."""
     if not results:
         return
-    print_table(clone_table(results))
-    first = results[0]
-    source = printable(first.source.name)
-    print_lines([f"{counted(len(results), 'clone')} of {source} ({first.mode.value}) in {seconds:.1f} s"])
+    has_addresses = any(result.addresses for result in results)
+    is_shown = (True, True, has_addresses, any(result.is_started for result in results))
+    rows = [("Name", "MAC address", "Addresses", "State")]
+    for result in results:
+        macs = ", ".join(printable(interface.mac) for interface in result.interfaces)
+        state = "started" if result.is_started else ""
+        rows.append((printable(result.name), macs, addresses_text(result.addresses or ()), state))
+    print_table([tuple(compress(row, is_shown)) for row in rows])
+    original, mode = printable(results[0].source.name), results[0].mode.value
+    print_lines([f"{counted(len(results), 'clone')} of {original} ({mode}) in {seconds:.1f} s"])
 
 
 def _clone_lines(result: CloneResult) -> list[str]:
     is_plan = result.status is Status.PLANNED
-    verb, verbs = ("Would clone", _TO_DO) if is_plan else ("Cloned", _DONE)
-    took = "" if is_plan else f" in {result.seconds:.1f} s"
+    verb, took = ("Would clone", "") if is_plan else ("Cloned", f" in {result.seconds:.1f} s")
     rows = [("UUID", result.uuid)]
-    rows += [(disk.target, f"{verbs[disk.action]}{_details(disk, is_plan=is_plan)}") for disk in result.disks]
+    rows += [(disk.target, _disk_words(disk, is_plan=is_plan)) for disk in result.disks]
     if result.nvram is not None:
         rows.append(("NVRAM", f"{result.nvram.clone or 'no file'} ({result.nvram.action.value})"))
-    rows += [("MAC", _mac(interface)) for interface in result.interfaces]
+    for interface in result.interfaces:
+        before = "as before" if interface.mac == interface.source_mac else f"was {interface.source_mac}"
+        rows.append(("MAC", f"{interface.mac} ({before})"))
     rows += [("new", text) for text in sentences(result.changes) if is_plan]
     for need in result.space:
         needed, available = binary_size(need.needed_bytes), binary_size(need.available_bytes)
@@ -152,27 +169,18 @@ def _clone_lines(result: CloneResult) -> list[str]:
     return [head, *aligned_below(rows)]
 
 
-def _details(disk: DiskResult, *, is_plan: bool) -> str:
-    if disk.action is Action.DROPPED:
-        # the only reason is that dropping was asked for
-        return ""
+def _disk_words(disk: DiskResult, *, is_plan: bool) -> str:
+    words = (_TO_DO if is_plan else _DONE)[disk.action]
     if disk.action is Action.SHARED:
-        return f" ({disk.reason})"
+        return f"{words} ({disk.reason})"
     if disk.action is Action.LINKED:
-        return f" {disk.clone.path}, on {disk.source.path}"
-    details = f" {disk.clone.path}"
+        return f"{words} {disk.clone.path}, on {disk.source.path}"
+    if disk.action is not Action.DROPPED:
+        words += f" {disk.clone.path}"
     if disk.action is Action.COPIED and disk.transfer is not None:
-        details += f", {binary_size(disk.bytes_copied)}"
-        details += f", {_WAYS[disk.transfer]}" if is_plan and disk.transfer in _WAYS else ""
-    return details
-
-
-def _show_interrupted_wait(results: Sequence[CloneResult], format_: Format) -> None:
-    """Say once that a signal ended the waiting, however many clones were still waited for."""
-    running = [result for result in results if result.is_started and isinstance(result.error, InterruptedBySignalError)]
-    if running and running[0].error is not None:
-        error_message(running[0].error, format_)
-        message("note", f"kept and running, but not waited for any longer: {listed(running)}", format_)
+        words += f", {binary_size(disk.bytes_copied)}"
+        words += f", {_WAYS[disk.transfer]}" if is_plan and disk.transfer in _WAYS else ""
+    return words
 
 
 def _answer_lines(result: CloneResult, what: WaitFor) -> list[str]:
@@ -187,13 +195,7 @@ def _answer_lines(result: CloneResult, what: WaitFor) -> list[str]:
 
 
 def _xml(definition: str) -> str:
-    """XML for whoever reads stdout; at a terminal, what could drive it is written as XML has it, too."""
+    """Return a definition; for a terminal, signs that could drive it become references of XML."""
     if not sys.stdout.isatty():
         return definition
     return "".join(sign if sign in "\t\n" or printable(sign) == sign else f"&#{ord(sign)};" for sign in definition)
-
-
-def _mac(interface: InterfaceResult) -> str:
-    if interface.mac == interface.source_mac:
-        return f"{interface.mac} (as before)"
-    return f"{interface.mac} (was {interface.source_mac})"

@@ -1,4 +1,4 @@
-"""What would be deleted, and what was."""
+"""What will be deleted, and what was deleted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from virtomate.enums import DeletionStatus
 from virtomate.output.messages import sentences
 from virtomate.output.streams import error_message, message, print_lines, print_records, tell
-from virtomate.output.tables import aligned
-from virtomate.output.text import listed, printable
+from virtomate.output.text import aligned, listed, printable
 from virtomate.words import binary_size, counted
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None
 
 
 def render_deletion_plan(deletions: Sequence[Deletion]) -> None:
-    """Show on stderr what would be deleted, for whoever is asked to agree."""
+    """Show on stderr what will be deleted, before the question."""
     for deletion in deletions:
         what = "clone" if deletion.is_finished else "unfinished clone"
         rows = [
@@ -55,13 +54,8 @@ def render_deletion_plan(deletions: Sequence[Deletion]) -> None:
     tell(f"{counted(len(deletions), 'domain')}, {binary_size(total)} in volumes\n")
 
 
-def end_question() -> None:
-    """End the line of a question that nobody answered."""
-    tell("\n")
-
-
 def _doubt(thing: DoomedThing) -> str:
-    """Describe a file that may not be the clone's, for whoever decides whether it goes."""
+    """Describe a file that may belong to something other than the clone."""
     parts = [f"it {thing.doubt}"]
     if thing.owner is not None:
         parts.append(f"it belongs to {thing.owner}")

@@ -31,7 +31,7 @@ NOTICE_FIELDS = ("warnings", "changes", "kept")
 
 
 class NoticeDocument(TypedDict):
-    """A warning or a change; the code is for programs, the message for people."""
+    """A warning or a change."""
 
     code: str
     subject: str
@@ -64,24 +64,12 @@ class CompletionDocument(TypedDict):
     script: str
 
 
-class RunDocument(TypedDict):
-    """What `guest-run` prints."""
-
-    exit_code: int | None
-    signal: int | None
-    stdout: str | None
-    stderr: str | None
-    stdout_truncated: bool
-    stderr_truncated: bool
-
-
 def dump(document: object, *, pretty: bool) -> str:
-    """One JSON document as text: keys sorted, nothing but the document."""
+    """Return a document as JSON, with sorted keys."""
     import json  # noqa: PLC0415 - people read no JSON
 
-    if pretty:
-        return json.dumps(document, ensure_ascii=False, sort_keys=True, indent=2)
-    return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    layout: Document = {"indent": 2} if pretty else {"separators": (",", ":")}
+    return json.dumps(document, ensure_ascii=False, sort_keys=True, **layout)
 
 
 def key_of(record_type: str, field: str) -> str:
@@ -91,7 +79,7 @@ def key_of(record_type: str, field: str) -> str:
 
 
 def document(record: Any, reach: Reach) -> Document:  # noqa: ANN401 - any named tuple
-    """Return a record as an object, the records in it included; commands in its texts get what `reach` says."""
+    """Return a record as an object, the records in it included; `reach` fills the commands in its texts."""
     name = type(record).__name__
     found = {
         key_of(name, field): _value(value, reach)
@@ -104,12 +92,12 @@ def document(record: Any, reach: Reach) -> Document:  # noqa: ANN401 - any named
 
 
 def notice_document(notice: Notice, reach: Reach) -> NoticeDocument:
-    """A notice."""
+    """Return a notice."""
     return {"code": notice.code.value, "subject": reach.fill(notice.subject), "message": _value(notice, reach)}
 
 
 def clone_document(result: CloneResult, reach: Reach) -> Document:
-    """One clone; only a plan says what it needs, and a clone that does not exist has no disks."""
+    """Return a clone; only a plan says how much space it needs, and a clone that does not exist has no disks."""
     clone = document(result, reach)
     if result.status in {Status.FAILED, Status.INTERRUPTED}:
         clone |= {"disks": [], "nvram": None, "interfaces": []}
@@ -119,41 +107,25 @@ def clone_document(result: CloneResult, reach: Reach) -> Document:
 
 
 def domain_document(listing: DomainListing, reach: Reach) -> Document:
-    """One domain of a listing."""
+    """Return a domain of a list."""
     return document(listing, reach) | {"clone": None if listing.clone is None else _origin(listing.clone, reach)}
 
 
 def import_document(result: ImportResult, reach: Reach) -> Document:
-    """A file that has become a volume."""
+    """Return an imported volume."""
     imported = document(result, reach)
     del imported["path"]
     return imported
 
 
-def completion_document(shell: str, script: str) -> CompletionDocument:
-    """A completion script as JSON."""
-    return {"shell": shell, "script": script}
-
-
-def run_document(result: RunResult, *, encode: bool) -> RunDocument:
-    """How a program in a guest ended.
-
-    Args:
-        result: What is known of it.
-        encode: Write its output in Base64; otherwise bytes that are not UTF-8 are replaced.
-    """
-    return {
-        "exit_code": result.exit_code,
-        "signal": result.signal,
-        "stdout": _output(result.stdout, encode=encode),
-        "stderr": _output(result.stderr, encode=encode),
-        "stdout_truncated": result.stdout_truncated,
-        "stderr_truncated": result.stderr_truncated,
-    }
+def run_document(result: RunResult, *, encode: bool) -> Document:
+    """Return how a program in a guest ended; its output in Base64 if `encode`, otherwise as far as it is UTF-8."""
+    output = {name: _output(getattr(result, name), encode=encode) for name in ("stdout", "stderr")}
+    return result._asdict() | output
 
 
 def error_document(error: VirtomateError, reach: Reach) -> ErrorDocument:
-    """An error."""
+    """Return an error."""
     found: ErrorDocument = {"type": error.json_type, "message": reach.fill(error.message)}
     if error.hint is not None:
         found["hint"] = reach.fill(error.hint)

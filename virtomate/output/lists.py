@@ -1,14 +1,14 @@
-"""Lists of what there is."""
+"""Lists of domains, storage pools, volumes and interfaces."""
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from virtomate.output.json import domain_document
 from virtomate.output.streams import print_json, print_records, print_table
-from virtomate.output.style import terminal_columns
-from virtomate.output.tables import domain_table
-from virtomate.output.text import printable
+from virtomate.output.text import addresses_text, aligned, cell_width, cut, printable, terminal_columns
+from virtomate.tuples import NamedTuple
 from virtomate.words import binary_size
 
 if TYPE_CHECKING:
@@ -17,16 +17,55 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeListing
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.output.streams import Format
-    from virtomate.services.listings import DomainListing
+    from virtomate.output.text import Table
+    from virtomate.services.listings import CloneOrigin, DomainListing
     from virtomate.services.pool_listings import PoolListing
+
+# How many columns the name of an original keeps in a line that is too long.
+_SHORTEST_ORIGIN = 16
+
+
+class _Parts(NamedTuple):
+    """What a line of a list of domains contains.
+
+    Attributes:
+        origin_width: The columns for the name and state of a clone's original; None for as many as they take.
+    """
+
+    has_uuids: bool = True
+    all_addresses: bool = True
+    has_modes: bool = True
+    origin_width: int | None = None
+
+
+# What gives way in lines that are too long, one after the other.
+_STEPS = (
+    _Parts(),
+    _Parts(has_uuids=False),
+    _Parts(has_uuids=False, all_addresses=False),
+    _Parts(has_uuids=False, all_addresses=False, has_modes=False),
+)
 
 
 def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:
-    """Show a list of domains."""
+    """Show a list of domains, with as much of each domain as fits into a line of the terminal.
+
+    The UUID gives way first, then all addresses of a domain but one, then the mode of clones, then the end of an
+    original's name. Names of domains are never cut.
+    """
     if format_.is_json:
         print_json([domain_document(listing, format_.reach) for listing in listings], format_)
+        return
+    columns = terminal_columns()
+    for parts in _STEPS:
+        table = _domain_table(listings, parts)
+        if _width(table) <= columns:
+            break
     else:
-        print_table(domain_table(listings, terminal_columns()))
+        rest = columns - _width([(*row[:-1], ".") for row in table]) + 1
+        if rest >= _SHORTEST_ORIGIN:
+            table = _domain_table(listings, _STEPS[-1]._replace(origin_width=rest))
+    print_table(table)
 
 
 def render_pools(listings: Sequence[PoolListing], format_: Format) -> None:
@@ -34,17 +73,20 @@ def render_pools(listings: Sequence[PoolListing], format_: Format) -> None:
     if format_.is_json:
         print_records(listings, format_)
         return
-    rows = [
+    rows = [("Name", "State", "Capacity", "Allocation", "Available", "Volumes", "Persistent")]
+    rows += [
         (
             printable(item.name),
             item.state,
-            *(binary_size(size) for size in (item.capacity, item.allocation, item.available)),
+            binary_size(item.capacity),
+            binary_size(item.allocation),
+            binary_size(item.available),
             "" if item.volume_count is None else str(item.volume_count),
             "yes" if item.is_persistent else "no",
         )
         for item in listings
     ]
-    print_table((("Name", "State", "Capacity", "Allocation", "Available", "Volumes", "Persistent"), rows))
+    print_table(rows)
 
 
 def render_volumes(listings: Sequence[VolumeListing], format_: Format) -> None:
@@ -52,7 +94,8 @@ def render_volumes(listings: Sequence[VolumeListing], format_: Format) -> None:
     if format_.is_json:
         print_records(listings, format_)
         return
-    rows = [
+    rows = [("Name", "Format", "Capacity", "Allocation", "Backing store")]
+    rows += [
         (
             printable(item.name),
             item.target.format or item.type,
@@ -62,7 +105,7 @@ def render_volumes(listings: Sequence[VolumeListing], format_: Format) -> None:
         )
         for item in listings
     ]
-    print_table((("Name", "Format", "Capacity", "Allocation", "Backing store"), rows))
+    print_table(rows)
 
 
 def render_interfaces(interfaces: Sequence[DomainInterface], format_: Format) -> None:
@@ -70,10 +113,32 @@ def render_interfaces(interfaces: Sequence[DomainInterface], format_: Format) ->
     if format_.is_json:
         print_records(interfaces, format_)
         return
-    rows = []
+    rows = [("Name", "MAC address", "Address")]
     for interface in interfaces:
         head = (printable(interface.name), printable(interface.hwaddr or ""))
         for address in [f"{address.address}/{address.prefix}" for address in interface.addresses] or [""]:
             rows.append((*head, printable(address)))
             head = ("", "")
-    print_table((("Name", "MAC address", "Address"), rows))
+    print_table(rows)
+
+
+def _domain_table(listings: Sequence[DomainListing], parts: _Parts) -> Table:
+    is_shown = (True, True, any(item.addresses is not None for item in listings), parts.has_uuids, True)
+    rows = [("Name", "State", "Addresses", "UUID", "Clone of")]
+    for item in listings:
+        addresses = addresses_text(item.addresses or (), all_addresses=parts.all_addresses)
+        rows.append((printable(item.name), item.state, addresses, item.uuid, _origin(item.clone, parts)))
+    return [tuple(compress(row, is_shown)) for row in rows]
+
+
+def _origin(clone: CloneOrigin | None, parts: _Parts) -> str:
+    if clone is None:
+        return ""
+    mode = f" ({clone.mode.value})" if parts.has_modes else ""
+    more = mode if clone.finished else f"{mode}, unfinished"
+    name = printable(clone.source.name)
+    return (name if parts.origin_width is None else cut(name, parts.origin_width - len(more))) + more
+
+
+def _width(table: Table) -> int:
+    return max(map(cell_width, aligned(table)))

@@ -9,7 +9,7 @@ from virtomate.output.text import printable
 
 
 class _JsonFormatter(logging.Formatter):
-    """Lines for a front end, which reads every line of stderr as JSON."""
+    """Lines of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -17,30 +17,22 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Lines for a terminal, which nothing that came from a guest or a definition can drive."""
+    """Lines that cannot drive a terminal, wherever their text comes from."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(printable(line) for line in super().format(record).split("\n"))
 
 
 def start_log(level: str, *, is_json: bool) -> None:
-    """Log to stderr from a level on.
-
-    Args:
-        level: `debug`, `info`, `warning` or `error`.
-        is_json: Write each record as a JSON object.
-    """
+    """Log to stderr from a level on: `debug`, `info`, `warning` or `error`."""
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        _JsonFormatter("%(message)s")
-        if is_json
-        else _PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
+    as_text = _PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonFormatter("%(message)s") if is_json else as_text)
     logger = logging.getLogger("virtomate")
     logger.addHandler(handler)
     logger.setLevel(level.upper())
 
 
 def log_traceback(error: Exception) -> None:
-    """Log where an exception comes from."""
+    """Log the traceback of an exception."""
     logging.getLogger("virtomate").debug("unforeseen", exc_info=error)

@@ -1,4 +1,4 @@
-"""Results of the smaller commands, and errors: as one JSON document, or for people."""
+"""Results of small commands, and errors: as one JSON document, or for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.errors import OutputError
-from virtomate.output.json import completion_document, document, error_document, import_document, run_document
+from virtomate.output.json import document, error_document, import_document, run_document
 from virtomate.output.streams import (
     error_message,
     has_result,
@@ -19,13 +19,13 @@ from virtomate.output.streams import (
     write_bytes,
     writing,
 )
-from virtomate.output.tables import aligned_below
-from virtomate.output.text import printable
+from virtomate.output.text import aligned_below, printable
 from virtomate.words import binary_size
 
 if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.agent import RunResult
+    from virtomate.output.json import CompletionDocument
     from virtomate.output.streams import Format
     from virtomate.services.guest import PingResult
     from virtomate.services.volume_import import ImportResult
@@ -51,7 +51,8 @@ def render_import(result: ImportResult, format_: Format) -> None:
 def render_completion_script(shell: str, script: str, format_: Format) -> None:
     """Print a completion script as it is."""
     if format_.is_json:
-        print_json(completion_document(shell, script), format_)
+        printed: CompletionDocument = {"shell": shell, "script": script}
+        print_json(printed, format_)
     else:
         print_lines(script.splitlines())
 
@@ -65,13 +66,7 @@ def render_ping(result: PingResult, format_: Format) -> None:
 
 
 def render_run(result: RunResult, format_: Format, *, encode: bool) -> None:
-    """Hand on what a program in a guest wrote; without JSON byte for byte.
-
-    Args:
-        result: How it ended.
-        format_: How results are written.
-        encode: In JSON, write its output in Base64.
-    """
+    """Write the output of a program in a guest: byte for byte, or in JSON, there in Base64 if `encode`."""
     if format_.is_json:
         print_json(run_document(result, encode=encode), format_)
     else:
@@ -86,7 +81,7 @@ def render_run(result: RunResult, format_: Format, *, encode: bool) -> None:
 
 
 def render_error(error: VirtomateError, format_: Format) -> None:
-    """Show an error: on stdout as JSON where that was asked for and is possible, else on stderr."""
+    """Show an error: as JSON on stdout if that is requested and possible, otherwise on stderr."""
     if format_.is_json and not isinstance(error, OutputError):
         with suppress(OutputError, BrokenPipeError):
             print_json(error_document(error, format_.reach), format_)
@@ -95,15 +90,11 @@ def render_error(error: VirtomateError, format_: Format) -> None:
 
 
 def render_interruption(error: VirtomateError, format_: Format, *, is_asking: bool) -> None:
-    """Show that a signal ended the program at once; a result that is being written is left as it is.
+    """Show that a signal ended the program at once, after a question that nobody will answer.
 
-    Args:
-        error: What to say.
-        format_: How results are written.
-        is_asking: A question stands in a line that nobody will answer.
+    A result that is being written is left as it is.
     """
-    if is_asking:
-        tell("\n")
+    tell("\n" if is_asking else "")
     if has_result.is_set():
         error_message(error, format_)
     else:
@@ -111,7 +102,7 @@ def render_interruption(error: VirtomateError, format_: Format, *, is_asking: bo
 
 
 def render_usage_error(usage: str, text: str, format_: Format) -> None:
-    """Show on stderr that a command line cannot be understood."""
+    """Show on stderr why a command line cannot be understood."""
     if format_.has_json_messages:
         message("error", text, format_, type="UsageError")
         return
@@ -127,8 +118,3 @@ def find_unwritten() -> OutputError | None:
     except OutputError as error:
         return error
     return None
-
-
-def render_help(text: str) -> None:
-    """Print help on stderr when no command was given."""
-    tell(f"{text}\n")

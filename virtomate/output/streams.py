@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from virtomate.errors import OutputError
 from virtomate.output import json as documents
 from virtomate.output.messages import sentence, sentences
-from virtomate.output.style import bold, styled
-from virtomate.output.tables import aligned
-from virtomate.output.text import printable
+from virtomate.output.text import aligned, bold, printable, styled
 from virtomate.tuples import NamedTuple
 from virtomate.words import Reach
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
     from virtomate.errors import VirtomateError
     from virtomate.notices import Notice
-    from virtomate.output.tables import Table
+    from virtomate.output.text import Table
 
 # Whether a result has been written to this process's stdout, or is being written.
 has_result = Event()
@@ -86,8 +84,8 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Write a table to stdout; a line that is too long for a terminal goes on in the next one, and can be copied."""
-    header, *lines = aligned([table[0], *table[1]])
+    """Write a table to stdout; the terminal wraps a line that is too long, so that it can be copied."""
+    header, *lines = aligned(table)
     print_lines([bold(header), *lines])
 
 
