@@ -58,8 +58,9 @@ class Change(StrEnum):
 
 
 class ScanWarning(StrEnum):
-    """What could not be looked at while the users of a clone's files were searched."""
+    """What to know before a clone is deleted: a definition that was restored, and what could not be looked at."""
 
+    RESTORED_DEFINITION = "restored-definition"
     UNREADABLE_DOCUMENT = "unreadable-document"
     CUT_DOCUMENT = "cut-document"
     DEEP_RECORD = "deep-record"

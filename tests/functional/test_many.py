@@ -16,6 +16,7 @@ from tests.lab import Lab, Program, Result, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.images import MIB
 from virtomate.cancel import CancelToken
+from virtomate.enums import Mode
 from virtomate.errors import ConflictError, InterruptedBySignalError
 from virtomate.hypervisor.domains import check_definition
 from virtomate.hypervisor.session import open_session
@@ -378,6 +379,22 @@ def test_mistake_of_ours_fails_the_clone(lab: Lab, monkeypatch: pytest.MonkeyPat
     assert [result.status for result in results] == ["failed"] * 2
     assert all("Too many open files" in str(result.error) for result in results)
     unchanged(before, lab)
+
+
+def test_mistake_of_ours_after_the_clones(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails when the clones are complete hides none of them."""
+    make_original(lab)
+
+    def fail(*_words: object) -> None:
+        raise RuntimeError("mistake")
+
+    monkeypatch.setattr("virtomate.services.storage.pools.get_pool", fail)
+    with open_session(lab.uri) as session:
+        results = clone_domains(
+            Run(session, session, Progress(), CancelToken()), CloneRequest("original", ("a", "b"), mode=Mode.LINKED)
+        )
+
+    assert [result.status for result in results] == ["cloned"] * 2
 
 
 def test_automatic_names(lab: Lab, virtomate: Program) -> None:

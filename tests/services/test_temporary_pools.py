@@ -11,6 +11,7 @@ from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.session import Session, open_session
 from virtomate.hypervisor.storage import Pool, list_pools, start_transient_pool
 from virtomate.output.messages import sentences
+from virtomate.services.storage import refresh_all
 from virtomate.services.storage import temporary_pools as module
 from virtomate.services.storage.owner import this_process
 from virtomate.services.storage.temporary_pools import new_pool_name, stop_stale_pools, temporary_pools_of
@@ -46,13 +47,20 @@ def test_one_pool_for_each_directory(session: Session) -> None:
     assert pools.left == ()
 
 
-def test_pool_that_cannot_be_stopped_is_named(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be stopped is told, and the others are stopped."""
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(IllegalStateError("busy"), "busy"), (RuntimeError("mistake"), "RuntimeError('mistake')")],
+    ids=["libvirt", "mistake"],
+)
+def test_pool_that_cannot_be_stopped_is_named(
+    session: Session, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    """What could not be stopped is told, and the others are stopped; a mistake of ours is no exception."""
     stop = Pool.stop
 
     def refuse(pool: Pool) -> None:
         if pool.name == kept:
-            raise IllegalStateError("busy")
+            raise error
         stop(pool)
 
     monkeypatch.setattr(Pool, "stop", refuse)
@@ -60,7 +68,7 @@ def test_pool_that_cannot_be_stopped_is_named(session: Session, monkeypatch: pyt
         kept = pools.over("/a").name
         pools.over("/b")
 
-    assert sentences(pools.left) == [f"temporary storage pool '{kept}' (busy)"]
+    assert sentences(pools.left) == [f"temporary storage pool '{kept}' ({reason})"]
     assert names(session) == {kept}
 
 
@@ -85,6 +93,30 @@ def test_only_stale_pools_are_stopped(session: Session, monkeypatch: pytest.Monk
     for number, name in enumerate({stale, *staying}):
         start_transient_pool(session.connection, name, directory_pool_document(name, f"/nonexistent/{number}"))
 
-    stop_stale_pools(session.connection)
+    stop_stale_pools(session)
 
     assert names(session) == staying
+
+
+def test_mistakes_at_the_end_of_a_run(
+    session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever fails when stale pools are stopped and others refreshed is logged: the results must be told."""
+    alive = this_process()
+    stale = owned_by(alive._replace(started=alive.started + 1), monkeypatch)
+    start_transient_pool(session.connection, stale, directory_pool_document(stale, "/nonexistent"))
+
+    def fail(_pool: Pool) -> bool:
+        raise RuntimeError("mistake")
+
+    monkeypatch.setattr(Pool, "refresh", fail)
+    monkeypatch.setattr(Pool, "stop", fail)
+    refresh_all(session, {stale, "missing"})
+    stop_stale_pools(session)
+
+    assert names(session) == {stale}
+    assert [record.getMessage() for record in caplog.records] == [
+        "refreshing storage pool 'missing' failed",
+        f"refreshing storage pool '{stale}' failed",
+        "stopping the temporary storage pools of other runs failed",
+    ]

@@ -58,6 +58,7 @@ SENTENCES: dict[Code, str] = {
     Change.AUTOMATIC: "{subject}: chosen by libvirt at every start",
     Change.OWN_PATH: "{subject}: {path}",
     Change.NAMED_FIRMWARE: "firmware: {subject}, and no other that libvirt selects",
+    ScanWarning.RESTORED_DEFINITION: "'{subject}' has its definition back, which an interrupted deletion had put aside",
     ScanWarning.UNREADABLE_DOCUMENT: "{subject} cannot be read ({reason}): the files that it uses are not known",
     ScanWarning.CUT_DOCUMENT: "{subject} is not well-formed XML, and was read up to the first error",
     ScanWarning.DEEP_RECORD: "the record of virtomate in {subject} is nested too deeply, and was not read",

@@ -165,6 +165,21 @@ def test_each_call_in_turn_is_refused_once(tmp_path: Path, code: int) -> None:
             assert (host.state, host.files) == ("nothing", GONE), where
 
 
+@pytest.mark.parametrize("call", ["pools.get_pool", "temporary_pools.list_pools"])
+def test_mistake_after_the_deletions(host: Host, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails when everything is deleted hides no result."""
+    plan = plan_deletion(host.session()[0].connection, ("web",), CancelToken())
+    session = host.session()[0]
+
+    def fail(*_words: object) -> None:
+        raise RuntimeError("mistake")
+
+    monkeypatch.setattr(f"virtomate.services.storage.{call}", fail)
+    (result,) = execute_plan(session, plan, Progress(), CancelToken())
+
+    assert (result.status, host.state, host.files) == (DeletionStatus.DELETED, "nothing", GONE)
+
+
 def _end_owner(host: Host) -> None:
     """Have the placeholder's owner be a process that is gone."""
     (domain,) = host.libvirt.domains
@@ -172,8 +187,8 @@ def _end_owner(host: Host) -> None:
     domain.definition = domain.definition.replace('started="', 'started="9')
 
 
-def test_definition_that_is_not_taken_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The placeholder holds the definition, and the next run restores it before it asks."""
+def _leave_placeholder(host: Host, monkeypatch: pytest.MonkeyPatch) -> DeletionResult:
+    """Have a deletion fail that then cannot give the definition back, and its process end."""
     refusing = failure(libvirt.VIR_ERR_OPERATION_INVALID)
     plan = plan_deletion(host.session()[0].connection, ("web",), CancelToken())
     defined = host.libvirt.defineXMLFlags
@@ -183,14 +198,20 @@ def test_definition_that_is_not_taken_back(host: Host, monkeypatch: pytest.Monke
             raise refusing
         return defined(text, flags)
 
-    monkeypatch.setattr(host.libvirt, "defineXMLFlags", define_once)
-    (result,) = execute_plan(host.session("delete")[0], plan, Progress(), CancelToken())
+    with monkeypatch.context() as patch:
+        patch.setattr(host.libvirt, "defineXMLFlags", define_once)
+        (result,) = execute_plan(host.session("delete")[0], plan, Progress(), CancelToken())
+    assert (host.state, host.files) == ("placeholder", WHOLE)
+    _end_owner(host)
+    return result
+
+
+def test_definition_that_is_not_taken_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The placeholder holds the definition, and the next run restores it before it asks."""
+    result = _leave_placeholder(host, monkeypatch)
 
     assert result.error is not None
     assert result.error.leftovers[-1] == Notice(Leftover.PLACEHOLDER, "web")
-    assert (host.state, host.files) == ("placeholder", WHOLE)
-    monkeypatch.undo()
-    _end_owner(host)
     asked = []
 
     def refuse(plan: object) -> bool:
@@ -201,6 +222,26 @@ def test_definition_that_is_not_taken_back(host: Host, monkeypatch: pytest.Monke
         host.session()[0], ("web",), Progress(), CancelToken(), agree=refuse, warn=lambda _warnings: None
     )
     assert (answer, len(asked)) == (None, 1)
+    assert (host.state, host.files) == ("clone", WHOLE)
+
+
+def test_refused_deletion_tells_of_the_definition_that_it_restored(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wonders why a clone is complete again, though its deletion was refused for another domain's sake."""
+    _leave_placeholder(host, monkeypatch)
+    warned: list[Notice] = []
+
+    with pytest.raises(VirtomateError, match="'missing'"):
+        delete_clones(
+            host.session()[0],
+            ("web", "missing"),
+            Progress(),
+            CancelToken(),
+            consent=Consent(finished=True, unproved=True),
+            agree=lambda _plan: True,
+            warn=warned.extend,
+        )
+
+    assert sentences(warned) == ["'web' has its definition back, which an interrupted deletion had put aside"]
     assert (host.state, host.files) == ("clone", WHOLE)
 
 

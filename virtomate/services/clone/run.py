@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
@@ -197,6 +196,4 @@ def _have_libvirt_look(run: Run, plans: tuple[ClonePlan, ...], temporary: set[st
     a volume that was removed again, it has subtracted what it had never added, a reflink's share, too.
     """
     names = {item.place.pool for plan in plans for item in plan.duplications if item.is_filled_unnoticed} - temporary
-    if names:
-        with suppress(VirtomateError):
-            refresh_all(run.target.connection, names)
+    refresh_all(run.target, names)

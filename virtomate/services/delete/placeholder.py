@@ -6,7 +6,6 @@ It cannot be started, and lists what was made for the clone, as the claim of an 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
@@ -18,8 +17,6 @@ from virtomate.services.storage import this_process
 from virtomate.words import virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from virtomate.definition.provenance import Artifact
     from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
@@ -40,24 +37,17 @@ class Placeholder:
         self._token = ""
 
     def take_place(self, pools: tuple[Artifact, ...]) -> None:
-        """Put the placeholder in the clone's place.
+        """Put the placeholder in the clone's place; it lists the temporary pools that the deletion is going to start.
 
         A run that is still making the clone somewhere finds its claim gone, and does not finish.
-
-        Args:
-            pools: The temporary pools that the deletion is going to start.
 
         Raises:
             IllegalStateError: The clone was started or changed since the plan.
         """
         deletion = self._deletion
         self._token = os.urandom(16).hex()
-        record = deletion.provenance._replace(
-            finished=False,
-            token=self._token,
-            maker=this_process(),
-            made=(*pools, *deletion.provenance.made),
-        )
+        made = (*pools, *deletion.provenance.made)
+        record = deletion.provenance._replace(finished=False, token=self._token, maker=this_process(), made=made)
         domain = _require_inactive(self._find())
         definition = codec.parse_definition(deletion.text)
         if deletion.is_finished:
@@ -90,22 +80,10 @@ class Placeholder:
         """
         return _require_inactive(self._require_ours())
 
-    @contextmanager
-    def given_back_on_failure(self) -> Iterator[None]:
-        """Give the clone its definition back if the block fails."""
-        try:
-            yield
-        except Exception:
-            self.give_back()
-            raise
-
     def give_back(self, failed: tuple[Notice, ...] = ()) -> None:
-        """Give the clone its own definition back; nothing of the clone has been removed.
+        """Give the clone its own definition back; nothing of the clone has been removed, `failed` could not be.
 
         A clone that was started meanwhile gets its definition back, too: it could not be started again without.
-
-        Args:
-            failed: What could not be removed, for the leftovers.
 
         Raises:
             VirtomateError: The definition could not be put back; the placeholder holds it, and the hint says so.

@@ -15,7 +15,7 @@ from virtomate.services.storage.references import scan_references
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.provenance import Artifact
@@ -44,12 +44,12 @@ class DeletionPlan(NamedTuple):
 
     @property
     def warnings(self) -> tuple[Notice, ...]:
-        """What could not be looked at, each a sentence."""
+        """What could not be looked at."""
         return self.references.warnings
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What would be removed although nothing proves that it was made for the clone, each a phrase."""
+        """Phrases for what would be removed although nothing proves that it was made for the clone."""
         return tuple(
             f"{thing.what} of '{deletion.name}'"
             for deletion in self.deletions
@@ -73,10 +73,16 @@ class DeletionPlan(NamedTuple):
         return (consent.finished or not self.wanted) and (consent.unproved or not self.doubts)
 
 
-def plan_deletion(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> DeletionPlan:
-    """Plan the deletion of clones, each given by name or UUID; nothing is changed.
+def plan_deletion(
+    connection: Connection,
+    names: tuple[str, ...],
+    cancel: CancelToken,
+    warn: Callable[[tuple[Notice, ...]], None] = lambda _restored: None,
+) -> DeletionPlan:
+    """Plan the deletion of clones, each given by name or UUID; no file is changed.
 
-    All domains and volumes are looked at once, however many clones there are.
+    All domains and volumes are looked at once, however many clones there are. A clone whose deletion was killed before
+    a file was removed gets its definition back at once, also if the plan is refused then; `warn` is told.
 
     Raises:
         UsageError: A clone is named twice.
@@ -85,7 +91,7 @@ def plan_deletion(connection: Connection, names: tuple[str, ...], cancel: Cancel
             of its artifacts.
         InterruptedBySignalError: A signal arrived.
     """
-    clones = read_clones(connection, names, cancel)
+    clones = read_clones(connection, names, cancel, warn)
     references = scan_references(connection, {clone.domain.uuid: clone.provenance.made for clone in clones})
     cancel.check()
     refusals, deletions = Refusals(), []

@@ -1,8 +1,8 @@
 """Deleting clones, unfinished and finished ones: plan, ask, put a placeholder, remove, undefine.
 
-Everything is looked at, and every refusal made, before the first thing is touched. Then the clones are deleted one
-after the other: a placeholder takes the clone's place and lists what was made for the clone; what is on the list is
-removed; and the placeholder goes last. Whatever ends the run, the placeholder says what is left, and the same command
+Everything is looked at, and every refusal made, before the first file is touched. Then the clones are deleted one after
+the other: a placeholder takes the clone's place and lists what was made for the clone; the artifacts on the list are
+removed; the placeholder goes last. Whatever ends the run, the placeholder says what is left, and the same command
 finishes the work.
 """
 
@@ -18,13 +18,7 @@ from typing import TYPE_CHECKING
 from virtomate.cancel import CancelToken, backoff
 from virtomate.definition.provenance import Artifact
 from virtomate.enums import ArtifactKind, ArtifactState, DeletionStatus
-from virtomate.errors import (
-    ConflictError,
-    IllegalStateError,
-    InternalError,
-    InterruptedBySignalError,
-    VirtomateError,
-)
+from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.notices import Kept, Leftover, Notice, named, notice
 from virtomate.services.delete.placeholder import Placeholder
 from virtomate.services.delete.plan import in_use, plan_deletion
@@ -66,16 +60,16 @@ def delete_clones(
         cancel: A signal lets the clone at hand be deleted, unless libvirt has to be waited for, and keeps the others.
         consent: What is deleted without a question.
         agree: Asks about anything else; may raise.
-        warn: Is told what could not be looked at, before the question.
+        warn: Is told at once which definitions were restored, and before the question what could not be looked at.
 
     Returns:
-        How deleting went, in the order of the names; None where nobody agreed and nothing was done.
+        How deleting went, in the order of the names; None if nobody agreed and nothing was deleted.
 
     Raises:
         IllegalStateError: The plan refuses a clone, or something has changed since the question.
         VirtomateError: The plan refuses the names.
     """
-    plan = plan_deletion(session.connection, names, cancel)
+    plan = plan_deletion(session.connection, names, cancel, warn)
     warn(plan.warnings)
     if not plan.is_covered_by(consent):
         if not agree(plan):
@@ -100,13 +94,10 @@ def execute_plan(
     for uuid in plan.order:
         in_the_way = [by_uuid[other].name for other in by_uuid[uuid].needs if results[other].error is not None]
         results[uuid] = _CloneDeletion(run, by_uuid[uuid]).execute(in_the_way)
-    if run.lighter_pools:
-        # by itself libvirt subtracts what each volume took, also where a reflink shared that with others
-        with suppress(VirtomateError):
-            refresh_all(session.connection, run.lighter_pools)
+    # by itself libvirt subtracts what each volume took, also where a reflink shared that with others
+    refresh_all(session, run.lighter_pools)
     # not before: what is left of an unfinished clone may be in one
-    with suppress(VirtomateError):
-        stop_stale_pools(session.connection)
+    stop_stale_pools(session)
     return tuple(results[deletion.uuid] for deletion in plan.deletions)
 
 
@@ -134,11 +125,7 @@ class _Run:
 
 
 class _CloneDeletion:
-    """The deletion of one clone: its plan, and what became of it so far.
-
-    Everything in the lists is a phrase: what was removed; what is another's by now, with the reason; what could not be
-    removed, with the reason.
-    """
+    """The deletion of one clone: its plan, and what was removed, was replaced by others, or could not be removed."""
 
     def __init__(self, run: _Run, deletion: Deletion) -> None:
         self._run = run
@@ -154,9 +141,8 @@ class _CloneDeletion:
         status, error, kept = DeletionStatus.DELETED, None, deletion.kept_disks
         try:
             cancel.check()
-            _require_nobody(deletion, in_the_way)
             with cancel.awaiting(f"the deletion of '{deletion.name}'"):
-                self._delete()
+                self._delete(in_the_way)
         except Exception as unforeseen:  # noqa: BLE001 - the other clones still have their turn
             error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
             is_interrupted = isinstance(error, InterruptedBySignalError)
@@ -165,14 +151,20 @@ class _CloneDeletion:
                 error = error.adding(leftovers=(Notice(Leftover.CLAIM, deletion.name),))
         return DeletionResult(status, deletion.name, deletion.uuid, tuple(self._removed), kept, error)
 
-    def _delete(self) -> None:
+    def _delete(self, in_the_way: list[str]) -> None:
         deletion, run = self._deletion, self._run
+        if in_the_way:
+            names = ", ".join(f"'{name}'" for name in in_the_way)
+            raise IllegalStateError(f"'{deletion.name}' is kept, since {names} could not be deleted and uses it")
         _LOG.info("deleting %r", deletion.name)
         # From before the look at the users: whoever links to the files now fails, and who did before is seen.
         with locked(run.session.connection, deletion.artifacts, deletion.provenance.artifact_token):
             self._placeholder.take_place(self._pools_to_start())
-            with self._placeholder.given_back_on_failure():
+            try:
                 self._require_free()
+            except Exception:
+                self._placeholder.give_back()
+                raise
             self._remove_all()
             # before the placeholder, which records the pools
             run.pools.stop()
@@ -207,11 +199,7 @@ class _CloneDeletion:
         )
 
     def _require_free(self) -> None:
-        """Look again at who uses what is going to be removed: much may have happened since the plan.
-
-        Raises:
-            IllegalStateError: An artifact is used, or the clone was started.
-        """
+        """Raise IllegalStateError if an artifact is used by now, or the clone was started since the plan."""
         deletion, run = self._deletion, self._run
         self._placeholder.require()
         references = scan_references(run.session.connection, {deletion.uuid: deletion.artifacts}, run.cache)
@@ -267,22 +255,14 @@ class _CloneDeletion:
         """Return the error that lists what could not be removed."""
         deletion, cancel = self._deletion, self._run.cancel
         name = deletion.name
-        claim = Notice(Leftover.CLAIM, name)
-        error: VirtomateError
+        error: VirtomateError = IllegalStateError(
+            f"not everything that belongs to {_kind(deletion)} '{name}' could be removed",
+            hint=f"Fix the cause, then run {virtomate('domain-delete', name)} again.",
+        )
         if cancel.signal_number is not None:
             error = InterruptedBySignalError(cancel.signal_number)
-        else:
-            error = IllegalStateError(
-                f"not everything that belongs to {_kind(deletion)} '{name}' could be removed",
-                hint=f"Fix the cause, then run {virtomate('domain-delete', name)} again.",
-            )
+        claim = Notice(Leftover.CLAIM, name)
         return error.adding(leftovers=(*deletion.foreign, *self._replaced, *deletion.unreachable, *self._failed, claim))
-
-
-def _require_nobody(deletion: Deletion, in_the_way: list[str]) -> None:
-    if in_the_way:
-        names = ", ".join(f"'{name}'" for name in in_the_way)
-        raise IllegalStateError(f"'{deletion.name}' is kept, since {names} could not be deleted and uses it")
 
 
 def _kind(deletion: Deletion) -> str:

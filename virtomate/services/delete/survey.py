@@ -11,7 +11,7 @@ from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, NotFoundError, UsageError
 from virtomate.hypervisor.domains import define_domain, find_domain
-from virtomate.notices import Kept, Notice, named, notice
+from virtomate.notices import Kept, Notice, ScanWarning, named, notice
 from virtomate.paths import normalise
 from virtomate.services.delete.records import Deletion, DoomedThing
 from virtomate.services.delete.refusals import Refusals
@@ -38,7 +38,7 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import counted, virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
@@ -63,8 +63,16 @@ class Clone(NamedTuple):
     provenance: Provenance
 
 
-def read_clones(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> list[Clone]:
-    """Read the domains of these names; refuse all that are not clones, or in no state to be deleted."""
+def read_clones(
+    connection: Connection,
+    names: tuple[str, ...],
+    cancel: CancelToken,
+    warn: Callable[[tuple[Notice, ...]], None],
+) -> list[Clone]:
+    """Read the domains of these names; refuse all that are not clones, or in no state to be deleted.
+
+    `warn` is told of each clone that gets its definition back.
+    """
     domains: dict[str, Domain] = {}
     clones, refusals = [], Refusals(connection.name)
     for name in names:
@@ -77,13 +85,16 @@ def read_clones(connection: Connection, names: tuple[str, ...], cancel: CancelTo
         if domain.uuid in domains:
             raise UsageError(f"domain '{domain.name}' is named twice")
         domains[domain.uuid] = domain
-        if (clone := _read(connection, domain, refusals)) is not None:
+        if (clone := _read(domain, refusals)) is not None and _restore(connection, clone):
+            warn((Notice(ScanWarning.RESTORED_DEFINITION, domain.name),))
+            clone = _read(domain, refusals)
+        if clone is not None:
             clones.append(clone)
     refusals.raise_if_any()
     return clones
 
 
-def _read(connection: Connection, domain: Domain, refusals: Refusals) -> Clone | None:
+def _read(domain: Domain, refusals: Refusals) -> Clone | None:
     text = domain.inactive_definition()
     definition = codec.parse_definition(text)
     provenance = read_provenance(definition)
@@ -94,25 +105,24 @@ def _read(connection: Connection, domain: Domain, refusals: Refusals) -> Clone |
         refusals.active[domain.name] = domain.state()
     elif maker is not None and is_running(maker):
         refusals.in_the_making[domain.name] = maker.pid
-    elif provenance.replaced is not None and _restore(connection, domain, definition, provenance):
-        return _read(connection, domain, refusals)
     else:
         return Clone(domain, text, definition, provenance)
     return None
 
 
-def _restore(connection: Connection, domain: Domain, placeholder: Definition, provenance: Provenance) -> bool:
-    """Give a clone its definition back whose deletion was killed before anything was removed; return whether it has.
+def _restore(connection: Connection, clone: Clone) -> bool:
+    """Give a clone its definition back whose deletion was killed before a file was removed; return whether it has.
 
-    Then the deletion is that of a finished clone: it is asked for, and what refuses it leaves the clone whole.
+    Then the clone is a finished one: its deletion needs consent, and a refusal leaves the clone whole.
     """
-    is_elsewhere = provenance.maker is None or may_be_running(provenance.maker)
-    is_whole = all(_is_there(connection, provenance, made) for made in provenance.made)
-    if provenance.replaced is None or is_elsewhere or not is_whole:
+    provenance = clone.provenance
+    if provenance.replaced is None or provenance.maker is None or may_be_running(provenance.maker):
         return False
-    definition = restored_definition(placeholder.domain, provenance.replaced)
+    if not all(_is_there(connection, provenance, made) for made in provenance.made):
+        return False
+    definition = restored_definition(clone.definition.domain, provenance.replaced)
     try:
-        define_domain(connection, domain.name, codec.unparse_definition(definition))
+        define_domain(connection, clone.domain.name, codec.unparse_definition(definition))
     except (HypervisorError, NoSpaceError):
         if not connection.is_alive:
             raise
@@ -123,7 +133,7 @@ def _restore(connection: Connection, domain: Domain, placeholder: Definition, pr
 def _is_there(connection: Connection, provenance: Provenance, made: Artifact) -> bool:
     """Return whether something that was made may still be there; a temporary pool need not be."""
     token = provenance.artifact_token
-    if made.state is ArtifactState.PLANNED or (token is not None and bears_token_here(made, token)):
+    if made.state is ArtifactState.PLANNED or bears_token_here(made, token):
         return True
     known = find_entry(connection, made.pool)
     if known is None or why_not_in(made, known) is not None:
@@ -185,7 +195,7 @@ def _judge(connection: Connection, clone: Clone, made: Artifact, known: PoolEntr
         sighting, _ = sight(connection, known, made)
         return judge(made, token, sighting), False
     is_stopped = known is not None and not known.is_active
-    if not is_stopped and token is not None and bears_token_here(made, token):
+    if not is_stopped and bears_token_here(made, token):
         return Judgement(Verdict.PROVED), True
     if known is None and made.kind is ArtifactKind.NVRAM:
         directories = _nvram_directories(connection, clone.definition)

@@ -1,14 +1,15 @@
-"""Where volumes lie: the pools of a connection, and what is looked up in them."""
+"""The pools of a connection, and the volumes in them."""
 
 from __future__ import annotations
 
+import logging
 import posixpath
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import CancelToken, backoff
 from virtomate.definition.volume import PoolDescription, VolumeDescription, describe_pool, describe_volume
-from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
+from virtomate.errors import IllegalStateError, NotFoundError
 from virtomate.hypervisor.storage import find_pool, get_pool, list_pools
 from virtomate.paths import normalise
 from virtomate.services.storage.file_pools import backend_of
@@ -16,13 +17,16 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word, virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.session import Session
     from virtomate.hypervisor.storage import Pool, Volume
     from virtomate.services.storage.backend import StorageBackend
 
-# Pools that a run makes over a directory that is no pool; known by their name after a crash.
+_LOG = logging.getLogger(__name__)
+
+# The beginning of the names of temporary pools, by which they are known after a crash.
 TEMPORARY_POOL_PREFIX = "virtomate-clone-"
 
 # How long a plan waits for libvirt, which does not refresh a pool while it builds something in it.
@@ -51,24 +55,19 @@ class FoundVolume(NamedTuple):
 
 
 class PoolIndex:
-    """All pools of a connection as they were when it was read.
+    """All pools of a connection, except temporary ones, as they were when the index was read.
 
     libvirt's own look-up by path is not used: it may answer with the temporary pool of another run, which vanishes when
     that run ends.
     """
 
-    def __init__(self, connection: Connection, pools: tuple[PoolEntry, ...]) -> None:
+    def __init__(self, connection: Connection, pools: Iterable[PoolEntry]) -> None:
         self._connection = connection
-        self._pools = tuple(known for known in pools if not known.pool.name.startswith(TEMPORARY_POOL_PREFIX))
+        self.known = tuple(known for known in pools if not known.pool.name.startswith(TEMPORARY_POOL_PREFIX))
 
     def find(self, name: str) -> PoolEntry | None:
         """Return the pool with a name, active or not."""
-        return next((known for known in self._pools if known.pool.name == name), None)
-
-    @property
-    def known(self) -> tuple[PoolEntry, ...]:
-        """All of them."""
-        return self._pools
+        return next((known for known in self.known if known.pool.name == name), None)
 
     def named(self, name: str) -> PoolEntry:
         """Return the active pool with a name.
@@ -78,12 +77,12 @@ class PoolIndex:
             IllegalStateError: It is not active.
         """
         known = self.find(name)
-        if known is not None:
-            if not known.is_active:
-                raise _inactive(name)
-            return known
-        names = [known.pool.name for known in self._pools]
-        raise self._connection.missing("storage pool", name, lambda: names, "pool-list")
+        if known is None:
+            names = [known.pool.name for known in self.known]
+            raise self._connection.missing("storage pool", name, lambda: names, "pool-list")
+        if not known.is_active:
+            raise _inactive(name)
+        return known
 
     def directory_of(self, name: str) -> str | None:
         """Return the normalised path of a pool's directory by the pool's name, None where there is none."""
@@ -96,13 +95,7 @@ class PoolIndex:
         return None if known is None else known.backend.path_of(known.description, volume_name)
 
     def for_new_volumes(self, name: str) -> PoolEntry:
-        """Return the active pool with a name, in which volumes are files.
-
-        Raises:
-            NotFoundError: There is none.
-            IllegalStateError: It is not active.
-            UnsupportedError: Its volumes are no files.
-        """
+        """Return the active pool with a name, or raise UnsupportedError if its volumes are not files; see `named`."""
         known = self.named(name)
         known.backend.require_new_volumes(known.description)
         return known
@@ -136,16 +129,11 @@ class PoolIndex:
 
     def _all_covering(self, directory: str) -> list[PoolEntry]:
         """Return the pools over a directory, active ones first."""
-        covering = [known for known in self._pools if known.description.path == normalise(directory)]
+        covering = [known for known in self.known if known.description.path == normalise(directory)]
         return sorted(covering, key=lambda known: (not known.is_active, known.pool.name))
 
     def find_named(self, pool_name: str, volume_name: str) -> FoundVolume:
-        """Return the volume with a name.
-
-        Raises:
-            IllegalStateError: Its pool is not active.
-            NotFoundError: The pool or the volume is not there.
-        """
+        """Return the volume with a name, or raise NotFoundError; for the pool see `named`."""
         return self._find(self.named(pool_name), volume_name, f"{pool_name}/{volume_name}")
 
     @staticmethod
@@ -160,26 +148,23 @@ def read_pools(connection: Connection) -> PoolIndex:
     """Read all pools once; a pool that vanishes meanwhile is ignored."""
     known = []
     for pool in list_pools(connection):
-        try:
-            known.append(PoolEntry(pool, describe_pool(pool.document()), pool.is_active()))
-        except NotFoundError:
-            continue
-    return PoolIndex(connection, tuple(known))
+        with suppress(NotFoundError):
+            known.append(_entry(pool))
+    return PoolIndex(connection, known)
 
 
 def find_entry(connection: Connection, name: str) -> PoolEntry | None:
     """Return the pool with this name as it is now, also a temporary one."""
     pool = find_pool(connection, name)
-    return None if pool is None else PoolEntry(pool, describe_pool(pool.document()), pool.is_active())
+    return None if pool is None else _entry(pool)
+
+
+def _entry(pool: Pool) -> PoolEntry:
+    return PoolEntry(pool, describe_pool(pool.document()), pool.is_active())
 
 
 def get_active_pool(connection: Connection, name: str) -> Pool:
-    """Return the pool with this name, which must be active.
-
-    Raises:
-        NotFoundError: There is none.
-        IllegalStateError: It is not active.
-    """
+    """Return the pool with this name; raise NotFoundError if there is none, IllegalStateError if it is not active."""
     pool = get_pool(connection, name)
     if not pool.is_active():
         raise _inactive(name)
@@ -197,9 +182,9 @@ def find_volume(pool: Pool, name: str, seconds: float = 0) -> FoundVolume | None
     volume = pool.find_volume(name)
     if volume is None:
         for _ in backoff(seconds):
-            has_looked = pool.refresh()
+            is_fresh = pool.refresh()
             volume = pool.find_volume(name)
-            if has_looked or volume is not None:
+            if is_fresh or volume is not None:
                 break
     if volume is None:
         return None
@@ -208,15 +193,6 @@ def find_volume(pool: Pool, name: str, seconds: float = 0) -> FoundVolume | None
     except NotFoundError:
         # the pool remembers it, but the file is gone
         return None
-
-
-def refresh_when_idle(pool: Pool, cancel: CancelToken | None = None) -> bool:
-    """Refresh a pool, waiting a while for what libvirt is building there; return whether libvirt has refreshed it.
-
-    Raises:
-        InterruptedBySignalError: A signal arrived.
-    """
-    return any(pool.refresh() for _ in backoff(_BUSY_SECONDS, cancel))
 
 
 def describe(pool: Pool, volume: Volume) -> FoundVolume:
@@ -228,8 +204,26 @@ def _inactive(name: str) -> IllegalStateError:
     return IllegalStateError(f"storage pool '{name}' is not active", hint=f"Start it: {virsh('pool-start', name)}")
 
 
-def refresh_all(connection: Connection, names: Iterable[str]) -> None:
-    """Refresh pools; a refresh that fails is ignored."""
+def refresh_when_idle(pool: Pool, cancel: CancelToken | None = None) -> bool:
+    """Refresh a pool, waiting a while for what libvirt is building there; return whether libvirt has refreshed it.
+
+    Raises:
+        InterruptedBySignalError: A signal arrived.
+    """
+    return any(pool.refresh() for _ in backoff(_BUSY_SECONDS, cancel))
+
+
+def refresh_all(session: Session, names: Iterable[str]) -> None:
+    """Refresh pools at the end of a run; a refresh that fails is logged."""
     for name in sorted(names):
-        with suppress(VirtomateError):
-            get_pool(connection, name).refresh()
+        with best_effort(f"refreshing storage pool '{name}'"):
+            get_pool(session.connection, name).refresh()
+
+
+@contextmanager
+def best_effort(what: str) -> Iterator[None]:
+    """Log any failure of work that no result depends on: the results of a run must be told whatever happens."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - it is logged
+        _LOG.warning("%s failed", what, exc_info=True)

@@ -1,9 +1,8 @@
-"""The space that new volumes need, compared with what there is.
+"""The space that new volumes need, compared with the free space of their pools.
 
-What libvirt tells of a pool is what it counted at its last refresh, plus and minus what volumes took that it made and
-deleted since. It knows nothing of what guests wrote, nor of what was copied into a volume without it; and since it
-subtracts what a volume takes when it is deleted, the sum may even fall below zero. So where the pool's file system can
-be seen here, that is asked.
+libvirt counts the space of a pool when it refreshes the pool, and adds and subtracts the volumes that it makes and
+deletes. It does not count what guests write, or what others copy into a volume; and since it subtracts all that a
+deleted volume takes, the sum may fall below zero. So if a pool's file system can be seen here, that is asked.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import binary_size, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Iterable
 
     from virtomate.definition.volume import PoolDescription, VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
@@ -74,21 +73,17 @@ class SpaceLedger:
         for duplication in duplications:
             needed[duplication.place.pool] += duplication.total_bytes
             sources.append(duplication.source)
-        needs = []
-        for name, total in sorted(needed.items()):
-            known = pools.named(name)
-            needs.append(self.add(known.pool, known.description, total, sources))
-        return tuple(needs)
+        entries = [(pools.named(name), total) for name, total in sorted(needed.items())]
+        return tuple(self.add(known.pool, known.description, total, sources) for known, total in entries)
 
     def up_to_date(self, needs: Iterable[SpaceNeed]) -> tuple[SpaceNeed, ...]:
         """Return the needs with what the pools have left by now."""
         return tuple(need._replace(available_bytes=self._spaces[need.pool].available) for need in needs)
 
     def refuse_lack(self, advice: str, purpose: str = "") -> None:
-        """Compare what will be written with what there is; what only libvirt counted is not enough to refuse.
+        """Compare what will be written with the free space; before a refusal, libvirt counts again.
 
-        Where file systems cannot be told apart, pools that have the same size and the same space left are taken to be
-        on one, whose space they share.
+        Pools whose file systems cannot be told apart share one if they have the same size and the same free space.
 
         Args:
             advice: What to do if there is too little.
@@ -97,13 +92,14 @@ class SpaceLedger:
         Raises:
             NoSpaceError: There is too little.
         """
-        for candidates in _grouped(self._pools, lambda name: self._spaces[name].capacity):
-            ample = _AMPLE * self._total(candidates)
-            for name in candidates:
+        sizes = {name: space.capacity for name, space in self._spaces.items()}
+        for same_size in _groups(self._pools, lambda one, two: sizes[one] == sizes[two]):
+            ample = _AMPLE * self._total(same_size)
+            for name in same_size:
                 if self._is_doubtful(name, ample):
                     self._pools[name].refresh()
                     self._spaces[name] = counted_space(self._pools[name])
-            for sharing in self._sharing(candidates):
+            for sharing in _groups(same_size, self._are_shared):
                 available, total = min(self._spaces[name].available for name in sharing), self._total(sharing)
                 if available < total:
                     raise _lack(sharing, available, total, advice, purpose)
@@ -118,17 +114,7 @@ class SpaceLedger:
             return False
         return space.is_impossible or space.available < ample or self._pools[name].volume_count() == 0
 
-    def _sharing(self, names: Iterable[str]) -> list[list[str]]:
-        groups: list[list[str]] = []
-        for name in names:
-            group = next((group for group in groups if self._is_shared(group[0], name)), None)
-            if group is None:
-                groups.append([name])
-            else:
-                group.append(name)
-        return groups
-
-    def _is_shared(self, name: str, other_name: str) -> bool:
+    def _are_shared(self, name: str, other_name: str) -> bool:
         """Return whether two pools of the same size are on one file system."""
         one, other = self._spaces[name], self._spaces[other_name]
         if one.file_system is None or other.file_system is None:
@@ -136,11 +122,15 @@ class SpaceLedger:
         return one.file_system == other.file_system
 
 
-def _grouped(names: Iterable[str], key: Callable[[str], Hashable]) -> list[list[str]]:
-    groups: defaultdict[Hashable, list[str]] = defaultdict(list)
+def _groups(names: Iterable[str], belong_together: Callable[[str, str], bool]) -> list[list[str]]:
+    groups: list[list[str]] = []
     for name in names:
-        groups[key(name)].append(name)
-    return list(groups.values())
+        group = next((group for group in groups if belong_together(group[0], name)), None)
+        if group is None:
+            groups.append([name])
+        else:
+            group.append(name)
+    return groups
 
 
 def _lack(names: list[str], available: int, total: int, advice: str, purpose: str) -> NoSpaceError:

@@ -16,7 +16,7 @@ from virtomate.notices import Leftover, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.definitions import Definitions
 from virtomate.services.storage.owner import may_be_running, this_process
-from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX
+from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, best_effort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,13 +53,9 @@ class TemporaryPools:
         return self._names.setdefault(normalise(directory), new_pool_name())
 
     def over(self, directory: str) -> Pool:
-        """Return the running pool of a directory; it is started when it is first needed.
-
-        Raises:
-            HypervisorError: The directory cannot be read.
-        """
+        """Return the running pool of a directory, see `start_temporary_pool`; it is started when it is first needed."""
         if not self._names:
-            stop_stale_pools(self._session.connection)
+            stop_stale_pools(self._session)
         return start_temporary_pool(self._session.connection, self.name(directory), directory)
 
     def stop(self) -> None:
@@ -69,8 +65,9 @@ class TemporaryPools:
             try:
                 if (pool := find_pool(self._session.connection, name)) is not None:
                     pool.stop()
-            except VirtomateError as error:
-                left.append(notice(Leftover.UNREMOVED, f"temporary storage pool '{name}'", reason=error.message))
+            except Exception as error:  # noqa: BLE001 - the results of the run must be told all the same
+                reason = error.message if isinstance(error, VirtomateError) else repr(error)
+                left.append(notice(Leftover.UNREMOVED, f"temporary storage pool '{name}'", reason=reason))
         self.left = tuple(left)
 
 
@@ -79,38 +76,41 @@ def temporary_pools_of(session: Session) -> Iterator[TemporaryPools]:
     """The temporary pools of a run, which are stopped when it ends."""
     pools = TemporaryPools(session)
     try:
-        yield pools
+        try:
+            yield pools
+        finally:
+            pools.stop()
     except VirtomateError as error:
-        pools.stop()
         if pools.left:
             raise error.adding(leftovers=pools.left) from error
         raise
-    finally:
-        pools.stop()
 
 
 def new_pool_name() -> str:
-    """Return a name for a temporary pool, which tells whose it is: PID, start and host of its owner stand in it."""
+    """Return a name for a temporary pool; PID, start and host of its owner stand in it."""
     owner = this_process()
     return f"{TEMPORARY_POOL_PREFIX}{owner.pid}-{owner.started}-{os.urandom(4).hex()}-{owner.host}"
 
 
-def stop_stale_pools(connection: Connection) -> None:
-    """Stop the temporary pools of processes of this host that are gone, unless an unfinished clone still lists them."""
-    stale = [pool for pool in list_pools(connection) if (owner := _owner(pool.name)) and not may_be_running(owner)]
-    listed = listed_pools(connection) if stale else frozenset()
-    for pool in stale:
-        with suppress(VirtomateError):
-            if pool.name not in listed and not pool.is_persistent():
-                pool.stop()
+def stop_stale_pools(session: Session) -> None:
+    """Stop the temporary pools of processes of this host that are gone, unless an unfinished clone still lists them.
+
+    A failure is logged.
+    """
+    with best_effort("stopping the temporary storage pools of other runs"):
+        connection = session.connection
+        stale = [pool for pool in list_pools(connection) if (owner := _owner(pool.name)) and not may_be_running(owner)]
+        listed = listed_pools(connection) if stale else frozenset()
+        for pool in stale:
+            with suppress(VirtomateError):
+                if pool.name not in listed and not pool.is_persistent():
+                    pool.stop()
 
 
 def listed_pools(connection: Connection, but: str | None = None) -> frozenset[str]:
     """Return the names of the temporary pools that unfinished clones list: their NVRAM may be looked at only there.
 
-    Args:
-        connection: Where the clones are.
-        but: UUID of a clone whose list does not count.
+    The list of the clone with the UUID `but` does not count.
     """
     names: set[str] = set()
     for domain in list_domains(connection):
@@ -134,10 +134,9 @@ def _owner(pool_name: str) -> Owner | None:
 
 
 def start_temporary_pool(connection: Connection, name: str, directory: str) -> Pool:
-    """Start a temporary pool over a directory; whoever calls stops it again.
+    """Start a temporary pool over a directory, or return the pool with that name; the caller stops it.
 
-    Its spelling of the directory is its own, so that runs side by side do not get in each other's way. A pool of that
-    name is used again.
+    The pool has its own spelling of the directory, so that runs side by side do not get in each other's way.
 
     Raises:
         HypervisorError: The directory cannot be read.
