@@ -19,7 +19,7 @@ from virtomate.enums import ArtifactKind, ArtifactState, Mode
 from virtomate.errors import HypervisorError
 from virtomate.output.messages import sentences
 from virtomate.services.storage.owner import this_process
-from virtomate.services.storage.references.cache import ReferenceCache
+from virtomate.services.storage.references.documents import ReferenceCache
 from virtomate.services.storage.references.graph import ReferenceKind, References, scan_references
 
 if TYPE_CHECKING:
@@ -516,7 +516,7 @@ def test_second_look_is_cheap(host: Host, monkeypatch: pytest.MonkeyPatch) -> No
         os.utime(path, (1, 1))
     cache = ReferenceCache()
     monkeypatch.setattr(
-        "virtomate.services.storage.references.cache.time.time_ns", lambda: over.stat().st_ctime_ns + 10**10
+        "virtomate.services.storage.references.documents.time.time_ns", lambda: over.stat().st_ctime_ns + 10**10
     )
     opened = counted_reads(monkeypatch)
     host.scan(cache)
@@ -529,7 +529,7 @@ def test_second_look_is_cheap(host: Host, monkeypatch: pytest.MonkeyPatch) -> No
     write_qcow2(over, host.path)
     # it has been written too recently to be sure that it will not be written again within the same moment
     monkeypatch.setattr(
-        "virtomate.services.storage.references.cache.time.time_ns", lambda: over.stat().st_ctime_ns + 10**8
+        "virtomate.services.storage.references.documents.time.time_ns", lambda: over.stat().st_ctime_ns + 10**8
     )
     for _ in range(2):
         opened.clear()

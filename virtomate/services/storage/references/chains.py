@@ -1,7 +1,7 @@
 """Which image rests on which: the headers of all images that pools and definitions lead to, to the end of each chain.
 
-Where files can be seen, the headers themselves are read, whatever directory they are in and whatever libvirt remembers
-of them. Where they cannot, libvirt tells of the volumes of its pools.
+If files can be seen, their headers are read, in any directory; libvirt may remember older ones. Otherwise libvirt
+describes the volumes of its pools.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from virtomate.notices import Notice, ScanWarning, notice
 from virtomate.paths import files_in, normalise
 from virtomate.services.storage.file_pools import FILE_POOLS
 from virtomate.services.storage.pools import read_pools
-from virtomate.services.storage.references.listing import has_directory, is_in_service
+from virtomate.services.storage.references.whereabouts import has_directory, is_in_service
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
     from virtomate.services.storage.pools import PoolEntry
-    from virtomate.services.storage.references.cache import ReferenceCache
+    from virtomate.services.storage.references.documents import ReferenceCache
     from virtomate.services.storage.references.whereabouts import Key, Locator, Whereabouts
 
 _NAMED_FILES = 2
@@ -39,12 +39,12 @@ _NO_LINKS = ImageLinks()
 
 
 class Link(NamedTuple):
-    """One image needs another file.
+    """An image needs another file.
 
     Attributes:
         path: Path of the image.
-        keys: What tells it from others.
-        is_data: Whether its data is in the other file, which otherwise is below it.
+        keys: The identities of the image.
+        is_data: Whether the other file holds the image's data; otherwise the image rests on it.
         below: The other file.
     """
 
@@ -55,10 +55,9 @@ class Link(NamedTuple):
 
 
 class Chains:
-    """All images, and what they need.
+    """All images, and the files that they need.
 
     Attributes:
-        links: Every one.
         warnings: What could not be read.
     """
 
@@ -82,20 +81,20 @@ class Chains:
         return not self._read.isdisjoint(image.keys)
 
     def is_gone(self, image: Whereabouts) -> bool:
-        """Return whether there certainly is no such image."""
+        """Return whether the image certainly does not exist."""
         if image.path is None or self.is_read(image) or image.status is not None:
             return False
         directory = posixpath.dirname(normalise(image.path))
         return image.is_settled and (self._locator.is_seen(directory) or directory in self._listed)
 
     def has_described(self, name: str) -> bool:
-        """Return whether libvirt has told of volumes of this name that cannot be seen here."""
+        """Return whether libvirt has described volumes of this name that cannot be seen here."""
         return name in self._described
 
     def twins(self, volume: VolumeDescription) -> list[str]:
-        """Return the paths of volumes elsewhere that must be the same file, which cannot be seen here.
+        """Return other paths of a volume that cannot be seen here.
 
-        They have its name, length and times, to the nanosecond; that happens if one directory is a link to the other.
+        If one directory is a link to another, there are volumes of the same name, length and times, to the nanosecond.
         """
         return [
             other.path
@@ -106,17 +105,17 @@ class Chains:
         ]
 
     def read_pool(self, known: PoolEntry, listing: list[str] | None, named: set[str]) -> None:
-        """Look at all images of a pool.
+        """Read all images of a pool, active or not.
 
         Args:
-            known: The pool, active or not.
-            listing: The paths of its files, None where they cannot be seen from here.
+            known: The pool.
+            listing: The paths of its files, None if they cannot be seen from here.
             named: Paths that definitions name.
         """
         directory = known.description.path
         if directory is None or not has_directory(known):
             return
-        self._visit(self._locator.of_path(path) for path in listing or ())
+        self.read_files(self._locator.of_path(path) for path in listing or ())
         if not known.is_active or known.description.type not in FILE_POOLS:
             return
         if listing is None:
@@ -124,12 +123,8 @@ class Chains:
         elif hidden := {path for path in self._unreadable if posixpath.dirname(path) == directory}:
             self._ask_for_volumes(known, directory, named, hidden)
 
-    def read_files(self, files: Iterable[Whereabouts]) -> None:
-        """Look at images that no pool need have told of."""
-        self._visit(files)
-
     def finish(self, images: Iterable[Whereabouts]) -> None:
-        """Add warnings of what could not be read, also of images that definitions name."""
+        """Add warnings of images that could not be read, also of those that definitions name."""
         for image in (*images, *(link.below for link in self.links)):
             if image.path is not None and image.obstacle is not None and not self.is_read(image):
                 self._unreadable.setdefault(image.path, image.obstacle)
@@ -145,8 +140,8 @@ class Chains:
         which = f"{', '.join(named)} and {rest} more" if rest else " and ".join(named)
         self.warnings.append(notice(ScanWarning.UNREADABLE_IMAGE, which, reason=reason))
 
-    def _visit(self, files: Iterable[Whereabouts]) -> None:
-        """Read images and whatever is below them; each once in each directory, to which relative names refer."""
+    def read_files(self, files: Iterable[Whereabouts]) -> None:
+        """Read images and all images below them; each once in each directory, to which relative names refer."""
         self._left.extend(files)
         while self._left:
             file = self._left.pop()
@@ -177,9 +172,10 @@ class Chains:
     def _add(self, path: str, keys: frozenset[Key], links: ImageLinks) -> None:
         if links.is_malformed:
             self._malformed.append(path)
-        for is_data, names in ((False, () if links.backing is None else (links.backing,)), (True, links.data)):
-            for name in names:
-                self._add_name(path, keys, name, is_data=is_data)
+        if links.backing is not None:
+            self._add_name(path, keys, links.backing, is_data=False)
+        for name in links.data:
+            self._add_name(path, keys, name, is_data=True)
 
     def _add_name(self, path: str, keys: frozenset[Key], name: str, *, is_data: bool) -> None:
         directories = {posixpath.dirname(path)}
@@ -192,13 +188,13 @@ class Chains:
             for directory in directories
         ]
         if any(below.status is not None for below in found):
-            # where one way to read the name leads to a file, the others are no riddle
+            # if one reading of the name leads to a file, the other readings need not be settled
             found = [below for below in found if below.is_settled]
         self.links += (Link(path, keys, is_data, below) for below in found)
         self._left += found
 
     def _ask_for_volumes(self, known: PoolEntry, directory: str, named: set[str], only: set[str] | None) -> None:
-        """Have libvirt tell of the volumes of a pool, all or those with some paths, as of a fresh look at its files."""
+        """Have libvirt describe the volumes of a pool, all or those with some paths, after a refresh."""
         is_fresh = known.pool.refresh()
         if not is_fresh and not is_in_service(known.pool):
             self._locator.pools = read_pools(self._connection)
@@ -238,10 +234,10 @@ class Chains:
         try:
             return read_links(read_head(self._connection, volume, LONG_HEADER_BYTES))
         except IllegalStateError:
-            # libvirt is still building it, and then knows what it is to rest on
+            # libvirt is still building the volume, and then knows its base
             return None
 
 
 def sanitise(path: str) -> str:
-    """Return a path for a sentence; what is no text in it is replaced."""
+    """Return a path for a sentence; bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode(errors="replace")

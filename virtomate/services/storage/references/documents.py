@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from virtomate.definition.mentions import read_mentions
 from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import (
     list_active_domains,
@@ -18,12 +21,44 @@ from virtomate.services.definitions import Definitions
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
 
     from virtomate.definition.mentions import Mentions
+    from virtomate.duplication.image_headers import ImageLinks
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.domains import Domain, DomainRecord
-    from virtomate.services.storage.references.cache import ReferenceCache
+    from virtomate.hypervisor.domains import Domain
+
+# A file that has just been written may be written again within the same tick of its file system's clock.
+_SETTLED_NANOSECONDS = 2_000_000_000
+
+
+class ReferenceCache:
+    """Keeps what documents mention, by their text, and the links of images, by their times, for the next scan."""
+
+    def __init__(self) -> None:
+        self._mentions: dict[bytes, Mentions] = {}
+        self._links: dict[tuple[int, ...], ImageLinks] = {}
+
+    def mentions(self, document: str) -> Mentions:
+        """Return what a document mentions."""
+        digest = hashlib.blake2b(document.encode(errors="replace"), digest_size=32).digest()
+        if digest not in self._mentions:
+            self._mentions[digest] = read_mentions(document)
+        return self._mentions[digest]
+
+    def links(self, status: os.stat_result) -> ImageLinks | None:
+        """Return the links of an image with this status, None if they have not been read."""
+        return self._links.get(_version(status))
+
+    def add_links(self, status: os.stat_result, links: ImageLinks) -> None:
+        """Remember the links of an image, unless it was written just now."""
+        if max(status.st_mtime_ns, status.st_ctime_ns) + _SETTLED_NANOSECONDS < time.time_ns():
+            self._links[_version(status)] = links
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class DomainDocument(NamedTuple):
@@ -41,75 +76,74 @@ class DomainDocument(NamedTuple):
     is_definition: bool
 
 
+class _Source(NamedTuple):
+    """Where a document comes from."""
+
+    domain: Domain
+    says: str
+    read: Callable[[], str]
+    is_definition: bool = False
+
+    @property
+    def name(self) -> str:
+        """A phrase that names the document."""
+        return f"the definition of {self.says}" if self.is_definition else self.says
+
+
 def read_documents(connection: Connection, cache: ReferenceCache, warnings: list[Notice]) -> list[DomainDocument]:
     """Read all documents of all domains; an active domain has two, since it may use other things now than later.
 
-    A domain that vanishes meanwhile is passed over. What cannot be read is named in a warning.
+    A domain that vanishes meanwhile is ignored. A document that cannot be read is named in a warning.
 
     Raises:
         VirtomateError: The domains cannot be listed, or the connection broke.
     """
-    return list(_Reading(connection, cache, warnings).documents())
+    documents: list[DomainDocument] = []
+    definitions = Definitions()
 
-
-class _Reading:
-    """The reading of all documents."""
-
-    def __init__(self, connection: Connection, cache: ReferenceCache, warnings: list[Notice]) -> None:
-        self._connection = connection
-        self._cache = cache
-        self._warnings = warnings
-        self._definitions = Definitions()
-
-    def documents(self) -> Iterator[DomainDocument]:
-        """Read one after the other."""
-        active = {domain.uuid for domain in list_active_domains(self._connection)}
-        for domain in list_domains(self._connection):
-            says = f"domain '{domain.name}'"
-            definition = f"the definition of {says}"
-            yield from self._read(domain, says, definition, partial(self._definitions.inactive, domain))
-            if domain.uuid in active:
-                yield from self._read(domain, says, definition, partial(self._definitions.live, domain))
-        abridged = sorted(self._definitions.abridged)
-        self._warnings += (Notice(ScanWarning.OVERSIZE_DEFINITION, name) for name in abridged)
-        for domain in list_saved_domains(self._connection):
-            says = f"the managed-save image of domain '{domain.name}'"
-            yield from self._read(domain, says, says, domain.saved_definition, is_definition=False)
-        for domain in list_domains_with_snapshots(self._connection):
-            yield from self._read_records(domain, "snapshot", domain.snapshots)
-        for domain in list_domains_with_checkpoints(self._connection):
-            yield from self._read_records(domain, "checkpoint", domain.checkpoints)
-
-    def _read_records(
-        self, domain: Domain, kind: str, list_records: Callable[[], list[DomainRecord]]
-    ) -> Iterator[DomainDocument]:
-        try:
-            records = list_records()
-        except VirtomateError as error:
-            self._pass_over(f"the {kind}s of domain '{domain.name}'", error)
-            return
-        for record in records:
-            says = f"{kind} '{record.name}' of domain '{domain.name}'"
-            yield from self._read(domain, says, says, record.document, is_definition=False)
-
-    def _read(
-        self, domain: Domain, says: str, what: str, read: Callable[[], str], *, is_definition: bool = True
-    ) -> Iterator[DomainDocument]:
-        try:
-            text = read()
-        except VirtomateError as error:
-            self._pass_over(what, error)
-            return
-        mentions = self._cache.mentions(text)
-        if not mentions.is_whole:
-            self._warnings.append(Notice(ScanWarning.CUT_DOCUMENT, what))
-        if mentions.has_deep_record:
-            self._warnings.append(Notice(ScanWarning.DEEP_RECORD, what))
-        yield DomainDocument(domain.name, domain.uuid, says, mentions, is_definition)
-
-    def _pass_over(self, what: str, error: VirtomateError) -> None:
+    def pass_over(name: str, error: VirtomateError) -> None:
         if isinstance(error, NotFoundError):
             return
-        if not self._connection.is_alive:
+        if not connection.is_alive:
             raise error
-        self._warnings.append(notice(ScanWarning.UNREADABLE_DOCUMENT, what, reason=error.message))
+        warnings.append(notice(ScanWarning.UNREADABLE_DOCUMENT, name, reason=error.message))
+
+    for source in _sources(connection, definitions, pass_over):
+        try:
+            mentions = cache.mentions(source.read())
+        except VirtomateError as error:
+            pass_over(source.name, error)
+            continue
+        if not mentions.is_whole:
+            warnings.append(Notice(ScanWarning.CUT_DOCUMENT, source.name))
+        if mentions.has_deep_record:
+            warnings.append(Notice(ScanWarning.DEEP_RECORD, source.name))
+        domain = source.domain
+        documents.append(DomainDocument(domain.name, domain.uuid, source.says, mentions, source.is_definition))
+    warnings += (Notice(ScanWarning.OVERSIZE_DEFINITION, name) for name in sorted(definitions.abridged))
+    return documents
+
+
+def _sources(
+    connection: Connection, definitions: Definitions, pass_over: Callable[[str, VirtomateError], None]
+) -> Iterator[_Source]:
+    active = {domain.uuid for domain in list_active_domains(connection)}
+    for domain in list_domains(connection):
+        says = f"domain '{domain.name}'"
+        yield _Source(domain, says, partial(definitions.inactive, domain), is_definition=True)
+        if domain.uuid in active:
+            yield _Source(domain, says, partial(definitions.live, domain), is_definition=True)
+    for domain in list_saved_domains(connection):
+        yield _Source(domain, f"the managed-save image of domain '{domain.name}'", domain.saved_definition)
+    records = (
+        *(("snapshot", domain, domain.snapshots) for domain in list_domains_with_snapshots(connection)),
+        *(("checkpoint", domain, domain.checkpoints) for domain in list_domains_with_checkpoints(connection)),
+    )
+    for kind, domain, list_records in records:
+        try:
+            found = list_records()
+        except VirtomateError as error:
+            pass_over(f"the {kind}s of domain '{domain.name}'", error)
+            continue
+        for record in found:
+            yield _Source(domain, f"{kind} '{record.name}' of domain '{domain.name}'", record.document)

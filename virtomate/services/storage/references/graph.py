@@ -1,9 +1,8 @@
 """Who uses a file: a graph of all domains and all images of a connection.
 
-libvirt deletes a volume whoever uses it, so this is all that stands between a clone's volume and a domain that was
-given it, or an image that rests on it. Whatever cannot be read is a warning and no error: one broken volume somewhere
-does not keep other clones from being deleted. Where that hides what an image rests on, a linked clone's own record
-tells what it was made to rest on.
+libvirt deletes a volume whoever uses it, so only this graph protects a clone's volume that another domain or image
+uses. A document or image that cannot be read is a warning, not an error: one broken volume somewhere does not prevent
+other deletions. If that hides the base of an image, a linked clone's own record names the base.
 """
 
 from __future__ import annotations
@@ -20,10 +19,8 @@ from virtomate.paths import normalise
 from virtomate.services.storage.backend import VolumeKey
 from virtomate.services.storage.owner import may_be_running
 from virtomate.services.storage.pools import find_volume, read_pools
-from virtomate.services.storage.references.cache import ReferenceCache
 from virtomate.services.storage.references.chains import Chains, sanitise
-from virtomate.services.storage.references.documents import read_documents
-from virtomate.services.storage.references.listing import list_files
+from virtomate.services.storage.references.documents import ReferenceCache, read_documents
 from virtomate.services.storage.references.whereabouts import Key, Locator, volume_key
 from virtomate.tuples import NamedTuple
 
@@ -53,12 +50,12 @@ class ReferenceKind(Enum):
 
 
 class Reference(NamedTuple):
-    """What uses a file.
+    """A user of a file.
 
     Attributes:
-        says: A clause about it that ends in "it": "domain 'web' uses it".
+        says: A clause about the user that ends in "it": "domain 'web' uses it".
         kind: How it uses the file.
-        domain_uuid: The domain that it is, None for an image.
+        domain_uuid: The domain that uses the file, None for an image.
         path: The image that rests on the file, None for a domain.
     """
 
@@ -72,8 +69,8 @@ class _Naming(NamedTuple):
     """A document names a file.
 
     Attributes:
-        target: The disk that it is for, if it is for one.
-        top: Path of that disk's own image, if the file only is below it.
+        target: The disk whose chain has the file, None if the file is not a disk's.
+        top: Path of that disk's own image, None if the file is that image.
     """
 
     document: DomainDocument
@@ -89,30 +86,29 @@ def scan_references(
 
     Args:
         connection: Where to look.
-        wanted: What may be deleted, by the UUID of the clone it was made for, whose own use of it does not count.
-        cache: What earlier looks have read; what is still the same is not read again.
+        wanted: The files that may be deleted, by the UUID of the clone that owns them; its own use does not count.
+        cache: What earlier scans have read; what is still the same is not read again.
 
     Raises:
         VirtomateError: The domains or pools cannot be listed, or the connection broke.
     """
     cache = cache or ReferenceCache()
     warnings: list[Notice] = []
-    pools = read_pools(connection)
-    locator = Locator(pools, is_local=connection.is_local)
-    listings = {known.pool.name: list_files(known, locator) for known in pools.known}
+    locator = Locator(read_pools(connection), is_local=connection.is_local)
+    pools = locator.pools.known
+    listings = [locator.list_files(known) for known in pools]
     documents = read_documents(connection, cache, warnings)
     chains = Chains(connection, locator, cache)
     named = {place: _locate(locator, place) for document in documents for place in _places(document)}
     paths = {normalise(found.path) for found in named.values() if found.path is not None}
-    for known in pools.known:
-        chains.read_pool(known, listings[known.pool.name], paths)
+    for known, listing in zip(pools, listings, strict=True):
+        chains.read_pool(known, listing, paths)
     chains.read_files(named.values())
-    chains.finish(_images(documents, named))
-    references = References(locator, chains, {uuid: tuple(made) for uuid, made in wanted.items()})
+    disks = (disk for document in documents for disk in document.mentions.disks if not disk.is_cdrom)
+    chains.finish(named[place] for disk in disks for place in disk.places)
+    references = References(locator, chains, wanted, cache, (*warnings, *chains.warnings))
     for document in documents:
         references.add(document, named)
-    references.warnings = (*warnings, *chains.warnings)
-    references.cache = cache
     return references
 
 
@@ -124,9 +120,16 @@ class References:
         cache: What this look has read, for the next one.
     """
 
-    def __init__(self, locator: Locator, chains: Chains, wanted: Mapping[str, tuple[Artifact, ...]]) -> None:
-        self.warnings: tuple[Notice, ...] = ()
-        self.cache = ReferenceCache()
+    def __init__(
+        self,
+        locator: Locator,
+        chains: Chains,
+        wanted: Mapping[str, Iterable[Artifact]],
+        cache: ReferenceCache,
+        warnings: tuple[Notice, ...],
+    ) -> None:
+        self.warnings = warnings
+        self.cache = cache
         self._locator = locator
         self._chains = chains
         self._owners = {made.path: uuid for uuid, things in wanted.items() for made in things}
@@ -134,9 +137,9 @@ class References:
         self._namings: defaultdict[Key, list[_Naming]] = defaultdict(list)
         self._guesses: defaultdict[str, list[_Naming]] = defaultdict(list)
         self._arguments: list[tuple[str, _Naming]] = []
-        self._linking: defaultdict[str, list[Reference]] = defaultdict(list)
         self._by_record: defaultdict[Key, list[Reference]] = defaultdict(list)
-        self._records: defaultdict[str, list[Reference]] = defaultdict(list)
+        # by the UUID of the original: references by which any of its files may be used
+        self._to_original: defaultdict[str, list[Reference]] = defaultdict(list)
         self._volumes: dict[VolumeKey, VolumeDescription | None] = {}
         self._links: defaultdict[Key, list[Link]] = defaultdict(list)
         self._loose_links: defaultdict[str, list[Link]] = defaultdict(list)
@@ -148,29 +151,19 @@ class References:
 
     @property
     def pools(self) -> PoolIndex:
-        """The pools there."""
+        """The pools of the connection."""
         return self._locator.pools
 
     def is_there(self, path: str) -> bool:
-        """Return whether there is such a file, as far as it can be seen here or libvirt knows it."""
-        if self._locator.is_seen(posixpath.dirname(path)):
+        """Return whether a file exists, as far as it can be seen here or libvirt knows it."""
+        directory, name = posixpath.split(path)
+        if self._locator.is_seen(directory):
             return os.path.lexists(path)
-        known = self.pools.covering(posixpath.dirname(path))
-        return known is not None and known.is_active and known.pool.find_volume(posixpath.basename(path)) is not None
-
-    def volume(self, made: Artifact) -> VolumeDescription | None:
-        """Return the volume that has its name now; None where there is none, or its pool is not active."""
-        known = self.pools.find(made.pool)
-        if made.volume is None or known is None or not known.is_active:
-            return None
-        key = VolumeKey(made.pool, made.volume)
-        if key not in self._volumes:
-            found = find_volume(known.pool, made.volume)
-            self._volumes[key] = None if found is None else found.description
-        return self._volumes[key]
+        known = self.pools.covering(directory)
+        return known is not None and known.is_active and known.pool.find_volume(name) is not None
 
     def users(self, made: Artifact) -> tuple[Reference, ...]:
-        """Who uses something that cloning made, other than the clone itself."""
+        """Return who uses something that cloning made, other than the clone itself."""
         owner = self._owners.get(made.path)
         found: dict[str, Reference] = {}
         for reference in (*self._certain_users(made, owner), *self._possible_users(made, owner)):
@@ -178,7 +171,7 @@ class References:
         return tuple(found.values())
 
     def add(self, document: DomainDocument, named: Mapping[Place, Whereabouts]) -> None:
-        """Note what a document names."""
+        """Note the files that a document names."""
         for place in _places(document):
             self._add_naming(_Naming(document, _path_of(place, named)), named[place])
         for disk in document.mentions.disks:
@@ -199,37 +192,33 @@ class References:
             self._guesses[name].append(naming)
 
     def _add_record(self, document: DomainDocument, record: Provenance) -> None:
+        uuid = document.domain_uuid
+        says = f"domain '{document.domain_name}' is being cloned from it"
+        linking = Reference(says, ReferenceKind.LINKS, domain_uuid=uuid)
+        is_linking = not record.finished and may_be_running(record.maker)
+        if is_linking:
+            self._to_original[record.source.uuid].append(linking)
         for made in record.made:
             if made.fingerprint is not None:
                 for key in self._keys(made):
                     self._namings[key].append(_Naming(document, made.path))
-        if not record.finished and record.maker is not None and may_be_running(record.maker):
-            says = f"domain '{document.domain_name}' is being cloned from it"
-            reference = Reference(says, ReferenceKind.LINKS, domain_uuid=document.domain_uuid)
-            self._linking[record.source.uuid].append(reference)
-            for made in record.made:
-                if made.base is not None:
-                    self._add_base(made.base, reference)
-        for made in self._hidden_volumes(record):
-            says = f"'{made.path}' of domain '{document.domain_name}' cannot be read and was made to rest on it"
-            reference = Reference(says, ReferenceKind.RECORD, domain_uuid=document.domain_uuid, path=made.path)
-            if made.base is not None:
-                self._add_base(made.base, reference)
-            elif record.mode is Mode.LINKED:
-                # version 0.2.0 did not write down what an overlay was made to rest on
-                self._records[record.source.uuid].append(reference)
+            bases = self._locator.of_path(made.base).keys if made.base is not None else ()
+            for key in bases if is_linking else ():
+                self._by_record[key].append(linking)
+            if self._is_hidden_volume(made):
+                says = f"'{made.path}' of domain '{document.domain_name}' cannot be read and was made to rest on it"
+                reference = Reference(says, ReferenceKind.RECORD, domain_uuid=uuid, path=made.path)
+                for key in bases:
+                    self._by_record[key].append(reference)
+                if made.base is None and record.mode is Mode.LINKED:
+                    # version 0.2.0 did not write down the base of an overlay
+                    self._to_original[record.source.uuid].append(reference)
 
-    def _add_base(self, path: str, reference: Reference) -> None:
-        for key in self._locator.of_path(path).keys:
-            self._by_record[key].append(reference)
-
-    def _hidden_volumes(self, record: Provenance) -> Iterator[Artifact]:
-        """Yield the volumes of a clone whose bases are not known."""
-        for made in record.made:
-            where = self._locator.of_path(made.path)
-            is_volume = made.kind is ArtifactKind.VOLUME
-            if is_volume and not self._chains.is_read(where) and not self._chains.is_gone(where):
-                yield made
+    def _is_hidden_volume(self, made: Artifact) -> bool:
+        """Return whether something that cloning made is a volume whose base cannot be read."""
+        where = self._locator.of_path(made.path)
+        is_volume = made.kind is ArtifactKind.VOLUME
+        return is_volume and not self._chains.is_read(where) and not self._chains.is_gone(where)
 
     def _certain_users(self, made: Artifact, owner: str | None) -> Iterator[Reference]:
         seen: set[frozenset[Key]] = set()
@@ -238,7 +227,8 @@ class References:
                 if naming.document.domain_uuid != owner:
                     yield _uses(naming)
                 elif naming.top is not None and not self._is_of(naming.top, owner):
-                    yield _is_below_own_disk(naming, naming.top)
+                    says = _in_own_chain(sanitise(naming.top), naming, "rests on it")
+                    yield Reference(says, ReferenceKind.OWN_CHAIN, path=naming.top)
             yield from (item for item in self._by_record.get(key, ()) if item.domain_uuid != owner)
             for link in self._links.get(key, ()):
                 # an image that several paths lead to is one
@@ -249,12 +239,12 @@ class References:
         for text, naming in self._arguments:
             if naming.document.domain_uuid != owner and _stands_in(made.path, text):
                 yield _uses(naming)
-        yield from (item for item in self._linking.get(owner or "", ()) if item.domain_uuid != owner)
-        if made.kind is ArtifactKind.VOLUME:
-            yield from self._records.get(owner or "", ())
+        others = [item for item in self._to_original.get(owner or "", ()) if item.domain_uuid != owner]
+        is_volume = made.kind is ArtifactKind.VOLUME
+        yield from (item for item in others if is_volume or item.kind is ReferenceKind.LINKS)
 
     def _possible_users(self, made: Artifact, owner: str | None) -> Iterator[Reference]:
-        """Yield the possible users: they name a file of this name that cannot be told from this one."""
+        """Yield the possible users: they name a file of this name that may be this file."""
         name = posixpath.basename(made.path)
         for naming in self._guesses.get(name, ()):
             if naming.document.domain_uuid != owner and normalise(naming.path) != made.path:
@@ -272,41 +262,45 @@ class References:
         return any(self._owners[self._own_paths[key]] == owner for key in keys if key in self._own_paths)
 
     def _keys(self, made: Artifact) -> frozenset[Key]:
-        """Return what tells the file from others, under each of the names that it has."""
+        """Return the identities of the file, under each of its paths."""
         keys = self._locator.of_path(made.path).keys
         if made.volume is None:
             return keys
-        twins = self._twins(made)
-        return keys.union(
-            {volume_key(VolumeKey(made.pool, made.volume))}, *(self._locator.of_path(path).keys for path in twins)
-        )
+        volume = self.volume(made) if self._chains.has_described(made.volume) else None
+        twins = () if volume is None else self._chains.twins(volume)
+        own = {volume_key(VolumeKey(made.pool, made.volume))}
+        return keys.union(own, *(self._locator.of_path(path).keys for path in twins))
 
-    def _twins(self, made: Artifact) -> list[str]:
-        if not self._chains.has_described(posixpath.basename(made.path)):
-            return []
-        volume = self.volume(made)
-        return [] if volume is None else self._chains.twins(volume)
+    def volume(self, made: Artifact) -> VolumeDescription | None:
+        """Return the volume that has an artifact's name now; None if there is none, or its pool is not active."""
+        known = self.pools.find(made.pool)
+        if made.volume is None or known is None or not known.is_active:
+            return None
+        key = VolumeKey(made.pool, made.volume)
+        if key not in self._volumes:
+            found = find_volume(known.pool, made.volume)
+            self._volumes[key] = None if found is None else found.description
+        return self._volumes[key]
 
     def _rests(self, link: Link, owner: str | None) -> Reference:
         """Return the reference of an image to the file, and who uses the image."""
-        path = sanitise(self._own_path(link))
+        own_path = self._own_path(link)
+        path = sanitise(own_path)
         needs = "keeps its data in it" if link.is_data else "rests on it"
         direct, above = self._namings_above(link)
         namings = direct + above
-        uuids = {naming.document.domain_uuid for naming in namings}
-        if owner is not None and uuids == {owner}:
+        if owner is not None and {naming.document.domain_uuid for naming in namings} == {owner}:
             naming = next((naming for naming in namings if naming.target is not None), namings[0])
-            return Reference(_in_own_chain(path, naming, needs), ReferenceKind.OWN_CHAIN, path=self._own_path(link))
+            return Reference(_in_own_chain(path, naming, needs), ReferenceKind.OWN_CHAIN, path=own_path)
+        says = f"'{path}' {needs}"
         if direct:
             says = f"'{path}' of {direct[0].document.says} {needs}"
         elif above:
             says = f"'{path}', on which {above[0].document.says} rests, {needs}"
-        else:
-            says = f"'{path}' {needs}"
-        return Reference(says, ReferenceKind.RESTS, path=self._own_path(link))
+        return Reference(says, ReferenceKind.RESTS, path=own_path)
 
     def _namings_above(self, link: Link) -> tuple[list[_Naming], list[_Naming]]:
-        """Return what names an image, and what names an image anywhere above it."""
+        """Return the namings of an image, and those of all images above it, definitions before snapshots."""
         direct = [naming for key in link.keys for naming in self._namings.get(key, ())]
         above: list[_Naming] = []
         seen = set(link.keys)
@@ -317,8 +311,9 @@ class References:
                 seen |= new
                 left += new
                 above += (naming for key in new for naming in self._namings.get(key, ()))
-        # what is so now comes before what a snapshot keeps
-        return _definitions_first(direct), _definitions_first(above)
+        for namings in (direct, above):
+            namings.sort(key=lambda naming: not naming.document.is_definition)
+        return direct, above
 
     def _own_path(self, link: Link) -> str:
         """Return the path of an image, for artifacts in the spelling of the record."""
@@ -334,12 +329,6 @@ def _locate(locator: Locator, place: Place) -> Whereabouts:
     return locator.of_path(place) if isinstance(place, str) else locator.of_volume(VolumeKey(*place))
 
 
-def _images(documents: list[DomainDocument], named: Mapping[Place, Whereabouts]) -> list[Whereabouts]:
-    """Return the images of disks that may be overlays."""
-    disks = (disk for document in documents for disk in document.mentions.disks if not disk.is_cdrom)
-    return [named[place] for disk in disks for place in disk.places]
-
-
 def _path_of(place: Place, named: Mapping[Place, Whereabouts]) -> str:
     return named[place].path or "/".join(place)
 
@@ -350,16 +339,8 @@ def _stands_in(path: str, argument: str) -> bool:
     return any(not rest[:1].isalnum() and rest[:1] not in {"-", "_", ".", "/"} for rest in rests)
 
 
-def _definitions_first(namings: list[_Naming]) -> list[_Naming]:
-    return sorted(namings, key=lambda naming: not naming.document.is_definition)
-
-
 def _uses(naming: _Naming) -> Reference:
     return Reference(f"{naming.document.says} uses it", ReferenceKind.NAMES, domain_uuid=naming.document.domain_uuid)
-
-
-def _is_below_own_disk(naming: _Naming, top: str) -> Reference:
-    return Reference(_in_own_chain(sanitise(top), naming, "rests on it"), ReferenceKind.OWN_CHAIN, path=top)
 
 
 def _in_own_chain(path: str, naming: _Naming, needs: str) -> str:

@@ -1,7 +1,7 @@
 """Which file a path, or a volume named by its pool, leads to.
 
-Where files can be seen from here, device and inode tell: one file may have many paths. Elsewhere there is the path in
-its shortest spelling, and libvirt knows which directories its pools are over.
+If files can be seen from here, device and inode identify them: one file may have many paths. Otherwise the path in its
+shortest spelling does, and libvirt knows which directories its pools are over.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import posixpath
 import stat
 from typing import TYPE_CHECKING
 
+from virtomate.definition.volume import describe_volume
+from virtomate.duplication.hostfs import visible_status
+from virtomate.errors import NotFoundError, VirtomateError
 from virtomate.paths import normalise
 from virtomate.services.storage.file_pools import FILE_POOLS
 from virtomate.tuples import NamedTuple
@@ -19,12 +22,17 @@ from virtomate.tuples import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from virtomate.hypervisor.storage import Pool
     from virtomate.services.storage.backend import VolumeKey
-    from virtomate.services.storage.pools import PoolIndex
+    from virtomate.services.storage.pools import PoolEntry, PoolIndex
 
 Key = tuple["Hashable", ...]
 
-# what an operating system says of a path that certainly leads nowhere
+# Pools whose volumes are block devices, in a directory of their own.
+_DEVICE_POOLS = frozenset({"logical"})
+# How many files are compared with libvirt's description before a directory is taken for another one.
+_SAMPLES = 3
+# Errors of the operating system for a path that certainly leads nowhere.
 _NOWHERE = frozenset({errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 
 
@@ -33,11 +41,11 @@ class Whereabouts(NamedTuple):
 
     Attributes:
         path: The path, None for a volume of a pool that has no directory.
-        keys: What tells its file from others; two that share a key are the same file.
-        status: What the operating system says of the file, where it is seen from here.
+        keys: The identities of the file; two files that share a key are the same file.
+        status: The status of the file, if it is seen from here.
         is_settled: Whether it is known which file that is, or that there is none.
-        base_names: What the file may be called, in whatever directory, where that is not known.
-        obstacle: What keeps us from looking at it.
+        base_names: The possible names of the file in any directory, if that is not known.
+        obstacle: Why the file cannot be looked at.
     """
 
     path: str | None
@@ -57,11 +65,6 @@ class Locator:
         self._unseen: set[str] = set()
         self._found: dict[str, Whereabouts] = {}
 
-    def forget(self, directory: str) -> None:
-        """Do not take files of a directory for the daemon's any more: it shows others here."""
-        self._unseen.add(directory)
-        self._found.clear()
-
     def is_seen(self, directory: str) -> bool:
         """Return whether the daemon's files in a directory can be seen from here, as far as is known."""
         return self.is_local and directory not in self._unseen
@@ -70,25 +73,92 @@ class Locator:
         """Return where a path leads to."""
         if path not in self._found:
             is_seen = self.is_seen(posixpath.dirname(normalise(path)))
-            self._found[path] = _look_at(path) if is_seen else self._look_up(path)
+            self._found[path] = _look_at(path) if is_seen else self._look_up(normalise(path))
         return self._found[path]
 
     def of_volume(self, volume: VolumeKey) -> Whereabouts:
         """Return where a volume is that is named by its pool and its name."""
+        keys = frozenset({volume_key(volume)})
         path = self.pools.path_of(*volume)
         if path is None:
-            return Whereabouts(None, frozenset({volume_key(volume)}))
+            return Whereabouts(None, keys)
         found = self.of_path(path)
-        return found._replace(keys=found.keys | {volume_key(volume)})
+        return found._replace(keys=found.keys | keys)
 
     def _look_up(self, path: str) -> Whereabouts:
-        path = normalise(path)
         directory, name = posixpath.split(path)
         known = self.pools.covering(directory)
         if known is not None and known.is_active and known.description.type in FILE_POOLS:
             return Whereabouts(path, _keys(path))
-        obstacle = "it is in no active storage pool"
-        return Whereabouts(path, _keys(path), None, is_settled=False, base_names=frozenset({name}), obstacle=obstacle)
+        return _unsettled(path, {name}, "it is in no active storage pool")
+
+    def list_files(self, known: PoolEntry) -> list[str] | None:
+        """Return the paths of a pool's files if they are seen here, else None.
+
+        A directory of the same name need not be the daemon's: the daemon may run in a container, or behind a forwarded
+        socket. Then the directory is not taken for the daemon's any more. All files that libvirt knows to be in an
+        active pool must be there, and be as libvirt describes them. Of an inactive pool libvirt knows nothing.
+        """
+        directory = known.description.path
+        if directory is None or not has_directory(known) or not self.is_seen(directory):
+            return None
+        try:
+            paths = known.backend.list_paths(directory)
+        except OSError:
+            return None
+        is_checked = known.description.type in FILE_POOLS and known.is_active
+        if is_checked and not self._are_of_daemon(known.pool, directory, set(paths)):
+            self._unseen.add(directory)
+            self._found.clear()
+            return None
+        return paths
+
+    def _are_of_daemon(self, pool: Pool, directory: str, here: set[str]) -> bool:
+        there = _volume_paths(pool, directory)
+        if there - here:
+            # libvirt may not have refreshed the pool for a while
+            is_fresh = pool.refresh()
+            there = _volume_paths(pool, directory) if is_in_service(pool) else set()
+            if there - here and (is_fresh or not there & here):
+                return False
+        return self._tells_the_same(pool, there & here)
+
+    def _tells_the_same(self, pool: Pool, common: set[str]) -> bool:
+        """Compare a few files with libvirt's description, those first that have not been written for long."""
+        found = ((self.of_path(path).status, path) for path in common)
+        oldest = sorted((status.st_mtime_ns, path) for status, path in found if status is not None)
+        samples = [path for _, path in oldest[:_SAMPLES] if not os.path.islink(path)]  # noqa: PTH114 - as below
+        for path in samples:
+            try:
+                volume = pool.find_volume(posixpath.basename(path))
+                if volume is not None and visible_status(describe_volume(pool.name, volume.document())):
+                    return True
+            except VirtomateError:
+                # a broken volume proves nothing, and a broken connection will show soon enough
+                continue
+        return not samples
+
+
+def has_directory(known: PoolEntry) -> bool:
+    """Return whether everything in a pool's directory is a volume of the pool."""
+    return known.description.path is not None and known.description.type in FILE_POOLS | _DEVICE_POOLS
+
+
+def is_in_service(pool: Pool) -> bool:
+    """Return whether a pool is active; libvirt stops a pool whose directory is gone."""
+    try:
+        return pool.is_active()
+    except NotFoundError:
+        return False
+
+
+def volume_key(volume: VolumeKey) -> Key:
+    """Return the identity of a volume by its pool and its name."""
+    return ("volume", *volume)
+
+
+def _volume_paths(pool: Pool, directory: str) -> set[str]:
+    return {posixpath.join(directory, volume.name) for volume in pool.list_volumes()}
 
 
 def _look_at(path: str) -> Whereabouts:
@@ -97,22 +167,20 @@ def _look_at(path: str) -> Whereabouts:
     except OSError as error:
         if _is_nowhere(path, error):
             return Whereabouts(path, _keys(path))
-        names = frozenset({posixpath.basename(path), posixpath.basename(os.path.realpath(path))})
-        # what is not there is not in the way
+        # a file that is not there cannot be unreadable
         obstacle = None if error.errno == errno.ENOENT else os.strerror(error.errno or 0)
-        return Whereabouts(path, _keys(path), None, is_settled=False, base_names=names, obstacle=obstacle)
+        return _unsettled(path, {posixpath.basename(path), posixpath.basename(os.path.realpath(path))}, obstacle)
     except ValueError:
         # no path has a NUL in it
         return Whereabouts(path, _keys(path))
-    if stat.S_ISBLK(status.st_mode):
-        # a device may have several nodes
-        return Whereabouts(path, _keys(path) | {("device", status.st_rdev)}, status)
-    return Whereabouts(path, _keys(path) | {("file", status.st_dev, status.st_ino)}, status)
+    # a device may have several nodes
+    is_device = stat.S_ISBLK(status.st_mode)
+    key = ("device", status.st_rdev) if is_device else ("file", status.st_dev, status.st_ino)
+    return Whereabouts(path, _keys(path) | {key}, status)
 
 
-def volume_key(volume: VolumeKey) -> Key:
-    """Return what tells a volume from other files by its pool and its name."""
-    return ("volume", *volume)
+def _unsettled(path: str, names: set[str], obstacle: str | None) -> Whereabouts:
+    return Whereabouts(path, _keys(path), is_settled=False, base_names=frozenset(names), obstacle=obstacle)
 
 
 def _keys(path: str) -> frozenset[Key]:
@@ -123,9 +191,8 @@ def _is_nowhere(path: str, error: OSError) -> bool:
     """Return whether the file certainly does not exist; its file system may not be mounted."""
     if error.errno != errno.ENOENT:
         return error.errno in _NOWHERE
-    directory = posixpath.dirname(os.path.realpath(path))
     try:
-        with os.scandir(directory) as entries:
+        with os.scandir(posixpath.dirname(os.path.realpath(path))) as entries:
             # where a file system can be mounted, there usually is an empty directory
             return next(entries, None) is not None
     except OSError:
