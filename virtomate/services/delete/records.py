@@ -19,12 +19,12 @@ class DoomedThing(NamedTuple):
 
     Attributes:
         what: A phrase that names the thing.
-        size_bytes: What the thing takes on the host, None where that is not known or does not apply.
-        doubt: Why it is not proved that the thing was made for the clone; None where that is proved, or needs no proof.
-        owner: User and group that a file in doubt belongs to, as numbers; None where they are not known.
-        modified: When a file in doubt was last written to, in seconds since 1970; None where that is not known.
+        size_bytes: Space that the thing takes on the host, if that is known.
+        doubt: Why it is not proved that the thing was made for the clone; None if that is proved, or needs no proof.
+        owner: User and group of a file in doubt, as numbers, if they are known.
+        modified: When a file in doubt was last written to, in seconds since 1970, if that is known.
         artifact: The volume or NVRAM, None for what libvirt keeps of the clone and removes with its definition.
-        verdict: What is proved of the artifact; when the artifact is removed, the same must be found.
+        verdict: What is proved of the artifact; the verdict must be the same when the artifact is removed.
         is_outside: Whether the artifact is in no storage pool, so that its removal needs a temporary pool.
     """
 

@@ -9,7 +9,7 @@ from virtomate.errors import IllegalStateError, NotFoundError, combined_error
 from virtomate.words import quoted, shutdown_commands, virsh, virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from virtomate.errors import VirtomateError
 
@@ -19,11 +19,11 @@ class Refusals:
     """What is wrong with the domains that are to be deleted, so that one run tells of all of it.
 
     Attributes:
-        missing: Names of domains that are not there, with the error.
+        missing: Names of domains that do not exist, with the error.
         strangers: Names of domains that are not clones.
         active: Names of domains that use their disks, with their states.
         in_the_making: Names of clones that a process is still making, with its PID.
-        others: Whatever else is wrong.
+        others: All other errors.
         where: Name of the connection.
     """
 
@@ -35,60 +35,51 @@ class Refusals:
     others: list[VirtomateError] = field(default_factory=list)
 
     def raise_if_any(self) -> None:
-        """Tell of everything, if anything is wrong.
+        """Raise one error that tells of everything; a NotFoundError if all that is wrong are missing domains."""
+        errors: list[VirtomateError] = []
+        if len(self.missing) > 1:
+            message = f"there are no domains {quoted(self.missing)} on {self.where}"
+            hint = f"{virtomate('domain-list')} shows the domains of this connection."
+            errors.append(NotFoundError(message, hint=hint))
+        else:
+            errors += self.missing.values()
+        if self.strangers:
+            errors.append(_strangers(self.strangers))
+        if self.active:
+            errors.append(_active(self.active))
+        if self.in_the_making:
+            errors.append(_in_the_making(self.in_the_making))
+        errors += self.others
+        if errors:
+            raise combined_error(errors)
 
-        Raises:
-            NotFoundError: Nothing is wrong but domains that are not there.
-            VirtomateError: Something else is.
-        """
-        errors: list[VirtomateError | None] = [
-            _missing(self.missing, self.where) if self.missing else None,
-            _strangers(self.strangers) if self.strangers else None,
-            _active(self.active) if self.active else None,
-            _in_the_making(self.in_the_making) if self.in_the_making else None,
-            *self.others,
-        ]
-        if found := [error for error in errors if error is not None]:
-            raise combined_error(found)
 
-
-def _missing(errors: Mapping[str, NotFoundError], where: str) -> NotFoundError:
-    if len(errors) == 1:
-        return next(iter(errors.values()))
-    return NotFoundError(
-        f"there are no domains {quoted(errors)} on {where}",
-        hint=f"{virtomate('domain-list')} shows the domains of this connection.",
-    )
+def _domains_are(names: Collection[str]) -> str:
+    return f"domain {quoted(names)} is" if len(names) == 1 else f"domains {quoted(names)} are"
 
 
 def _strangers(names: list[str]) -> IllegalStateError:
-    if len(names) == 1:
-        are, command = f"domain '{names[0]}' is not a clone", virsh("undefine", names[0])
-    else:
-        are, command = f"domains {quoted(names)} are not clones", virsh("undefine")
+    clone = "a clone" if len(names) == 1 else "clones"
+    command = virsh("undefine", *(names if len(names) == 1 else ()))
     return IllegalStateError(
-        f"{are} made by virtomate, and only those are deleted",
+        f"{_domains_are(names)} not {clone} made by virtomate, and only those are deleted",
         hint=f"{command} removes a domain's definition and leaves its volumes.",
     )
 
 
 def _active(states: Mapping[str, str]) -> IllegalStateError:
-    are, what = ("is", "domain") if len(states) == 1 else ("are", "domains")
     them = "it" if len(states) == 1 else "them"
     commands = "; ".join(shutdown_commands(name, state) for name, state in states.items())
     return IllegalStateError(
-        f"{what} {quoted(states)} {are} {' or '.join(dict.fromkeys(states.values()))}, and must be shut off to be "
-        "deleted",
+        f"{_domains_are(states)} {' or '.join(dict.fromkeys(states.values()))}, and must be shut off to be deleted",
         hint=f"Shut {them} down first: {commands}",
     )
 
 
 def _in_the_making(pids: Mapping[str, int]) -> IllegalStateError:
-    names = list(pids)
-    are = f"domain '{names[0]}' is" if len(names) == 1 else f"domains {quoted(names)} are"
     by = ", ".join(dict.fromkeys(str(pid) for pid in pids.values()))
     process = "process" if len(set(pids.values())) == 1 else "processes"
     return IllegalStateError(
-        f"{are} still being made by {process} {by}",
+        f"{_domains_are(pids)} still being made by {process} {by}",
         hint="Wait for it to end, or interrupt it: it cleans up after itself.",
     )

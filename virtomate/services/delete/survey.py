@@ -1,8 +1,9 @@
-"""The look at clones that are to be deleted: which domains they are, and what goes and stays with each."""
+"""The look at clones that are to be deleted: which domains they are, and what is removed and kept with each."""
 
 from __future__ import annotations
 
 import posixpath
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, disk_readers, nvram_readers
@@ -61,6 +62,11 @@ class Clone(NamedTuple):
     text: str
     definition: Definition
     provenance: Provenance
+
+    @property
+    def own_paths(self) -> set[str]:
+        """The paths of everything that cloning made."""
+        return {made.path for made in self.provenance.made}
 
 
 def read_clones(
@@ -131,14 +137,13 @@ def _restore(connection: Connection, clone: Clone) -> bool:
 
 
 def _is_there(connection: Connection, provenance: Provenance, made: Artifact) -> bool:
-    """Return whether something that was made may still be there; a temporary pool need not be."""
+    """Return whether an artifact may still be there; a temporary pool need not be."""
     token = provenance.artifact_token
     if made.state is ArtifactState.PLANNED or bears_token_here(made, token):
         return True
     known = find_entry(connection, made.pool)
-    if known is None or why_not_in(made, known) is not None:
-        return False
-    return judge(made, token, sight(connection, known, made)[0]).verdict in OWN
+    is_in_pool = known is not None and why_not_in(made, known) is None
+    return is_in_pool and judge(made, token, sight(connection, known, made)[0]).verdict in OWN
 
 
 def survey(connection: Connection, clone: Clone, references: References) -> Deletion:
@@ -147,7 +152,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
     Raises:
         IllegalStateError: An artifact of a finished clone cannot be looked at; it would be left without a record.
     """
-    domain, definition, provenance = clone.domain, clone.definition, clone.provenance
+    domain, provenance = clone.domain, clone.provenance
     doomed: list[DoomedThing] = []
     foreign: list[Notice] = []
     unreachable: list[Notice] = []
@@ -177,10 +182,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         doomed=(*doomed, *map(DoomedThing, _kept_by_libvirt(domain))),
         foreign=tuple(foreign),
         unreachable=tuple(unreachable),
-        kept_disks=(
-            *_foreign_disks(definition, provenance, references),
-            *_foreign_nvram(definition, provenance, references),
-        ),
+        kept_disks=(*_foreign_disks(clone, references), *_foreign_nvram(clone, references)),
     )
 
 
@@ -205,51 +207,40 @@ def _judge(connection: Connection, clone: Clone, made: Artifact, known: PoolEntr
 
 
 def _nvram_directories(connection: Connection, definition: Definition) -> frozenset[str]:
-    """Return where libvirt keeps the NVRAM of such domains; nothing where libvirt does not tell."""
-    try:
-        path = own_nvram_path(connection, definition.domain)
-    except HypervisorError:
-        return frozenset()
-    return frozenset() if path is None else frozenset({posixpath.dirname(path)})
+    """Return the directory in which libvirt keeps the NVRAM of such domains, if libvirt tells it."""
+    with suppress(HypervisorError):
+        if (path := own_nvram_path(connection, definition.domain)) is not None:
+            return frozenset({posixpath.dirname(path)})
+    return frozenset()
 
 
 def _doomed(made: Artifact, judgement: Judgement, *, is_outside: bool) -> DoomedThing:
-    volume = judgement.volume
-    thing = DoomedThing(
-        name_artifact(made),
-        None if volume is None else volume.allocation,
-        artifact=made,
-        verdict=judgement.verdict,
-        is_outside=is_outside,
-    )
-    if judgement.verdict is not Verdict.UNPROVED:
+    verdict, volume = judgement.verdict, judgement.volume
+    size_bytes = None if volume is None else volume.allocation
+    thing = DoomedThing(name_artifact(made), size_bytes, artifact=made, verdict=verdict, is_outside=is_outside)
+    if verdict is not Verdict.UNPROVED:
         return thing
-    return thing._replace(
-        doubt=judgement.reason,
-        owner=None if volume is None or volume.owner is None else f"{volume.owner}:{volume.group}",
-        modified=None if volume is None or volume.modified is None else nanoseconds(volume.modified) / NANOSECONDS,
-    )
+    owner = None if volume is None or volume.owner is None else f"{volume.owner}:{volume.group}"
+    modified = None if volume is None or volume.modified is None else nanoseconds(volume.modified) / NANOSECONDS
+    return thing._replace(doubt=judgement.reason, owner=owner, modified=modified)
 
 
-def _foreign_disks(definition: Definition, provenance: Provenance, references: References) -> Iterator[Notice]:
-    """Yield the disks that cloning did not make; nobody would miss a read-only one."""
-    own = {made.path for made in provenance.made}
-    for disk in disk_readers.disks(definition.domain):
+def _foreign_disks(clone: Clone, references: References) -> Iterator[Notice]:
+    """Yield the writable disks that cloning did not make."""
+    for disk in disk_readers.disks(clone.definition.domain):
         path = disk.path
         if path is None and disk.pool is not None and disk.volume is not None:
             path = references.pools.path_of(disk.pool, disk.volume)
-        is_own = path is not None and normalise(path) in own
+        is_own = path is not None and normalise(path) in clone.own_paths
         if not (is_own or disk.is_readonly or disk.is_empty):
             yield notice(Kept.DISK, disk.target, location=disk.location)
 
 
-def _foreign_nvram(definition: Definition, provenance: Provenance, references: References) -> Iterator[Notice]:
+def _foreign_nvram(clone: Clone, references: References) -> Iterator[Notice]:
     """Yield an NVRAM that cloning did not make: libvirt makes one at the clone's start if the original had none."""
-    nvram = nvram_readers.nvram(definition.domain)
-    if nvram is None or nvram.type != "file" or not nvram.path:
-        return
-    path = normalise(nvram.path)
-    if path not in {made.path for made in provenance.made} and references.is_there(path):
+    nvram = nvram_readers.nvram(clone.definition.domain)
+    path = normalise(nvram.path) if nvram is not None and nvram.type == "file" and nvram.path else None
+    if path is not None and path not in clone.own_paths and references.is_there(path):
         yield Notice(Kept.NVRAM, path)
 
 
