@@ -142,8 +142,9 @@ def _is_there(connection: Connection, provenance: Provenance, made: Artifact) ->
     if made.state is ArtifactState.PLANNED or bears_token_here(made, token):
         return True
     known = find_entry(connection, made.pool)
-    is_in_pool = known is not None and why_not_in(made, known) is None
-    return is_in_pool and judge(made, token, sight(connection, known, made)[0]).verdict in OWN
+    if known is None or why_not_in(made, known) is not None:
+        return False
+    return judge(made, token, sight(connection, known, made)[0]).verdict in OWN
 
 
 def survey(connection: Connection, clone: Clone, references: References) -> Deletion:
