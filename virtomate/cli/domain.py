@@ -110,7 +110,7 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unprove
     virtomate also asks before it deletes files of which nothing proves that they were made for the clone, such as raw
     volumes on a remote host.
     """
-    from virtomate.output.deletions import render_deletions  # noqa: PLC0415
+    from virtomate.output.clones import render_deletions  # noqa: PLC0415
     from virtomate.output.streams import render_warnings  # noqa: PLC0415
     from virtomate.services.delete import Consent, delete_clones  # noqa: PLC0415
 
@@ -137,7 +137,7 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
     Raises:
         UsageError: There is nobody to ask.
     """
-    from virtomate.output.deletions import render_deletion_plan  # noqa: PLC0415
+    from virtomate.output.clones import render_deletion_plan  # noqa: PLC0415
     from virtomate.output.streams import tell  # noqa: PLC0415
 
     if settings.format.is_json or not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import RenderableType
-    from rich.progress import Task, TaskID
+    from rich.progress import Task
 
 _TOTAL = "total"
 
@@ -51,6 +51,7 @@ class _Bars(Progress):
         # before the constructor of rich draws the bars
         self._terminal = console
         super().__init__(*columns, console=console, transient=True)
+        self.start()
 
     @property
     def tasks(self) -> list[Task]:
@@ -59,68 +60,52 @@ class _Bars(Progress):
     def get_renderable(self) -> RenderableType:
         return Constrain(super().get_renderable(), max(1, self._terminal.width - _MARGIN))
 
+    def add(self, name: str, total_bytes: int) -> Task:
+        """Add a bar; without bytes to copy, the bar is empty or full, and counts as one byte of the total."""
+        return self._tasks[self.add_task(name, total=total_bytes or 1, has_bytes=total_bytes > 0)]
+
 
 class BarProgress(Listener):
     """A line for each volume with bytes, rate and time left, and a line for the total of several volumes.
 
     If the total is known beforehand, complete volumes make room for the next volumes. Without bytes to copy (overlays
-    and reflinks), bars count volumes.
+    and reflinks), the total counts volumes.
     """
 
     def __init__(self) -> None:
         # NO_COLOR: rich moves the bars as usual, without colours
         self._console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._lock = threading.RLock()
-        self._bars: Progress | None = None
-        self._total: TaskID | None = None
-        self._expected: tuple[int, int] | None = None
-        self._tasks: dict[str, TaskID] = {}
-        self._totals: dict[str, int] = {}
-        self._done: dict[str, int] = {}
-        self._finished_count = 0
+        self._bars: _Bars | None = None
+        self._total: Task | None = None
+        self._expected: int | None = None
+        self._tasks: dict[str, Task] = {}
 
     def expected(self, total_bytes: int, volume_count: int) -> None:
         """Show a line for all volumes from the beginning."""
         with self._lock:
-            self._expected = total_bytes, volume_count
+            self._expected = total_bytes or volume_count
 
     def started(self, volume: str, total_bytes: int) -> None:
         """Show a line for the volume."""
         with self._lock:
-            self._totals[volume] = total_bytes
-            self._done[volume] = 0
-            bars = self._bars or self._show(*_columns(self._console.width - _MARGIN))
-            self._tasks[volume] = bars.add_task(printable(volume), total=total_bytes or 1, has_bytes=total_bytes > 0)
-            if self._total is None and (self._expected is not None or len(self._totals) > 1):
-                self._total = bars.add_task(_TOTAL, total=0, has_bytes=False, is_total=True)
-            self._update_total()
+            bars = self._bars = self._bars or _Bars(self._console, *_columns(self._console.width - _MARGIN))
+            self._tasks[volume] = bars.add(printable(volume), total_bytes)
+            if self._total is None and (self._expected is not None or len(self._tasks) > 1):
+                self._total = bars.add(_TOTAL, 0)
+            self._update_total(bars)
 
     def advanced(self, volume: str, done_bytes: int) -> None:
         """Move the volume's bar."""
-        with self._lock:
-            self._done[volume] = done_bytes
-            if self._bars is not None:
-                self._bars.update(self._tasks[volume], completed=done_bytes)
-            self._update_total()
+        self._move(volume, done_bytes)
 
     def finished(self, volume: str) -> None:
         """Fill the volume's bar."""
-        with self._lock:
-            total_bytes = self._done[volume] = self._totals[volume]
-            self._finished_count += 1
-            if self._bars is not None:
-                self._bars.update(self._tasks[volume], completed=total_bytes or 1)
-                if self._expected is not None:
-                    self._bars.remove_task(self._tasks[volume])
-            self._update_total()
+        self._move(volume, self._tasks[volume].total or 0, is_over=self._expected is not None)
 
     def dropped(self, volume: str) -> None:
         """Remove the volume's bar, and subtract what was copied to the volume."""
-        with self._lock:
-            self._done[volume] = 0
-            if self._bars is not None:
-                self._bars.remove_task(self._tasks[volume])
-            self._update_total()
+        self._move(volume, 0, is_over=True)
 
     def note(self, text: str) -> None:
         """Write a line above the bars."""
@@ -130,13 +115,9 @@ class BarProgress(Listener):
         """Replace the bars by what is waited for, and the seconds since then."""
         with self._lock:
             self.close()
-            columns = TextColumn("{task.description}", markup=False, table_column=_one_line()), _SecondsColumn(since)
-            self._show(*columns).add_task(printable(what))
-
-    @property
-    def tasks(self) -> list[Task]:
-        """The lines on the screen."""
-        return [] if self._bars is None else self._bars.tasks
+            name = TextColumn("{task.description}", markup=False, table_column=_one_line())
+            self._bars = _Bars(self._console, name, _SecondsColumn(since))
+            self._bars.add(printable(what), 0)
 
     def close(self) -> None:
         """Remove the bars."""
@@ -145,17 +126,24 @@ class BarProgress(Listener):
                 self._bars.stop()
                 self._bars = self._total = None
 
-    def _show(self, *columns: ProgressColumn) -> Progress:
-        self._bars = _Bars(self._console, *columns)
-        self._bars.start()
-        return self._bars
+    def _move(self, volume: str, completed: float, *, is_over: bool = False) -> None:
+        with self._lock:
+            if self._bars is not None:
+                task = self._tasks[volume]
+                self._bars.update(task.id, completed=completed)
+                if is_over:
+                    self._bars.remove_task(task.id)
+                self._update_total(self._bars)
 
-    def _update_total(self) -> None:
-        if self._bars is None or self._total is None:
-            return
-        total_bytes, count = self._expected or (sum(self._totals.values()), len(self._totals))
-        done = sum(self._done.values()) if total_bytes else self._finished_count
-        self._bars.update(self._total, total=total_bytes or count, completed=done, has_bytes=total_bytes > 0)
+    def _update_total(self, bars: _Bars) -> None:
+        if self._total is not None:
+            tasks = self._tasks.values()
+            bars.update(
+                self._total.id,
+                total=self._expected or sum(task.total or 0 for task in tasks),
+                completed=sum(task.completed for task in tasks),
+                has_bytes=any(task.fields["has_bytes"] for task in tasks),
+            )
 
 
 class _SizeColumn(DownloadColumn):
@@ -187,7 +175,7 @@ class _SecondsColumn(ProgressColumn):
 def _place(task: Task) -> tuple[bool, Iterable[tuple[int, str]]]:
     """Return the key that sorts by name, `web-2` before `web-10`; the total is the last line."""
     parts = re.findall(r"[0-9]+|[^0-9]+", task.description)
-    return "is_total" in task.fields, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    return task.description == _TOTAL, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _columns(width: int) -> tuple[ProgressColumn, ...]:

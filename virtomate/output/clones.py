@@ -1,4 +1,4 @@
-"""How cloning went, for people and as JSON."""
+"""How cloning and deleting went, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from virtomate.enums import Action, Status, Transfer, WaitFor
+from virtomate.enums import Action, DeletionStatus, Status, Transfer, WaitFor
 from virtomate.errors import InterruptedBySignalError
 from virtomate.output.json import clone_document
 from virtomate.output.messages import sentences
@@ -15,11 +15,12 @@ from virtomate.output.streams import (
     message,
     print_json,
     print_lines,
+    print_records,
     print_table,
     render_warnings,
     tell,
 )
-from virtomate.output.text import addresses_text, aligned_below, listed, printable
+from virtomate.output.text import addresses_text, aligned, aligned_below, listed, printable
 from virtomate.words import binary_size, counted
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from virtomate.output.streams import Format
     from virtomate.services.clone_records import CloneResult, DiskResult
+    from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 
 _DONE = {
     Action.COPIED: "copied to",
@@ -48,10 +50,7 @@ _WAYS = {Transfer.HOST: "directly", Transfer.STREAM: "through the connection", T
 def render_clones(results: Sequence[CloneResult], format_: Format, seconds: float | None = None) -> None:
     """Show how cloning went, or would go: several complete clones in a table, and equal warnings once.
 
-    Args:
-        results: The clones.
-        format_: How results are written.
-        seconds: How long all clones took together; None for plans, and for clones that were shown before.
+    `seconds` is what all clones took together; None for plans, and for clones that were shown before.
     """
     present = [result for result in results if result.status in {Status.CLONED, Status.PLANNED}]
     if format_.is_json:
@@ -79,17 +78,9 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
 def render_answers(
     made: Sequence[CloneResult], answers: Iterable[CloneResult], what: WaitFor, format_: Format, seconds: float
 ) -> tuple[CloneResult, ...]:
-    """Show clones, wait for them, and show each answer as soon as it is there; JSON comes at the end.
+    """Show clones and then their answers, and return the clones with the answers; JSON comes at the end.
 
-    Args:
-        made: The clones before the waiting.
-        answers: The same clones, each as soon as it has answered or will not answer any more.
-        what: What is waited for.
-        format_: How results are written.
-        seconds: How long all clones took together.
-
-    Returns:
-        The clones after the waiting.
+    `answers` yields each clone as soon as it has answered, or will not answer any more.
     """
     if format_.is_json:
         answered = tuple(answers)
@@ -110,8 +101,48 @@ def render_answers(
             print_lines(_answer_lines(result, what))
     if interrupted and interrupted[0].error is not None:
         error_message(interrupted[0].error, format_)
-        message("note", f"kept and running, but not waited for any longer: {listed(interrupted)}", format_)
+        message(
+            "note",
+            f"kept and running, but not waited for any longer: {listed([result.name for result in interrupted])}",
+            format_,
+        )
     return answered
+
+
+def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None:
+    """Show how deleting went."""
+    if format_.is_json:
+        print_records(results, format_)
+        return
+    untouched = []
+    for result in results:
+        if result.error is None:
+            lines = [*result.removed, *(f"kept: {item}" for item in sentences(result.kept))]
+            print_lines([f"Deleted {printable(result.name)}", *(f"  {printable(line)}" for line in lines)])
+        elif result.status is DeletionStatus.INTERRUPTED and not result.error.leftovers:
+            untouched.append(result)
+        else:
+            error_message(result.error, format_)
+    if untouched and untouched[0].error is not None:
+        error_message(untouched[0].error, format_)
+        message("note", f"not deleted: {listed([result.name for result in untouched])}", format_)
+
+
+def render_deletion_plan(deletions: Sequence[Deletion]) -> None:
+    """Show on stderr what will be deleted, before the question."""
+    for deletion in deletions:
+        what = "clone" if deletion.is_finished else "unfinished clone"
+        rows = [
+            (printable(thing.what), "" if thing.size_bytes is None else binary_size(thing.size_bytes))
+            for thing in deletion.doomed
+        ]
+        lines = [f"{deletion.name} ({what} of {deletion.source.name}, {deletion.mode.value})"]
+        lines += [f"  {line}" for line in aligned(rows)]
+        lines += [f"  not proved: {_doubt(thing)}" for thing in deletion.doomed if thing.doubt is not None]
+        lines += [f"  kept: {item}" for item in sentences(deletion.kept)]
+        tell("".join(f"{printable(line)}\n" for line in lines))
+    total = sum(thing.size_bytes or 0 for deletion in deletions for thing in deletion.doomed)
+    tell(f"{counted(len(deletions), 'domain')}, {binary_size(total)} in volumes\n")
 
 
 def _is_only_interrupted(result: CloneResult) -> bool:
@@ -199,3 +230,16 @@ def _xml(definition: str) -> str:
     if not sys.stdout.isatty():
         return definition
     return "".join(sign if sign in "\t\n" or printable(sign) == sign else f"&#{ord(sign)};" for sign in definition)
+
+
+def _doubt(thing: DoomedThing) -> str:
+    """Describe a file that may belong to something other than the clone."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - few files are unproved
+
+    parts = [f"it {thing.doubt}"]
+    if thing.owner is not None:
+        parts.append(f"it belongs to {thing.owner}")
+    if thing.modified is not None:
+        written = datetime.fromtimestamp(thing.modified, tz=UTC).astimezone()
+        parts.append(f"it was last written to on {written:%Y-%m-%d at %H:%M}")
+    return f"{thing.what}: {', '.join(parts)}"

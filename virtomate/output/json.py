@@ -16,7 +16,7 @@ from virtomate.output.messages import sentence, sentences
 if TYPE_CHECKING:
     from virtomate.hypervisor.agent import RunResult
     from virtomate.services.clone_records import CloneResult
-    from virtomate.services.listings import CloneOrigin, DomainListing
+    from virtomate.services.listings import DomainListing
     from virtomate.services.volume_import import ImportResult
     from virtomate.words import Reach
 
@@ -108,7 +108,17 @@ def clone_document(result: CloneResult, reach: Reach) -> Document:
 
 def domain_document(listing: DomainListing, reach: Reach) -> Document:
     """Return a domain of a list."""
-    return document(listing, reach) | {"clone": None if listing.clone is None else _origin(listing.clone, reach)}
+    from datetime import UTC, datetime  # noqa: PLC0415 - only lists contain times
+
+    origin: OriginDocument | None = None
+    if (clone := listing.clone) is not None:
+        origin = {
+            "status": "finished" if clone.finished else "unfinished",
+            "source": document(clone.source, reach),
+            "mode": clone.mode.value,
+            "created": datetime.fromtimestamp(clone.created, UTC).isoformat(timespec="seconds"),
+        }
+    return document(listing, reach) | {"clone": origin}
 
 
 def import_document(result: ImportResult, reach: Reach) -> Document:
@@ -148,17 +158,6 @@ def _value(value: object, reach: Reach) -> Any:  # noqa: ANN401 - JSON is what i
     if isinstance(value, tuple) and not hasattr(value, "_asdict"):
         return [_value(item, reach) for item in value]
     return document(value, reach)
-
-
-def _origin(origin: CloneOrigin, reach: Reach) -> OriginDocument:
-    from datetime import UTC, datetime  # noqa: PLC0415 - only listings tell a time
-
-    return {
-        "status": "finished" if origin.finished else "unfinished",
-        "source": document(origin.source, reach),
-        "mode": origin.mode.value,
-        "created": datetime.fromtimestamp(origin.created, UTC).isoformat(timespec="seconds"),
-    }
 
 
 def _output(data: bytes, *, encode: bool) -> str | None:

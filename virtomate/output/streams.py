@@ -1,4 +1,4 @@
-"""Writing to stdout and stderr: results, messages, and what becomes of them where a stream is closed or full."""
+"""Writing of results to stdout and of messages to stderr, also where a stream is closed or full."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ class Format(NamedTuple):
     """How results are written.
 
     Attributes:
-        is_json: One JSON document on stdout.
-        is_pretty: Indented.
+        is_json: One JSON document on stdout; `is_pretty` indents the document.
         has_json_messages: Every line of stderr is JSON, too.
-        reach: How commands in hints reach the libvirt that was asked.
+        reach: How commands in hints reach the same libvirt.
     """
 
     is_json: bool = False
@@ -45,11 +44,7 @@ class Format(NamedTuple):
 
 @contextmanager
 def writing(name: str) -> Iterator[None]:
-    """Turn the failure to write a result into an error; Click handles BrokenPipeError.
-
-    Raises:
-        OutputError: The result could not be written.
-    """
+    """Raise OutputError if a result cannot be written; Click handles BrokenPipeError."""
     try:
         yield
     except BrokenPipeError:
@@ -59,7 +54,7 @@ def writing(name: str) -> Iterator[None]:
 
 
 def tell(text: str) -> None:
-    """Write to stderr; stderr may be closed, and nothing fails because of it."""
+    """Write to stderr; a closed stderr is no failure."""
     with suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()

@@ -6,7 +6,7 @@ import os
 import sys
 import unicodedata
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,14 +24,6 @@ _BOLD = "1"
 _STYLES = {"error": "1;31", "warning": "1;33"}  # bold red, bold yellow
 
 
-class Named(Protocol):
-    """A record of something that has a name."""
-
-    @property
-    def name(self) -> str:
-        """The name."""
-
-
 def printable(text: str) -> str:
     """Return the text with control and formatting characters spelled out, so that no name can drive the terminal."""
     return "".join(sign.encode("unicode_escape").decode("ascii") if _is_unsafe(sign) else sign for sign in text)
@@ -42,11 +34,10 @@ def _is_unsafe(sign: str) -> bool:
     return unicodedata.category(sign) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
-def listed(items: Sequence[Named]) -> str:
-    """Return the names of the first ten clones or domains in quotes, and the number of the others."""
-    names = [f"'{item.name}'" for item in items[:_MAX_NAMES]]
-    more = [f"{len(items) - _MAX_NAMES} more"] if len(items) > _MAX_NAMES else []
-    return ", ".join(names + more)
+def listed(names: Sequence[str]) -> str:
+    """Return the first ten names in quotes, and the number of the others."""
+    more = [f"{len(names) - _MAX_NAMES} more"] if len(names) > _MAX_NAMES else []
+    return ", ".join([f"'{name}'" for name in names[:_MAX_NAMES]] + more)
 
 
 def addresses_text(interfaces: Iterable[DomainInterface], *, all_addresses: bool = True) -> str:
