@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.definition.test_provenance import FULL, NASTY, UUID, definition
-from virtomate.definition import codec, disk_readers, readers
+from virtomate.definition import codec, file_readers, readers
 from virtomate.definition.provenance import abridged_definition, find_provenance, with_provenance
 
 PATHS = ["/p/a.raw", f"/p/{NASTY}"]
@@ -32,7 +32,7 @@ def test_record_and_disks_are_found(element: str) -> None:
 
     domain = codec.parse_definition(text).domain
     assert (domain["name"], readers.uuid(domain)) == (NASTY, UUID)
-    assert [disk.path for disk in disk_readers.disks(domain)] == PATHS
+    assert [disk.path for disk in file_readers.disks(domain)] == PATHS
     assert find_provenance(text, UUID) == FULL
 
 
@@ -40,5 +40,5 @@ def test_nothing_but_the_name_is_known() -> None:
     """Without disks and record there is nothing to be found."""
     text = abridged_definition("a", UUID, [], None)
 
-    assert disk_readers.disks(codec.parse_definition(text).domain) == ()
+    assert file_readers.disks(codec.parse_definition(text).domain) == ()
     assert find_provenance(text, UUID) is None

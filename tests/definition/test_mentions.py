@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.definition.written import DEFINITIONS
-from virtomate.definition import PROVENANCE_NAMESPACE, codec, disk_readers, readers
+from virtomate.definition import PROVENANCE_NAMESPACE, codec, file_readers, readers
 from virtomate.definition.mentions import DEEPEST_RECORD, DiskMention, read_mentions
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def test_nothing_is_missed(name: str) -> None:
     assert set(readers.mac_addresses(definition.domain)) <= mentions.mac_addresses
     assert mentions.name == readers.name(definition.domain)
     assert (mentions.uuid or "") == readers.uuid(definition.domain)
-    disks = disk_readers.disks(definition.domain)
+    disks = file_readers.disks(definition.domain)
     assert [disk.target for disk in mentions.disks] == [disk.target for disk in disks]
     for disk, mention in zip(disks, mentions.disks, strict=True):
         top = disk.path or (disk.pool, disk.volume)

@@ -7,9 +7,8 @@ import shlex
 
 import pytest
 
-from virtomate.definition import codec, disk_readers, nvram_readers, readers
-from virtomate.definition.disk_readers import BackingStore
-from virtomate.definition.nvram_readers import NvramDefinition
+from virtomate.definition import codec, file_readers, readers
+from virtomate.definition.file_readers import BackingStore, NvramDefinition
 from virtomate.definition.readers import InterfaceDefinition
 
 
@@ -153,7 +152,7 @@ DISKS = [
 @pytest.mark.parametrize(("text", "expected", "is_empty", "location"), DISKS)
 def test_disk(text: str, expected: dict[str, object], is_empty: bool, location: str) -> None:
     """Every kind of disk is read as what it is."""
-    (disk,) = disk_readers.disks(parse(f"<devices>{text}</devices>"))
+    (disk,) = file_readers.disks(parse(f"<devices>{text}</devices>"))
 
     assert disk._asdict() == DEFAULTS | expected
     assert disk.is_empty is is_empty
@@ -162,7 +161,7 @@ def test_disk(text: str, expected: dict[str, object], is_empty: bool, location: 
 
 def test_disks_keep_their_positions() -> None:
     """The index is the position among all disks, also beside an empty element."""
-    disks = disk_readers.disks(
+    disks = file_readers.disks(
         parse("<devices><disk><target dev='vda'/></disk><tpm/><disk/><disk><target dev='a'/></disk></devices>")
     )
 
@@ -176,7 +175,7 @@ def test_no_devices(content: str) -> None:
     """A definition without devices has none of any kind."""
     domain = parse(content)
 
-    assert disk_readers.disks(domain) == ()
+    assert file_readers.disks(domain) == ()
     assert readers.mac_addresses(domain) == ()
     assert readers.devices(domain, "graphics") == []
 
@@ -191,7 +190,7 @@ def test_open_for_writing() -> None:
         "<disk type='volume'><source pool='p' volume='v'/><target dev='e'/></disk></devices>"
     )
 
-    assert [disk.target for disk in disk_readers.open_for_writing(domain)] == ["a", "e"]
+    assert [disk.target for disk in file_readers.open_for_writing(domain)] == ["a", "e"]
 
 
 def test_name_and_uuid() -> None:
@@ -238,7 +237,7 @@ def test_mac_addresses() -> None:
 )
 def test_nvram(content: str, expected: NvramDefinition | None) -> None:
     """The NVRAM is found in each of its spellings."""
-    assert nvram_readers.nvram(parse(content)) == expected
+    assert file_readers.nvram(parse(content)) == expected
 
 
 @pytest.mark.parametrize(
@@ -260,7 +259,7 @@ def test_nvram(content: str, expected: NvramDefinition | None) -> None:
 )
 def test_has_selected_nvram(content: str, expected: bool) -> None:
     """Libvirt chooses an NVRAM for autoselected EFI and for a read-only pflash loader, unless it is stateless."""
-    assert nvram_readers.has_selected_nvram(parse(content)) is expected
+    assert file_readers.has_selected_nvram(parse(content)) is expected
 
 
 def _command_line(*nodes: object) -> str:
@@ -288,7 +287,7 @@ FORMAT = {"node-name": "libvirt-pflash1-format", "driver": "raw", "file": "libvi
 )
 def test_nvram_path_of_command_line(line: str, expected: str | None) -> None:
     """The file behind the second flash device is the NVRAM, however its name is quoted."""
-    assert nvram_readers.nvram_path_of_command_line(line) == expected
+    assert file_readers.nvram_path_of_command_line(line) == expected
 
 
 @pytest.mark.parametrize(
@@ -318,7 +317,7 @@ def test_firmware_only(content: str, dropped: str) -> None:
     domain = whole.domain
     wanted = codec.parse_definition(f"<domain type='kvm'>{content}</domain>").domain
 
-    assert nvram_readers.firmware_only(domain) == wanted
+    assert file_readers.firmware_only(domain) == wanted
 
 
 def test_firmware_only_leaves_out_what_needs_more() -> None:
@@ -328,7 +327,7 @@ def test_firmware_only_leaves_out_what_needs_more() -> None:
         "<features><acpi/><hyperv/></features><devices><disk/><hostdev/></devices></domain>"
     )
 
-    assert nvram_readers.firmware_only(codec.parse_definition(text).domain) == {
+    assert file_readers.firmware_only(codec.parse_definition(text).domain) == {
         "os": {"type": "hvm"},
         "features": {"acpi": None},
     }

@@ -15,8 +15,7 @@ from virtomate import notices
 from virtomate.definition import codec
 from virtomate.definition import rewrite as clone
 from virtomate.definition.rewrite import Identity, NewNvram, NewSource
-from virtomate.definition.rewrite.identity import renewed_identifiers
-from virtomate.definition.rewrite.sources import with_nvram, with_sources, without_disks
+from virtomate.definition.rewrite.own import renewed_identifiers, with_nvram, with_sources, without_disks
 from virtomate.definition.rewrite.unshared import Outcome
 from virtomate.errors import UnsupportedError
 from virtomate.notices import CloneWarning, Notice

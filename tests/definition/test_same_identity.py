@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from virtomate.definition import codec
-from virtomate.definition.rewrite.same_identity import same_identity
+from virtomate.definition.rewrite.still_shared import same_identity
 from virtomate.output.messages import sentences
 
 TITLE = "the title 'Web' is the same for original and clone"

@@ -42,12 +42,7 @@ _REPEATABLE: dict[str, frozenset[str]] = {
 
 
 class Definition(NamedTuple):
-    """A domain's definition.
-
-    Attributes:
-        domain: The content of `<domain>` without its metadata.
-        metadata: The text of the `<metadata>` element, tags included, or None.
-    """
+    """A domain's definition: the content of `<domain>`, and the text of its `<metadata>` apart, tags included."""
 
     domain: Document
     metadata: str | None

@@ -183,7 +183,8 @@ class _Reader:
         if depth in self._texts:
             self._read_text(name, "".join(self._texts.pop(depth)))
         if depth == self._disk_depth:
-            self._end_disk()
+            self._disks.append(DiskMention(self._disk_target, tuple(self._disk_places), self._is_cdrom))
+            self._disk_depth, self._disk_target, self._disk_places = 0, None, {}
 
     def _end_in_metadata(self, name: str) -> None:
         if self._record_start is not None and self._record_depth > DEEPEST_RECORD:
@@ -193,12 +194,6 @@ class _Reader:
             self._records.append(self._data[self._record_start : end].decode(errors="replace"))
         self._record_start = None
         self._record_depth = 0
-
-    def _end_disk(self) -> None:
-        self._disks.append(DiskMention(self._disk_target, tuple(self._disk_places), self._is_cdrom))
-        self._disk_depth = 0
-        self._disk_target = None
-        self._disk_places = {}
 
     def _read_text(self, name: str, text: str) -> None:
         if self._names and self._names[-1] in _DEFINITIONS:

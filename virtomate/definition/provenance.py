@@ -61,7 +61,7 @@ class Fingerprint(NamedTuple):
         changed: Change time of the new file, as libvirt reports it (seconds and nanoseconds since 1970).
         inode: Inode number, if the file could be seen.
         birth_time: Nanoseconds since 1970, if the file could be seen and the file system stores the time.
-        directory: Inode number of the directory, if it could be seen; it differs while a file system is not mounted.
+        directory: Inode number of the directory, if visible; it differs while a file system is not mounted.
         file_system_bytes: Size of the file system, if the file could not be seen, for the same purpose.
     """
 
@@ -103,7 +103,6 @@ class Provenance(NamedTuple):
         uuid: UUID of the clone; a record with another UUID was copied along by another tool.
         token: Random text of the run.
         created: Time of the claim, in seconds since 1970.
-        made: The artifacts.
         mark: Random part of the artifacts' token; None in records of 0.2.0.
         reserved: MAC addresses and paths that the user requested, which another run may request, too.
         replaced: The definition that a deletion has put aside, without passwords; None in any other record.
@@ -128,14 +127,9 @@ class Provenance(NamedTuple):
 
 
 def read_provenance(definition: Definition) -> Provenance | None:
-    """Return the record of ours, if there is a readable one about this very domain.
-
-    A record with another UUID was copied along when another tool duplicated the domain.
-    """
-    if definition.metadata is None:
-        return None
+    """Return the record in a definition, if the record is readable and about this very domain."""
     try:
-        _, element = codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)
+        _, element = codec.cut_element(definition.metadata or "<metadata/>", NAMESPACE, _ELEMENT)
     except MalformedDocumentError:
         return None
     return None if element is None else read_record(element, uuid(definition.domain))
@@ -143,9 +137,8 @@ def read_provenance(definition: Definition) -> Provenance | None:
 
 def find_provenance(definition: str, domain_uuid: str) -> Provenance | None:
     """Return the record in the text of a definition, as `read_provenance` does, without turning the text into dicts."""
-    if NAMESPACE not in definition:
-        return None
-    return next((read_record(record, domain_uuid) for record in read_mentions(definition).records), None)
+    records = read_mentions(definition).records if NAMESPACE in definition else ()
+    return next((read_record(record, domain_uuid) for record in records), None)
 
 
 def read_record(element: str, domain_uuid: str) -> Provenance | None:
@@ -154,7 +147,7 @@ def read_record(element: str, domain_uuid: str) -> Provenance | None:
         provenance = _read(element)
     except (MalformedDocumentError, KeyError, TypeError, ValueError, RecursionError):
         return None
-    return provenance if provenance is not None and provenance.uuid == domain_uuid else None
+    return provenance if provenance.uuid == domain_uuid else None
 
 
 def with_provenance(definition: Definition, provenance: Provenance) -> Definition:
@@ -167,8 +160,7 @@ def without_provenance(definition: Definition) -> Definition:
     """Return the definition without a record."""
     if definition.metadata is None:
         return definition
-    metadata, _ = codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)
-    return definition._replace(metadata=metadata)
+    return definition._replace(metadata=codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)[0])
 
 
 def claim_definition(name: str, provenance: Provenance, source: Document) -> Definition:
@@ -176,9 +168,8 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
 
     Hypervisor, architecture, machine and emulator are the original's, which libvirt is known to accept.
     """
-    # the file that is imported has no UUID, and gets that of the claim
+    # an imported file has no UUID and gets that of the claim
     what = "import" if provenance.source.uuid == provenance.uuid else "clone"
-    os_type = child(child(source, "os"), "type")
     emulator = child(source, "devices").get("emulator")
     domain: Document = {
         "@type": source.get("@type", "qemu"),
@@ -186,7 +177,7 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
         "uuid": provenance.uuid,
         "title": f"Unfinished {what} of {provenance.source.name}",
         "memory": {"@unit": "MiB", "#text": "1"},
-        "os": {"type": os_type or child(source, "os").get("type"), "kernel": _NO_KERNEL},
+        "os": {"type": child(source, "os").get("type"), "kernel": _NO_KERNEL},
     }
     if emulator is not None:
         domain["devices"] = {"emulator": emulator}
@@ -196,8 +187,8 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
 def half_deleted_definition(name: str, provenance: Provenance, clone: Document) -> Definition:
     """Return the placeholder that replaces a clone's definition during its deletion and cannot be started.
 
-    It keeps the TPM, so that libvirt removes the TPM's state with this definition. It also keeps the passwords of
-    displays, which libvirt hides; everybody can read the record.
+    The placeholder keeps the TPM, so that libvirt removes the TPM's state with this definition. It also keeps the
+    passwords of displays, which libvirt hides, while every user can read the record.
     """
     definition = claim_definition(name, provenance, clone)
     devices = child(definition.domain, "devices")
@@ -231,11 +222,7 @@ def _secrets(display: Document) -> Document:
 def abridged_definition(name: str, uuid: str, disk_paths: Iterable[str], record: str | None) -> str:
     """Return a definition of a domain's disks and our record alone, for a domain whose definition libvirt cannot send.
 
-    Args:
-        name: The domain's name.
-        uuid: The domain's UUID.
-        disk_paths: Paths of the disks.
-        record: Our element in the metadata, if there is one; libvirt returns the element without its namespace.
+    libvirt returns the record, which is our element in the metadata, without its namespace.
     """
     disks = [{"@type": "file", "@device": "disk", "source": {"@file": path}} for path in disk_paths]
     domain = {"name": name, "uuid": uuid, "devices": {"disk": disks}}

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, nvram_readers, readers
+from virtomate.definition import codec, file_readers, readers
 from virtomate.errors import ConnectionLostError, HypervisorError, NoFirmwareError
 from virtomate.hypervisor.domains import native_command_line
 from virtomate.notices import CloneWarning, Notice, notice
@@ -44,15 +44,15 @@ def read_firmware(connection: Connection, domain: Document) -> Firmware:
     Raises:
         HypervisorError: The definition does not tell where the NVRAM is, and libvirt does not either.
     """
-    nvram = nvram_readers.nvram(domain)
+    nvram = file_readers.nvram(domain)
     named = None if nvram is None or nvram.path is None else normalise(nvram.path)
     is_hidden = named is None and (
-        nvram.type == "file" if nvram is not None else nvram_readers.has_selected_nvram(domain)
+        nvram.type == "file" if nvram is not None else file_readers.has_selected_nvram(domain)
     )
-    if not is_hidden and not nvram_readers.selects_firmware(domain):
+    if not is_hidden and not file_readers.selects_firmware(domain):
         return Firmware(named, _missing_loader(connection, domain))
     try:
-        command_line = native_command_line(connection, codec.unparse(nvram_readers.firmware_only(domain), "domain"))
+        command_line = native_command_line(connection, codec.unparse(file_readers.firmware_only(domain), "domain"))
     except NoFirmwareError as error:
         path = own_nvram_path(connection, domain) if is_hidden else named
         missing = notice(CloneWarning.NO_FIRMWARE, readers.name(domain), reason=error.message)
@@ -61,7 +61,7 @@ def read_firmware(connection: Connection, domain: Document) -> Firmware:
         if is_hidden or isinstance(error, ConnectionLostError):
             raise
         return Firmware(named)
-    found = nvram_readers.nvram_path_of_command_line(command_line) if is_hidden else named
+    found = file_readers.nvram_path_of_command_line(command_line) if is_hidden else named
     return Firmware(None if found is None else normalise(found), _missing_loader(connection, domain))
 
 
@@ -71,14 +71,14 @@ def own_nvram_path(connection: Connection, domain: Document) -> str | None:
     Raises:
         HypervisorError: It does not tell.
     """
-    command_line = native_command_line(connection, codec.unparse(nvram_readers.own_nvram_probe(domain), "domain"))
-    path = nvram_readers.nvram_path_of_command_line(command_line)
+    command_line = native_command_line(connection, codec.unparse(file_readers.own_nvram_probe(domain), "domain"))
+    path = file_readers.nvram_path_of_command_line(command_line)
     return None if path is None else normalise(path)
 
 
 def is_template(domain: Document, path: str) -> bool:
     """Return whether an NVRAM is a template of others, by the definition or because a package brought it."""
-    nvram = nvram_readers.nvram(domain)
+    nvram = file_readers.nvram(domain)
     if nvram is not None and nvram.template is not None and normalise(nvram.template) == path:
         return True
     return path.startswith(_OF_PACKAGES) and not path.startswith(_OF_THE_HOST)
@@ -99,7 +99,7 @@ def is_certainly_read_only(connection: Connection, directory: str) -> bool:
 
 
 def _missing_loader(connection: Connection, domain: Document) -> Notice | None:
-    path = nvram_readers.loader_path(domain)
+    path = file_readers.loader_path(domain)
     if path is None or not connection.is_local:
         return None
     try:

@@ -9,17 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
-from virtomate.definition.rewrite.identity import Identity, new_mac_addresses, renewed_identifiers, with_identity
-from virtomate.definition.rewrite.same_identity import same_identity
-from virtomate.definition.rewrite.sources import (
+from virtomate.definition.rewrite.own import (
+    Identity,
     NewNvram,
     NewSource,
+    new_mac_addresses,
+    renewed_identifiers,
+    with_identity,
     with_named_firmware,
     with_nvram,
     with_sources,
     without_disks,
 )
-from virtomate.definition.rewrite.still_shared import not_carried_over, shared_things
+from virtomate.definition.rewrite.still_shared import not_carried_over, same_identity, shared_things
 from virtomate.definition.rewrite.unshared import Outcome, auto_allocated, own_paths
 
 if TYPE_CHECKING:

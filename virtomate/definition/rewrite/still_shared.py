@@ -1,72 +1,58 @@
-"""Rule: name everything that original and clone still share; change nothing."""
+"""Rule: warn of everything that original and clone still share, and of what still identifies both; change nothing.
+
+The anchors in the docstrings are those of https://libvirt.org/formatdomain.html.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
-from virtomate.definition.readers import as_list, child, devices, text
-from virtomate.definition.rewrite.unshared import CHARACTER_DEVICES
-from virtomate.notices import CloneWarning, Notice
+from virtomate.definition.readers import as_list, child, command_line_arguments, devices, text
+from virtomate.definition.rewrite.unshared import CHARACTER_DEVICES, character_devices
+from virtomate.notices import CloneWarning, Notice, notice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from virtomate.definition.codec import Document
 
-# Known places are checked below or by another rule, or can be shared without harm.
-_CHARACTER_PLACES = frozenset(
-    {"source/@path", "source/@host", "source/@service", "log/@file", "target/@port", "target/@address", "@tty"}
-)
-_KNOWN_PLACES: dict[str, frozenset[str]] = {
+# Known places, separated by blanks: they are checked below or by another rule, or can be shared without harm.
+_CHARACTER_PLACES = "source/@path source/@host source/@service log/@file target/@port target/@address @tty"
+_KNOWN_PLACES = {
     **dict.fromkeys(CHARACTER_DEVICES, _CHARACTER_PLACES),
-    "audio": frozenset({"@path", "@serverName", "input/@dev", "output/@dev"}),
-    "controller": frozenset({"target/@port"}),
-    "filesystem": frozenset(
-        {"binary/@path", "source/@dev", "source/@dir", "source/@file", "source/@socket", "target/@dir"}
+    "audio": "@path @serverName input/@dev output/@dev",
+    "controller": "target/@port",
+    "filesystem": "binary/@path source/@dev source/@dir source/@file source/@socket target/@dir",
+    "graphics": "@address @port @socket @xauth gl/@rendernode listen/@address listen/@socket",
+    "hostdev": "rom/@file ip/@address route/@address source/block source/char source/host/@port",
+    "input": "source/@dev source/@evdev",
+    "interface": (
+        "backend/@logFile backend/@tap backend/@vhost downscript/@path guest/@dev ip/@address mac/@address "
+        "portForward/@address portForward/@dev rom/@file route/@address script/@path source/@address source/@dev "
+        "source/@path source/@port source/ip/@address source/local/@address source/local/@port source/route/@address "
+        "target/@dev"
     ),
-    "graphics": frozenset(
-        {"@address", "@port", "@socket", "@xauth", "gl/@rendernode", "listen/@address", "listen/@socket"}
-    ),
-    "hostdev": frozenset(
-        {"rom/@file", "ip/@address", "route/@address", "source/block", "source/char", "source/host/@port"}
-    ),
-    "input": frozenset({"source/@dev", "source/@evdev"}),
-    "interface": frozenset(
-        {
-            "backend/@logFile", "backend/@tap", "backend/@vhost", "downscript/@path", "guest/@dev", "ip/@address",
-            "mac/@address", "portForward/@address", "portForward/@dev", "rom/@file", "route/@address", "script/@path",
-            "source/@address", "source/@dev", "source/@path", "source/@port", "source/ip/@address",
-            "source/local/@address", "source/local/@port", "source/route/@address", "target/@dev",
-        }
-    ),
-    "lease": frozenset({"target/@path"}),
-    "memory": frozenset({"source/path"}),
-    "pstore": frozenset({"path"}),
-    "rng": frozenset({"backend", "backend/@tty", *(f"backend/{place}" for place in _CHARACTER_PLACES)}),
-    "shmem": frozenset({"server/@path"}),
-    "smartcard": frozenset({*_CHARACTER_PLACES, "database"}),
-    "tpm": frozenset({"backend/device/@path", "backend/source/@path"}),
-    "video": frozenset({"model/acceleration/@rendernode"}),
-    "vsock": frozenset({"cid/@address"}),
-}  # fmt: skip
-# The plan handles disks. An `<address>` of a device is an address in the guest.
-_DEVICES_LOOKED_AT_ELSEWHERE = frozenset({"disk", "emulator"})
+    "lease": "target/@path",
+    "memory": "source/path",
+    "pstore": "path",
+    "rng": " ".join(["backend", "backend/@tty", *(f"backend/{place}" for place in _CHARACTER_PLACES.split())]),
+    "shmem": "server/@path",
+    "smartcard": f"{_CHARACTER_PLACES} database",
+    "tpm": "backend/device/@path backend/source/@path",
+    "video": "model/acceleration/@rendernode",
+    "vsock": "cid/@address",
+}
 # Known places outside <devices>: files that are only read, free text that may begin with a slash, limits of host
 # devices, and what other rules check. The plan handles the NVRAM.
-_KNOWN_OUTSIDE_OF_DEVICES = frozenset(
-    {
-        "blkiotune/device/path", "bootloader", "bootloader_args", "description", "launchSecurity/dhCert",
-        "launchSecurity/guestVisibleWorkarounds", "launchSecurity/hostData", "launchSecurity/idAuth",
-        "launchSecurity/idBlock", "launchSecurity/session", "os/acpi/table", "os/boot/@dev", "os/cmdline", "os/dtb",
-        "os/init", "os/initarg", "os/initdir", "os/initenv", "os/initrd", "os/kernel", "os/loader", "os/nvram",
-        "os/root", "os/shim", "resource/partition", "seclabel/baselabel", "seclabel/imagelabel", "seclabel/label",
-        "sysinfo/baseBoard/entry", "sysinfo/bios/entry", "sysinfo/chassis/entry", "sysinfo/entry",
-        "sysinfo/entry/@file", "sysinfo/oemStrings/entry", "sysinfo/system/entry", "title",
-    }
-)  # fmt: skip
-_IN_NVRAM = "os/nvram/"
-_GUEST_ADDRESS = "address"
+_KNOWN_OUTSIDE_OF_DEVICES = (
+    "blkiotune/device/path bootloader bootloader_args description launchSecurity/dhCert "
+    "launchSecurity/guestVisibleWorkarounds launchSecurity/hostData launchSecurity/idAuth launchSecurity/idBlock "
+    "launchSecurity/session os/acpi/table os/boot/@dev os/cmdline os/dtb os/init os/initarg os/initdir os/initenv "
+    "os/initrd os/kernel os/loader os/nvram os/root os/shim resource/partition seclabel/baselabel seclabel/imagelabel "
+    "seclabel/label sysinfo/baseBoard/entry sysinfo/bios/entry sysinfo/chassis/entry sysinfo/entry sysinfo/entry/@file "
+    "sysinfo/oemStrings/entry sysinfo/system/entry title"
+)
 _TELLING_ATTRIBUTES = frozenset(
     {"@path", "@file", "@dev", "@socket", "@port", "@service", "@addr", "@address", "@host"}
 )
@@ -80,24 +66,41 @@ _INTERFACES = {
     "client": "TCP connection",
 }
 _FILE_SYSTEM_SOURCES = ("@dir", "@file", "@dev", "@name", "@socket", "@volume")
-_MEMORY_FILE_SYSTEM = "ram"
 # variables of libvirt's filters with an address of the guest
 _ADDRESS_PARAMETERS = frozenset({"IP", "IPV6", "MAC"})
 _COMMAND_LINE = "commandline"
-# Paths and addresses, ports and sockets, identifiers, host devices; `-s` opens the debugger's port. This only chooses
-# warnings; `mentions` decides who uses a file.
+# Paths and addresses, ports and sockets, identifiers, host devices; `-s` opens the debugger's port. The pattern only
+# chooses warnings; `mentions` finds the users of a file.
 _SUSPECT_ARGUMENT = re.compile(
     r"/|:\d|port=|hostfwd|socket(?!s=)|tcp:|udp:|unix:|ifname="
     r"|cid=|mac=|uuid=|guid=|serial=|ww[np]n=|[\da-f]{8}-[\da-f]{4}-|usb-host|hostbus=|hostaddr=|vfio|(?-i:^-s$)",
     re.IGNORECASE,
 )
 
+_HOST_NAME, _INSTANCE_ID, _MACHINE_ID, _ADDRESS = "host name", "instance ID", "machine ID", "IP address"
+
+# https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html: settings follow the name of the data source.
+_NO_CLOUD = re.compile(r"ds=nocloud(?:-net)?((?:;[^;\s]*)+)")
+_NO_CLOUD_SETTINGS = {
+    "h": _HOST_NAME, "local-hostname": _HOST_NAME, "i": _INSTANCE_ID, "instance-id": _INSTANCE_ID,
+}  # fmt: skip
+# https://systemd.io/CREDENTIALS/, systemd.system-credentials(7), kernel-command-line(7), machine-id(5); ip= is of
+# https://docs.kernel.org/admin-guide/nfs/nfsroot.html and dracut.cmdline(7)
+_CREDENTIAL = (
+    r"(?:io\.systemd\.credential(?:\.binary)?:|io\.systemd\.credentials/|systemd\.set_credential(?:_binary)?=)system\."
+)
+_TELLING = (
+    (re.compile(rf"{_CREDENTIAL}hostname\b"), _HOST_NAME),
+    (re.compile(rf"{_CREDENTIAL}machine_id\b"), _MACHINE_ID),
+    (re.compile(r"^(?:systemd\.)?hostname=."), _HOST_NAME),
+    (re.compile(r"^systemd\.machine_id=(?!firmware$)."), _MACHINE_ID),
+    (re.compile(r"^ip=(?:\d+\.\d|\[)"), _ADDRESS),
+)
+_SMBIOS_WITH_SERIAL = ("system", "baseBoard", "chassis")
+
 
 def shared_things(domain: Document) -> tuple[Notice, ...]:
-    """A sentence for each thing that original and clone both use, disks and own paths left aside.
-
-    Source: https://libvirt.org/formatdomain.html#devices
-    """
+    """Return a warning for each thing that original and clone both use, apart from disks and own paths."""
     found = (
         *_character_ports(domain),
         *_host_devices(domain),
@@ -113,40 +116,29 @@ def shared_things(domain: Document) -> tuple[Notice, ...]:
 
 
 def not_carried_over(domain: Document) -> tuple[Notice, ...]:
-    """A sentence for what the definition speaks of and libvirt keeps elsewhere, by the original's UUID.
-
-    Source: https://libvirt.org/formatdomain.html#tpm-device
-    """
+    """Return a warning for state that libvirt keeps outside the definition, by the original's UUID (#tpm-device)."""
     backends = [child(tpm, "backend") for tpm in devices(domain, "tpm")]
-    if any(backend.get("@type") == "emulator" and "source" not in backend for backend in backends):
-        return (Notice(CloneWarning.TPM_STATE, "TPM"),)
-    return ()
+    is_emulated = any(backend.get("@type") == "emulator" and "source" not in backend for backend in backends)
+    return (Notice(CloneWarning.TPM_STATE, "TPM"),) if is_emulated else ()
 
 
 def _character_ports(domain: Document) -> Iterator[str]:
     """Ports, host devices and other programs' sockets behind character devices.
 
-    Source: https://libvirt.org/formatdomain.html#tcp-client-server, #udp-network-console, #host-device-proxy and
-    #unix-domain-socket-client-server
+    See #tcp-client-server, #udp-network-console, #host-device-proxy and #unix-domain-socket-client-server.
     """
-    # a serial port and its console are one device with two elements
-    seen = set()
-    for kind in CHARACTER_DEVICES:
-        for device in devices(domain, kind):
-            character = child(device, "backend") if kind == "rng" else device
-            type_ = character.get("@type")
-            for source in as_list(character.get("source")):
-                if "@service" in source:
-                    where, what = f"{source.get('@host', '')}:{source['@service']}", f"{kind} port"
-                elif type_ == "dev" and "@path" in source:
-                    where, what = f"'{source['@path']}'", f"{kind} on host device"
-                elif type_ == "unix" and source.get("@mode") == "connect":
-                    where, what = f"'{source.get('@path', '')}'", f"{kind} connection to socket"
-                else:
-                    continue
-                if where not in seen:
-                    seen.add(where)
-                    yield f"{what} {where}"
+    # by place, since a serial port and its console are one device with two elements
+    found: dict[str, str] = {}
+    for kind, character in character_devices(domain):
+        type_ = character.get("@type")
+        for source in as_list(character.get("source")):
+            if "@service" in source:
+                found.setdefault(f"{source.get('@host', '')}:{source['@service']}", f"{kind} port")
+            elif type_ == "dev" and "@path" in source:
+                found.setdefault(f"'{source['@path']}'", f"{kind} on host device")
+            elif type_ == "unix" and source.get("@mode") == "connect":
+                found.setdefault(f"'{source.get('@path', '')}'", f"{kind} connection to socket")
+    return (f"{what} {where}" for where, what in found.items())
 
 
 def _host_devices(domain: Document) -> Iterator[str]:
@@ -184,7 +176,7 @@ def _file_systems(domain: Document) -> Iterator[str]:
     """Writable host directories, and sockets of file servers (#filesystems)."""
     for filesystem in devices(domain, "filesystem"):
         source = child(filesystem, "source")
-        if ("readonly" not in filesystem or "@socket" in source) and filesystem.get("@type") != _MEMORY_FILE_SYSTEM:
+        if ("readonly" not in filesystem or "@socket" in source) and filesystem.get("@type") != "ram":
             where = next((str(source[key]) for key in _FILE_SYSTEM_SOURCES if key in source), "")
             yield f"writable file system '{where}'"
 
@@ -204,8 +196,7 @@ def _interfaces(domain: Document) -> Iterator[str]:
             yield f"interface target '{target}'"
         if child(interface, "virtualport").get("@type") == "midonet":
             yield "Midonet port of an interface"
-        parameters = as_list(child(interface, "filterref").get("parameter"))
-        for parameter in parameters:
+        for parameter in as_list(child(interface, "filterref").get("parameter")):
             if parameter.get("@name") in _ADDRESS_PARAMETERS:
                 yield f"network filter parameter {parameter['@name']}={parameter.get('@value', '')}"
         for forward in as_list(interface.get("portForward")):
@@ -245,7 +236,7 @@ def _files_and_labels(domain: Document) -> Iterator[str]:
 
 
 def _command_lines(domain: Document) -> Iterator[str]:
-    """Arguments, environment and properties for a hypervisor that look as if only one domain can use them.
+    """Arguments, environment and properties for a hypervisor that probably only one domain can use.
 
     Source: https://libvirt.org/drvqemu.html#pass-through-of-arbitrary-qemu-commands and
     #overriding-properties-of-qemu-devices
@@ -255,10 +246,9 @@ def _command_lines(domain: Document) -> Iterator[str]:
         prefix, _, name = key.partition(":")
         if name == _COMMAND_LINE:
             hypervisor = "QEMU" if prefix == "qemu" else prefix
-            command_line = child(domain, key)
-            arguments = as_list(command_line.get(f"{prefix}:arg"))
+            arguments = as_list(child(domain, key).get(f"{prefix}:arg"))
             found += [(f"{hypervisor} argument", str(argument.get("@value", "")), "") for argument in arguments]
-            variables = as_list(command_line.get(f"{prefix}:env"))
+            variables = as_list(child(domain, key).get(f"{prefix}:env"))
             found += [(f"{hypervisor} environment variable", _setting(variable), "") for variable in variables]
     for device in as_list(child(domain, "qemu:override").get("qemu:device")):
         properties = as_list(child(device, "qemu:frontend").get("qemu:property"))
@@ -274,30 +264,96 @@ def _setting(element: dict[str, Any]) -> str:
 def _unknown_places(domain: Document) -> Iterator[str]:
     """Paths, ports and addresses in unknown elements and attributes, such as those of a later libvirt."""
     for kind, elements in child(domain, "devices").items():
-        if kind in _DEVICES_LOOKED_AT_ELSEWHERE:
-            continue
-        known = _KNOWN_PLACES.get(kind, frozenset())
-        for element in elements if isinstance(elements, list) else [elements]:
-            for place, value in _telling_values(element, ""):
-                if place not in known:
-                    yield f"{kind}{place and ' ' + place} '{value}'"
+        # the plan handles disks
+        if kind not in {"disk", "emulator"}:
+            known = _KNOWN_PLACES.get(kind, "").split()
+            places = ((place, value) for place, value in _telling_values(elements, "") if place not in known)
+            yield from (f"{kind}{place and ' ' + place} '{value}'" for place, value in places)
+    known = _KNOWN_OUTSIDE_OF_DEVICES.split()
     for kind, element in domain.items():
-        if kind == "devices" or kind.endswith(f":{_COMMAND_LINE}"):
-            continue
-        for place, value in _telling_values(element, kind):
-            if place not in _KNOWN_OUTSIDE_OF_DEVICES and not place.startswith(_IN_NVRAM):
-                yield f"{place.replace('/', ' ', 1)} '{value}'"
+        if kind != "devices" and not kind.endswith(f":{_COMMAND_LINE}"):
+            for place, value in _telling_values(element, kind):
+                if place not in known and not place.startswith("os/nvram/"):
+                    yield f"{place.replace('/', ' ', 1)} '{value}'"
 
 
 def _telling_values(value: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401
     """Return every path, port and address in a device with its place, such as `source/@path`."""
     if isinstance(value, dict):
         for key, part in value.items():
-            if place or key != _GUEST_ADDRESS:
-                inner = place if key == "#text" else f"{place}/{key}".lstrip("/")
-                yield from _telling_values(part, inner)
+            # an `<address>` of a device is an address in the guest
+            if place or key != "address":
+                yield from _telling_values(part, place if key == "#text" else f"{place}/{key}".lstrip("/"))
     elif isinstance(value, list):
         for part in value:
             yield from _telling_values(part, place)
     elif isinstance(value, str) and (value.startswith("/") or place.rpartition("/")[2] in _TELLING_ATTRIBUTES):
         yield place, value
+
+
+def same_identity(domain: Document, duplicated: Collection[int], *, has_new_title: bool) -> tuple[Notice, ...]:
+    """Return a warning for each thing that identifies both the original and its clone with these duplicated disks."""
+    title = None if has_new_title else text(domain.get("title"))
+    serials = [(table, serial) for table, serial in _smbios_serials(domain) if not _told(serial)]
+    return (
+        *([Notice(CloneWarning.SAME_TITLE, title)] if title else []),
+        *(notice(CloneWarning.SAME_SERIALS, table, serial=serial) for table, serial in serials),
+        *_disks(domain, duplicated),
+        *_told_from_outside(domain),
+    )
+
+
+def _smbios_serials(domain: Document) -> Iterator[tuple[str, str]]:
+    """Serial numbers in the SMBIOS tables (#smbios-system-information), by which inventories identify machines."""
+    for sysinfo in as_list(domain.get("sysinfo")):
+        for table in _SMBIOS_WITH_SERIAL:
+            for element in as_list(sysinfo.get(table)):
+                for entry in as_list(element.get("entry")):
+                    value = text(entry)
+                    if entry.get("@name") == "serial" and value:
+                        yield table, value
+
+
+def _disks(domain: Document, duplicated: Collection[int]) -> Iterator[Notice]:
+    """Serial numbers and world wide names of duplicated disks; a shared disk is the same disk."""
+    for index, disk in enumerate(devices(domain, "disk")):
+        identifiers = {"serial number": text(disk.get("serial")), "WWN": text(disk.get("wwn"))}
+        names = [f"{what} '{value}'" for what, value in identifiers.items() if value]
+        if names and index in duplicated:
+            target = child(disk, "target").get("@dev", str(index))
+            yield notice(CloneWarning.SAME_DISK_SERIALS, target, identifiers=" and ".join(names))
+
+
+def _told_from_outside(domain: Document) -> Iterator[Notice]:
+    """Identities that the definition tells the guest."""
+    for where, value in _messages(domain):
+        if told := dict.fromkeys(_told(value)):
+            yield notice(CloneWarning.SAME_GUEST_DATA, where, told=" and ".join(told))
+
+
+def _messages(domain: Document) -> Iterator[tuple[str, str]]:
+    """Return each text that a guest reads from its definition, with a phrase for it."""
+    for _, serial in _smbios_serials(domain):
+        yield f"SMBIOS serial number '{serial}'", serial
+    for sysinfo in as_list(domain.get("sysinfo")):
+        for entry in child(sysinfo, "oemStrings").get("entry", []):
+            value = text(entry) or ""
+            yield f"SMBIOS OEM string '{value}'", value
+        for entry in as_list(sysinfo.get("entry")):
+            name = str(entry.get("@name", ""))
+            yield f"firmware configuration '{name}'", name
+    for word in (text(child(domain, "os").get("cmdline")) or "").split():
+        yield f"kernel argument '{word}'", word
+    for argument in command_line_arguments(domain):
+        yield f"QEMU argument '{argument}'", argument
+
+
+def _told(value: str) -> list[str]:
+    """Return the kinds of identity in a text."""
+    told = []
+    for word in value.split():
+        if settings := _NO_CLOUD.search(word):
+            keys = [setting.partition("=")[0] for setting in settings[1].split(";")]
+            told += [_NO_CLOUD_SETTINGS[key] for key in keys if key in _NO_CLOUD_SETTINGS]
+        told += [what for pattern, what in _TELLING if pattern.search(word)]
+    return told

@@ -1,6 +1,7 @@
 """Rule: libvirt chooses what two domains cannot share, and files outside storage pools get the clone's name.
 
-libvirt chooses ports, sockets, context IDs and interface targets at each start.
+libvirt chooses ports, sockets, context IDs and interface targets at each start. The anchors in the docstrings are those
+of https://libvirt.org/formatdomain.html.
 """
 
 from __future__ import annotations
@@ -18,21 +19,15 @@ if TYPE_CHECKING:
 
     from virtomate.definition.codec import Document
 
-# Graphics devices that listen on ports; the others draw on the host's own screen or nowhere.
+# The other graphics devices draw on the host's own screen or nowhere.
 _GRAPHICS_WITH_PORTS = frozenset({"vnc", "spice", "rdp"})
-_LIBVIRT_CHOOSES = "-1"
-
-# Where libvirt puts the sockets that it names itself: the state directory, and the runtime directory since 9.7;
-# a session daemon's are below the user's own directories.
+# libvirt's own sockets stand in the state directory, and in the runtime directory since 9.7; a session daemon's stand
+# below the user's own directories.
 _GENERATED_SOCKET = re.compile(r"/libvirt/qemu/(channel/|run/channel/|lib/channel/|domain-\d+-)")
-
 # The names that libvirt gives to the host's side of interfaces (VIR_NET_GENERATED_*_PREFIX).
 _GENERATED_TARGET = re.compile(r"(vnet|vif|macvtap|macvlan|veth)\d+")
 
-# Character devices: https://libvirt.org/formatdomain.html#consoles-serial-parallel-channel-devices
 CHARACTER_DEVICES = ("serial", "parallel", "console", "channel", "smartcard", "redirdev", "rng")
-_CHARACTER_FILES = frozenset({"file", "pipe"})
-_NOWHERE = "/dev/null"
 
 
 class Outcome(NamedTuple):
@@ -66,9 +61,7 @@ def auto_allocated(domain: Document) -> Outcome:
 def _free_ports(domain: Document) -> Iterator[Notice]:
     """Free every port of every graphics device, since only one domain can listen on a fixed port.
 
-    libvirt chooses the websocket's port where it is -1. A device that listens on a socket or not at all has no ports.
-
-    Source: https://libvirt.org/formatdomain.html#graphical-framebuffers
+    A device that listens on a socket or not at all has no ports (#graphical-framebuffers).
     """
     for graphics in devices(domain, "graphics"):
         kind = graphics.get("@type")
@@ -76,22 +69,19 @@ def _free_ports(domain: Document) -> Iterator[Notice]:
         listens_on_ports = {"address", "network"} & listeners if graphics.get("listen") else "@socket" not in graphics
         if kind not in _GRAPHICS_WITH_PORTS or not listens_on_ports:
             continue
-        before = dict(graphics)
+        was_automatic = graphics.get("@autoport") == "yes" and graphics.get("@websocket", "-1") == "-1"
         for port in ("@port", "@tlsPort"):
             graphics.pop(port, None)
         graphics["@autoport"] = "yes"
         if "@websocket" in graphics:
-            graphics["@websocket"] = _LIBVIRT_CHOOSES
-        was_automatic = before.get("@autoport") == "yes" and before.get("@websocket", "-1") == _LIBVIRT_CHOOSES
+            # libvirt chooses the port
+            graphics["@websocket"] = "-1"
         if not was_automatic:
             yield Notice(Change.AUTOMATIC, f"{str(kind).upper()} ports")
 
 
 def _free_graphics_sockets(domain: Document) -> Iterator[Notice]:
-    """Free the path of every socket that a graphics device listens on; libvirt has a directory for each domain.
-
-    Source: https://libvirt.org/formatdomain.html#graphical-framebuffers
-    """
+    """Free the paths of sockets that graphics devices listen on; libvirt has a directory for each domain."""
     for graphics in devices(domain, "graphics"):
         named = [graphics.pop("@socket", None)]
         # without a listener of this type, the device would listen on ports
@@ -103,12 +93,9 @@ def _free_graphics_sockets(domain: Document) -> Iterator[Notice]:
 
 
 def _free_channel_sockets(domain: Document) -> Iterator[Notice]:
-    """Free the sockets of channels that libvirt named, such as the guest agent's.
+    """Free the sockets of channels that libvirt named after the original, such as the guest agent's (#channel).
 
-    Their paths contain the original's name or ID. libvirt leaves generated paths out of the definitions that it
-    returns, unless it took them for a user's choice.
-
-    Source: https://libvirt.org/formatdomain.html#channel
+    libvirt leaves generated paths out of the definitions that it returns, unless it took them for a user's choice.
     """
     for channel in devices(domain, "channel"):
         source = child(channel, "source")
@@ -119,10 +106,7 @@ def _free_channel_sockets(domain: Document) -> Iterator[Notice]:
 
 
 def _free_vsock(domain: Document) -> Iterator[Notice]:
-    """Free the vsock's context ID, which addresses one guest of the host.
-
-    Source: https://libvirt.org/formatdomain.html#vsock
-    """
+    """Free the vsock's context ID, which addresses one guest of the host (#vsock)."""
     for vsock in devices(domain, "vsock"):
         cid = child(vsock, "cid")
         if not cid:
@@ -135,11 +119,9 @@ def _free_vsock(domain: Document) -> Iterator[Notice]:
 
 
 def _free_interface_targets(domain: Document) -> Iterator[Notice]:
-    """Free the names that libvirt gave to the host's side of interfaces.
+    """Free the names that libvirt gave to the host's side of interfaces (#overriding-the-target-element).
 
     An unmanaged device belongs to another program, whatever its name.
-
-    Source: https://libvirt.org/formatdomain.html#overriding-the-target-element
     """
     for interface in devices(domain, "interface"):
         target = child(interface, "target")
@@ -152,12 +134,10 @@ def _free_interface_targets(domain: Document) -> Iterator[Notice]:
 
 
 def _free_virtual_ports(domain: Document) -> Iterator[Notice]:
-    """Free the interface and instance IDs of virtual ports: a switch takes two interfaces with one ID for the same.
+    """Free the IDs of virtual ports (#direct-attachment-to-physical-interface and #bridge-to-lan).
 
-    libvirt makes a missing ID, except for Midonet, where the ID names an existing port.
-
-    Source: https://libvirt.org/formatdomain.html#direct-attachment-to-physical-interface (802.1Qbg), and
-    https://libvirt.org/formatdomain.html#bridge-to-lan (Open vSwitch, Midonet)
+    A switch takes two interfaces with one ID for the same. libvirt makes a missing ID, except for Midonet, where the ID
+    names an existing port.
     """
     for interface in devices(domain, "interface"):
         port = child(interface, "virtualport")
@@ -168,21 +148,13 @@ def _free_virtual_ports(domain: Document) -> Iterator[Notice]:
                 yield Notice(Change.NEW, f"{kind} ID of a virtual port")
 
 
-def own_paths(domain: Document, source: str, clone: str) -> Outcome:
+def own_paths(domain: Document, original_name: str, clone_name: str) -> Outcome:
     """Give the clone its own path for everything that the guest or QEMU writes to or listens on.
 
-    These are files, pipes, sockets and log files of character devices, audio files, the pstore's file and passt's log.
-    If the original's name is a word of the path, the clone's name replaces it in the last component with the name,
-    since other directories may not exist. Otherwise both domains use one path, with a warning.
-
-    Args:
-        domain: The definition.
-        source: Name of the original.
-        clone: Name of the clone.
-
-    Source: https://libvirt.org/formatdomain.html#consoles-serial-parallel-channel-devices,
-    https://libvirt.org/formatdomain.html#audio-devices, https://libvirt.org/formatdomain.html#pstore and
-    https://libvirt.org/formatdomain.html#userspace-connection-using-passt
+    These are files, pipes, sockets and log files of character devices (#consoles-serial-parallel-channel-devices),
+    audio files (#audio-devices), the file of a #pstore and the log of passt (#userspace-connection-using-passt). If the
+    original's name is a word of the path, the clone's name replaces the last such word, since other directories may not
+    exist. Otherwise both domains use one path, with a warning.
     """
     domain = copied(domain)
     # by path, since a serial port and its console are one device with two elements
@@ -190,9 +162,9 @@ def own_paths(domain: Document, source: str, clone: str) -> Outcome:
     warnings: dict[str, Notice] = {}
     for what, element, key in _places(domain):
         path = str(element[key])
-        if path == _NOWHERE:
+        if path == "/dev/null":
             continue
-        own = _renamed(path, source, clone)
+        own = _renamed(path, original_name, clone_name)
         element[key] = own
         if own == path:
             warnings.setdefault(path, Notice(CloneWarning.SHARED, f"{what} '{path}'"))
@@ -201,12 +173,16 @@ def own_paths(domain: Document, source: str, clone: str) -> Outcome:
     return Outcome(domain, tuple(changes.values()), tuple(warnings.values()))
 
 
-def _places(domain: Document) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Return each of these paths: its description, its element and its key."""
+def character_devices(domain: Document) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return each character device with its kind; an entropy source has its character device in the backend."""
     for kind in CHARACTER_DEVICES:
         for device in devices(domain, kind):
-            # an entropy source has its character device in the backend
-            yield from _character_places(kind, child(device, "backend") if kind == "rng" else device)
+            yield kind, child(device, "backend") if kind == "rng" else device
+
+
+def _places(domain: Document) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Return each of these paths: its description, its element and its key."""
+    yield from _character_places(domain)
     for audio in devices(domain, "audio"):
         if audio.get("@type") == "file" and "@path" in audio:
             yield "audio file", audio, "@path"
@@ -219,23 +195,24 @@ def _places(domain: Document) -> Iterator[tuple[str, dict[str, Any], str]]:
             yield "passt log file", backend, "@logFile"
 
 
-def _character_places(kind: str, device: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    type_, source, log = device.get("@type"), child(device, "source"), child(device, "log")
-    if type_ in _CHARACTER_FILES and "@path" in source:
-        yield f"{kind} {type_}", source, "@path"
-    # a socket that QEMU connects to belongs to another program, which may serve several clients
-    if type_ == "unix" and source.get("@mode", "bind") == "bind" and "@path" in source:
-        yield f"{kind} socket", source, "@path"
-    if "@file" in log:
-        yield f"{kind} log file", log, "@file"
+def _character_places(domain: Document) -> Iterator[tuple[str, dict[str, Any], str]]:
+    for kind, device in character_devices(domain):
+        type_, source, log = device.get("@type"), child(device, "source"), child(device, "log")
+        if type_ in {"file", "pipe"} and "@path" in source:
+            yield f"{kind} {type_}", source, "@path"
+        # a socket that QEMU connects to belongs to another program, which may serve several clients
+        if type_ == "unix" and source.get("@mode", "bind") == "bind" and "@path" in source:
+            yield f"{kind} socket", source, "@path"
+        if "@file" in log:
+            yield f"{kind} log file", log, "@file"
 
 
-def _renamed(path: str, source: str, clone: str) -> str:
+def _renamed(path: str, original_name: str, clone_name: str) -> str:
     """Return the path with the clone's name instead of the original's in the last component with that word."""
-    word = re.compile(rf"(?<![^._-]){re.escape(source)}(?![^._-])")
+    word = re.compile(rf"(?<![^._-]){re.escape(original_name)}(?![^._-])")
     components = path.split("/")
     for index in reversed(range(len(components))):
-        components[index], count = word.subn(lambda _match: clone, components[index])
+        components[index], count = word.subn(lambda _match: clone_name, components[index])
         if count:
             break
     return "/".join(components)

@@ -17,7 +17,7 @@ from virtomate.words import virsh
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from virtomate.definition.disk_readers import DiskDefinition
+    from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.image_headers import Qcow2Header
     from virtomate.services.storage import PoolEntry, PoolIndex

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from virtomate.definition import disk_readers
+from virtomate.definition import file_readers
 from virtomate.duplication import select
 from virtomate.duplication.acl import may_be_given_here, with_acl
 from virtomate.duplication.hostfs import find_obstacle, require_reflinks, visible_status
@@ -24,7 +24,7 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word, virsh
 
 if TYPE_CHECKING:
-    from virtomate.definition.disk_readers import DiskDefinition
+    from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.image_headers import Qcow2Header
     from virtomate.hypervisor.connection import Connection
@@ -54,7 +54,7 @@ class DiskSurveyor(NamedTuple):
             UsageError: There is no such disk as one of those that something was asked for.
             VirtomateError: A disk cannot be duplicated as was asked.
         """
-        disks = disk_readers.disks(self.source.definition.domain)
+        disks = file_readers.disks(self.source.definition.domain)
         choices = self._choices(disks)
         surveyed: list[SurveyedDisk] = []
         for disk in disks:

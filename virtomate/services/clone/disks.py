@@ -16,7 +16,7 @@ from virtomate.tuples import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from virtomate.definition.disk_readers import DiskDefinition
+    from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.enums import Action, Transfer
     from virtomate.notices import Notice

@@ -6,7 +6,7 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
-from virtomate.definition import nvram_readers
+from virtomate.definition import file_readers
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication import select
 from virtomate.duplication.acl import may_be_given_here, with_acl
@@ -230,7 +230,7 @@ def survey_nvram(
         HypervisorError: libvirt does not tell where it keeps the NVRAM of domains, and the clone's has to go there.
     """
     domain = source.definition.domain
-    nvram = nvram_readers.nvram(domain)
+    nvram = file_readers.nvram(domain)
     if nvram is not None and nvram.type != "file":
         return SurveyedNvram(None, None, nvram.format, None, None)
     path = firmware.nvram_path

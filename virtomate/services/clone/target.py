@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, disk_readers, readers
+from virtomate.definition import codec, file_readers, readers
 from virtomate.definition.mentions import read_mentions
 from virtomate.errors import ConflictError, NotFoundError, UsageError, VirtomateError
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
@@ -81,7 +81,7 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
         except NotFoundError:
             continue
         mac_addresses.update(dict.fromkeys(readers.mac_addresses(live), domain.name))
-        for disk in disk_readers.open_for_writing(live):
+        for disk in file_readers.open_for_writing(live):
             if disk.path is not None:
                 writers[normalise(disk.path)] = domain.name
             if disk.pool is not None and disk.volume is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, disk_readers, readers
+from virtomate.definition import codec, file_readers, readers
 from virtomate.errors import VirtomateError
 from virtomate.paths import normalise
 from virtomate.words import virsh
@@ -46,7 +46,7 @@ def advise_merging(domain: Domain, definition: Document, pools: PoolIndex, image
 
 
 def _disk_paths(definition: Document, pools: PoolIndex) -> Iterator[tuple[str, str]]:
-    for disk in disk_readers.disks(definition):
+    for disk in file_readers.disks(definition):
         path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
         if path is not None:
             yield disk.target, normalise(path)

@@ -6,7 +6,7 @@ import posixpath
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, disk_readers, nvram_readers
+from virtomate.definition import codec, file_readers
 from virtomate.definition.provenance import read_provenance, restored_definition
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState
@@ -228,7 +228,7 @@ def _doomed(made: Artifact, judgement: Judgement, *, is_outside: bool) -> Doomed
 
 def _foreign_disks(clone: Clone, references: References) -> Iterator[Notice]:
     """Yield the writable disks that cloning did not make."""
-    for disk in disk_readers.disks(clone.definition.domain):
+    for disk in file_readers.disks(clone.definition.domain):
         path = disk.path
         if path is None and disk.pool is not None and disk.volume is not None:
             path = references.pools.path_of(disk.pool, disk.volume)
@@ -239,7 +239,7 @@ def _foreign_disks(clone: Clone, references: References) -> Iterator[Notice]:
 
 def _foreign_nvram(clone: Clone, references: References) -> Iterator[Notice]:
     """Yield an NVRAM that cloning did not make: libvirt makes one at the clone's start if the original had none."""
-    nvram = nvram_readers.nvram(clone.definition.domain)
+    nvram = file_readers.nvram(clone.definition.domain)
     path = normalise(nvram.path) if nvram is not None and nvram.type == "file" and nvram.path else None
     if path is not None and path not in clone.own_paths and references.is_there(path):
         yield Notice(Kept.NVRAM, path)

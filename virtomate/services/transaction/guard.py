@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, disk_readers
+from virtomate.definition import codec, file_readers
 from virtomate.definition.provenance import find_provenance
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import nanoseconds, open_visible
@@ -114,7 +114,7 @@ class Guard:
                 live = codec.parse_definition(Definitions().live(domain)).domain
             except NotFoundError:
                 continue
-            for disk in disk_readers.open_for_writing(live):
+            for disk in file_readers.open_for_writing(live):
                 path = normalise(disk.path) if disk.path is not None else ""
                 path = paths.get((disk.pool or "", disk.volume or ""), path)
                 if path in self._unlocked:

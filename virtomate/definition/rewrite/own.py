@@ -1,20 +1,124 @@
-"""Rule: duplicated disks and the NVRAM are new files, dropped disks are removed, and the host has the firmware."""
+"""Rule: identity, disks, NVRAM and firmware are the clone's own.
+
+Source: https://libvirt.org/formatdomain.html
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from virtomate.definition.codec import copied
-from virtomate.definition.nvram_readers import loader_path, selects_firmware
-from virtomate.definition.readers import child, devices
+from virtomate.definition.file_readers import loader_path, selects_firmware
+from virtomate.definition.readers import child, devices, mac_addresses
 from virtomate.definition.rewrite.unshared import Outcome
+from virtomate.errors import UnsupportedError
 from virtomate.notices import Change, Notice
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from virtomate.definition.codec import Document
+
+_ATTEMPTS = 10_000
+
+
+class Identity(NamedTuple):
+    """What identifies a clone.
+
+    Attributes:
+        mac_addresses: New addresses by position of the interface; other interfaces keep theirs.
+        title: A new title; None keeps the original's, an empty text removes it.
+        description: A new description, as for the title.
+    """
+
+    name: str
+    uuid: str
+    mac_addresses: Mapping[int, str]
+    title: str | None = None
+    description: str | None = None
+
+
+def with_identity(domain: Document, identity: Identity) -> Document:
+    """Return the definition with this identity.
+
+    The SMBIOS system UUID must equal the domain's, or libvirt refuses the definition. A new VM generation ID tells the
+    guest that it was duplicated; libvirt makes the ID where the element has no value.
+    """
+    domain = copied(domain)
+    domain["name"] = identity.name
+    domain["uuid"] = identity.uuid
+    if "genid" in domain:
+        domain["genid"] = None
+    for entry in _smbios_uuids(domain):
+        entry["#text"] = identity.uuid
+    for index, interface in enumerate(devices(domain, "interface")):
+        if index in identity.mac_addresses:
+            child(interface, "mac")["@address"] = identity.mac_addresses[index]
+    for name, text in (("title", identity.title), ("description", identity.description)):
+        if text:
+            domain[name] = text
+        elif text is not None:
+            domain.pop(name, None)
+    return domain
+
+
+def renewed_identifiers(domain: Document, identity: Identity) -> tuple[Notice, ...]:
+    """Return what `with_identity` renews in this definition."""
+    renewed = {
+        "UUID": True,
+        "SMBIOS system UUID": any(_smbios_uuids(domain)),
+        "VM generation ID": "genid" in domain,
+        "MAC addresses": bool(identity.mac_addresses and mac_addresses(domain)),
+        "title": identity.title is not None,
+        "description": identity.description is not None,
+    }
+    return tuple(Notice(Change.NEW, what) for what, is_renewed in renewed.items() if is_renewed)
+
+
+def _smbios_uuids(domain: Document) -> Iterator[dict[str, Any]]:
+    for sysinfo in domain.get("sysinfo", []):
+        for entry in child(sysinfo or {}, "system").get("entry", []):
+            if isinstance(entry, dict) and entry.get("@name") == "uuid":
+                yield entry
+
+
+def new_mac_addresses(
+    domain: Document, taken: Collection[str], random_bytes: Callable[[int], bytes], requested: Iterable[str] = ()
+) -> dict[int, str]:
+    """Return a new MAC address for every interface that has one, by position.
+
+    The first three octets name the manufacturer and stay the original's
+    (https://en.wikipedia.org/wiki/Organizationally_unique_identifier); the rest is random.
+
+    Args:
+        domain: The original.
+        taken: Addresses in use, in lower case.
+        random_bytes: Returns the given number of random bytes.
+        requested: Addresses for the first interfaces, in order.
+
+    Raises:
+        UnsupportedError: No free address was found; the manufacturer's whole range must be in use.
+    """
+    requested = tuple(requested)
+    used = {*taken, *requested}
+    left = iter(requested)
+    addresses = {}
+    for index, interface in enumerate(devices(domain, "interface")):
+        address = child(interface, "mac").get("@address")
+        if isinstance(address, str):
+            manufacturer, *_ = address.lower().rsplit(":", 3)
+            addresses[index] = next(left, None) or _new_mac_address(manufacturer, used, random_bytes)
+            used.add(addresses[index])
+    return addresses
+
+
+def _new_mac_address(manufacturer: str, used: Collection[str], random_bytes: Callable[[int], bytes]) -> str:
+    for _ in range(_ATTEMPTS):
+        address = f"{manufacturer}:{random_bytes(3).hex(':')}"
+        if address not in used:
+            return address
+    raise UnsupportedError(f"no free MAC address begins with {manufacturer}")
 
 
 class NewSource(NamedTuple):
@@ -23,9 +127,7 @@ class NewSource(NamedTuple):
     Attributes:
         path: Path of the volume, for a disk of type `file`.
         pool: Pool and volume, for a disk of type `volume`.
-        format: Format of the driver.
         base_path: Path of an overlay's base; None if the disk is not an overlay.
-        base_format: Format of the base.
     """
 
     path: str
@@ -58,8 +160,6 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
     The backing chain in the definition is the original's and is removed: libvirt reads the true chain from the images.
     An old `<backingStore/>` would make libvirt take an overlay for the whole disk. Encrypted volumes below an overlay
     stay named, since no image tells the secrets that open them. The overlay itself is not encrypted.
-
-    Source: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms (backingStore)
     """
     domain = copied(domain)
     for index, disk in enumerate(devices(domain, "disk")):
@@ -93,11 +193,7 @@ def _encrypted_base(
     encryption = disk.pop("encryption", None) or source.pop("encryption", None)
     if encryption is None and below is None:
         return None
-    base: dict[str, Any] = {
-        "@type": "file",
-        "format": {"@type": new.base_format},
-        "source": {"@file": new.base_path},
-    }
+    base: dict[str, Any] = {"@type": "file", "format": {"@type": new.base_format}, "source": {"@file": new.base_path}}
     if encryption is not None:
         base["source"]["encryption"] = encryption
     return base if below is None else {**base, "backingStore": below}
