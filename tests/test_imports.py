@@ -294,9 +294,13 @@ def test_checker_lets_allowed_imports_pass(module: str, source: str) -> None:
 
 _PROBE = """
 import json, sys
+before = set(sys.modules)
 from virtomate.cli import run
 status = run(sys.argv[1:])
-heavy = sorted({"libvirt", "libvirtmod", "rich", "virtomate.services", "xmltodict"} & sys.modules.keys())
+heavy = sorted(
+    {"ctypes", "dataclasses", "libvirt", "libvirtmod", "pathlib", "rich", "virtomate.services", "xmltodict"}
+    & (sys.modules.keys() - before)
+)
 services = sorted(name for name in sys.modules if name.count(".") == 2 and name.startswith("virtomate.services."))
 print(json.dumps({"status": status, "heavy": heavy, "services": services}), file=sys.stderr)
 """

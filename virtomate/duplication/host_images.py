@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 from virtomate.duplication.image_headers import HEADER_BYTES, LONG_HEADER_BYTES, ImageLinks, read_links
 
@@ -28,7 +27,8 @@ def made_up_devices() -> frozenset[int]:
     """The device numbers of mounted file systems that the kernel makes up (proc_pid_mountinfo(5))."""
     devices = set()
     try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        with open("/proc/self/mountinfo", "rb") as file:
+            lines = file.read().splitlines()
     except OSError:
         return frozenset()
     for line in lines:
@@ -52,7 +52,7 @@ def read_links_here(path: str, made_up: frozenset[int]) -> ImageLinks | None:
         OSError: It cannot be read.
         ValueError: The path cannot be one.
     """
-    if not may_be_image(os.stat(path), made_up):  # noqa: PTH116 - no path object is needed for a thousand of them
+    if not may_be_image(os.stat(path), made_up):
         return None
     descriptor = os.open(path, _FLAGS)
     try:

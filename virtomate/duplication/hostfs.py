@@ -101,7 +101,7 @@ def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = F
 
 def refuse_link(path: str) -> None:
     """Raise IllegalStateError for a symbolic link where a file was before: somebody else writes to the directory."""
-    if os.path.islink(path):  # noqa: PTH114 - pathlib would be loaded for nothing else
+    if os.path.islink(path):
         raise IllegalStateError(
             f"'{path}' has become a symbolic link meanwhile, and is not followed",
             hint="Find out who can write to its directory, and why they did.",
@@ -145,7 +145,7 @@ def file_system_space(directory: str) -> FileSystemSpace | None:
     try:
         figures = os.statvfs(directory)
         # allowed also without permission to list the directory
-        device = os.stat(directory).st_dev  # noqa: PTH116 - pathlib would be loaded for nothing else
+        device = os.stat(directory).st_dev
     except (OSError, ValueError):
         return None
     return FileSystemSpace(

@@ -121,13 +121,13 @@ def loop_device_over(path: str) -> str | None:
     Source: Documentation/ABI/testing/sysfs-block of Linux (loop/backing_file).
     """
     try:
-        wanted = os.stat(path)  # noqa: PTH116 - pathlib would be loaded for nothing else
-        devices = sorted(name for name in os.listdir(_BLOCK_DEVICES) if name.startswith("loop"))  # noqa: PTH208 - likewise
+        wanted = os.stat(path)
+        devices = sorted(name for name in os.listdir(_BLOCK_DEVICES) if name.startswith("loop"))
     except (OSError, ValueError):
         return None
     for device in devices:
         # the device was taken down meanwhile, or its file was deleted
-        with suppress(OSError, ValueError), open(f"{_BLOCK_DEVICES}/{device}/loop/backing_file", "rb") as link:  # noqa: PTH123
-            if os.path.samestat(os.stat(link.read().rstrip(b"\n")), wanted):  # noqa: PTH116 - likewise
+        with suppress(OSError, ValueError), open(f"{_BLOCK_DEVICES}/{device}/loop/backing_file", "rb") as link:
+            if os.path.samestat(os.stat(link.read().rstrip(b"\n")), wanted):
                 return f"/dev/{device}"
     return None

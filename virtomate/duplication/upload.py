@@ -63,7 +63,7 @@ class LocalFile(NamedTuple):
 def open_local_file(path: str) -> Iterator[LocalFile]:
     """Open a local file, or raise NotFoundError or UnreadableFileError."""
     try:
-        _require_file(path, os.stat(path).st_mode)  # noqa: PTH116 - Path("") is the directory
+        _require_file(path, os.stat(path).st_mode)
         # opening would wait if the file has become a pipe since
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:

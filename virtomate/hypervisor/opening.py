@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Ask: TypeAlias = "Callable[[str, bool], str | None]"
 
 _LOOK_EVERY_SECONDS = 0.05
-_TASKS = "/proc/self/task"  # pathlib would be loaded for nothing else
+_TASKS = "/proc/self/task"
 
 _SECRET_CREDENTIALS = {libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT}
 _CREDENTIALS = [libvirt.VIR_CRED_USERNAME, libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_ECHOPROMPT, *_SECRET_CREDENTIALS]
@@ -106,7 +106,7 @@ class Opening:
 
 def end_programs() -> None:
     """End the children of this process: an ssh that libvirt started for a link that died would outlive it."""
-    for task in os.listdir(_TASKS):  # noqa: PTH208 - see above
+    for task in os.listdir(_TASKS):
         _end_children(task)
 
 
@@ -118,7 +118,7 @@ def _end_children(task: str) -> None:
 
 def _children(task: str) -> list[int]:
     """Return the processes that a thread has started (proc_pid_task_children(5))."""
-    with suppress(OSError), open(f"{_TASKS}/{task}/children", encoding="ascii") as children:  # noqa: PTH123
+    with suppress(OSError), open(f"{_TASKS}/{task}/children", encoding="ascii") as children:
         return [int(child) for child in children.read().split()]
     return []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers, readers
@@ -103,7 +102,7 @@ def _missing_loader(connection: Connection, domain: Document) -> Notice | None:
     if path is None or not connection.is_local:
         return None
     try:
-        Path(path).stat()
+        os.stat(path)
     except FileNotFoundError:
         return notice(CloneWarning.MISSING_LOADER, readers.name(domain), path=path)
     except (OSError, ValueError):

@@ -10,7 +10,6 @@ import os
 import pwd
 import stat
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtomate.definition.readers import qemu_users
@@ -228,17 +227,24 @@ def _seen(connection: Connection, path: str) -> Directory | None:
     if not connection.is_local:
         return None
     try:
-        place = Path(path)
-        above = sorted({*place.parents, *place.resolve().parents})
-        return _read(place)._replace(above=tuple(map(_read, above)))
+        above = sorted({*_parents(path), *_parents(os.path.realpath(path))})
+        return _read(path)._replace(above=tuple(map(_read, above)))
     except (OSError, ValueError):
         return None
 
 
-def _read(path: Path) -> Directory:
-    status = path.stat()
+def _parents(path: str) -> list[str]:
+    """Return the directories that a path lies in, nearest first."""
+    parents = []
+    while path != (path := os.path.dirname(path)):
+        parents.append(path)
+    return parents
+
+
+def _read(path: str) -> Directory:
+    status = os.stat(path)
     name = None
     if status.st_uid != _ROOT:
         with suppress(KeyError):
             name = pwd.getpwuid(status.st_uid).pw_name
-    return Directory(str(path), status.st_uid, stat.S_IMODE(status.st_mode), status.st_gid, name)
+    return Directory(path, status.st_uid, stat.S_IMODE(status.st_mode), status.st_gid, name)

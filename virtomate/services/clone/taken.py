@@ -117,7 +117,7 @@ class TakenNames:
 
 def _identity(directory: str) -> Hashable:
     try:
-        status = os.stat(directory)  # noqa: PTH116 - no path object is needed
+        status = os.stat(directory)
     except (OSError, ValueError):
         return directory
     return status.st_dev, status.st_ino

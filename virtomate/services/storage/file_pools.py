@@ -87,7 +87,7 @@ class FilePools:
 
     def list_paths(self, directory: str) -> list[str]:
         """Return all files of the directory."""
-        return [posixpath.join(directory, name) for name in os.listdir(directory)]  # noqa: PTH208 - of thousands
+        return [posixpath.join(directory, name) for name in os.listdir(directory)]
 
 
 class OtherPools(FilePools):
@@ -113,7 +113,7 @@ def backend_of(pool: PoolDescription) -> StorageBackend:
 def directory_inode(directory: str) -> int | None:
     """Return the inode number of a directory here, None where there is none."""
     try:
-        return os.stat(directory).st_ino  # noqa: PTH116 - no path object is needed
+        return os.stat(directory).st_ino
     except (OSError, ValueError):
         return None
 

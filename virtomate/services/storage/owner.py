@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from virtomate.definition.provenance import Owner
 
@@ -16,7 +15,8 @@ def this_process() -> Owner:
 def process_start(pid: int) -> int | None:
     """Return when a process of this host started, in clock ticks since boot; None if there is none (proc(5))."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            status = file.read()
     except OSError:
         return None
     # the second field is the command's name in parentheses, which may hold blanks; the start time is field 22

@@ -160,7 +160,7 @@ def _open(connection: Connection, volume: VolumeDescription) -> int | None:
 def _require_in_place(descriptor: int, volume: VolumeDescription) -> None:
     """Make sure that the volume's path still leads to the file that is locked."""
     with suppress(OSError):
-        if os.path.samestat(os.fstat(descriptor), os.stat(volume.path)):  # noqa: PTH116 - no path object is needed
+        if os.path.samestat(os.fstat(descriptor), os.stat(volume.path)):
             return
     raise _changed(volume)
 

@@ -179,7 +179,7 @@ class Chains:
 
     def _add_name(self, path: str, keys: frozenset[Key], name: str, *, is_data: bool) -> None:
         directories = {posixpath.dirname(path)}
-        if self._locator.is_seen(posixpath.dirname(normalise(path))) and os.path.islink(path):  # noqa: PTH114 - of thousands
+        if self._locator.is_seen(posixpath.dirname(normalise(path))) and os.path.islink(path):
             # QEMU looks beside the path that it was given
             directories.add(posixpath.dirname(os.path.realpath(path)))
         found = [

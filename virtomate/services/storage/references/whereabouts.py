@@ -127,7 +127,7 @@ class Locator:
         """Compare a few files with libvirt's description, those first that have not been written for long."""
         found = ((self.of_path(path).status, path) for path in common)
         oldest = sorted((status.st_mtime_ns, path) for status, path in found if status is not None)
-        samples = [path for _, path in oldest[:_SAMPLES] if not os.path.islink(path)]  # noqa: PTH114 - as below
+        samples = [path for _, path in oldest[:_SAMPLES] if not os.path.islink(path)]
         for path in samples:
             try:
                 volume = pool.find_volume(posixpath.basename(path))
@@ -163,7 +163,7 @@ def _volume_paths(pool: Pool, directory: str) -> set[str]:
 
 def _look_at(path: str) -> Whereabouts:
     try:
-        status = os.stat(path)  # noqa: PTH116 - no path object is needed for a thousand of them
+        status = os.stat(path)
     except OSError as error:
         if _is_nowhere(path, error):
             return Whereabouts(path, _keys(path))
