@@ -69,18 +69,19 @@ _FILE_SYSTEM_SOURCES = ("@dir", "@file", "@dev", "@name", "@socket", "@volume")
 # variables of libvirt's filters with an address of the guest
 _ADDRESS_PARAMETERS = frozenset({"IP", "IPV6", "MAC"})
 _COMMAND_LINE = "commandline"
+# Patterns are compiled when a definition needs them, which few do.
+
 # Paths and addresses, ports and sockets, identifiers, host devices; `-s` opens the debugger's port. The pattern only
 # chooses warnings; `mentions` finds the users of a file.
-_SUSPECT_ARGUMENT = re.compile(
-    r"/|:\d|port=|hostfwd|socket(?!s=)|tcp:|udp:|unix:|ifname="
-    r"|cid=|mac=|uuid=|guid=|serial=|ww[np]n=|[\da-f]{8}-[\da-f]{4}-|usb-host|hostbus=|hostaddr=|vfio|(?-i:^-s$)",
-    re.IGNORECASE,
+_SUSPECT_ARGUMENT = (
+    r"(?i)/|:\d|port=|hostfwd|socket(?!s=)|tcp:|udp:|unix:|ifname="
+    r"|cid=|mac=|uuid=|guid=|serial=|ww[np]n=|[\da-f]{8}-[\da-f]{4}-|usb-host|hostbus=|hostaddr=|vfio|(?-i:^-s$)"
 )
 
 _HOST_NAME, _INSTANCE_ID, _MACHINE_ID, _ADDRESS = "host name", "instance ID", "machine ID", "IP address"
 
 # https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html: settings follow the name of the data source.
-_NO_CLOUD = re.compile(r"ds=nocloud(?:-net)?((?:;[^;\s]*)+)")
+_NO_CLOUD = r"ds=nocloud(?:-net)?((?:;[^;\s]*)+)"
 _NO_CLOUD_SETTINGS = {
     "h": _HOST_NAME, "local-hostname": _HOST_NAME, "i": _INSTANCE_ID, "instance-id": _INSTANCE_ID,
 }  # fmt: skip
@@ -90,11 +91,11 @@ _CREDENTIAL = (
     r"(?:io\.systemd\.credential(?:\.binary)?:|io\.systemd\.credentials/|systemd\.set_credential(?:_binary)?=)system\."
 )
 _TELLING = (
-    (re.compile(rf"{_CREDENTIAL}hostname\b"), _HOST_NAME),
-    (re.compile(rf"{_CREDENTIAL}machine_id\b"), _MACHINE_ID),
-    (re.compile(r"^(?:systemd\.)?hostname=."), _HOST_NAME),
-    (re.compile(r"^systemd\.machine_id=(?!firmware$)."), _MACHINE_ID),
-    (re.compile(r"^ip=(?:\d+\.\d|\[)"), _ADDRESS),
+    (rf"{_CREDENTIAL}hostname\b", _HOST_NAME),
+    (rf"{_CREDENTIAL}machine_id\b", _MACHINE_ID),
+    (r"^(?:systemd\.)?hostname=.", _HOST_NAME),
+    (r"^systemd\.machine_id=(?!firmware$).", _MACHINE_ID),
+    (r"^ip=(?:\d+\.\d|\[)", _ADDRESS),
 )
 _SMBIOS_WITH_SERIAL = ("system", "baseBoard", "chassis")
 
@@ -254,7 +255,7 @@ def _command_lines(domain: Document) -> Iterator[str]:
         properties = as_list(child(device, "qemu:frontend").get("qemu:property"))
         of_device = f" of device '{device.get('@alias', '')}'"
         found += [("QEMU property", _setting(property_), of_device) for property_ in properties]
-    return (f"{what} '{value}'{where}" for what, value, where in found if _SUSPECT_ARGUMENT.search(value))
+    return (f"{what} '{value}'{where}" for what, value, where in found if re.search(_SUSPECT_ARGUMENT, value))
 
 
 def _setting(element: dict[str, Any]) -> str:
@@ -352,8 +353,8 @@ def _told(value: str) -> list[str]:
     """Return the kinds of identity in a text."""
     told = []
     for word in value.split():
-        if settings := _NO_CLOUD.search(word):
+        if settings := re.search(_NO_CLOUD, word):
             keys = [setting.partition("=")[0] for setting in settings[1].split(";")]
             told += [_NO_CLOUD_SETTINGS[key] for key in keys if key in _NO_CLOUD_SETTINGS]
-        told += [what for pattern, what in _TELLING if pattern.search(word)]
+        told += [what for pattern, what in _TELLING if re.search(pattern, word)]
     return told

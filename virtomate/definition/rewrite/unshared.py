@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _GRAPHICS_WITH_PORTS = frozenset({"vnc", "spice", "rdp"})
 # libvirt's own sockets stand in the state directory, and in the runtime directory since 9.7; a session daemon's stand
 # below the user's own directories.
-_GENERATED_SOCKET = re.compile(r"/libvirt/qemu/(channel/|run/channel/|lib/channel/|domain-\d+-)")
+_GENERATED_SOCKET = r"/libvirt/qemu/(channel/|run/channel/|lib/channel/|domain-\d+-)"
 # The names that libvirt gives to the host's side of interfaces (VIR_NET_GENERATED_*_PREFIX).
-_GENERATED_TARGET = re.compile(r"(vnet|vif|macvtap|macvlan|veth)\d+")
+_GENERATED_TARGET = r"(vnet|vif|macvtap|macvlan|veth)\d+"
 
 CHARACTER_DEVICES = ("serial", "parallel", "console", "channel", "smartcard", "redirdev", "rng")
 
@@ -100,7 +100,7 @@ def _free_channel_sockets(domain: Document) -> Iterator[Notice]:
     for channel in devices(domain, "channel"):
         source = child(channel, "source")
         is_server = channel.get("@type") == "unix" and source.get("@mode", "bind") == "bind"
-        if is_server and _GENERATED_SOCKET.search(str(source.get("@path", ""))):
+        if is_server and re.search(_GENERATED_SOCKET, str(source.get("@path", ""))):
             channel.pop("source")
             yield Notice(Change.AUTOMATIC, f"socket of {child(channel, 'target').get('@name', 'channel')}")
 
@@ -126,7 +126,7 @@ def _free_interface_targets(domain: Document) -> Iterator[Notice]:
     for interface in devices(domain, "interface"):
         target = child(interface, "target")
         name = str(target.get("@dev", ""))
-        if _GENERATED_TARGET.fullmatch(name) and target.get("@managed") != "no":
+        if re.fullmatch(_GENERATED_TARGET, name) and target.get("@managed") != "no":
             target.pop("@dev")
             if not target:
                 interface.pop("target")

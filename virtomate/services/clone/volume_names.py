@@ -12,7 +12,7 @@ from virtomate.names import MAX_FILE_NAME_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_IMAGE_SUFFIX = re.compile(r"\.(raw|img|qcow2)$", re.IGNORECASE)
+_IMAGE_SUFFIX = r"(?i)\.(raw|img|qcow2)$"
 
 
 def automatic_names(source: str) -> Iterator[str]:
@@ -38,7 +38,7 @@ def new_volume_name(volume: str, source: str, clone: str, *, is_overlay: bool) -
     is_named_after_source = rest != volume and (not rest or rest[0] in ".-_")
     name = clone + rest if is_named_after_source else f"{clone}-{volume}"
     if is_overlay:
-        stem = _IMAGE_SUFFIX.sub("", name)
+        stem = re.sub(_IMAGE_SUFFIX, "", name)
         name = f"{stem}.qcow2" if stem != name else name
     return name
 
