@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from contextlib import contextmanager
@@ -21,22 +22,22 @@ _INTERVAL_GROWTH = 1.5
 
 
 class StoppedError(VirtomateError):
-    """Work stopped because something beside it failed. Users never see this error, but that failure."""
+    """Work stopped because other work failed. Users never see this error, but that failure."""
 
 
 class CancelToken:
-    """Tells long work to stop; setting it raises nothing.
+    """Tells long work to stop; setting the token raises nothing.
 
     A signal handler calls `interrupt`; the work calls `check` between its steps, and `wait` instead of sleeping. A
-    token made with `child` stops with its parent, and can be stopped alone when one of several jobs fails.
+    token made with `child` stops with its parent, and can be stopped alone when one of several jobs fails. Until the
+    work calls `begin`, nothing has been changed, and a signal may end the program at once.
 
-    Until the work calls `begin`, nothing has been changed, and a signal may end the program at once.
-
-    Deliberately lock-free: the signal handler can run in the middle of any of these methods.
+    There is no lock: the signal handler can run in the middle of any of these methods.
     """
 
     def __init__(self, parent: CancelToken | None = None) -> None:
         self._parent = parent
+        self._root: CancelToken = self if parent is None else parent._root  # noqa: SLF001 - another token
         self._is_stopped = False
         self._has_begun = False
         self._signal_number: int | None = None
@@ -47,7 +48,7 @@ class CancelToken:
         return CancelToken(self)
 
     def begin(self) -> None:
-        """Say that the work is going to change something, which it then completes or undoes; raise as `check` does."""
+        """Note that the work will change something, and then complete or undo the change; raise as `check` does."""
         # Set before the check, and `interrupt` in the opposite order: one of the two sees the other.
         self._root._has_begun = True  # noqa: SLF001 - another token
         self.check()
@@ -74,12 +75,11 @@ class CancelToken:
 
     def interrupt(self, signal_number: int) -> None:
         """Remember the first signal and stop."""
-        if self._signal_number is None:
-            self._signal_number = signal_number
+        self._signal_number = self._signal_number or signal_number
         self._is_stopped = True
 
     def stop(self) -> None:
-        """Stop because something else failed."""
+        """Stop because other work failed."""
         self._is_stopped = True
 
     @property
@@ -88,10 +88,6 @@ class CancelToken:
         if self._signal_number is None and self._parent is not None:
             return self._parent.signal_number
         return self._signal_number
-
-    @property
-    def _root(self) -> CancelToken:
-        return self if self._parent is None else self._parent._root  # noqa: SLF001 - another token
 
     @property
     def is_set(self) -> bool:
@@ -110,25 +106,21 @@ class CancelToken:
 
         Raises:
             InterruptedBySignalError: A signal arrived.
-            StoppedError: Something beside this work failed.
+            StoppedError: Other work failed.
         """
         if self.signal_number is not None:
             raise InterruptedBySignalError(self.signal_number)
         if self.is_set:
-            raise StoppedError("stopped, since something else failed")
+            raise StoppedError("stopped, since other work failed")
 
 
 def backoff(seconds: float, cancel: CancelToken | None = None) -> Iterator[float]:
     """Yield the seconds left: at once, then after growing intervals, and a last time when the time is over.
 
-    Args:
-        seconds: How long to wait; with 0, there is one turn.
-        cancel: Ends the waiting. An undo has none: only the time ends its waiting.
-
-    Raises:
-        InterruptedBySignalError: A signal arrived.
-        StoppedError: Something beside this work failed.
+    With 0 seconds there is one turn. The token ends the waiting, and raises as `CancelToken.check` does; an undo passes
+    no token, since only the time may end its waiting.
     """
+    sleep = time.sleep if cancel is None else cancel.wait
     deadline = time.monotonic() + seconds
     interval = _FIRST_INTERVAL_SECONDS
     while True:
@@ -138,19 +130,15 @@ def backoff(seconds: float, cancel: CancelToken | None = None) -> Iterator[float
         left = deadline - time.monotonic()
         if left <= 0:
             return
-        pause = min(interval, left)
-        if cancel is None:
-            time.sleep(pause)
-        else:
-            cancel.wait(pause)
+        sleep(min(interval, left))
         interval = min(interval * _INTERVAL_GROWTH, _LAST_INTERVAL_SECONDS)
 
 
 def call_interruptibly(call: Callable[[], Result], cancel: CancelToken, seconds: float | None = None) -> Result:
-    """Make a call that may take long without keeping a signal waiting.
+    """Make a call in another thread and return its result, so that a signal need not wait for a long call.
 
-    Python handles no signal while its main thread is inside libvirt, so another thread makes the call. When a signal
-    ends the waiting, the connection that the call uses may be busy for some seconds more.
+    Python handles no signal while its main thread is inside libvirt. When a signal ends the waiting, the connection
+    that the call uses may be busy for some seconds more.
 
     Raises:
         InterruptedBySignalError: A signal arrived.
@@ -163,15 +151,15 @@ def call_interruptibly(call: Callable[[], Result], cancel: CancelToken, seconds:
     def work() -> None:
         try:
             results.append(call())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the call was made
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises the error
             errors.append(error)
         done.set()
 
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
     threading.Thread(target=work, name="libvirt-call", daemon=True).start()
     while not done.wait(_LOOK_EVERY_SECONDS):
         cancel.check()
-        if deadline is not None and time.monotonic() >= deadline:
+        if time.monotonic() >= deadline:
             from virtomate.words import counted  # noqa: PLC0415 - help and completion name no times
 
             raise TimedOutError(f"libvirt did not answer within {counted(seconds or 0, 'second')}")

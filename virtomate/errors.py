@@ -46,7 +46,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_LEFTOVERS = 3
 EXIT_NO_AGENT = 125
-# an interruption adds the number of the signal
+# shells add the number of the signal
 _SIGNALLED = 128
 
 
@@ -54,10 +54,10 @@ class VirtomateError(Exception):
     """Base of all errors that people see as one sentence and a hint.
 
     Attributes:
-        json_type: Value of `type` in JSON output; the name of the class below this one, unless that says otherwise.
+        json_type: Value of `type` in JSON output: the name of the direct subclass, unless that class names another.
         hint: What to do next, or None.
         leftovers: What could not be cleaned up.
-        notices: The warnings that are the reason, if warnings are.
+        notices: The warnings that are the reason.
     """
 
     json_type = "VirtomateError"
@@ -76,13 +76,7 @@ class VirtomateError(Exception):
         self.leftovers = leftovers
 
     def adding(self, message: str = "", hint: str | None = None, leftovers: tuple[Notice, ...] = ()) -> Self:
-        """Return a copy that says more; the error itself stays as it was raised.
-
-        Args:
-            message: How the sentence goes on.
-            hint: Another sentence after the hint.
-            leftovers: What could not be cleaned up besides.
-        """
+        """Return a copy with a longer sentence, another sentence of hint, and more leftovers."""
         copy = type(self).__new__(type(self), self.message + message)
         vars(copy).update(vars(self))
         copy.message += message
@@ -93,12 +87,12 @@ class VirtomateError(Exception):
 
     @property
     def exit_status(self) -> int:
-        """The status that the process ends with; leftovers outrank everything else."""
+        """Return the exit status of the process; leftovers outrank everything else."""
         return EXIT_LEFTOVERS if self.leftovers else self._exit_status
 
 
 def combined_exit_status(errors: Iterable[VirtomateError]) -> int:
-    """Return the status of a run in which several things failed: leftovers outrank signals, signals other failures."""
+    """Return the exit status for several errors: leftovers outrank signals, and signals outrank other failures."""
     statuses = {error.exit_status for error in errors}
     ranked = (EXIT_LEFTOVERS, *sorted(status for status in statuses if status > _SIGNALLED), EXIT_FAILED)
     return next((status for status in ranked if status in statuses), max(statuses, default=0))
@@ -109,10 +103,9 @@ def combined_error(errors: Sequence[VirtomateError]) -> VirtomateError:
     if len(errors) == 1:
         return errors[0]
     types = {type(error) for error in errors}
+    combined = types.pop() if len(types) == 1 else IllegalStateError
     hints = dict.fromkeys(error.hint for error in errors if error.hint is not None)
-    return (types.pop() if len(types) == 1 else IllegalStateError)(
-        "; ".join(dict.fromkeys(error.message for error in errors)), hint=" ".join(hints) or None
-    )
+    return combined("; ".join(dict.fromkeys(error.message for error in errors)), " ".join(hints) or None)
 
 
 class UsageError(VirtomateError):
@@ -122,11 +115,11 @@ class UsageError(VirtomateError):
 
 
 class NotFoundError(VirtomateError):
-    """A domain, pool, volume or file is not there."""
+    """A domain, pool, volume or file does not exist."""
 
 
 class ConflictError(VirtomateError):
-    """The name, path or identity that was to be taken is taken already."""
+    """The requested name, path or identity is already taken."""
 
     json_type = "Conflict"
 
@@ -144,11 +137,11 @@ class NoSpaceError(VirtomateError):
 
 
 class SourceChangedError(VirtomateError):
-    """The original changed during the copy, so that the copy is torn."""
+    """The original changed during the copy, so that the copy is inconsistent."""
 
 
 class RefusedWarningError(VirtomateError):
-    """There are warnings that the user does not accept."""
+    """The user does not accept a warning."""
 
     def __init__(self, notices: tuple[Notice, ...]) -> None:
         codes = list(dict.fromkeys(notice.code.value for notice in notices))
@@ -160,11 +153,7 @@ class RefusedWarningError(VirtomateError):
 
 
 class HypervisorError(VirtomateError):
-    """Libvirt refused or failed.
-
-    Attributes:
-        code: libvirt's error code (`virErrorNumber`), or None where there is none.
-    """
+    """Libvirt refused or failed, perhaps with an error code (`virErrorNumber`)."""
 
     json_type = "libvirtError"
 
@@ -190,21 +179,21 @@ class SilentHostError(NoConnectionError):
 
 
 class ConnectionLostError(HypervisorError):
-    """The connection to libvirt broke; the daemon may have carried out the last call or not."""
+    """The connection to libvirt broke; whether the daemon carried out the last call is unknown."""
 
 
 class OversizeError(HypervisorError):
-    """Something does not fit into a message of libvirt's; the connection is as it was."""
+    """A document does not fit into a message of libvirt; the connection still works."""
 
 
 class AgentUnresponsiveError(HypervisorError):
-    """The guest agent does not answer; it may do so later."""
+    """The guest agent does not answer, but may answer later."""
 
     _exit_status = EXIT_NO_AGENT
 
 
 class NoAgentError(AgentUnresponsiveError):
-    """The domain has no channel to a guest agent, so that none will ever answer."""
+    """The domain has no channel to a guest agent, so that no agent will ever answer."""
 
 
 class ProgramError(VirtomateError):
@@ -212,19 +201,19 @@ class ProgramError(VirtomateError):
 
 
 class TimedOutError(VirtomateError):
-    """Something did not happen in the time that it was given."""
+    """A time limit was reached."""
 
     json_type = "TimeoutError"
 
 
 class NoAnswerError(TimedOutError):
-    """A clone was started and did not answer in time; it may do so later."""
+    """A clone was started and did not answer in time, but may answer later."""
 
     _exit_status = EXIT_NO_AGENT
 
 
 def signal_cause(signal_number: int) -> str:
-    """Return what follows the word interrupted: a person who pressed Ctrl-C need not know the signal's name."""
+    """Return the words after "interrupted": a user who pressed Ctrl-C need not know the signal's name."""
     return "" if signal_number == signal.SIGINT else f" by {signal.Signals(signal_number).name}"
 
 
@@ -236,22 +225,15 @@ class InterruptedBySignalError(VirtomateError):
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"interrupted{signal_cause(signal_number)}")
         self.signal_number = signal_number
-
-    @property
-    def exit_status(self) -> int:
-        """128 plus the number of the signal, as shells do; leftovers outrank it."""
-        return EXIT_LEFTOVERS if self.leftovers else _SIGNALLED + self.signal_number
+        self._exit_status = _SIGNALLED + signal_number
 
 
 class InternalError(VirtomateError):
     """A mistake in virtomate itself."""
 
     def __init__(self, error: Exception, leftovers: tuple[Notice, ...] = ()) -> None:
-        super().__init__(
-            f"this should not have happened: {type(error).__name__}: {error}",
-            hint="Please report it, with what --log debug shows.",
-            leftovers=leftovers,
-        )
+        message = f"this should not have happened: {type(error).__name__}: {error}"
+        super().__init__(message, "Please report it, with what --log debug shows.", leftovers)
 
 
 class OutputError(VirtomateError):
@@ -259,7 +241,7 @@ class OutputError(VirtomateError):
 
 
 class UnreadableFileError(VirtomateError):
-    """A local file cannot be read, or is not a file."""
+    """A local file cannot be read, or is not a regular file."""
 
 
 class MalformedDocumentError(VirtomateError):

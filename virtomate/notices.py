@@ -1,4 +1,4 @@
-"""What a person or a program should know about a clone, a deletion or an import: a code, a subject and the details.
+"""Notices about a clone, a deletion or an import: a code, a subject and the details.
 
 The sentences stand in `output.messages`; docs/reference/notices.rst lists them.
 """
@@ -98,10 +98,10 @@ Code = CloneWarning | Change | ScanWarning | FileWarning | Kept | Leftover
 
 
 class Notice(NamedTuple):
-    """Something to know.
+    """A notice.
 
     Attributes:
-        subject: The name of the thing or, where it has no name, the noun for it: `vda`, `VNC ports`.
+        subject: Name of the object or, without a name, a noun: `vda`, `VNC ports`.
         details: The other values of the sentence, by name.
     """
 

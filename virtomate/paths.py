@@ -1,41 +1,38 @@
-"""Paths, and names of files as others write them: in images, in definitions, on QEMU's command line."""
+"""Paths, and names of files in images, in definitions and on QEMU's command line."""
 
 from __future__ import annotations
 
 import json
 import posixpath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# Protocols of QEMU behind which a file of the host stands, some with something in between.
+# Protocols of QEMU that lead to a file of the host, some through another protocol.
 _PROTOCOLS_OF_FILES = frozenset({"blkdebug", "blkverify", "fat", "host_cdrom", "host_device", "nvme-file", "vvfat"})
 
 
 def normalise(path: str) -> str:
-    """The shortest spelling of an absolute path, without looking at any file.
+    """Return the shortest spelling of an absolute path, without a look at any file.
 
-    POSIX lets two leading slashes mean something else; on Linux, and for libvirt, they do not.
+    POSIX lets two leading slashes mean another root; Linux and libvirt do not.
     """
     return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else posixpath.normpath(path)
 
 
 def is_relative(backing_name: str) -> bool:
-    """Whether an image with this name for what is below it means another file when it is in another directory."""
+    """Return whether the name of a backing image leads to another file when the overlay is in another directory."""
     protocol, colon, _ = backing_name.partition(":")
     if colon and "/" not in protocol and protocol not in {"file", "json"}:
         return False
-    # a name that could not be read may be one
+    # a name that could not be read may be relative
     return not backing_name or any(not file.startswith("/") for file in files_in(backing_name))
 
 
 def files_in(name: str) -> tuple[str, ...]:
-    """The files that a name of QEMU's may lead to, as they are written in it; relative ones are left so.
+    """Return the files that a name of QEMU's may lead to, as the name spells them; relative paths stay relative.
 
     QEMU takes a path, `file:` and a path, `json:` and an object of block devices, and names with a protocol in front
-    (https://www.qemu.org/docs/master/system/images.html). What only may be the name of a file is among them: a name
-    with a colon is one for whoever looks for a file of that name. Nothing here fails, whatever the name is.
+    (https://www.qemu.org/docs/master/system/images.html). A name with a colon is among the results, since a file may
+    have that name. No name raises an error.
     """
     found: dict[str, None] = {}
     left = [name]
@@ -46,7 +43,7 @@ def files_in(name: str) -> tuple[str, ...]:
         elif protocol == "json":
             left += _strings_of_json(rest)
         elif protocol == "file":
-            from urllib.parse import unquote  # noqa: PLC0415 - few names begin like that, and it takes a while to load
+            from urllib.parse import unquote  # noqa: PLC0415 - slow to load, for few names
 
             path = "/" + rest.lstrip("/") if rest.startswith("/") else rest
             found |= dict.fromkeys((path, unquote(path)))
@@ -59,7 +56,7 @@ def files_in(name: str) -> tuple[str, ...]:
 
 
 def files_in_argument(argument: str) -> tuple[str, ...]:
-    """The absolute paths in an argument of QEMU: by itself, as a value in a list with commas, or in an object."""
+    """Return the absolute paths in an argument of QEMU: itself, a value in a list with commas, or in an object."""
     if argument.lstrip().startswith("{"):
         names = _strings_of_json(argument)
     else:
@@ -70,23 +67,19 @@ def files_in_argument(argument: str) -> tuple[str, ...]:
 
 
 def _split_protocol(name: str) -> tuple[str | None, str]:
-    """The protocol of a name, as QEMU sees it: what is in front of a colon that comes before any slash."""
+    """Return the protocol of a name, in front of a colon that comes before any slash, and the rest."""
     protocol, colon, rest = name.partition(":")
     return (protocol, rest) if colon and protocol and "/" not in protocol else (None, name)
 
 
 def _strings_of_json(text: str) -> list[str]:
-    """What may be names in an object of block devices, nested or with dots in its keys."""
+    """Return possible names of files in an object of block devices, nested or with dots in its keys."""
     try:
-        node = json.loads(text)
+        left: list[tuple[str, Any]] = [("", json.loads(text))]
     except (ValueError, RecursionError):
         # QEMU takes single quotes as well
         return [piece for piece in text.replace("'", '"').split('"') if piece.startswith("/")]
-    return list(_strings_of(node))
-
-
-def _strings_of(node: Any) -> Iterator[str]:  # noqa: ANN401
-    left = [("", node)]
+    names = []
     while left:
         key, value = left.pop()
         if isinstance(value, dict):
@@ -94,4 +87,5 @@ def _strings_of(node: Any) -> Iterator[str]:  # noqa: ANN401
         elif isinstance(value, list):
             left += (("", item) for item in value)
         elif isinstance(value, str) and (value.startswith("/") or key.rpartition(".")[2] == "filename"):
-            yield value
+            names.append(value)
+    return names

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 
 class Progress:
-    """Listens to long work, and does nothing with it unless a subclass does; several threads call it.
-
-    Each volume is reported by one thread.
-    """
+    """Listens to long work; this class does nothing. Several threads call a listener, but only one for each volume."""
 
     def expected(self, total_bytes: int, volume_count: int) -> None:
         """Hear how many bytes will be copied to how many volumes; volumes begin and end one after another."""
@@ -25,10 +22,10 @@ class Progress:
         """Hear that the volume will never be complete."""
 
     def note(self, text: str) -> None:
-        """Hear something that a waiting person wants to know."""
+        """Hear a sentence for a waiting user."""
 
     def waiting(self, what: str, since: float) -> None:
-        """Hear in a word what is waited for, and since when by `time.monotonic`; `close` ends the waiting."""
+        """Hear a word for what the work waits for, and since when by `time.monotonic`; `close` ends the waiting."""
 
     def close(self) -> None:
         """Leave the screen clean: nothing more comes for now."""

@@ -1,4 +1,4 @@
-"""The undo stack: what was made is unmade in reverse order unless the work commits."""
+"""The undo stack: actions that undo, in reverse order, everything that was made, unless the work commits."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 
-def _unnoticed(_what: str) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
 class Rollback:
     """Undo actions of one transaction.
 
-    An action is pushed when the thing that it undoes exists, or just before a call that may end half way; then the
-    action finds out whether there is anything to undo.
+    An action is pushed when the thing to remove exists, or just before a call that may end half way; then the action
+    finds out whether there is anything to undo.
     """
 
     def __init__(self) -> None:
@@ -30,35 +26,29 @@ class Rollback:
 
     @property
     def leftovers(self) -> tuple[Notice, ...]:
-        """What could not be undone so far, with the reason."""
+        """Return what could not be undone so far, with the reasons."""
         return tuple(self._leftovers)
 
     def push(self, leftover: str, undo: Callable[[], None]) -> None:
-        """Remember how to undo something.
-
-        Args:
-            leftover: A phrase that names what stays behind if the action fails.
-            undo: Removes it, or raises a VirtomateError where that is not possible.
-        """
+        """Remember an action, and a phrase for the thing that stays behind if the action raises a VirtomateError."""
         self._actions.append((leftover, undo))
 
     def commit(self) -> None:
         """Keep what was made."""
         self._actions.clear()
 
-    def run(self, awaiting: Callable[[str], AbstractContextManager[None]] = _unnoticed) -> tuple[Notice, ...]:
-        """Undo everything, newest first, and return what could not be undone with the reason.
+    def run(self, awaiting: Callable[[str], AbstractContextManager[object]] = nullcontext) -> tuple[Notice, ...]:
+        """Undo everything, newest first, and return what could not be undone, with the reasons.
 
         Args:
-            awaiting: Entered for each action, with a phrase that says what has to be waited for.
+            awaiting: Entered for each action, with a phrase for it.
         """
         while self._actions:
             leftover, undo = self._actions.pop()
             try:
                 with awaiting(f"the removal of {leftover}"):
                     undo()
-            except VirtomateError as error:
-                self._leftovers.append(notice(Leftover.UNREMOVED, leftover, reason=error.message))
-            except Exception as error:  # noqa: BLE001 - whatever goes wrong with one, the others are still undone
-                self._leftovers.append(notice(Leftover.UNREMOVED, leftover, reason=repr(error)))
+            except Exception as error:  # noqa: BLE001 - the other actions must still run
+                reason = error.message if isinstance(error, VirtomateError) else repr(error)
+                self._leftovers.append(notice(Leftover.UNREMOVED, leftover, reason=reason))
         return self.leftovers
