@@ -33,13 +33,16 @@ class CancelToken:
     work calls `begin`, nothing has been changed, and a signal may end the program at once.
 
     There is no lock: the signal handler can run in the middle of any of these methods.
+
+    Attributes:
+        has_begun: Whether something may have been changed, for a token without a parent.
     """
 
     def __init__(self, parent: CancelToken | None = None) -> None:
         self._parent = parent
         self._root: CancelToken = self if parent is None else parent._root  # noqa: SLF001 - another token
         self._is_stopped = False
-        self._has_begun = False
+        self.has_begun = False
         self._signal_number: int | None = None
         self._awaited: list[str] = []
 
@@ -50,17 +53,12 @@ class CancelToken:
     def begin(self) -> None:
         """Note that the work will change something, and then complete or undo the change; raise as `check` does."""
         # Set before the check, and `interrupt` in the opposite order: one of the two sees the other.
-        self._root._has_begun = True  # noqa: SLF001 - another token
+        self._root.has_begun = True
         self.check()
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether something may have been changed."""
-        return self._root._has_begun  # noqa: SLF001 - another token
 
     @contextmanager
     def awaiting(self, what: str) -> Iterator[None]:
-        """Remember during the block what keeps the program from ending."""
+        """Remember, during the block, a phrase for the work that keeps the program from ending."""
         awaited = self._root._awaited  # noqa: SLF001 - another token
         awaited.append(what)
         try:
@@ -70,7 +68,7 @@ class CancelToken:
 
     @property
     def awaited(self) -> tuple[str, ...]:
-        """What keeps the program from ending at the moment, each a phrase."""
+        """Return phrases for the work that keeps the program from ending at the moment."""
         return tuple(self._root._awaited)  # noqa: SLF001 - another token
 
     def interrupt(self, signal_number: int) -> None:
@@ -84,18 +82,18 @@ class CancelToken:
 
     @property
     def signal_number(self) -> int | None:
-        """The first signal that arrived, or None."""
+        """Return the first signal that arrived, or None."""
         if self._signal_number is None and self._parent is not None:
             return self._parent.signal_number
         return self._signal_number
 
     @property
     def is_set(self) -> bool:
-        """Whether the work should stop."""
+        """Return whether the work should stop."""
         return self._is_stopped or (self._parent is not None and self._parent.is_set)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, but only until the token is set; return whether the work should stop."""
+        """Sleep until the time is over or the token is set, and return whether the work should stop."""
         deadline = time.monotonic() + seconds
         while not self.is_set and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, _LOOK_EVERY_SECONDS))

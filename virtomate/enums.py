@@ -14,7 +14,7 @@ class Mode(StrEnum):
 
 
 class Action(StrEnum):
-    """What becomes of one disk."""
+    """The result for one disk."""
 
     COPIED = "copied"
     LINKED = "linked"
@@ -24,7 +24,7 @@ class Action(StrEnum):
 
 
 class Transfer(StrEnum):
-    """How content gets into a new volume; `link` writes none, since the new volume is an overlay."""
+    """How a new volume gets its content; `link` writes nothing, since the new volume is an overlay."""
 
     HOST = "host"
     SERVER = "server"
@@ -42,7 +42,7 @@ class Status(StrEnum):
 
 
 class DiskAction(StrEnum):
-    """What to do with one disk: duplicate it in a mode, share it, or drop it."""
+    """The request for one disk: duplicate the disk in a mode, share it, or drop it."""
 
     COPY = "copy"
     LINKED = "linked"
@@ -52,14 +52,14 @@ class DiskAction(StrEnum):
 
 
 class WaitFor(StrEnum):
-    """What a started clone is waited for."""
+    """The sign of life that a started clone must give."""
 
     AGENT = "agent"
     IP = "ip"
 
 
 class NvramAction(StrEnum):
-    """What becomes of the NVRAM."""
+    """The result for the NVRAM."""
 
     COPIED = "copied"
     FRESH = "fresh"
@@ -97,7 +97,7 @@ class DeletionStatus(StrEnum):
 
 
 class AddressSource(StrEnum):
-    """Who is asked for the addresses of a domain."""
+    """The source of a domain's addresses."""
 
     LEASE = "lease"
     AGENT = "agent"

@@ -1,4 +1,4 @@
-"""Every error that virtomate reports, with its JSON type, its exit status and what its hint tells.
+"""Every error that virtomate reports, with its JSON type, its exit status and the subject of its hint.
 
     error                       JSON type               exit  hint
     VirtomateError
@@ -129,7 +129,7 @@ class IllegalStateError(VirtomateError):
 
 
 class UnsupportedError(VirtomateError):
-    """The host, its file system or the format cannot do what was asked."""
+    """The host, its file system or the format does not support the request."""
 
 
 class NoSpaceError(VirtomateError):
@@ -237,7 +237,7 @@ class InternalError(VirtomateError):
 
 
 class OutputError(VirtomateError):
-    """The result cannot be written to its destination; what was done stays done."""
+    """The result cannot be written to its destination; the work itself is done."""
 
 
 class UnreadableFileError(VirtomateError):

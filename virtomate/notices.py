@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CloneWarning(StrEnum):
-    """What to know before a clone is started; `--fail-on` can refuse each of these."""
+    """Warnings before a clone is started; `--fail-on` can refuse each of them."""
 
     ACL = "without-access-control-list"
     AUTOSTART = "without-autostart"
@@ -58,7 +58,7 @@ class Change(StrEnum):
 
 
 class ScanWarning(StrEnum):
-    """What to know before a clone is deleted: a definition that was restored, and what could not be looked at."""
+    """Warnings before a clone is deleted: a restored definition, and objects that could not be read."""
 
     RESTORED_DEFINITION = "restored-definition"
     UNREADABLE_DOCUMENT = "unreadable-document"
@@ -70,7 +70,7 @@ class ScanWarning(StrEnum):
 
 
 class FileWarning(StrEnum):
-    """What to know about an imported file."""
+    """Warnings about an imported file."""
 
     OTHER_FORMAT = "other-format"
     CORRUPT = "corrupt-file"
@@ -78,7 +78,7 @@ class FileWarning(StrEnum):
 
 
 class Kept(StrEnum):
-    """What the deletion of a clone keeps."""
+    """Objects that the deletion of a clone keeps."""
 
     DISK = "kept-disk"
     NVRAM = "kept-nvram"
@@ -87,7 +87,7 @@ class Kept(StrEnum):
 
 
 class Leftover(StrEnum):
-    """What could not be removed."""
+    """Objects that could not be removed."""
 
     UNREMOVED = "unremoved"
     CLAIM = "unfinished-clone"

@@ -1,4 +1,4 @@
-"""What long work tells a listener."""
+"""The listener that long work reports to."""
 
 from __future__ import annotations
 

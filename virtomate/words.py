@@ -29,7 +29,7 @@ _SHUTDOWN_COMMANDS = {
 
 
 def counted(number: float, noun: str) -> str:
-    """Return a number and what it counts: `1 second`, `0.5 seconds`, `3 seconds`."""
+    """Return a number with its noun: `1 second`, `0.5 seconds`, `3 seconds`."""
     ending = "es" if noun.endswith("s") else "s"
     return f"{number:.15g} {noun}{'' if number == 1 else ending}"
 
@@ -57,13 +57,7 @@ def binary_size(size_bytes: int) -> str:
 
 
 def virsh(command: str, *operands: str, options: str = "") -> str:
-    """Return a virsh command for a sentence.
-
-    Args:
-        command: Such as `shutdown`.
-        operands: Names and paths, which are quoted where necessary, or placeholders such as `NAME`.
-        options: Options with their values, as they are.
-    """
+    """Return a virsh command for a sentence; operands are quoted where necessary, and options are not."""
     return f"{_MARK}{_line('virsh', command, options, operands)}"
 
 
@@ -86,7 +80,7 @@ def _line(program: str, command: str, options: str, operands: tuple[str, ...]) -
 
 
 class Reach(NamedTuple):
-    """How commands reach the libvirt in use: the URI that each program needs, None where it needs none."""
+    """How commands reach the libvirt in use: the URI that each program needs, or None."""
 
     virtomate: str | None = None
     virsh: str | None = None

@@ -26,12 +26,7 @@ _FEATURES_OF_FIRMWARE = frozenset({"acpi", "apic", "gic", "smm"})
 
 
 class BackingStore(NamedTuple):
-    """The image below a disk or below another backing store; without a type, the definition names the end of the chain.
-
-    Attributes:
-        path: Path, if the type is `file` or `block`.
-        pool: Pool and volume, if the type is `volume`.
-    """
+    """The image below a disk or another backing store: a path, or pool and volume; without a type, the chain ends."""
 
     type: str | None = None
     path: str | None = None

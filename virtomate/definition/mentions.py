@@ -37,7 +37,7 @@ class DiskMention(NamedTuple):
 
 
 class Mentions(NamedTuple):
-    """What a document mentions.
+    """The names, files, volumes and addresses in a document.
 
     Attributes:
         name: Name of the domain; if a snapshot has two definitions, that of the first.

@@ -29,6 +29,8 @@ _SCHEMA = "2"
 # Version 0.2.0 wrote records without tokens: their artifacts can be found but not proved.
 _READ_SCHEMAS = frozenset({"1", _SCHEMA})
 
+# The attributes for the numbers of a fingerprint.
+_NUMBERS = {"inode": "@inode", "birth_time": "@born", "directory": "@directory", "file_system_bytes": "@filesystem"}
 # libvirt takes 4 MiB, with the placeholder around it.
 _LONGEST_REPLACED = 3 << 20
 # the year 10000, which calendars do not reach
@@ -53,7 +55,7 @@ class Owner(NamedTuple):
 
 
 class Fingerprint(NamedTuple):
-    """Properties that distinguish a file from a later file with the same name, besides the token.
+    """Properties that, with the token, distinguish a file from a later file with the same name.
 
     In a directory pool a volume's handle and key are only its path. The device number may change with every boot.
 
@@ -269,10 +271,7 @@ def _write_made(made: Artifact) -> dict[str, str]:
         "@base": made.base,
         "@token": made.token_place,
         "@changed": fingerprint.changed,
-        "@inode": fingerprint.inode,
-        "@born": fingerprint.birth_time,
-        "@directory": fingerprint.directory,
-        "@filesystem": fingerprint.file_system_bytes,
+        **{attribute: getattr(fingerprint, field) for field, attribute in _NUMBERS.items()},
     }
     return {key: str(value) for key, value in values.items() if value is not None}
 
@@ -314,7 +313,7 @@ def _optional(kind: Callable[[str], Value], value: str | None) -> Value | None:
 
 
 def _unpack(packed: str) -> str | None:
-    """Return a definition that was put aside; None where it is longer than libvirt would take, or damaged."""
+    """Return the definition that was put aside; None if the text is damaged, or longer than libvirt would take."""
     reader = zlib.decompressobj()
     try:
         text = reader.decompress(b64decode(packed), _LONGEST_REPLACED)
@@ -325,13 +324,8 @@ def _unpack(packed: str) -> str | None:
 
 def _read_made(item: Mapping[str, str]) -> Artifact:
     state = ArtifactState(item["@state"])
-    fingerprint = Fingerprint(
-        changed=item.get("@changed"),
-        inode=_optional(int, item.get("@inode")),
-        birth_time=_optional(int, item.get("@born")),
-        directory=_optional(int, item.get("@directory")),
-        file_system_bytes=_optional(int, item.get("@filesystem")),
-    )
+    numbers = {field: _optional(int, item.get(attribute)) for field, attribute in _NUMBERS.items()}
+    fingerprint = Fingerprint(item.get("@changed"), **numbers)
     return Artifact(
         kind=ArtifactKind(item["@kind"]),
         state=state,

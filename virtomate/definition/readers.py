@@ -15,12 +15,7 @@ if TYPE_CHECKING:
 
 
 class InterfaceDefinition(NamedTuple):
-    """A network interface of an active domain.
-
-    Attributes:
-        name: Name on the host; libvirt's name for the device if there is none on the host.
-        mac: MAC address in lower case, if it has one.
-    """
+    """A network interface of an active domain: its name on the host or else in libvirt, and its MAC address."""
 
     name: str
     mac: str | None
@@ -96,7 +91,7 @@ def command_line_arguments(domain: Document) -> tuple[str, ...]:
 
 
 def dhcp_entries(document: str) -> tuple[DhcpEntry, ...]:
-    """Return a network's DHCP entries for MAC addresses, in lower case, and none for host names or client IDs.
+    """Return a network's DHCP entries for MAC addresses, in lower case; entries for names or client IDs are left out.
 
     Source: https://libvirt.org/formatnetwork.html
 

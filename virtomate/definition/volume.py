@@ -94,13 +94,7 @@ class NewVolume(NamedTuple):
 
 
 class PoolDescription(NamedTuple):
-    """A pool, with a normalised path, and its directory as of the last refresh.
-
-    Attributes:
-        mode: Permission bits, without the sticky bit, which libvirt does not report.
-        owner: User ID.
-        group: Group ID.
-    """
+    """A pool, with a normalised path, and its directory as of the last refresh; libvirt reports no sticky bit."""
 
     name: str
     type: str

@@ -51,9 +51,9 @@ def clone_domain_definition(
 
     Args:
         prepared: The original's definition after `auto_allocated`, which is the same for all clones.
-        identity: Name, UUID and addresses of the clone.
+        identity: The clone's identity.
         sources: New sources of the duplicated disks, by position.
-        nvram: The clone's NVRAM; None if the clone has none or shares the original's.
+        nvram: The clone's NVRAM; None without NVRAM or with the original's.
         dropped: Positions of the disks that the clone does not get.
     """
     original = prepared.domain

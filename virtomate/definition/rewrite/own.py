@@ -16,7 +16,7 @@ from virtomate.notices import Change, Notice
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from virtomate.definition.codec import Document
 
@@ -24,7 +24,7 @@ _ATTEMPTS = 10_000
 
 
 class Identity(NamedTuple):
-    """What identifies a clone.
+    """The identity of a clone.
 
     Attributes:
         mac_addresses: New addresses by position of the interface; other interfaces keep theirs.
@@ -84,7 +84,7 @@ def _smbios_uuids(domain: Document) -> Iterator[dict[str, Any]]:
 
 
 def new_mac_addresses(
-    domain: Document, taken: Collection[str], random_bytes: Callable[[int], bytes], requested: Iterable[str] = ()
+    domain: Document, taken: Collection[str], random_bytes: Callable[[int], bytes], requested: Collection[str] = ()
 ) -> dict[int, str]:
     """Return a new MAC address for every interface that has one, by position.
 
@@ -100,7 +100,6 @@ def new_mac_addresses(
     Raises:
         UnsupportedError: No free address was found; the manufacturer's whole range must be in use.
     """
-    requested = tuple(requested)
     used = {*taken, *requested}
     left = iter(requested)
     addresses = {}

@@ -1,4 +1,4 @@
-"""Rule: warn of everything that original and clone still share, and of what still identifies both; change nothing.
+"""Rule: warn of everything that original and clone still share, or that identifies both; change nothing.
 
 The anchors in the docstrings are those of https://libvirt.org/formatdomain.html.
 """
@@ -44,7 +44,7 @@ _KNOWN_PLACES = {
     "vsock": "cid/@address",
 }
 # Known places outside <devices>: files that are only read, free text that may begin with a slash, limits of host
-# devices, and what other rules check. The plan handles the NVRAM.
+# devices, and places that other rules check. The plan handles the NVRAM.
 _KNOWN_OUTSIDE_OF_DEVICES = (
     "blkiotune/device/path bootloader bootloader_args description launchSecurity/dhCert "
     "launchSecurity/guestVisibleWorkarounds launchSecurity/hostData launchSecurity/idAuth launchSecurity/idBlock "

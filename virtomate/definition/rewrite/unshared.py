@@ -31,7 +31,7 @@ CHARACTER_DEVICES = ("serial", "parallel", "console", "channel", "smartcard", "r
 
 
 class Outcome(NamedTuple):
-    """A changed definition, and what the user should know about it.
+    """A changed definition, with notices for the user.
 
     Attributes:
         changes: What was renewed or is now chosen by libvirt.
