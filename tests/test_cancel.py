@@ -74,7 +74,7 @@ def test_stop_is_no_interruption() -> None:
 def test_child_follows_its_parent() -> None:
     """A signal that reaches the parent stops every child."""
     parent = CancelToken()
-    child = parent.child()
+    child = CancelToken(parent)
     parent.interrupt(signal.SIGINT)
 
     assert child.is_set
@@ -86,7 +86,7 @@ def test_child_follows_its_parent() -> None:
 def test_parent_and_siblings_do_not_follow_a_child() -> None:
     """One of several jobs can be stopped alone."""
     parent = CancelToken()
-    child, sibling = parent.child(), parent.child()
+    child, sibling = CancelToken(parent), CancelToken(parent)
     child.stop()
 
     assert child.is_set
@@ -97,7 +97,7 @@ def test_parent_and_siblings_do_not_follow_a_child() -> None:
 def test_signal_outranks_a_stop() -> None:
     """Where a job was stopped and a signal came too, the signal is reported."""
     parent = CancelToken()
-    child = parent.child()
+    child = CancelToken(parent)
     child.stop()
     parent.interrupt(signal.SIGHUP)
 
@@ -108,7 +108,7 @@ def test_signal_outranks_a_stop() -> None:
 def test_wait_tells_that_work_should_stop() -> None:
     """A wait on a child returns true when the parent was set before, whether or not it was woken by it."""
     parent = CancelToken()
-    child = parent.child()
+    child = CancelToken(parent)
     parent.stop()
 
     assert child.wait(0)
@@ -131,7 +131,7 @@ def test_work_that_has_begun_is_asked() -> None:
     token = CancelToken()
     assert not token.has_begun
 
-    token.child().child().begin()
+    CancelToken(CancelToken(token)).begin()
 
     assert token.has_begun
 
@@ -142,13 +142,13 @@ def test_nothing_is_begun_after_a_signal() -> None:
     token.interrupt(signal.SIGTERM)
 
     with pytest.raises(InterruptedBySignalError):
-        token.child().begin()
+        CancelToken(token).begin()
 
 
 def test_what_is_awaited_is_known_meanwhile() -> None:
     """Jobs say what has to be waited for, each for itself, and no longer than that is so."""
     token = CancelToken()
-    with token.child().awaiting("a"), token.awaiting("b"):
+    with CancelToken(token).awaiting("a"), token.awaiting("b"):
         with token.awaiting("a"):
             assert list(token.awaited) == ["a", "b", "a"]
         assert sorted(token.awaited) == ["a", "b"]

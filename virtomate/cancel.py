@@ -29,13 +29,10 @@ class CancelToken:
     """Tells long work to stop; setting the token raises nothing.
 
     A signal handler calls `interrupt`; the work calls `check` between its steps, and `wait` instead of sleeping. A
-    token made with `child` stops with its parent, and can be stopped alone when one of several jobs fails. Until the
-    work calls `begin`, nothing has been changed, and a signal may end the program at once.
+    token stops with its parent, and can be stopped alone when one of several jobs fails. Until the work calls `begin`,
+    which sets `has_begun` of the topmost token, nothing has been changed, and a signal may end the program at once.
 
     There is no lock: the signal handler can run in the middle of any of these methods.
-
-    Attributes:
-        has_begun: Whether something may have been changed, for a token without a parent.
     """
 
     def __init__(self, parent: CancelToken | None = None) -> None:
@@ -45,10 +42,6 @@ class CancelToken:
         self.has_begun = False
         self._signal_number: int | None = None
         self._awaited: list[str] = []
-
-    def child(self) -> CancelToken:
-        """Return a token that is stopped with this one."""
-        return CancelToken(self)
 
     def begin(self) -> None:
         """Note that the work will change something, and then complete or undo the change; raise as `check` does."""

@@ -38,11 +38,7 @@ class Rollback:
         self._actions.clear()
 
     def run(self, awaiting: Callable[[str], AbstractContextManager[object]] = nullcontext) -> tuple[Notice, ...]:
-        """Undo everything, newest first, and return what could not be undone, with the reasons.
-
-        Args:
-            awaiting: Entered for each action, with a phrase for it.
-        """
+        """Undo everything, newest first, within `awaiting` and a phrase for each action; return the leftovers."""
         while self._actions:
             leftover, undo = self._actions.pop()
             try:

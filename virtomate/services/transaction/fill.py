@@ -188,7 +188,7 @@ def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Ex
     if len(volumes) == 1:
         # the calling thread and its connection have nothing else to do
         return {volumes[0].job.place.path: volumes[0].fill(run.target.connection, run.cancel)}
-    stop = run.cancel.child()
+    stop = CancelToken(run.cancel)
     running = {submit(transfers, _fill_beside, run, volume, stop): volume for volume in volumes}
     failure: BaseException | None = None
     for future in as_completed(running):
