@@ -14,7 +14,7 @@ from tests.lab.domains import FOREIGN_METADATA, OUI_OTHER, VNC_PASSWORD, mac_add
 from virtomate.definition import codec
 from virtomate.errors import HypervisorError, SchemaError
 from virtomate.hypervisor.connection import connect
-from virtomate.services.transaction.acceptance import require_acceptable
+from virtomate.services.transaction.claim import require_acceptable
 
 RECORD = "/domain/metadata/{urn:virtomate:clone:1}clone"
 MACS = [mac_address(1), mac_address(2, OUI_OTHER), mac_address(3)]

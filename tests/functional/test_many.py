@@ -332,7 +332,7 @@ def test_original_that_vanishes_during_a_preview(lab: Lab, monkeypatch: pytest.M
         # it raises where it finds that something was defined
         check_definition(*words)
 
-    monkeypatch.setattr("virtomate.services.transaction.acceptance.check_definition", vanish_and_check)
+    monkeypatch.setattr("virtomate.services.transaction.claim.check_definition", vanish_and_check)
     with open_session(lab.uri) as session:
         (planned,) = preview_definitions(
             Run(session, session, Progress(), CancelToken()), CloneRequest("original", ("web",))

@@ -19,7 +19,7 @@ from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskC
 from virtomate.services.clone.disks import Blueprint, SurveyedDisk
 from virtomate.services.clone_records import DiskOptions, VolumeReference
 from virtomate.services.storage import FoundVolume, PoolIndex, describe, refresh_when_idle
-from virtomate.services.transaction import NOT_ALLOWED, without_acl
+from virtomate.services.transaction import without_acl
 from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word, virsh
 
@@ -179,7 +179,7 @@ class DiskSurveyor(NamedTuple):
         if transfers[0] is Transfer.SERVER and is_exposed:
             cautions = (*cautions, _exposure(chosen.target, source, directory))
         if source.acl and not may_be_given_here(source):
-            cautions = (*cautions, without_acl(source, NOT_ALLOWED))
+            cautions = (*cautions, without_acl(source))
         is_visible = visible_status(found.description) is not None
         if mode is Mode.REFLINK and is_visible:
             require_reflinks(directory, source.path)

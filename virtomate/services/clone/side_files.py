@@ -20,7 +20,7 @@ from virtomate.paths import normalise
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 from virtomate.services.firmware import is_certainly_read_only, is_template, own_nvram_path
 from virtomate.services.storage import find_volume
-from virtomate.services.transaction import NOT_ALLOWED, without_acl
+from virtomate.services.transaction import without_acl
 from virtomate.services.trust import admitted, cautions
 from virtomate.tuples import NamedTuple
 
@@ -169,7 +169,7 @@ class NvramPlanner(NamedTuple):
         pools = {known.name: (known, describe_pool(known.document())) for known in (pool, source_pool)}
         transfers, warnings = self.gate.admit(self.connection, possible, pools.values(), _WHAT)
         if raw.acl and not may_be_given_here(raw):
-            warnings = (*warnings, without_acl(raw, NOT_ALLOWED))
+            warnings = (*warnings, without_acl(raw))
         label = f"{clone_name}/nvram" if self.has_siblings else "nvram"
         place = Place(pool.name, pool.uuid, *posixpath.split(path))
         duplication = Duplication(

@@ -1,12 +1,11 @@
 """What makes volumes for a domain that is not there yet: the claim on its name, the journal, and the undo."""
 
-from virtomate.services.transaction.acceptance import Acceptance as Acceptance
-from virtomate.services.transaction.acceptance import require_acceptable as require_acceptable
+from virtomate.services.transaction.claim import Acceptance as Acceptance
 from virtomate.services.transaction.claim import Claim as Claim
 from virtomate.services.transaction.claim import Memo as Memo
 from virtomate.services.transaction.claim import new_journal as new_journal
 from virtomate.services.transaction.claim import release_unless_needed as release_unless_needed
-from virtomate.services.transaction.fill import NOT_ALLOWED as NOT_ALLOWED
+from virtomate.services.transaction.claim import require_acceptable as require_acceptable
 from virtomate.services.transaction.fill import Filled as Filled
 from virtomate.services.transaction.fill import create_volumes as create_volumes
 from virtomate.services.transaction.fill import fill_volumes as fill_volumes

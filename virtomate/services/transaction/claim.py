@@ -1,4 +1,4 @@
-"""The claim: a small domain that cannot be started, and whose metadata keep the journal.
+"""The claim: a small domain that cannot be started, and whose metadata keep the journal; libvirt's verdict on clones.
 
 The claim of a clone has the clone's name and UUID, and becomes the clone; the claim of an import is undefined at the
 end. The journal lists what is going to be made and what has been made, with fingerprints: whatever ends the run, the
@@ -15,7 +15,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec
+from virtomate.definition import codec, readers
 from virtomate.definition.mentions import read_mentions
 from virtomate.definition.provenance import Provenance, claim_definition, find_provenance, read_record, with_provenance
 from virtomate.enums import ArtifactKind
@@ -25,9 +25,15 @@ from virtomate.errors import (
     HypervisorError,
     IllegalStateError,
     NotFoundError,
+    SchemaError,
     VirtomateError,
 )
-from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid, list_domains
+from virtomate.hypervisor.domains import (
+    check_definition,
+    define_domain,
+    find_domain_by_uuid,
+    list_domains,
+)
 from virtomate.services.definitions import Definitions
 from virtomate.services.storage import this_process
 from virtomate.services.storage.artifacts import require_intact
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Definition, Document
     from virtomate.definition.provenance import Artifact, DomainReference
     from virtomate.enums import Mode
+    from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
     from virtomate.rollback import Rollback
@@ -72,7 +79,7 @@ class Claim:
         self.name = name
         self._like = like
         self._is_uuid_given = is_uuid_given
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @property
     def token(self) -> str:
@@ -134,20 +141,17 @@ class Claim:
     def note(self, made: Artifact) -> None:
         """Add a line to the journal; the line is written with the next one that is recorded."""
         with self._lock:
-            self._note(made)
+            # in the order of the plan, whichever thread comes first
+            noted = {(item.kind, item.path): item for item in self.provenance.made}
+            noted[made.kind, made.path] = made
+            self.provenance = self.provenance._replace(made=tuple(noted.values()))
 
     def record(self, made: Artifact) -> None:
         """Write a line of the journal: something is going to be made, or has been made."""
         with self._lock:
             self._require_ours()
-            self._note(made)
+            self.note(made)
             self._write()
-
-    def _note(self, made: Artifact) -> None:
-        # in the order of the plan, whichever thread comes first
-        noted = {(item.kind, item.path): item for item in self.provenance.made}
-        noted[made.kind, made.path] = made
-        self.provenance = self.provenance._replace(made=tuple(noted.values()))
 
     @property
     def _files(self) -> tuple[Artifact, ...]:
@@ -252,3 +256,62 @@ def release_unless_needed(claim: Claim, rollback: Rollback) -> None:
     if rollback.leftovers:
         raise IllegalStateError("kept, since it records what is left")
     claim.release()
+
+
+class Acceptance:
+    """libvirt's verdict on the definitions of a run's clones: of one original, they differ in names and addresses.
+
+    The first clone with a claim asks for the verdict, before any volume is made; the others wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._judging = threading.Lock()
+        self._is_accepted = False
+
+    def require(self, connection: Connection, name: str, definition: Definition, original: Definition) -> None:
+        """Have libvirt judge the final definition of a claimed clone, unless it has accepted another one of the run."""
+        with self._judging:
+            if not self._is_accepted:
+                require_acceptable(connection, name, _probe(definition), original)
+                self._is_accepted = True
+
+
+def require_acceptable(connection: Connection, name: str, probe: Definition, original: Definition) -> None:
+    """Have libvirt judge the definition of a clone, by its schema only if the original's passes that.
+
+    libvirt lets people define what its schema does not allow, such as an empty `<rom file=''>`, and the clone of such a
+    domain is like it. The original's definition is judged only if the clone's was refused.
+
+    Args:
+        connection: Where the clone will be defined.
+        name: The clone's name.
+        probe: Its definition, with the UUID of an existing domain and a name that this domain does not have.
+        original: The original's definition.
+
+    Raises:
+        HypervisorError: libvirt does not accept the definition.
+    """
+    text = codec.unparse_definition(probe)
+    try:
+        check_definition(connection, name, text)
+    except SchemaError:
+        if _passes_schema(connection, original):
+            raise
+        _LOG.info("judging the definition of %r without the schema, which its original's does not pass either", name)
+        check_definition(connection, name, text, with_schema=False)
+
+
+def _probe(definition: Definition) -> Definition:
+    name = f"{readers.name(definition.domain)}.virtomate-check"
+    return definition._replace(domain={**definition.domain, "name": name})
+
+
+def _passes_schema(connection: Connection, original: Definition) -> bool:
+    try:
+        check_definition(connection, readers.name(original.domain), codec.unparse_definition(_probe(original)))
+    except SchemaError:
+        return False
+    except VirtomateError:
+        # libvirt checks the schema first, so it refused the definition for another reason
+        return True
+    return True

@@ -40,8 +40,6 @@ _LOG = logging.getLogger(__name__)
 # An undo waits that long for libvirt to let go of a volume.
 _UNDO_WAIT_SECONDS = 30
 
-NOT_ALLOWED = "only its owner and root could do that"
-
 
 class Filled(NamedTuple):
     """How a volume was filled.
@@ -210,7 +208,7 @@ def _fill_beside(run: Run, volume: VolumeInTheMaking, stop: CancelToken) -> Fill
         return volume.fill(connection, stop)
 
 
-def without_acl(source: VolumeDescription, reason: str) -> Notice:
+def without_acl(source: VolumeDescription, reason: str = "only its owner and root could do that") -> Notice:
     """Return the warning that a volume's access control list is not carried over."""
     return notice(CloneWarning.ACL, source.path, reason=reason)
 

@@ -30,12 +30,7 @@ _HINT = "Shut it down, and keep it down while it is being cloned."
 
 
 class Watched(NamedTuple):
-    """A volume that must not change.
-
-    Attributes:
-        volume: As it was when the clones were planned.
-        descriptor: Its file, on which QEMU's shared lock is held; None where it is not to be seen or opened here.
-    """
+    """A volume as it was planned, and its file with QEMU's shared lock; None if the file cannot be opened here."""
 
     volume: VolumeDescription
     descriptor: int | None
@@ -59,17 +54,14 @@ class Guard:
         self._has_looked = False
 
     def look_again(self) -> None:
-        """Say that a clone was undone, whose claim nobody sees any more."""
+        """Have the next clone look for deletions: one was undone, and nobody sees its claim any more."""
         self._has_looked = False
 
     def refuse_deletion(self, connection: Connection) -> None:
-        """Give way to whoever is deleting what the clones rest on, where no lock tells; a clone is claimed by now.
+        """Raise IllegalStateError if another run is deleting an unlocked volume; a clone is claimed by now.
 
-        One look is enough for all clones of a run: who marks a deletion later sees a claim, or what became of it. It is
-        taken again when a clone was undone.
-
-        Raises:
-            IllegalStateError: Somebody is.
+        One look is enough for all clones of a run, unless a clone was undone: a deletion that is marked later sees a
+        claim, or what became of it.
         """
         if not self._unlocked or self._has_looked:
             return
@@ -88,11 +80,7 @@ class Guard:
                     )
 
     def require_unchanged(self, connection: Connection) -> None:
-        """Make sure that what was copied, or is rested on, is what is there.
-
-        Raises:
-            SourceChangedError: The original was started, or a file of it, or below it, was written to.
-        """
+        """Raise SourceChangedError if the original was started, or a file of it, or below it, was written to."""
         original = self._original
         domain = find_domain_by_uuid(connection, original.uuid)
         if domain is not None and domain.is_active():
@@ -105,7 +93,7 @@ class Guard:
             self._refuse_writers(connection)
 
     def _refuse_writers(self, connection: Connection) -> None:
-        """Refuse what an active domain may be writing to by now, where no lock keeps it from that."""
+        """Refuse an unlocked volume that an active domain may be writing to by now."""
         paths = {(volume.pool, volume.name): path for path, volume in self._unlocked.items()}
         for domain in list_active_domains(connection):
             if domain.run_id in self._runs:

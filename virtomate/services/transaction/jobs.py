@@ -40,11 +40,7 @@ Content: TypeAlias = CopyOf | OverlayOn | LocalFile | Bytes
 
 
 class VolumeJob(NamedTuple):
-    """A new volume and its content.
-
-    Attributes:
-        label: What a person calls it.
-    """
+    """A new volume and its content; progress and messages call it by its label."""
 
     label: str
     kind: ArtifactKind
@@ -53,27 +49,27 @@ class VolumeJob(NamedTuple):
 
     @property
     def way(self) -> Duplication | None:
-        """How another volume is duplicated; None where there is none."""
+        """The duplication of another volume, if that is the content."""
         return self.content.way if isinstance(self.content, CopyOf | OverlayOn) else None
 
     @property
     def fallback(self) -> VolumeJob | None:
-        """The same by another transfer, where this one turns out to be impossible."""
+        """The same job by the next transfer, if there is one."""
         return None if self.way is None or self.way.fallback is None else duplicating(self.way.fallback)
 
     @property
     def new(self) -> NewVolume:
-        """What libvirt is asked for: an empty file, unless libvirt copies while it creates."""
+        """The volume to ask libvirt for: an empty file, unless libvirt copies while it creates."""
         return NewVolume(self.place.name, 0, 0, "raw") if self.way is None else self.way.new
 
     @property
     def transfer(self) -> Transfer | None:
-        """The transfer that fills it; None where no other volume is duplicated."""
+        """The transfer that fills the volume, if another volume is duplicated."""
         return None if self.way is None else self.way.transfer
 
     @property
     def is_created_with_content(self) -> bool:
-        """Whether creating it copies: then it takes as long as filling it, and its turn comes with that."""
+        """Whether libvirt copies while it creates the volume, so that this waits for a turn among the transfers."""
         return self.transfer is Transfer.SERVER
 
     @property
@@ -90,7 +86,7 @@ class VolumeJob(NamedTuple):
                 return 0
 
     def planned(self) -> Artifact:
-        """Return the journal's line for it before it is made."""
+        """Return the journal's line for the volume before it is made."""
         return Artifact(
             self.kind,
             ArtifactState.PLANNED,
@@ -102,21 +98,17 @@ class VolumeJob(NamedTuple):
         )
 
     def create(self, known: PoolEntry, workplace: TransferContext) -> Volume:
-        """Create it in its pool, which claims its name.
-
-        Raises:
-            ConflictError: Something has the name, and has not been touched.
-        """
+        """Create the volume in its pool; raise ConflictError if its name is taken, without touching anything."""
         document = known.backend.document(self.new)
         if self.way is not None and self.is_created_with_content:
             return transfers.create_with_content(self.way, known.pool, document, workplace)
         return known.pool.create_volume(self.place.name, document)
 
     def fill(self, created: VolumeDescription, workplace: TransferContext) -> int:
-        """Fill it, and return the number of bytes written.
+        """Fill the volume, and return the number of bytes written.
 
         Raises:
-            TransferUnavailableError: It cannot be filled by this transfer; nothing has been written.
+            TransferUnavailableError: This transfer turned out to be impossible; nothing has been written.
         """
         if self.way is not None:
             return transfers.fill(self.way, created, workplace)
