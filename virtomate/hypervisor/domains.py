@@ -71,11 +71,6 @@ class Domain:
         self.uuid: str = handle.UUIDString()
 
     @property
-    def daemon_version(self) -> int:
-        """The version of the daemon, 9000000 for 9.0.0; 0 where libvirt does not tell."""
-        return _told(lambda: int(self.handle.connect().getLibVersion()), 0)
-
-    @property
     def run_id(self) -> int:
         """A number that differs from run to run of an active domain; -1 for an inactive one."""
         return int(self.handle.ID())

@@ -136,7 +136,8 @@ def render_deletion_plan(deletions: Sequence[Deletion]) -> None:
             (printable(thing.what), "" if thing.size_bytes is None else binary_size(thing.size_bytes))
             for thing in deletion.doomed
         ]
-        lines = [f"{deletion.name} ({what} of {deletion.source.name}, {deletion.mode.value})"]
+        record = deletion.provenance
+        lines = [f"{deletion.name} ({what} of {record.source.name}, {record.mode.value})"]
         lines += [f"  {line}" for line in aligned(rows)]
         lines += [f"  not proved: {_doubt(thing)}" for thing in deletion.doomed if thing.doubt is not None]
         lines += [f"  kept: {item}" for item in sentences(deletion.kept)]

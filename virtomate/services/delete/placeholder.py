@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 
 class Placeholder:
-    """The placeholder of one clone.
-
-    Attributes:
-        is_there: Whether the placeholder stands in the clone's place, as far as is known.
-    """
+    """The placeholder of one clone; `is_there` if it stands in the clone's place, as far as is known."""
 
     def __init__(self, session: Session, deletion: Deletion) -> None:
         self.is_there = False
@@ -76,7 +72,7 @@ class Placeholder:
 
         Raises:
             IllegalStateError: Somebody changed or started the domain.
-            NotFoundError: The domain is not there any more.
+            NotFoundError: The domain does not exist any more.
         """
         return _require_inactive(self._require_ours())
 
@@ -111,7 +107,7 @@ class Placeholder:
     def _find(self) -> Domain:
         domain = find_domain_by_uuid(self._session.connection, self._deletion.uuid)
         if domain is None:
-            raise NotFoundError(f"domain '{self._deletion.name}' is not there any more")
+            raise NotFoundError(f"domain '{self._deletion.name}' does not exist any more")
         return domain
 
     def _require_ours(self) -> Domain:

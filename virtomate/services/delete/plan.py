@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
-from virtomate.errors import IllegalStateError
+from virtomate.definition import codec, file_readers, readers
+from virtomate.errors import IllegalStateError, VirtomateError
+from virtomate.paths import normalise
 from virtomate.services.delete.refusals import Refusals
-from virtomate.services.delete.snapshots import advise_merging
 from virtomate.services.delete.survey import SAVED_STATE, read_clones, survey
 from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.storage.references import scan_references
 from virtomate.tuples import NamedTuple
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from virtomate.cancel import CancelToken
+    from virtomate.definition.codec import Document
     from virtomate.definition.provenance import Artifact
     from virtomate.hypervisor.connection import Connection
     from virtomate.notices import Notice
     from virtomate.services.delete.records import Consent, Deletion
     from virtomate.services.delete.survey import Clone
+    from virtomate.services.storage import PoolIndex
     from virtomate.services.storage.references import Reference, References
 
 # How many users of a volume a refusal names.
 _NAMED_USERS = 3
+# How many commands a hint names, and how many images of a chain it looks at.
+_MAX_COMMANDS = 5
+_MAX_DEPTH = 200
 
 
 class DeletionPlan(NamedTuple):
@@ -129,17 +137,9 @@ def _with_needs(deletions: list[Deletion], references: References, clones: list[
                 elif uuid != deletion.uuid:
                     needs[deletion.uuid].add(uuid)
             if staying:
-                refusals.others.append(in_use(deletion.name, made, staying, _advise(clone, staying, references)))
+                refusals.others.append(in_use(deletion.name, made, staying, _advise(clone, staying, references.pools)))
     refusals.raise_if_any()
     return [deletion._replace(needs=frozenset(needs[deletion.uuid])) for deletion in deletions]
-
-
-def _advise(clone: Clone, users: Iterable[Reference], references: References) -> str | None:
-    """Return how the clone's own images can be merged, where only such images rest on its volume."""
-    images = [user.path for user in users]
-    if None in images:
-        return None
-    return advise_merging(clone.domain, clone.definition.domain, references.pools, [image for image in images if image])
 
 
 def in_use(name: str, made: Artifact, users: Sequence[Reference], advice: str | None = None) -> IllegalStateError:
@@ -151,3 +151,57 @@ def in_use(name: str, made: Artifact, users: Sequence[Reference], advice: str | 
         f"{name_artifact(made)} of '{name}' cannot be deleted: {', '.join(named)}",
         hint=advice or "Delete the named domain or volume first. A clone can be named in the same command.",
     )
+
+
+def _advise(clone: Clone, users: Sequence[Reference], pools: PoolIndex) -> str | None:
+    """Return how the clone's own images can be merged into their bases; None if anything else uses its volume.
+
+    With an external snapshot, a disk is an overlay, which rests on the former image of the disk.
+    """
+    images = [user.path for user in users if user.path is not None]
+    if len(images) < len(users):
+        return None
+    domain = clone.domain
+    chains = {target: tuple(_chain(path, pools)) for target, path in _disk_paths(clone.definition.domain, pools)}
+    concerned = {target: chain[0] for target, chain in chains.items() for path in images if normalise(path) in chain}
+    if any(all(normalise(path) not in chain for chain in chains.values()) for path in images) or not concerned:
+        return None
+    snapshots = domain.external_snapshots()
+    files = {normalise(path) for _, text in snapshots for path in _files(text)}
+    if set(concerned.values()) <= files:
+        commands = [virsh("snapshot-delete", domain.name, snapshot) for snapshot, _ in snapshots]
+        more = "; and so on, the newest first" if len(commands) > _MAX_COMMANDS else ""
+        return f"Delete its external snapshots first: {'; '.join(commands[:_MAX_COMMANDS])}{more}"
+    merge = "--active --pivot --delete --wait"
+    commands = [
+        virsh("start", domain.name),
+        *(virsh("blockcommit", domain.name, target, options=merge) for target in concerned),
+        virsh("shutdown", domain.name),
+    ]
+    return f"Start it, merge its overlays, and shut it down again: {'; '.join(commands)}"
+
+
+def _disk_paths(definition: Document, pools: PoolIndex) -> Iterator[tuple[str, str]]:
+    for disk in file_readers.disks(definition):
+        path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
+        if path is not None:
+            yield disk.target, normalise(path)
+
+
+def _chain(path: str, pools: PoolIndex) -> Iterator[str]:
+    """Yield the paths of an image and of those below it, as far as they are volumes."""
+    with suppress(VirtomateError):
+        for _ in range(_MAX_DEPTH):
+            yield path
+            below = pools.find_path(path).description.backing_path
+            if below is None:
+                return
+            path = normalise(below)
+
+
+def _files(snapshot: str) -> Iterator[str]:
+    """Yield the files of an external snapshot's disks."""
+    disks = readers.child(codec.parse(snapshot, "domainsnapshot"), "disks").get("disk", [])
+    for disk in disks if isinstance(disks, list) else [disks]:
+        if path := readers.child(disk, "source").get("@file"):
+            yield str(path)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from virtomate.definition.provenance import Artifact, DomainReference, Provenance
-    from virtomate.enums import DeletionStatus, Mode
+    from virtomate.definition.provenance import Artifact, Provenance
+    from virtomate.enums import DeletionStatus
     from virtomate.errors import VirtomateError
     from virtomate.notices import Notice
     from virtomate.services.storage.artifacts import Verdict
@@ -63,18 +63,8 @@ class Deletion(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """False for the rest of a clone that was never completed, or never deleted completely."""
+        """Whether the clone was completed, and no deletion of it has begun."""
         return self.provenance.finished
-
-    @property
-    def source(self) -> DomainReference:
-        """The original."""
-        return self.provenance.source
-
-    @property
-    def mode(self) -> Mode:
-        """How the clone's disks were duplicated."""
-        return self.provenance.mode
 
     @property
     def kept(self) -> tuple[Notice, ...]:

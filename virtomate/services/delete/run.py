@@ -57,17 +57,16 @@ def delete_clones(
         session: Where the clones are.
         names: The clones.
         progress: Is told what is waited for.
-        cancel: A signal lets the clone at hand be deleted, unless libvirt has to be waited for, and keeps the others.
+        cancel: A signal lets the current clone be deleted, unless libvirt has to be waited for, and keeps the others.
         consent: What is deleted without a question.
-        agree: Asks about anything else; may raise.
+        agree: Asks about everything else; may raise.
         warn: Is told at once which definitions were restored, and before the question what could not be looked at.
 
     Returns:
         How deleting went, in the order of the names; None if nobody agreed and nothing was deleted.
 
     Raises:
-        IllegalStateError: The plan refuses a clone, or something has changed since the question.
-        VirtomateError: The plan refuses the names.
+        VirtomateError: The plan refuses something, or something has changed since the question.
     """
     plan = plan_deletion(session.connection, names, cancel, warn)
     warn(plan.warnings)
@@ -75,11 +74,9 @@ def delete_clones(
         if not agree(plan):
             return None
         agreed = plan.deletions
-        plan = plan_deletion(session.connection, names, cancel)
+        plan = plan_deletion(session.connection, names, cancel, warn)
         if plan.deletions != agreed:
-            raise IllegalStateError(
-                "what would be deleted has changed since the question", hint="Run the command again."
-            )
+            raise IllegalStateError("what would be deleted has changed since the question", "Run the command again.")
     return execute_plan(session, plan, progress, cancel)
 
 
@@ -102,11 +99,7 @@ def execute_plan(
 
 
 class _Run:
-    """What the deletions of one run share.
-
-    Attributes:
-        lighter_pools: Names of pools from which a volume was removed.
-    """
+    """What the deletions of one run share; `lighter_pools` are names of pools from which a volume was removed."""
 
     def __init__(self, session: Session, cache: ReferenceCache, progress: Progress, cancel: CancelToken) -> None:
         self.session = session

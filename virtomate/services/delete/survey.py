@@ -29,10 +29,9 @@ from virtomate.services.storage.artifacts import (
     Judgement,
     Verdict,
     bears_token_here,
-    judge,
+    judge_in_pool,
     judge_outside_pools,
     name_artifact,
-    sight,
     why_not_in,
 )
 from virtomate.tuples import NamedTuple
@@ -141,10 +140,8 @@ def _is_there(connection: Connection, provenance: Provenance, made: Artifact) ->
     token = provenance.artifact_token
     if made.state is ArtifactState.PLANNED or bears_token_here(made, token):
         return True
-    known = find_entry(connection, made.pool)
-    if known is None or why_not_in(made, known) is not None:
-        return False
-    return judge(made, token, sight(connection, known, made)[0]).verdict in OWN
+    judgement = judge_in_pool(connection, find_entry(connection, made.pool), made, token)
+    return judgement is not None and judgement.verdict in OWN
 
 
 def survey(connection: Connection, clone: Clone, references: References) -> Deletion:
@@ -193,10 +190,8 @@ def _judge(connection: Connection, clone: Clone, made: Artifact, known: PoolEntr
     if known is None and made.pool.startswith(TEMPORARY_POOL_PREFIX):
         # a killed run may have left the temporary pool running, in which it made an NVRAM
         known = find_entry(connection, made.pool)
-    objection = why_not_in(made, known)
-    if known is not None and objection is None:
-        sighting, _ = sight(connection, known, made)
-        return judge(made, token, sighting), False
+    if (judgement := judge_in_pool(connection, known, made, token)) is not None:
+        return judgement, False
     is_stopped = known is not None and not known.is_active
     if not is_stopped and bears_token_here(made, token):
         return Judgement(Verdict.PROVED), True
@@ -204,7 +199,7 @@ def _judge(connection: Connection, clone: Clone, made: Artifact, known: PoolEntr
         directories = _nvram_directories(connection, clone.definition)
         return judge_outside_pools(made, token, directories, is_local=connection.is_local), True
     hint = f"Start it: {virsh('pool-start', made.pool)}" if is_stopped else None
-    return Judgement(Verdict.AWAY, objection or "", hint=hint), False
+    return Judgement(Verdict.AWAY, why_not_in(made, known) or "", hint=hint), False
 
 
 def _nvram_directories(connection: Connection, definition: Definition) -> frozenset[str]:

@@ -1,7 +1,6 @@
 """Storage: pools and volumes, and what is known of them."""
 
 from virtomate.services.storage.backend import PoolSpace as PoolSpace
-from virtomate.services.storage.backend import VolumeKey as VolumeKey
 from virtomate.services.storage.file_pools import backend_of as backend_of
 from virtomate.services.storage.owner import is_running as is_running
 from virtomate.services.storage.owner import may_be_running as may_be_running

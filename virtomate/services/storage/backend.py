@@ -25,10 +25,7 @@ class PoolSpace(NamedTuple):
     """The space of a pool, in bytes.
 
     Attributes:
-        allocation: What is taken, by whatever.
-        available: What can still be written.
-        file_system: What tells the pool's file system from any other; None where it cannot be seen here, and the
-            figures are libvirt's.
+        file_system: Identity of the pool's file system; None if it cannot be seen here, and the figures are libvirt's.
     """
 
     capacity: int
@@ -46,14 +43,10 @@ class StorageBackend(Protocol):
     """One kind of storage pools; a pool comes as libvirt describes it."""
 
     def path_of(self, pool: PoolDescription, volume: str) -> str | None:
-        """Return the normalised path of a volume, None where its pool has no directory."""
+        """Return the normalised path of a volume, None if its pool has no directory."""
 
     def require_new_volumes(self, pool: PoolDescription) -> None:
-        """Refuse a pool in which no new volumes are made.
-
-        Raises:
-            UnsupportedError: Its volumes are not files.
-        """
+        """Raise UnsupportedError if new volumes cannot be made in a pool."""
 
     def document(self, new: NewVolume) -> str:
         """Return the document by which libvirt creates a volume."""
@@ -65,22 +58,12 @@ class StorageBackend(Protocol):
         """Return what identifies a volume now."""
 
     def absence(self, made: Artifact, pool: Pool) -> Fingerprint | None:
-        """Return what is known of the place of an artifact that is not there, as far as it was known when made."""
+        """Return the fingerprint of the place of an artifact that is gone, as far as the record has it."""
 
     def seen_space(
         self, pool: Pool, description: PoolDescription, known: Iterable[VolumeDescription] = ()
     ) -> PoolSpace | None:
-        """Return the space of an active pool as it can be seen here, None where it cannot.
-
-        Args:
-            pool: The pool.
-            description: What its document says.
-            known: Volumes that have just been looked at, of whatever pools.
-        """
+        """Return the space of an active pool if it can be seen here; `known` are volumes of any pools as they are."""
 
     def list_paths(self, directory: str) -> list[str]:
-        """Return the paths in a pool's directory here that may be volumes.
-
-        Raises:
-            OSError: The directory cannot be read.
-        """
+        """Return the paths in a pool's directory here that may be volumes, or raise OSError."""

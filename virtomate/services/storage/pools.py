@@ -70,12 +70,7 @@ class PoolIndex:
         return next((known for known in self.known if known.pool.name == name), None)
 
     def named(self, name: str) -> PoolEntry:
-        """Return the active pool with a name.
-
-        Raises:
-            NotFoundError: There is none.
-            IllegalStateError: It is not active.
-        """
+        """Return the active pool with a name; raise NotFoundError or IllegalStateError if there is none."""
         known = self.find(name)
         if known is None:
             names = [known.pool.name for known in self.known]
@@ -108,8 +103,8 @@ class PoolIndex:
         """Return the volume with a path.
 
         Raises:
-            IllegalStateError: It is in no pool, or in an inactive one.
-            NotFoundError: The file is not there.
+            IllegalStateError: No active pool is over its directory.
+            NotFoundError: The file does not exist.
         """
         directory, name = posixpath.split(normalise(path))
         pools = self._all_covering(directory)
@@ -172,12 +167,9 @@ def get_active_pool(connection: Connection, name: str) -> Pool:
 
 
 def find_volume(pool: Pool, name: str, seconds: float = 0) -> FoundVolume | None:
-    """Return the volume with a name, if need be after libvirt has refreshed the pool; None where there is none.
+    """Return the volume with a name, if need be after a refresh of the pool; None if there is none.
 
-    Args:
-        pool: Where the volume should be.
-        name: Its name.
-        seconds: How long to wait: libvirt does not refresh a pool in which it is building something.
+    libvirt does not refresh a pool in which it is building something: wait so many seconds for that.
     """
     volume = pool.find_volume(name)
     if volume is None:
@@ -205,11 +197,7 @@ def _inactive(name: str) -> IllegalStateError:
 
 
 def refresh_when_idle(pool: Pool, cancel: CancelToken | None = None) -> bool:
-    """Refresh a pool, waiting a while for what libvirt is building there; return whether libvirt has refreshed it.
-
-    Raises:
-        InterruptedBySignalError: A signal arrived.
-    """
+    """Refresh a pool, waiting a while for what libvirt is building there; return whether libvirt has refreshed it."""
     return any(pool.refresh() for _ in backoff(_BUSY_SECONDS, cancel))
 
 

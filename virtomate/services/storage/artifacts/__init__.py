@@ -1,10 +1,10 @@
 """Artifacts: telling what cloning made from anything else, and removing it."""
 
 from virtomate.services.storage.artifacts.looking import bears_token_here as bears_token_here
+from virtomate.services.storage.artifacts.looking import judge_in_pool as judge_in_pool
 from virtomate.services.storage.artifacts.looking import judge_outside_pools as judge_outside_pools
 from virtomate.services.storage.artifacts.looking import put_token as put_token
 from virtomate.services.storage.artifacts.looking import require_intact as require_intact
-from virtomate.services.storage.artifacts.looking import sight as sight
 from virtomate.services.storage.artifacts.looking import why_not_in as why_not_in
 from virtomate.services.storage.artifacts.proof import BEGUN as BEGUN
 from virtomate.services.storage.artifacts.proof import OWN as OWN

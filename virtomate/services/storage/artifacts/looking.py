@@ -47,10 +47,9 @@ _SIGHT_SECONDS = 1
 
 
 def put_token(volume: VolumeDescription, token: str) -> VolumeDescription | None:
-    """Put a token on a volume's file, where it is seen here and the file system keeps attributes.
+    """Put a token on a volume's file, and return the volume with its new change time.
 
-    Returns:
-        The volume with its new change time, or None where there is no token on it.
+    Return None if the file cannot be seen here, or its file system keeps no attributes.
     """
     descriptor = open_visible(volume, os.O_WRONLY)
     if descriptor is None:
@@ -74,7 +73,7 @@ def read_attribute(file: int | str) -> str | None:
 
 
 def read_header_token(head: bytes) -> str | None:
-    """Return the token in the header of an overlay, by its first bytes; None where there is none."""
+    """Return the token in the header of an overlay, by its first bytes, if there is one."""
     header = read_qcow2_header(head[:HEADER_BYTES])
     return None if header is None else header.token
 
@@ -111,7 +110,7 @@ def _sight(connection: Connection, known: PoolEntry, found: FoundVolume) -> Sigh
 
 
 def why_not_in(made: Artifact, known: PoolEntry | None) -> str | None:
-    """Return why an artifact cannot be looked at in its storage pool, as the end of a sentence; None where it can."""
+    """Return why an artifact cannot be looked at in its storage pool, as the end of a sentence; None if it can."""
     if known is None:
         return f"cannot be looked at, since its storage pool '{made.pool}' is not there"
     if known.description.path != posixpath.dirname(made.path):
@@ -121,16 +120,21 @@ def why_not_in(made: Artifact, known: PoolEntry | None) -> str | None:
     return None
 
 
+def judge_in_pool(
+    connection: Connection, known: PoolEntry | None, made: Artifact, token: str | None
+) -> Judgement | None:
+    """Judge an artifact in its storage pool; return None if it cannot be looked at there."""
+    if known is None or why_not_in(made, known) is not None:
+        return None
+    return judge(made, token, sight(connection, known, made)[0])
+
+
 def judge_outside_pools(
     made: Artifact, token: str | None, directories: Collection[str], *, is_local: bool
 ) -> Judgement:
-    """Say whether a file in no storage pool is the one that was made; libvirt does not tell of it.
+    """Say whether a file in no storage pool is the artifact; libvirt does not describe such files.
 
-    Args:
-        made: The artifact.
-        token: What stands on every artifact of the clone.
-        directories: Where libvirt keeps NVRAM. Elsewhere a record alone is no reason to touch anything.
-        is_local: Whether the daemon runs on this host.
+    Only in the directories in which libvirt keeps NVRAM may the record alone be a reason to delete a file.
     """
     if bears_token_here(made, token):
         return Judgement(Verdict.PROVED)
@@ -153,11 +157,7 @@ def judge_outside_pools(
 
 
 def require_intact(connection: Connection, artifacts: Iterable[Artifact], token: str) -> None:
-    """Make sure that what was made is what is there, before a definition names it.
-
-    Raises:
-        IllegalStateError: A file was replaced, or its storage pool is another one by now.
-    """
+    """Raise IllegalStateError if an artifact was replaced, or its storage pool is another one by now."""
     by_pool: defaultdict[str, list[Artifact]] = defaultdict(list)
     for made in artifacts:
         by_pool[made.pool].append(made)
@@ -185,7 +185,7 @@ def _require_nameable(connection: Connection, known: PoolEntry, made: Artifact, 
 
 
 def bears_token_here(made: Artifact, token: str | None) -> bool:
-    """Return whether the file at its path here is the one that was made: no other has that token and inode number."""
+    """Return whether the file at an artifact's path here has the artifact's token and inode number, as no other has."""
     inode = None if made.fingerprint is None else made.fingerprint.inode
     try:
         is_it = inode is None or os.lstat(made.path).st_ino == inode

@@ -35,7 +35,7 @@ class Verdict(StrEnum):
     AWAY = "away"
 
 
-# What a run may remove of what it made itself a moment ago; and of what it was about to make when that failed.
+# What a run may remove that it made a moment ago; and what it may remove that it was about to make when that failed.
 OWN = frozenset({Verdict.PROVED, Verdict.UNPROVED, Verdict.EMPTY})
 BEGUN = frozenset({Verdict.PROVED, Verdict.EMPTY})
 
@@ -44,11 +44,11 @@ class Sighting(NamedTuple):
     """What is at an artifact's path now.
 
     Attributes:
-        volume: The volume as libvirt describes it, None where there is none.
+        volume: The volume as libvirt describes it, None if there is none.
         is_seen: Whether its file can be read here.
         attribute: Token in the extended attribute of a file that is seen.
         header: Token in the header of an overlay.
-        fingerprint: What identifies the file; where there is no file, what is known of its directory.
+        fingerprint: Fingerprint of the file, or of its place if there is no file.
     """
 
     volume: VolumeDescription | None
@@ -62,8 +62,8 @@ class Judgement(NamedTuple):
     """What is proved of an artifact.
 
     Attributes:
-        reason: Why nothing is proved, as the end of a sentence about the file; empty where something is proved.
-        volume: The file as it is now, None where there is none.
+        reason: Why nothing is proved, as the end of a sentence about the file.
+        volume: The file as it is now, None if there is none.
         hint: What to do about a file that cannot be looked at.
     """
 
@@ -74,7 +74,7 @@ class Judgement(NamedTuple):
 
 
 def contradicts(made: Fingerprint, now: Fingerprint) -> bool:
-    """Return whether two fingerprints cannot be of one file; what is not known of either says nothing."""
+    """Return whether two fingerprints certainly are not of one file."""
     if made.inode is not None and now.inode is not None:
         births = {made.birth_time, now.birth_time} - {None}
         return made.inode != now.inode or len(births) > 1
@@ -84,13 +84,7 @@ def contradicts(made: Fingerprint, now: Fingerprint) -> bool:
 
 
 def judge(made: Artifact, token: str | None, sighting: Sighting) -> Judgement:
-    """Say whether the file at an artifact's path is the one that cloning made.
-
-    Args:
-        made: The artifact, as the record has it.
-        token: Token on every artifact of the clone, None where the record is of a version that had no tokens.
-        sighting: What is there now.
-    """
+    """Say whether the file at an artifact's path is the one that cloning made; records of 0.2.0 have no token."""
     volume = sighting.volume
     if volume is None:
         return judge_absence(made, sighting.fingerprint)

@@ -30,20 +30,17 @@ def remove_artifact(
     accepted: Collection[Verdict],
     turns: Iterable[object],
 ) -> bool:
-    """Remove one artifact from the storage pool that has it.
+    """Remove an artifact from its storage pool; return whether it was there, since it may only have been planned.
 
     Args:
-        connection: Where it is.
+        connection: Where the artifact is.
         made: The artifact.
-        token: What stands on every artifact of the clone.
+        token: Token of the clone's artifacts.
         accepted: The verdicts that are enough.
         turns: What `backoff` yields: when to try while libvirt is still building the artifact.
 
-    Returns:
-        Whether it was there; what was only planned may never have been made.
-
     Raises:
-        ConflictError: What is there is not, or not certainly, the artifact; it is left alone.
+        ConflictError: The file is not certainly the artifact; it is left alone.
         IllegalStateError: Its storage pool or its directory is not there, and it is not proved without them.
         VirtomateError: It cannot be removed.
     """
@@ -87,10 +84,10 @@ def _pool_of(connection: Connection, made: Artifact, token: str | None) -> Itera
 
 @contextmanager
 def locked(connection: Connection, artifacts: Iterable[Artifact], token: str | None) -> Iterator[None]:
-    """Keep everybody from opening artifacts whose files are seen here: QEMU, its tools, and runs that link to them.
+    """Keep QEMU, its tools and other runs from opening artifacts whose files are seen here.
 
     Raises:
-        IllegalStateError: Somebody has one open.
+        IllegalStateError: Somebody has opened an artifact.
     """
     with ExitStack() as stack:
         for made in artifacts:
@@ -113,11 +110,7 @@ def _is_here(connection: Connection, made: Artifact, token: str | None) -> bool:
 
 
 def stop_temporary_pool(connection: Connection, made: Artifact) -> bool:
-    """Stop a temporary pool that a killed run has left, and tell whether it was there.
-
-    Raises:
-        ConflictError: The pool that the record names is not a temporary pool.
-    """
+    """Stop a temporary pool of a killed run; return whether it was there, or raise ConflictError for other pools."""
     if not made.pool.startswith(TEMPORARY_POOL_PREFIX):
         raise ConflictError("that is not the name of a temporary pool")
     pool = find_pool(connection, made.pool)
