@@ -25,9 +25,9 @@ class Firmware(NamedTuple):
     """What libvirt makes of the original's firmware.
 
     Attributes:
-        nvram_path: Normalised path of the NVRAM; None where it has none that is a file.
-        missing: The warning of firmware that libvirt's host lacks; None where it lacks none, as far as can be seen.
-        is_unselectable: Whether libvirt would have to select firmware for it, and finds none.
+        nvram_path: Normalised path of the NVRAM, if it is a file.
+        missing: The warning of firmware that libvirt's host lacks, as far as can be seen.
+        is_unselectable: Whether libvirt would have to select firmware, and finds none.
     """
 
     nvram_path: str | None
@@ -41,7 +41,7 @@ def read_firmware(connection: Connection, domain: Document) -> Firmware:
     libvirt 9.0 does not show the NVRAM that it chose itself, but would start QEMU with it.
 
     Raises:
-        HypervisorError: The definition does not tell where the NVRAM is, and libvirt does not either.
+        HypervisorError: Neither the definition nor libvirt tells where the NVRAM is.
     """
     nvram = file_readers.nvram(domain)
     named = None if nvram is None or nvram.path is None else normalise(nvram.path)
@@ -51,7 +51,7 @@ def read_firmware(connection: Connection, domain: Document) -> Firmware:
     if not is_hidden and not file_readers.selects_firmware(domain):
         return Firmware(named, _missing_loader(connection, domain))
     try:
-        command_line = native_command_line(connection, codec.unparse(file_readers.firmware_only(domain), "domain"))
+        found = _nvram_path_of(connection, file_readers.firmware_only(domain))
     except NoFirmwareError as error:
         path = own_nvram_path(connection, domain) if is_hidden else named
         missing = notice(CloneWarning.NO_FIRMWARE, readers.name(domain), reason=error.message)
@@ -60,18 +60,17 @@ def read_firmware(connection: Connection, domain: Document) -> Firmware:
         if is_hidden or isinstance(error, ConnectionLostError):
             raise
         return Firmware(named)
-    found = file_readers.nvram_path_of_command_line(command_line) if is_hidden else named
-    return Firmware(None if found is None else normalise(found), _missing_loader(connection, domain))
+    return Firmware(found if is_hidden else named, _missing_loader(connection, domain))
 
 
 def own_nvram_path(connection: Connection, domain: Document) -> str | None:
-    """Return where libvirt would put the NVRAM of a domain whose definition names no path.
+    """Return the path that libvirt gives to the NVRAM of a domain by itself, or raise HypervisorError."""
+    return _nvram_path_of(connection, file_readers.own_nvram_probe(domain))
 
-    Raises:
-        HypervisorError: It does not tell.
-    """
-    command_line = native_command_line(connection, codec.unparse(file_readers.own_nvram_probe(domain), "domain"))
-    path = file_readers.nvram_path_of_command_line(command_line)
+
+def _nvram_path_of(connection: Connection, probe: Document) -> str | None:
+    """Return the path of the NVRAM with which libvirt would start a domain, or raise HypervisorError."""
+    path = file_readers.nvram_path_of_command_line(native_command_line(connection, codec.unparse(probe, "domain")))
     return None if path is None else normalise(path)
 
 
@@ -106,5 +105,5 @@ def _missing_loader(connection: Connection, domain: Document) -> Notice | None:
     except FileNotFoundError:
         return notice(CloneWarning.MISSING_LOADER, readers.name(domain), path=path)
     except (OSError, ValueError):
-        return None
+        pass
     return None

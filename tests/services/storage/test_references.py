@@ -413,7 +413,7 @@ def test_path_that_leads_nowhere(host: Host, path: str, is_guess: bool) -> None:
     users = host.scan().users(host.made)
 
     assert [user.says for user in users] == (
-        [f"domain 'other' names '{path}', which cannot be seen and may be it"] if is_guess else []
+        [f"domain 'other' names '{path}', which cannot be seen and may be the same file"] if is_guess else []
     )
     assert all((user.kind, user.domain_uuid) == (ReferenceKind.MAY_NAME, other.uuid) for user in users)
 
@@ -482,7 +482,7 @@ def test_malformed(host: Host) -> None:
     warnings = host.warns()
     assert "the definition of domain 'cut' is not well-formed XML" in warnings
     assert "the record of virtomate in the definition of domain 'deep' is nested too deeply" in warnings
-    assert " and 1 more (malformed after" in warnings
+    assert " and 1 more (malformed image header" in warnings
 
 
 @pytest.mark.timeout(60)
@@ -594,7 +594,7 @@ def test_far_link_to_the_directory(far: Host) -> None:
     far.define("other", definition("/link/clone.qcow2"))
     far.define("unrelated", definition("/link/else.qcow2"))
 
-    assert far.says() == ["domain 'other' names '/link/clone.qcow2', which cannot be seen and may be it"]
+    assert far.says() == ["domain 'other' names '/link/clone.qcow2', which cannot be seen and may be the same file"]
     assert "cannot read '/link/clone.qcow2' and '/link/else.qcow2' (it is in no active storage pool)" in far.warns()
 
 
@@ -633,7 +633,7 @@ def test_loose_name_below(far: Host) -> None:
     (user,) = far.scan().users(far.made)
 
     assert user.kind is ReferenceKind.MAY_NAME
-    assert "rests on '/link/clone.qcow2', which cannot be seen and may be it" in user.says
+    assert "rests on '/link/clone.qcow2', which cannot be seen and may be the same file" in user.says
 
     far.pool.active = False
     far.pool.says = "/elsewhere"

@@ -151,7 +151,7 @@ class VolumeInTheMaking:
             accepted = OWN if made.state is ArtifactState.MADE else BEGUN
             was_there = remove_artifact(connection, made, self._claim.token, accepted, backoff(_UNDO_WAIT_SECONDS))
             if not was_there and self._is_created and made.state is ArtifactState.PLANNED:
-                raise IllegalStateError("it was made, and is not there any more: is its file system mounted?")
+                raise IllegalStateError("the file is gone; its file system may not be mounted")
         self._made, self._is_created, self._created = None, False, None
 
 

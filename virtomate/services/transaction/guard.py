@@ -76,7 +76,7 @@ class Guard:
                 if made.path in self._unlocked and made.fingerprint is not None:
                     raise IllegalStateError(
                         f"'{made.path}' is being deleted together with domain '{domain.name}'",
-                        hint="A clone of it would rest on nothing.",
+                        hint="A linked clone needs that file.",
                     )
 
     def require_unchanged(self, connection: Connection) -> None:

@@ -90,7 +90,7 @@ def judge(made: Artifact, token: str | None, sighting: Sighting) -> Judgement:
         return judge_absence(made, sighting.fingerprint)
     is_other = made.fingerprint is not None and contradicts(made.fingerprint, sighting.fingerprint or made.fingerprint)
     if volume.path != made.path or posixpath.basename(made.path) != made.volume:
-        verdict, reason = Verdict.FOREIGN, f"is not what storage pool '{made.pool}' has now"
+        verdict, reason = Verdict.FOREIGN, f"is not where storage pool '{made.pool}' has that volume now"
     elif token is not None and token in {sighting.attribute, sighting.header}:
         verdict, reason = (Verdict.UNPROVED, "is a copy of what was made") if is_other else (Verdict.PROVED, "")
     elif sighting.attribute is not None:

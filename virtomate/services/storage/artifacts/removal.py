@@ -96,7 +96,7 @@ def locked(connection: Connection, artifacts: Iterable[Artifact], token: str | N
                 if (device := loop_device_over(made.path)) is not None:
                     raise IllegalStateError(
                         f"{name_artifact(made)} is the content of loop device '{device}'",
-                        hint=f"Detach that first: losetup --detach {device}",
+                        hint=f"Detach the device first: losetup --detach {device}",
                     )
         yield
 

@@ -132,7 +132,7 @@ class Chains:
         if hidden:
             self._warn(hidden, self._unreadable[hidden[0]])
         if self._malformed:
-            self._warn(self._malformed, "malformed after a beginning like that of an image")
+            self._warn(self._malformed, "malformed image header")
 
     def _warn(self, paths: list[str], reason: str) -> None:
         named = [f"'{sanitise(path)}'" for path in paths[:_NAMED_FILES]]

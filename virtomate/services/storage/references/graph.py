@@ -248,12 +248,13 @@ class References:
         name = posixpath.basename(made.path)
         for naming in self._guesses.get(name, ()):
             if naming.document.domain_uuid != owner and normalise(naming.path) != made.path:
-                says = f"{naming.document.says} names '{sanitise(naming.path)}', which cannot be seen and may be it"
+                named = f"{naming.document.says} names '{sanitise(naming.path)}'"
+                says = f"{named}, which cannot be seen and may be the same file"
                 yield Reference(says, ReferenceKind.MAY_NAME, domain_uuid=naming.document.domain_uuid)
         for link in self._loose_links.get(name, ()):
             if link.below.keys.isdisjoint(self._keys(made)):
                 below = sanitise(normalise(link.below.path or name))
-                says = f"'{sanitise(link.path)}' rests on '{below}', which cannot be seen and may be it"
+                says = f"'{sanitise(link.path)}' rests on '{below}', which cannot be seen and may be the same file"
                 yield Reference(says, ReferenceKind.MAY_NAME, path=self._own_path(link))
 
     def _is_of(self, path: str, owner: str | None) -> bool:
