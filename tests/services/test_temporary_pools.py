@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,7 +102,11 @@ def test_only_stale_pools_are_stopped(session: Session, monkeypatch: pytest.Monk
 def test_mistakes_at_the_end_of_a_run(
     session: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever fails when stale pools are stopped and others refreshed is logged: the results must be told."""
+    """Whatever fails when stale pools are stopped and others refreshed is logged: the results must be told.
+
+    Only a log that was asked for has it: stderr may be read by a program.
+    """
+    caplog.set_level(logging.INFO)
     alive = this_process()
     stale = owned_by(alive._replace(started=alive.started + 1), monkeypatch)
     start_transient_pool(session.connection, stale, directory_pool_document(stale, "/nonexistent"))
@@ -116,7 +121,9 @@ def test_mistakes_at_the_end_of_a_run(
 
     assert names(session) == {stale}
     assert [record.getMessage() for record in caplog.records] == [
-        "refreshing storage pool 'missing' failed",
-        f"refreshing storage pool '{stale}' failed",
-        "stopping the temporary storage pools of other runs failed",
+        f"refreshing storage pool 'missing' failed: there is no storage pool 'missing' on {session.connection.name}",
+        f"refreshing storage pool '{stale}' failed: mistake",
+        "stopping the temporary storage pools of other runs failed: mistake",
     ]
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+    assert [bool(record.exc_info) for record in caplog.records] == [False, True, True]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import CancelToken, backoff
 from virtomate.definition.volume import PoolDescription, VolumeDescription, describe_pool, describe_volume
-from virtomate.errors import IllegalStateError, NotFoundError
+from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.storage import find_pool, get_pool, list_pools
 from virtomate.paths import normalise
 from virtomate.services.storage.file_pools import backend_of
@@ -213,5 +213,6 @@ def best_effort(what: str) -> Iterator[None]:
     """Log any failure of work that no result depends on: the results of a run must be told whatever happens."""
     try:
         yield
-    except Exception:  # noqa: BLE001 - it is logged
-        _LOG.warning("%s failed", what, exc_info=True)
+    except Exception as error:  # noqa: BLE001 - it is logged
+        # without --log, Python itself would write a warning to stderr, where JSON may be promised
+        _LOG.info("%s failed: %s", what, error, exc_info=not isinstance(error, VirtomateError))
