@@ -11,7 +11,7 @@ from virtomate.definition.volume import NewVolume
 from virtomate.duplication import select
 from virtomate.duplication.image_headers import Qcow2Header
 from virtomate.enums import Action, Mode, Transfer
-from virtomate.errors import UnsupportedError
+from virtomate.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
@@ -102,7 +102,7 @@ def test_transfers(
         if forced in expected:
             assert choose(forced) == (forced,)
         else:
-            with pytest.raises(UnsupportedError):
+            with pytest.raises(UsageError if mode is Mode.LINKED else UnsupportedError):
                 choose(forced)
 
 

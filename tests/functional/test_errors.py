@@ -23,11 +23,16 @@ from tests.lab import Lab, Program, disk, domain, images
 from tests.lab.images import MIB
 from tests.lab.ordinary_user import OrdinaryUser
 from tests.lab.program import Background
+from virtomate.definition import codec
+from virtomate.definition.provenance import DomainReference, claim_definition
+from virtomate.enums import Mode
 from virtomate.errors import NoConnectionError
 from virtomate.hypervisor.connection import connect
+from virtomate.services.transaction import new_journal
 from virtomate.words import binary_size
 
 Words = tuple[str | Path, ...]
+UUID = "11111111-2222-4333-8444-555555555555"
 
 # A major and a minor version, as libvirt numbers them.
 BROKEN_STREAMS = 11_003
@@ -160,12 +165,6 @@ def saved_state(lab: Lab) -> Words:
     return clone_words("--mode", "linked")
 
 
-def linked_transfer(lab: Lab) -> Words:
-    """Ask for a transfer where nothing is transferred."""
-    define_source(lab)
-    return clone_words("--mode", "linked", "--transfer", "host")
-
-
 def wrong_format(lab: Lab) -> Words:
     """Call a raw image qcow2."""
     path = lab.pool.raw("src.raw", MIB)
@@ -206,9 +205,6 @@ CASES = {
     ),
     "managed-save image": Case(
         saved_state, Refusal("IllegalStateError", ("'src'", "managed-save image"), ("--mode copy",))
-    ),
-    "transfer of a linked clone": Case(
-        linked_transfer, Refusal("UnsupportedError", ("linked", "'host'"), ("--transfer",))
     ),
     "wrong format": Case(wrong_format, Refusal("UnsupportedError", ("src.raw'", "qcow2", "raw"), ("src",))),
 }
@@ -256,6 +252,20 @@ def test_impossible_name_is_a_usage_error(lab: Lab, virtomate: Program, name: st
 def test_impossible_name_needs_no_hypervisor(virtomate: Program) -> None:
     """A name that can be no clone's is a usage error even where there is no libvirt to ask."""
     assert virtomate("domain-clone", "src", "..", uri="qemu+unix:///system?socket=/nonexistent").status == 2
+
+
+@pytest.mark.parametrize("words", [(), ("--disk", "vdb=copy")], ids=["alone", "beside a copy"])
+def test_transfer_of_a_linked_clone_is_a_usage_error(lab: Lab, virtomate: Program, words: tuple[str, ...]) -> None:
+    """An overlay has no content to transfer, whatever is copied beside it."""
+    disks = [disk(lab.pool.raw(f"{name}.raw", MIB), "raw", target=name) for name in ("vda", "vdb")]
+    lab.define(domain("src", disks=disks))
+    before = lab.inventory()
+
+    result = virtomate(*clone_words("--mode", "linked", "--transfer", "host", *words), json=True)
+
+    assert (result.status, result.stdout) == (2, ""), str(result)
+    assert result.stderr == "Error: --transfer host is not possible for a linked clone, which copies nothing\n"
+    unchanged(before, lab)
 
 
 def test_volume_name_too_long_is_a_usage_error(lab: Lab, virtomate: Program) -> None:
@@ -509,6 +519,25 @@ def test_unfinished_clone_is_no_source(lab: Lab, virtomate: Program) -> None:
         ("domain-clone", "src", "half done"),
         Refusal("Conflict", ("'half done'", "unfinished", "'src'"), hint),
     )
+
+
+def test_uuid_of_a_claim_without_its_name_is_freed_by_the_command_in_the_hint(lab: Lab, virtomate: Program) -> None:
+    """A run with --uuid that is killed before it renames its claim leaves a UUID that domain-delete frees."""
+    define_source(lab)
+    original = DomainReference("src", lab.connection.lookupByName("src").UUIDString())
+    like: codec.Document = {"@type": "qemu", "os": {"type": {"@arch": "x86_64", "@machine": "q35", "#text": "hvm"}}}
+    journal = new_journal(UUID, original, Mode.COPY, ())._replace(maker=None)
+    lab.define(codec.unparse_definition(claim_definition("virtomate-claim-0a1b", journal, like)))
+    words = clone_words("--uuid", UUID)
+
+    refusal = Refusal(
+        "Conflict",
+        (f"domain 'virtomate-claim-0a1b', an unfinished clone of 'src', already has the UUID '{UUID}'",),
+        ("virtomate domain-delete virtomate-claim-0a1b", "another UUID"),
+    )
+    check_refusal(lab, virtomate, words, refusal)
+    assert virtomate("domain-delete", "virtomate-claim-0a1b").status == 0
+    assert virtomate(*words).status == 0
 
 
 UNUSUAL_NAMES = [

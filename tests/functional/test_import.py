@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.lab import Lab, Program, Result
+    from virtomate.definition.provenance import Provenance
+    from virtomate.hypervisor.session import Session
 
 
 def imported(result: Result) -> dict[str, Any]:
@@ -462,13 +464,11 @@ def test_import_where_libvirt_has_no_domains(lab: Lab, virtomate: Program, tmp_p
 
 def test_import_where_libvirt_takes_no_definition(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an emulator for it libvirt takes no definition: an import works without a claim."""
-    new_claim = volume_import._new_claim
 
-    def without_emulator(*words: Any) -> Claim:
-        claim = new_claim(*words)
-        return Claim(words[0].target, claim.name, claim.provenance, {"@type": "hvf", "os": {"type": "hvm"}})
+    def without_emulator(session: Session, name: str, journal: Provenance, _like: object) -> Claim:
+        return Claim(session, name, journal, {"@type": "hvf", "os": {"type": "hvm"}})
 
-    monkeypatch.setattr(volume_import, "_new_claim", without_emulator)
+    monkeypatch.setattr(volume_import, "Claim", without_emulator)
     file = images.make_raw(tmp_path / "disk.raw", MIB, data_bytes=MIB)
     with open_session(lab.uri) as session:
         run = Run(session, session, Progress(), CancelToken())

@@ -462,6 +462,8 @@ def test_dry_run_of_several(lab: Lab, virtomate: Program) -> None:
     (need,) = machine.json[0]["space"]
     assert need["pool"] == lab.pool.name
     assert 0 < need["needed"] < need["available"]
+    assert [clone["space"][0]["total_needed"] for clone in machine.json] == [3 * need["needed"]] * 3
+    assert human.stdout.splitlines()[-1].startswith("3 clones need ")
     assert len({clone["interfaces"][0]["mac"] for clone in machine.json}) == 3
     assert [line for line in human.stdout.splitlines() if line.startswith("Would")] == [
         f"Would clone original to web-{number} (copy)" for number in (1, 2, 3)

@@ -38,7 +38,7 @@ CLONED = CloneResult(
     warnings=(notice(CloneWarning.SHARED_DISK, "sda", location="/dev/lun", reason="block disk, not file-based"),),
     seconds=1.234,
 )
-PLANNED = CLONED._replace(status=Status.PLANNED, space=(SpaceNeed("images", 1610612736, 1 << 40),))
+PLANNED = CLONED._replace(status=Status.PLANNED, space=(SpaceNeed("images", 1610612736, 1 << 40, 3221225472),))
 STARTED = CLONED._replace(
     is_started=True,
     addresses=(DomainInterface("eth0", "52:54:00:00:00:02", (Address("IPv4", "192.0.2.7", 24),)),),

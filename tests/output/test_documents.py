@@ -118,7 +118,8 @@ def test_plan_has_its_needs() -> None:
     clone = clone_document(PLANNED, REACH)
 
     assert clone.keys() == clone_document(CLONED, REACH).keys() | {"space"}
-    assert clone["space"] == [{"pool": "images", "needed": 1610612736, "available": 1 << 40}]
+    need = {"pool": "images", "needed": 1610612736, "available": 1 << 40, "total_needed": 3221225472}
+    assert clone["space"] == [need]
     assert clone_document(PLANNED._replace(definition="<domain/>"), REACH)["definition"] == "<domain/>"
 
 

@@ -140,6 +140,15 @@ def test_clone_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert captured.err == f"Warning: {SHARED_LUN}\n"
 
 
+def test_plans_of_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """After the plans stands the space that all clones need together, compared with the free space."""
+    clones.render_clones([PLANNED, PLANNED._replace(name="web-2")], HUMAN)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("  space  1.5 GiB in pool images, which has 1.0 TiB") == 2
+    assert lines[-1] == "2 clones need 3.0 GiB in pool images, which has 1.0 TiB"
+
+
 def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """A plan says what would be done, not that it was, and tells no time."""
     clones.render_clones([PLANNED], HUMAN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from virtomate.cancel import CancelToken
+from virtomate.definition import codec
+from virtomate.definition.provenance import DomainReference, claim_definition
 from virtomate.enums import Action, DiskAction, Mode
 from virtomate.errors import (
     ConflictError,
@@ -27,10 +30,11 @@ from virtomate.hypervisor.connection import Connection, connect
 from virtomate.notices import CloneWarning, Notice
 from virtomate.output.messages import sentence, sentences
 from virtomate.services.clone.plan import ClonePlan, plan_clones
-from virtomate.services.clone.taken import TakenNames, named_files
 from virtomate.services.clone.target import scan_identities
+from virtomate.services.clone.volume_names import TakenNames
 from virtomate.services.clone_records import CloneRequest, DiskOptions
 from virtomate.services.listings import list_all_domains
+from virtomate.services.transaction import new_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,11 +137,11 @@ def test_metadata_use_nothing(node: Node) -> None:
     identities = scan_identities(connection)
 
     assert identities.mac_addresses == {"52:54:00:aa:bb:01": "off"}
-    assert "noted.raw" not in identities.named.paths
+    assert "/srv/p/noted.raw" not in {place for _, places in identities.named for place in places}
 
 
 def test_files_that_definitions_name(node: Node) -> None:
-    """By path or by pool and volume, for whatever, there or not; the base name finds them."""
+    """By path or by pool and volume, for whatever, there or not."""
     connection = node(
         domain("old", DISK.replace("src", "it&apos;s &amp; web")),
         domain("named", "<disk type='volume'><source pool='p' volume='v'/><target dev='vda'/></disk>"),
@@ -146,8 +150,7 @@ def test_files_that_definitions_name(node: Node) -> None:
 
     named = scan_identities(connection).named
 
-    assert named.paths["it's & web.raw"] == {("/srv/p", "old")}
-    assert named.volumes["v"] == {("p", "named")}
+    assert dict(named) == {"old": {"/srv/p/it's & web.raw"}, "named": {("p", "v")}}
 
 
 @pytest.mark.parametrize(
@@ -161,32 +164,37 @@ def test_files_that_definitions_name(node: Node) -> None:
 )
 def test_file_that_a_definition_names_is_taken(directory: str, name: str, conflict: str | None) -> None:
     """It need not be there: the definition would start with the clone's."""
-    named = named_files([("old", ["/srv//p/./web.raw"]), ("named", [("q", "v"), ("none", "web.raw")])])
+    named: list[tuple[str, list[str | tuple[str, str]]]] = [
+        ("old", ["/srv//p/./web.raw"]),
+        ("named", [("q", "v"), ("none", "web.raw")]),
+    ]
     taken = TakenNames(named, {"q": "/srv/q"}.get, is_local=False)
 
     if conflict is None:
-        taken.refuse_named(directory, name, "hint")
+        taken.take(directory, name, "hint")
     else:
         with pytest.raises(ConflictError, match=conflict):
-            taken.refuse_named(directory, name, "hint")
+            taken.take(directory, name, "hint")
 
 
 def test_two_spellings_of_a_directory_are_one(tmp_path: Path) -> None:
     """A new volume's name is taken in a directory, whatever link leads there; on another host none is seen."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    named = named_files([("old", [str(tmp_path / "b" / "old.raw")])])
+    named = [("old", [str(tmp_path / "b" / "old.raw")])]
     taken = TakenNames(named, lambda _pool: None, is_local=True)
 
     with pytest.raises(ConflictError):
-        taken.refuse_named(str(tmp_path / "a"), "old.raw", "hint")
-    with suppress(ValueError), taken.kept_on_success():
-        taken.add(str(tmp_path / "a"), "new.raw")
-        assert taken.has(str(tmp_path / "b"), "new.raw")
+        taken.take(str(tmp_path / "a"), "old.raw", "hint")
+    with suppress(ValueError), taken.for_clone():
+        taken.take(str(tmp_path / "a"), "new.raw", "hint")
+        assert taken.latest_names(str(tmp_path / "b")) == taken.names(str(tmp_path / "b")) == {"new.raw"}
+        with pytest.raises(ConflictError, match="two new volumes"):
+            taken.take(str(tmp_path / "b"), "new.raw", "hint")
         raise ValueError
-    assert not taken.has(str(tmp_path / "a"), "new.raw")
+    assert taken.names(str(tmp_path / "a")) == set()
     far = TakenNames(named, lambda _pool: None, is_local=False)
-    far.refuse_named(str(tmp_path / "a"), "old.raw", "hint")
+    far.take(str(tmp_path / "a"), "old.raw", "hint")
 
 
 def test_uuid_under_which_tpm_state_is_kept_is_refused(
@@ -311,7 +319,7 @@ def test_disk_that_is_left_untouched(node: Node, disk: str, reason: str, named: 
     """What is not duplicated says why, and a writable one gives a warning that names it."""
     plan = plan_clone(node(domain("src", disk), P), CloneRequest("src", ("new",)))
 
-    assert [(item.surveyed.reason, item.duplication) for item in plan.disks] == [(reason, None)]
+    assert [(item.reason, item.duplication) for item in plan.disks] == [(reason, None)]
     assert [f"({named})" in warning for warning in sentences(plan.warnings)] == ([] if named is None else [True])
 
 
@@ -322,7 +330,7 @@ def test_volume_of_a_pool_that_is_not_file_based(node: Node) -> None:
 
     plan = plan_clone(node(domain("src", disk), group), CloneRequest("src", ("new",)))
 
-    assert [(item.surveyed.reason, item.duplication) for item in plan.disks] == [("not file-based", None)]
+    assert [(item.reason, item.duplication) for item in plan.disks] == [("not file-based", None)]
     assert "(lvm/lv)" in sentence(plan.warnings[0])
     assert "both write to it" in sentence(plan.warnings[0])
 
@@ -529,6 +537,41 @@ def test_dhcp_entry_of_the_original(node: Node) -> None:
     assert [warning for warning in warnings if "DHCP" in warning] == [lost]
     same = plan_clone(connection, CloneRequest("src", ("new",), keep_mac_addresses=True))
     assert lost not in sentences(same.warnings)
+
+
+CLAIMED = "11111111-2222-4333-8444-555555555555"
+OTHER = DomainReference("other", "22222222-2222-4333-8444-555555555555")
+
+
+@pytest.mark.parametrize(
+    ("claim", "original", "request_", "sentence"),
+    [
+        ("new", OTHER, CloneRequest("src", ("new",)), "already a domain 'new', an unfinished clone of 'other'"),
+        (
+            "virtomate-import-11111111",
+            DomainReference("/srv/a.raw", CLAIMED),
+            CloneRequest("src", ("virtomate-import-11111111",)),
+            "already a domain 'virtomate-import-11111111', an unfinished import of '/srv/a.raw'",
+        ),
+        (
+            "virtomate-claim-0a",
+            OTHER,
+            CloneRequest("src", ("new",), uuid=CLAIMED),
+            f"domain 'virtomate-claim-0a', an unfinished clone of 'other', already has the UUID '{CLAIMED}'",
+        ),
+    ],
+)
+def test_claim_in_the_way(
+    node: Node, claim: str, original: DomainReference, request_: CloneRequest, sentence: str
+) -> None:
+    """A claim that a killed run left is called what it is, and the hint names the command that removes it."""
+    like: codec.Document = {"@type": "test", "os": {"type": "hvm"}}
+    left = codec.unparse_definition(claim_definition(claim, new_journal(CLAIMED, original, Mode.COPY, ()), like))
+
+    with pytest.raises(ConflictError, match=re.escape(sentence)) as caught:
+        plan_clone(node(domain("src", DISK), left, P), request_)
+
+    assert f"virtomate domain-delete {claim} removes the domain and its volumes." in str(caught.value.hint)
 
 
 def test_seed_of_a_volume_that_cannot_be_read(node: Node) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import NewVolume
 from virtomate.enums import Action, Mode, Transfer
-from virtomate.errors import UnsupportedError
+from virtomate.errors import UnsupportedError, UsageError
 from virtomate.paths import files_in, normalise
 
 if TYPE_CHECKING:
@@ -97,13 +97,11 @@ def choose_transfer(
 
     Raises:
         UnsupportedError: No transfer is possible, or the forced transfer is not.
+        UsageError: A transfer is forced for an overlay.
     """
     if mode is Mode.LINKED:
         if forced is not None:
-            raise UnsupportedError(
-                f"a linked clone copies nothing, so there is no transfer '{forced.value}' for it",
-                hint="Leave out --transfer.",
-            )
+            raise UsageError(f"--transfer {forced.value} is not possible for a linked clone, which copies nothing")
         return (Transfer.LINK,)
     closed = _closed_transfers(source, detected_format, header, mode, obstacle)
     # Streams beat libvirt where nothing has to cross a network, except in what qemu-img does in one go.

@@ -58,8 +58,7 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
     elif seconds is not None and len(results) > 1:
         _print_several(present, seconds)
     else:
-        for result in present:
-            print_lines(_clone_lines(result) if result.definition is None else [_xml(result.definition)])
+        _print_each(present)
     render_warnings(dict.fromkeys(warning for result in present for warning in result.warnings), format_)
     if format_.is_json:
         return
@@ -179,6 +178,21 @@ def _print_several(results: Sequence[CloneResult], seconds: float) -> None:
     print_table([tuple(compress(row, is_shown)) for row in rows])
     original, mode = printable(results[0].source.name), results[0].mode.value
     print_lines([f"{counted(len(results), 'clone')} of {original} ({mode}) in {seconds:.1f} s"])
+
+
+def _print_each(results: Sequence[CloneResult]) -> None:
+    """A clone, or the plan or definition of each; after several plans, the space that all of them need."""
+    for result in results:
+        print_lines(_clone_lines(result) if result.definition is None else [_xml(result.definition)])
+    needs = {need.pool: need for result in results for need in result.space if result.definition is None}
+    if len(results) > 1:
+        print_lines(
+            [
+                f"{counted(len(results), 'clone')} need {binary_size(need.total_needed_bytes)} in pool "
+                f"{printable(need.pool)}, which has {binary_size(need.available_bytes)}"
+                for need in needs.values()
+            ]
+        )
 
 
 def _clone_lines(result: CloneResult) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `domain-clone` is asked for, and what it returns; sizes are in bytes, paths are as the daemon sees them."""
+"""The request of `domain-clone`, and its results; sizes are in bytes, paths are as the daemon sees them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 
 class DiskOptions(NamedTuple):
-    """What was asked for one disk.
+    """The options for one disk; what is None follows from the request.
 
     Attributes:
         target: Name of the device in the guest, `vda`.
-        treatment: What is to become of it; None leaves that to the mode of the whole clone.
-        name: Name of the new volume, None for one made from the clone's name.
-        pool: Pool of the new volume, None for the clone's or the original's.
+        name: Name of the new volume.
+        pool: Pool of the new volume.
     """
 
     target: str
@@ -33,39 +32,26 @@ class DiskOptions(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """How long a started clone is waited for, and for what.
-
-    Attributes:
-        seconds: Counted from when all clones are complete and started.
-    """
+    """What a started clone is waited for, and how long from the moment when all clones are complete and started."""
 
     what: WaitFor
     seconds: float
 
 
 class CloneRequest(NamedTuple):
-    """What `domain-clone` was asked for.
+    """The arguments of `domain-clone`; None leaves the choice to virtomate or to the original.
 
     Attributes:
         source: Name or UUID of the original.
-        names: Names of the clones.
-        auto_names: How many clones get a name that nobody has yet, made from the original's; then `names` is empty.
-        mode: How volumes are duplicated.
-        disks: What was asked for single disks.
-        pool: Pool of new volumes, None for the original's.
-        mac_addresses: Addresses for the first interfaces, in order; the others get new ones.
-        keep_mac_addresses: All interfaces keep the original's.
-        uuid: UUID of the clone, None for a new one.
-        nvram: Where the NVRAM goes: an absolute path, POOL/VOLUME, or a name beside the original's.
-        title: Title of the clone, None for the original's; empty for none.
-        description: Description, likewise.
-        transfer: How volumes are to be filled; None leaves that to the plan.
-        check_space: Whether to refuse when a pool has less space than will be written.
-        trust_pool: Whether everybody is trusted who may write to the directories of the pools.
-        jobs: How many clones are made side by side.
-        start: Whether complete clones are started.
-        wait: What started clones are waited for.
-        fail_on: Warnings for which no clone is made.
+        auto_names: How many clones get a free name, made from the original's; then `names` is empty.
+        pool: Pool of new volumes.
+        mac_addresses: Addresses for the first interfaces, in order.
+        nvram: Place of the NVRAM: an absolute path, POOL/VOLUME, or a name beside the original's.
+        title: Title of the clone, empty for no title; the description likewise.
+        check_space: Whether to refuse if a pool has less space than will be written.
+        trust_pool: Whether to trust everybody who may write to the directories of the pools.
+        jobs: How many clones are made in parallel.
+        fail_on: Warnings that refuse all clones.
     """
 
     source: str
@@ -90,7 +76,7 @@ class CloneRequest(NamedTuple):
 
 
 class VolumeReference(NamedTuple):
-    """Where content lives; pool and volume are None for what is no storage volume."""
+    """The place of content; only a storage volume has a pool and a volume."""
 
     pool: str | None
     volume: str | None
@@ -103,9 +89,9 @@ class DiskResult(NamedTuple):
 
     Attributes:
         reason: Why the disk was not duplicated, else None.
-        bytes_copied: Bytes that were written for it; for a plan, the bytes that will be.
-        transfer: How its content got there; for a plan, how it probably will.
-        subclusters: Whether a new overlay has subclusters, None for anything but an overlay and in a plan.
+        bytes_copied: Bytes that were written; in a plan, the expected bytes.
+        transfer: The transfer that filled the volume; in a plan, the probable transfer.
+        subclusters: Whether a new overlay has subclusters; None for other volumes and in a plan.
     """
 
     target: str
@@ -120,11 +106,9 @@ class DiskResult(NamedTuple):
 
 
 class NvramResult(NamedTuple):
-    """The NVRAM of a clone; `fresh` means that libvirt makes it from the template at the first start.
+    """The NVRAM of a clone, with the paths of both NVRAMs, if they are files.
 
-    Attributes:
-        source: Path of the original's, None where that is no file.
-        clone: Path of the clone's, likewise.
+    libvirt makes a `fresh` NVRAM from the template at the first start.
     """
 
     action: NvramAction
@@ -141,14 +125,13 @@ class InterfaceResult(NamedTuple):
 
 
 class CloneResult(NamedTuple):
-    """One clone, or the attempt at it.
+    """One clone, or the attempt.
 
     Attributes:
-        space: Of a plan, what it needs of each pool; else empty.
-        definition: Of a plan, the definition that the clone will have, where it was asked for.
-        is_started: Whether the complete clone was started.
-        addresses: The IP addresses of the started clone, None where nobody waited for it.
-        error: Why there is no clone, or what went wrong with a complete one afterwards.
+        space: In a plan, the space that the clone needs in each pool; else empty.
+        definition: In a plan, the definition of the clone, if that was asked for.
+        addresses: The IP addresses of a started clone that was waited for.
+        error: Why there is no clone, or what failed after the clone was complete.
     """
 
     status: Status

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class CloneOrigin(NamedTuple):
-    """What a listing tells about a clone of ours."""
+    """The origin of a clone, by its record."""
 
     finished: bool
     source: DomainReference
@@ -30,13 +30,7 @@ class CloneOrigin(NamedTuple):
 
 
 class DomainFilter(NamedTuple):
-    """Which domains are listed; those to which everything applies that is set.
-
-    Attributes:
-        running: Those that run in any way, paused ones included.
-        clones: Clones of ours.
-        clones_of: Clones of this domain, given by name or UUID.
-    """
+    """Which domains are listed: only active domains, only clones, only clones of a domain given by name or UUID."""
 
     running: bool = False
     clones: bool = False
@@ -44,11 +38,7 @@ class DomainFilter(NamedTuple):
 
 
 class DomainListing(NamedTuple):
-    """One line of `domain-list`.
-
-    Attributes:
-        addresses: Interfaces with the addresses that others can use, as far as they are known; None where nobody asked.
-    """
+    """One line of `domain-list`, with the known usable addresses if they were asked for."""
 
     name: str
     uuid: str
@@ -64,7 +54,7 @@ def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tup
     """Return the wanted domains by name; a domain that vanishes meanwhile is left out.
 
     Raises:
-        NotFoundError: Clones of a domain are wanted that does not exist and has none.
+        NotFoundError: The domain whose clones are wanted does not exist, and has no clones.
     """
     is_wanted = _clones_of(connection, wanted.clones_of)
     listings = []
@@ -102,10 +92,10 @@ def with_addresses(session: Session, listings: Sequence[DomainListing]) -> tuple
 
 
 def _clones_of(connection: Connection, original: str | None) -> Callable[[CloneOrigin | None], bool]:
-    """Return what tells the clones of a domain from other domains.
+    """Return a test for the clones of a domain.
 
-    A domain that exists is known by its UUID, since it may have been renamed, and another one may have had its name. Of
-    one that is gone there are what its clones remember: the name and the UUID.
+    An existing domain is known by its UUID, since it may have been renamed, and another domain may have had its name. A
+    domain that is gone is known by the name and the UUID in the records of its clones.
     """
     if original is None:
         return lambda _origin: True

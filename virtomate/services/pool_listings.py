@@ -22,10 +22,8 @@ class PoolListing(NamedTuple):
 
     Attributes:
         state: `inactive`, `building`, `running`, `degraded` or `inaccessible`.
-        is_persistent: Whether libvirt still knows it when it is stopped.
-        capacity: Of what it is on; for an inactive pool as it was when libvirt looked last.
-        allocation: What is taken of it, by whatever.
-        available: What is left.
+        is_persistent: Whether libvirt keeps the pool when it is stopped.
+        capacity: Size of the storage, for an inactive pool at libvirt's last look; the next two likewise.
         volume_count: None for an inactive pool.
     """
 

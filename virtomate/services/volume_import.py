@@ -49,10 +49,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-# What the claim of an import is called, followed by the beginning of its UUID.
+# The name of an import's claim begins like this, and ends with the beginning of the claim's UUID.
 _CLAIM_PREFIX = "virtomate-import-"
 
-# Other drivers have no NVRAM, and undefine no domain with a flag that keeps one.
+# Other drivers have no NVRAM, and no flag that keeps the NVRAM of an undefined domain.
 _DRIVER = "QEMU"
 
 # Suffixes that promise a format; an `.img` may be anything.
@@ -60,14 +60,14 @@ _PROMISED_FORMATS = {".qcow2": "qcow2", ".raw": "raw"}
 
 
 class ImportRequest(NamedTuple):
-    """What `volume-import` was asked for.
+    """The arguments of `volume-import`.
 
     Attributes:
-        path: The local file.
+        path: Path of the local file.
         pool: Name of the pool.
         name: Name of the new volume, None for the file's own.
-        check_space: Whether to refuse when the pool has less space than will be written.
-        trust_pool: Whether everybody is trusted who may write to the pool's directory.
+        check_space: Whether to refuse if the pool has less space than will be written.
+        trust_pool: Whether to trust everybody who may write to the pool's directory.
     """
 
     path: str
@@ -78,12 +78,7 @@ class ImportRequest(NamedTuple):
 
 
 class ImportResult(NamedTuple):
-    """A file that has become a volume.
-
-    Attributes:
-        path: The local file.
-        bytes_copied: What was sent of it; holes are not.
-    """
+    """A local file, and the volume made from it; holes of the file are not copied."""
 
     path: str
     pool: str
@@ -94,18 +89,18 @@ class ImportResult(NamedTuple):
 
 
 def import_volume(run: Run, request: ImportRequest) -> ImportResult:
-    """Make a volume of a local file, byte for byte and with its holes; what fails is undone.
+    """Make a volume from a local file, byte for byte and with its holes; a failed import is undone.
 
-    A claim is there meanwhile, as for a clone, so that what a killed run leaves is found and removed.
+    As for a clone, there is a claim meanwhile, by which the leftovers of a killed run are found and removed.
 
     Raises:
         UsageError: The volume cannot have that name; libvirt was not asked.
-        NotFoundError: The file or the pool is not there.
-        UnreadableFileError: The file cannot be read, or is none.
-        UnsupportedError: It needs other files beside it, or the pool's volumes are no files.
+        NotFoundError: The file or the pool does not exist.
+        UnreadableFileError: The file cannot be read, or is not a regular file.
+        UnsupportedError: The file needs other files beside it, or the pool's volumes are not files.
         ConflictError: The name is taken.
-        IllegalStateError: The pool is not active, others could put a symbolic link there, or a running guest writes to
-            the file.
+        IllegalStateError: The pool is not active, others could put a symbolic link into its directory, or a guest
+            writes to the file.
         NoSpaceError: The pool has too little space.
         SourceChangedError: The file was written to meanwhile.
         VirtomateError: libvirt failed, or a signal arrived.
@@ -166,13 +161,20 @@ def _make(run: Run, job: VolumeJob, path: str) -> VolumeListing:
 
 
 def _take_claim(run: Run, job: VolumeJob, path: str, undo: Rollback) -> Claim:
-    """Take the claim of an import, or a memo where libvirt defines no domain and can still make volumes.
+    """Take the claim of an import, or return a memo where libvirt makes volumes but defines no domain.
 
-    That is so at `storage:///system`, on hosts without an emulator, and for users who may not define domains.
+    That is so at `storage:///system`, on hosts without an emulator, and for users who may not define domains. The
+    original of the claim is the file, which has no UUID and gets the claim's.
     """
-    claim = _new_claim(run, job, path)
+    uuid = str(uuid4())
+    journal = new_journal(uuid, DomainReference(writable(path), uuid), Mode.COPY, (job.planned(),))
+    # the UUID is random, too; a longer token would not fit into an inode of ext4, and take a block of its own
+    journal = journal._replace(mark=os.urandom(8).hex())
+    like: Document = {"@type": _DRIVER.lower(), "os": {"type": "hvm"}}
+    claim = Claim(run.target, f"{_CLAIM_PREFIX}{uuid[:8]}", journal, like)
+    memo = Memo(run.target, claim.name, journal, {})
     if run.target.connection.driver != _DRIVER:
-        return Memo(run.target, claim.name, claim.provenance, {})
+        return memo
     undo.push(f"domain '{claim.name}', an unfinished import", partial(release_unless_needed, claim, undo))
     try:
         claim.take()
@@ -182,22 +184,12 @@ def _take_claim(run: Run, job: VolumeJob, path: str, undo: Rollback) -> Claim:
         claim.release()
         undo.commit()
         _LOG.info("importing without a claim: %s", error)
-        return Memo(run.target, claim.name, claim.provenance, {})
+        return memo
     return claim
 
 
-def _new_claim(run: Run, job: VolumeJob, path: str) -> Claim:
-    """Return the claim of an import: its original is the file, which has no UUID, so that it gets the claim's."""
-    uuid = str(uuid4())
-    journal = new_journal(uuid, DomainReference(writable(path), uuid), Mode.COPY, (job.planned(),))
-    # the UUID is random, too; a longer token would not fit into an inode of ext4, and take a block of its own
-    journal = journal._replace(mark=os.urandom(8).hex())
-    like: Document = {"@type": _DRIVER.lower(), "os": {"type": "hvm"}}
-    return Claim(run.target, f"{_CLAIM_PREFIX}{uuid[:8]}", journal, like)
-
-
 def _look(run: Run, job: VolumeJob, path: str) -> VolumeListing:
-    """Have libvirt learn what the volume is; it cannot look while it builds something else in the pool."""
+    """Let libvirt learn what the volume is, when it builds nothing else in the pool."""
     pool = get_pool(run.target.connection, job.place.pool)
     refresh_when_idle(pool, run.cancel)
     listing = read_volume_listing(get_volume(run.target.connection, pool.name, job.place.name).document())
@@ -207,9 +199,8 @@ def _look(run: Run, job: VolumeJob, path: str) -> VolumeListing:
 
 
 def _judge(file: LocalFile, name: str) -> tuple[Notice, ...]:
-    """Refuse a file that cannot become a volume by itself, and return what should be known of it."""
-    compression = detect_compression(file.head)
-    if compression is not None:
+    """Refuse a file that cannot become a volume by itself, and return warnings about the file."""
+    if (compression := detect_compression(file.head)) is not None:
         command = unpack_command(compression, file.path, os.path.lexists)
         raise UnsupportedError(
             f"'{file.path}' is compressed ({compression.name}), and no guest could use it as a disk",
@@ -221,8 +212,7 @@ def _judge(file: LocalFile, name: str) -> tuple[Notice, ...]:
             f"'{file.path}' begins like a {format_} image, but ends in the middle of its header",
             hint="Get the whole file again.",
         )
-    reason = why_incomplete(file.head, format_)
-    if reason is not None:
+    if (reason := why_incomplete(file.head, format_)) is not None:
         raise UnsupportedError(
             f"'{file.path}' {reason}, and only that one file would be imported",
             hint="qemu-img convert -O qcow2 makes one self-contained image of it.",
@@ -243,16 +233,17 @@ def _judge(file: LocalFile, name: str) -> tuple[Notice, ...]:
 
 
 def _refuse_taken_name(connection: Connection, pool: Pool, name: str) -> None:
+    if pool.find_volume(name) is not None:
+        # the volume may have been deleted without libvirt
+        pool.refresh()
     if pool.find_volume(name) is None:
         return
-    # it may have been deleted without libvirt
-    pool.refresh()
-    if pool.find_volume(name) is not None:
-        taken = f"there is already a volume '{name}' in storage pool '{pool.name}'"
-        if (claim := _find_unfinished_import(connection, pool.name, name)) is not None:
-            removes = f"{virtomate('domain-delete', claim)} removes the volume."
-            raise ConflictError(f"{taken}, of an unfinished import", f"If no virtomate is making the volume, {removes}")
+    taken = f"there is already a volume '{name}' in storage pool '{pool.name}'"
+    claim = _find_unfinished_import(connection, pool.name, name)
+    if claim is None:
         raise ConflictError(taken, "Give another name as NEWNAME, or delete that volume first.")
+    removes = f"{virtomate('domain-delete', claim)} removes the volume."
+    raise ConflictError(f"{taken}, of an unfinished import", f"If no virtomate is making the volume, {removes}")
 
 
 def _find_unfinished_import(connection: Connection, pool: str, name: str) -> str | None:

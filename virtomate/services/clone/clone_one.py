@@ -1,4 +1,4 @@
-"""The making of one clone: claim, create, fill, define, commit, and the undo of all of it."""
+"""The making of one clone: claim, create, fill, define, commit, the undo of all of it, and the result."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import Artifact
-from virtomate.enums import ArtifactKind, ArtifactState, Status
+from virtomate.enums import Action, ArtifactKind, ArtifactState, Status
 from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.rollback import Rollback
-from virtomate.services.clone.result import clone_result
 from virtomate.services.clone.warnings import refuse_warnings
-from virtomate.services.transaction import Claim, create_volumes, fill_volumes, new_journal, release_unless_needed
+from virtomate.services.clone_records import CloneResult, DiskResult, NvramResult, VolumeReference
+from virtomate.services.transaction import (
+    Claim,
+    Filled,
+    Run,
+    create_volumes,
+    fill_volumes,
+    new_journal,
+    release_unless_needed,
+)
 from virtomate.tuples import NamedTuple
 from virtomate.words import virtomate
 
@@ -21,39 +29,42 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Executor
 
+    from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.plan import ClonePlan
-    from virtomate.services.clone_records import CloneResult
-    from virtomate.services.transaction import Acceptance, Guard, Run
+    from virtomate.services.transaction import Acceptance, Guard
 
 _CLAIM_ATTEMPTS = 6
 _MAX_PAUSE_SECONDS = 1.0
 
 
-class Shared(NamedTuple):
-    """What the clones of a run share.
+class CloneRun(NamedTuple):
+    """A run that makes clones of one original, with everything that the clones share.
 
     Attributes:
-        guard: Sees to it that the original does not change.
+        here: The sessions of the thread, the progress and the cancel token.
+        guard: Ensures that the original does not change.
         transfers: Fills volumes; its size is how many are filled at a time.
-        temporary_pools: Names of the temporary pools by their directories, for every claim's journal.
+        temporary_pools: Names of the temporary pools by their directories, for the journal of every claim.
         acceptance: libvirt's verdict on the definitions.
     """
 
+    here: Run
     guard: Guard
     transfers: Executor
     temporary_pools: Mapping[str, str]
     acceptance: Acceptance
 
 
-def clone_one(run: Run, plan: ClonePlan, shared: Shared) -> CloneResult:
-    """Make one clone, on the connections of a run that no other thread uses.
+def clone_one(shared: CloneRun, plan: ClonePlan) -> CloneResult:
+    """Make one clone, on connections that no other thread uses.
 
     Returns:
-        The clone; where it failed after its name was claimed, the failed attempt with its error.
+        The clone; if it failed after its name was claimed, the failed attempt with its error.
 
     Raises:
         ConflictError: The name is taken by now, and nothing was made.
     """
+    run, guard = shared.here, shared.guard
     begin = time.monotonic()
     undo = Rollback()
     try:
@@ -61,25 +72,25 @@ def clone_one(run: Run, plan: ClonePlan, shared: Shared) -> CloneResult:
         # without a connection nothing can be left behind
         run.target.connect()
         run.cancel.begin()
-        claim = _new_claim(run, plan, shared.temporary_pools)
-        # Pushed before the claim: when the connection breaks during that call, only a look tells whether it is there.
+        claim = _new_claim(shared, plan)
+        # The undo stands before the claim: if the connection breaks in that call, only a look tells what is there.
         undo.push(f"domain '{plan.name}', an unfinished clone", partial(release_unless_needed, claim, undo))
         _take(claim, run)
-        shared.guard.refuse_deletion(run.source.connection)
+        guard.refuse_deletion(run.source.connection)
         run.cancel.check()
         shared.acceptance.require(run.target.connection, plan.name, plan.definition, plan.source.definition)
         volumes = create_volumes(run, plan.jobs, claim, undo)
         filled = fill_volumes(run, volumes, shared.transfers)
         # some warnings come only with the files: of an access control list that cannot be copied
-        refuse_warnings(plan.fail_on, (warning for one in filled.values() for warning in one.warnings))
-        shared.guard.require_unchanged(run.source.connection)
+        refuse_warnings(plan.fail_on, (warning for done in filled.values() for warning in done.warnings))
+        guard.require_unchanged(run.source.connection)
         claim.require_intact()
         run.cancel.check()
         claim.become(plan.definition)
     except Exception as unforeseen:
         error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
         leftovers = undo.run(run.cancel.awaiting)
-        shared.guard.look_again()
+        guard.look_again()
         if leftovers:
             hint = f"{virtomate('domain-delete', plan.name)} removes what is left of the clone."
             error = error.adding(hint=hint, leftovers=leftovers)
@@ -90,20 +101,22 @@ def clone_one(run: Run, plan: ClonePlan, shared: Shared) -> CloneResult:
     return clone_result(plan, Status.CLONED, filled, time.monotonic() - begin)
 
 
-def _new_claim(run: Run, plan: ClonePlan, temporary_pools: Mapping[str, str]) -> Claim:
+def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
     pools = (
         Artifact(ArtifactKind.POOL, ArtifactState.PLANNED, name, None, directory)
-        for directory, name in temporary_pools.items()
+        for directory, name in shared.temporary_pools.items()
     )
     made = (*pools, *(job.planned() for job in plan.jobs))
     journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved)
-    return Claim(run.target, plan.name, journal, plan.source.definition.domain, is_uuid_given=plan.is_uuid_given)
+    return Claim(
+        shared.here.target, plan.name, journal, plan.source.definition.domain, is_uuid_given=plan.is_uuid_given
+    )
 
 
 def _take(claim: Claim, run: Run) -> None:
-    """Claim the name, and what was asked for besides.
+    """Claim the name, and the addresses and paths that the user chose.
 
-    Two runs that want the same see each other's claims, and both give way; the next time one of them is earlier.
+    Two runs that want the same see each other's claims, and both give way; the next time one of the two is earlier.
     """
     for attempt in range(_CLAIM_ATTEMPTS):
         claim.take()
@@ -114,3 +127,51 @@ def _take(claim: Claim, run: Run) -> None:
         is_last = attempt == _CLAIM_ATTEMPTS - 1
         if is_last or run.cancel.wait(int.from_bytes(os.urandom(2)) / 2**16 * _MAX_PAUSE_SECONDS):
             raise conflict
+
+
+def clone_result(
+    plan: ClonePlan,
+    status: Status,
+    filled: Mapping[str, Filled] | None = None,
+    seconds: float = 0.0,
+    error: VirtomateError | None = None,
+) -> CloneResult:
+    """Return the result of a clone, or of the attempt; `filled` tells by path how new volumes were filled."""
+    filled = filled or {}
+    nvram = next(iter(plan.side_files), None)
+    warnings = (*plan.all_warnings, *(warning for done in filled.values() for warning in done.warnings))
+    return CloneResult(
+        status=status,
+        name=plan.name,
+        uuid=plan.uuid,
+        source=plan.source.reference,
+        mode=plan.mode,
+        disks=tuple(_disk_result(disk, filled) for disk in plan.disks),
+        nvram=None if nvram is None else NvramResult(nvram.action, nvram.source_path, nvram.path, nvram.format),
+        interfaces=plan.interfaces,
+        changes=plan.changes,
+        warnings=tuple(dict.fromkeys(warnings)),
+        seconds=round(seconds, 3),
+        error=error,
+    )
+
+
+def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled]) -> DiskResult:
+    duplication = plan.duplication
+    if duplication is None:
+        clone = VolumeReference(None, None, None, None) if plan.action is Action.DROPPED else plan.source
+        return DiskResult(plan.disk.target, plan.action, plan.reason, plan.source, clone, None, 0, None)
+    place = duplication.place
+    done = filled.get(place.path, Filled(0, duplication.transfer, None))
+    format_ = "qcow2" if duplication.action is Action.LINKED else duplication.source.format
+    return DiskResult(
+        target=plan.disk.target,
+        action=duplication.action,
+        reason=None,
+        source=plan.source,
+        clone=VolumeReference(place.pool, place.name, place.path, format_),
+        capacity=duplication.source.capacity,
+        bytes_copied=done.written_bytes,
+        transfer=done.transfer,
+        subclusters=done.subclusters,
+    )

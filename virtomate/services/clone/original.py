@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
-from virtomate.definition.provenance import DomainReference, find_provenance, read_provenance
-from virtomate.errors import ConflictError, IllegalStateError, combined_error
-from virtomate.hypervisor.domains import find_domain, find_domain_by_name
+from virtomate.definition.provenance import DomainReference, read_provenance
+from virtomate.errors import IllegalStateError
+from virtomate.hypervisor.domains import find_domain
 from virtomate.notices import CloneWarning, Notice
-from virtomate.services.definitions import Definitions
 from virtomate.tuples import NamedTuple
-from virtomate.words import quoted, shutdown_commands, virtomate
+from virtomate.words import shutdown_commands, virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from virtomate.definition.codec import Definition
+    from virtomate.definition.provenance import Provenance
     from virtomate.hypervisor.connection import Connection
 
 
@@ -24,9 +22,7 @@ class Source(NamedTuple):
     """The original, as it was when it was read.
 
     Attributes:
-        snapshot_count: How many snapshots libvirt knows of it.
-        external_snapshot_count: How many of those are external ones.
-        not_carried_over: What libvirt keeps of it beside the definition, and a clone does not get.
+        not_carried_over: Warnings of what libvirt stores beside the definition and a clone does not get.
     """
 
     reference: DomainReference
@@ -42,7 +38,7 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
 
     Raises:
         NotFoundError: There is no such domain.
-        IllegalStateError: It is active, or an unfinished clone.
+        IllegalStateError: The domain is active, or an unfinished clone or import.
     """
     domain = find_domain(connection, name_or_uuid)
     if domain.is_active():
@@ -55,8 +51,8 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
     provenance = read_provenance(definition)
     if provenance is not None and not provenance.finished:
         raise IllegalStateError(
-            f"domain '{domain.name}' is an unfinished clone",
-            hint=f"{virtomate('domain-delete', domain.name)} removes what is there of it.",
+            f"domain '{domain.name}' is {describe_unfinished(provenance)}",
+            hint=f"{virtomate('domain-delete', domain.name)} removes the domain and its volumes.",
         )
     not_carried_over = {
         CloneWarning.CHECKPOINTS: domain.checkpoint_count() > 0,
@@ -72,34 +68,7 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
     )
 
 
-def refuse_taken_names(connection: Connection, names: Iterable[str]) -> None:
-    """Refuse the names of existing domains, all at once.
-
-    Raises:
-        ConflictError: There are such domains.
-    """
-    taken = []
-    refusals = []
-    for name in names:
-        domain = find_domain_by_name(connection, name)
-        if domain is None:
-            continue
-        provenance = find_provenance(Definitions().inactive(domain), domain.uuid)
-        if provenance is None or provenance.finished:
-            taken.append(name)
-            continue
-        delete = virtomate("domain-delete", name)
-        refusals.append(
-            ConflictError(
-                f"there is already a domain '{name}', an unfinished clone of '{provenance.source.name}'",
-                hint=f"If no other virtomate is making it, {delete} removes it.",
-            )
-        )
-    if len(taken) == 1:
-        refusals.append(ConflictError(f"there is already a domain '{taken[0]}'", "Choose another name for the clone."))
-    elif taken:
-        refusals.append(
-            ConflictError(f"there are already domains {quoted(taken)}", "Choose other names for the clones.")
-        )
-    if refusals:
-        raise combined_error(refusals)
+def describe_unfinished(provenance: Provenance) -> str:
+    """Return how a sentence calls the domain of an unfinished record; the original of an import is its file."""
+    kind = "import" if provenance.source.uuid == provenance.uuid else "clone"
+    return f"an unfinished {kind} of '{provenance.source.name}'"

@@ -1,9 +1,10 @@
-"""The plan of clones: everything that will be done, and every reason not to do it, before anything is touched."""
+"""The plan of clones: everything that will be done, and every reason not to do it, before anything is changed."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -14,15 +15,19 @@ from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
 from virtomate.names import check_clone_name, check_volume_name
 from virtomate.notices import CloneWarning, Notice
-from virtomate.services.clone.disk_survey import DiskSurveyor
-from virtomate.services.clone.disks import DiskPlan, DiskPlanner
-from virtomate.services.clone.original import Source, read_source, refuse_taken_names
-from virtomate.services.clone.sharing import refuse_to_start
-from virtomate.services.clone.side_files import NvramPlanner, SideFilePlan, refuse_needless_nvram, survey_nvram
-from virtomate.services.clone.taken import TakenNames
-from virtomate.services.clone.target import check_identity, refuse_taken_uuid, scan_identities
-from virtomate.services.clone.volume_names import automatic_names
-from virtomate.services.clone.warnings import clone_warnings, refuse_warnings
+from virtomate.services.clone.disk_survey import survey_disks
+from virtomate.services.clone.disks import DiskPlan, plan_disks
+from virtomate.services.clone.original import Source, read_source
+from virtomate.services.clone.side_files import SideFilePlan, SurveyedNvram, plan_nvram, settle_nvram, survey_nvram
+from virtomate.services.clone.target import (
+    Survey,
+    check_identity,
+    refuse_taken_names,
+    refuse_taken_uuid,
+    scan_identities,
+)
+from virtomate.services.clone.volume_names import TakenNames, automatic_names
+from virtomate.services.clone.warnings import clone_warnings, refuse_to_start, refuse_warnings
 from virtomate.services.clone_records import InterfaceResult
 from virtomate.services.firmware import read_firmware
 from virtomate.services.storage import SpaceLedger, SpaceNeed, read_pools
@@ -32,7 +37,7 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
@@ -40,13 +45,13 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
-    from virtomate.services.clone.target import Borrow, Identities
+    from virtomate.services.clone.target import Borrow
     from virtomate.services.clone_records import CloneRequest
-    from virtomate.services.storage import PoolIndex, TemporaryPools
+    from virtomate.services.storage import TemporaryPools
 
 _LOG = logging.getLogger(__name__)
 
-# In a row, until it is not the name that stands in the way.
+# After so many taken names in a row, something else than the name is taken.
 _MAX_TAKEN_NAMES = 1000
 
 
@@ -54,10 +59,10 @@ class ClonePlan(NamedTuple):
     """Everything that will be done to make one clone.
 
     Attributes:
-        is_uuid_given: Whether somebody chose the UUID, so that other clones may be asked to have it, too.
+        is_uuid_given: Whether the user chose the UUID, so that other clones may be asked to have it, too.
         definition: The clone's definition without a record of ours.
-        reserved: MAC addresses and paths that were asked for, which another run may have been asked for as well.
-        needs: What its volumes will take, by pool.
+        reserved: MAC addresses and paths that the user chose, and that another run may be asked for as well.
+        needs: The space that the clone's volumes will take, by pool.
     """
 
     source: Source
@@ -77,7 +82,7 @@ class ClonePlan(NamedTuple):
 
     @property
     def duplications(self) -> tuple[Duplication, ...]:
-        """Every volume to be duplicated once, also where two disks share it."""
+        """Every volume to be duplicated, once, even if two disks share it."""
         every = (*(disk.duplication for disk in self.disks), *(file.duplication for file in self.side_files))
         return tuple({item.place.path: item for item in every if item is not None}.values())
 
@@ -87,52 +92,40 @@ class ClonePlan(NamedTuple):
         return tuple(map(duplicating, self.duplications))
 
     @property
-    def is_settled(self) -> bool:
-        """Whether nothing of it is left to temporary pools."""
-        return not any(file.uncovered for file in self.side_files)
-
-    def refuse_warnings(self) -> None:
-        """Refuse warnings that the user does not accept.
-
-        Raises:
-            RefusedWarningError: There are such warnings.
-        """
+    def all_warnings(self) -> tuple[Notice, ...]:
+        """The warnings of the plan and of its side files, each once."""
         side_files = (warning for file in self.side_files for warning in file.warnings)
-        refuse_warnings(self.fail_on, (*self.warnings, *side_files))
+        return tuple(dict.fromkeys((*self.warnings, *side_files)))
 
     @property
     def sources(self) -> tuple[VolumeDescription, ...]:
-        """What the clone is made of or rests on, down to the last image."""
+        """The volumes that the clone is made of or rests on, down to the last image."""
         return tuple(volume for duplication in self.duplications for volume in (duplication.source, *duplication.below))
 
     @property
     def new_paths(self) -> tuple[str, ...]:
-        """Where its volumes and its side files are to be."""
+        """The paths of the clone's new volumes and side files."""
         paths = (*(item.place.path for item in self.duplications), *(file.path for file in self.side_files))
         return tuple(path for path in paths if path is not None)
 
 
 class ClonePlanner(NamedTuple):
-    """Plans one clone after another, so that no two get the same of anything.
+    """Plans one clone after another, so that no two clones get the same identity, path or port.
 
     Only one thread at a time may use it, and its connection with it.
 
     Attributes:
-        prepared: The original's definition with those changes that are the same for all clones.
-        warnings: What should be known of all of them.
-        space: What the clones planned so far will take.
-        mac_addresses: Those that are in use.
-        names: Names that clones can be given.
+        prepared: The original's definition with the changes that are the same for all clones.
+        warnings: The warnings about all clones.
+        space: The space that the clones planned so far will take.
+        mac_addresses: The addresses in use.
+        names: Names for clones that have none.
     """
 
-    connection: Connection
-    request: CloneRequest
-    source: Source
+    survey: Survey
     prepared: Outcome
-    identities: Identities
-    pools: PoolIndex
-    disks: DiskPlanner
-    nvram: NvramPlanner | None
+    disks: tuple[DiskPlan, ...]
+    nvram: SurveyedNvram | None
     warnings: tuple[Notice, ...]
     space: SpaceLedger
     taken: TakenNames
@@ -140,90 +133,65 @@ class ClonePlanner(NamedTuple):
     names: Iterator[str]
 
     def plan(self, name: str) -> ClonePlan:
-        """Plan the clone of this name, which has been checked.
-
-        Raises:
-            ConflictError: The clone's name, or that of one of its volumes, is taken.
-            UsageError: A volume's name would be too long.
-        """
-        _LOG.info("planning to clone %r to %r", self.source.reference.name, name)
-        with self.taken.kept_on_success():
-            disks = self.disks.plan(name, self.taken)
-            side_files = () if self.nvram is None else (self.nvram.plan(name, self.taken),)
-        plan = self._assemble(name, disks, side_files, self._new_mac_addresses())
-        return plan._replace(needs=self.space.add_clone(plan.duplications, self.pools))
+        """Plan the clone of this name, which has been checked; for the errors see `plan_disks` and `plan_nvram`."""
+        _LOG.info("planning to clone %r to %r", self.survey.source.reference.name, name)
+        with self.taken.for_clone():
+            disks = plan_disks(self.survey, self.disks, name, self.taken)
+            nvram = None if self.nvram is None else plan_nvram(self.survey, self.nvram, name, self.taken)
+        plan = self._assemble(name, disks, nvram)
+        return plan._replace(needs=self.space.add_clone(plan.duplications, self.survey.pools))
 
     def plan_automatically(self, instead_of: ClonePlan | None = None) -> ClonePlan:
-        """Plan a clone with the next name that nobody has.
-
-        Args:
-            instead_of: A plan that will not be carried out, whose volumes' names are free again.
+        """Plan a clone with the next free name; the volume names of the plan that it replaces are free again.
 
         Raises:
-            ConflictError: Something else than the name is taken, whatever the name.
+            ConflictError: Something else than the name is taken.
         """
         if instead_of is not None:
-            # it may have been the UUID, which stays the same
-            refuse_taken_uuid(self.connection, self.request)
+            # the UUID may be the conflict, and stays the same
+            refuse_taken_uuid(self.survey.connection, self.survey.request)
             self.taken.give_back(instead_of.new_paths)
         taken = None
         for _ in range(_MAX_TAKEN_NAMES):
             name = next(self.names)
             check_clone_name(name)
-            if name in self.identities.names:
+            if name in self.survey.identities.names:
                 continue
             try:
                 return self.plan(name)
             except ConflictError as error:
                 taken = error
-        raise taken or ConflictError(f"there are no names left for clones of '{self.source.reference.name}'")
+        raise taken or ConflictError(f"there are no names left for clones of '{self.survey.source.reference.name}'")
 
     def settle(self, plan: ClonePlan, pools: TemporaryPools) -> ClonePlan:
-        """Look at side files whose directory is in no storage pool, through temporary ones.
-
-        Raises:
-            VirtomateError: One cannot be copied, or something has the path of the clone's.
-        """
+        """Look at side files whose directory is in no storage pool, through temporary pools; see `settle_nvram`."""
         if self.nvram is None:
             return plan
-        return plan._replace(side_files=tuple(self.nvram.settle(file, plan.name, pools) for file in plan.side_files))
+        files = (settle_nvram(self.survey, self.nvram, file, plan.name, pools) for file in plan.side_files)
+        return plan._replace(side_files=tuple(files))
 
     @property
     def other_domain(self) -> str | None:
-        """Name of a domain other than the original, None where there is no other."""
-        names = self.identities.names - {self.source.reference.name}
-        return min(names, default=None)
+        """Name of a domain other than the original, None where there is no other domain."""
+        return min(self.survey.identities.names - {self.survey.source.reference.name}, default=None)
 
-    def _new_mac_addresses(self) -> dict[int, str]:
-        if self.request.keep_mac_addresses:
-            return {}
-        domain = self.source.definition.domain
-        addresses = changes.new_mac_addresses(domain, self.mac_addresses, os.urandom, self.request.mac_addresses)
-        self.mac_addresses.update(addresses.values())
-        return addresses
-
-    def _assemble(
-        self,
-        name: str,
-        disks: tuple[DiskPlan, ...],
-        side_files: tuple[SideFilePlan, ...],
-        addresses: Mapping[int, str],
-    ) -> ClonePlan:
-        request, source = self.request, self.source
+    def _assemble(self, name: str, disks: tuple[DiskPlan, ...], nvram: SideFilePlan | None) -> ClonePlan:
+        request, source = self.survey.request, self.survey.source
         domain = source.definition.domain
         uuid = request.uuid or str(uuid4())
+        addresses = self._new_mac_addresses()
+        nvram_path = None if nvram is None else nvram.path
         outcome = changes.clone_domain_definition(
             self.prepared,
             changes.Identity(name, uuid, addresses, request.title, request.description),
-            {
-                plan.surveyed.disk.position: _new_source(plan.duplication)
-                for plan in disks
-                if plan.duplication is not None
-            },
-            next((changes.NewNvram(file.path, file.format) for file in side_files if file.path is not None), None),
-            [plan.surveyed.disk.position for plan in disks if plan.surveyed.action is Action.DROPPED],
+            {plan.disk.position: _new_source(plan.duplication) for plan in disks if plan.duplication is not None},
+            None if nvram is None or nvram.path is None else changes.NewNvram(nvram.path, nvram.format),
+            [plan.disk.position for plan in disks if plan.action is Action.DROPPED],
         )
-        interfaces = readers.devices(domain, "interface")
+        macs = [
+            str(readers.child(interface, "mac").get("@address", "")).lower()
+            for interface in readers.devices(domain, "interface")
+        ]
         return ClonePlan(
             source=source,
             name=name,
@@ -231,25 +199,26 @@ class ClonePlanner(NamedTuple):
             is_uuid_given=request.uuid is not None,
             mode=request.mode,
             disks=disks,
-            side_files=side_files,
-            reserved=_reserved(request, side_files),
-            interfaces=tuple(
-                InterfaceResult(addresses.get(index, mac), mac)
-                for index, interface in enumerate(interfaces)
-                if (mac := str(readers.child(interface, "mac").get("@address", "")).lower())
-            ),
+            side_files=() if nvram is None else (nvram,),
+            interfaces=tuple(InterfaceResult(addresses.get(index, mac), mac) for index, mac in enumerate(macs) if mac),
             definition=without_provenance(source.definition)._replace(domain=outcome.domain),
             changes=outcome.changes,
-            warnings=(*self.warnings, *self._unknown(), *outcome.warnings),
+            warnings=(*self.warnings, *outcome.warnings),
             fail_on=request.fail_on,
+            reserved=(
+                *(address.lower() for address in request.mac_addresses),
+                *(() if request.nvram is None or nvram_path is None else (nvram_path,)),
+            ),
         )
 
-    def _unknown(self) -> tuple[Notice, ...]:
-        """What could not be found out about other domains."""
-        if not readers.mac_addresses(self.source.definition.domain):
-            return ()
-        abridged = sorted(self.identities.abridged)
-        return tuple(Notice(CloneWarning.UNCOMPARED_MAC_ADDRESSES, name) for name in abridged)
+    def _new_mac_addresses(self) -> dict[int, str]:
+        request = self.survey.request
+        if request.keep_mac_addresses:
+            return {}
+        domain = self.survey.source.definition.domain
+        addresses = changes.new_mac_addresses(domain, self.mac_addresses, os.urandom, request.mac_addresses)
+        self.mac_addresses.update(addresses.values())
+        return addresses
 
 
 def plan_clones(
@@ -258,58 +227,51 @@ def plan_clones(
     """Plan all clones of a request; nothing is changed by it, and one refusal refuses all.
 
     Returns:
-        The plans, and what can plan further clones, on the same connection.
+        A planner of further clones, on the same connection, and the plans.
 
     Raises:
-        UsageError: Something in the request cannot be, whatever the hypervisor holds, or does not fit the original.
-        NotFoundError: There is no such domain, or a volume of it is missing.
-        IllegalStateError: The original, one of its volumes or a pool is in no state to be cloned.
+        UsageError: Something in the request is not possible, on any hypervisor or for this original.
+        NotFoundError: There is no such domain, or a volume is missing.
+        IllegalStateError: The state of the original, a volume or a pool does not allow cloning.
         ConflictError: The name or identity of a clone, or the name of a volume, is taken.
         UnsupportedError: A volume cannot be duplicated in the way that was asked for.
         NoSpaceError: A pool has too little space.
         RefusedWarningError: There is a warning that the request refuses.
         InterruptedBySignalError: A signal arrived.
     """
-    planner = survey(connection, request, borrow)
+    planner = _survey(connection, request, borrow)
     plans = []
-    for name in request.names:
+    for name in request.names or (None,) * request.auto_names:
         cancel.check()
-        plans.append(planner.plan(name))
-    for _ in range(request.auto_names):
-        cancel.check()
-        plans.append(planner.plan_automatically())
+        plans.append(planner.plan_automatically() if name is None else planner.plan(name))
     for plan in plans:
-        plan.refuse_warnings()
+        refuse_warnings(plan.fail_on, plan.all_warnings)
     if request.check_space:
         smaller = "" if request.mode is Mode.LINKED else ", use --mode linked"
         advice = f"Make room{smaller}, or, where the file system compresses, use --no-space-check."
         planner.space.refuse_lack(advice, f" for {counted(len(plans), 'clone')}" if len(plans) > 1 else "")
-        plans = [plan._replace(needs=planner.space.up_to_date(plan.needs)) for plan in plans]
-    return planner, tuple(plans)
+    return planner, tuple(plan._replace(needs=planner.space.up_to_date(plan.needs)) for plan in plans)
 
 
 def check_request(request: CloneRequest) -> None:
-    """Refuse names that cannot be, without asking libvirt.
+    """Refuse what is not possible on any hypervisor, without asking libvirt.
 
     Raises:
-        UsageError: One cannot be that of a domain or volume, or is given twice.
+        UsageError: A name is not valid, or is given twice.
     """
-    for name in request.names:
+    for name, count in Counter(request.names).items():
         check_clone_name(name)
-    if (twice := next((name for name in request.names if request.names.count(name) > 1), None)) is not None:
-        raise UsageError(f"'{twice}' is given twice, and every clone needs a name of its own")
+        if count > 1:
+            raise UsageError(f"'{name}' is given twice, and every clone needs a name of its own")
     for chosen in request.disks:
         if chosen.name is not None:
             check_volume_name(chosen.name)
 
 
-def survey(connection: Connection, request: CloneRequest, borrow: Borrow | None) -> ClonePlanner:
-    """Look at what is the same for all clones of a run, once.
-
-    Raises:
-        VirtomateError: One of the reasons for which `plan_clones` refuses.
-    """
+def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None) -> ClonePlanner:
+    """Look once at everything that is the same for all clones of a run."""
     source = read_source(connection, request.source)
+    domain, name = source.definition.domain, source.reference.name
     identities = scan_identities(connection, borrow)
     refuse_taken_names(connection, [name for name in request.names if name in identities.names])
     check_identity(connection, request, source, identities)
@@ -317,33 +279,27 @@ def survey(connection: Connection, request: CloneRequest, borrow: Borrow | None)
     if request.pool is not None:
         pools.for_new_volumes(request.pool)
     gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
-    disks = DiskSurveyor(connection, source, request, identities, pools, gate).survey()
+    survey = Survey(connection, request, source, identities, pools, gate)
+    disks = survey_disks(survey)
     if source.has_managed_save and any(disk.action is Action.LINKED for disk in disks):
         raise IllegalStateError(
-            f"domain '{source.reference.name}' has a managed-save image, so its disks are not in a consistent state",
+            f"domain '{name}' has a managed-save image, so its disks are not in a consistent state",
             hint="Start it and shut it down, or use --mode copy.",
         )
-    firmware = read_firmware(connection, source.definition.domain)
-    nvram = survey_nvram(connection, source, firmware, pools, request.nvram)
-    refuse_needless_nvram(nvram, request.nvram)
+    firmware = read_firmware(connection, domain)
+    nvram = survey_nvram(survey, firmware)
     refuse_to_start(request, disks, nvram)
-    prepared = changes.auto_allocated(source.definition.domain)
-    name = source.reference.name
-    has_siblings = max(len(request.names), request.auto_names) > 1
-    # an unprivileged daemon may not give files away
-    keep_owner = not connection.is_session
+    prepared = changes.auto_allocated(domain)
+    uncompared = sorted(identities.abridged) if readers.mac_addresses(domain) else ()
     return ClonePlanner(
-        connection,
-        request,
-        source,
+        survey,
         prepared=changes.with_named_firmware(prepared) if firmware.is_unselectable else prepared,
-        identities=identities,
-        pools=pools,
-        disks=DiskPlanner(disks, pools, name, has_siblings, keep_owner),
-        nvram=None
-        if nvram is None
-        else NvramPlanner(connection, nvram, name, pools, request.nvram, has_siblings, keep_owner, gate, set()),
-        warnings=clone_warnings(connection, request, source, pools, disks, firmware, nvram),
+        disks=disks,
+        nvram=nvram,
+        warnings=(
+            *clone_warnings(survey, disks, firmware, nvram),
+            *(Notice(CloneWarning.UNCOMPARED_MAC_ADDRESSES, other) for other in uncompared),
+        ),
         space=SpaceLedger(is_local=connection.is_local),
         taken=TakenNames(identities.named, pools.directory_of, is_local=connection.is_local),
         mac_addresses=set(identities.mac_addresses),
@@ -351,18 +307,13 @@ def survey(connection: Connection, request: CloneRequest, borrow: Borrow | None)
     )
 
 
-def _reserved(request: CloneRequest, side_files: tuple[SideFilePlan, ...]) -> tuple[str, ...]:
-    paths = (file.path for file in side_files if file.path is not None and request.nvram is not None)
-    return (*(address.lower() for address in request.mac_addresses), *paths)
-
-
 def _new_source(duplication: Duplication) -> changes.NewSource:
     is_linked = duplication.action is Action.LINKED
-    source = duplication.source
+    source, place = duplication.source, duplication.place
     return changes.NewSource(
-        path=duplication.place.path,
-        pool=duplication.place.pool,
-        volume=duplication.place.name,
+        path=place.path,
+        pool=place.pool,
+        volume=place.name,
         format="qcow2" if is_linked else source.format,
         base_path=source.path if is_linked else None,
         base_format=source.format if is_linked else None,

@@ -1,4 +1,4 @@
-"""Cloning a domain: read, plan, settle, claim, create, fill, define, commit; several clones side by side."""
+"""Several clones in parallel, and their preview: read, plan, settle, then make each clone."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
 from virtomate.definition import rewrite as changes
-from virtomate.enums import Status
+from virtomate.enums import Action, Status
 from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
-from virtomate.services.clone.clone_one import Shared, clone_one
+from virtomate.services.clone.clone_one import CloneRun, clone_one, clone_result
 from virtomate.services.clone.plan import ClonePlan, check_request, plan_clones
-from virtomate.services.clone.result import clone_result, planned_result
+from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.storage import refresh_all, temporary_pools_of
-from virtomate.services.transaction import Acceptance, guarded, require_acceptable, submit
+from virtomate.services.transaction import Acceptance, Filled, guarded, require_acceptable, submit
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from virtomate.cancel import CancelToken
     from virtomate.services.clone.plan import ClonePlanner
     from virtomate.services.clone_records import CloneRequest, CloneResult
@@ -30,33 +28,33 @@ _MAX_TRANSFERS = 4
 
 
 def preview_clones(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
-    """Tell what cloning would do; nothing is changed.
+    """Return what cloning would do; nothing is changed.
 
     Raises:
-        VirtomateError: It would be refused, or a signal arrived.
+        VirtomateError: Cloning would be refused, or a signal arrived.
     """
     begin = time.monotonic()
     _, plans = _plan(run, request)
-    return tuple(planned_result(plan, time.monotonic() - begin) for plan in plans)
+    return tuple(_planned_result(plan, time.monotonic() - begin) for plan in plans)
 
 
 def preview_definitions(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
-    """Tell what cloning would do, with the definitions that the clones would have; nothing is changed.
+    """Return what cloning would do, with the definitions that the clones would have; nothing is changed.
 
     Raises:
-        VirtomateError: It would be refused, libvirt does not accept a definition, or a signal arrived.
+        VirtomateError: Cloning would be refused, libvirt does not accept a definition, or a signal arrived.
     """
     begin = time.monotonic()
     planner, plans = _plan(run, request)
     results = []
     for plan in plans:
         run.cancel.check()
-        # With the original's UUID, under which libvirt judges the definition and then defines no second domain. Where
-        # the original vanishes meanwhile, another one's name has the same effect.
+        # With the original's UUID, under which libvirt judges the definition and then defines no second domain. The
+        # name of another domain has the same effect if the original vanishes meanwhile.
         identity = changes.Identity(planner.other_domain or plan.name, plan.source.reference.uuid, {})
         probe = plan.definition._replace(domain=changes.with_identity(plan.definition.domain, identity))
         require_acceptable(run.target.connection, plan.name, probe, plan.source.definition)
-        result = planned_result(plan, time.monotonic() - begin)
+        result = _planned_result(plan, time.monotonic() - begin)
         results.append(result._replace(definition=codec.unparse_definition(plan.definition, is_indented=True)))
     return tuple(results)
 
@@ -65,13 +63,13 @@ def clone_domains(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Clone a domain, once or several times.
 
     Returns:
-        The clones in the order of their names; where one failed after its name was claimed, the failed attempt with
-        its error.
+        The clones in the order of their names; for a clone that failed after its name was claimed, the failed attempt
+        with its error.
 
     Raises:
-        UsageError: Something in the request cannot be.
+        UsageError: Something in the request is not possible.
         ConflictError: The name of the only clone was taken before it could be claimed.
-        VirtomateError: It was refused, or a signal arrived; nothing has been touched.
+        VirtomateError: Cloning was refused, or a signal arrived; nothing has been changed.
     """
     planner, plans = _plan(run, request)
     with temporary_pools_of(run.target) as pools:
@@ -93,21 +91,29 @@ def _plan(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePla
     return plans
 
 
+def _planned_result(plan: ClonePlan, seconds: float) -> CloneResult:
+    filled = {
+        item.place.path: Filled(item.total_bytes if item.action is Action.COPIED else 0, item.transfer, None)
+        for item in plan.duplications
+    }
+    return clone_result(plan, Status.PLANNED, filled, seconds)._replace(space=plan.needs)
+
+
 def _settle(run: Run, planner: ClonePlanner, plan: ClonePlan, pools: TemporaryPools) -> ClonePlan:
-    """Answer the last question of a plan that is open, for which temporary pools are started."""
-    if not plan.is_settled:
+    """Answer the last open question of a plan, for which temporary pools are started."""
+    if any(file.uncovered for file in plan.side_files):
         run.cancel.begin()
         plan = planner.settle(plan, pools)
-        plan.refuse_warnings()
+        refuse_warnings(plan.fail_on, plan.all_warnings)
     return plan
 
 
 def _side_by_side(
     run: Run, request: CloneRequest, planner: ClonePlanner, plans: tuple[ClonePlan, ...], pools: TemporaryPools
 ) -> tuple[CloneResult, ...]:
-    """Make clones side by side, each in a thread with connections of its own, and each on its own account.
+    """Make clones in parallel, each independently in a thread with its own connections.
 
-    The calling thread waits, and plans again where an automatic name was taken.
+    The calling thread waits, and plans again if an automatic name was taken.
     """
     watched = [volume for plan in plans for volume in plan.sources]
     results: dict[int, CloneResult] = {}
@@ -123,63 +129,59 @@ def _side_by_side(
         if len(plans) > 1:
             jobs = [job for plan in plans for job in plan.jobs]
             run.progress.expected(sum(job.total_bytes for job in jobs), len(jobs))
-        shared = Shared(guard, transfers, pools.names, Acceptance())
-        running = {submit(clones, _make, run, item[1], shared, request): item for item in enumerate(plans)}
+        shared = CloneRun(run, guard, transfers, pools.names, Acceptance())
+        running = {submit(clones, _make, shared, plan, request): (number, plan) for number, plan in enumerate(plans)}
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 number, plan = running.pop(future)
-                outcome = _outcome(future)
+                outcome = future.result()
                 if isinstance(outcome, ConflictError) and request.auto_names and not run.cancel.is_set:
-                    # another run took that name after this one had looked
+                    # another run took that name after this run had looked
                     again = _plan_again(run, planner, plan, pools)
                     if isinstance(again, ClonePlan):
-                        running[submit(clones, _make, run, again, shared, request)] = number, again
+                        running[submit(clones, _make, shared, again, request)] = number, again
                         continue
                     outcome = again
                 if isinstance(outcome, VirtomateError):
                     if len(plans) == 1 and not run.cancel.is_set:
                         raise outcome
                     outcome = clone_result(plan, Status.FAILED, error=outcome)
-                results[number] = _told(outcome, run.cancel)
+                results[number] = _explained(outcome, run.cancel)
     return tuple(results[number] for number in range(len(plans)))
 
 
-def _make(run: Run, plan: ClonePlan, shared: Shared, request: CloneRequest) -> CloneResult:
-    """Make one clone and start it, where that was asked for; what goes wrong then does not undo it."""
-    with run.beside() as mine:
-        result = clone_one(mine, plan, shared)
-        if not request.start or result.error is not None:
-            return result
-        from virtomate.services.clone_start import start_clone  # noqa: PLC0415 - it needs much, and few clones are started
-
-        try:
-            return start_clone(mine.target, result, mine.cancel)
-        except Exception as error:  # noqa: BLE001 - the clone is complete all the same
-            return result._replace(error=InternalError(error))
+def _make(shared: CloneRun, plan: ClonePlan, request: CloneRequest) -> CloneResult | VirtomateError:
+    """Make one clone, and start it if that was asked for; a clone that cannot be started is kept."""
+    try:
+        with shared.here.beside() as mine:
+            result = clone_one(shared._replace(here=mine), plan)
+            return _started(mine, result) if request.start and result.error is None else result
+    except Exception as error:  # noqa: BLE001 - the other clones are still being made
+        return _known(error)
 
 
-def _outcome(future: Future[CloneResult]) -> CloneResult | VirtomateError:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, VirtomateError):
-        return error
-    if isinstance(error, Exception):
-        return InternalError(error)
-    raise error
+def _started(run: Run, result: CloneResult) -> CloneResult:
+    from virtomate.services.clone_start import start_clone  # noqa: PLC0415 - few clones are started
+
+    try:
+        return start_clone(run.target, result, run.cancel)
+    except Exception as error:  # noqa: BLE001 - the clone is complete all the same
+        return result._replace(error=InternalError(error))
 
 
 def _plan_again(run: Run, planner: ClonePlanner, plan: ClonePlan, pools: TemporaryPools) -> ClonePlan | VirtomateError:
     try:
         return _settle(run, planner, planner.plan_automatically(instead_of=plan), pools)
-    except VirtomateError as error:
-        return error
-    except Exception as error:  # noqa: BLE001 - the clones that are being made must not be forgotten
-        return InternalError(error)
+    except Exception as error:  # noqa: BLE001 - the other clones are still being made
+        return _known(error)
 
 
-def _told(result: CloneResult, cancel: CancelToken) -> CloneResult:
-    """What is told of a clone: a signal that came before the failure explains it, whichever was noticed first."""
+def _known(error: Exception) -> VirtomateError:
+    return error if isinstance(error, VirtomateError) else InternalError(error)
+
+
+def _explained(result: CloneResult, cancel: CancelToken) -> CloneResult:
+    """Return the result with a signal as its error, if a signal came before the failure."""
     error, number = result.error, cancel.signal_number
     if result.status is not Status.FAILED or error is None or number is None:
         return result
@@ -190,10 +192,10 @@ def _told(result: CloneResult, cancel: CancelToken) -> CloneResult:
 
 
 def _have_libvirt_look(run: Run, plans: tuple[ClonePlan, ...], temporary: set[str]) -> None:
-    """Let libvirt learn what has become of files that it made as empty ones, once for all of them.
+    """Let libvirt look once at the files that it made empty and that were filled without it.
 
-    It needs that for nothing but what it tells of volumes and pools, so a pool that it cannot look at is no failure. Of
-    a volume that was removed again, it has subtracted what it had never added, a reflink's share, too.
+    Only what libvirt tells of volumes and pools depends on that, so a pool that cannot be refreshed is ignored. For a
+    volume that was removed again, libvirt has subtracted more than it had added, a reflink's share, too.
     """
     names = {item.place.pool for plan in plans for item in plan.duplications if item.is_filled_unnoticed} - temporary
     refresh_all(run.target, names)

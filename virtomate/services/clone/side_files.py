@@ -26,48 +26,50 @@ from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
-    from virtomate.services.clone.original import Source
-    from virtomate.services.clone.taken import TakenNames
+    from virtomate.services.clone.target import Survey
+    from virtomate.services.clone.volume_names import TakenNames
     from virtomate.services.firmware import Firmware
     from virtomate.services.storage import PoolIndex, TemporaryPools
-    from virtomate.services.trust import PoolGate
 
 _WHAT = "the NVRAM"
-
 _NAME_A_PLACE = "Name a place for the clone's NVRAM: --nvram PATH."
 
 
 class SurveyedNvram(NamedTuple):
-    """The original's NVRAM, the same for all clones.
+    """The original's NVRAM, and where the NVRAM of every clone goes.
 
     Attributes:
-        path: Normalised path, None where it is no file.
-        model: The path that the clone's is put beside and named after, likewise; mostly the same.
-        pool: The active pool over its directory, None where there is none.
-        content: Its file, None where it was never made or only a temporary pool can tell.
-        warnings: What should be known of it.
+        format: Format by the definition.
+        path: Normalised path, None where the NVRAM is not a file; then the attributes below are empty.
+        pool: The active pool over the NVRAM's directory, None where there is none.
+        content: The file, None where it was never made or only a temporary pool can tell.
+        model: The name that the clone's file is named after.
+        directory: Normalised path of the directory of the clone's file.
+        name: The name that was asked for, None for a name made from the clone's.
+        target: The active pool over that directory, None where there is none.
     """
 
-    path: str | None
-    model: str | None
     format: str
-    pool: Pool | None
-    content: VolumeDescription | None
+    path: str | None = None
+    pool: Pool | None = None
+    content: VolumeDescription | None = None
+    model: str = ""
+    directory: str = ""
+    name: str | None = None
+    target: Pool | None = None
     warnings: tuple[Notice, ...] = ()
 
 
 class SideFilePlan(NamedTuple):
-    """What becomes of a file beside the disks in one clone; the only kind so far is the NVRAM.
+    """How a file beside the disks is handled for one clone; so far, only the NVRAM is such a file.
 
     Attributes:
-        action: For what only temporary pools can tell, what it probably will be.
-        source_path: Path of the original's, None where it is no file.
-        path: Path of the clone's, likewise.
-        uncovered: The directories of both that are in no pool, for which temporary pools are needed.
-        duplication: How it is duplicated; None where that needs temporary pools to tell, or nothing is to be copied.
-        warnings: What should be known of that.
+        action: The action; probably, where only temporary pools can tell.
+        source_path: Path of the original's file, None where the NVRAM is not a file.
+        path: Path of the clone's file, likewise.
+        uncovered: The directories of both that are in no pool and need temporary pools.
+        duplication: How the file is duplicated; None where only temporary pools can tell, or nothing is to be copied.
     """
 
     action: NvramAction
@@ -79,181 +81,42 @@ class SideFilePlan(NamedTuple):
     warnings: tuple[Notice, ...] = ()
 
 
-class NvramPlanner(NamedTuple):
-    """Plans the NVRAM of one clone after another; it only reads.
-
-    Attributes:
-        place: Where it goes: an absolute path, POOL/VOLUME, or a name; None leaves that to the clone's name.
-        has_siblings: Whether several clones are made of the original.
-        looked_at: Names of the pools that libvirt has looked through.
-    """
-
-    connection: Connection
-    surveyed: SurveyedNvram
-    source_name: str
-    pools: PoolIndex
-    place: str | None
-    has_siblings: bool
-    keep_owner: bool
-    gate: PoolGate
-    looked_at: set[str]
-
-    def plan(self, clone_name: str, taken: TakenNames) -> SideFilePlan:
-        """Plan it, and add its name to those that are taken.
-
-        Raises:
-            ConflictError: Something has the path that the clone's NVRAM would get.
-            NotFoundError: There is no such directory.
-            UsageError: That path cannot be used.
-        """
-        surveyed = self.surveyed
-        if surveyed.path is None or surveyed.model is None:
-            return SideFilePlan(NvramAction.SHARED, None, None, surveyed.format)
-        directory, name = self._place(surveyed.model, clone_name, taken)
-        path = posixpath.join(directory, name)
-        if self.place is not None and taken.has(directory, name):
-            raise ConflictError(f"two new volumes would be '{path}'", hint="Choose another --nvram.")
-        taken.refuse_named(directory, name, "Choose another name for the clone, or another --nvram.")
-        taken.add(directory, name)
-        pool = self._pool(directory)
-        fresh = SideFilePlan(NvramAction.FRESH, surveyed.path, path, surveyed.format)
-        if surveyed.pool is not None and pool is not None:
-            self._look_at(pool)
-            return self._settled(fresh, surveyed.pool, pool, surveyed.content, clone_name)
-        covering = ((posixpath.dirname(surveyed.path), surveyed.pool), (directory, pool))
-        fresh = fresh._replace(uncovered=frozenset(place for place, known in covering if known is None))
-        # What is seen here is probably what the daemon sees; the temporary pools will tell for sure.
-        if self.connection.is_local and os.path.lexists(path):
-            raise _taken(path)
-        if self.connection.is_local and self.place is not None and _is_missing(directory):
-            raise NotFoundError(
-                f"the NVRAM would be '{path}', but there is no such directory",
-                hint="Make it, or choose another --nvram.",
-            )
-        if self.connection.is_local and _is_missing(surveyed.path):
-            return fresh
-        warnings = self._judge_uncovered(surveyed.path, fresh.uncovered)
-        return fresh._replace(action=NvramAction.COPIED, warnings=warnings)
-
-    def settle(self, plan: SideFilePlan, clone_name: str, temporary: TemporaryPools) -> SideFilePlan:
-        """Plan it again by what temporary pools tell.
-
-        Raises:
-            ConflictError: Something has the path of the clone's.
-            HypervisorError: One of the directories cannot be read.
-            IllegalStateError: Others could put a symbolic link into one of them.
-        """
-        if plan.source_path is None or plan.path is None:
-            return plan
-        source_directory, source_name = posixpath.split(plan.source_path)
-        source_pool = self.surveyed.pool or temporary.over(source_directory)
-        pool = self._pool(posixpath.dirname(plan.path)) or temporary.over(posixpath.dirname(plan.path))
-        found = find_volume(source_pool, source_name)
-        fresh = plan._replace(action=NvramAction.FRESH, uncovered=frozenset(), warnings=())
-        return self._settled(fresh, source_pool, pool, None if found is None else found.description, clone_name)
-
-    def _settled(
-        self, fresh: SideFilePlan, source_pool: Pool, pool: Pool, content: VolumeDescription | None, clone_name: str
-    ) -> SideFilePlan:
-        """The plan where all is known: a byte copy of the original's NVRAM, or a fresh one if that was never made."""
-        path = fresh.path or ""
-        # libvirt would silently take what is there for the clone's NVRAM; a pool lists no link that leads nowhere
-        is_there = self.connection.is_local and os.path.lexists(path)
-        if is_there or pool.find_volume(posixpath.basename(path)) is not None:
-            raise _taken(path)
-        if content is None:
-            return fresh
-        # bytes are copied whatever they mean
-        raw = with_acl(select.as_format(content, "raw"))
-        possible = (Transfer.HOST, Transfer.STREAM) if find_obstacle(raw) is None else (Transfer.STREAM,)
-        pools = {known.name: (known, describe_pool(known.document())) for known in (pool, source_pool)}
-        transfers, warnings = self.gate.admit(self.connection, possible, pools.values(), _WHAT)
-        if raw.acl and not may_be_given_here(raw):
-            warnings = (*warnings, without_acl(raw))
-        label = f"{clone_name}/nvram" if self.has_siblings else "nvram"
-        place = Place(pool.name, pool.uuid, *posixpath.split(path))
-        duplication = Duplication(
-            label=label,
-            kind=ArtifactKind.NVRAM,
-            source=raw,
-            place=place,
-            action=Action.COPIED,
-            transfers=transfers,
-            below=(),
-            keep_owner=self.keep_owner,
-            is_read_again=False,
-        )
-        return fresh._replace(action=NvramAction.COPIED, duplication=duplication, warnings=warnings)
-
-    def _judge_uncovered(self, source_path: str, uncovered: frozenset[str]) -> tuple[Notice, ...]:
-        """Judge directories that no pool is over yet by what is seen here, and tell what should be known of them."""
-        transfers = (Transfer.HOST,) if can_be_copied_here(source_path) else (Transfer.STREAM,)
-        assessed = [self.gate.assess_here(self.connection, directory) for directory in sorted(uncovered)]
-        admitted(transfers, assessed, _WHAT)
-        return () if transfers[0] is Transfer.HOST else cautions(assessed, _WHAT)
-
-    def _place(self, model: str, clone_name: str, taken: TakenNames) -> tuple[str, str]:
-        """Directory and name of the clone's NVRAM."""
-        directory, source_name = posixpath.split(model)
-        if self.place is None:
-            name = new_volume_name(source_name, self.source_name, clone_name, is_overlay=False)
-            is_taken = taken.has(directory, name)
-            return directory, distinct_volume_name(name, "nvram", {name} if is_taken else set())
-        if self.place.startswith("/"):
-            directory, name = posixpath.split(normalise(self.place))
-        elif "/" in self.place:
-            pool_name, _, name = self.place.partition("/")
-            directory = self.pools.for_new_volumes(pool_name).description.path or ""
-        else:
-            name = self.place
-        check_volume_name(name)
-        return directory, name
-
-    def _look_at(self, pool: Pool) -> None:
-        """Have libvirt look at the pool's files once: a pool does not hear of those that are made for domains."""
-        if pool.name not in self.looked_at:
-            pool.refresh()
-            self.looked_at.add(pool.name)
-
-    def _pool(self, directory: str) -> Pool | None:
-        """The active pool over a directory, if any."""
-        known = self.pools.covering(directory)
-        return None if known is None or not known.is_active else known.pool
-
-
-def survey_nvram(
-    connection: Connection, source: Source, firmware: Firmware, pools: PoolIndex, place: str | None
-) -> SurveyedNvram | None:
-    """Look at the NVRAM of the original; None where it has none.
+def survey_nvram(survey: Survey, firmware: Firmware) -> SurveyedNvram | None:
+    """Look at the NVRAM of the original; return None where the original has no NVRAM.
 
     Raises:
-        HypervisorError: libvirt does not tell where it keeps the NVRAM of domains, and the clone's has to go there.
+        UsageError: The original has no NVRAM for the place that was asked for, or the name there is not valid.
+        VirtomateError: The pool that was asked for cannot be used.
+        HypervisorError: The NVRAM has to go where libvirt keeps NVRAMs, and libvirt does not tell where that is.
     """
-    domain = source.definition.domain
-    nvram = file_readers.nvram(domain)
-    if nvram is not None and nvram.type != "file":
-        return SurveyedNvram(None, None, nvram.format, None, None)
-    path = firmware.nvram_path
-    if path is None:
-        return None
+    nvram = file_readers.nvram(survey.source.definition.domain)
+    is_file = nvram is None or nvram.type == "file"
+    path, place = firmware.nvram_path if is_file else None, survey.request.nvram
+    if path is None and place is not None:
+        raise UsageError(f"there is no NVRAM to be put at '{place}': the original has none that is a file")
     format_ = "raw" if nvram is None else nvram.format
-    model, warnings = _model(connection, source, path, place)
-    known = pools.covering(posixpath.dirname(path))
-    if known is None or not known.is_active:
-        return SurveyedNvram(path, model, format_, None, None, warnings)
-    found = find_volume(known.pool, posixpath.basename(path))
-    return SurveyedNvram(path, model, format_, known.pool, None if found is None else found.description, warnings)
+    if path is None:
+        return None if is_file else SurveyedNvram(format_)
+    model, warnings = _model(survey, path)
+    directory, name = _place(survey, model)
+    pool, target = _active_pool(survey.pools, posixpath.dirname(path)), _active_pool(survey.pools, directory)
+    if pool is not None and target is not None:
+        # a pool does not hear of the files that libvirt makes for domains
+        target.refresh()
+    found = None if pool is None else find_volume(pool, posixpath.basename(path))
+    content = None if found is None else found.description
+    return SurveyedNvram(format_, path, pool, content, posixpath.basename(model), directory, name, target, warnings)
 
 
-def _model(connection: Connection, source: Source, path: str, place: str | None) -> tuple[str, tuple[Notice, ...]]:
-    """What the clone's NVRAM is put beside and named after, and what is to be said of that.
+def _model(survey: Survey, path: str) -> tuple[str, tuple[Notice, ...]]:
+    """Return the path that the clone's NVRAM is put beside and named after, with warnings about that.
 
-    Nothing is put beside a template, where packages keep theirs, or where libvirt could not write to it.
+    The clone's NVRAM goes neither beside a template, where packages keep theirs, nor where libvirt cannot write.
     """
-    domain, name = source.definition.domain, source.reference.name
+    connection, domain, place = survey.connection, survey.source.definition.domain, survey.request.nvram
     warnings: tuple[Notice, ...] = ()
     if is_template(domain, path):
-        warnings = (notice(CloneWarning.NVRAM_TEMPLATE, name, path=path),)
+        warnings = (notice(CloneWarning.NVRAM_TEMPLATE, survey.source.reference.name, path=path),)
     elif not is_certainly_read_only(connection, posixpath.dirname(path)):
         return path, ()
     if place is not None and "/" in place:
@@ -264,23 +127,128 @@ def _model(connection: Connection, source: Source, path: str, place: str | None)
         raise HypervisorError(error.message, hint=_NAME_A_PLACE, code=error.code) from error
     if own is None:
         raise HypervisorError("libvirt does not tell where it keeps the NVRAM of domains", hint=_NAME_A_PLACE)
-    if not warnings:
-        warnings = (Notice(CloneWarning.NVRAM_ELSEWHERE, posixpath.dirname(path)),)
-    return own, warnings
+    return own, warnings or (Notice(CloneWarning.NVRAM_ELSEWHERE, posixpath.dirname(path)),)
 
 
-def refuse_needless_nvram(surveyed: SurveyedNvram | None, place: str | None) -> None:
-    """Refuse a place for an NVRAM where there is none to put there.
+def _place(survey: Survey, model: str) -> tuple[str, str | None]:
+    """Return the directory of the clones' NVRAM, and the name that was asked for."""
+    place = survey.request.nvram
+    directory = posixpath.dirname(model)
+    if place is None:
+        return directory, None
+    name = place
+    if place.startswith("/"):
+        directory, name = posixpath.split(normalise(place))
+    elif "/" in place:
+        pool, _, name = place.partition("/")
+        directory = survey.pools.for_new_volumes(pool).description.path or ""
+    check_volume_name(name)
+    return directory, name
+
+
+def _active_pool(pools: PoolIndex, directory: str) -> Pool | None:
+    known = pools.covering(directory)
+    return None if known is None or not known.is_active else known.pool
+
+
+def plan_nvram(survey: Survey, nvram: SurveyedNvram, clone_name: str, taken: TakenNames) -> SideFilePlan:
+    """Plan the NVRAM of one clone, and add its name to the taken names.
 
     Raises:
-        UsageError: The original has no NVRAM that is a file.
+        ConflictError: The path of the clone's NVRAM is taken.
+        NotFoundError: The directory does not exist.
+        UsageError: The name would be too long.
     """
-    if place is not None and (surveyed is None or surveyed.path is None):
-        raise UsageError(f"there is no NVRAM to be put at '{place}': the original has none that is a file")
+    if nvram.path is None:
+        return SideFilePlan(NvramAction.SHARED, None, None, nvram.format)
+    directory, name = nvram.directory, nvram.name
+    if name is None:
+        name = new_volume_name(nvram.model, survey.source.reference.name, clone_name, is_overlay=False)
+        name = distinct_volume_name(name, "nvram", taken.names(directory))
+    taken.take(directory, name, "Choose another name for the clone, or another --nvram.")
+    path = posixpath.join(directory, name)
+    fresh = SideFilePlan(NvramAction.FRESH, nvram.path, path, nvram.format)
+    if nvram.pool is not None and nvram.target is not None:
+        return _settled(survey, fresh, nvram.pool, nvram.target, nvram.content, clone_name)
+    covering = ((posixpath.dirname(nvram.path), nvram.pool), (directory, nvram.target))
+    fresh = fresh._replace(uncovered=frozenset(place for place, pool in covering if pool is None))
+    # The daemon probably sees what this process sees; the temporary pools will tell for sure.
+    if survey.connection.is_local:
+        if os.path.lexists(path):
+            raise _taken(path)
+        if nvram.name is not None and _is_missing(directory):
+            raise NotFoundError(
+                f"the NVRAM would be '{path}', but there is no such directory",
+                hint="Make it, or choose another --nvram.",
+            )
+        if _is_missing(nvram.path):
+            return fresh
+    warnings = _judge_uncovered(survey, nvram.path, fresh.uncovered)
+    return fresh._replace(action=NvramAction.COPIED, warnings=warnings)
+
+
+def settle_nvram(
+    survey: Survey, nvram: SurveyedNvram, plan: SideFilePlan, clone_name: str, temporary: TemporaryPools
+) -> SideFilePlan:
+    """Plan the NVRAM of a clone again with what temporary pools tell.
+
+    Raises:
+        ConflictError: The path of the clone's NVRAM is taken.
+        HypervisorError: A directory cannot be read.
+        IllegalStateError: Other users could put a symbolic link into a directory.
+    """
+    if plan.source_path is None or plan.path is None:
+        return plan
+    directory, name = posixpath.split(plan.source_path)
+    pool = nvram.pool or temporary.over(directory)
+    target = nvram.target or temporary.over(posixpath.dirname(plan.path))
+    found = find_volume(pool, name)
+    fresh = plan._replace(action=NvramAction.FRESH, uncovered=frozenset(), warnings=())
+    return _settled(survey, fresh, pool, target, None if found is None else found.description, clone_name)
+
+
+def _settled(
+    survey: Survey, fresh: SideFilePlan, pool: Pool, target: Pool, content: VolumeDescription | None, clone_name: str
+) -> SideFilePlan:
+    """Return the settled plan: a byte copy of the original's NVRAM, or fresh NVRAM if the original's was never made."""
+    path = fresh.path or ""
+    # libvirt would silently use the file as the clone's NVRAM; a pool does not list a link to a missing file
+    is_there = survey.connection.is_local and os.path.lexists(path)
+    if is_there or target.find_volume(posixpath.basename(path)) is not None:
+        raise _taken(path)
+    if content is None:
+        return fresh
+    # bytes are copied whatever they mean
+    raw = with_acl(select.as_format(content, "raw"))
+    possible = (Transfer.HOST, Transfer.STREAM) if find_obstacle(raw) is None else (Transfer.STREAM,)
+    pools = {item.name: (item, describe_pool(item.document())) for item in (target, pool)}
+    transfers, warnings = survey.gate.admit(survey.connection, possible, pools.values(), _WHAT)
+    if raw.acl and not may_be_given_here(raw):
+        warnings = (*warnings, without_acl(raw))
+    duplication = Duplication(
+        label=f"{clone_name}/nvram" if survey.has_siblings else "nvram",
+        kind=ArtifactKind.NVRAM,
+        source=raw,
+        place=Place(target.name, target.uuid, *posixpath.split(path)),
+        action=Action.COPIED,
+        transfers=transfers,
+        below=(),
+        keep_owner=survey.keeps_owner,
+        is_read_again=False,
+    )
+    return fresh._replace(action=NvramAction.COPIED, duplication=duplication, warnings=warnings)
+
+
+def _judge_uncovered(survey: Survey, source_path: str, uncovered: frozenset[str]) -> tuple[Notice, ...]:
+    """Judge directories that are in no pool yet by what is seen here, and return warnings about the directories."""
+    transfers = (Transfer.HOST,) if can_be_copied_here(source_path) else (Transfer.STREAM,)
+    assessed = [survey.gate.assess_here(survey.connection, directory) for directory in sorted(uncovered)]
+    admitted(transfers, assessed, _WHAT)
+    return () if transfers[0] is Transfer.HOST else cautions(assessed, _WHAT)
 
 
 def _is_missing(path: str) -> bool:
-    """Whether a file or directory is certainly not there, in a directory that is seen here."""
+    """Return whether a file or directory is certainly missing, in a directory that can be seen here."""
     return os.access(posixpath.dirname(path), os.X_OK) and not os.path.lexists(path)
 
 

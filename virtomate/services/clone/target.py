@@ -1,4 +1,4 @@
-"""The one look at all domains of a connection: who uses which MAC address, and which files are open for writing."""
+"""The libvirt where the clones will live: the identities and files in use there, and what clones cannot have."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers, readers
 from virtomate.definition.mentions import read_mentions
-from virtomate.errors import ConflictError, NotFoundError, UsageError, VirtomateError
-from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
+from virtomate.definition.provenance import find_provenance
+from virtomate.errors import ConflictError, NotFoundError, UsageError, VirtomateError, combined_error
+from virtomate.hypervisor.domains import find_domain_by_name, find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.paths import normalise
-from virtomate.services.clone.taken import NamedFiles, named_files
+from virtomate.services.clone.original import describe_unfinished
 from virtomate.services.definitions import Definitions
 from virtomate.services.transaction import submit
 from virtomate.tuples import NamedTuple
-from virtomate.words import counted
+from virtomate.words import counted, quoted, virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from virtomate.definition.codec import Document
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.domains import Domain
     from virtomate.services.clone.original import Source
     from virtomate.services.clone_records import CloneRequest
+    from virtomate.services.storage import PoolIndex
+    from virtomate.services.trust import PoolGate
 
     Borrow = Callable[[], AbstractContextManager[Connection]]
 
-# Whoever reads a definition waits for libvirt most of the time; opening a connection takes as long as a few dozens.
+# Reading a definition is mostly waiting for libvirt; opening a connection takes as long as reading a few dozen.
 _DOMAINS_FOR_A_HELPER = 100
 _MAX_HELPERS = 3
 
@@ -42,42 +45,63 @@ _TPM_STATES = "/var/lib/libvirt/swtpm"
 
 
 class Identities(NamedTuple):
-    """What is in use on a connection.
+    """The identities and files in use on a connection.
 
     Attributes:
-        names: Of all domains.
-        mac_addresses: Names of the domains by the MAC addresses of their interfaces, in lower case.
-        named: Files that definitions name.
-        writers: Who has a disk open for writing: the name of the active domain, by the disk's path, or by its pool and
-            volume where the disk is named by those.
-        abridged: Names of domains of which libvirt tells the disks, and not the MAC addresses.
+        names: The names of all domains.
+        mac_addresses: The names of domains by the MAC addresses of their interfaces, in lower case.
+        named: For each domain its name, and the files and volumes that it names.
+        writers: The names of the active domains that have a disk open for writing, by the disk's path, or by pool and
+            volume where the definition names those.
+        abridged: The names of domains of which libvirt tells the disks, but not the MAC addresses.
     """
 
     names: frozenset[str]
     mac_addresses: Mapping[str, str]
-    named: NamedFiles
+    named: list[tuple[str, frozenset[Place]]]
     writers: dict[str | tuple[str, str], str]
     abridged: frozenset[str] = frozenset()
 
 
-def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Identities:
-    """Look at every domain once; an active one twice, since its next start may use other things than it does now.
+class Survey(NamedTuple):
+    """What is known before the clones of a request are planned one after another.
 
-    A domain that vanishes meanwhile is passed over.
-
-    Args:
-        connection: The connection.
-        borrow: Gives further ones for a while, so that many domains can be looked at by several threads.
+    Attributes:
+        gate: Tells how far the directories of pools are trusted.
     """
-    writers: dict[str | tuple[str, str], str] = {}
+
+    connection: Connection
+    request: CloneRequest
+    source: Source
+    identities: Identities
+    pools: PoolIndex
+    gate: PoolGate
+
+    @property
+    def has_siblings(self) -> bool:
+        """Whether the request is for several clones."""
+        return max(len(self.request.names), self.request.auto_names) > 1
+
+    @property
+    def keeps_owner(self) -> bool:
+        """Whether new volumes get the owners of their originals; an unprivileged daemon cannot give files away."""
+        return not self.connection.is_session
+
+
+def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Identities:
+    """Look at every domain once; at an active domain twice, since its next start may use other things.
+
+    A domain that vanishes meanwhile is ignored. `borrow` opens further connections, so that several threads can look at
+    many domains.
+    """
     domains = list_domains(connection)
-    definitions = Definitions()
-    scan = _Scan(domains, definitions)
+    scan = _Scan(domains)
     scan.run(borrow)
     mac_addresses = dict(scan.mac_addresses)
+    writers: dict[str | tuple[str, str], str] = {}
     for domain in list_active_domains(connection):
         try:
-            live = codec.parse_definition(definitions.live(domain)).domain
+            live = codec.parse_definition(scan.definitions.live(domain)).domain
         except NotFoundError:
             continue
         mac_addresses.update(dict.fromkeys(readers.mac_addresses(live), domain.name))
@@ -87,35 +111,31 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
             if disk.pool is not None and disk.volume is not None:
                 writers[disk.pool, disk.volume] = domain.name
     names = frozenset(domain.name for domain in domains)
-    named = named_files(scan.named)
-    return Identities(names, mac_addresses, named, writers, frozenset(definitions.abridged))
+    return Identities(names, mac_addresses, scan.named, writers, frozenset(scan.definitions.abridged))
 
 
 class _Scan:
     """The reading of all domains' MAC addresses and files, by several threads where there are many domains.
 
-    The definitions are not turned into dicts: with a thousand domains that would take longer than the clone.
-
-    Attributes:
-        named: For each domain its name, and what it names.
+    The definitions are not turned into dicts, which for a thousand domains would take longer than the clone.
     """
 
-    def __init__(self, domains: list[Domain], definitions: Definitions) -> None:
-        self._domains = domains
-        self._definitions = definitions
-        self._left = deque(domain.name for domain in domains)
+    def __init__(self, domains: list[Domain]) -> None:
+        self.definitions = Definitions()
         self.mac_addresses: dict[str, str] = {}
         self.named: list[tuple[str, frozenset[Place]]] = []
+        self._domains = domains
+        self._left = deque(domain.name for domain in domains)
 
     def run(self, borrow: Borrow | None) -> None:
-        """Read them."""
-        count = 0 if borrow is None else min(len(self._domains) // _DOMAINS_FOR_A_HELPER, _MAX_HELPERS)
+        """Read all domains."""
+        count = min(len(self._domains) // _DOMAINS_FOR_A_HELPER, _MAX_HELPERS)
         if borrow is not None and count:
             with ThreadPoolExecutor(count, "scan-") as helpers:
                 for _ in range(count):
                     submit(helpers, self._help, borrow)
                 self._read(self._domains)
-        # all, or what a helper whose connection failed has left
+        # all domains, or those that a helper with a broken connection has left
         self._read(self._domains)
 
     def _help(self, borrow: Borrow) -> None:
@@ -123,27 +143,49 @@ class _Scan:
             self._read(list_domains(connection))
 
     def _read(self, domains: list[Domain]) -> None:
-        """Read those that nobody has read yet."""
+        """Read the domains that no thread has read yet."""
         by_name = {domain.name: domain for domain in domains}
         with suppress(IndexError):
             while True:
                 name = self._left.pop()
                 try:
                     if name in by_name:
-                        self._read_one(by_name[name])
+                        self._read_domain(by_name[name])
                 except BaseException:
                     self._left.append(name)
                     raise
 
-    def _read_one(self, domain: Domain) -> None:
+    def _read_domain(self, domain: Domain) -> None:
         with suppress(NotFoundError):
-            mentions = read_mentions(self._definitions.inactive(domain))
+            mentions = read_mentions(self.definitions.inactive(domain))
             self.mac_addresses.update(dict.fromkeys(mentions.mac_addresses, domain.name))
             self.named.append((domain.name, mentions.paths | mentions.volumes))
 
 
+def refuse_taken_names(connection: Connection, names: Iterable[str]) -> None:
+    """Raise ConflictError for all names of existing domains at once."""
+    taken, refusals = [], []
+    for name in names:
+        domain = find_domain_by_name(connection, name)
+        if domain is None:
+            continue
+        if (unfinished := _unfinished(domain)) is None:
+            taken.append(name)
+        else:
+            what, cure = unfinished
+            refusals.append(ConflictError(f"there is already a domain '{name}', {what}", cure))
+    if len(taken) == 1:
+        refusals.append(ConflictError(f"there is already a domain '{taken[0]}'", "Choose another name for the clone."))
+    elif taken:
+        refusals.append(
+            ConflictError(f"there are already domains {quoted(taken)}", "Choose other names for the clones.")
+        )
+    if refusals:
+        raise combined_error(refusals)
+
+
 def check_identity(connection: Connection, request: CloneRequest, source: Source, identities: Identities) -> None:
-    """Refuse a UUID or MAC address that was asked for and cannot be had."""
+    """Refuse a UUID or MAC address that was asked for and that the clone cannot have."""
     refuse_taken_uuid(connection, request)
     if request.uuid is not None:
         _refuse_tpm_state(connection, request.uuid, source.definition.domain)
@@ -162,16 +204,30 @@ def check_identity(connection: Connection, request: CloneRequest, source: Source
 
 
 def refuse_taken_uuid(connection: Connection, request: CloneRequest) -> None:
-    """Refuse a UUID that was asked for and is another domain's."""
-    if request.uuid is not None and (holder := find_domain_by_uuid(connection, request.uuid)) is not None:
-        raise ConflictError(
-            f"domain '{holder.name}' already has the UUID '{request.uuid}'",
-            hint="Leave out --uuid, or choose another UUID.",
-        )
+    """Raise ConflictError if another domain has the UUID that was asked for."""
+    if request.uuid is None or (holder := find_domain_by_uuid(connection, request.uuid)) is None:
+        return
+    advice = "Leave out --uuid, or choose another UUID."
+    if (unfinished := _unfinished(holder)) is None:
+        raise ConflictError(f"domain '{holder.name}' already has the UUID '{request.uuid}'", advice)
+    what, cure = unfinished
+    raise ConflictError(f"domain '{holder.name}', {what}, already has the UUID '{request.uuid}'", f"{cure} {advice}")
+
+
+def _unfinished(domain: Domain) -> tuple[str, str] | None:
+    """Return how a sentence calls an unfinished clone or import, and the hint how to remove it; None for the others."""
+    provenance = find_provenance(Definitions().inactive(domain), domain.uuid)
+    if provenance is None or provenance.finished:
+        return None
+    delete = virtomate("domain-delete", domain.name)
+    return (
+        describe_unfinished(provenance),
+        f"If no other virtomate is making that domain, {delete} removes the domain and its volumes.",
+    )
 
 
 def _refuse_tpm_state(connection: Connection, uuid: str, domain: Document) -> None:
-    """Refuse a UUID under which the state of an emulated TPM is kept: the clone would start with that."""
+    """Refuse a UUID for which there is the state of an emulated TPM: the clone would start with that state."""
     if not connection.is_local or connection.is_session or not readers.devices(domain, "tpm"):
         return
     path = posixpath.join(_TPM_STATES, uuid)

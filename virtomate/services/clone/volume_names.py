@@ -1,66 +1,138 @@
-"""What clones and their volumes are called, unless somebody says otherwise."""
+"""The names of clones and of their volumes: how names are made, and which names are taken.
+
+A file that a definition names is taken even where the file is missing: that domain would start with the clone's file.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
+import posixpath
 import re
+from collections import defaultdict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from virtomate.errors import UsageError
+from virtomate.errors import ConflictError, UsageError
 from virtomate.names import MAX_FILE_NAME_BYTES
+from virtomate.paths import normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+
+    Mention = tuple[str, Iterable[str | tuple[str, str]]]
 
 _IMAGE_SUFFIX = r"(?i)\.(raw|img|qcow2)$"
 
 
 def automatic_names(source: str) -> Iterator[str]:
-    """Names for clones of a domain, without end: `base-clone`, `base-clone-2`, and so on."""
-    yield f"{source}-clone"
-    for number in itertools.count(2):
-        yield f"{source}-clone-{number}"
+    """Return names for clones of a domain, without end: `base-clone`, `base-clone-2`, and so on."""
+    return itertools.chain((f"{source}-clone",), (f"{source}-clone-{number}" for number in itertools.count(2)))
 
 
 def new_volume_name(volume: str, source: str, clone: str, *, is_overlay: bool) -> str:
-    """The name of a clone's volume.
+    """Return the name of a clone's volume.
 
-    Where the original volume is named after its domain, as a whole word, the clone's volume is named after the clone;
-    otherwise the clone's name is put in front. An overlay is qcow2, whatever its original was.
-
-    Args:
-        volume: Name of the original volume.
-        source: Name of the original domain.
-        clone: Name of the clone.
-        is_overlay: Whether the new volume is an overlay.
+    If the name of the original volume begins with the original's name as a whole word, the clone's name replaces that
+    word; otherwise the clone's name is put in front. An overlay is qcow2, whatever the original volume is.
     """
     rest = volume.removeprefix(source)
     is_named_after_source = rest != volume and (not rest or rest[0] in ".-_")
     name = clone + rest if is_named_after_source else f"{clone}-{volume}"
-    if is_overlay:
-        stem = re.sub(_IMAGE_SUFFIX, "", name)
-        name = f"{stem}.qcow2" if stem != name else name
-    return name
+    return re.sub(_IMAGE_SUFFIX, ".qcow2", name) if is_overlay else name
 
 
 def distinct_volume_name(name: str, target: str, taken: set[str]) -> str:
-    """The name, with the disk's target added where another volume of the same clone has it already.
+    """Return the name, with the disk's target added if the name is taken.
 
     Raises:
         UsageError: The name is too long for a file.
     """
-    candidate = name
-    if candidate in taken:
-        stem, dot, suffix = name.rpartition(".")
-        stem, suffix = (f"{stem}-{target}", dot + suffix) if stem else (f"{name}-{target}", "")
-        candidate = stem + suffix
-        counter = 2
-        while candidate in taken:
-            candidate = f"{stem}-{counter}{suffix}"
-            counter += 1
+    stem, suffix = posixpath.splitext(name)
+    numbered = (f"{stem}-{target}-{number}{suffix}" for number in itertools.count(2))
+    candidates = itertools.chain((name, f"{stem}-{target}{suffix}"), numbered)
+    candidate = next(candidate for candidate in candidates if candidate not in taken)
     if len(candidate.encode()) > MAX_FILE_NAME_BYTES:
         raise UsageError(
             f"the clone's volume would be called '{candidate}', which has more than {MAX_FILE_NAME_BYTES} bytes; "
             "a shorter name for the clone is needed"
         )
     return candidate
+
+
+class TakenNames:
+    """Names that new volumes cannot have, by directory; two spellings and two pools of a directory are the same.
+
+    Args:
+        mentions: For each domain its name, and the absolute paths and the volumes, by pool and name, that it names.
+        directory_of: Returns the directory of a pool by the pool's name, None for a pool without a directory.
+        is_local: Whether the daemon runs on this host, whose directories can be compared by their inodes.
+    """
+
+    def __init__(
+        self, mentions: Iterable[Mention], directory_of: Callable[[str], str | None], *, is_local: bool
+    ) -> None:
+        self._named: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+        for domain, places in mentions:
+            for place in places:
+                directory, name = posixpath.split(normalise(place)) if isinstance(place, str) else place
+                if isinstance(place, tuple):
+                    directory = directory_of(directory) or ""
+                self._named[name].add((directory, domain))
+        self._is_local = is_local
+        self._names: defaultdict[Hashable, set[str]] = defaultdict(set)
+        self._keys: dict[str, Hashable] = {}
+        self._latest: list[str] = []
+
+    def names(self, directory: str) -> set[str]:
+        """Return the names that new volumes of this run have in a directory."""
+        return self._names[self._key(directory)]
+
+    def latest_names(self, directory: str) -> set[str]:
+        """Return the names that volumes of the clone being planned have in a directory."""
+        places = map(posixpath.split, self._latest)
+        return {name for place, name in places if self._key(place) == self._key(directory)}
+
+    def take(self, directory: str, name: str, hint: str) -> None:
+        """Give a name to a new volume.
+
+        Raises:
+            ConflictError: Another new volume has the path, or a domain names the path.
+        """
+        path, key = posixpath.join(directory, name), self._key(directory)
+        if name in self._names[key]:
+            raise ConflictError(f"two new volumes would be '{path}'", hint)
+        for place, domain in sorted(self._named.get(name, ())):
+            if place and self._key(place) == key:
+                raise ConflictError(f"domain '{domain}' names '{path}' as its own", hint)
+        self._names[key].add(name)
+        self._latest.append(path)
+
+    def give_back(self, paths: Iterable[str]) -> None:
+        """Forget the names of new volumes that will not be made."""
+        for directory, name in map(posixpath.split, paths):
+            self.names(directory).discard(name)
+
+    @contextmanager
+    def for_clone(self) -> Iterator[None]:
+        """Plan a clone in the block; if the block fails, the names that were taken in it are free again."""
+        self._latest.clear()
+        try:
+            yield
+        except BaseException:
+            self.give_back(self._latest)
+            raise
+
+    def _key(self, directory: str) -> Hashable:
+        """Return the same for all spellings of a directory, as far as this host can tell."""
+        if directory not in self._keys:
+            self._keys[directory] = _inode(directory) if self._is_local else directory
+        return self._keys[directory]
+
+
+def _inode(directory: str) -> Hashable:
+    try:
+        status = os.stat(directory)  # noqa: PTH116 - no path object is needed
+    except (OSError, ValueError):
+        return directory
+    return status.st_dev, status.st_ino

@@ -1,47 +1,51 @@
-"""What should be known of all clones of a run, besides what their definitions tell."""
+"""What a user should know of all clones of a run besides their definitions, and the refusals that follow from that."""
 
 from __future__ import annotations
 
+import os
+import posixpath
+import stat
 from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
-from virtomate.enums import Action
-from virtomate.errors import RefusedWarningError
+from virtomate.duplication.hostfs import open_visible
+from virtomate.duplication.labels import LABEL_BYTES, file_system_label
+from virtomate.enums import Action, DiskAction
+from virtomate.errors import ConnectionLostError, RefusedWarningError, UnsupportedError, VirtomateError
+from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice, notice
-from virtomate.services.clone.networks import lost_dhcp_entries
-from virtomate.services.clone.seeds import seed_warnings
-from virtomate.services.clone.sharing import written_by_both
+from virtomate.paths import normalise
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from virtomate.hypervisor.connection import Connection
-    from virtomate.services.clone.disks import SurveyedDisk
+    from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.original import Source
     from virtomate.services.clone.side_files import SurveyedNvram
+    from virtomate.services.clone.target import Survey
     from virtomate.services.clone_records import CloneRequest
     from virtomate.services.firmware import Firmware
-    from virtomate.services.storage import PoolIndex
+
+# https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html and configdrive.html; in capitals, too
+_LABELS = frozenset({"cidata", "config-2"})
+# A configuration drive has at most 64 MB, and a seed is smaller; larger duplicated disks are not read.
+_MAX_SEED_BYTES = 64 << 20
 
 
 def clone_warnings(
-    connection: Connection,
-    request: CloneRequest,
-    source: Source,
-    pools: PoolIndex,
-    disks: tuple[SurveyedDisk, ...],
-    firmware: Firmware,
-    nvram: SurveyedNvram | None,
+    survey: Survey, disks: tuple[DiskPlan, ...], firmware: Firmware, nvram: SurveyedNvram | None
 ) -> tuple[Notice, ...]:
-    """Return what to know before a clone is started."""
+    """Return the warnings about all clones."""
+    source = survey.source
     name = source.reference.name
     is_linked = any(item.action is Action.LINKED for item in disks)
     return (
         *_shared(disks, nvram),
-        *_addresses(connection, request, source),
+        *_addresses(survey),
         *((Notice(CloneWarning.LINKED_ORIGINAL, name),) if is_linked else ()),
         *(warning for item in disks for warning in item.warnings),
-        *seed_warnings(connection, pools, disks),
+        *_seeds(survey, disks),
         *(() if nvram is None else nvram.warnings),
         *(() if firmware.missing is None else (firmware.missing,)),
         *_snapshots(source, disks),
@@ -50,24 +54,38 @@ def clone_warnings(
     )
 
 
-def _shared(disks: tuple[SurveyedDisk, ...], nvram: SurveyedNvram | None) -> Iterator[Notice]:
-    for item in written_by_both(disks):
-        disk = item.disk
-        yield notice(CloneWarning.SHARED_DISK, disk.target, location=disk.location, reason=item.reason or "")
+def _shared(disks: tuple[DiskPlan, ...], nvram: SurveyedNvram | None) -> Iterator[Notice]:
+    for item in disks:
+        if item.is_written_by_both:
+            location = item.disk.location
+            yield notice(CloneWarning.SHARED_DISK, item.disk.target, location=location, reason=item.reason or "")
     if nvram is not None and nvram.path is None:
         yield Notice(CloneWarning.SHARED_NVRAM, "NVRAM")
 
 
-def _addresses(connection: Connection, request: CloneRequest, source: Source) -> Iterator[Notice]:
-    domain = source.definition.domain
-    if not request.keep_mac_addresses:
-        yield from lost_dhcp_entries(connection, domain)
-    elif readers.mac_addresses(domain):
-        yield Notice(CloneWarning.SAME_MAC_ADDRESSES, source.reference.name)
+def _addresses(survey: Survey) -> Iterable[Notice]:
+    """Return a warning for kept MAC addresses, else one for each address that a network reserves for the original."""
+    domain, name = survey.source.definition.domain, survey.source.reference.name
+    if survey.request.keep_mac_addresses:
+        return (Notice(CloneWarning.SAME_MAC_ADDRESSES, name),) if readers.mac_addresses(domain) else ()
+    addresses: dict[str, list[str]] = {}
+    for interface in readers.devices(domain, "interface"):
+        network = readers.child(interface, "source").get("@network")
+        mac = readers.child(interface, "mac").get("@address")
+        if network is not None and mac is not None:
+            addresses.setdefault(network, []).append(str(mac).lower())
+    lost = {}
+    for network, macs in addresses.items():
+        for definition in survey.connection.network_definitions(network):
+            for entry in readers.dhcp_entries(definition):
+                lease = ", ".join(part for part in (entry.address, entry.name) if part is not None)
+                if entry.mac_address in macs:
+                    lost[notice(CloneWarning.DHCP_ENTRY, entry.mac_address, network=network, lease=lease)] = True
+    return lost
 
 
-def _snapshots(source: Source, disks: Iterable[SurveyedDisk]) -> Iterator[Notice]:
-    """Tell what becomes of the original's snapshots; nothing where libvirt knows of none."""
+def _snapshots(source: Source, disks: Iterable[DiskPlan]) -> Iterator[Notice]:
+    """Yield warnings about the original's snapshots; none where libvirt knows no snapshots."""
     name, external = source.reference.name, source.external_snapshot_count
     targets = [item.disk.target for item in disks if item.keeps_snapshots]
     if not targets or source.snapshot_count == external:
@@ -80,12 +98,98 @@ def _snapshots(source: Source, disks: Iterable[SurveyedDisk]) -> Iterator[Notice
         yield Notice(CloneWarning.EXTERNAL_SNAPSHOTS, name)
 
 
-def refuse_warnings(refused: Collection[CloneWarning], warnings: Iterable[Notice]) -> None:
-    """Refuse warnings that the user does not accept.
+def _seeds(survey: Survey, disks: Iterable[DiskPlan]) -> Iterator[Notice]:
+    """Yield a warning for each readable disk that gives original and clone the same identity.
 
-    Raises:
-        RefusedWarningError: There are such warnings.
+    The first bytes of a disk on another host are read over the connection.
     """
+    for item in disks:
+        head = _head(survey, item)
+        label = None if head is None else file_system_label(head)
+        if label is not None and label.lower() in _LABELS:
+            yield notice(CloneWarning.SAME_SEED, item.disk.target, location=item.disk.location, label=label)
+
+
+def _head(survey: Survey, item: DiskPlan) -> bytes | None:
+    """Return the first bytes of a disk that may be a seed."""
+    disk, descriptor = item.disk, None
+    if item.duplication is not None:
+        source = item.duplication.source
+        if source.format != "raw" or source.capacity > _MAX_SEED_BYTES:
+            return None
+        # the file with that path here may be another file than the daemon's
+        path, descriptor = source.path, open_visible(source, os.O_RDONLY)
+    elif item.action is Action.SHARED and disk.is_readonly:
+        named = disk.path if disk.volume is None else survey.pools.path_of(disk.pool or "", disk.volume)
+        if named is None:
+            return None
+        path, descriptor = named, _open_here(named) if survey.connection.is_local else None
+    else:
+        return None
+    return _read_there(survey, path) if descriptor is None else _read_here(descriptor)
+
+
+def _open_here(path: str) -> int | None:
+    """Open a file that is not a volume; never wait for a device or a pipe."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+
+
+def _read_here(descriptor: int) -> bytes | None:
+    """Return the first bytes of a regular file, and close the file."""
+    try:
+        return os.pread(descriptor, LABEL_BYTES, 0) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _read_there(survey: Survey, path: str) -> bytes | None:
+    """Return the first bytes of the volume with a path, over the connection."""
+    directory, name = posixpath.split(normalise(path))
+    known = survey.pools.covering(directory)
+    if known is None or not known.is_active:
+        return None
+    try:
+        volume = known.pool.find_volume(name)
+        if volume is None or not volume.is_file():
+            return None
+        return read_head(survey.connection, volume, LABEL_BYTES)
+    except ConnectionLostError:
+        raise
+    except VirtomateError:
+        return None
+
+
+def refuse_warnings(refused: Collection[CloneWarning], warnings: Iterable[Notice]) -> None:
+    """Raise RefusedWarningError for warnings that the user does not accept."""
     found = tuple(dict.fromkeys(warning for warning in warnings if warning.code in refused))
     if found:
         raise RefusedWarningError(found)
+
+
+def refuse_to_start(request: CloneRequest, disks: Iterable[DiskPlan], nvram: SurveyedNvram | None) -> None:
+    """Raise UnsupportedError for started clones that would write to a disk or NVRAM of their original.
+
+    Two guests that write to one device destroy its content, unless they cooperate. So the disk must be marked as
+    shareable, or the user must have asked for sharing the disk.
+    """
+    if not request.start:
+        return
+    asked = {chosen.target for chosen in request.disks if chosen.treatment is DiskAction.SHARE}
+    for item in disks:
+        disk, target = item.disk, item.disk.target
+        if item.is_written_by_both and not disk.is_shareable and target not in asked:
+            raise UnsupportedError(
+                f"disk {target} ({disk.location}) is shared with the original ({item.reason}): original and "
+                "clones that are started all write to it",
+                hint=f"Leave out --start, or use --disk {target}=share if that is meant, or --disk {target}=drop.",
+            )
+    if nvram is not None and nvram.path is None:
+        raise UnsupportedError(
+            "the NVRAM is not a file and is shared with the original: original and started clones all write to it",
+            hint=f"Leave out --start, and give the clone an NVRAM of its own with {virsh('edit')}.",
+        )

@@ -29,11 +29,12 @@ _AMPLE = 2
 
 
 class SpaceNeed(NamedTuple):
-    """What one clone needs of a pool, and what that has left."""
+    """The space that one clone needs in a pool, and all clones of the run together, and the pool's free space."""
 
     pool: str
     needed_bytes: int
     available_bytes: int
+    total_needed_bytes: int
 
 
 def counted_space(pool: Pool) -> PoolSpace:
@@ -64,7 +65,7 @@ class SpaceLedger:
             self._pools[pool.name] = pool
             space = backend_of(description).seen_space(pool, description, known) if self._is_local else None
             self._spaces[pool.name] = space or counted_space(pool)
-        return SpaceNeed(pool.name, needed_bytes, self._spaces[pool.name].available)
+        return SpaceNeed(pool.name, needed_bytes, self._spaces[pool.name].available, self._needed[pool.name])
 
     def add_clone(self, duplications: Iterable[Duplication], pools: PoolIndex) -> tuple[SpaceNeed, ...]:
         """Add the volumes of one clone, and return what it needs of each of these pools."""
@@ -77,8 +78,11 @@ class SpaceLedger:
         return tuple(self.add(known.pool, known.description, total, sources) for known, total in entries)
 
     def up_to_date(self, needs: Iterable[SpaceNeed]) -> tuple[SpaceNeed, ...]:
-        """Return the needs with what the pools have left by now."""
-        return tuple(need._replace(available_bytes=self._spaces[need.pool].available) for need in needs)
+        """Return the needs of a clone with what all clones need, and what the pools have left, by now."""
+        return tuple(
+            need._replace(available_bytes=self._spaces[need.pool].available, total_needed_bytes=self._needed[need.pool])
+            for need in needs
+        )
 
     def refuse_lack(self, advice: str, purpose: str = "") -> None:
         """Compare what will be written with the free space; before a refusal, libvirt counts again.
