@@ -115,20 +115,12 @@ def wait_for_clones(
 def _wait(domain: Domain, wait: Wait, left_seconds: float, cancel: CancelToken) -> tuple[DomainInterface, ...]:
     if wait.what is WaitFor.AGENT:
         wait_for_agent(domain, wait.seconds, cancel, left=left_seconds)
-        known = _ask(domain, AddressSource.AGENT)
-    else:
-        known = _wait_for_address(domain, wait, left_seconds, cancel)
-    return usable_interfaces(with_all_interfaces(domain, known))
-
-
-def _wait_for_address(
-    domain: Domain, wait: Wait, left_seconds: float, cancel: CancelToken
-) -> tuple[DomainInterface, ...]:
+        return usable_interfaces(with_all_interfaces(domain, _ask(domain, AddressSource.AGENT)))
     for left in backoff(left_seconds, cancel):
         with suppress(TimedOutError):
             known = call_interruptibly(lambda: _find_addresses(domain), cancel, left if left_seconds else None)
             if known:
-                return known
+                return usable_interfaces(with_all_interfaces(domain, known))
     raise NoAnswerError(
         f"domain '{domain.name}' had no IP address within {counted(wait.seconds, 'second')}",
         hint=f"The guest may need longer to start; {virtomate('domain-iface-list', domain.name)} shows its addresses.",

@@ -60,11 +60,9 @@ _PROMISED_FORMATS = {".qcow2": "qcow2", ".raw": "raw"}
 
 
 class ImportRequest(NamedTuple):
-    """The arguments of `volume-import`.
+    """The arguments of `volume-import`: the path of a local file, the name of a pool, and the options.
 
     Attributes:
-        path: Path of the local file.
-        pool: Name of the pool.
         name: Name of the new volume, None for the file's own.
         check_space: Whether to refuse if the pool has less space than will be written.
         trust_pool: Whether to trust everybody who may write to the pool's directory.
@@ -126,14 +124,8 @@ def import_volume(run: Run, request: ImportRequest) -> ImportResult:
         run.cancel.check()
         place = Place(pool.name, pool.uuid, description.path or "/", name)
         volume = _make(run, VolumeJob(name, ArtifactKind.VOLUME, place, file), request.path)
-    return ImportResult(
-        path=request.path,
-        pool=pool.name,
-        volume=volume,
-        bytes_copied=file.data_bytes,
-        warnings=(*warnings, *cautions),
-        seconds=round(time.monotonic() - begin, 3),
-    )
+    seconds = round(time.monotonic() - begin, 3)
+    return ImportResult(request.path, pool.name, volume, file.data_bytes, (*warnings, *cautions), seconds)
 
 
 def _make(run: Run, job: VolumeJob, path: str) -> VolumeListing:

@@ -179,8 +179,11 @@ class ClonePlanner(NamedTuple):
         request, source = self.survey.request, self.survey.source
         domain = source.definition.domain
         uuid = request.uuid or str(uuid4())
-        addresses = self._new_mac_addresses()
-        nvram_path = None if nvram is None else nvram.path
+        addresses: dict[int, str] = {}
+        if not request.keep_mac_addresses:
+            addresses = changes.new_mac_addresses(domain, self.mac_addresses, os.urandom, request.mac_addresses)
+            self.mac_addresses.update(addresses.values())
+        reserved_paths = () if request.nvram is None or nvram is None or nvram.path is None else (nvram.path,)
         outcome = changes.clone_domain_definition(
             self.prepared,
             changes.Identity(name, uuid, addresses, request.title, request.description),
@@ -205,20 +208,8 @@ class ClonePlanner(NamedTuple):
             changes=outcome.changes,
             warnings=(*self.warnings, *outcome.warnings),
             fail_on=request.fail_on,
-            reserved=(
-                *(address.lower() for address in request.mac_addresses),
-                *(() if request.nvram is None or nvram_path is None else (nvram_path,)),
-            ),
+            reserved=tuple(address.lower() for address in request.mac_addresses) + reserved_paths,
         )
-
-    def _new_mac_addresses(self) -> dict[int, str]:
-        request = self.survey.request
-        if request.keep_mac_addresses:
-            return {}
-        domain = self.survey.source.definition.domain
-        addresses = changes.new_mac_addresses(domain, self.mac_addresses, os.urandom, request.mac_addresses)
-        self.mac_addresses.update(addresses.values())
-        return addresses
 
 
 def plan_clones(

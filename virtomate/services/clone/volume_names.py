@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from virtomate.errors import ConflictError, UsageError
@@ -126,13 +126,9 @@ class TakenNames:
     def _key(self, directory: str) -> Hashable:
         """Return the same for all spellings of a directory, as far as this host can tell."""
         if directory not in self._keys:
-            self._keys[directory] = _inode(directory) if self._is_local else directory
+            self._keys[directory] = directory
+            if self._is_local:
+                with suppress(OSError, ValueError):
+                    status = os.stat(directory)
+                    self._keys[directory] = status.st_dev, status.st_ino
         return self._keys[directory]
-
-
-def _inode(directory: str) -> Hashable:
-    try:
-        status = os.stat(directory)  # noqa: PTH116 - no path object is needed
-    except (OSError, ValueError):
-        return directory
-    return status.st_dev, status.st_ino
