@@ -116,12 +116,8 @@ def require_active(domain: Domain) -> None:
 def find_addresses(session: Session, states: Mapping[str, str]) -> dict[str, tuple[DomainInterface, ...]]:
     """Return the addresses of domains by UUID: from the leases of libvirt's networks, else from the guests' agents.
 
-    A domain without a known address may be absent. When no agent has answered for a second, the answers of the other
-    agents are not waited for.
-
-    Args:
-        session: The session on the host of the domains.
-        states: The states of the domains by UUID.
+    `states` are the states of the domains by UUID. A domain without a known address may be absent. When no agent has
+    answered for a second, the answers of the other agents are not waited for.
     """
     found = {uuid: _ask(session, uuid, AddressSource.LEASE) for uuid, state in states.items() if state not in _INACTIVE}
     unknown = [uuid for uuid, state in states.items() if state == _RUNNING and not found[uuid]]

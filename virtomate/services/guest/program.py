@@ -94,9 +94,8 @@ class RunRequest(NamedTuple):
     """The arguments of `guest-run`.
 
     Attributes:
-        domain: Name or UUID of the domain.
-        program: Name or path of a program in the guest.
-        stdin: The program's input, None for no input.
+        domain: Name or UUID.
+        program: Name or path in the guest.
         timeout_seconds: How long to wait for the program's end; None sets no limit.
     """
 
@@ -156,12 +155,11 @@ class ProgramRun:
         return self._run_plainly()
 
     def _run_with_spool(self) -> RunResult:
-        request = self._request
-        stdin = request.stdin
+        stdin = self._request.stdin
         if stdin is not None and len(stdin) > _INPUT_BYTES:
             self._upload(stdin)
             stdin = None
-        pid = self._start_shell(_RUN, [request.program, *request.arguments], stdin)
+        pid = self._start_shell(_RUN, [self._request.program, *self._request.arguments], stdin)
         self._has_spool = True
         end = self._await_program(pid)
         if end.stdout or end.stderr:
@@ -175,7 +173,7 @@ class ProgramRun:
         request = self._request
         if request.stdin is not None and len(request.stdin) > _INPUT_BYTES:
             raise self._not_run(
-                f"its input has {len(request.stdin)} bytes, and more than {_INPUT_BYTES} need a shell in the guest "
+                f"the input has {len(request.stdin)} bytes, and more than {_INPUT_BYTES} need a shell in the guest "
                 "and a place for temporary files"
             )
         try:
@@ -190,7 +188,7 @@ class ProgramRun:
             self._has_spool = True
             end = self._await(pid, _HELPER_SECONDS)
             if end is None or end.exit_code != 0:
-                raise _NoSpoolError("its input cannot be kept in the guest")
+                raise _NoSpoolError("the input cannot be kept in the guest")
 
     def _with_output(self, end: RunResult) -> RunResult:
         """Return how the program ended, with the output that is fetched now."""
@@ -203,14 +201,8 @@ class ProgramRun:
             if max(len(piece.stdout), len(piece.stderr)) < _CHUNK_BYTES:
                 self._has_spool = False
                 break
-        return RunResult(
-            exit_code=end.exit_code,
-            signal=end.signal,
-            stdout=bytes(stdout[:limit]),
-            stderr=bytes(stderr[:limit]),
-            stdout_truncated=len(stdout) > limit,
-            stderr_truncated=len(stderr) > limit,
-        )
+        kept = end._replace(stdout=bytes(stdout[:limit]), stderr=bytes(stderr[:limit]))
+        return kept._replace(stdout_truncated=len(stdout) > limit, stderr_truncated=len(stderr) > limit)
 
     def _read_piece(self, number: int) -> RunResult:
         words = [str(_CHUNK_BYTES), str(number), str((number + 1) * _CHUNK_BYTES)]
