@@ -1,4 +1,4 @@
-"""What every command works with: its session, its progress, and the token that a signal sets."""
+"""The session, the progress and the cancel token of a command."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class App:
 
     @cached_property
     def progress(self) -> Progress:
-        """How the command's work is shown."""
+        """The progress of the command's work."""
         from virtomate.output.progress import make_progress  # noqa: PLC0415 - lists show none
 
         return make_progress(self._settings.progress, quiet=self._settings.quiet)
 
     @contextmanager
     def working(self) -> Iterator[Progress]:
-        """Show progress for the time of the block, and what a signal does to the work."""
+        """Show progress during the block, and what a signal does to the work."""
         self._settings.signals.note = self.progress.note
         try:
             yield self.progress
@@ -44,7 +44,7 @@ class App:
 
     @contextmanager
     def making(self) -> Iterator[Run]:
-        """Likewise, for services that make something; original and target are on the same host."""
+        """Likewise, for services that make something; original and target are on one host."""
         from virtomate.services.transaction import Run  # noqa: PLC0415 - few commands make something
 
         with self.working() as progress:
@@ -53,7 +53,7 @@ class App:
 
 @contextmanager
 def open_app(settings: Settings) -> Iterator[App]:
-    """Open the session for a command's connection; nothing is connected before it is needed."""
+    """Open the session of a command, which connects at its first use."""
     from virtomate.hypervisor import session as service  # noqa: PLC0415 - help and completion need no libvirt
 
     if settings.log is not None:
@@ -62,11 +62,8 @@ def open_app(settings: Settings) -> Iterator[App]:
         start_log(settings.log, is_json=settings.format.has_json_messages)
 
     def ask(prompt: str, is_secret: bool) -> str | None:
-        with settings.terminal.asking():
-            try:
-                return str(click.prompt(prompt.rstrip(": "), hide_input=is_secret, err=True))
-            except click.Abort:
-                return None
+        text = prompt.rstrip(": ")
+        return settings.terminal.ask(lambda: click.prompt(text, hide_input=is_secret, err=True, type=str))
 
     settings.signals.abandon = service.end_programs
     with service.open_session(settings.uri, ask, settings.signals.cancel) as session:

@@ -1,9 +1,9 @@
-"""The request that the words of `domain-clone` make."""
+"""The request of `domain-clone`, made of the words of the command line."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from virtomate.notices import CloneWarning
     from virtomate.services.clone_records import CloneRequest, DiskOptions, Wait
 
-# a place for the number of a clone, and what somebody may have meant to be one
+# the place of a clone's number, and what looks like such a place
 _NUMBER = r"\{(:0(?P<digits>[1-9]))?\}"
 _BRACES = r"\{[^{}]*\}"
 _BRACES_FOR_NUMBER = r"\{(:[^{}]*)?\}"
@@ -24,30 +24,23 @@ _BRACES_FOR_NUMBER = r"\{(:[^{}]*)?\}"
 
 def clone_request(
     *,
-    source: str,
     names: Sequence[str],
-    mode: str,
-    disks: Sequence[DiskOptions],
-    pool: str | None,
     count: int | None,
     auto_name: bool,
-    jobs: int,
+    mode: str,
+    disks: Sequence[DiskOptions],
     macs: Sequence[str],
-    uuid: str | None,
-    nvram: str | None,
-    title: str | None,
-    description: str | None,
-    start: bool,
-    wait: Wait | None,
     transfer: str | None,
     no_space_check: bool,
-    trust_pool: bool,
+    start: bool,
+    wait: Wait | None,
     fail_on: Sequence[frozenset[CloneWarning]],
+    **fields: Any,  # noqa: ANN401 - as the request has them
 ) -> CloneRequest:
     """Make a request of the words of the command line.
 
     Raises:
-        click.UsageError: Some of them do not go together.
+        click.UsageError: Some words do not go together.
     """
     from virtomate.services.clone_records import CloneRequest  # noqa: PLC0415 - help and completion need no records
 
@@ -55,9 +48,9 @@ def clone_request(
     auto_names = (count or 1) if auto_name else 0
     if len(clone_names) > 1 or auto_names > 1:
         only_for_one = {
-            "--uuid": uuid is not None,
+            "--uuid": fields["uuid"] is not None,
             "--mac with an address": any(mac != KEEP for mac in macs),
-            "--nvram": nvram is not None,
+            "--nvram": fields["nvram"] is not None,
             "name= of --disk": any(disk.name is not None for disk in disks),
         }
         for word, is_given in only_for_one.items():
@@ -70,36 +63,28 @@ def clone_request(
     if (twice := _repeated([disk.target for disk in disks])) is not None:
         raise click.UsageError(f"--disk is given twice for {twice}.")
     return CloneRequest(
-        source=source,
         names=clone_names,
         auto_names=auto_names,
         mode=Mode(mode),
         disks=tuple(disks),
-        pool=pool,
         mac_addresses=() if KEEP in macs else tuple(macs),
         keep_mac_addresses=KEEP in macs,
-        uuid=uuid,
-        nvram=nvram,
-        title=title,
-        description=description,
         transfer=None if transfer is None else Transfer(transfer),
         check_space=not no_space_check,
-        trust_pool=trust_pool,
-        jobs=jobs,
         start=start or wait is not None,
         wait=wait,
         fail_on=frozenset().union(*fail_on),
+        **fields,
     )
 
 
 def numbered_names(template: str, count: int) -> tuple[str, ...]:
-    """The names that a template stands for, from number 1 on.
+    """Return the names that a template stands for, from number 1 on.
 
-    `{}` is the number, `{:0N}` the number with N digits at least. A template without either gets a hyphen and the
-    number behind it.
+    `{}` is the number, `{:0N}` the number with at least N digits. Without either, a hyphen and the number follow.
 
     Raises:
-        click.UsageError: Something else stands in braces, so that the names would not be those that were meant.
+        click.UsageError: Something else stands in braces.
     """
     for place in re.findall(_BRACES, template):
         if re.fullmatch(_NUMBER, place) is None:

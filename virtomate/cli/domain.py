@@ -132,11 +132,7 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unprove
 
 
 def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
-    """Ask whether finished clones, and files that are not proved to be theirs, are to be deleted.
-
-    Raises:
-        UsageError: There is nobody to ask.
-    """
+    """Ask whether to delete finished clones and unproved files; raise UsageError if not at a terminal."""
     from virtomate.output.clones import render_deletion_plan  # noqa: PLC0415
     from virtomate.output.streams import tell  # noqa: PLC0415
 
@@ -148,13 +144,10 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
             "--yes-unproved"
         )
     render_deletion_plan(plan.deletions)
-    try:
-        with settings.terminal.asking():
-            return click.confirm("Delete them?" if len(plan.deletions) > 1 else "Delete it?", err=True)
-    except click.Abort:
-        # Ctrl-D
-        tell("\n")
-        return False
+    question = "Delete them?" if len(plan.deletions) > 1 else "Delete it?"
+    answer = settings.terminal.ask(lambda: click.confirm(question, err=True))
+    tell("\n" if answer is None else "")
+    return answer is True
 
 
 @domain.command("iface-list", short_help="List a domain's network interfaces and addresses.")

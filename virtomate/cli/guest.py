@@ -1,4 +1,4 @@
-"""Commands about guests: what runs inside a domain."""
+"""Commands about guests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_STATUS = 255
 
 
 def _seconds(value: str | float) -> float:
-    """Read a time, which may have a fraction."""
+    """Return a time, which may have a fraction."""
     try:
         seconds = float(value)
     except ValueError:
@@ -35,49 +35,31 @@ class _RunCommand(Command):
     """Leaves everything from the program on to the guest, options included."""
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:
-        """What is ours; nothing where a shell completes words behind the program."""
+        """Return nothing if a shell completes words after the program."""
         has_program = context.resilient_parsing and context.params.get("program") is not None
         return [] if has_program else super().get_params(context)
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        """Put `--` before the program, where it is not."""
-        return super().parse_args(context, self._with_mark(context, arguments))
+        """Parse options before and after the domain, none from the program on, and none after `--`."""
+        begin, words = self._cut(context, arguments)
+        domain, rest = words[:1], words[1:]
+        is_marked = begin[-1:] == ["--"]
+        if not is_marked:
+            more, rest = self._cut(context, rest)
+            begin += more
+        elif rest[:1] == ["--"]:
+            del rest[0]
+        if rest or is_marked:
+            arguments = [*(word for word in begin if word != "--"), "--", *domain, *rest]
+        return super().parse_args(context, arguments)
 
-    def _with_mark(self, context: click.Context, arguments: list[str]) -> list[str]:
-        with_value = {
-            name
-            for parameter in self.get_params(context)
-            if isinstance(parameter, click.Option) and not parameter.is_flag
-            for name in parameter.opts
-        }
-        has_domain = False
-        position = 0
-        while position < len(arguments):
-            word = arguments[position]
-            if word == "--":
-                rest = arguments[position + 1 :]
-                # before the domain it says no more than that this is none of ours: `-- DOMAIN -- PROGRAM`
-                if not has_domain and rest[1:2] == ["--"]:
-                    del rest[1]
-                return [*arguments[:position], "--", *rest]
-            if word.startswith("-") and word != "-":
-                position += 2 if _takes_next(word, with_value) else 1
-                continue
-            if has_domain:
-                return [*arguments[:position], "--", *arguments[position:]]
-            has_domain = True
-            position += 1
-        return arguments
-
-
-def _takes_next(word: str, with_value: set[str]) -> bool:
-    """Whether the value of an option is the next word."""
-    if word.startswith("--"):
-        return word in with_value
-    for place, letter in enumerate(word[1:], start=1):
-        if f"-{letter}" in with_value:
-            return place == len(word) - 1
-    return False
+    def _cut(self, context: click.Context, arguments: list[str]) -> tuple[list[str], list[str]]:
+        """Return the options at the beginning, with the `--` that ends them, and the words after them."""
+        options = [parameter for parameter in self.get_params(context) if isinstance(parameter, click.Option)]
+        parser = click.Command(None, params=[*options], add_help_option=False).make_parser(context)
+        parser.allow_interspersed_args = False
+        _, words, _ = parser.parse_args(list(arguments))
+        return arguments[: len(arguments) - len(words)], words
 
 
 @click.group(cls=Group)

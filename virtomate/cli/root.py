@@ -24,12 +24,12 @@ from virtomate.errors import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# of something that failed after a signal had come: that is what it failed of
+# After a signal, these failures are its consequence.
 _OUTRANKED = {EXIT_FAILED, EXIT_NO_AGENT}
 
 
 def load_group(name: str) -> Group | None:
-    """Return a group of commands, or None where there is no such group; most commands need one group."""
+    """Return a group of commands, or None if the name is unknown; most command lines need one group."""
     match name:
         case "domain":
             from virtomate.cli.domain import domain as group  # noqa: PLC0415
@@ -55,12 +55,12 @@ class RootGroup(Group):
         return [group for name in ("domain", "guest", "pool", "volume") if (group := load_group(name))]
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """The documented names of all commands, group by group; then those that belong to no group."""
+        """Return the documented names of all commands, group by group, then those outside groups."""
         grouped = [f"{group.prefix}{name}" for group in self.groups for name in group.list_commands(context)]
         return [*grouped, *self.commands]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The group, or the command of a group."""
+        """Return a group, or a command of a group."""
         group_name, hyphen, command_name = name.partition("-")
         group = load_group(group_name)
         if group is None:
@@ -68,17 +68,16 @@ class RootGroup(Group):
         return group.get_command(context, command_name) if hyphen else group
 
     def format_usage(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write how commands are called into the help."""
+        """Write into the help how commands are called."""
         click.Command.format_usage(self, context, formatter)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands by the object that they are about into the help."""
+        """Write the commands into the help, group by group."""
         for group in self.groups:
             group.format_commands(context, formatter)
+        others = [(name, command.get_short_help_str(formatter.width)) for name, command in self.commands.items()]
         with formatter.section("Other commands"):
-            formatter.write_dl(
-                [(name, command.get_short_help_str(formatter.width)) for name, command in self.commands.items()]
-            )
+            formatter.write_dl(others)
 
 
 @click.group(cls=RootGroup)
@@ -93,15 +92,10 @@ root.add_command(completion)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line.
-
-    Returns:
-        The exit status, as the manual page virtomate(1) lists them; the negative number of a signal by which the
-        process is to end.
-    """
+    """Run the command line, and return the exit status, or the negative number of the signal to end by."""
     settings = Settings()
     if COMPLETE_VARIABLE in os.environ:
-        from virtomate.cli.shells import complete  # noqa: PLC0415 - a shell asks, and nobody else
+        from virtomate.cli.shells import complete  # noqa: PLC0415 - only shells need it
 
         return complete(root, settings, os.environ[COMPLETE_VARIABLE], list(arguments))
     settings.terminal.remember()
@@ -119,58 +113,48 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _work(arguments: Sequence[str], settings: Settings) -> int:
-    """Do what the command line says, and show how it went."""
     try:
-        # Click's own handling prints "Aborted!" and exits 1 whatever happened
+        # the standalone mode of Click prints "Aborted!" and exits with 1 in any case
         status = root.main(list(arguments), prog_name="virtomate", standalone_mode=False, obj=settings)
-    except OSError as error:
-        # Click writes help itself
-        from virtomate.output.render import find_unwritten  # noqa: PLC0415 - few commands fail
-
-        return _report(find_unwritten() or error, settings)
-    except Exception as error:  # noqa: BLE001 - a traceback tells people nothing
+    except Exception as error:  # noqa: BLE001 - people cannot use a traceback
         return _report(error, settings)
     return status if isinstance(status, int) else 0
 
 
 def _report(error: Exception, settings: Settings) -> int:
     """Show an error, and return the exit status for it."""
-    from virtomate.output.render import render_error, render_usage_error  # noqa: PLC0415 - few commands fail
+    from virtomate.output import render  # noqa: PLC0415 - few commands fail
+    from virtomate.output.streams import tell  # noqa: PLC0415 - as above
 
     if settings.signals.has_left_command:
         return EXIT_FAILED
+    if isinstance(error, OSError):
+        # Click itself writes help
+        error = render.find_unwritten() or error
     match error:
+        case click.exceptions.NoArgsIsHelpError():
+            tell(f"{error.format_message()}\n")
+            return EXIT_USAGE
         case click.ClickException():
-            return _report_misuse(error, settings)
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            usage = f"{context.get_usage()}\nTry '{context.command_path} -h' for help." if context else ""
+            message = error.format_message()
+            if isinstance(error, click.MissingParameter):
+                # Click lists choices below each other; the message contains nothing that was given
+                message = " ".join(message.split())
+            render.render_usage_error(usage, message, settings.format)
+            return error.exit_code
         case UsageError():
-            render_usage_error("", error.message, settings.format)
+            render.render_usage_error("", error.message, settings.format)
             return EXIT_USAGE
         case VirtomateError():
             number = settings.signals.cancel.signal_number
             if number is not None and error.exit_status in _OUTRANKED:
                 error = InterruptedBySignalError(number)
-            render_error(error, settings.format)
+            render.render_error(error, settings.format)
             return error.exit_status
     from virtomate.output.log import log_traceback  # noqa: PLC0415 - as above
 
     log_traceback(error)
-    render_error(InternalError(error), settings.format)
+    render.render_error(InternalError(error), settings.format)
     return EXIT_FAILED
-
-
-def _report_misuse(error: click.ClickException, settings: Settings) -> int:
-    from virtomate.output.render import render_usage_error  # noqa: PLC0415 - as above
-    from virtomate.output.streams import tell  # noqa: PLC0415
-
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        tell(f"{error.format_message()}\n")
-        return EXIT_USAGE
-    usage = ""
-    if isinstance(error, click.UsageError) and error.ctx is not None:
-        usage = f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} -h' for help."
-    message = error.format_message()
-    if isinstance(error, click.MissingParameter):
-        # Click lists choices below each other; nothing that was given is in it
-        message = " ".join(message.split())
-    render_usage_error(usage, message, settings.format)
-    return error.exit_code

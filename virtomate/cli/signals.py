@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from virtomate.cancel import CancelToken
 from virtomate.errors import InterruptedBySignalError, signal_cause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from typing import Self
 
 Result = TypeVar("Result")
 
@@ -60,7 +61,7 @@ class Signals:
                 errors.append(error)
             os.write(end, _END)
 
-        with _caught() as caught:
+        with _Caught() as caught:
             threading.Thread(target=do, args=(caught.writer,), name="command", daemon=True).start()
             while number := caught.wait():
                 self._take(number, caught)
@@ -72,7 +73,7 @@ class Signals:
 
     def _take(self, number: int, caught: _Caught) -> None:
         is_repeated = self.cancel.signal_number is not None
-        # before the command can notice the signal, and once more in case that it has begun meanwhile
+        # before the command can notice the signal, and again in case that the command has begun meanwhile
         self.has_left_command = not self.cancel.has_begun
         self.cancel.interrupt(number)
         self.has_left_command = not self.cancel.has_begun
@@ -91,14 +92,24 @@ class Signals:
 class _Caught:
     """Signals, read from a pipe: any thread may get a signal, and only the pipe reliably wakes up the main thread."""
 
-    def __init__(self, reader: int, writer: int, numbers: list[signal.Signals]) -> None:
-        self.writer = writer
-        self._reader = reader
-        self._numbers = numbers
+    def __enter__(self) -> Self:
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self.writer, False)
+        self._woken_before = signal.set_wakeup_fd(self.writer)
+        for number in self._before:
+            signal.signal(number, lambda _number, _frame: None)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        signal.set_wakeup_fd(self._woken_before)
 
     def wait(self) -> int:
         """Return the number of the next signal, or 0 when the work has ended."""
-        while (number := os.read(self._reader, 1)[0]) and number not in self._numbers:
+        while (number := os.read(self._reader, 1)[0]) and number not in self._before:
             pass
         return number
 
@@ -111,27 +122,10 @@ class _Caught:
                 numbers += os.read(self._reader, 1)
         os.close(self._reader)
         os.close(self.writer)
-        return [number for number in numbers if number in self._numbers]
+        return [number for number in numbers if number in self._before]
 
     def let_go(self) -> None:
         """Give the signals their usual effect."""
-        for number in self._numbers:
+        for number in self._before:
             signal.signal(number, signal.SIG_DFL)
-        self._numbers.clear()
-
-
-@contextmanager
-def _caught() -> Iterator[_Caught]:
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    numbers = [number for number, handler in before.items() if handler != signal.SIG_IGN]
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    woken_before = signal.set_wakeup_fd(writer)
-    for number in numbers:
-        signal.signal(number, lambda _number, _frame: None)
-    try:
-        yield _Caught(reader, writer, numbers)
-    finally:
-        for number in numbers:
-            signal.signal(number, before[number] or signal.SIG_DFL)
-        signal.set_wakeup_fd(woken_before)
+        self._before.clear()

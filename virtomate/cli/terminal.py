@@ -1,17 +1,21 @@
-"""The terminal that a person sits at, if any."""
+"""The terminal of the person who runs the command, if there is one."""
 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
+
+Answer = TypeVar("Answer")
 
 
 class Terminal:
-    """Restores the terminal's settings: a program that asks for a password turns the echo off, and may be ended then.
+    """Restores the terminal's settings, since a program that asks for a password may be ended while the echo is off.
 
     Attributes:
         is_asking: Whether a question stands in the last line.
@@ -31,7 +35,7 @@ class Terminal:
             self._attributes = termios.tcgetattr(self._descriptor)
 
     def restore(self) -> None:
-        """Restore the settings and discard what was typed of a password, unless another job has the terminal now."""
+        """Restore the settings and discard a half-typed password, unless another job has the terminal now."""
         descriptor, attributes = self._descriptor, self._attributes
         if descriptor is None or attributes is None:
             return
@@ -42,11 +46,12 @@ class Terminal:
                 termios.tcflush(descriptor, termios.TCIFLUSH)
                 termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Ask a person something in the block."""
+    def ask(self, question: Callable[[], Answer]) -> Answer | None:
+        """Return the answer to a question of Click, or None after Ctrl-D."""
         self.is_asking = True
         try:
-            yield
+            return question()
+        except click.Abort:
+            return None
         finally:
             self.is_asking = False
