@@ -27,11 +27,11 @@ def test_everything_from_the_program_on_is_the_guests(before: list[str], between
     """Options before the program are ours, before and after the domain; all that follows the program is its own."""
     params = parsed(*before, "web", *between, *mark, *GUEST_WORDS)
 
-    assert (params["name"], params["program"]) == ("web", "ls")
+    assert (params["domain"], params["program"]) == ("web", "ls")
     assert params["arguments"] == tuple(GUEST_WORDS[1:])
     assert params["has_stdin"] == ("--stdin" in [*before, *between])
     assert params["encode"] == ("-e" in [*before, *between] or "-ec" in between)
-    assert params["timeout"] == (3.0 if any("--timeout" in word for word in before) else None)
+    assert params["timeout_seconds"] == (3.0 if any("--timeout" in word for word in before) else None)
 
 
 @pytest.mark.parametrize("mark", [[], ["--"]])
@@ -39,7 +39,7 @@ def test_domain_that_looks_like_an_option(mark: list[str]) -> None:
     """A domain may begin with a hyphen behind `--`, and the program may have one of its own."""
     params = parsed("--", "-web", *mark, *GUEST_WORDS)
 
-    assert (params["name"], params["program"], params["arguments"]) == ("-web", "ls", tuple(GUEST_WORDS[1:]))
+    assert (params["domain"], params["program"], params["arguments"]) == ("-web", "ls", tuple(GUEST_WORDS[1:]))
 
 
 @pytest.mark.parametrize("words", [[], ["web"], ["web", "--"], ["web", "--stdin"], ["web", "--timeout"]])

@@ -1,4 +1,4 @@
-"""The options of `domain-clone`, and the request that they make."""
+"""The options of `domain-clone`, and their values."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _MAX_JOBS = 64
 KEEP = "keep"
 _ANY = "any"
 
-# Patterns are compiled when they are used: most command lines need none of them.
+# Patterns are compiled when they are used: most command lines need no pattern.
 _MAC_ADDRESS = r"[0-9a-f]{2}(:[0-9a-f]{2}){5}"
 _NO_MAC_ADDRESS = "00:00:00:00:00:00"
 _UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
 
-# A comma ends a part; two of them are one comma of a name, as in QEMU's options.
+# A comma ends a part; two commas stand for one comma of a name, as in QEMU's options.
 _COMMA = r"(?<!,),(?!,)"
 
 
 def _disk_choice(value: str) -> DiskOptions:
-    """What becomes of one disk: TARGET=HOW."""
+    """Return how to handle one disk: TARGET=HOW."""
     from virtomate.services.clone_records import DiskOptions  # noqa: PLC0415 - help and completion need no records
 
     target, equals, rest = value.partition("=")
@@ -56,7 +56,7 @@ def _disk_choice(value: str) -> DiskOptions:
 
 
 def _mac_address(value: str) -> str:
-    """A MAC address of one interface in lower case, or `keep`."""
+    """Return the MAC address of one interface in lower case, or `keep`."""
     address = value.lower()
     if address == KEEP:
         return KEEP
@@ -69,7 +69,7 @@ def _mac_address(value: str) -> str:
 
 
 def _uuid(value: str) -> str:
-    """A UUID in lower case."""
+    """Return a UUID in lower case."""
     uuid = value.lower()
     if re.fullmatch(_UUID, uuid) is None or uuid == _NO_UUID:
         expected = "hexadecimal digits in groups of 8, 4, 4, 4 and 12 with hyphens between"
@@ -78,28 +78,28 @@ def _uuid(value: str) -> str:
 
 
 def _text(value: str, allowed: str = "\t\n") -> str:
-    """Text for people, without what cannot stand in a definition."""
+    """Return a text without signs that no definition can hold."""
     from virtomate.names import has_unwritable  # noqa: PLC0415 - as above
 
     if has_unwritable(value, allowed):
-        raise click.BadParameter(f"{value!r} has a control character, which cannot stand here")
+        raise click.BadParameter(f"{value!r} has a control character, which is not possible here")
     return value
 
 
 def _title(value: str) -> str:
-    """Text of one line."""
+    """Return a text of one line."""
     return _text(value, "\t")
 
 
 def _wait(value: str) -> Wait:
-    """What to wait for, and how long: agent|ip[,SECONDS]."""
+    """Return what to wait for, and how long: agent|ip[,SECONDS]."""
     from virtomate.services.clone_records import Wait  # noqa: PLC0415 - help and completion need no records
 
     what, comma, rest = value.partition(",")
     try:
-        seconds = float(rest) if comma else float(_WAIT_SECONDS)
+        seconds = float(rest) if comma else _WAIT_SECONDS
     except ValueError:
-        seconds = -1.0
+        seconds = -1
     if what not in set(WaitFor) or not 0 <= seconds < float("inf"):
         expected = "agent or ip, or agent,SECONDS or ip,SECONDS"
         raise click.BadParameter(f"'{value}' is not understood; expected: {expected}")
@@ -107,7 +107,7 @@ def _wait(value: str) -> Wait:
 
 
 def _codes(value: str) -> frozenset[CloneWarning]:
-    """Codes of warnings: CODE[,CODE...]; `any` stands for all."""
+    """Return codes of warnings: CODE[,CODE...]; `any` stands for all."""
     from virtomate.notices import CloneWarning  # noqa: PLC0415 - few commands name a code
 
     codes = set(value.split(","))
@@ -130,14 +130,13 @@ def _complete_codes(_context: click.Context, _parameter: click.Parameter, incomp
 
 
 class _WholeNumber(click.IntRange):
-    """A number whose refusal says what would have been accepted."""
+    """A number whose refusal names the range; the help text of the option has the range in words, not as 1<=x<=64."""
 
     def _describe_range(self) -> str:
-        # Click would show 1<=x<=64; the help of an option says it in words
         return ""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
-        """Read it."""
+        """Return the number."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:

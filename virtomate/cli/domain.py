@@ -77,18 +77,15 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
 @click.option("--addresses", is_flag=True, help="Show the IP addresses of running domains, as far as they are known.")
 @click.pass_obj
 def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | None, addresses: bool) -> None:
-    """List domains, and say which are clones."""
+    """List domains, and tell which domains are clones."""
     from virtomate.output.lists import render_domains  # noqa: PLC0415
-    from virtomate.services.listings import (  # noqa: PLC0415 - help and completion need no records
-        DomainFilter,
-        list_all_domains,
-        with_addresses,
-    )
+    from virtomate.services import listings as service  # noqa: PLC0415 - help and completion need no records
 
     with open_app(settings) as app:
-        listings = list_all_domains(app.session.connection, DomainFilter(running, clones, clones_of))
+        wanted = service.DomainFilter(running, clones, clones_of)
+        listings = service.list_all_domains(app.session.connection, wanted)
         if addresses:
-            listings = with_addresses(app.session, listings)
+            listings = service.with_addresses(app.session, listings)
         render_domains(listings, settings.format)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -81,7 +81,7 @@ def guest() -> None:
 def ping(settings: Settings, name: str, *, seconds: float) -> None:
     """See whether the guest agent of DOMAIN, given by name or UUID, answers.
 
-    If it does not, the exit status is 125. DOMAIN must be running.
+    DOMAIN must be running. If the agent does not answer, the exit status is 125.
     """
     from virtomate.output.render import render_ping  # noqa: PLC0415
     from virtomate.services.guest import ping_guest  # noqa: PLC0415 - help and completion need no libvirt
@@ -95,43 +95,36 @@ def ping(settings: Settings, name: str, *, seconds: float) -> None:
 @click.option("-e", "--encode", is_flag=True, help="Write the program's output in Base64; for --json.")
 @click.option(
     "--timeout",
-    "timeout",
+    "timeout_seconds",
     type=_seconds,
     metavar="SECONDS",
-    help="How long to wait for the program's end; the program goes on after that. [default: as long as it takes]",
+    help="How long to wait for the program's end; then the program goes on without virtomate. [default: no limit]",
 )
-@click.argument("name", metavar="DOMAIN", type=DOMAIN)
+@click.argument("domain", metavar="DOMAIN", type=DOMAIN)
 @click.argument("program", metavar="PROGRAM", type=PROGRAM)
 @click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def run(
-    settings: Settings,
-    name: str,
-    program: str,
-    arguments: tuple[str, ...],
-    *,
-    has_stdin: bool,
-    encode: bool,
-    timeout: float | None,
-) -> int:
+def run(settings: Settings, /, *, has_stdin: bool, encode: bool, **words: Any) -> int:  # noqa: ANN401
     """Run PROGRAM in the guest of DOMAIN, given by name or UUID.
 
-    Everything from PROGRAM on belongs to the guest, unchanged; options of virtomate stand before PROGRAM. The output of
-    the program is shown when the program has ended, and the exit status of this command is the program's. With --json,
-    the exit status tells only whether the program could be run.
+    Everything from PROGRAM on is passed to the guest unchanged; options of virtomate stand before PROGRAM. The output
+    of the program is shown when the program has ended, and the exit status of this command is the program's. With
+    --json, the exit status tells only whether the program could be run.
     """
     is_json = settings.format.is_json
     if encode and not is_json:
-        raise UsageError("--encode is for --json: without it, output is handed on byte for byte")
+        raise UsageError("--encode requires --json: without --json, output is passed on byte for byte")
     if settings.format.has_json_messages and not is_json:
-        raise UsageError("--progress json needs --json here: stderr holds what the guest writes otherwise")
+        raise UsageError(
+            "--progress json requires --json here: without --json, stderr contains the output of the guest"
+        )
     stdin = None
     if has_stdin:
         stdin = b"" if sys.stdin is None else sys.stdin.buffer.read()
     from virtomate.output.render import render_run  # noqa: PLC0415
     from virtomate.services.guest import RunRequest, run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
 
-    request = RunRequest(name, program, arguments, stdin, timeout)
+    request = RunRequest(stdin=stdin, **words)
     with open_app(settings) as app:
         with app.working():
             result = run_in_guest(app.session, request, app.cancel)
@@ -140,5 +133,5 @@ def run(
         return 0
     if result.signal is not None:
         return min(_SIGNAL_BASE + result.signal, _MAX_STATUS)
-    # Windows has larger ones, which must not become 0
+    # exit codes of Windows can be larger or negative, and must not become 0
     return min(result.exit_code or 0, _MAX_STATUS) if (result.exit_code or 0) >= 0 else _MAX_STATUS

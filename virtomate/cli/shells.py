@@ -1,8 +1,8 @@
-"""What the scripts for bash, zsh and fish ask for: the words that can stand where the cursor is.
+"""Answers to the scripts for bash, zsh and fish: the words that can stand at the cursor.
 
-Each line of the answer is a kind, a word and its description, with tabs between them. The kind is Click's: `plain`, or
-`file` and `dir`, where the shell itself knows what there is. Click's own scripts are not used: the one for bash cuts
-words at colons and does not quote names with blanks.
+Each line of an answer is a kind, a word and its description, with tabs between them. The kind is Click's: `plain`, or
+`file` and `dir`, which the shell completes. Click's own scripts are not used: its script for bash cuts words at colons
+and does not quote names with blanks.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from virtomate.cli.options import Settings
 
-# Stands where the cursor is, so that the last word is the one to complete, an empty one as well.
+# This sign at the cursor makes the unfinished word the last word, even if the word is empty.
 _CURSOR = "\0"
 _SPECIAL = r"[^\w@%+=:,./^-]"
 _SPECIAL_IN_DOUBLE_QUOTES = r'[\\"$`]'
 
 
 def split(line: str) -> tuple[list[str], str, str]:
-    """Return the words of a command line up to the cursor, the unfinished one, and the quotation mark that is open."""
+    """Return the words of a command line up to the cursor, the unfinished word, and the open quotation mark."""
     for quote in ("", '"', "'"):
         with suppress(ValueError):
             *words, current = shlex.split(f"{line}{_CURSOR}{quote}")
@@ -40,7 +40,7 @@ def split(line: str) -> tuple[list[str], str, str]:
 
 
 class Zsh(ShellComplete):
-    """Gets the words after the program's name, without their quotes; the last one is to be completed."""
+    """Gets the words after the program's name, without quotes; the last word is unfinished."""
 
     name = "zsh"
 
@@ -49,16 +49,16 @@ class Zsh(ShellComplete):
         self.arguments = arguments
 
     def source(self) -> str:
-        """The script."""
+        """Return the script."""
         return read_script(self.name)
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The finished words, and the unfinished one."""
+        """Return the finished words, and the unfinished word."""
         *words, current = self.arguments
         return words, current
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
-        """What can stand in the place of a word, with the name of an option that is written as `--name=value`."""
+        """Return the words that can stand at the cursor, after `--name=` with that beginning."""
         option, equals, _ = incomplete.partition("=")
         items = super().get_completions(args, incomplete)
         if not equals or not option.startswith("--"):
@@ -70,7 +70,7 @@ class Zsh(ShellComplete):
         return items
 
     def format_completion(self, item: CompletionItem[str]) -> str:
-        """A line of the answer."""
+        """Return a line of the answer."""
         return "\t".join([item.type, item.value, " ".join((item.help or "").split())])
 
 
@@ -80,18 +80,18 @@ class Fish(Zsh):
     name = "fish"
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The finished words, and the unfinished one."""
+        """Return the finished words, and the unfinished word."""
         *words, current = self.arguments
         return words, split(current)[1]
 
 
 class Bash(Zsh):
-    """Gets the line up to the cursor, and the part of it that bash will replace."""
+    """Gets the line up to the cursor, and the part of the line that bash will replace."""
 
     name = "bash"
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The finished words, and the unfinished one."""
+        """Return the finished words, and the unfinished word."""
         line, *replaced = self.arguments
         (_, *words), current, self._quote = split(line)
         # bash replaces what follows the last colon, equals sign or open quotation mark, but an @ is replaced as well
@@ -99,7 +99,7 @@ class Bash(Zsh):
         return words, current
 
     def format_completion(self, item: CompletionItem[str]) -> str:
-        """A line of the answer, with what bash has to insert."""
+        """Return a line of the answer, with the text that bash inserts."""
         rest = item.value[self._kept :]
         if self._quote == "'":
             item.value = rest.replace("'", r"'\''")
@@ -112,20 +112,13 @@ _SHELLS = {shell.name: shell for shell in (Bash, Zsh, Fish)}
 
 
 def complete(root: click.Command, settings: Settings, instruction: str, arguments: Sequence[str]) -> int:
-    """Answer a shell's script; where anything goes wrong, with nothing.
-
-    Args:
-        root: The program.
-        settings: Where options that were given are kept.
-        instruction: A shell, and `complete` or `source`: `bash_complete`.
-        arguments: What the script says.
-    """
+    """Answer a shell's script, after an error with nothing; an instruction is `SHELL_complete` or `SHELL_source`."""
     shell, _, action = instruction.partition("_")
     try:
         completion = _SHELLS[shell](root, settings, arguments)
         answer = completion.source() if action == "source" else completion.complete()
         sys.stdout.write(f"{answer}\n" if answer else "")
         sys.stdout.flush()
-    except Exception:  # noqa: BLE001 - a message would stand in the middle of the line that is being typed
+    except Exception:  # noqa: BLE001 - a message would spoil the line that is being typed
         return 1
     return 0

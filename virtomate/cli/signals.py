@@ -1,7 +1,7 @@
 """Signals: the command works in a thread of its own, and the main thread waits for its end, and for signals.
 
-Python handles a signal in its main thread alone, and there only between two steps of its own. So that thread calls
-nothing in libvirt, where a call may hang.
+Python handles a signal in its main thread alone, and there only between two instructions. So the main thread makes no
+call of libvirt, which may hang.
 """
 
 from __future__ import annotations
@@ -42,14 +42,13 @@ class Signals:
         self.has_left_command = False
 
     def watch(self, work: Callable[[], Result]) -> Result:
-        """Do some work in a thread, and return its result. Signals that the caller ignores stay ignored (nohup).
+        """Do some work in a thread, and return its result or raise its error; ignored signals stay ignored (nohup).
 
         Work that has begun to change something is waited for, however many signals come.
 
         Raises:
-            InterruptedBySignalError: A signal arrived before that. The work may still go on in its thread. Signals have
-                their usual effect from now on, so that the next signal ends the program in any case.
-            BaseException: What the work raises.
+            InterruptedBySignalError: A signal arrived before that. The work may still go on in its thread. From now on,
+                signals have their usual effect, so that the next signal ends the program.
         """
         results: list[Result] = []
         errors: list[BaseException] = []
@@ -57,7 +56,7 @@ class Signals:
         def do(end: int) -> None:
             try:
                 results.append(work())
-            except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+            except BaseException as error:  # noqa: BLE001 - the main thread raises the error again
                 errors.append(error)
             os.write(end, _END)
 
@@ -84,7 +83,7 @@ class Signals:
         if (note := self.note) is not None:
             does = "Still cleaning up…" if is_repeated else f"Interrupted{signal_cause(number)}, cleaning up…"
             awaited = ", and for ".join(self.cancel.awaited)
-            # the terminal may be gone, and the work still has to be waited for
+            # the terminal may be gone, but the work still has to end
             with suppress(OSError):
                 note(f"{does} Waiting for {awaited}." if awaited else does)
 

@@ -58,8 +58,8 @@ def import_(
 ) -> None:
     """Import the local file FILE into the storage pool POOL as a new volume, NEWNAME or named like the file.
 
-    The volume gets the content of the file byte for byte, in the format that it has; holes stay holes. The pool may be
-    on another host. A volume that exists is never touched.
+    The volume gets the content and the format of the file, byte for byte; holes stay holes. The pool may be on another
+    host. An existing volume is never touched.
     """
     from virtomate.output.render import render_import  # noqa: PLC0415
     from virtomate.services.volume_import import ImportRequest, import_volume  # noqa: PLC0415 - help needs no libvirt
