@@ -239,9 +239,7 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
     ),
     "Output": (
         click.Option(["--dry-run"], is_flag=True, help="Show what would be done, and change nothing."),
-        click.Option(
-            ["--print-xml"], is_flag=True, help="Print the definition that the clone would have, and change nothing."
-        ),
+        click.Option(["--print-xml"], is_flag=True, help="Print the definition of the clone, and change nothing."),
     ),
 }
 

@@ -37,11 +37,7 @@ def clone_request(
     fail_on: Sequence[frozenset[CloneWarning]],
     **fields: Any,  # noqa: ANN401 - as the request has them
 ) -> CloneRequest:
-    """Make a request of the words of the command line.
-
-    Raises:
-        click.UsageError: Some words do not go together.
-    """
+    """Make a request of the words of the command line, or raise click.UsageError if they do not go together."""
     from virtomate.services.clone_records import CloneRequest  # noqa: PLC0415 - help and completion need no records
 
     clone_names = _names(names, count, auto_name=auto_name)
@@ -82,9 +78,7 @@ def numbered_names(template: str, count: int) -> tuple[str, ...]:
     """Return the names that a template stands for, from number 1 on.
 
     `{}` is the number, `{:0N}` the number with at least N digits. Without either, a hyphen and the number follow.
-
-    Raises:
-        click.UsageError: Something else stands in braces.
+    Anything else in braces raises click.UsageError.
     """
     for place in re.findall(_BRACES, template):
         if re.fullmatch(_NUMBER, place) is None:

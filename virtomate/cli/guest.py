@@ -131,7 +131,6 @@ def run(settings: Settings, /, *, has_stdin: bool, encode: bool, **words: Any) -
         render_run(result, settings.format, encode=encode)
     if is_json:
         return 0
-    if result.signal is not None:
-        return min(_SIGNAL_BASE + result.signal, _MAX_STATUS)
+    status = (result.exit_code or 0) if result.signal is None else _SIGNAL_BASE + result.signal
     # exit codes of Windows can be larger or negative, and must not become 0
-    return min(result.exit_code or 0, _MAX_STATUS) if (result.exit_code or 0) >= 0 else _MAX_STATUS
+    return status if 0 <= status <= _MAX_STATUS else _MAX_STATUS

@@ -11,6 +11,8 @@ from virtomate.cli.options import COMMON_OPTIONS, CONTEXT_SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    Resolved = tuple[str | None, click.Command | None, list[str]]
+
 # Options wider than this have their explanation in the next line.
 _COLUMN = 30
 
@@ -87,9 +89,7 @@ class Group(Command, click.Group):
         """The beginning of the documented names of the group's commands."""
         return f"{self.name}-"
 
-    def resolve_command(
-        self, context: click.Context, arguments: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, context: click.Context, arguments: list[str]) -> Resolved:
         """Find a command, or suggest another one for a name that is unknown; `help` shows a help text."""
         name, *rest = arguments
         is_known = name.startswith("-") or self.get_command(context, name) is not None
@@ -99,9 +99,7 @@ class Group(Command, click.Group):
             context.fail(f"There is no command '{name}'. {self._advice(context, name)}")
         return super().resolve_command(context, arguments)
 
-    def _resolve_help(
-        self, context: click.Context, arguments: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def _resolve_help(self, context: click.Context, arguments: list[str]) -> Resolved:
         """Call the help of the command that is named after `help`, or show the help of this group."""
         if not arguments or arguments[0].startswith("-"):
             click.echo(context.get_help())
@@ -131,11 +129,7 @@ class Group(Command, click.Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands by their documented names into the help."""
-        commands = {name: self.get_command(context, name) for name in self.list_commands(context)}
-        rows = [
-            (f"{self.prefix}{name}", found.get_short_help_str(formatter.width))
-            for name, found in commands.items()
-            if found
-        ]
+        helps = {name: self.commands[name].get_short_help_str(formatter.width) for name in self.list_commands(context)}
+        rows = [(f"{self.prefix}{name}", text) for name, text in helps.items()]
         with formatter.section(f"{(self.name or '').capitalize()} commands"):
             formatter.write_dl(rows)

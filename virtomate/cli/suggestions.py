@@ -26,12 +26,9 @@ _CLOSE = 0.8
 
 
 def similar_commands(name: str, commands: Sequence[str], prefix: str) -> list[str]:
-    """Return the commands that are most similar to a name; an empty list if there are none.
+    """Return the documented names of the commands that are most similar to a mistyped name, an empty list if none is.
 
-    Args:
-        name: The word that was typed instead of a command.
-        commands: The documented names of the commands that can stand there.
-        prefix: The beginning of these names if the word follows the name of a group.
+    After the name of a group, `prefix` is the beginning of its commands' names.
     """
     if name == "version":
         return ["--version"]
