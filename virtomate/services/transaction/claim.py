@@ -1,4 +1,4 @@
-"""The claim: a small domain that cannot be started, and whose metadata keep the journal; libvirt's verdict on clones.
+"""The claim: a small domain that cannot be started, whose metadata keep the journal; and libvirt's verdict on clones.
 
 The claim of a clone has the clone's name and UUID, and becomes the clone; the claim of an import is undefined at the
 end. The journal lists what is going to be made and what has been made, with fingerprints: whatever ends the run, the
@@ -282,11 +282,7 @@ def require_acceptable(connection: Connection, name: str, probe: Definition, ori
     libvirt lets people define what its schema does not allow, such as an empty `<rom file=''>`, and the clone of such a
     domain is like it. The original's definition is judged only if the clone's was refused.
 
-    Args:
-        connection: Where the clone will be defined.
-        name: The clone's name.
-        probe: Its definition, with the UUID of an existing domain and a name that this domain does not have.
-        original: The original's definition.
+    The probe is the clone's definition, with the UUID of an existing domain and a name that this domain does not have.
 
     Raises:
         HypervisorError: libvirt does not accept the definition.

@@ -71,10 +71,10 @@ class VolumeInTheMaking:
         self._warnings: tuple[Notice, ...] = ()
 
     def create(self, workplace: TransferContext) -> VolumeDescription:
-        """Create it, empty unless libvirt copies in the same call; its token is on it before its first byte."""
+        """Create the volume, empty unless libvirt copies in the same call, and put its token on it at once."""
         job = self.job
         known = _planned_pool(workplace.connection, job.place)
-        # While the call runs the volume may exist without a token; if the connection breaks then, the undo has a look.
+        # During the call the volume may exist without a token; if the connection breaks then, the undo has a look.
         self._made = job.planned()
         _LOG.info("creating %s by transfer %s", job.place.path, self._made.transfer)
         try:
@@ -103,7 +103,7 @@ class VolumeInTheMaking:
         return created
 
     def fill(self, connection: Connection, cancel: CancelToken) -> Filled:
-        """Fill it, on a connection that nobody else uses meanwhile."""
+        """Fill the volume, on a connection that no other thread uses meanwhile."""
         cancel.check()
         label, progress = self.job.label, self._run.progress
         progress.started(label, self.job.total_bytes)
@@ -141,7 +141,7 @@ class VolumeInTheMaking:
         return Filled(written, job.transfer, subclusters, self._warnings)
 
     def undo(self) -> None:
-        """Remove it, if it was made."""
+        """Remove the volume, if it was made."""
         self._claim.require_unfinished()
         self._remove(self._run.target.connection)
 
@@ -158,13 +158,13 @@ class VolumeInTheMaking:
 def create_volumes(
     run: Run, jobs: tuple[VolumeJob, ...], claim: Claim, undo: Rollback
 ) -> tuple[VolumeInTheMaking, ...]:
-    """Create the volumes of all jobs, so that all of their names are had before the first byte is copied.
+    """Create the volumes of all jobs, so that all of their names are taken before the first byte is copied.
 
     The server transfer copies while it creates: such a volume is created when its turn to be filled comes, and a name
     that was taken meanwhile is noticed then.
 
     Raises:
-        VirtomateError: One of them cannot be created; what was made is on the undo stack.
+        VirtomateError: A volume cannot be created; what was made is on the undo stack.
     """
     volumes = tuple(VolumeInTheMaking(run, claim, job) for job in jobs)
     for volume in volumes:
@@ -227,7 +227,7 @@ def _give_access(
 
 
 def _require_new(job: VolumeJob, created: VolumeDescription) -> None:
-    """Make sure that what is at the new volume's path is what libvirt has just made, and no file put there since."""
+    """Raise ConflictError if the file at the new volume's path is another than libvirt has just made."""
     status = visible_status(created)
     is_other_size = job.new.format == "raw" and created.physical != job.new.capacity
     if is_other_size or (status is not None and status.st_nlink > 1):
