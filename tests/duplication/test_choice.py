@@ -10,7 +10,8 @@ from tests.duplication.volumes import QCOW2, RAW
 from virtomate.definition.volume import NewVolume
 from virtomate.duplication import select
 from virtomate.duplication.image_headers import Qcow2Header
-from virtomate.enums import Action, Mode, Transfer
+from virtomate.duplication.transfers.base import Duplication, Place
+from virtomate.enums import Action, ArtifactKind, Mode, Transfer
 from virtomate.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -298,20 +299,36 @@ NEW_VOLUMES: list[tuple[str, VolumeDescription, Transfer, dict[str, object]]] = 
 ]
 
 
+def duplicating(source: VolumeDescription, transfer: Transfer) -> Duplication:
+    """A duplication by one transfer, into a volume of the name `n`."""
+    return Duplication(
+        label="vda",
+        kind=ArtifactKind.VOLUME,
+        source=source,
+        place=Place("p", "u", "/p", "n"),
+        action=Action.COPIED,
+        transfers=(transfer,),
+        below=(),
+        keep_owner=True,
+        is_read_again=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "transfer", "expected"), [row[1:] for row in NEW_VOLUMES], ids=[row[0] for row in NEW_VOLUMES]
 )
 def test_new_volume(source: VolumeDescription, transfer: Transfer, expected: dict[str, object]) -> None:
     """What libvirt is asked for leaves nothing open; the new volume is like the original, its owner where possible."""
-    privileged = select.new_volume(source, "n", transfer, keep_owner=True)
-    unprivileged = select.new_volume(source, "n", transfer, keep_owner=False)
+    duplication = duplicating(source, transfer)
+    privileged = duplication.new
+    unprivileged = duplication._replace(keep_owner=False).new
 
     assert privileged == NewVolume(name="n", **(expected | OWNED))  # type: ignore[arg-type]
     assert unprivileged == privileged._replace(owner=None, group=None)
 
 
 @pytest.mark.parametrize(
-    ("source", "chain_bytes", "transfer", "action", "expected"),
+    ("source", "below_bytes", "transfer", "action", "expected"),
     [
         (RAW, 0, STREAM, Action.COPIED, 4_000_000),
         (RAW, 0, HOST, Action.COPIED, 4_000_000),
@@ -324,10 +341,12 @@ def test_new_volume(source: VolumeDescription, transfer: Transfer, expected: dic
     ],
 )
 def test_bytes_to_write(
-    source: VolumeDescription, chain_bytes: int, transfer: Transfer, action: Action, expected: int
+    source: VolumeDescription, below_bytes: int, transfer: Transfer, action: Action, expected: int
 ) -> None:
     """A copy takes what the original takes, a flattened chain at most its capacity, the rest next to nothing."""
-    assert select.bytes_to_write(source, chain_bytes, transfer, action) == expected
+    below = (RAW._replace(allocation=below_bytes),)
+
+    assert duplicating(source, transfer)._replace(action=action, below=below).total_bytes == expected
 
 
 def test_every_mode_has_an_action() -> None:

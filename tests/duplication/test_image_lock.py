@@ -15,7 +15,7 @@ import pytest
 
 from tests.lab.images import qemu_img
 from tests.lab.programs import require_program
-from virtomate.duplication.image_lock import alone_with, forbid_writing
+from virtomate.duplication.host_images import alone_with, forbid_writing
 from virtomate.errors import IllegalStateError
 
 if TYPE_CHECKING:

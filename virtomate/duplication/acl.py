@@ -1,7 +1,7 @@
-"""POSIX access control lists of volumes' files, as Linux keeps them (acl(5), <linux/posix_acl_xattr.h>).
+"""POSIX access control lists of volumes' files, in the form of Linux (acl(5), <linux/posix_acl_xattr.h>).
 
-libvirt does not know them. It reports the list's mask as the permissions of a file's group, which is more than the
-group has when the list grants others more.
+libvirt does not know such lists, and reports the mask as the permissions of a file's group. The mask is more than the
+group has where the list grants others more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
 
 _ATTRIBUTE = "system.posix_acl_access"
-_HEADER = struct.Struct("<I")
+_HEADER_BYTES = 4
 # tag, permissions, user or group ID
 _ENTRY = struct.Struct("<HHI")
 _GROUP = 0x04
@@ -30,7 +30,7 @@ _ABSENT = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
 
 
 def with_acl(volume: VolumeDescription) -> VolumeDescription:
-    """Return the volume with its list, if its file is seen here, and with its group's permissions not the mask."""
+    """Return the volume with its list, if the file is seen here, and with the group's permissions, not the mask's."""
     if visible_status(volume) is None:
         return volume
     try:
@@ -41,10 +41,9 @@ def with_acl(volume: VolumeDescription) -> VolumeDescription:
 
 
 def mode_without_mask(mode: str, acl: bytes) -> str:
-    """Return the octal permission bits of a file with a list, with those that the list grants to the file's group."""
-    permissions = {
-        tag: granted for tag, granted, _ in _ENTRY.iter_unpack(acl[_HEADER.size :]) if tag in {_GROUP, _MASK}
-    }
+    """Return a file's octal permission bits, with the permissions that the list grants to the file's group."""
+    # one entry each; the tags of named users and groups are others
+    permissions = {tag: granted for tag, granted, _ in _ENTRY.iter_unpack(acl[_HEADER_BYTES:])}
     group = permissions.get(_GROUP, 0) & permissions.get(_MASK, _ALL)
     return f"{int(mode, 8) & ~(_ALL << _GROUP_SHIFT) | group << _GROUP_SHIFT:04o}"
 
@@ -55,10 +54,7 @@ def may_be_given_here(volume: VolumeDescription) -> bool:
 
 
 def give_acl(acl: bytes, volume: VolumeDescription) -> bool:
-    """Give a volume's file a list, or none if empty, instead of a list inherited from its directory.
-
-    Returns:
-        Whether the list was changed.
+    """Give a volume's file a list, or none if empty, instead of an inherited list; return whether that is a change.
 
     Raises:
         OSError: The list cannot be changed, or the file is not seen here.

@@ -1,7 +1,7 @@
-"""Compressed files, which are not images: how their first bytes tell them, and what unpacks them.
+"""Compressed files, which are not images: their first bytes, and the programs that unpack them.
 
 Sources: RFC 1952 (gzip), RFC 8878 (zstd), https://tukaani.org/xz/xz-file-format.txt, APPNOTE.TXT of PKWARE (zip). The
-number of bzip2 is followed by that of its first block, or of its end where there is none.
+magic number of bzip2 is followed by that of the first block, or of the end of an empty file.
 """
 
 from __future__ import annotations
@@ -20,12 +20,9 @@ _TARS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}
 
 
 class Compression(NamedTuple):
-    """A kind of compressed file.
+    """A kind of compressed file, with the first bytes and the endings of names, in lower case, of such files.
 
-    Attributes:
-        magic: The first bytes of such a file.
-        program: What unpacks such a file from its input to its output; None for an archive of files.
-        suffixes: Endings of the file's name, in lower case.
+    The program unpacks such a file from input to output; an archive of files has none.
     """
 
     name: str
@@ -53,7 +50,7 @@ def detect_compression(data: bytes) -> Compression | None:
 def unpack_command(compression: Compression, path: str, is_taken: Callable[[str], bool]) -> str:
     """Return a shell command that unpacks a file beside it, into a name that is not taken."""
     stem, suffix = posixpath.splitext(path)
-    # a program would take the first for options, and tar the second for a file on another host
+    # "-" would begin an option, and tar takes "HOST:" for another host
     operand = f"./{path}" if path.startswith("-") or (":" in path and not path.startswith("/")) else path
     if compression.program is None:
         return f"unzip {shell_word(operand)}"

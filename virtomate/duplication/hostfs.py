@@ -44,10 +44,9 @@ _BTRFS_IOC_FS_INFO = 0x8400941F
 _BTRFS_FS_INFO_BYTES = 1024
 _BTRFS_FSID = slice(16, 32)
 
-# sync_file_range(2)
-_SYNC_WAIT_BEFORE = 1
+# sync_file_range(2): WRITE alone, and with WAIT_BEFORE and WAIT_AFTER
 _SYNC_WRITE = 2
-_SYNC_WAIT_AFTER = 4
+_SYNC_WRITE_AND_WAIT = 1 | 2 | 4
 
 
 def visible_status(volume: VolumeDescription) -> os.stat_result | None:
@@ -59,10 +58,7 @@ def visible_status(volume: VolumeDescription) -> os.stat_result | None:
 
 
 def find_obstacle(volume: VolumeDescription) -> str | None:
-    """Return why a copy of the volume cannot be written here; None where nothing keeps it from being written.
-
-    The copy gets the original's owner, so only that owner and root can open the copy.
-    """
+    """Return why a copy of the volume, with the original's owner, cannot be written here; None for no obstacle."""
     try:
         status = os.lstat(volume.path)
     except (OSError, ValueError) as error:
@@ -85,10 +81,7 @@ def can_be_copied_here(path: str) -> bool:
 
 
 def open_visible(volume: VolumeDescription, flags: int, *, follow_link: bool = False) -> int | None:
-    """Return the descriptor of the volume's file, opened; None where the file cannot be seen or opened here.
-
-    The open file is compared with libvirt's report.
-    """
+    """Open the volume's file, and compare the open file with libvirt's report; None where that fails."""
     try:
         descriptor = os.open(volume.path, flags | os.O_CLOEXEC | (0 if follow_link else os.O_NOFOLLOW))
     except (OSError, ValueError):
@@ -203,10 +196,7 @@ def _unsupported(path: str, error: OSError) -> UnsupportedError:
 
 
 def match_copy_on_write(target: int, source: int) -> None:
-    """Give an empty file the no-COW attribute of another file: Btrfs reflinks only between equals.
-
-    libvirt sets this attribute in the Btrfs pools that libvirt builds.
-    """
+    """Give an empty file the no-COW attribute of another: libvirt sets it in Btrfs pools, and Btrfs reflinks equals."""
     with suppress(OSError):
         wanted = _flags(source) & _FS_NOCOW_FL
         flags = _flags(target)
@@ -255,10 +245,8 @@ def is_cached(descriptor: int, offset: int) -> bool:
     """Return whether the page at an offset is in the page cache; True where that is unknown."""
     try:
         os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno != errno.EAGAIN
     return True
 
 
@@ -267,8 +255,7 @@ def write_back(descriptor: int, offset: int, length: int, *, wait: bool) -> None
 
     A file system or C library without this call just writes later. An error in writing shows again at fdatasync.
     """
-    flags = _SYNC_WAIT_BEFORE | _SYNC_WRITE | _SYNC_WAIT_AFTER if wait else _SYNC_WRITE
-    _call_libc("sync_file_range", descriptor, offset, length, flags)
+    _call_libc("sync_file_range", descriptor, offset, length, _SYNC_WRITE_AND_WAIT if wait else _SYNC_WRITE)
 
 
 def _call_libc(name: str, *arguments: object) -> int:

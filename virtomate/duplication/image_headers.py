@@ -52,8 +52,7 @@ _DATA_FILE_NAME = 0x44415441
 # A private type for the token on an overlay of ours. A QEMU that writes a header anew keeps extensions of unknown types
 # (tried with 7.2: write, snapshot, resize, bitmap, amend, rebase, check -r, commit).
 _TOKEN = 0x76746D74
-_HEADER_TEXTS = frozenset({_BACKING_FORMAT, _TOKEN})
-_LINK_TEXTS = frozenset({_BACKING_FORMAT, _DATA_FILE_NAME})
+_TEXTS = frozenset({_BACKING_FORMAT, _DATA_FILE_NAME, _TOKEN})
 # In any format, the name of the backing file: a field, and no extension.
 _BACKING_FILE = -1
 # What is said of another file: the type of the extension of a qcow2 that says the same, and the name or format.
@@ -86,9 +85,7 @@ class Qcow2Header(NamedTuple):
     """The parts of a header that decide how an image may be duplicated.
 
     Attributes:
-        backing_format: Format of the image below, by the header; None where the header does not say.
-        backing_file: Name of the image below, by the header; None without such an image, or where the name is not in
-            the bytes that were read.
+        backing_file: Name of the image below; None without such an image, or for a name beyond the bytes read.
         token: The token on an overlay of ours, None for any other image.
     """
 
@@ -115,7 +112,6 @@ class ImageLinks(NamedTuple):
     Attributes:
         format: Format by the first bytes; `raw` also stands for formats that need no other file.
         backing: Name of the image below.
-        backing_format: Format of the image below, where the image says so.
         data: The files with the image's data.
         is_malformed: Whether the image begins like an image of this format, and goes on with nonsense.
         needs_more: Whether more of the image would have to be read.
@@ -134,30 +130,21 @@ class _BeyondError(Exception):
 
 
 def detect_format(data: bytes) -> str:
-    """Return the format of an image by its first bytes; an image with an unknown beginning is raw.
-
-    Args:
-        data: The first `HEADER_BYTES` of the image, fewer of a shorter image.
-    """
+    """Return the format of an image by its first `HEADER_BYTES`; an image with an unknown beginning is raw."""
     if data.startswith(_QCOW_MAGIC):
         return "qcow" if data.startswith(_QCOW_VERSION_1, len(_QCOW_MAGIC)) else "qcow2"
     return next((name for name, offset, magic in _MAGICS if data.startswith(magic, offset)), "raw")
 
 
 def is_cut_short(data: bytes, format_: str) -> bool:
-    """Return whether an image ends in the middle of its header; for the arguments see `why_incomplete`."""
+    """Return whether an image ends in the middle of its header, by its first `HEADER_BYTES`."""
     if format_ == "raw" or (format_ == "vmdk" and data.startswith(b"#")):
         return False
     return len(data) < _SECTOR_BYTES or (format_ == "qcow2" and read_qcow2_header(data) is None)
 
 
 def why_incomplete(data: bytes, format_: str) -> str | None:
-    """Return why an image that is not cut short needs other files, as the end of a sentence about the image, or None.
-
-    Args:
-        data: The first `HEADER_BYTES` of the image, fewer of a shorter image.
-        format_: The format of the image, by `detect_format`.
-    """
+    """Return why an image that is not cut short needs other files, as the end of a sentence about it, or None."""
     if format_ == "vmdk" and data.startswith(b"#"):
         return "only describes a disk, whose data is in other files"
     header = read_qcow2_header(data) if format_ == "qcow2" else None
@@ -182,7 +169,7 @@ def read_qcow2_header(data: bytes) -> Qcow2Header | None:
     incompatible, autoclear, _ = _qcow2_features(data, version)
     extensions: dict[int, bytes] = {}
     with suppress(_BeyondError, ValueError):
-        for kind, text in _qcow2_extensions(data, version, backing_offset, _HEADER_TEXTS):
+        for kind, text in _qcow2_extensions(data, version, backing_offset):
             extensions[kind] = text  # noqa: PERF403 - what comes before an error counts
     backing_file = data[backing_offset : backing_offset + backing_length] if backing_offset else b""
     return Qcow2Header(
@@ -241,7 +228,7 @@ def _reader_of(head: bytes) -> tuple[str, Callable[[bytes], Iterator[_Finding]] 
 def _read_qcow(head: bytes) -> Iterator[_Finding]:
     _, _, offset, length = _QCOW_FIELDS.unpack_from(head)
     if offset:
-        yield _BACKING_FILE, _name(head, offset, length)
+        yield _BACKING_FILE, _checked(_part(head, offset, length))
 
 
 def _read_qcow2(head: bytes) -> Iterator[_Finding]:
@@ -250,8 +237,8 @@ def _read_qcow2(head: bytes) -> Iterator[_Finding]:
     if version not in _QCOW2_VERSIONS:
         raise ValueError("an unknown version")
     lacks_data = has_data_file = bool(_qcow2_features(head, version)[0] & _DATA_FILE)
-    for kind, name in _qcow2_extensions(head, version, offset, _LINK_TEXTS):
-        if kind == _BACKING_FORMAT or has_data_file:
+    for kind, name in _qcow2_extensions(head, version, offset):
+        if kind == _BACKING_FORMAT or (kind == _DATA_FILE_NAME and has_data_file):
             yield kind, _checked(name)
             lacks_data = lacks_data and kind != _DATA_FILE_NAME
     if lacks_data:
@@ -265,14 +252,12 @@ def _qcow2_features(data: bytes, version: int) -> tuple[int, int, int]:
     return _QCOW2_FEATURES.unpack_from(data, _QCOW2_FEATURES_OFFSET)
 
 
-def _qcow2_extensions(
-    data: bytes, version: int, backing_offset: int, wanted: frozenset[int]
-) -> Iterator[tuple[int, bytes]]:
-    """Yield header extensions of the wanted types; the extensions end before the name of the backing file.
+def _qcow2_extensions(data: bytes, version: int, backing_offset: int) -> Iterator[tuple[int, bytes]]:
+    """Yield header extensions of known types; the extensions end before the name of the backing file.
 
     Raises:
         _BeyondError: More extensions are not in the bytes that were read.
-        ValueError: A wanted extension is too long.
+        ValueError: An extension is too long.
     """
     offset = _qcow2_features(data, version)[2]
     end = backing_offset or LONG_HEADER_BYTES
@@ -283,7 +268,7 @@ def _qcow2_extensions(
         offset += _QCOW2_EXTENSION.size
         if kind == _END_OF_EXTENSIONS:
             return
-        if kind in wanted:
+        if kind in _TEXTS:
             yield kind, _part(data, offset, length)
         # an extension is padded to eight bytes
         offset += -(-length // 8) * 8
@@ -292,7 +277,7 @@ def _qcow2_extensions(
 def _read_qed(head: bytes) -> Iterator[_Finding]:
     (features,) = _QED_FEATURES.unpack_from(head)
     if features & _QED_HAS_BACKING_FILE:
-        yield _BACKING_FILE, _name(head, *_QED_BACKING_FILE.unpack_from(head))
+        yield _BACKING_FILE, _checked(_part(head, *_QED_BACKING_FILE.unpack_from(head)))
 
 
 def _read_cow(head: bytes) -> Iterator[_Finding]:
@@ -341,10 +326,6 @@ def _is_vmdk_descriptor(head: bytes) -> bool:
         if line.strip() and not line.startswith(b"#"):
             return line.startswith(b"version=")
     return False
-
-
-def _name(head: bytes, offset: int, length: int) -> str:
-    return _checked(_part(head, offset, length))
 
 
 def _part(head: bytes, offset: int, length: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Labels of file systems, read from the first bytes of what they are in."""
+"""Labels of file systems, by the first bytes of a file system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LABEL_BYTES = 64 << 10
 # ECMA-119, 8.4: the primary volume descriptor is in sector 16 of 2,048 bytes.
 _ISO_DESCRIPTOR = 16 * 2048
 _ISO_SIGNATURE = b"\x01CD001"
-_ISO_LABEL = slice(40, 72)
+_ISO_LABEL = slice(_ISO_DESCRIPTOR + 40, _ISO_DESCRIPTOR + 72)
 
 # Microsoft's FAT specification, 3 and 6
 _FAT_SIGNATURE = b"\x55\xaa"
@@ -22,19 +22,12 @@ _FAT_DELETED = 0xE5
 
 
 def file_system_label(head: bytes) -> str | None:
-    """The label of an ISO 9660 or FAT file system that begins with these bytes; None where there is none.
-
-    Args:
-        head: The first `LABEL_BYTES`, or all where there are fewer.
-    """
-    descriptor = head[_ISO_DESCRIPTOR:]
-    if descriptor.startswith(_ISO_SIGNATURE):
-        return _text(descriptor[_ISO_LABEL])
-    return _fat_label(head)
+    """Return the label of an ISO 9660 or FAT file system by its first `LABEL_BYTES`; None for any other content."""
+    return _text(head[_ISO_LABEL]) if head.startswith(_ISO_SIGNATURE, _ISO_DESCRIPTOR) else _fat_label(head)
 
 
 def _fat_label(head: bytes) -> str | None:
-    """The label in the root directory, which counts; else the one in the boot sector, which may be out of date."""
+    """Return the label in the root directory, which counts; else that in the boot sector, which may be out of date."""
     if head[510:512] != _FAT_SIGNATURE:
         return None
     sector, cluster_sectors, reserved, tables, root_entries = struct.unpack_from("<HBHBH", head, 11)
@@ -45,7 +38,7 @@ def _fat_label(head: bytes) -> str | None:
     begin = (reserved + tables * table_sectors) * sector
     length = root_entries * _FAT_ENTRY_BYTES
     if not table_sectors:
-        # FAT32, whose root directory is a file: its first cluster will do
+        # FAT32 has a file for the root directory: the first cluster is enough
         table_sectors, root_cluster = struct.unpack_from("<I4xI", head, 36)
         at_signature, at_label = 66, 71
         length = cluster_sectors * sector
@@ -61,7 +54,7 @@ def _label_entry(directory: bytes) -> bytes | None:
         entry = directory[offset : offset + _FAT_ENTRY_BYTES]
         if entry[0] == 0:
             return None
-        # all four bits of a long name would be set, too
+        # an entry for a long name has all four bits set
         if entry[11] & 0x0F == _FAT_IS_LABEL and entry[0] != _FAT_DELETED:
             return entry[:11]
     return None

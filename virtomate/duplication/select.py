@@ -1,4 +1,4 @@
-"""The choice of a transfer for a volume, and of what libvirt is asked for."""
+"""The choice of a transfer for a volume."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import posixpath
 import stat
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import NewVolume
 from virtomate.enums import Action, Mode, Transfer
 from virtomate.errors import UnsupportedError, UsageError
 from virtomate.paths import files_in, normalise
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 # the permissions that qemu-img gives to others, and those that let others into a directory
 _EVERYBODY_READS = stat.S_IRGRP | stat.S_IROTH
 _OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
-# The space of a new overlay on the host: header and first tables.
-_OVERLAY_BYTES = 1024 * 1024
 
 ACTIONS = {Mode.COPY: Action.COPIED, Mode.LINKED: Action.LINKED, Mode.REFLINK: Action.REFLINKED}
 
@@ -83,21 +80,11 @@ def choose_transfer(
     is_exposed: bool = False,
     forced: Transfer | None = None,
 ) -> tuple[Transfer, ...]:
-    """Return the possible transfers for a volume, the best first.
+    """Return the possible transfers for a volume, the best first, or raise UnsupportedError where there is none.
 
-    Args:
-        source: The volume as the definition's format has it.
-        detected_format: The format that libvirt would take the volume for.
-        header: The header of a qcow2.
-        mode: How to duplicate the volume.
-        is_local: Whether the daemon runs on this host, by its URI.
-        obstacle: Why the files cannot be filled here, None where they can.
-        is_exposed: Whether others could read a copy while libvirt makes it.
-        forced: The only transfer to use.
-
-    Raises:
-        UnsupportedError: No transfer is possible, or the forced transfer is not.
-        UsageError: A transfer is forced for an overlay.
+    The source is the volume in the definition's format; `detected_format` is the format that libvirt would take the
+    volume for. An obstacle is the reason why files cannot be filled here. A copy is exposed where others could read
+    the file while libvirt makes it. A forced transfer is the only one to use, or a UsageError for an overlay.
     """
     if mode is Mode.LINKED:
         if forced is not None:
@@ -160,44 +147,3 @@ def _closed_transfers(
     elif header is not None and header.needs_byte_copy and not has_backing:
         closed[Transfer.SERVER] = "it has internal snapshots, bitmaps or a dirty mark, which libvirt would not keep"
     return closed
-
-
-def new_volume(source: VolumeDescription, name: str, transfer: Transfer, *, keep_owner: bool) -> NewVolume:
-    """Return the new volume to ask libvirt for, with everything that libvirt would otherwise choose by itself.
-
-    Unless libvirt fills the volume, it begins as an empty raw file; libvirt learns its format with the next refresh.
-
-    Args:
-        source: The original as the definition's format has it.
-        name: Name of the new volume.
-        transfer: How the volume will be filled.
-        keep_owner: Whether owner and group are the original's; an unprivileged daemon cannot give files away.
-    """
-    is_preallocated = source.format == "raw" and source.is_preallocated
-    size = source.physical if is_preallocated and transfer is Transfer.STREAM else 0
-    new = NewVolume(name, size, size, "raw", source.mode)
-    if keep_owner:
-        new = new._replace(owner=source.owner, group=source.group)
-    if transfer is not Transfer.SERVER:
-        return new
-    return new._replace(
-        capacity=source.capacity,
-        # libvirt allocates all of a volume whose document does not say otherwise
-        allocation=source.capacity if is_preallocated else 0,
-        format=source.format,
-        # without a version libvirt makes a qcow2 of the oldest one
-        compat=source.compat or ("0.10" if source.format == "qcow2" else None),
-        cluster_size=source.cluster_size,
-        features=source.features,
-    )
-
-
-def bytes_to_write(source: VolumeDescription, chain_bytes: int, transfer: Transfer, action: Action) -> int:
-    """Return the bytes that a duplication will take on the host; `chain_bytes` is the allocation of all bases."""
-    if action is Action.REFLINKED:
-        return 0
-    if transfer is Transfer.LINK:
-        return _OVERLAY_BYTES
-    if source.backing_path is None:
-        return source.allocation
-    return min(source.allocation + chain_bytes, source.capacity)

@@ -15,10 +15,10 @@ from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.definition.provenance import DomainReference, read_record
 from virtomate.definition.volume import describe_pool, read_volume_listing
 from virtomate.duplication.compression import detect_compression, unpack_command
+from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.image_headers import detect_format, is_cut_short, read_qcow2_header, why_incomplete
-from virtomate.duplication.image_lock import forbid_writing
 from virtomate.duplication.transfers.base import Place
-from virtomate.duplication.upload import LocalFile, open_local_file
+from virtomate.duplication.transfers.stream import LocalFile, open_local_file
 from virtomate.enums import ArtifactKind, Mode, Transfer
 from virtomate.errors import (
     ConflictError,

@@ -1,21 +1,17 @@
 """Transfers: the ways in which the content of one volume gets into another.
 
-Each module has a function `fill`. The server transfer alone also creates the volume, in the same call to libvirt; all
-others fill an empty file. The transaction's undo removes the volume of a transfer that failed.
+Each module has a function `fill` that puts the content into a new volume, as libvirt describes the volume, and returns
+the number of bytes written. The server transfer alone also creates the volume, in the same call to libvirt; all others
+fill an empty file. The transaction's undo removes the volume of a transfer that failed.
+
+A transfer that is not possible raises TransferUnavailableError and has written nothing. A signal raises
+InterruptedBySignalError, and the failure of another volume raises StoppedError.
 """
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from virtomate.duplication.transfers import host, link, server, stream
 from virtomate.enums import Transfer
 
-if TYPE_CHECKING:
-    from virtomate.definition.volume import VolumeDescription
-    from virtomate.duplication.transfers.base import Duplication, TransferContext
-
-_TRANSFERS = {
+FILL = {
     Transfer.LINK: link.fill,
     Transfer.HOST: host.fill,
     Transfer.SERVER: server.fill,
@@ -23,14 +19,3 @@ _TRANSFERS = {
 }
 
 create_with_content = server.create
-
-
-def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
-    """Put the content into the new volume, as libvirt describes it, and return the number of bytes written.
-
-    Raises:
-        TransferUnavailableError: The transfer is not possible; nothing has been written.
-        InterruptedBySignalError: A signal arrived.
-        StoppedError: Another volume failed.
-    """
-    return _TRANSFERS[duplication.transfer](duplication, created, context)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.select import bytes_to_write, new_volume
-from virtomate.enums import Transfer
+from virtomate.definition.volume import NewVolume
+from virtomate.enums import Action, Transfer
 from virtomate.errors import UnsupportedError
 from virtomate.tuples import NamedTuple
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from virtomate.cancel import CancelToken
-    from virtomate.definition.volume import NewVolume, VolumeDescription
-    from virtomate.enums import Action, ArtifactKind
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.enums import ArtifactKind
     from virtomate.hypervisor.connection import Connection
     from virtomate.progress import Progress
+
+# The space of a new overlay on the host: header and first tables.
+_OVERLAY_BYTES = 1024 * 1024
 
 
 class TransferUnavailableError(UnsupportedError):
@@ -45,10 +48,10 @@ class Duplication(NamedTuple):
     Attributes:
         label: The name in progress and messages: the disk's target, or `nvram`.
         source: The original; a raw disk as raw, whatever libvirt takes the content for.
-        place: Where the new volume goes.
         transfers: The possible transfers, the best first.
         below: The volumes that the source rests on and whose content is copied as well, nearest first.
-        keep_owner: Whether the new volume gets the original's owner and group.
+        keep_owner: Whether the new volume gets the original's owner and group; an unprivileged daemon cannot give files
+            away.
         is_read_again: Whether others read the source meanwhile or later, so that the source is better kept in memory.
     """
 
@@ -74,13 +77,39 @@ class Duplication(NamedTuple):
 
     @property
     def new(self) -> NewVolume:
-        """The new volume to ask libvirt for."""
-        return new_volume(self.source, self.place.name, self.transfer, keep_owner=self.keep_owner)
+        """The new volume to ask libvirt for, with everything that libvirt would otherwise choose by itself.
+
+        Unless libvirt fills the volume, it begins as an empty raw file; the next refresh tells libvirt the format.
+        """
+        source = self.source
+        is_preallocated = source.format == "raw" and source.is_preallocated
+        size = source.physical if is_preallocated and self.transfer is Transfer.STREAM else 0
+        new = NewVolume(self.place.name, size, size, "raw", source.mode)
+        if self.keep_owner:
+            new = new._replace(owner=source.owner, group=source.group)
+        if self.transfer is not Transfer.SERVER:
+            return new
+        return new._replace(
+            capacity=source.capacity,
+            # libvirt allocates all of a volume whose document does not say otherwise
+            allocation=source.capacity if is_preallocated else 0,
+            format=source.format,
+            # without a version libvirt makes a qcow2 of the oldest one
+            compat=source.compat or ("0.10" if source.format == "qcow2" else None),
+            cluster_size=source.cluster_size,
+            features=source.features,
+        )
 
     @property
     def total_bytes(self) -> int:
         """The bytes that the new volume will take on the host."""
-        return bytes_to_write(self.source, sum(volume.allocation for volume in self.below), self.transfer, self.action)
+        if self.action is Action.REFLINKED:
+            return 0
+        if self.action is Action.LINKED:
+            return _OVERLAY_BYTES
+        if self.source.backing_path is None:
+            return self.source.allocation
+        return min(sum(volume.allocation for volume in (self.source, *self.below)), self.source.capacity)
 
     @property
     def is_filled_unnoticed(self) -> bool:
@@ -91,10 +120,8 @@ class Duplication(NamedTuple):
 class TransferContext(NamedTuple):
     """The tools of a transfer, for the one thread that runs the transfer.
 
-    Attributes:
-        connection: A connection that no other thread uses meanwhile.
-        borrow: Lends one more connection, for looking on while the first is busy.
-        token: The proof of the clone that the new volume belongs to.
+    No other thread uses the connection; `borrow` lends one more, for looking on while the first is busy. The token is
+    that of the clone that the new volume belongs to.
     """
 
     connection: Connection

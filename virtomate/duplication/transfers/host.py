@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication import hostfs
-from virtomate.duplication.image_lock import forbid_writing
+from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.transfers.base import TransferUnavailableError
 from virtomate.enums import Action
 from virtomate.hypervisor.storage import get_volume
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
@@ -78,84 +79,75 @@ def _copy(source: int, target: int, duplication: Duplication, context: TransferC
     os.ftruncate(target, size)
     if duplication.source.format == "raw" and duplication.source.is_preallocated:
         os.posix_fallocate(target, 0, size)
-    window = _Window(source, target, duplication, context)
     head = min(_HEAD_BYTES, size)
+    written = 0
+    previous: _Window | None = None
     extents = itertools.chain(hostfs.data_extents(source, head, size), hostfs.data_extents(source, 0, head))
-    for begin, end in extents:
-        os.lseek(target, begin, os.SEEK_SET)
-        offset = begin
-        while offset < end:
+    for pieces in _grouped(extents):
+        # further on, since the kernel has read ahead of the window before
+        was_cached = duplication.is_read_again or hostfs.is_cached(source, pieces[len(pieces) // 2][1] - 1)
+        for begin, end in pieces:
             context.cancel.check()
-            window.include(offset, end)
-            # sendfile never shares data behind our back, as copy_file_range does on XFS and Btrfs
-            sent = os.sendfile(target, source, offset, min(end - offset, _CHUNK_BYTES))
-            if sent == 0:
-                break
-            offset += sent
-            window.advance(offset, sent)
-    window.finish()
-    return window.written
+            written += _send(source, target, begin, end)
+        window = _Window(pieces[0][0], pieces[-1][1], was_cached, written)
+        hostfs.write_back(target, window.begin, window.end - window.begin, wait=False)
+        if previous is not None:
+            _settle(previous, source, target)
+            context.progress.advanced(duplication.label, previous.written)
+        previous = window
+    if previous is not None:
+        _settle(previous, source, target)
+        context.progress.advanced(duplication.label, previous.written)
+    return written
 
 
-class _Window:
-    """Keeps what waits for the disk small, so that progress tells the truth and the page cache stays others'.
+class _Window(NamedTuple):
+    """A part of a file whose data waits for the disk.
 
-    While one window is being written back, the next one is being filled. What has been written is dropped from the page
-    cache, and what was read as well, unless somebody else had it there before or other clones are made of it, too: the
-    disk is read once for all of them.
+    While one window is written back, the next is filled. So few bytes wait, progress tells the truth, and others keep
+    their page cache.
+
+    Attributes:
+        was_cached: Whether others had the data in the page cache before, or other clones are made of the data, too: the
+            disk is read once for all clones.
+        written: The bytes of data up to the end of the window, in the order of the copy.
     """
 
-    def __init__(self, source: int, target: int, duplication: Duplication, context: TransferContext) -> None:
-        self._source = source
-        self._target = target
-        self._label = duplication.label
-        self._is_read_again = duplication.is_read_again
-        self._context = context
-        self._begin: int | None = None
-        self._end = 0
-        self._bytes = 0
-        self._was_cached = True
-        self._previous: tuple[int, int, int, bool] | None = None
-        self._on_disk = 0
-        self.written = 0
+    begin: int
+    end: int
+    was_cached: bool
+    written: int
 
-    def include(self, offset: int, end: int) -> None:
-        """The next bytes begin here, and data go on until there; a step back begins another window."""
-        if self._begin is not None and offset < self._end:
-            self._turn()
-        if self._begin is None:
-            self._begin = offset
-            # further on, since the kernel has read ahead of the window before
-            middle = min(offset + _WINDOW_BYTES // 2, end - 1)
-            self._was_cached = self._is_read_again or hostfs.is_cached(self._source, middle)
 
-    def advance(self, end: int, count: int) -> None:
-        """So many bytes up to here have been given to the kernel."""
-        self._end = end
-        self._bytes += count
-        self.written += count
-        if self._bytes >= _WINDOW_BYTES:
-            self._turn()
+def _grouped(extents: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Cut extents into pieces, and yield the pieces of each window; a step back begins another window."""
+    pieces: list[tuple[int, int]] = []
+    size = 0
+    for begin, end in extents:
+        for offset in range(begin, end, _CHUNK_BYTES):
+            if pieces and (size >= _WINDOW_BYTES or offset < pieces[-1][1]):
+                yield pieces
+                pieces, size = [], 0
+            pieces.append((offset, min(offset + _CHUNK_BYTES, end)))
+            size += pieces[-1][1] - offset
+    if pieces:
+        yield pieces
 
-    def finish(self) -> None:
-        """Wait for the rest."""
-        self._turn()
-        self._turn()
 
-    def _turn(self) -> None:
-        """Begin to write the current window back, and wait for the one before."""
-        current = None
-        if self._begin is not None:
-            current = (self._begin, self._end - self._begin, self._bytes, self._was_cached)
-            hostfs.write_back(self._target, self._begin, self._end - self._begin, wait=False)
-        if self._previous is not None:
-            begin, length, count, was_cached = self._previous
-            hostfs.write_back(self._target, begin, length, wait=True)
-            os.posix_fadvise(self._target, begin, length, os.POSIX_FADV_DONTNEED)
-            if not was_cached:
-                os.posix_fadvise(self._source, begin, length, os.POSIX_FADV_DONTNEED)
-            self._on_disk += count
-            self._context.progress.advanced(self._label, self._on_disk)
-        self._previous = current
-        self._begin = None
-        self._bytes = 0
+def _send(source: int, target: int, begin: int, end: int) -> int:
+    """Copy a piece, and return the number of bytes."""
+    os.lseek(target, begin, os.SEEK_SET)
+    offset = begin
+    # sendfile never shares data behind our back, as copy_file_range does on XFS and Btrfs
+    while offset < end and (sent := os.sendfile(target, source, offset, end - offset)):
+        offset += sent
+    return offset - begin
+
+
+def _settle(window: _Window, source: int, target: int) -> None:
+    """Wait until a window is on the disk, and drop the window from the page cache."""
+    begin, length = window.begin, window.end - window.begin
+    hostfs.write_back(target, begin, length, wait=True)
+    os.posix_fadvise(target, begin, length, os.POSIX_FADV_DONTNEED)
+    if not window.was_cached:
+        os.posix_fadvise(source, begin, length, os.POSIX_FADV_DONTNEED)

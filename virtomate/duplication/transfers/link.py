@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.duplication import hostfs
 from virtomate.duplication.image_headers import LONGEST_NAME, header_extensions
-from virtomate.duplication.upload import send_pieces
+from virtomate.duplication.transfers.stream import send_pieces
 from virtomate.errors import UnsupportedError
 from virtomate.hypervisor.storage import get_volume, open_upload
 from virtomate.tuples import NamedTuple
@@ -32,17 +32,18 @@ _EXTENDED_L2 = 1 << 4
 
 _SECTOR_BYTES = 512
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQIIB7x")
+_NOT_ENCRYPTED = 0
+_NO_SNAPSHOTS = (0, 0)
 _REFCOUNT_ORDER = 4  # 16 bits
+_ZLIB = 0  # for compressed clusters
 # QEMU opens no image with a longer first table.
 _MAX_L1_BYTES = 32 * 1024 * 1024
 
 
 class OverlayImage(NamedTuple):
-    """The content of a new overlay.
+    """A new overlay: its size in bytes, and the offset and content of each piece of data; all else is holes.
 
-    Attributes:
-        size: Length of the file in bytes; the rest between the pieces is holes.
-        pieces: Offset and content of each piece, the header last: until then the file is no image.
+    The header is the last piece: until then the file is no image.
     """
 
     size: int
@@ -91,17 +92,9 @@ def _in_order(image: OverlayImage) -> Iterator[bytes | int]:
 def overlay_image(
     capacity: int, backing_path: str, backing_format: str, token: str, *, has_subclusters: bool
 ) -> OverlayImage:
-    """Lay out a new overlay.
+    """Lay out a new overlay, or raise UnsupportedError for a path or capacity that is too much for a qcow2.
 
-    Args:
-        capacity: Size that the guest sees, in bytes; rounded up to whole sectors of 512, as QEMU counts them.
-        backing_path: Name of the image below for the header.
-        backing_format: The format of the image below.
-        token: The proof of the clone that the overlay belongs to.
-        has_subclusters: Whether clusters are divided, which needs QEMU 5.2.
-
-    Raises:
-        UnsupportedError: The backing name or the capacity is more than a qcow2 can have.
+    The capacity in bytes is rounded up to whole sectors, as QEMU counts them. Subclusters need QEMU 5.2.
     """
     cluster_bits = _SUBCLUSTER_CLUSTER_BITS if has_subclusters else _PLAIN_CLUSTER_BITS
     cluster = 1 << cluster_bits
@@ -120,26 +113,12 @@ def overlay_image(
     extensions = header_extensions(backing_format, token)
     # header, refcount table, refcount block, and the first table
     clusters = 3 + l1_clusters
+    backing = (_HEADER.size + len(extensions), len(name))
+    tables = (l1_size, 3 * cluster, cluster, 1)
+    features = (_EXTENDED_L2 if has_subclusters else 0, 0, 0)
     header = _HEADER.pack(
-        b"QFI\xfb",
-        3,
-        _HEADER.size + len(extensions),
-        len(name),
-        cluster_bits,
-        size,
-        0,  # not encrypted
-        l1_size,
-        3 * cluster,
-        cluster,
-        1,
-        0,  # no snapshots
-        0,
-        _EXTENDED_L2 if has_subclusters else 0,
-        0,
-        0,
-        _REFCOUNT_ORDER,
-        _HEADER.size,
-        0,  # compressed clusters would be by zlib
+        *(b"QFI\xfb", 3, *backing, cluster_bits, size, _NOT_ENCRYPTED, *tables, *_NO_SNAPSHOTS, *features),
+        *(_REFCOUNT_ORDER, _HEADER.size, _ZLIB),
     )
     return OverlayImage(
         size=clusters * cluster,

@@ -45,21 +45,19 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
 def _watched(duplication: Duplication, context: TransferContext) -> Iterator[None]:
     """Report the allocation of the new volume while libvirt writes, over a connection of its own."""
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(duplication, context, done), name=f"watch-{duplication.label}")
+    awaited = f"libvirt to finish writing '{duplication.place.name}'"
+    arguments = (duplication, context, done, awaited)
+    watcher = threading.Thread(target=_watch, args=arguments, name=f"watch-{duplication.label}")
     watcher.start()
     try:
-        with context.cancel.awaiting(_awaited(duplication)):
+        with context.cancel.awaiting(awaited):
             yield
     finally:
         done.set()
         watcher.join()
 
 
-def _awaited(duplication: Duplication) -> str:
-    return f"libvirt to finish writing '{duplication.place.name}'"
-
-
-def _watch(duplication: Duplication, context: TransferContext, done: threading.Event) -> None:
+def _watch(duplication: Duplication, context: TransferContext, done: threading.Event, awaited: str) -> None:
     # a clone that takes less than a moment needs neither a second connection nor a report
     if done.wait(_SAMPLE_INTERVAL_SECONDS):
         return
@@ -68,7 +66,7 @@ def _watch(duplication: Duplication, context: TransferContext, done: threading.E
     with suppress(VirtomateError), context.borrow() as connection:
         while not done.wait(_SAMPLE_INTERVAL_SECONDS):
             if context.cancel.is_set and not has_said_that_it_waits:
-                context.progress.note(f"waiting for {_awaited(duplication)}")
+                context.progress.note(f"waiting for {awaited}")
                 has_said_that_it_waits = True
             pool = find_pool(connection, duplication.place.pool)
             volume = None if pool is None else pool.find_volume(duplication.place.name)

@@ -1,42 +1,60 @@
-"""The stream transfer: the bytes of one volume go through a libvirt connection into another, holes as holes."""
+"""The stream transfer: content of a volume or a local file goes through libvirt into a new volume, holes as holes."""
 
 from __future__ import annotations
 
+import os
+import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.upload import CHUNK_BYTES, send_pieces
+from virtomate.duplication.hostfs import data_extents
+from virtomate.duplication.image_headers import HEADER_BYTES
+from virtomate.errors import NotFoundError, SourceChangedError, UnreadableFileError
 from virtomate.hypervisor.storage import get_volume, open_download, open_upload
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from virtomate.cancel import CancelToken
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.storage import Volume
+    from virtomate.hypervisor.storage import Stream, Volume
+    from virtomate.progress import Progress
 
 # libvirt's client takes in all that the daemon sends, before anybody reads. A volume is read in parts of about so much
 # data, since nothing piles up that was not asked for.
 _PART_BYTES = 4 * 1024 * 1024
 _MAX_PART_BYTES = 1024 * 1024 * 1024
 
+# libvirt itself cuts larger pieces into messages of this size
+_CHUNK_BYTES = 256 * 1024
+_REPORT_EVERY_BYTES = 8 * 1024 * 1024
+
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISCHR, "a character device"),
+)
+
 
 def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
     """Stream the original into the new volume.
 
     The new volume was created as raw, whatever its format: an upload neither truncates nor clears what a hole covers,
-    so bytes that libvirt had put there would stay. libvirt refreshes the volume by itself when the upload ends. Its
-    daemon cuts the file off at every hole, so XFS, which takes space in advance behind the end of a growing file, keeps
-    some.
+    so bytes that libvirt had put there would stay. libvirt refreshes the volume by itself when the upload ends.
     """
     connection = context.connection
     source = get_volume(connection, duplication.source.pool, duplication.source.name)
-    pieces = _pieces(duplication.source.physical, source, connection)
+    pieces = _pieces_of_volume(duplication.source.physical, source, connection)
     with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream:
         return send_pieces(pieces, stream, duplication.label, context.progress, context.cancel)
 
 
-def _pieces(size: int, source: Volume, connection: Connection) -> Iterator[bytes | int]:
+def _pieces_of_volume(size: int, source: Volume, connection: Connection) -> Iterator[bytes | int]:
     """Yield the content of a volume in order, read in parts: bytes are data, a number is the length of a hole."""
     offset = 0
     part = _PART_BYTES
@@ -44,9 +62,132 @@ def _pieces(size: int, source: Volume, connection: Connection) -> Iterator[bytes
         length = min(part, size - offset)
         data_bytes = 0
         with open_download(connection, source, offset, length) as download:
-            for piece in download.receive(CHUNK_BYTES):
+            for piece in download.receive(_CHUNK_BYTES):
                 data_bytes += 0 if isinstance(piece, int) else len(piece)
                 yield piece
         offset += length
         # a larger part of a sparse volume, so that its holes cost no calls
         part = min(max(_PART_BYTES, min(2 * part, part * _PART_BYTES // max(data_bytes, 1))), _MAX_PART_BYTES)
+
+
+class LocalFile(NamedTuple):
+    """A local file that is open for reading; sizes in bytes.
+
+    Attributes:
+        data_bytes: Length of the file without its holes.
+        head: The first `HEADER_BYTES`.
+        modified: Time of the last change of the content, in nanoseconds since 1970.
+    """
+
+    path: str
+    descriptor: int
+    size: int
+    data_bytes: int
+    head: bytes
+    modified: int
+
+    def require_unchanged(self) -> None:
+        """Raise SourceChangedError if the file was written to since it was opened."""
+        now = os.fstat(self.descriptor)
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.modified):
+            raise SourceChangedError(
+                f"'{self.path}' was written to while it was being imported", hint="Try again when it is complete."
+            )
+
+
+@contextmanager
+def open_local_file(path: str) -> Iterator[LocalFile]:
+    """Open a local file, or raise NotFoundError or UnreadableFileError."""
+    try:
+        _require_file(path, os.stat(path).st_mode)
+        # opening would wait if the file has become a pipe since
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file '{path}'") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        yield _describe(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def upload(file: LocalFile, volume: Volume, connection: Connection, progress: Progress, cancel: CancelToken) -> None:
+    """Send a file's content into a new volume, which must be an empty file, since a hole clears nothing.
+
+    Raises:
+        InterruptedBySignalError: A signal arrived.
+        UnreadableFileError: The file cannot be read to its end.
+        SourceChangedError: The file has become shorter.
+    """
+    with open_upload(connection, volume) as stream:
+        send_pieces(_pieces_of_file(file), stream, volume.name, progress, cancel)
+
+
+def send_pieces(
+    pieces: Iterable[bytes | int], stream: Stream, label: str, progress: Progress, cancel: CancelToken
+) -> int:
+    """Send content in order, and return the bytes of data sent; a number is the length of a hole.
+
+    libvirt's daemon cuts the file off where a hole ends. One long hole leaves the space that is allocated there, so
+    neighbouring holes are sent as one. XFS takes space in advance behind the end of a growing file, and keeps some.
+    """
+    sent = reported = hole = 0
+    for piece in pieces:
+        cancel.check()
+        if isinstance(piece, int):
+            hole += piece
+            continue
+        if hole:
+            stream.send_hole(hole)
+            hole = 0
+        stream.send(piece)
+        sent += len(piece)
+        if sent - reported >= _REPORT_EVERY_BYTES:
+            progress.advanced(label, sent)
+            reported = sent
+    if hole:
+        stream.send_hole(hole)
+    return sent
+
+
+def _pieces_of_file(file: LocalFile) -> Iterator[bytes | int]:
+    position = 0
+    try:
+        for begin, end in data_extents(file.descriptor, 0, file.size):
+            yield begin - position
+            position = begin
+            while position < end:
+                data = os.pread(file.descriptor, min(end - position, _CHUNK_BYTES), position)
+                if not data:
+                    file.require_unchanged()
+                    raise UnreadableFileError(f"'{file.path}' is shorter than its reported size")
+                yield data
+                position += len(data)
+    except OSError as error:
+        raise _unreadable(file.path, error) from error
+    yield file.size - position
+
+
+def _describe(path: str, descriptor: int) -> LocalFile:
+    status = os.fstat(descriptor)
+    _require_file(path, status.st_mode)
+    try:
+        data_bytes = sum(end - begin for begin, end in data_extents(descriptor, 0, status.st_size))
+        head = os.pread(descriptor, HEADER_BYTES, 0)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return LocalFile(path, descriptor, status.st_size, data_bytes, head, status.st_mtime_ns)
+
+
+def _require_file(path: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        what = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+        raise UnreadableFileError(
+            f"'{path}' is {what}, and only files can be imported",
+            hint=None if stat.S_ISDIR(mode) else "Copy its content into a file, and import the file.",
+        )
+
+
+def _unreadable(path: str, error: OSError) -> UnreadableFileError:
+    return UnreadableFileError(f"'{path}' cannot be read: {os.strerror(error.errno) if error.errno else error}")

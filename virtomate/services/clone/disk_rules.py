@@ -6,8 +6,8 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
+from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.hostfs import file_system, open_visible, visible_status
-from virtomate.duplication.image_lock import forbid_writing
 from virtomate.enums import Mode
 from virtomate.errors import IllegalStateError, UnsupportedError
 from virtomate.paths import is_relative, normalise

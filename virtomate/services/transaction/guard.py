@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from virtomate.definition import codec, file_readers
 from virtomate.definition.provenance import find_provenance
 from virtomate.definition.volume import describe_volume
+from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.hostfs import nanoseconds, open_visible
-from virtomate.duplication.image_lock import forbid_writing
 from virtomate.errors import IllegalStateError, NotFoundError, SourceChangedError
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.hypervisor.storage import get_volume

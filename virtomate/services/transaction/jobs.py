@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import NewVolume, VolumeDescription
 from virtomate.duplication import transfers
-from virtomate.duplication.upload import LocalFile, upload
+from virtomate.duplication.transfers.stream import LocalFile, upload
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Transfer
 from virtomate.hypervisor.storage import get_volume, open_upload
 from virtomate.tuples import NamedTuple
@@ -111,7 +111,7 @@ class VolumeJob(NamedTuple):
             TransferUnavailableError: This transfer turned out to be impossible; nothing has been written.
         """
         if self.way is not None:
-            return transfers.fill(self.way, created, workplace)
+            return transfers.FILL[self.way.transfer](self.way, created, workplace)
         volume = get_volume(workplace.connection, created.pool, created.name)
         match self.content:
             case LocalFile() as file:

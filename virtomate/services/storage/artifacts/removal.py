@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import PoolDescription
-from virtomate.duplication.image_lock import alone_with, loop_device_over
+from virtomate.duplication.host_images import alone_with, loop_device_over
 from virtomate.errors import ConflictError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool
 from virtomate.services.storage.artifacts.looking import bears_token_here, sight, why_not_in
