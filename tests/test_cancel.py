@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from tests.clock import Clock
 from virtomate.cancel import CancelToken, StoppedError, backoff, call_interruptibly
 from virtomate.errors import InterruptedBySignalError, NotFoundError, TimedOutError
 from virtomate.notices import Leftover, Notice
@@ -156,23 +157,6 @@ def test_what_is_awaited_is_known_meanwhile() -> None:
         assert sorted(token.awaited) == ["a", "b"]
 
     assert not token.awaited
-
-
-class Clock:
-    """A clock that only sleeping moves, and that sets a token when it has gone so far."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.pauses: list[float] = []
-
-    def monotonic(self) -> float:
-        """The time."""
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        self.pauses.append(seconds)
-        self.now += seconds
 
 
 @pytest.fixture

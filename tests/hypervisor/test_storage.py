@@ -7,6 +7,8 @@ import errno
 import libvirt
 import pytest
 
+from tests.clock import Clock
+from tests.hypervisor.raised import raised as libvirt_error
 from virtomate.errors import ConflictError, HypervisorError, VirtomateError
 from virtomate.hypervisor.storage import Pool
 
@@ -44,3 +46,27 @@ def test_file_that_came_into_being_just_before(number: int, kind: type[Virtomate
         Pool(_Handle(number)).create_volume("disk.raw", "<volume/>")
 
     assert type(raised.value) is kind
+
+
+class _BusyHandle(_Handle):
+    """A storage pool that libvirt refuses to stop, and that takes long to say so."""
+
+    def __init__(self, clock: Clock, answers_after_seconds: float) -> None:
+        super().__init__(0)
+        self._clock = clock
+        self._seconds = answers_after_seconds
+
+    def destroy(self) -> None:
+        """Fail."""
+        self._clock.sleep(self._seconds)
+        raise libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_STORAGE)
+
+
+@pytest.mark.parametrize("answers_after_seconds", [0.1, 60.0])
+def test_pool_that_stays_busy(monkeypatch: pytest.MonkeyPatch, answers_after_seconds: float) -> None:
+    """A pool that libvirt does not stop in time is an error, also when the time ends during the last attempt."""
+    clock = Clock()
+    monkeypatch.setattr("virtomate.cancel.time", clock)
+
+    with pytest.raises(HypervisorError, match="cannot stop pool 'pool'"):
+        Pool(_BusyHandle(clock, answers_after_seconds)).stop()

@@ -117,12 +117,7 @@ def start_program(
 ) -> int:
     """Start a program in the guest and return the number of its process; for the errors see `call_agent`.
 
-    Args:
-        domain: The domain.
-        program: Name or path of the program.
-        arguments: The program's arguments.
-        stdin: The program's input; 140 KiB at most.
-        capture: Keep the program's output.
+    The input is 140 KiB at most. The agent keeps the output only if told to capture it.
     """
     request: dict[str, Any] = {"path": program, "arg": list(arguments), "capture-output": capture}
     if stdin is not None:

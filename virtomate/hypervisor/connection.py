@@ -121,14 +121,7 @@ class Connection:
             self.handle.close()
 
     def missing(self, kind: str, name: str, list_names: Callable[[], list[str]], command: str) -> NotFoundError:
-        """Return the error for an unknown name, with a similar name in the hint.
-
-        Args:
-            kind: The kind of object, such as `domain`.
-            name: The unknown name.
-            list_names: Return all names.
-            command: The command of virtomate that lists the names.
-        """
+        """Return the error for an unknown name of a kind such as `domain`; the command of virtomate lists the names."""
         hint = f"{virtomate(command)} shows the {kind}s of this connection."
         with suppress(VirtomateError):
             hint = self._advice(kind, name, list_names(), command) or hint

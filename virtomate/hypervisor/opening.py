@@ -41,12 +41,10 @@ class Opening:
         self._outcomes: SimpleQueue[libvirt.virConnect | libvirt.libvirtError] = SimpleQueue()
 
     def run(self, seconds: float, cancel: CancelToken, *, is_patient: bool) -> libvirt.virConnect:
-        """Open the connection; for the errors see `connect`.
+        """Open the connection, or give up a silent host; for the errors see `connect`.
 
-        Args:
-            seconds: How long to wait for a silent host.
-            cancel: Ends the waiting, unless it is set already: then the connection is for an undo.
-            is_patient: Wait as long as it takes where a person may be typing a password.
+        A token that is set already does not end the waiting: then the connection is for an undo. Where a person may be
+        typing a password, the waiting has no end if `is_patient`.
         """
         was_cancelled = cancel.is_set
         self._heard = time.monotonic()

@@ -56,18 +56,18 @@ class SpareConnections:
         if self._silence is not None:
             # a new error for each clone, since each has its own leftovers
             raise SilentHostError(self._silence.message, self._silence.hint, self._silence.code)
+        refusal = None
         # a daemon that restarts refuses connections for a moment
-        for left in backoff(_RESTART_SECONDS if self._was_lost and not self._is_gone else 0):
+        for _ in backoff(_RESTART_SECONDS if self._was_lost and not self._is_gone else 0):
             try:
                 return connect(self._uri, self._ask, self._cancel, was_lost=self._was_lost)
             except SilentHostError as error:
                 self._silence = error
                 raise
-            except NoConnectionError:
-                if not left:
-                    self._is_gone = self._was_lost
-                    raise
-        raise AssertionError("unreachable")
+            except NoConnectionError as error:
+                refusal = error
+        self._is_gone = self._was_lost
+        raise refusal or ValueError("no turn was given")
 
     def discard(self, connection: Connection) -> None:
         """Close a connection that broke."""
@@ -145,13 +145,7 @@ class Session:
 
 @contextmanager
 def open_session(uri: str | None, ask: Ask | None = None, cancel: CancelToken | None = None) -> Iterator[Session]:
-    """Yield the session of a run; its connections are opened when needed, and closed at the end.
-
-    Args:
-        uri: libvirt's URI, None lets libvirt decide.
-        ask: Asks a person, see `Ask`.
-        cancel: Ends the waiting for a host.
-    """
+    """Yield the session of a run; its connections are opened by `connect` when needed, and closed at the end."""
     spare = SpareConnections(uri, ask, cancel or CancelToken())
     try:
         with Session(spare) as session:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from virtomate.cancel import backoff
-from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
+from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.translate import look_up, sanitise, translate, translating_errors
 from virtomate.tuples import NamedTuple
 
@@ -169,15 +169,17 @@ class Pool:
 
         libvirt refreshes a pool by itself after an upload, and stops no pool meanwhile, so this waits for the refresh.
         """
-        for left in backoff(_STOP_SECONDS):
+        busy: VirtomateError | None = None
+        for _ in backoff(_STOP_SECONDS):
             try:
                 self._handle.destroy()
             except libvirt.libvirtError as error:
-                is_busy = error.get_error_code() == libvirt.VIR_ERR_INTERNAL_ERROR
-                if not is_busy or not left:
-                    raise translate(error, f"cannot stop pool '{self.name}'") from error
+                busy = translate(error, f"cannot stop pool '{self.name}'")
+                if error.get_error_code() != libvirt.VIR_ERR_INTERNAL_ERROR:
+                    raise busy from error
             else:
                 return
+        raise busy or ValueError("no turn was given")
 
     def _create(self, name: str, create: Callable[[], libvirt.virStorageVol]) -> Volume:
         try:
@@ -252,15 +254,13 @@ def start_transient_pool(connection: Connection, name: str, document: str) -> Po
 def delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object]) -> None:
     """Delete a volume; libvirt refuses while that volume, or another in the pool, is being built.
 
-    Args:
-        find: Looks the volume up and identifies it, in each turn; returns None where the volume is gone.
-        turns: The turns of `backoff`, at least one: there is an attempt in each.
+    In each turn `find` looks the volume up and identifies it, or returns None where the volume is gone.
 
     Raises:
         IllegalStateError: The volume was still in use in the last turn.
         HypervisorError: libvirt cannot delete the volume.
     """
-    refusal = None
+    busy = None
     for _ in turns:
         volume = find()
         if volume is None:
@@ -271,10 +271,10 @@ def delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object])
             return
         except IllegalStateError as error:
             # "still being allocated"
-            refusal = error
+            busy = error
         else:
             return
-    raise refusal or ValueError("no turn was given")
+    raise busy or ValueError("no turn was given")
 
 
 class Stream:

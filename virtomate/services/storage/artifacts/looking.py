@@ -82,14 +82,14 @@ def sight(connection: Connection, known: PoolEntry, made: Artifact) -> tuple[Sig
     """Look at an artifact's place; again while a file cannot be seen because somebody is just writing to it."""
     then = made.fingerprint
     was_seen = then is not None and then.inode is not None and connection.is_local
-    for left in backoff(_SIGHT_SECONDS):
+    for _ in backoff(_SIGHT_SECONDS):
         found = find_volume(known.pool, made.volume or posixpath.basename(made.path))
         if found is None:
             return Sighting(None, fingerprint=known.backend.absence(made, known.pool)), None
-        sighting = _sight(connection, known, found)
-        if sighting.is_seen or not was_seen or not left:
-            return sighting, found.volume
-    raise AssertionError("unreachable")
+        sighting, volume = _sight(connection, known, found), found.volume
+        if sighting.is_seen or not was_seen:
+            break
+    return sighting, volume
 
 
 def _sight(connection: Connection, known: PoolEntry, found: FoundVolume) -> Sighting:
