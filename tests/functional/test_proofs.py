@@ -612,6 +612,7 @@ def test_killed_before_anything_was_removed(lab: Lab, virtomate: Program) -> Non
     refused = delete(virtomate, "web")
 
     assert (refused.status, "domain 'late' uses it" in refused.json["message"]) == (1, True), str(refused)
+    assert "'web' has its definition back" in refused.stderr
     assert web.XMLDesc(EVERYTHING) == before
     late.undefine()
     assert delete(virtomate, "web").status == 0
