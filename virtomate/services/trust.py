@@ -99,10 +99,8 @@ class PoolGate:
     ) -> tuple[tuple[Transfer, ...], tuple[Notice, ...]]:
         """Return the transfers that may be used, the best first, and warnings of the directories.
 
-        The pools are those in which files are written and read; `what` is duplicated: `disk vda`.
-
-        Raises:
-            IllegalStateError: None may be used.
+        The pools are those in which files are written and read; `what` is duplicated: `disk vda`. Raise
+        IllegalStateError if no transfer may be used.
         """
         assessed = [self.assess(connection, pool, description) for pool, description in pools]
         transfers = admitted(transfers, assessed, what)
@@ -173,8 +171,7 @@ def _objections(directory: Directory, trusted: set[int]) -> tuple[list[str], lis
 def admitted(transfers: tuple[Transfer, ...], assessed: Iterable[Trust], what: str) -> tuple[Transfer, ...]:
     """Return the transfers that may be used: in a directory that is not trusted, only those of this process.
 
-    Raises:
-        IllegalStateError: None may be used.
+    Raise IllegalStateError if no transfer may be used.
     """
     trust = next((trust for trust in assessed if trust.objections), None)
     if trust is None:

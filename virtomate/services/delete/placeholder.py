@@ -35,10 +35,8 @@ class Placeholder:
     def take_place(self, pools: tuple[Artifact, ...]) -> None:
         """Put the placeholder in the clone's place; it lists the temporary pools that the deletion is going to start.
 
-        A run that is still making the clone somewhere finds its claim gone, and does not finish.
-
-        Raises:
-            IllegalStateError: The clone was started or changed since the plan.
+        A run that is still making the clone somewhere finds its claim gone, and does not finish. Raise
+        IllegalStateError if the clone was started or changed since the plan.
         """
         deletion = self._deletion
         self._token = os.urandom(16).hex()
@@ -66,13 +64,9 @@ class Placeholder:
             raise
 
     def require(self) -> Domain:
-        """Return the domain, which must still be the placeholder and inactive.
+        """Return the domain, or raise an error if somebody changed, started or removed it.
 
         libvirt says nothing when two processes put their placeholders at once: the first has lost its own.
-
-        Raises:
-            IllegalStateError: Somebody changed or started the domain.
-            NotFoundError: The domain does not exist any more.
         """
         return _require_inactive(self._require_ours())
 

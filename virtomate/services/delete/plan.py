@@ -118,11 +118,7 @@ def plan_deletion(
 
 
 def _with_needs(deletions: list[Deletion], references: References, clones: list[Clone]) -> list[Deletion]:
-    """Find out which clone must be deleted before which.
-
-    Raises:
-        IllegalStateError: Something that stays uses an artifact.
-    """
+    """Find out which clone must be deleted before which; refuse the plan if something that stays uses an artifact."""
     owners = {made.path: deletion.uuid for deletion in deletions for made in deletion.artifacts}
     uuids = {deletion.uuid for deletion in deletions}
     needs: defaultdict[str, set[str]] = defaultdict(set)

@@ -147,8 +147,7 @@ def _is_there(connection: Connection, provenance: Provenance, made: Artifact) ->
 def survey(connection: Connection, clone: Clone, references: References) -> Deletion:
     """Look at every artifact of a clone, and at what libvirt keeps of the clone.
 
-    Raises:
-        IllegalStateError: An artifact of a finished clone cannot be looked at; it would be left without a record.
+    Raise IllegalStateError if an artifact of a finished clone cannot be looked at: it would be left without a record.
     """
     domain, provenance = clone.domain, clone.provenance
     doomed: list[DoomedThing] = []

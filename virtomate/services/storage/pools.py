@@ -100,12 +100,7 @@ class PoolIndex:
         return next(iter(self._all_covering(directory)), None)
 
     def find_path(self, path: str) -> FoundVolume:
-        """Return the volume with a path.
-
-        Raises:
-            IllegalStateError: No active pool is over its directory.
-            NotFoundError: The file does not exist.
-        """
+        """Return the volume with a path; raise IllegalStateError if its pool is not active, or NotFoundError."""
         directory, name = posixpath.split(normalise(path))
         pools = self._all_covering(directory)
         if not pools:

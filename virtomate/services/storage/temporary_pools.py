@@ -136,10 +136,8 @@ def _owner(pool_name: str) -> Owner | None:
 def start_temporary_pool(connection: Connection, name: str, directory: str) -> Pool:
     """Start a temporary pool over a directory, or return the pool with that name; the caller stops it.
 
-    The pool has its own spelling of the directory, so that runs side by side do not get in each other's way.
-
-    Raises:
-        HypervisorError: The directory cannot be read.
+    The pool has its own spelling of the directory, so that runs side by side do not get in each other's way. Raise
+    HypervisorError if the directory cannot be read.
     """
     for attempt in range(_SPELLING_ATTEMPTS):
         if (running := find_pool(connection, name)) is not None:

@@ -283,9 +283,7 @@ def require_acceptable(connection: Connection, name: str, probe: Definition, ori
     domain is like it. The original's definition is judged only if the clone's was refused.
 
     The probe is the clone's definition, with the UUID of an existing domain and a name that this domain does not have.
-
-    Raises:
-        HypervisorError: libvirt does not accept the definition.
+    Raise HypervisorError if libvirt does not accept it.
     """
     text = codec.unparse_definition(probe)
     try:

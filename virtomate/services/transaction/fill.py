@@ -161,10 +161,7 @@ def create_volumes(
     """Create the volumes of all jobs, so that all of their names are taken before the first byte is copied.
 
     The server transfer copies while it creates: such a volume is created when its turn to be filled comes, and a name
-    that was taken meanwhile is noticed then.
-
-    Raises:
-        VirtomateError: A volume cannot be created; what was made is on the undo stack.
+    that was taken meanwhile is noticed then. If a volume cannot be created, the others are on the undo stack.
     """
     volumes = tuple(VolumeInTheMaking(run, claim, job) for job in jobs)
     for volume in volumes:
@@ -177,12 +174,7 @@ def create_volumes(
 
 
 def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Executor) -> dict[str, Filled]:
-    """Fill volumes side by side, and return how, by their paths; the first failure stops the others.
-
-    Raises:
-        InterruptedBySignalError: A signal arrived.
-        VirtomateError: One of them failed.
-    """
+    """Fill volumes side by side; return how, by their paths. The first failure or signal stops all and is raised."""
     if len(volumes) == 1:
         # the calling thread and its connection have nothing else to do
         return {volumes[0].job.place.path: volumes[0].fill(run.target.connection, run.cancel)}

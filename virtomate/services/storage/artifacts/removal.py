@@ -84,11 +84,7 @@ def _pool_of(connection: Connection, made: Artifact, token: str | None) -> Itera
 
 @contextmanager
 def locked(connection: Connection, artifacts: Iterable[Artifact], token: str | None) -> Iterator[None]:
-    """Keep QEMU, its tools and other runs from opening artifacts whose files are seen here.
-
-    Raises:
-        IllegalStateError: Somebody has opened an artifact.
-    """
+    """Keep QEMU, its tools and other runs from opening artifacts seen here; raise IllegalStateError if one is open."""
     with ExitStack() as stack:
         for made in artifacts:
             if _is_here(connection, made, token):

@@ -94,9 +94,6 @@ def read_documents(connection: Connection, cache: ReferenceCache, warnings: list
     """Read all documents of all domains; an active domain has two, since it may use other things now than later.
 
     A domain that vanishes meanwhile is ignored. A document that cannot be read is named in a warning.
-
-    Raises:
-        VirtomateError: The domains cannot be listed, or the connection broke.
     """
     documents: list[DomainDocument] = []
     definitions = Definitions()
