@@ -105,7 +105,7 @@ class VolumeJob(NamedTuple):
         return known.pool.create_volume(self.place.name, document)
 
     def fill(self, created: VolumeDescription, workplace: TransferContext) -> int:
-        """Fill the volume and return the bytes written; raise TransferUnavailableError if the transfer cannot."""
+        """Fill the volume and return the bytes written, or raise TransferUnavailableError."""
         if self.way is not None:
             return transfers.FILL[self.way.transfer](self.way, created, workplace)
         volume = get_volume(workplace.connection, created.pool, created.name)
