@@ -3,5 +3,5 @@
 No libvirt and no I/O: documents come in and go out as text.
 """
 
-# of the record of ours in a clone's metadata; it stands here, where it costs the completion of names nothing
+# The namespace of our record in a clone's metadata. The completion of names needs nothing else of this package.
 PROVENANCE_NAMESPACE = "urn:virtomate:clone:1"

@@ -124,7 +124,7 @@ def not_carried_over(domain: Document) -> tuple[Notice, ...]:
 
 
 def _character_ports(domain: Document) -> Iterator[str]:
-    """Ports, host devices and other programs' sockets behind character devices.
+    """Return ports, host devices and other programs' sockets behind character devices.
 
     See #tcp-client-server, #udp-network-console, #host-device-proxy and #unix-domain-socket-client-server.
     """
@@ -143,7 +143,7 @@ def _character_ports(domain: Document) -> Iterator[str]:
 
 
 def _host_devices(domain: Document) -> Iterator[str]:
-    """Host devices of every kind (#host-device-assignment)."""
+    """Yield host devices of every kind (#host-device-assignment)."""
     for device in devices(domain, "hostdev"):
         kind = device.get("@type") or device.get("@mode") or "unknown"
         where = ":".join(_values(child(device, "source")))
@@ -151,7 +151,7 @@ def _host_devices(domain: Document) -> Iterator[str]:
 
 
 def _values(element: dict[str, Any]) -> Iterator[str]:
-    """Return every value in an element, in order."""
+    """Yield every value in an element, in order."""
     for key, value in element.items():
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, dict):
@@ -161,7 +161,7 @@ def _values(element: dict[str, Any]) -> Iterator[str]:
 
 
 def _memory(domain: Document) -> Iterator[str]:
-    """Memory in a file (#memory-devices), shared memory (#shared-memory-device) and leases (#device-leases)."""
+    """Yield memory in a file (#memory-devices), shared memory (#shared-memory-device) and leases (#device-leases)."""
     for memory in devices(domain, "memory"):
         source = child(memory, "source")
         path = text(source.get("path"))
@@ -174,7 +174,7 @@ def _memory(domain: Document) -> Iterator[str]:
 
 
 def _file_systems(domain: Document) -> Iterator[str]:
-    """Writable host directories, and sockets of file servers (#filesystems)."""
+    """Yield writable host directories, and sockets of file servers (#filesystems)."""
     for filesystem in devices(domain, "filesystem"):
         source = child(filesystem, "source")
         if ("readonly" not in filesystem or "@socket" in source) and filesystem.get("@type") != "ram":
@@ -183,7 +183,7 @@ def _file_systems(domain: Document) -> Iterator[str]:
 
 
 def _interfaces(domain: Document) -> Iterator[str]:
-    """Interfaces whose other end only one guest can use (#network-interfaces)."""
+    """Yield interfaces whose other end only one guest can use (#network-interfaces)."""
     for interface in devices(domain, "interface"):
         kind = str(interface.get("@type", ""))
         source = child(interface, "source")
@@ -206,7 +206,7 @@ def _interfaces(domain: Document) -> Iterator[str]:
 
 
 def _endpoints(domain: Document) -> Iterator[str]:
-    """D-Bus addresses (#graphical-framebuffers), input devices of the host (#input-devices), and TPMs (#tpm-device)."""
+    """Yield D-Bus addresses (#graphical-framebuffers), host input devices (#input-devices) and TPMs (#tpm-device)."""
     for graphics in devices(domain, "graphics"):
         if graphics.get("@type") == "dbus" and "@address" in graphics:
             yield f"D-Bus address '{graphics['@address']}'"
@@ -223,7 +223,7 @@ def _endpoints(domain: Document) -> Iterator[str]:
 
 
 def _files_and_labels(domain: Document) -> Iterator[str]:
-    """Writable firmware (#bios-bootloader), fixed labels (#security-label), and external data files of disks."""
+    """Yield writable firmware (#bios-bootloader), fixed labels (#security-label), and external data files of disks."""
     loader = child(child(domain, "os"), "loader")
     path = text(loader)
     if path is not None and loader.get("@type") == "pflash" and loader.get("@readonly") != "yes":
@@ -237,7 +237,7 @@ def _files_and_labels(domain: Document) -> Iterator[str]:
 
 
 def _command_lines(domain: Document) -> Iterator[str]:
-    """Arguments, environment and properties for a hypervisor that probably only one domain can use.
+    """Return arguments, environment and properties for a hypervisor that probably only one domain can use.
 
     Source: https://libvirt.org/drvqemu.html#pass-through-of-arbitrary-qemu-commands and
     #overriding-properties-of-qemu-devices
@@ -263,7 +263,7 @@ def _setting(element: dict[str, Any]) -> str:
 
 
 def _unknown_places(domain: Document) -> Iterator[str]:
-    """Paths, ports and addresses in unknown elements and attributes, such as those of a later libvirt."""
+    """Yield paths, ports and addresses in unknown elements and attributes, such as those of a later libvirt."""
     for kind, elements in child(domain, "devices").items():
         # the plan handles disks
         if kind not in {"disk", "emulator"}:
@@ -279,7 +279,7 @@ def _unknown_places(domain: Document) -> Iterator[str]:
 
 
 def _telling_values(value: Any, place: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401
-    """Return every path, port and address in a device with its place, such as `source/@path`."""
+    """Yield every path, port and address in a device with its place, such as `source/@path`."""
     if isinstance(value, dict):
         for key, part in value.items():
             # an `<address>` of a device is an address in the guest
@@ -305,7 +305,7 @@ def same_identity(domain: Document, duplicated: Collection[int], *, has_new_titl
 
 
 def _smbios_serials(domain: Document) -> Iterator[tuple[str, str]]:
-    """Serial numbers in the SMBIOS tables (#smbios-system-information), by which inventories identify machines."""
+    """Yield serial numbers of SMBIOS tables (#smbios-system-information), which identify machines in inventories."""
     for sysinfo in as_list(domain.get("sysinfo")):
         for table in _SMBIOS_WITH_SERIAL:
             for element in as_list(sysinfo.get(table)):
@@ -316,7 +316,7 @@ def _smbios_serials(domain: Document) -> Iterator[tuple[str, str]]:
 
 
 def _disks(domain: Document, duplicated: Collection[int]) -> Iterator[Notice]:
-    """Serial numbers and world wide names of duplicated disks; a shared disk is the same disk."""
+    """Yield warnings of serial numbers and world wide names of duplicated disks; a shared disk is the same disk."""
     for index, disk in enumerate(devices(domain, "disk")):
         identifiers = {"serial number": text(disk.get("serial")), "WWN": text(disk.get("wwn"))}
         names = [f"{what} '{value}'" for what, value in identifiers.items() if value]
@@ -326,14 +326,14 @@ def _disks(domain: Document, duplicated: Collection[int]) -> Iterator[Notice]:
 
 
 def _told_from_outside(domain: Document) -> Iterator[Notice]:
-    """Identities that the definition tells the guest."""
+    """Yield warnings of identities that the definition tells the guest."""
     for where, value in _messages(domain):
         if told := dict.fromkeys(_told(value)):
             yield notice(CloneWarning.SAME_GUEST_DATA, where, told=" and ".join(told))
 
 
 def _messages(domain: Document) -> Iterator[tuple[str, str]]:
-    """Return each text that a guest reads from its definition, with a phrase for it."""
+    """Yield each text that a guest reads from its definition, with a phrase for it."""
     for _, serial in _smbios_serials(domain):
         yield f"SMBIOS serial number '{serial}'", serial
     for sysinfo in as_list(domain.get("sysinfo")):
