@@ -103,9 +103,7 @@ def _names(names: Sequence[str], count: int | None, *, auto_name: bool) -> tuple
     if count is None:
         for name in names:
             if (place := re.search(_BRACES_FOR_NUMBER, name)) is not None:
-                raise click.UsageError(
-                    f"'{place[0]}' in '{name}' would stand for a number, but without --count there is none."
-                )
+                raise click.UsageError(f"'{place[0]}' in '{name}' has no number without --count.")
         return tuple(names)
     if len(names) > 1:
         raise click.UsageError(f"--count makes all names from one NEWNAME, but {len(names)} are given.")

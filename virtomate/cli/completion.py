@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 # The variable by which a shell's script asks for completion; Click and virtomate 0.1.2 chose the name.
 COMPLETE_VARIABLE = "_VIRTOMATE_COMPLETE"
 
-SHELLS = ("bash", "zsh", "fish")
-
 
 @click.command("completion", cls=Command, short_help="Print the completion script for a shell.")
-@click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
+@click.argument("shell", metavar="SHELL", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_obj
 def completion(settings: Settings, shell: str) -> None:
     """Print the script with which SHELL (bash, zsh or fish) completes virtomate's command lines.

@@ -77,7 +77,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
 @click.option("--addresses", is_flag=True, help="Show the IP addresses of running domains, as far as they are known.")
 @click.pass_obj
 def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | None, addresses: bool) -> None:
-    """List domains, and tell which domains are clones."""
+    """List domains, and tell which are clones."""
     from virtomate.output.lists import render_domains  # noqa: PLC0415
     from virtomate.services import listings as service  # noqa: PLC0415 - help and completion need no records
 

@@ -118,9 +118,7 @@ def run(settings: Settings, /, *, has_stdin: bool, encode: bool, **words: Any) -
         raise UsageError(
             "--progress json requires --json here: without --json, stderr contains the output of the guest"
         )
-    stdin = None
-    if has_stdin:
-        stdin = b"" if sys.stdin is None else sys.stdin.buffer.read()
+    stdin = sys.stdin.buffer.read() if has_stdin else None
     from virtomate.output.render import render_run  # noqa: PLC0415
     from virtomate.services.guest import RunRequest, run_in_guest  # noqa: PLC0415 - help and completion need no libvirt
 

@@ -23,24 +23,23 @@ class Terminal:
 
     def __init__(self) -> None:
         self.is_asking = False
-        self._descriptor: int | None = None
-        self._attributes: list[int | list[bytes | int]] | None = None
+        self._before: tuple[int, list[int | list[bytes | int]]] | None = None
 
     def remember(self) -> None:
         """Read the settings of the terminal, if there is one."""
         import termios  # noqa: PLC0415 - completion asks nobody
 
         with suppress(OSError, termios.error):
-            self._descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-            self._attributes = termios.tcgetattr(self._descriptor)
+            descriptor = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            self._before = descriptor, termios.tcgetattr(descriptor)
 
     def restore(self) -> None:
         """Restore the settings and discard a half-typed password, unless another job has the terminal now."""
-        descriptor, attributes = self._descriptor, self._attributes
-        if descriptor is None or attributes is None:
+        if self._before is None:
             return
         import termios  # noqa: PLC0415 - as above
 
+        descriptor, attributes = self._before
         with suppress(OSError, termios.error):
             if os.tcgetpgrp(descriptor) == os.getpgrp() and termios.tcgetattr(descriptor) != attributes:
                 termios.tcflush(descriptor, termios.TCIFLUSH)

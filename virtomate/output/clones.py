@@ -6,7 +6,7 @@ import sys
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from virtomate.enums import Action, DeletionStatus, Status, Transfer, WaitFor
+from virtomate.enums import Action, Status, Transfer, WaitFor
 from virtomate.errors import InterruptedBySignalError
 from virtomate.output.json import clone_document
 from virtomate.output.messages import sentences
@@ -26,23 +26,18 @@ from virtomate.words import binary_size, counted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from virtomate.errors import VirtomateError
     from virtomate.output.streams import Format
     from virtomate.services.clone_records import CloneResult, DiskResult
     from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 
-_DONE = {
-    Action.COPIED: "copied to",
-    Action.LINKED: "linked as",
-    Action.REFLINKED: "reflinked to",
-    Action.SHARED: "shared with the original",
-    Action.DROPPED: "dropped",
-}
-_TO_DO = {
-    Action.COPIED: "copy to",
-    Action.LINKED: "link as",
-    Action.REFLINKED: "reflink to",
-    Action.SHARED: "share with the original",
-    Action.DROPPED: "drop",
+# What is planned for a disk, and what was done.
+_WORDS = {
+    Action.COPIED: ("copy to", "copied to"),
+    Action.LINKED: ("link as", "linked as"),
+    Action.REFLINKED: ("reflink to", "reflinked to"),
+    Action.SHARED: ("share with the original", "shared with the original"),
+    Action.DROPPED: ("drop", "dropped"),
 }
 _WAYS = {Transfer.HOST: "directly", Transfer.STREAM: "through the connection", Transfer.SERVER: "by libvirt"}
 
@@ -64,7 +59,7 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
         return
     interruption = None
     for result in results:
-        if _is_only_interrupted(result) and not format_.has_json_messages:
+        if _is_only_interrupted(result.error) and not format_.has_json_messages:
             interruption = result.error
         elif result.error is not None:
             error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
@@ -98,13 +93,7 @@ def render_answers(
             error_message(result.error, format_)
         else:
             print_lines(_answer_lines(result, what))
-    if interrupted and interrupted[0].error is not None:
-        error_message(interrupted[0].error, format_)
-        message(
-            "note",
-            f"kept and running, but not waited for any longer: {listed([result.name for result in interrupted])}",
-            format_,
-        )
+    _tell_interrupted(interrupted, "kept and running, but not waited for any longer", format_)
     return answered
 
 
@@ -118,13 +107,11 @@ def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None
         if result.error is None:
             lines = [*result.removed, *(f"kept: {item}" for item in sentences(result.kept))]
             print_lines([f"Deleted {printable(result.name)}", *(f"  {printable(line)}" for line in lines)])
-        elif result.status is DeletionStatus.INTERRUPTED and not result.error.leftovers:
+        elif _is_only_interrupted(result.error):
             untouched.append(result)
         else:
             error_message(result.error, format_)
-    if untouched and untouched[0].error is not None:
-        error_message(untouched[0].error, format_)
-        message("note", f"not deleted: {listed([result.name for result in untouched])}", format_)
+    _tell_interrupted(untouched, "not deleted", format_)
 
 
 def render_deletion_plan(deletions: Sequence[Deletion]) -> None:
@@ -145,9 +132,16 @@ def render_deletion_plan(deletions: Sequence[Deletion]) -> None:
     tell(f"{counted(len(deletions), 'domain')}, {binary_size(total)} in volumes\n")
 
 
-def _is_only_interrupted(result: CloneResult) -> bool:
-    """Tell whether a signal ended the making of a clone, and nothing is left of the clone."""
-    return isinstance(result.error, InterruptedBySignalError) and not result.error.leftovers
+def _is_only_interrupted(error: VirtomateError | None) -> bool:
+    """Tell whether an error is an interruption by a signal that left nothing behind."""
+    return isinstance(error, InterruptedBySignalError) and not error.leftovers
+
+
+def _tell_interrupted(results: Sequence[CloneResult | DeletionResult], what: str, format_: Format) -> None:
+    """Show one interruption, and a note with the names of all clones that it concerns."""
+    if results and results[0].error is not None:
+        error_message(results[0].error, format_)
+        message("note", f"{what}: {listed([result.name for result in results])}", format_)
 
 
 def _tell_missing(results: Sequence[CloneResult], present: Sequence[CloneResult]) -> None:
@@ -181,18 +175,15 @@ def _print_several(results: Sequence[CloneResult], seconds: float) -> None:
 
 
 def _print_each(results: Sequence[CloneResult]) -> None:
-    """A clone, or the plan or definition of each; after several plans, the space that all of them need."""
+    """Print each clone, plan or definition, and after several plans the space that all of them need."""
     for result in results:
         print_lines(_clone_lines(result) if result.definition is None else [_xml(result.definition)])
     needs = {need.pool: need for result in results for need in result.space if result.definition is None}
     if len(results) > 1:
-        print_lines(
-            [
-                f"{counted(len(results), 'clone')} need {binary_size(need.total_needed_bytes)} in pool "
-                f"{printable(need.pool)}, which has {binary_size(need.available_bytes)}"
-                for need in needs.values()
-            ]
-        )
+        for need in needs.values():
+            needed, available = binary_size(need.total_needed_bytes), binary_size(need.available_bytes)
+            clones = counted(len(results), "clone")
+            print_lines([f"{clones} need {needed} in pool {printable(need.pool)}, which has {available}"])
 
 
 def _clone_lines(result: CloneResult) -> list[str]:
@@ -216,7 +207,8 @@ def _clone_lines(result: CloneResult) -> list[str]:
 
 
 def _disk_words(disk: DiskResult, *, is_plan: bool) -> str:
-    words = (_TO_DO if is_plan else _DONE)[disk.action]
+    to_do, done = _WORDS[disk.action]
+    words = to_do if is_plan else done
     if disk.action is Action.SHARED:
         return f"{words} ({disk.reason})"
     if disk.action is Action.LINKED:

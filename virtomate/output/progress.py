@@ -13,12 +13,7 @@ from virtomate.progress import Progress
 
 
 def make_progress(style: str, *, quiet: bool) -> Progress:
-    """Return the progress for a style.
-
-    Args:
-        style: `auto`, `bar`, `json` or `none`; `auto` means bars if stderr is a terminal that can show bars.
-        quiet: Neither bars nor notes, whatever the style; JSON lines stay.
-    """
+    """Return the progress for a style; `auto` means bars at a terminal, and `quiet` silences all but JSON lines."""
     if style == "json":
         return JsonProgress()
     if quiet:

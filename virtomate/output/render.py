@@ -72,12 +72,10 @@ def render_run(result: RunResult, format_: Format, *, encode: bool) -> None:
     else:
         write_bytes(sys.stdout, "stdout", result.stdout)
         write_bytes(sys.stderr, "stderr", result.stderr)
-    for name, data, is_truncated in (
-        ("stdout", result.stdout, result.stdout_truncated),
-        ("stderr", result.stderr, result.stderr_truncated),
-    ):
-        if is_truncated:
-            message("warning", f"{name} was truncated to its first {binary_size(len(data))}", format_)
+    for name in ("stdout", "stderr"):
+        if getattr(result, f"{name}_truncated"):
+            size = binary_size(len(getattr(result, name)))
+            message("warning", f"{name} was truncated to its first {size}", format_)
 
 
 def render_error(error: VirtomateError, format_: Format) -> None:
@@ -90,10 +88,7 @@ def render_error(error: VirtomateError, format_: Format) -> None:
 
 
 def render_interruption(error: VirtomateError, format_: Format, *, is_asking: bool) -> None:
-    """Show that a signal ended the program at once, after a question that nobody will answer.
-
-    A result that is being written is left as it is.
-    """
+    """Show that a signal ended the program at once; a result that is being written stays as it is."""
     tell("\n" if is_asking else "")
     if has_result.is_set():
         error_message(error, format_)

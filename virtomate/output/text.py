@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Row = tuple[str, ...]
     Table = Sequence[Row]  # the header first
 
+# Categories of Unicode; Cf holds the marks that turn the direction of writing around.
+_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _MAX_NAMES = 10
 _GAP = "  "
 _COLUMNS = 80  # of a terminal that does not tell
@@ -26,12 +28,10 @@ _STYLES = {"error": "1;31", "warning": "1;33"}  # bold red, bold yellow
 
 def printable(text: str) -> str:
     """Return the text with control and formatting characters spelled out, so that no name can drive the terminal."""
-    return "".join(sign.encode("unicode_escape").decode("ascii") if _is_unsafe(sign) else sign for sign in text)
-
-
-def _is_unsafe(sign: str) -> bool:
-    # Cf holds the marks that turn the direction of writing around
-    return unicodedata.category(sign) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    return "".join(
+        sign.encode("unicode_escape").decode("ascii") if unicodedata.category(sign) in _UNSAFE else sign
+        for sign in text
+    )
 
 
 def listed(names: Sequence[str]) -> str:
