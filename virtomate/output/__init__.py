@@ -1,1 +1,1 @@
-"""Everything that people and scripts see. Knows records, not libvirt; rich is loaded only where a terminal shows it."""
+"""Everything that people and scripts see. Output knows records, not libvirt; only progress bars load rich."""

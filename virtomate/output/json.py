@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-# Keys that are neither the name of their field nor what `key_of` makes of it.
+# Exceptions from the keys that `key_of` makes of the names of fields.
 _KEYS = {"volume_count": "number_of_volumes", ("Location", "format"): "format_type"}
-# Fields without a key where they are None; any other None is null.
+# Fields whose key is left out if the value is None; other fields are null then.
 OPTIONAL_FIELDS = frozenset({"addresses", "definition", "error"})
 # Fields that hold notices; a record that has any of them has the key `notices` as well.
 NOTICE_FIELDS = ("warnings", "changes", "kept")
@@ -39,7 +39,7 @@ class NoticeDocument(TypedDict):
 
 
 class ErrorDocument(TypedDict):
-    """An error; hint, leftovers and refused warnings only where there are any."""
+    """An error; `hint`, `leftovers` and `notices` only if the error has any."""
 
     type: str
     message: str
@@ -49,7 +49,7 @@ class ErrorDocument(TypedDict):
 
 
 class OriginDocument(TypedDict):
-    """Where a clone comes from."""
+    """The original of a clone."""
 
     status: str
     source: Document
@@ -58,7 +58,7 @@ class OriginDocument(TypedDict):
 
 
 class CompletionDocument(TypedDict):
-    """What `completion` prints."""
+    """A completion script."""
 
     shell: str
     script: str

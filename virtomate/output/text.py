@@ -1,4 +1,4 @@
-"""Text for people: made harmless, coloured by hand (rich takes a tenth of a second to load), and in columns."""
+"""Text for people: harmless, in colours (without rich, which takes a tenth of a second to load), and in columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _MAX_NAMES = 10
 _GAP = "  "
-_COLUMNS = 80  # of a terminal that does not tell
+_COLUMNS = 80  # of a terminal that does not tell its width
 _BOLD = "1"
 _STYLES = {"error": "1;31", "warning": "1;33"}  # bold red, bold yellow
 
