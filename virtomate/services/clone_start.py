@@ -84,11 +84,8 @@ def wait_for_clones(
 ) -> Iterator[CloneResult]:
     """Wait until the clones that were started answer, one after another, since they boot in parallel.
 
-    Each clone has the whole time of `wait`, counted from now, so the last clone gets no more time than the first.
-
-    Yields:
-        Each result in its order as soon as it is known: with the clone's addresses, or with the error where the clone
-        did not answer.
+    Each clone has the whole time of `wait`, counted from now, so the last clone gets no more time than the first. Yield
+    each result in its order as soon as it is known: with the clone's addresses, or with the error.
     """
     begin = time.monotonic()
     started = [result.name for result in results if result.is_started]

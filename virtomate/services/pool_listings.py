@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_pool, read_volume_listing
@@ -43,7 +44,7 @@ def list_all_pools(connection: Connection) -> tuple[PoolListing, ...]:
     is_local = connection.is_local
     listings = []
     for pool in list_pools(connection):
-        try:
+        with suppress(NotFoundError):
             is_active = pool.is_active()
             space = _current_space(pool, is_local=is_local) if is_active else counted_space(pool)
             listings.append(
@@ -59,8 +60,6 @@ def list_all_pools(connection: Connection) -> tuple[PoolListing, ...]:
                     volume_count=pool.volume_count(),
                 )
             )
-        except NotFoundError:
-            continue
     return tuple(sorted(listings, key=lambda listing: listing.name))
 
 
@@ -85,8 +84,6 @@ def list_all_volumes(connection: Connection, pool_name: str) -> tuple[VolumeList
     """
     listings = []
     for volume in get_active_pool(connection, pool_name).list_volumes():
-        try:
+        with suppress(NotFoundError):
             listings.append(read_volume_listing(volume.document()))
-        except NotFoundError:
-            continue
     return tuple(sorted(listings, key=lambda listing: listing.name))

@@ -182,9 +182,9 @@ def _take_claim(run: Run, job: VolumeJob, path: str, undo: Rollback) -> Claim:
 
 def _look(run: Run, job: VolumeJob, path: str) -> VolumeListing:
     """Let libvirt learn what the volume is, when it builds nothing else in the pool."""
-    pool = get_pool(run.target.connection, job.place.pool)
-    refresh_when_idle(pool, run.cancel)
-    listing = read_volume_listing(get_volume(run.target.connection, pool.name, job.place.name).document())
+    connection, place = run.target.connection, job.place
+    refresh_when_idle(get_pool(connection, place.pool), run.cancel)
+    listing = read_volume_listing(get_volume(connection, place.pool, place.name).document())
     if listing.backing_store is not None:
         raise UnsupportedError(f"'{path}' rests on another file, '{listing.backing_store.path}'")
     return listing
@@ -216,11 +216,9 @@ def _judge(file: LocalFile, name: str) -> tuple[Notice, ...]:
         if promised != format_:
             warnings.append(notice(FileWarning.OTHER_FORMAT, text, promised=promised, format=format_))
             break
-    header = read_qcow2_header(file.head) if format_ == "qcow2" else None
-    if header is not None and header.is_corrupt:
-        warnings.append(Notice(FileWarning.CORRUPT, file.path))
-    if header is not None and header.is_dirty:
-        warnings.append(Notice(FileWarning.UNCLEAN, file.path))
+    if format_ == "qcow2" and (header := read_qcow2_header(file.head)) is not None:
+        states = {FileWarning.CORRUPT: header.is_corrupt, FileWarning.UNCLEAN: header.is_dirty}
+        warnings += [Notice(code, file.path) for code, is_so in states.items() if is_so]
     return tuple(warnings)
 
 

@@ -28,22 +28,14 @@ _MAX_TRANSFERS = 4
 
 
 def preview_clones(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
-    """Return what cloning would do; nothing is changed.
-
-    Raises:
-        VirtomateError: Cloning would be refused, or a signal arrived.
-    """
+    """Return what cloning would do, and change nothing; raise VirtomateError if cloning would be refused."""
     begin = time.monotonic()
     _, plans = _plan(run, request)
     return tuple(_planned_result(plan, time.monotonic() - begin) for plan in plans)
 
 
 def preview_definitions(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
-    """Return what cloning would do, with the definitions that the clones would have; nothing is changed.
-
-    Raises:
-        VirtomateError: Cloning would be refused, libvirt does not accept a definition, or a signal arrived.
-    """
+    """Return what cloning would do, with the definitions of the clones, which libvirt must accept."""
     begin = time.monotonic()
     planner, plans = _plan(run, request)
     results = []
