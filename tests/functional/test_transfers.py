@@ -82,9 +82,6 @@ def test_plan_names_the_transfer_and_changes_nothing(lab: Lab, virtomate: Progra
 
 
 IMPOSSIBLE = {
-    "linked by host": ("raw", "linked", "host", "linked"),
-    "linked by stream": ("raw", "linked", "stream", "linked"),
-    "linked by server": ("qcow2", "linked", "server", "linked"),
     "reflink by stream": ("raw", "reflink", "stream", "shares no data"),
     "reflink of qcow2 by server": ("qcow2", "reflink", "server", "raw volumes only"),
     "chain by host": ("overlay", "copy", "host", "backing file"),
@@ -92,6 +89,19 @@ IMPOSSIBLE = {
     "other format by host": ("vdi", "copy", "host", "more than one file"),
     "other format by stream": ("vdi", "copy", "stream", "more than one file"),
 }
+
+
+@pytest.mark.parametrize("transfer", ["host", "stream", "server"])
+def test_transfer_of_a_linked_clone_is_a_usage_error(root_lab: Lab, virtomate: Program, transfer: str) -> None:
+    """An overlay copies nothing, so that two options that contradict each other are refused before anything is made."""
+    root_lab.define(domain("original", disks=[disk(root_lab.pool.raw("original.raw", 4 * MIB), "raw")]))
+    before = root_lab.inventory()
+
+    result = virtomate("domain-clone", "--mode", "linked", "--transfer", transfer, "original", "clone", json=True)
+
+    assert (result.status, result.stdout) == (2, ""), str(result)
+    assert f"--transfer {transfer} is not possible for a linked clone" in result.stderr
+    unchanged(root_lab, before)
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)
