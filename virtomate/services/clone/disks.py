@@ -66,16 +66,15 @@ def plan_disks(survey: Survey, disks: tuple[DiskPlan, ...], clone_name: str, tak
 def _named(survey: Survey, surveyed: Duplication, clone_name: str, taken: TakenNames) -> Duplication:
     """Return the duplication with the names that it has for one clone."""
     target, source, place = surveyed.label, surveyed.source, surveyed.place
+    advice = "Choose another name for the volume."
     if not place.name:
+        advice = "Choose another name for the clone, or --disk TARGET=MODE,name=NAME."
         is_overlay = surveyed.action is Action.LINKED
         name = new_volume_name(source.name, survey.source.reference.name, clone_name, is_overlay=is_overlay)
         place = place._replace(name=distinct_volume_name(name, target, taken.latest_names(place.directory)))
     # libvirt does not see a new file, nor a link to a missing file; qemu-img would write through the link
     stands_here = visible_status(source) is not None and os.path.lexists(place.path)
     if stands_here or survey.pools.named(place.pool).pool.find_volume(place.name) is not None:
-        raise ConflictError(
-            f"there is already a volume '{place.name}' in storage pool '{place.pool}'",
-            hint=f"Choose another name for {'the volume' if surveyed.place.name else 'the clone'}.",
-        )
-    taken.take(place.directory, place.name, "Choose another name for the clone, or --disk TARGET=MODE,name=NAME.")
+        raise ConflictError(f"there is already a volume '{place.name}' in storage pool '{place.pool}'", advice)
+    taken.take(place.directory, place.name, advice)
     return surveyed._replace(label=f"{clone_name}/{target}" if survey.has_siblings else target, place=place)

@@ -165,7 +165,8 @@ def plan_nvram(survey: Survey, nvram: SurveyedNvram, clone_name: str, taken: Tak
     if name is None:
         name = new_volume_name(nvram.model, survey.source.reference.name, clone_name, is_overlay=False)
         name = distinct_volume_name(name, "nvram", taken.names(directory))
-    taken.take(directory, name, "Choose another name for the clone, or another --nvram.")
+    other = "" if nvram.name else "name for the clone, or another "
+    taken.take(directory, name, f"Choose another {other}--nvram.")
     path = posixpath.join(directory, name)
     fresh = SideFilePlan(NvramAction.FRESH, nvram.path, path, nvram.format)
     if nvram.pool is not None and nvram.target is not None:
