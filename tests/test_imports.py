@@ -41,10 +41,11 @@ SERVICES: dict[str, set[str]] = {
     "storage": {"definitions"},
     "transaction": {"definitions", "storage"},
     "guest": set(),
+    "restart": {"storage", "transaction"},
     "clone_records": {"storage"},
     "clone_start": {"guest", "clone_records"},
-    "clone": {"definitions", "firmware", "trust", "storage", "transaction", "clone_records", "clone_start"},
-    "delete": {"firmware", "storage"},
+    "clone": {"definitions", "firmware", "trust", "storage", "transaction", "restart", "clone_records", "clone_start"},
+    "delete": {"firmware", "storage", "restart"},
     "volume_import": {"trust", "storage", "transaction"},
     "listings": {"guest"},
     "pool_listings": {"storage"},
@@ -368,7 +369,7 @@ def test_completing_a_name_loads_libvirt_alone(tmp_path: Path) -> None:
         (
             ("domain-clone", "a", "b"),
             True,
-            ["clone", "clone_records", "definitions", "firmware", "storage", "transaction", "trust"],
+            ["clone", "clone_records", "definitions", "firmware", "restart", "storage", "transaction", "trust"],
         ),
     ],
 )

@@ -92,6 +92,7 @@ class Leftover(StrEnum):
     UNREMOVED = "unremoved"
     CLAIM = "unfinished-clone"
     PLACEHOLDER = "half-deleted-clone"
+    SHUT_OFF = "shut-off-original"
 
 
 Code = CloneWarning | Change | ScanWarning | FileWarning | Kept | Leftover

@@ -13,7 +13,7 @@ from virtomate.cli.clone_request import clone_request, numbered_names
 from virtomate.cli.help import Command
 from virtomate.enums import DiskAction, Mode, WaitFor
 from virtomate.notices import CloneWarning
-from virtomate.services.clone_records import CloneRequest, DiskOptions, Wait
+from virtomate.services.clone_records import CloneRequest, DiskOptions, Shutdown, Wait
 
 
 @click.command(cls=Command, sections=SECTIONS)
@@ -79,6 +79,12 @@ def test_what_is_asked_for() -> None:
     assert not request("a").start
     # who waits for a clone wants it to run
     assert request("--wait", "ip", "a").start
+    assert request("--bandwidth", "100", "a").bandwidth_bytes == 100 * 1024 * 1024
+    assert request("--bandwidth", "0", "a") == request("a")
+    assert request("--shutdown", "a").shutdown == Shutdown(120, restarts=True)
+    assert request("--shutdown", "--shutdown-timeout", "0.5", "--no-restart", "a").shutdown == Shutdown(
+        0.5, restarts=False
+    )
     assert request("--mode", "linked", "--title", "", "a") == CloneRequest("src", ("a",), mode=Mode.LINKED, title="")
 
 
@@ -113,6 +119,13 @@ ONE_OF = "copy, linked, reflink, share, drop"
         (("--count", "0", "a"), ("'0'", "from 1 to 9999")),
         (("--count", "many", "a"), ("'many'", "from 1 to 9999")),
         (("--jobs", "65", "a"), ("'65'", "from 1 to 64")),
+        (("--bandwidth", "-1", "a"), ("'-1'", "from 0 to 1048576")),
+        (("--bandwidth", "1.5", "a"), ("'1.5'", "whole number")),
+        (("--no-restart", "a"), ("--no-restart is for an original that --shutdown",)),
+        (("--shutdown-timeout", "9", "a"), ("--shutdown-timeout is for an original that --shutdown",)),
+        (("--shutdown", "--shutdown-timeout", "soon", "a"), ("'soon'", "number of seconds")),
+        (("--shutdown", "--shutdown-timeout", "-1", "a"), ("'-1'", "number of seconds")),
+        (("--shutdown", "--shutdown-timeout", "nan", "a"), ("'nan'", "number of seconds")),
         (("--start", "--wait", "agent,soon", "a"), ("'agent,soon'", "agent,SECONDS")),
         (("--start", "--wait", "ip,-1", "a"), ("'ip,-1'", "ip,SECONDS")),
         (("--start", "--wait", "ip,inf", "a"), ("'ip,inf'",)),

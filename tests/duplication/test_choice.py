@@ -149,6 +149,58 @@ def test_advice_to_leave_the_choice_open_is_given_where_it_helps() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "header", "is_local", "forced", "expected"),
+    [
+        (RAW, None, True, None, (HOST, STREAM)),
+        (QCOW2, PLAIN, True, None, (HOST, STREAM)),
+        (QCOW2, PLAIN, False, STREAM, (STREAM,)),
+    ],
+)
+def test_limited_copy_is_never_left_to_libvirt(
+    source: VolumeDescription,
+    header: Qcow2Header | None,
+    is_local: bool,
+    forced: Transfer | None,
+    expected: tuple[Transfer, ...],
+) -> None:
+    """Under a limit, libvirt is not even asked where everything else turns out to be impossible."""
+    obstacle = None if is_local else UNSEEN
+
+    transfers = select.choose_transfer(
+        source, source.format, header, COPY, is_local=is_local, obstacle=obstacle, is_limited=True, forced=forced
+    )
+
+    assert transfers == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "header", "forced", "hint"),
+    [
+        (QCOW2, PLAIN, None, "Use --transfer stream."),
+        (RAW, None, SERVER, "Use --transfer stream."),
+        (OVERLAY, BACKED, None, "Leave out --bandwidth."),
+    ],
+)
+def test_limit_that_libvirt_would_not_keep(
+    source: VolumeDescription, header: Qcow2Header | None, forced: Transfer | None, hint: str
+) -> None:
+    """A copy that libvirt would make is refused under a limit, with the other way where there is one."""
+    with pytest.raises(UnsupportedError, match="--bandwidth cannot limit libvirt") as caught:
+        select.choose_transfer(
+            source, source.format, header, COPY, is_local=False, obstacle=UNSEEN, is_limited=True, forced=forced
+        )
+
+    assert caught.value.hint == hint
+
+
+def test_reflink_by_libvirt_needs_no_limit() -> None:
+    """A reflink moves no bytes, so that libvirt may make it under a limit, too."""
+    transfers = select.choose_transfer(RAW, "raw", None, REFLINK, is_local=False, obstacle=UNSEEN, is_limited=True)
+
+    assert transfers == (SERVER,)
+
+
+@pytest.mark.parametrize(
     ("is_local", "obstacle", "expected"),
     [
         (True, None, (HOST, STREAM, SERVER)),

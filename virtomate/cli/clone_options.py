@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from virtomate.services.clone_records import DiskOptions, Wait
 
 _WAIT_SECONDS = 120
+SHUTDOWN_SECONDS = 120
 _MAX_COUNT = 9999
 _JOBS = 4
 _MAX_JOBS = 64
+_MAX_BANDWIDTH = 1024 * 1024
 KEEP = "keep"
 _ANY = "any"
 
@@ -104,6 +106,17 @@ def _wait(value: str) -> Wait:
         expected = "agent or ip, or agent,SECONDS or ip,SECONDS"
         raise click.BadParameter(f"'{value}' is not understood; expected: {expected}")
     return Wait(WaitFor(what), seconds)
+
+
+def _seconds(value: str) -> float:
+    """A number of seconds."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise click.BadParameter(f"'{value}' is not a number of seconds, such as {SHUTDOWN_SECONDS} or 0.5")
+    return seconds
 
 
 def _codes(value: str) -> frozenset[CloneWarning]:
@@ -205,6 +218,13 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             help="How content gets into new volumes: virtomate writes the files (host), virtomate writes through the "
             "libvirt connection (stream), or libvirt copies (server). [default: the fastest possible]",
         ),
+        click.Option(
+            ["--bandwidth"],
+            type=_WholeNumber(0, _MAX_BANDWIDTH),
+            default=0,
+            metavar="MiB/s",
+            help="Limit on what all transfers together write in a second, for host and stream. [default: 0, no limit]",
+        ),
         *VOLUME_OPTIONS,
     ),
     "Identity": (
@@ -228,6 +248,18 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
         ),
     ),
     "Running": (
+        click.Option(
+            ["--shutdown"],
+            is_flag=True,
+            help="If DOMAIN is running, shut it down, clone it, and start it again, also if cloning fails.",
+        ),
+        click.Option(
+            ["--shutdown-timeout"],
+            type=_seconds,
+            metavar="SECONDS",
+            help=f"How long the guest may take to shut down before the command fails. [default: {SHUTDOWN_SECONDS}]",
+        ),
+        click.Option(["--no-restart"], is_flag=True, help="Leave DOMAIN shut off after --shutdown."),
         click.Option(["--start"], is_flag=True, help="Start each clone when it is complete."),
         click.Option(
             ["--wait"],

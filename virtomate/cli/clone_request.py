@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from virtomate.cli.clone_options import KEEP
+from virtomate.cli.clone_options import KEEP, SHUTDOWN_SECONDS
 from virtomate.enums import Mode, Transfer
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from virtomate.notices import CloneWarning
     from virtomate.services.clone_records import CloneRequest, DiskOptions, Wait
+
+_MIB = 1024 * 1024
 
 # the place of a clone's number, and what looks like such a place
 _NUMBER = r"\{(:0(?P<digits>[1-9]))?\}"
@@ -31,14 +33,21 @@ def clone_request(
     disks: Sequence[DiskOptions],
     macs: Sequence[str],
     transfer: str | None,
+    bandwidth: int,
     no_space_check: bool,
+    shutdown: bool,
+    shutdown_timeout: float | None,
+    no_restart: bool,
     start: bool,
     wait: Wait | None,
     fail_on: Sequence[frozenset[CloneWarning]],
     **fields: Any,  # noqa: ANN401 - as the request has them
 ) -> CloneRequest:
     """Make a request of the words of the command line, or raise click.UsageError if they do not go together."""
-    from virtomate.services.clone_records import CloneRequest  # noqa: PLC0415 - help and completion need no records
+    from virtomate.services.clone_records import (  # noqa: PLC0415 - help and completion need no records
+        CloneRequest,
+        Shutdown,
+    )
 
     clone_names = _names(names, count, auto_name=auto_name)
     auto_names = (count or 1) if auto_name else 0
@@ -58,6 +67,10 @@ def clone_request(
         raise click.UsageError(f"--mac {twice} is given twice, and every interface needs an address of its own.")
     if (twice := _repeated([disk.target for disk in disks])) is not None:
         raise click.UsageError(f"--disk is given twice for {twice}.")
+    for word, is_given in {"--shutdown-timeout": shutdown_timeout is not None, "--no-restart": no_restart}.items():
+        if is_given and not shutdown:
+            raise click.UsageError(f"{word} is for an original that --shutdown shuts down.")
+    seconds = SHUTDOWN_SECONDS if shutdown_timeout is None else shutdown_timeout
     return CloneRequest(
         names=clone_names,
         auto_names=auto_names,
@@ -66,7 +79,9 @@ def clone_request(
         mac_addresses=() if KEEP in macs else tuple(macs),
         keep_mac_addresses=KEEP in macs,
         transfer=None if transfer is None else Transfer(transfer),
+        bandwidth_bytes=bandwidth * _MIB,
         check_space=not no_space_check,
+        shutdown=Shutdown(seconds, restarts=not no_restart) if shutdown else None,
         start=start or wait is not None,
         wait=wait,
         fail_on=frozenset().union(*fail_on),

@@ -107,6 +107,7 @@ class Provenance(NamedTuple):
         created: Time of the claim, in seconds since 1970.
         mark: Random part of the artifacts' token; None in records of 0.2.0.
         reserved: MAC addresses and paths that the user requested, which another run may request, too.
+        restarts: Whether this records that the original was shut down and has to be started again, and no clone.
         replaced: The definition that a deletion has put aside, without passwords; None in any other record.
     """
 
@@ -120,7 +121,15 @@ class Provenance(NamedTuple):
     maker: Owner | None = None
     mark: str | None = None
     reserved: tuple[str, ...] = ()
+    restarts: bool = False
     replaced: str | None = None
+
+    @property
+    def what(self) -> str:
+        """Return the word for what is recorded; an imported file has no UUID and gets that of the claim."""
+        if self.restarts:
+            return "restart"
+        return "import" if self.source.uuid == self.uuid else "clone"
 
     @property
     def artifact_token(self) -> str | None:
@@ -170,14 +179,12 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
 
     Hypervisor, architecture, machine and emulator are the original's, which libvirt is known to accept.
     """
-    # an imported file has no UUID and gets that of the claim
-    what = "import" if provenance.source.uuid == provenance.uuid else "clone"
     emulator = child(source, "devices").get("emulator")
     domain: Document = {
         "@type": source.get("@type", "qemu"),
         "name": name,
         "uuid": provenance.uuid,
-        "title": f"Unfinished {what} of {provenance.source.name}",
+        "title": f"Unfinished {provenance.what} of {provenance.source.name}",
         "memory": {"@unit": "MiB", "#text": "1"},
         "os": {"type": child(source, "os").get("type"), "kernel": _NO_KERNEL},
     }
@@ -248,6 +255,8 @@ def _write(provenance: Provenance) -> str:
     }
     if provenance.mark is not None:
         element["@mark"] = provenance.mark
+    if provenance.restarts:
+        element["@restarts"] = "yes"
     if provenance.maker is not None:
         maker = provenance.maker
         element[f"{_PREFIX}:maker"] = {"@host": maker.host, "@pid": str(maker.pid), "@started": str(maker.started)}
@@ -298,6 +307,7 @@ def _read(element: str) -> Provenance:
         made=tuple(_read_made(item) for item in _repeated(record, f"{prefix}made")),
         maker=Owner(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
         mark=record.get("@mark"),
+        restarts=record.get("@restarts") == "yes",
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
         replaced=_optional(_unpack, record.get(f"{prefix}replaced")),
     )

@@ -78,13 +78,15 @@ def choose_transfer(
     is_local: bool,
     obstacle: str | None,
     is_exposed: bool = False,
+    is_limited: bool = False,
     forced: Transfer | None = None,
 ) -> tuple[Transfer, ...]:
     """Return the possible transfers for a volume, the best first, or raise UnsupportedError where there is none.
 
     The source is the volume in the definition's format; `detected_format` is the format that libvirt would take the
     volume for. An obstacle is the reason why files cannot be filled here. A copy is exposed where others could read
-    the file while libvirt makes it. A forced transfer is the only one to use, or a UsageError for an overlay.
+    the file while libvirt makes it, and limited where only so many bytes may be copied in a second. A forced transfer
+    is the only one to use, or a UsageError for an overlay.
     """
     if mode is Mode.LINKED:
         if forced is not None:
@@ -101,6 +103,13 @@ def choose_transfer(
             f"'{source.path}' cannot be duplicated by --mode {mode.value}: {'; '.join(reasons)}",
             hint="Use --mode linked." if mode is Mode.COPY else "Use --mode copy or --mode linked.",
         )
+    if is_limited and mode is Mode.COPY:
+        if (forced or transfers[0]) is Transfer.SERVER:
+            raise UnsupportedError(
+                f"'{source.path}' would be copied by libvirt (transfer server), and --bandwidth cannot limit libvirt",
+                hint="Leave out --bandwidth." if Transfer.STREAM in closed else "Use --transfer stream.",
+            )
+        transfers = tuple(transfer for transfer in transfers if transfer is not Transfer.SERVER)
     if forced is None:
         return transfers
     if forced in closed:

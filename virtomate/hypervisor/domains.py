@@ -85,6 +85,11 @@ class Domain:
         with translating_errors(f"cannot read the state of domain '{self.name}'"):
             return bool(self.handle.isActive())
 
+    def is_persistent(self) -> bool:
+        """Return whether libvirt keeps the domain when it is shut off."""
+        with translating_errors(f"cannot read the state of domain '{self.name}'"):
+            return bool(self.handle.isPersistent())
+
     def has_managed_save(self) -> bool:
         """Return whether the domain has a managed-save image."""
         with translating_errors(f"cannot read the state of domain '{self.name}'"):
@@ -204,6 +209,11 @@ class Domain:
         """Start the domain, or raise HypervisorError."""
         with translating_errors(f"cannot start domain '{self.name}'"):
             self.handle.create()
+
+    def shut_down(self) -> None:
+        """Ask the guest to shut down: its agent where it has one, else by ACPI, as libvirt chooses."""
+        with translating_errors(f"cannot shut down domain '{self.name}'"):
+            self.handle.shutdown()
 
     def undefine_with_state(self) -> None:
         """Remove the definition and all that libvirt keeps with it but the NVRAM, which would be deleted by its path.

@@ -106,6 +106,8 @@ def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None
     for result in results:
         if result.error is None:
             lines = [*result.removed, *(f"kept: {item}" for item in sentences(result.kept))]
+            if result.restarted is not None:
+                lines.append(f"started '{result.restarted}' again, which an interrupted run had shut down")
             print_lines([f"Deleted {printable(result.name)}", *(f"  {printable(line)}" for line in lines)])
         elif _is_only_interrupted(result.error):
             untouched.append(result)
@@ -200,6 +202,10 @@ def _clone_lines(result: CloneResult) -> list[str]:
     for need in result.space:
         needed, available = binary_size(need.needed_bytes), binary_size(need.available_bytes)
         rows.append(("space", f"{needed} in pool {need.pool}, which has {available}"))
+    if result.restarted is not None:
+        done = "started again" if result.restarted else "shut off"
+        to_do = "shut down for cloning" + (", then started again" if result.restarted else "")
+        rows.append(("original", to_do if is_plan else done))
     if result.is_started:
         rows.append(("state", "started"))
     head = f"{verb} {printable(result.source.name)} to {printable(result.name)} ({result.mode.value}){took}"

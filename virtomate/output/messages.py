@@ -73,6 +73,7 @@ SENTENCES: dict[Code, str] = {
     Leftover.UNREMOVED: "{subject} ({reason})",
     Leftover.CLAIM: "domain '{subject}', an unfinished clone and the record of what is left",
     Leftover.PLACEHOLDER: "domain '{subject}', an unfinished clone by now, which holds its definition",
+    Leftover.SHUT_OFF: "domain '{subject}', which is still shut off, and domain '{record}', which records that",
     FileWarning.OTHER_FORMAT: "'{subject}' is called {promised}, but its content is {format}",
     FileWarning.CORRUPT: "'{subject}' is marked as corrupt, and so is the volume",
     FileWarning.UNCLEAN: "'{subject}' was not closed properly, and neither was the volume",

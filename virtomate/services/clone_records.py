@@ -38,6 +38,13 @@ class Wait(NamedTuple):
     seconds: float
 
 
+class Shutdown(NamedTuple):
+    """How an original that runs is shut down for cloning: how long its guest may take, and whether it starts again."""
+
+    seconds: float
+    restarts: bool = True
+
+
 class CloneRequest(NamedTuple):
     """The arguments of `domain-clone`; None leaves the choice to virtomate or to the original.
 
@@ -48,9 +55,11 @@ class CloneRequest(NamedTuple):
         mac_addresses: Addresses for the first interfaces, in order.
         nvram: Place of the NVRAM: an absolute path, POOL/VOLUME, or a name beside the original's.
         title: Title of the clone, empty for no title; the description likewise.
+        bandwidth_bytes: How many bytes all transfers together may write in a second; 0 means no limit.
         check_space: Whether to refuse if a pool has less space than will be written.
         trust_pool: Whether to trust everybody who may write to the directories of the pools.
         jobs: How many clones are made in parallel.
+        shutdown: How an original that runs is shut down; None refuses such an original.
         fail_on: Warnings that refuse all clones.
     """
 
@@ -67,9 +76,11 @@ class CloneRequest(NamedTuple):
     title: str | None = None
     description: str | None = None
     transfer: Transfer | None = None
+    bandwidth_bytes: int = 0
     check_space: bool = True
     trust_pool: bool = False
     jobs: int = 4
+    shutdown: Shutdown | None = None
     start: bool = False
     wait: Wait | None = None
     fail_on: frozenset[CloneWarning] = frozenset()
@@ -130,6 +141,8 @@ class CloneResult(NamedTuple):
     Attributes:
         space: In a plan, the space that the clone needs in each pool; else empty.
         definition: In a plan, the definition of the clone, if that was asked for.
+        restarted: Whether the original, which was shut down for cloning, was started again; in a plan, whether it will
+            be. None if the original is not shut down.
         addresses: The IP addresses of a started clone that was waited for.
         error: Why there is no clone, or what failed after the clone was complete.
     """
@@ -148,5 +161,6 @@ class CloneResult(NamedTuple):
     space: tuple[SpaceNeed, ...] = ()
     definition: str | None = None
     is_started: bool = False
+    restarted: bool | None = None
     addresses: tuple[DomainInterface, ...] | None = None
     error: VirtomateError | None = None

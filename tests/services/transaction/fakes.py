@@ -60,6 +60,20 @@ class FakeDomain:
     def isActive(self) -> bool:
         return self.active
 
+    def state(self, _flags: int) -> list[int]:
+        return [libvirt.VIR_DOMAIN_RUNNING if self.active else libvirt.VIR_DOMAIN_SHUTOFF, 0]
+
+    def shutdown(self) -> None:
+        self.host.call("shut down", lambda: self._become(active=False))
+
+    def create(self) -> None:
+        self.host.call("start", lambda: self._become(active=True))
+
+    def _become(self, *, active: bool) -> None:
+        if self.active is active:
+            raise error(libvirt.VIR_ERR_OPERATION_INVALID)
+        self.active = active
+
     def rename(self, name: str, _flags: int) -> None:
         self.host.call("rename", lambda: self._rename(name))
 

@@ -6,6 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import NewVolume
+from virtomate.duplication.pace import UNLIMITED
 from virtomate.enums import Action, Transfer
 from virtomate.errors import UnsupportedError
 from virtomate.tuples import NamedTuple
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.pace import Pace
     from virtomate.enums import ArtifactKind
     from virtomate.hypervisor.connection import Connection
     from virtomate.progress import Progress
@@ -121,7 +123,7 @@ class TransferContext(NamedTuple):
     """The tools of a transfer, for the one thread that runs the transfer.
 
     No other thread uses the connection; `borrow` lends one more, for looking on while the first is busy. The token is
-    that of the clone that the new volume belongs to.
+    that of the clone that the new volume belongs to. All transfers of the run share the pace.
     """
 
     connection: Connection
@@ -129,3 +131,4 @@ class TransferContext(NamedTuple):
     progress: Progress
     cancel: CancelToken
     token: str
+    pace: Pace = UNLIMITED

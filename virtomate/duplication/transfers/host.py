@@ -27,7 +27,7 @@ _HEAD_BYTES = 64 * 1024
 
 # The bytes between two looks at the cancel token, and the bytes that may wait for the disk at a time.
 _CHUNK_BYTES = 8 * 1024 * 1024
-_WINDOW_BYTES = 32 * 1024 * 1024
+_CHUNKS_IN_WINDOW = 4
 
 
 def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
@@ -83,12 +83,14 @@ def _copy(source: int, target: int, duplication: Duplication, context: TransferC
     written = 0
     previous: _Window | None = None
     extents = itertools.chain(hostfs.data_extents(source, head, size), hostfs.data_extents(source, 0, head))
-    for pieces in _grouped(extents):
+    for pieces in _grouped(extents, context.pace.piece(_CHUNK_BYTES)):
         # further on, since the kernel has read ahead of the window before
         was_cached = duplication.is_read_again or hostfs.is_cached(source, pieces[len(pieces) // 2][1] - 1)
         for begin, end in pieces:
             context.cancel.check()
-            written += _send(source, target, begin, end)
+            sent = _send(source, target, begin, end)
+            written += sent
+            context.pace.keep(sent, context.cancel)
         window = _Window(pieces[0][0], pieces[-1][1], was_cached, written)
         hostfs.write_back(target, window.begin, window.end - window.begin, wait=False)
         if previous is not None:
@@ -119,16 +121,16 @@ class _Window(NamedTuple):
     written: int
 
 
-def _grouped(extents: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+def _grouped(extents: Iterable[tuple[int, int]], chunk_bytes: int) -> Iterator[list[tuple[int, int]]]:
     """Cut extents into pieces, and yield the pieces of each window; a step back begins another window."""
     pieces: list[tuple[int, int]] = []
     size = 0
     for begin, end in extents:
-        for offset in range(begin, end, _CHUNK_BYTES):
-            if pieces and (size >= _WINDOW_BYTES or offset < pieces[-1][1]):
+        for offset in range(begin, end, chunk_bytes):
+            if pieces and (size >= _CHUNKS_IN_WINDOW * chunk_bytes or offset < pieces[-1][1]):
                 yield pieces
                 pieces, size = [], 0
-            pieces.append((offset, min(offset + _CHUNK_BYTES, end)))
+            pieces.append((offset, min(offset + chunk_bytes, end)))
             size += pieces[-1][1] - offset
     if pieces:
         yield pieces

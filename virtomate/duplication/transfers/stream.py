@@ -49,9 +49,17 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     """
     connection = context.connection
     source = get_volume(connection, duplication.source.pool, duplication.source.name)
-    pieces = _pieces_of_volume(duplication.source.physical, source, connection)
+    pieces = _paced(_pieces_of_volume(duplication.source.physical, source, connection), context)
     with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream:
         return send_pieces(pieces, stream, duplication.label, context.progress, context.cancel)
+
+
+def _paced(pieces: Iterator[bytes | int], context: TransferContext) -> Iterator[bytes | int]:
+    """Yield pieces no faster than the pace allows; whoever asks for the next piece has sent the one before."""
+    for piece in pieces:
+        yield piece
+        if not isinstance(piece, int):
+            context.pace.keep(len(piece), context.cancel)
 
 
 def _pieces_of_volume(size: int, source: Volume, connection: Connection) -> Iterator[bytes | int]:

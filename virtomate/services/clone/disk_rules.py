@@ -37,6 +37,7 @@ class DiskCase(NamedTuple):
         target: The pool that the new volume goes to.
         directory: The directory of that pool.
         writers: The names of domains that have a volume open for writing, by its path, or by its pool and name.
+        is_running: Whether the original runs and has its images open; it is looked at again when it is shut off.
     """
 
     disk: DiskDefinition
@@ -48,6 +49,7 @@ class DiskCase(NamedTuple):
     directory: str
     pools: PoolIndex
     writers: Mapping[str | tuple[str, str], str]
+    is_running: bool
 
     @property
     def source(self) -> VolumeDescription:
@@ -71,7 +73,7 @@ def _refuse_writing_domain(case: DiskCase) -> None:
 
 
 def _refuse_writing_qemu(case: DiskCase) -> None:
-    for image in case.images:
+    for image in () if case.is_running else case.images:
         # the writer may know the file behind a link by another path
         descriptor = open_visible(image, os.O_RDONLY, follow_link=True)
         if descriptor is not None:

@@ -124,6 +124,7 @@ def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: Foun
         directory=posixpath.dirname(volume.path) if pool is None else target.description.path or "",
         pools=survey.pools,
         writers=survey.identities.writers,
+        is_running=survey.source.is_active,
     )
 
 
@@ -152,6 +153,7 @@ def _duplication(
         is_local=survey.connection.is_local,
         obstacle=find_obstacle(found.description),
         is_exposed=is_exposed,
+        is_limited=survey.request.bandwidth_bytes > 0,
         forced=forced,
     )
     transfers, cautions = survey.gate.admit(
@@ -233,6 +235,9 @@ def _header(survey: Survey, found: FoundVolume, source: VolumeDescription, mode:
     if source.format != "qcow2":
         return None
     header = read_qcow2_header(read_head(survey.connection, found.volume, HEADER_BYTES))
+    if header is not None and survey.source.is_active:
+        # QEMU closes the image properly when the original is shut down
+        header = header._replace(is_dirty=False)
     select.check_header(source, header, mode)
     return header
 

@@ -9,13 +9,24 @@ from virtomate.definition.provenance import DomainReference, read_provenance
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.notices import CloneWarning, Notice
+from virtomate.services.restart import is_owed
 from virtomate.tuples import NamedTuple
-from virtomate.words import shutdown_commands, virtomate
+from virtomate.words import shutdown_commands, virsh, virtomate
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Definition
     from virtomate.definition.provenance import Provenance
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+
+# A guest in any other state does not hear that it is to shut down, or is not heard of again.
+_LISTENING = frozenset({"running", "blocked", "no state"})
+_UNUSUAL = {
+    "restart": "its definition restarts it when its guest powers off",
+    "rename-restart": "its definition restarts it when its guest powers off",
+    "preserve": "its definition preserves it when its guest powers off",
+}
+_OFFER = "--shutdown shuts it down, and starts it again after cloning. "
 
 
 class Source(NamedTuple):
@@ -23,6 +34,8 @@ class Source(NamedTuple):
 
     Attributes:
         not_carried_over: Warnings of what libvirt stores beside the definition and a clone does not get.
+        is_active: Whether the original runs, and will be shut down before anything is copied.
+        is_owed: Whether a run that was killed has shut the original down, and not started it again.
     """
 
     reference: DomainReference
@@ -31,21 +44,29 @@ class Source(NamedTuple):
     snapshot_count: int
     external_snapshot_count: int
     not_carried_over: tuple[Notice, ...]
+    is_active: bool = False
+    is_owed: bool = False
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the original is shut off, and nobody has to start it again."""
+        return not (self.is_active or self.is_owed)
 
 
-def read_source(connection: Connection, name_or_uuid: str) -> Source:
-    """Read the original once.
+def read_source(connection: Connection, name_or_uuid: str, *, shuts_down: bool = False) -> Source:
+    """Read the original once; `shuts_down` says that an active domain will be shut down.
 
     Raises:
         NotFoundError: There is no such domain.
-        IllegalStateError: The domain is active, or an unfinished clone or import.
+        IllegalStateError: The domain is active, an unfinished clone or import, or another run shuts it down.
     """
     domain = find_domain(connection, name_or_uuid)
-    if domain.is_active():
+    is_active = domain.is_active()
+    if is_active and not shuts_down:
         state = domain.state()
         raise IllegalStateError(
             f"domain '{domain.name}' is {state}, and must be shut off to be cloned",
-            hint=f"Shut it down first: {shutdown_commands(domain.name, state)}",
+            hint=f"{_OFFER if state in _LISTENING else ''}Shut it down first: {shutdown_commands(domain.name, state)}",
         )
     definition = codec.parse_definition(domain.inactive_definition())
     provenance = read_provenance(definition)
@@ -54,21 +75,53 @@ def read_source(connection: Connection, name_or_uuid: str) -> Source:
             f"domain '{domain.name}' is {describe_unfinished(provenance)}",
             hint=f"{virtomate('domain-delete', domain.name)} removes the domain and its volumes.",
         )
+    if is_active:
+        _require_stoppable(domain, definition)
+    reference = DomainReference(domain.name, domain.uuid)
     not_carried_over = {
         CloneWarning.CHECKPOINTS: domain.checkpoint_count() > 0,
         CloneWarning.AUTOSTART: domain.is_autostarted(),
     }
     return Source(
-        reference=DomainReference(domain.name, domain.uuid),
+        reference=reference,
         definition=definition,
         has_managed_save=domain.has_managed_save(),
         snapshot_count=domain.snapshot_count(),
         external_snapshot_count=domain.external_snapshot_count(),
         not_carried_over=tuple(Notice(code, domain.name) for code, is_so in not_carried_over.items() if is_so),
+        is_active=is_active,
+        is_owed=is_owed(connection, reference),
     )
+
+
+def _require_stoppable(domain: Domain, definition: Definition) -> None:
+    """Refuse to shut down an active domain that would not be shut off afterwards, or not be there.
+
+    Raises:
+        IllegalStateError: It is such a domain.
+    """
+    name, state = domain.name, domain.state()
+    if not domain.is_persistent():
+        raise IllegalStateError(
+            f"domain '{name}' is transient: libvirt forgets it when it is shut down, and could not start it again",
+            hint=f"Make it persistent first: {virsh('dumpxml', name)} >FILE; {virsh('define', 'FILE')}",
+        )
+    if state == "shutdown":
+        raise IllegalStateError(
+            f"domain '{name}' is being shut down already", hint="Run the command again when it is shut off."
+        )
+    if state not in _LISTENING:
+        raise IllegalStateError(
+            f"domain '{name}' is {state}, and its guest cannot shut down in this state",
+            hint=f"Shut it down first: {shutdown_commands(name, state)}",
+        )
+    if reason := _UNUSUAL.get(str(definition.domain.get("on_poweroff"))):
+        raise IllegalStateError(
+            f"domain '{name}' cannot be shut down by its guest: {reason}",
+            hint=f"Set <on_poweroff> to destroy ({virsh('edit', name)}), or shut it off yourself.",
+        )
 
 
 def describe_unfinished(provenance: Provenance) -> str:
     """Return how a sentence calls the domain of an unfinished record; the original of an import is its file."""
-    kind = "import" if provenance.source.uuid == provenance.uuid else "clone"
-    return f"an unfinished {kind} of '{provenance.source.name}'"
+    return f"an unfinished {provenance.what} of '{provenance.source.name}'"

@@ -261,9 +261,11 @@ def check_request(request: CloneRequest) -> None:
 
 def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None) -> ClonePlanner:
     """Look once at everything that is the same for all clones of a run."""
-    source = read_source(connection, request.source)
+    source = read_source(connection, request.source, shuts_down=request.shutdown is not None)
     domain, name = source.definition.domain, source.reference.name
     identities = scan_identities(connection, borrow)
+    if source.is_active:
+        identities = identities.without_writer(name)
     refuse_taken_names(connection, [name for name in request.names if name in identities.names])
     check_identity(connection, request, source, identities)
     pools = read_pools(connection)
@@ -272,6 +274,10 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
     survey = Survey(connection, request, source, identities, pools, gate)
     disks = survey_disks(survey)
+    if not source.stands_still:
+        from virtomate.services.clone.shutdown import refuse_restart_of_base  # noqa: PLC0415 - few originals run
+
+        refuse_restart_of_base(source, request, disks)
     if source.has_managed_save and any(disk.action is Action.LINKED for disk in disks):
         raise IllegalStateError(
             f"domain '{name}' has a managed-save image, so its disks are not in a consistent state",

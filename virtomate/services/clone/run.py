@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
 from virtomate.definition import rewrite as changes
+from virtomate.duplication.pace import Pace
 from virtomate.enums import Action, Status
 from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.services.clone.clone_one import CloneRun, clone_one, clone_result
@@ -31,7 +33,7 @@ def preview_clones(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Return what cloning would do, and change nothing; raise VirtomateError if cloning would be refused."""
     begin = time.monotonic()
     _, plans = _plan(run, request)
-    return tuple(_planned_result(plan, time.monotonic() - begin) for plan in plans)
+    return tuple(_planned_result(plan, request, begin) for plan in plans)
 
 
 def preview_definitions(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
@@ -46,7 +48,7 @@ def preview_definitions(run: Run, request: CloneRequest) -> tuple[CloneResult, .
         identity = changes.Identity(planner.other_domain or plan.name, plan.source.reference.uuid, {})
         probe = plan.definition._replace(domain=changes.with_identity(plan.definition.domain, identity))
         require_acceptable(run.target.connection, plan.name, probe, plan.source.definition)
-        result = _planned_result(plan, time.monotonic() - begin)
+        result = _planned_result(plan, request, begin)
         results.append(result._replace(definition=codec.unparse_definition(plan.definition, is_indented=True)))
     return tuple(results)
 
@@ -63,10 +65,17 @@ def clone_domains(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
         ConflictError: The name of the only clone was taken before it could be claimed.
         VirtomateError: Cloning was refused, or a signal arrived; nothing has been changed.
     """
+    run = run._replace(pace=Pace(request.bandwidth_bytes))
     planner, plans = _plan(run, request)
     with temporary_pools_of(run.target) as pools:
         plans = tuple(_settle(run, planner, plan, pools) for plan in plans)
-        results = _side_by_side(run, request, planner, plans, pools)
+        if plans[0].source.stands_still:
+            results = _side_by_side(run, request, planner, plans, pools)
+        else:
+            from virtomate.services.clone.shutdown import while_shut_off  # noqa: PLC0415 - few originals run
+
+            clone = partial(_clone_anew, run, request._replace(shutdown=None), pools)
+            results = while_shut_off(run, plans[0].source, request, clone)
         temporary = set(pools.names.values())
     _have_libvirt_look(run, plans, temporary)
     if pools.left:
@@ -83,12 +92,22 @@ def _plan(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePla
     return plans
 
 
-def _planned_result(plan: ClonePlan, seconds: float) -> CloneResult:
+def _clone_anew(run: Run, request: CloneRequest, pools: TemporaryPools) -> tuple[CloneResult, ...]:
+    """Plan once more, now that the original is shut off, and make the clones."""
+    planner, plans = _plan(run, request)
+    plans = tuple(_settle(run, planner, plan, pools) for plan in plans)
+    return _side_by_side(run, request, planner, plans, pools)
+
+
+def _planned_result(plan: ClonePlan, request: CloneRequest, begin: float) -> CloneResult:
     filled = {
         item.place.path: Filled(item.total_bytes if item.action is Action.COPIED else 0, item.transfer, None)
         for item in plan.duplications
     }
-    return clone_result(plan, Status.PLANNED, filled, seconds)._replace(space=plan.needs)
+    result = clone_result(plan, Status.PLANNED, filled, time.monotonic() - begin)._replace(space=plan.needs)
+    if plan.source.stands_still:
+        return result
+    return result._replace(restarted=request.shutdown is None or request.shutdown.restarts)
 
 
 def _settle(run: Run, planner: ClonePlanner, plan: ClonePlan, pools: TemporaryPools) -> ClonePlan:

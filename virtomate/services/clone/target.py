@@ -62,6 +62,10 @@ class Identities(NamedTuple):
     writers: dict[str | tuple[str, str], str]
     abridged: frozenset[str] = frozenset()
 
+    def without_writer(self, name: str) -> Identities:
+        """Return the same, but for the disks that one domain has open: it will be shut down."""
+        return self._replace(writers={disk: writer for disk, writer in self.writers.items() if writer != name})
+
 
 class Survey(NamedTuple):
     """What is known before the clones of a request are planned one after another.

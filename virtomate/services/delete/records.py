@@ -83,6 +83,7 @@ class DeletionResult(NamedTuple):
     Attributes:
         removed: What was removed besides the definition, each a phrase.
         kept: Disks and NVRAM that the clone had and cloning did not make.
+        restarted: Name of the original, if it was started again: a run that was killed had shut it down.
     """
 
     status: DeletionStatus
@@ -90,6 +91,7 @@ class DeletionResult(NamedTuple):
     uuid: str
     removed: tuple[str, ...] = ()
     kept: tuple[Notice, ...] = ()
+    restarted: str | None = None
     error: VirtomateError | None = None
 
 

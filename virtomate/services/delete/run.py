@@ -23,6 +23,7 @@ from virtomate.notices import Kept, Leftover, Notice, named, notice
 from virtomate.services.delete.placeholder import Placeholder
 from virtomate.services.delete.plan import in_use, plan_deletion
 from virtomate.services.delete.records import Consent, DeletionResult
+from virtomate.services.restart import restart_owed, start_again, with_restart_failed
 from virtomate.services.storage import TemporaryPools, listed_pools, refresh_all, stop_stale_pools
 from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
 from virtomate.services.storage.references import scan_references
@@ -127,11 +128,13 @@ class _CloneDeletion:
         self._removed: list[str] = []
         self._replaced: list[Notice] = []
         self._failed: list[Notice] = []
+        self._restarted: str | None = None
 
     def execute(self, in_the_way: list[str]) -> DeletionResult:
         """Delete the clone, unless a signal arrived or a clone that must be deleted before is still there."""
         deletion, cancel = self._deletion, self._run.cancel
-        status, error, kept = DeletionStatus.DELETED, None, deletion.kept_disks
+        status, kept = DeletionStatus.DELETED, deletion.kept_disks
+        error: VirtomateError | None = None
         try:
             cancel.check()
             with cancel.awaiting(f"the deletion of '{deletion.name}'"):
@@ -142,7 +145,19 @@ class _CloneDeletion:
             status, kept = (DeletionStatus.INTERRUPTED if is_interrupted else DeletionStatus.FAILED), ()
             if self._placeholder.is_there and not error.leftovers:
                 error = error.adding(leftovers=(Notice(Leftover.CLAIM, deletion.name),))
-        return DeletionResult(status, deletion.name, deletion.uuid, tuple(self._removed), kept, error)
+        if not (deletion.is_finished or status is DeletionStatus.INTERRUPTED):
+            error = self._start_original_again(error)
+        return DeletionResult(status, deletion.name, deletion.uuid, tuple(self._removed), kept, self._restarted, error)
+
+    def _start_original_again(self, error: VirtomateError | None) -> VirtomateError | None:
+        """Start the original if the run that left the clone unfinished had shut it down; return the error of it all."""
+        original = self._deletion.provenance.source
+        try:
+            if restart_owed(self._run.session, original):
+                self._restarted = original.name
+        except VirtomateError as cause:
+            return with_restart_failed(error, original, cause)
+        return error
 
     def _delete(self, in_the_way: list[str]) -> None:
         deletion, run = self._deletion, self._run
@@ -172,6 +187,8 @@ class _CloneDeletion:
             )
         if self._failed or deletion.unreachable:
             raise self._incomplete()
+        if deletion.provenance.restarts:
+            self._restart()
         self._placeholder.undefine()
         self._removed += [thing.what for thing in deletion.doomed if thing.artifact is None]
         if self._replaced or deletion.foreign:
@@ -181,6 +198,15 @@ class _CloneDeletion:
                 hint="They are left as they are. See whose they are.",
                 leftovers=(*deletion.foreign, *self._replaced),
             )
+
+    def _restart(self) -> None:
+        """Start the original again, which is all that this record is for."""
+        original = self._deletion.provenance.source
+        try:
+            if start_again(self._run.session.connection, original):
+                self._restarted = original.name
+        except VirtomateError as cause:
+            raise with_restart_failed(None, original, cause) from cause
 
     def _pools_to_start(self) -> tuple[Artifact, ...]:
         """Return the temporary pools for artifacts in no storage pool, as lines for the record."""

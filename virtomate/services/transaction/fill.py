@@ -117,7 +117,8 @@ class VolumeInTheMaking:
 
     def workplace(self, connection: Connection, cancel: CancelToken) -> TransferContext:
         """Return what a transfer works with."""
-        return TransferContext(connection, self._run.target.borrow, self._run.progress, cancel, self._claim.token)
+        run = self._run
+        return TransferContext(connection, run.target.borrow, run.progress, cancel, self._claim.token, run.pace)
 
     def _fill_somehow(self, workplace: TransferContext) -> Filled:
         while True:

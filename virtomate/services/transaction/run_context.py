@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from virtomate.duplication.pace import UNLIMITED
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from virtomate.cancel import CancelToken
+    from virtomate.duplication.pace import Pace
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
 
@@ -26,12 +28,14 @@ class Run(NamedTuple):
     Attributes:
         source: Session on the host of the original.
         target: Session on the host of what is made; today the same session.
+        pace: The limit on what transfers write; all threads share it.
     """
 
     source: Session
     target: Session
     progress: Progress
     cancel: CancelToken
+    pace: Pace = UNLIMITED
 
     @contextmanager
     def beside(self) -> Iterator[Run]:
