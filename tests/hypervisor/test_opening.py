@@ -35,9 +35,9 @@ def silent_tcp() -> Iterator[str]:
 
 @pytest.fixture
 def silent_ssh(tmp_path: Path) -> str:
-    """A URI for which libvirt starts a program that says nothing, as an ssh that asks for a password does."""
+    """A URI for which libvirt starts a program that says nothing, as an ssh that waits for another to a jump host."""
     program = tmp_path / "ssh"
-    program.write_text("#!/bin/sh\nexec sleep 3600\n")
+    program.write_text("#!/bin/sh\nsleep 3600\n:\n")
     program.chmod(0o755)
     return f"qemu+ext:///system?command={program}"
 
@@ -71,14 +71,16 @@ def test_program_that_may_ask_is_waited_for(silent_ssh: str, is_patient: bool) -
 
     waiting = threading.Thread(target=run)
     waiting.start()
+    while is_patient and len(opening._descendants(started._task)) < 2:
+        time.sleep(SHORT_SECONDS)
     waiting.join(3 * SHORT_SECONDS if is_patient else None)
-    children = opening._children(started._task)
+    programs = opening._descendants(started._task)
     cancel.interrupt(signal.SIGTERM)
     waiting.join()
 
-    assert children or not is_patient
+    assert len(programs) == 2 or not is_patient
     assert [type(error) for error in errors] == [InterruptedBySignalError if is_patient else SilentHostError]
-    assert not any(is_alive(child) for child in children)
+    assert not any(is_alive(program) for program in programs)
 
 
 def is_alive(process: int) -> bool:

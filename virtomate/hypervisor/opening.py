@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Ask: TypeAlias = "Callable[[str, bool], str | None]"
 
 _LOOK_EVERY_SECONDS = 0.05
-_TASKS = "/proc/self/task"
 
 _SECRET_CREDENTIALS = {libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT}
 _CREDENTIALS = [libvirt.VIR_CRED_USERNAME, libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_ECHOPROMPT, *_SECRET_CREDENTIALS]
@@ -103,20 +102,28 @@ class Opening:
 
 
 def end_programs() -> None:
-    """End the children of this process: an ssh that libvirt started for a link that died would outlive it."""
-    for task in os.listdir(_TASKS):
+    """End the processes below this one: an ssh that libvirt started for a link that died would outlive it."""
+    for task in os.listdir("/proc/self/task"):
         _end_children(task)
 
 
 def _end_children(task: str) -> None:
-    for child in _children(task):
+    for process in _descendants(task):
         with suppress(OSError):
-            os.kill(child, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
 
 
-def _children(task: str) -> list[int]:
+def _descendants(task: str, process: int | str = "self") -> list[int]:
+    """Return the processes below a thread, parents first: an ssh to a jump host would outlive the ssh it serves."""
+    found = []
+    for child in _children(task, process):
+        found += [child, *_descendants(str(child), child)]
+    return found
+
+
+def _children(task: str, process: int | str = "self") -> list[int]:
     """Return the processes that a thread has started (proc_pid_task_children(5))."""
-    with suppress(OSError), open(f"{_TASKS}/{task}/children", encoding="ascii") as children:
+    with suppress(OSError), open(f"/proc/{process}/task/{task}/children", encoding="ascii") as children:
         return [int(child) for child in children.read().split()]
     return []
 

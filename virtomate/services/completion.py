@@ -32,9 +32,7 @@ def list_names(kind: Kind, uri: str | None) -> list[str]:
     A thread asks libvirt, since calls of libvirt cannot be interrupted. The process has no terminal any more, so that
     nobody can be asked for a password; a program that libvirt started, such as ssh, ends when the time is over.
     """
-    # the leader of a process group must keep its terminal
-    with suppress(PermissionError):
-        os.setsid()
+    _leave_terminal()
     found: list[str] = []
     thread = threading.Thread(target=_find, args=(kind, uri, found), daemon=True)
     thread.start()
@@ -45,6 +43,20 @@ def list_names(kind: Kind, uri: str | None) -> list[str]:
         end_programs()
     # a terminal might obey what cannot be printed
     return sorted(name for name in found if name.isprintable())
+
+
+def _leave_terminal() -> None:
+    try:
+        os.setsid()
+    except PermissionError:
+        # the leader of a process group cannot have a new session, but can leave its terminal (ioctl_tty(2))
+        import fcntl  # noqa: PLC0415 - shells start few completions as leaders
+        import termios  # noqa: PLC0415 - as above
+
+        # with the leader of a session, others would lose the terminal as well
+        if os.getsid(0) != os.getpid():
+            with suppress(OSError), open("/dev/tty", "rb", buffering=0) as terminal:
+                fcntl.ioctl(terminal, termios.TIOCNOTTY)
 
 
 def _find(kind: Kind, uri: str | None, found: list[str]) -> None:
