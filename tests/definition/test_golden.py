@@ -31,7 +31,9 @@ NVRAM = "/var/lib/libvirt/qemu/nvram/web & <1>_VARS.fd"
 def make_outcome() -> Outcome:
     """What becomes of the original by all rules together."""
     domain = codec.parse_definition(ORIGINAL).domain
-    addresses = clone.new_mac_addresses(domain, readers.mac_addresses(domain), random.Random(4711).randbytes)
+    addresses = clone.new_mac_addresses(
+        domain, readers.mac_addresses(domain).__contains__, random.Random(4711).randbytes
+    )
     identity = clone.Identity("web & <1>", UUID, addresses)
     return clone.clone_domain_definition(clone.auto_allocated(domain), identity, SOURCES, clone.NewNvram(NVRAM, "raw"))
 

@@ -208,7 +208,7 @@ def test_nothing_in_common_with_the_original(change: Change) -> None:
 def test_changes_are_described(content: str, expected: tuple[str, ...]) -> None:
     """What is renewed is named, and what stays as it was is not."""
     domain = codec.parse_definition(f"<domain>{content}</domain>").domain
-    identity = clone.Identity("n", "u", clone.new_mac_addresses(domain, (), os.urandom))
+    identity = clone.Identity("n", "u", clone.new_mac_addresses(domain, ().__contains__, os.urandom))
 
     assert tuple(sentences(renewed_identifiers(domain, identity))) == expected
 
@@ -351,7 +351,7 @@ def test_new_mac_addresses_keep_the_manufacturer() -> None:
     """A new address has the original's first three octets, and is written in lower case."""
     domain = _interfaces("52:54:00:AA:BB:CC", "", "00:16:3E:01:02:03")
 
-    addresses = clone.new_mac_addresses(domain, (), os.urandom)
+    addresses = clone.new_mac_addresses(domain, ().__contains__, os.urandom)
 
     assert addresses.keys() == {0, 2}
     assert addresses[0].startswith("52:54:00:")
@@ -370,7 +370,7 @@ def test_new_mac_addresses_avoid_those_in_use() -> None:
     domain = _interfaces("52:54:00:aa:bb:cc", "52:54:00:aa:bb:dd")
     chance = _chance(1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3)
 
-    addresses = clone.new_mac_addresses(domain, {"52:54:00:01:01:01"}, chance)
+    addresses = clone.new_mac_addresses(domain, {"52:54:00:01:01:01"}.__contains__, chance)
 
     assert addresses == {0: "52:54:00:02:02:02", 1: "52:54:00:03:03:03"}
 
@@ -380,7 +380,7 @@ def test_no_mac_address_left() -> None:
     chance = _chance(*[1] * 300_000)
 
     with pytest.raises(UnsupportedError, match="52:54:00"):
-        clone.new_mac_addresses(_interfaces("52:54:00:aa:bb:cc"), {"52:54:00:01:01:01"}, chance)
+        clone.new_mac_addresses(_interfaces("52:54:00:aa:bb:cc"), {"52:54:00:01:01:01"}.__contains__, chance)
 
 
 def test_texts_are_chosen() -> None:
@@ -411,7 +411,9 @@ def test_addresses_that_were_asked_for() -> None:
     domain = codec.parse_definition(f"<domain><devices>{interfaces}</devices></domain>").domain
     chances = iter([b"\x00\x00\x07", b"\x00\x00\x08"])
 
-    addresses = clone.new_mac_addresses(domain, {"00:16:3e:00:00:07"}, lambda _: next(chances), ["02:00:00:00:00:01"])
+    addresses = clone.new_mac_addresses(
+        domain, {"00:16:3e:00:00:07"}.__contains__, lambda _: next(chances), ["02:00:00:00:00:01"]
+    )
 
     assert addresses == {1: "02:00:00:00:00:01", 2: "00:16:3e:00:00:08"}
 

@@ -29,6 +29,7 @@ from virtomate.errors import (
 from virtomate.hypervisor.connection import Connection, connect
 from virtomate.notices import CloneWarning, Notice
 from virtomate.output.messages import sentence, sentences
+from virtomate.services.clone.in_use import InUse
 from virtomate.services.clone.plan import ClonePlan, plan_clones
 from virtomate.services.clone.target import scan_identities
 from virtomate.services.clone.volume_names import TakenNames
@@ -122,7 +123,8 @@ def test_identities(node: Node) -> None:
 
     identities = scan_identities(connection)
 
-    assert identities.mac_addresses.keys() == {"52:54:00:aa:bb:01", "52:54:00:aa:bb:02"}
+    owners = [identities.in_use.owner_of_address(f"52:54:00:aa:bb:0{number}") for number in range(4)]
+    assert owners == [None, "off", "on", None]
     assert identities.writers == {"/srv/p/other.raw": "on", ("p", "v"): "named"}
 
 
@@ -134,10 +136,11 @@ def test_metadata_use_nothing(node: Node) -> None:
         P,
     )
 
-    identities = scan_identities(connection)
+    in_use = scan_identities(connection).in_use
 
-    assert identities.mac_addresses == {"52:54:00:aa:bb:01": "off"}
-    assert "/srv/p/noted.raw" not in {place for _, places in identities.named for place in places}
+    assert in_use.owner_of_address("52:54:00:aa:bb:01") == "off"
+    assert in_use.owner_of_address("52:54:00:aa:bb:09") is None
+    assert [found.paths for _, found in in_use.mentioning("noted.raw")] == [frozenset()]
 
 
 def test_files_that_definitions_name(node: Node) -> None:
@@ -148,9 +151,11 @@ def test_files_that_definitions_name(node: Node) -> None:
         P,
     )
 
-    named = scan_identities(connection).named
+    in_use = scan_identities(connection).in_use
 
-    assert dict(named) == {"old": {"/srv/p/it's & web.raw"}, "named": {("p", "v")}}
+    found = {name: mentions.paths for name, mentions in in_use.mentioning("it's & web.raw")}
+    assert found == {"old": {"/srv/p/it's & web.raw"}}
+    assert {name: found.volumes for name, found in in_use.mentioning("v")}["named"] == {("p", "v")}
 
 
 @pytest.mark.parametrize(
@@ -164,11 +169,11 @@ def test_files_that_definitions_name(node: Node) -> None:
 )
 def test_file_that_a_definition_names_is_taken(directory: str, name: str, conflict: str | None) -> None:
     """It need not be there: the definition would start with the clone's."""
-    named: list[tuple[str, list[str | tuple[str, str]]]] = [
-        ("old", ["/srv//p/./web.raw"]),
-        ("named", [("q", "v"), ("none", "web.raw")]),
-    ]
-    taken = TakenNames(named, {"q": "/srv/q"}.get, is_local=False)
+    in_use = InUse()
+    in_use.add("old", domain("old", "<disk><source file='/srv//p/./web.raw'/></disk>"))
+    volumes = "<disk><source pool='q' volume='v'/></disk><disk><source pool='none' volume='web.raw'/></disk>"
+    in_use.add("named", domain("named", volumes))
+    taken = TakenNames(in_use, {"q": "/srv/q"}.get, is_local=False)
 
     if conflict is None:
         taken.take(directory, name, "hint")
@@ -177,12 +182,31 @@ def test_file_that_a_definition_names_is_taken(directory: str, name: str, confli
             taken.take(directory, name, "hint")
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "file='/srv/p/a,b.raw'",
+        "file='/srv/p/%61%2Cb.raw' protocol='file:///srv/p/%61%2Cb.raw'",
+        """file='json:{"driver": "file", "filename": "/srv/p/\\u0061,b.r\\u0061w"}'""",
+    ],
+)
+def test_name_is_found_in_every_spelling(source: str) -> None:
+    """A definition is read also where an escape may stand for a character of the name."""
+    in_use = InUse()
+    in_use.add("old", domain("old", f"<disk><source {source}/></disk>"))
+    in_use.add("other", domain("other", "<disk><source file='/srv/p/c.raw'/></disk>"))
+
+    assert [name for name, found in in_use.mentioning("a,b.raw") if "/srv/p/a,b.raw" in found.paths] == ["old"]
+    assert [name for name, _ in in_use.mentioning("c.raw")][-1] == "other"
+
+
 def test_two_spellings_of_a_directory_are_one(tmp_path: Path) -> None:
     """A new volume's name is taken in a directory, whatever link leads there; on another host none is seen."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    named = [("old", [str(tmp_path / "b" / "old.raw")])]
-    taken = TakenNames(named, lambda _pool: None, is_local=True)
+    in_use = InUse()
+    in_use.add("old", domain("old", f"<disk><source file='{tmp_path}/b/old.raw'/></disk>"))
+    taken = TakenNames(in_use, lambda _pool: None, is_local=True)
 
     with pytest.raises(ConflictError):
         taken.take(str(tmp_path / "a"), "old.raw", "hint")
@@ -193,7 +217,7 @@ def test_two_spellings_of_a_directory_are_one(tmp_path: Path) -> None:
             taken.take(str(tmp_path / "b"), "new.raw", "hint")
         raise ValueError
     assert taken.names(str(tmp_path / "a")) == set()
-    far = TakenNames(named, lambda _pool: None, is_local=False)
+    far = TakenNames(in_use, lambda _pool: None, is_local=False)
     far.take(str(tmp_path / "a"), "old.raw", "hint")
 
 
@@ -240,9 +264,11 @@ def test_many_domains_are_read_side_by_side(node: Node) -> None:
             raise NoConnectionError("too many connections")
         yield connection
 
-    assert scan_identities(node(*parts), borrow).mac_addresses.keys() == expected
+    in_use = scan_identities(node(*parts), borrow).in_use
+    assert {address for address in expected if in_use.owner_of_address(address) is not None} == expected
     assert not spare
-    assert len(scan_identities(node(*parts[:99]), borrow).mac_addresses) == 99
+    few = scan_identities(node(*parts[:99]), borrow).in_use
+    assert sum(few.owner_of_address(address) is not None for address in expected) == 99
 
 
 def test_domains_are_listed_by_name(node: Node) -> None:

@@ -84,7 +84,10 @@ def _smbios_uuids(domain: Document) -> Iterator[dict[str, Any]]:
 
 
 def new_mac_addresses(
-    domain: Document, taken: Collection[str], random_bytes: Callable[[int], bytes], requested: Collection[str] = ()
+    domain: Document,
+    is_taken: Callable[[str], bool],
+    random_bytes: Callable[[int], bytes],
+    requested: Collection[str] = (),
 ) -> dict[int, str]:
     """Return a new MAC address for every interface that has one, by position.
 
@@ -93,29 +96,33 @@ def new_mac_addresses(
 
     Args:
         domain: The original.
-        taken: Addresses in use, in lower case.
+        is_taken: Tells whether an address, in lower case, is in use.
         random_bytes: Returns the given number of random bytes.
         requested: Addresses for the first interfaces, in order.
 
     Raises:
         UnsupportedError: No free address was found; the manufacturer's whole range must be in use.
     """
-    used = {*taken, *requested}
+    used = set(requested)
     left = iter(requested)
     addresses = {}
+
+    def is_new(address: str) -> bool:
+        return address not in used and not is_taken(address)
+
     for index, interface in enumerate(devices(domain, "interface")):
         address = child(interface, "mac").get("@address")
         if isinstance(address, str):
             manufacturer, *_ = address.lower().rsplit(":", 3)
-            addresses[index] = next(left, None) or _new_mac_address(manufacturer, used, random_bytes)
+            addresses[index] = next(left, None) or _new_mac_address(manufacturer, is_new, random_bytes)
             used.add(addresses[index])
     return addresses
 
 
-def _new_mac_address(manufacturer: str, used: Collection[str], random_bytes: Callable[[int], bytes]) -> str:
+def _new_mac_address(manufacturer: str, is_new: Callable[[str], bool], random_bytes: Callable[[int], bytes]) -> str:
     for _ in range(_ATTEMPTS):
         address = f"{manufacturer}:{random_bytes(3).hex(':')}"
-        if address not in used:
+        if is_new(address):
             return address
     raise UnsupportedError(f"no free MAC address begins with {manufacturer}")
 

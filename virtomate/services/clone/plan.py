@@ -118,7 +118,7 @@ class ClonePlanner(NamedTuple):
         prepared: The original's definition with the changes that are the same for all clones.
         warnings: The warnings about all clones.
         space: The space that the clones planned so far will take.
-        mac_addresses: The addresses in use.
+        mac_addresses: The addresses of the clones planned so far.
         names: Names for clones that have none.
     """
 
@@ -175,13 +175,17 @@ class ClonePlanner(NamedTuple):
         """Name of a domain other than the original, None where there is no other domain."""
         return min(self.survey.identities.names - {self.survey.source.reference.name}, default=None)
 
+    def _has_address(self, address: str) -> bool:
+        in_use = self.survey.identities.in_use
+        return address in self.mac_addresses or in_use.owner_of_address(address) is not None
+
     def _assemble(self, name: str, disks: tuple[DiskPlan, ...], nvram: SideFilePlan | None) -> ClonePlan:
         request, source = self.survey.request, self.survey.source
         domain = source.definition.domain
         uuid = request.uuid or str(uuid4())
         addresses: dict[int, str] = {}
         if not request.keep_mac_addresses:
-            addresses = changes.new_mac_addresses(domain, self.mac_addresses, os.urandom, request.mac_addresses)
+            addresses = changes.new_mac_addresses(domain, self._has_address, os.urandom, request.mac_addresses)
             self.mac_addresses.update(addresses.values())
         reserved_paths = () if request.nvram is None or nvram is None or nvram.path is None else (nvram.path,)
         outcome = changes.clone_domain_definition(
@@ -298,8 +302,8 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
             *(Notice(CloneWarning.UNCOMPARED_MAC_ADDRESSES, other) for other in uncompared),
         ),
         space=SpaceLedger(is_local=connection.is_local),
-        taken=TakenNames(identities.named, pools.directory_of, is_local=connection.is_local),
-        mac_addresses=set(identities.mac_addresses),
+        taken=TakenNames(identities.in_use, pools.directory_of, is_local=connection.is_local),
+        mac_addresses=set(),
         names=automatic_names(name),
     )
 

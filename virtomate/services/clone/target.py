@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers, readers
-from virtomate.definition.mentions import read_mentions
 from virtomate.definition.provenance import find_provenance
 from virtomate.errors import ConflictError, NotFoundError, UsageError, VirtomateError, combined_error
 from virtomate.hypervisor.domains import find_domain_by_name, find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.paths import normalise
+from virtomate.services.clone.in_use import InUse
 from virtomate.services.clone.original import describe_unfinished
 from virtomate.services.definitions import Definitions
 from virtomate.services.transaction import submit
@@ -22,11 +22,10 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import counted, quoted, virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
     from virtomate.definition.codec import Document
-    from virtomate.definition.mentions import Place
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.services.clone.original import Source
@@ -49,16 +48,14 @@ class Identities(NamedTuple):
 
     Attributes:
         names: The names of all domains.
-        mac_addresses: The names of domains by the MAC addresses of their interfaces, in lower case.
-        named: For each domain its name, and the files and volumes that it names.
+        in_use: The MAC addresses, files and volumes that the domains name.
         writers: The names of the active domains that have a disk open for writing, by the disk's path, or by pool and
             volume where the definition names those.
         abridged: The names of domains of which libvirt tells the disks, but not the MAC addresses.
     """
 
     names: frozenset[str]
-    mac_addresses: Mapping[str, str]
-    named: list[tuple[str, frozenset[Place]]]
+    in_use: InUse
     writers: dict[str | tuple[str, str], str]
     abridged: frozenset[str] = frozenset()
 
@@ -101,33 +98,28 @@ def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Ide
     domains = list_domains(connection)
     scan = _Scan(domains)
     scan.run(borrow)
-    mac_addresses = dict(scan.mac_addresses)
     writers: dict[str | tuple[str, str], str] = {}
     for domain in list_active_domains(connection):
         try:
-            live = codec.parse_definition(scan.definitions.live(domain)).domain
+            live = scan.definitions.live(domain)
         except NotFoundError:
             continue
-        mac_addresses.update(dict.fromkeys(readers.mac_addresses(live), domain.name))
-        for disk in file_readers.open_for_writing(live):
+        scan.in_use.add(domain.name, live)
+        for disk in file_readers.open_for_writing(codec.parse_definition(live).domain):
             if disk.path is not None:
                 writers[normalise(disk.path)] = domain.name
             if disk.pool is not None and disk.volume is not None:
                 writers[disk.pool, disk.volume] = domain.name
     names = frozenset(domain.name for domain in domains)
-    return Identities(names, mac_addresses, scan.named, writers, frozenset(scan.definitions.abridged))
+    return Identities(names, scan.in_use, writers, frozenset(scan.definitions.abridged))
 
 
 class _Scan:
-    """The reading of all domains' MAC addresses and files, by several threads where there are many domains.
-
-    The definitions are not turned into dicts, which for a thousand domains would take longer than the clone.
-    """
+    """The reading of all domains' definitions, by several threads where there are many domains."""
 
     def __init__(self, domains: list[Domain]) -> None:
         self.definitions = Definitions()
-        self.mac_addresses: dict[str, str] = {}
-        self.named: list[tuple[str, frozenset[Place]]] = []
+        self.in_use = InUse()
         self._domains = domains
         self._left = deque(domain.name for domain in domains)
 
@@ -161,9 +153,7 @@ class _Scan:
 
     def _read_domain(self, domain: Domain) -> None:
         with suppress(NotFoundError):
-            mentions = read_mentions(self.definitions.inactive(domain))
-            self.mac_addresses.update(dict.fromkeys(mentions.mac_addresses, domain.name))
-            self.named.append((domain.name, mentions.paths | mentions.volumes))
+            self.in_use.add(domain.name, self.definitions.inactive(domain))
 
 
 def refuse_taken_names(connection: Connection, names: Iterable[str]) -> None:
@@ -200,9 +190,9 @@ def check_identity(connection: Connection, request: CloneRequest, source: Source
             f"'{source.reference.name}' has {counted(count, 'network interface')}"
         )
     for address in request.mac_addresses:
-        if address in identities.mac_addresses:
+        if (owner := identities.in_use.owner_of_address(address)) is not None:
             raise ConflictError(
-                f"MAC address '{address}' is already used by domain '{identities.mac_addresses[address]}'",
+                f"MAC address '{address}' is already used by domain '{owner}'",
                 hint="Choose another address, or let virtomate choose one.",
             )
 

@@ -20,7 +20,8 @@ from virtomate.paths import normalise
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
-    Mention = tuple[str, Iterable[str | tuple[str, str]]]
+    from virtomate.definition.mentions import Mentions
+    from virtomate.services.clone.in_use import InUse
 
 _IMAGE_SUFFIX = r"(?i)\.(raw|img|qcow2)$"
 
@@ -64,21 +65,14 @@ class TakenNames:
     """Names that new volumes cannot have, by directory; two spellings and two pools of a directory are the same.
 
     Args:
-        mentions: For each domain its name, and the absolute paths and the volumes, by pool and name, that it names.
+        in_use: The files and volumes that domains name.
         directory_of: Returns the directory of a pool by the pool's name, None for a pool without a directory.
         is_local: Whether the daemon runs on this host, whose directories can be compared by their inodes.
     """
 
-    def __init__(
-        self, mentions: Iterable[Mention], directory_of: Callable[[str], str | None], *, is_local: bool
-    ) -> None:
-        self._named: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-        for domain, places in mentions:
-            for place in places:
-                directory, name = posixpath.split(normalise(place)) if isinstance(place, str) else place
-                if isinstance(place, tuple):
-                    directory = directory_of(directory) or ""
-                self._named[name].add((directory, domain))
+    def __init__(self, in_use: InUse, directory_of: Callable[[str], str | None], *, is_local: bool) -> None:
+        self._in_use = in_use
+        self._directory_of = directory_of
         self._is_local = is_local
         self._names: defaultdict[Hashable, set[str]] = defaultdict(set)
         self._keys: dict[str, Hashable] = {}
@@ -102,11 +96,20 @@ class TakenNames:
         path, key = posixpath.join(directory, name), self._key(directory)
         if name in self._names[key]:
             raise ConflictError(f"two new volumes would be '{path}'", hint)
-        for place, domain in sorted(self._named.get(name, ())):
-            if place and self._key(place) == key:
+        for domain, mentions in self._in_use.mentioning(name):
+            if any(place and self._key(place) == key for place in self._directories_of(name, mentions)):
                 raise ConflictError(f"domain '{domain}' names '{path}' as its own", hint)
         self._names[key].add(name)
         self._latest.append(path)
+
+    def _directories_of(self, name: str, mentions: Mentions) -> Iterator[str | None]:
+        """Yield the directories of the files and volumes of this name that a definition mentions."""
+        for place in map(posixpath.split, map(normalise, mentions.paths)):
+            if place[1] == name:
+                yield place[0]
+        for pool, volume in mentions.volumes:
+            if volume == name:
+                yield self._directory_of(pool)
 
     def give_back(self, paths: Iterable[str]) -> None:
         """Forget the names of new volumes that will not be made."""
