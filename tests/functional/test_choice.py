@@ -322,7 +322,7 @@ USAGE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--mac", "02:00:00:00:00:01", "--mac", "02:00:00:00:00:02", "--mac", "02:00:00:00:00:03", "original", "c"),
         ("3 MAC addresses", "2 network interfaces"),
     ),
-    "NVRAM of none": (("--nvram", "x.fd", "original", "c"), ("'x.fd'", "has none")),
+    "NVRAM of none": (("--nvram", "x.fd", "original", "c"), ("--nvram 'x.fd'", "'original' has no NVRAM file")),
     "bad volume name": (("--disk", "vda=copy,name=a/b", "original", "c"), ("'a/b'", "1 to 255 bytes")),
 }
 

@@ -93,7 +93,8 @@ def survey_nvram(survey: Survey, firmware: Firmware) -> SurveyedNvram | None:
     is_file = nvram is None or nvram.type == "file"
     path, place = firmware.nvram_path if is_file else None, survey.request.nvram
     if path is None and place is not None:
-        raise UsageError(f"there is no NVRAM to be put at '{place}': the original has none that is a file")
+        original = survey.source.reference.name
+        raise UsageError(f"--nvram '{place}' is not possible, since domain '{original}' has no NVRAM file")
     format_ = "raw" if nvram is None else nvram.format
     if path is None:
         return None if is_file else SurveyedNvram(format_)
