@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +245,26 @@ def test_figures_that_look_alike_are_given_in_bytes(root_lab: Lab) -> None:
     assert refuse_lack(root_lab, (pool, left), is_local=True) == [left]
     with pytest.raises(NoSpaceError, match=f"has {left} bytes free; {left + 1} bytes are needed"):
         refuse_lack(root_lab, (pool, left + 1), is_local=True)
+
+
+def test_overlay_that_finds_no_room_is_undone(root_lab: Lab, virtomate: Program) -> None:
+    """Where not even a token finds room, the undo knows the overlay all the same."""
+    pool = root_lab.make_small_pool("small")
+    path = pool.raw("original.raw", MIB)
+    root_lab.define(domain("original", disks=[disk(path, "raw")]))
+
+    # what is kept for root, too
+    with (pool.path / "eater").open("xb", buffering=0) as eater:
+        for size in (MIB, 1024):
+            with suppress(OSError):
+                while True:
+                    eater.write(bytes(size))
+    pool.refresh()
+    before = root_lab.inventory()
+
+    result = virtomate("domain-clone", "--mode", "linked", "--no-space-check", "original", "web")
+
+    assert result.status == 1, str(result)
+    assert "No space left on device" in result.stderr
+    assert "Nothing is left of 'web'." in result.stderr
+    unchanged(before, root_lab)

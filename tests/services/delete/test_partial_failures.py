@@ -165,6 +165,21 @@ def test_each_call_in_turn_is_refused_once(tmp_path: Path, code: int) -> None:
             assert (host.state, host.files) == ("nothing", GONE), where
 
 
+def test_placeholder_is_gone_although_libvirt_failed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the connection breaks during the last call, a look tells whether anything is left."""
+    undefine = FakeDomain.undefineFlags
+
+    def undefine_and_fail(domain: FakeDomain, flags: int) -> None:
+        undefine(domain, flags)
+        raise failure(INTERNAL)
+
+    monkeypatch.setattr(FakeDomain, "undefineFlags", undefine_and_fail)
+    result = host.delete()
+
+    assert (result.status, result.error) == (DeletionStatus.DELETED, None)
+    assert (host.state, host.files) == ("nothing", GONE)
+
+
 @pytest.mark.parametrize("call", ["pools.get_pool", "temporary_pools.list_pools"])
 def test_mistake_after_the_deletions(host: Host, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails when everything is deleted hides no result."""

@@ -42,7 +42,7 @@ def test_all_strangers_and_unfinished_clones_are_named() -> None:
     assert type(error) is IllegalStateError
     assert error.message == (
         "domains 'a' and 'b' are not clones made by virtomate, and only those are deleted; "
-        "domains 'c' and 'd' are still being made by process 12"
+        "domains 'c' and 'd' are still being made or deleted by process 12"
     )
 
 

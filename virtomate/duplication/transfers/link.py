@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.duplication import hostfs
@@ -74,6 +75,9 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
             hostfs.write(descriptor, data, offset)
         os.fdatasync(descriptor)
     except OSError as error:
+        # where a full file system has no room for an attribute, only the header or emptiness proves whose the file is
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
         raise hostfs.write_failure(error, created.path) from error
     finally:
         os.close(descriptor)

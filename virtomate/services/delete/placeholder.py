@@ -94,13 +94,20 @@ class Placeholder:
 
     def undefine(self) -> None:
         """Undefine the placeholder, with everything that libvirt keeps of the clone."""
-        if find_domain_by_uuid(self._session.connection, self._deletion.uuid) is not None:
-            self.require().undefine_with_state()
+        if self._look_up() is not None:
+            try:
+                self.require().undefine_with_state()
+            except VirtomateError:
+                # libvirt may have carried out the call all the same, such as where the connection broke
+                if self._look_up() is not None:
+                    raise
         self.is_there = False
 
+    def _look_up(self) -> Domain | None:
+        return find_domain_by_uuid(self._session.connection, self._deletion.uuid)
+
     def _find(self) -> Domain:
-        domain = find_domain_by_uuid(self._session.connection, self._deletion.uuid)
-        if domain is None:
+        if (domain := self._look_up()) is None:
             raise NotFoundError(f"domain '{self._deletion.name}' does not exist any more")
         return domain
 

@@ -22,7 +22,7 @@ class Refusals:
         missing: Names of domains that do not exist, with the error.
         strangers: Names of domains that are not clones.
         active: Names of domains that use their disks, with their states.
-        in_the_making: Names of clones that a process is still making, with its PID.
+        in_the_making: Names of clones that a process is still making or deleting, with its PID.
         others: All other errors.
         where: Name of the connection.
     """
@@ -80,6 +80,6 @@ def _in_the_making(pids: Mapping[str, int]) -> IllegalStateError:
     by = ", ".join(dict.fromkeys(str(pid) for pid in pids.values()))
     process = "process" if len(set(pids.values())) == 1 else "processes"
     return IllegalStateError(
-        f"{_domains_are(pids)} still being made by {process} {by}",
+        f"{_domains_are(pids)} still being made or deleted by {process} {by}",
         hint="Wait for it to end, or interrupt it: it cleans up after itself.",
     )

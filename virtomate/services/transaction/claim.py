@@ -195,7 +195,12 @@ class Claim:
         domain = self._find()
         if domain is not None and (self.state is ClaimState.CLAIMED or self._is_ours(domain)):
             self._require_ours()
-            domain.undefine_keeping_nvram()
+            try:
+                domain.undefine_keeping_nvram()
+            except HypervisorError:
+                # as in `become`
+                if self._find() is not None:
+                    raise
         self.state = ClaimState.UNCLAIMED
 
     def _write(self, name: str | None = None) -> Domain:
