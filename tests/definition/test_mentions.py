@@ -170,6 +170,22 @@ def test_records(metadata: str, records: tuple[str, ...]) -> None:
     assert mentions.paths == {"/x"}
 
 
+@pytest.mark.parametrize(
+    ("attributes", "record", "is_ours"),
+    [
+        (f"xmlns:v='{PROVENANCE_NAMESPACE}'", "<v:clone/>", True),
+        (f"xmlns='{PROVENANCE_NAMESPACE}'", "<clone/>", True),
+        (f"xmlns:v='{PROVENANCE_NAMESPACE}'", "<clone/>", False),
+        (f"xmlns:v='{PROVENANCE_NAMESPACE}'", "<v:clone xmlns:v='urn:o'/>", False),
+    ],
+)
+def test_namespace_of_the_metadata(attributes: str, record: str, is_ours: bool) -> None:
+    """An element of ours is also known by a namespace that the metadata around it declares."""
+    text = f"<domain><metadata {attributes}>{record}</metadata></domain>"
+
+    assert read_mentions(text).records == ((record,) if is_ours else ())
+
+
 def test_deep_record_is_left_out() -> None:
     """Ours are never nested so deep; nothing that recurses gets to see one that is."""
     deep = "<a>" * DEEPEST_RECORD + "</a>" * DEEPEST_RECORD

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import libvirt
 import pytest
 
 from tests.definition.trees import canonical
@@ -15,6 +20,7 @@ from virtomate.definition.provenance import (
     Owner,
     Provenance,
     claim_definition,
+    find_provenance,
     half_deleted_definition,
     read_provenance,
     restored_definition,
@@ -22,6 +28,9 @@ from virtomate.definition.provenance import (
     without_provenance,
 )
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 UUID = "6e0c7d7e-2c68-4d3e-a2f3-6d1c2f1f3a4b"
 NASTY = """a&b<"c">'d' ü ]]>"""
@@ -102,6 +111,25 @@ def test_record_replaces_the_one_before() -> None:
 
     assert str(again.metadata).count(NAMESPACE) == 1
     assert read_provenance(again) == RECORDS["finished"]
+
+
+@pytest.mark.parametrize(
+    "find", [lambda text: read_provenance(codec.parse_definition(text)), partial(find_provenance, domain_uuid=UUID)]
+)
+def test_program_that_moves_namespaces(find: Callable[[str], Provenance | None]) -> None:
+    """A record is read and replaced where a program wrote the definition with all namespaces in its first tag."""
+    connection = libvirt.open("test:///default")
+    domain = {"@type": "test", "name": "a", "uuid": UUID, "memory": "1024", "os": {"type": "hvm"}}
+    text = codec.unparse_definition(with_provenance(Definition(domain, None), FULL))
+    try:
+        moved = connection.defineXML(ET.tostring(ET.fromstring(text), encoding="unicode")).XMLDesc()
+    finally:
+        connection.close()
+
+    assert f'<metadata xmlns:ns0="{NAMESPACE}">' in moved
+    assert find(moved) == FULL
+    again = with_provenance(without_provenance(codec.parse_definition(moved)), RECORDS["finished"])
+    assert find(codec.unparse_definition(again)) == RECORDS["finished"]
 
 
 def test_definitions_are_not_modified() -> None:

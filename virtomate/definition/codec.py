@@ -118,12 +118,15 @@ def cut_element(fragment: str, namespace: str | None, name: str) -> tuple[str, s
     data = fragment.encode()
     parser = expat.ParserCreate("utf-8")
     depth = 0
+    outer: dict[str, str] = {}
     found: list[int] = []
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
         depth += 1
-        if depth == _DEPTH_OF_CHILD and not found and is_named(tag, attributes, namespace, name):
+        if depth < _DEPTH_OF_CHILD:
+            outer.update(attributes)
+        elif depth == _DEPTH_OF_CHILD and not found and is_named(tag, outer | attributes, namespace, name):
             found.append(parser.CurrentByteIndex)
 
     def end(tag: str) -> None:
@@ -144,9 +147,10 @@ def cut_element(fragment: str, namespace: str | None, name: str) -> tuple[str, s
 
 
 def is_named(tag: str, attributes: dict[str, str], namespace: str | None, name: str) -> bool:
-    """Return whether an element has this name and declares this namespace, as libvirt writes elements in metadata.
+    """Return whether an element has this name and namespace. Without a namespace, the name includes the prefix.
 
-    Prefixes that are declared further out are not looked up. Without a namespace, the name includes the prefix.
+    The attributes are those of the element and of the element around it: libvirt writes a namespace into `<metadata>`
+    if a program declared the namespace there or further out, as `xml.etree` does.
     """
     if namespace is None:
         return tag == name

@@ -47,7 +47,7 @@ class Mentions(NamedTuple):
         arguments: Arguments for the hypervisor's command line; their paths are among `paths`.
         mac_addresses: Addresses of all interfaces, in lower case.
         disks: The disks, in order.
-        records: The text of each element of ours in the metadata, with its namespace.
+        records: The text of each element of ours in the metadata.
         has_deep_record: Whether an element of ours was left out since it is nested too deep.
         is_whole: Whether the document could be read to its end.
     """
@@ -93,6 +93,7 @@ class _Reader:
         self._is_cdrom = False
         self._disk_places: dict[Place, None] = {}
         self._metadata_depth = 0
+        self._metadata_attributes: dict[str, str] = {}
         self._record_start: int | None = None
         self._record_depth = 0
         self._records: list[str] = []
@@ -129,11 +130,12 @@ class _Reader:
         depth = len(self._names)
         if self._metadata_depth:
             depth_in_metadata = depth - self._metadata_depth
-            if depth_in_metadata == 1 and is_named(name, attributes, PROVENANCE_NAMESPACE, "clone"):
+            declared = self._metadata_attributes | attributes
+            if depth_in_metadata == 1 and is_named(name, declared, PROVENANCE_NAMESPACE, "clone"):
                 self._record_start = self._parser.CurrentByteIndex
             self._record_depth = max(self._record_depth, depth_in_metadata)
         elif name == "metadata" and parent in _DEFINITIONS:
-            self._metadata_depth = depth
+            self._metadata_depth, self._metadata_attributes = depth, attributes
         else:
             if name == "disk" and not self._disk_depth:
                 self._disk_depth = depth
