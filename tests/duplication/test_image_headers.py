@@ -135,6 +135,11 @@ NOACCESS 2 VMFS "one.vmdk" 5
             ),
             ImageLinks("qcow2", "base", data=("data",)),
         ),
+        # only extensions with names of files or formats are read
+        (
+            qcow2(incompatible=4, extensions=extension(0x76746D74, bytes(2000)) + extension(0x44415441, b"data")),
+            ImageLinks("qcow2", data=("data",)),
+        ),
         (b"\x7fELF".ljust(512, b"\0"), ImageLinks()),
     ],
 )

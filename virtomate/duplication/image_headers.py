@@ -52,7 +52,8 @@ _DATA_FILE_NAME = 0x44415441
 # A private type for the token on an overlay of ours. A QEMU that writes a header anew keeps extensions of unknown types
 # (tried with 7.2: write, snapshot, resize, bitmap, amend, rebase, check -r, commit).
 _TOKEN = 0x76746D74
-_TEXTS = frozenset({_BACKING_FORMAT, _DATA_FILE_NAME, _TOKEN})
+_HEADER_TEXTS = frozenset({_BACKING_FORMAT, _TOKEN})
+_LINK_TEXTS = frozenset({_BACKING_FORMAT, _DATA_FILE_NAME})
 # In any format, the name of the backing file: a field, and no extension.
 _BACKING_FILE = -1
 # What is said of another file: the type of the extension of a qcow2 that says the same, and the name or format.
@@ -169,7 +170,7 @@ def read_qcow2_header(data: bytes) -> Qcow2Header | None:
     incompatible, autoclear, _ = _qcow2_features(data, version)
     extensions: dict[int, bytes] = {}
     with suppress(_BeyondError, ValueError):
-        for kind, text in _qcow2_extensions(data, version, backing_offset):
+        for kind, text in _qcow2_extensions(data, version, backing_offset, _HEADER_TEXTS):
             extensions[kind] = text  # noqa: PERF403 - what comes before an error counts
     backing_file = data[backing_offset : backing_offset + backing_length] if backing_offset else b""
     return Qcow2Header(
@@ -237,7 +238,7 @@ def _read_qcow2(head: bytes) -> Iterator[_Finding]:
     if version not in _QCOW2_VERSIONS:
         raise ValueError("an unknown version")
     lacks_data = has_data_file = bool(_qcow2_features(head, version)[0] & _DATA_FILE)
-    for kind, name in _qcow2_extensions(head, version, offset):
+    for kind, name in _qcow2_extensions(head, version, offset, _LINK_TEXTS):
         if kind == _BACKING_FORMAT or (kind == _DATA_FILE_NAME and has_data_file):
             yield kind, _checked(name)
             lacks_data = lacks_data and kind != _DATA_FILE_NAME
@@ -252,12 +253,14 @@ def _qcow2_features(data: bytes, version: int) -> tuple[int, int, int]:
     return _QCOW2_FEATURES.unpack_from(data, _QCOW2_FEATURES_OFFSET)
 
 
-def _qcow2_extensions(data: bytes, version: int, backing_offset: int) -> Iterator[tuple[int, bytes]]:
-    """Yield header extensions of known types; the extensions end before the name of the backing file.
+def _qcow2_extensions(
+    data: bytes, version: int, backing_offset: int, wanted: frozenset[int]
+) -> Iterator[tuple[int, bytes]]:
+    """Yield header extensions of the wanted types; the extensions end before the name of the backing file.
 
     Raises:
         _BeyondError: More extensions are not in the bytes that were read.
-        ValueError: An extension is too long.
+        ValueError: A wanted extension is too long.
     """
     offset = _qcow2_features(data, version)[2]
     end = backing_offset or LONG_HEADER_BYTES
@@ -268,7 +271,7 @@ def _qcow2_extensions(data: bytes, version: int, backing_offset: int) -> Iterato
         offset += _QCOW2_EXTENSION.size
         if kind == _END_OF_EXTENSIONS:
             return
-        if kind in _TEXTS:
+        if kind in wanted:
             yield kind, _part(data, offset, length)
         # an extension is padded to eight bytes
         offset += -(-length // 8) * 8
