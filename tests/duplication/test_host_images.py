@@ -35,6 +35,15 @@ def test_more_is_read_where_that_is_needed(tmp_path: Path) -> None:
     assert read_links_here(str(image), MADE_UP) == ImageLinks("vmdk", data=("flat",))
 
 
+def test_mount_point_with_a_carriage_return(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel escapes blanks and line feeds in the names of mount points, and no carriage returns."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_bytes(b"30 1 0:26 / /a\rb rw - ext4 /dev/a rw\n31 1 0:27 / /proc rw shared:1 - proc proc rw\n")
+    monkeypatch.setattr("virtomate.duplication.host_images._MOUNTS", str(mounts))
+
+    assert made_up_devices() == {os.makedev(0, 27)}
+
+
 @pytest.mark.parametrize(
     "path", ["/proc/kmsg", "/proc/self/status", "/sys/kernel/uevent_seqnum", "/dev/null", "/dev/tty", "/"]
 )

@@ -47,13 +47,15 @@ _TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
 _READS, _WRITES, _FORBIDS_WRITING = 100, 101, 201
 
 _BLOCK_DEVICES = "/sys/block"
+_MOUNTS = "/proc/self/mountinfo"
 _SHUT_DOWN = "Shut the guest down, or end the program (qemu-nbd, qemu-img): fuser shows which one it is."
 
 
 def made_up_devices() -> frozenset[int]:
     """Return the device numbers of mounted file systems that the kernel makes up (proc_pid_mountinfo(5))."""
     devices = set()
-    with suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+    # a mount point may have a carriage return in its name
+    with suppress(OSError), open(_MOUNTS, encoding="utf-8", errors="replace", newline="\n") as mounts:
         for line in mounts:
             fields = line.split(" ")
             if fields[fields.index("-") + 1] in _MADE_UP:
