@@ -255,17 +255,21 @@ def write_back(descriptor: int, offset: int, length: int, *, wait: bool) -> None
 
     A file system or C library without this call just writes later. An error in writing shows again at fdatasync.
     """
-    _call_libc("sync_file_range", descriptor, offset, length, _SYNC_WRITE_AND_WAIT if wait else _SYNC_WRITE)
+    import ctypes  # noqa: PLC0415 - see _call_libc
+
+    flags = _SYNC_WRITE_AND_WAIT if wait else _SYNC_WRITE
+    _call_libc("sync_file_range", descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), flags)
 
 
 def _call_libc(name: str, *arguments: object) -> int:
-    """Call a function of the C library and return its result; -1 also where the library lacks the function."""
+    """Call a function of the C library and return its result; -1 also where the library lacks the function.
+
+    A Python integer is passed as a C int.
+    """
     import ctypes  # noqa: PLC0415 - commands that only look at definitions do not need it
 
     function = getattr(ctypes.CDLL(None), name, None)
-    # offsets have 64 bits, and on 64-bit hosts narrower integers are passed in the same way
-    wide = (ctypes.c_int64(value) if isinstance(value, int) else value for value in arguments)
-    return -1 if function is None else int(function(*wide))
+    return -1 if function is None else int(function(*arguments))
 
 
 def _flags(descriptor: int) -> int:
