@@ -73,6 +73,7 @@ TABLES: dict[str, type] = {
     "RunDocument": agent.RunResult,
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,
+    "SnapshotDocument": clone_records.SnapshotReference,
     "VolumeDocument": clone_records.VolumeReference,
     "VolumeListingDocument": volume.VolumeListing,
 }

@@ -30,6 +30,7 @@ class Transfer(StrEnum):
     SERVER = "server"
     STREAM = "stream"
     LINK = "link"
+    CONVERT = "convert"
 
 
 class Status(StrEnum):

@@ -123,6 +123,7 @@ ONE_OF = "copy, linked, reflink, share, drop"
         (("--bandwidth", "1.5", "a"), ("'1.5'", "whole number")),
         (("--no-restart", "a"), ("--no-restart is for an original that --shutdown",)),
         (("--shutdown-timeout", "9", "a"), ("--shutdown-timeout is for an original that --shutdown",)),
+        (("--shutdown", "--snapshot", "s", "a"), ("--shutdown", "cannot be given with --snapshot")),
         (("--shutdown", "--shutdown-timeout", "soon", "a"), ("'soon'", "number of seconds")),
         (("--shutdown", "--shutdown-timeout", "-1", "a"), ("'-1'", "number of seconds")),
         (("--shutdown", "--shutdown-timeout", "nan", "a"), ("'nan'", "number of seconds")),
@@ -188,9 +189,9 @@ def test_refused_warnings() -> None:
 @pytest.mark.parametrize(
     ("begun", "expected"),
     [
-        ("linked", ["linked-original"]),
+        ("linked", ["linked-original", "linked-snapshot"]),
         ("an", ["any"]),
-        ("shared-disk,linked", ["shared-disk,linked-original"]),
+        ("shared-disk,linked-o", ["shared-disk,linked-original"]),
         ("shared-disk,shared-d", []),
     ],
 )

@@ -15,6 +15,7 @@ from virtomate.definition.codec import Definition
 from virtomate.definition.provenance import (
     NAMESPACE,
     Artifact,
+    BaseFingerprint,
     DomainReference,
     Fingerprint,
     Owner,
@@ -64,6 +65,16 @@ FULL = Provenance(
             TokenPlace.HEADER,
             Transfer.LINK,
             NASTY,
+            BaseFingerprint("1767225600.000000002", 2**60),
+        ),
+        Artifact(
+            ArtifactKind.VOLUME,
+            ArtifactState.PLANNED,
+            "p",
+            "q",
+            "/p/q",
+            base=NASTY,
+            base_fingerprint=BaseFingerprint(None, 0),
         ),
         Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, "p", "w", "/p/w", Fingerprint("1767225600")),
         Artifact(ArtifactKind.NVRAM, ArtifactState.MADE, "p", "n", "/p/n", Fingerprint(None)),
@@ -83,6 +94,7 @@ RECORDS = {
     "unfinished": FULL,
     "finished": FULL._replace(finished=True, maker=None),
     "nothing made": FULL._replace(made=()),
+    "of a snapshot": FULL._replace(snapshot=NASTY),
     "one thing made": FULL._replace(made=FULL.made[:1]),
     **{f"mode {mode.value}": FULL._replace(mode=mode) for mode in Mode},
 }

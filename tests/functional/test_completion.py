@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Self
 
+import libvirt
 import pexpect
 import pytest
 
@@ -195,7 +196,7 @@ def test_commands_options_and_values(shell: Shell) -> None:
 def test_what_is_offered(lab: Lab, virtomate: Program) -> None:
     """All domains are offered but those with control characters; for deletion, clones that are not in the line yet."""
     path = lab.pool.raw("src.raw", MIB)
-    lab.define(domain("src", disks=[disk(path, "raw")]))
+    original = lab.define(domain("src", disks=[disk(path, "raw")]))
     lab.define(domain("a\x7fb"))
     for name in ("one", "two"):
         assert virtomate("domain-clone", "src", name).status == 0
@@ -213,6 +214,13 @@ def test_what_is_offered(lab: Lab, virtomate: Program) -> None:
     assert offered("domain-delete") == ["one", "two"]
     assert offered("domain-delete", "two") == ["one"]
     assert offered("volume-list") == sorted(lab.pools)
+
+    for snapshot in ("s 2", "s1"):
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+        original.snapshotCreateXML(f"<domainsnapshot><name>{snapshot}</name></domainsnapshot>", flags)
+    assert offered("domain-clone", "src", "new", "--snapshot") == ["s 2", "s1"]
+    assert offered("domain-clone", "one", "--snapshot") == []
+    assert offered("domain-clone", "--snapshot") == []
 
 
 def test_scripts_that_are_installed(virtomate: Program) -> None:

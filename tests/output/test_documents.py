@@ -289,7 +289,7 @@ def test_values_of_enumerations() -> None:
     """The words that scripts compare with."""
     assert {mode.value for mode in Mode} == {"copy", "linked", "reflink"}
     assert {action.value for action in Action} == {"copied", "linked", "reflinked", "shared", "dropped"}
-    assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link"}
+    assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link", "convert"}
     assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned"}
     assert {source.value for source in AddressSource} == {"lease", "agent", "arp"}
     assert {status.value for status in DeletionStatus} == {"deleted", "failed", "interrupted"}

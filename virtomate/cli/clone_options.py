@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from virtomate.cli.completion import POOL
+from virtomate.cli.completion import POOL, SNAPSHOT
 from virtomate.cli.options import VOLUME_OPTIONS
 from virtomate.enums import DiskAction, Mode, Transfer, WaitFor
 
@@ -172,6 +172,13 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             help="Make N clones, with names made from one NEWNAME. In NEWNAME, {} stands for the number and {:02} for "
             "the number with at least two digits; otherwise a hyphen and the number follow NEWNAME. N is at most "
             f"{_MAX_COUNT}. [default: one clone for each NEWNAME]",
+        ),
+        click.Option(
+            ["--snapshot"],
+            metavar="NAME",
+            type=SNAPSHOT,
+            help="Clone DOMAIN as it was at its snapshot NAME; if the snapshot is external, DOMAIN may run meanwhile. "
+            "[default: as it is now]",
         ),
         click.Option(["--auto-name"], is_flag=True, help="Choose a free name for each clone, such as DOMAIN-clone-2."),
         click.Option(

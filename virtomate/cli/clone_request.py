@@ -70,6 +70,8 @@ def clone_request(
     for word, is_given in {"--shutdown-timeout": shutdown_timeout is not None, "--no-restart": no_restart}.items():
         if is_given and not shutdown:
             raise click.UsageError(f"{word} is for an original that --shutdown shuts down.")
+    if shutdown and fields["snapshot"] is not None:
+        raise click.UsageError("--shutdown is for an original as it is now, and cannot be given with --snapshot.")
     seconds = SHUTDOWN_SECONDS if shutdown_timeout is None else shutdown_timeout
     return CloneRequest(
         names=clone_names,

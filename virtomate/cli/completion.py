@@ -51,17 +51,30 @@ class _Name(click.types.StringParamType):
         """Return the names that the command line does not contain yet."""
         from click.shell_completion import CompletionItem  # noqa: PLC0415 - only shells need it
 
-        from virtomate.services.completion import Kind, list_names  # noqa: PLC0415 - only names need libvirt
-
-        if self._kind is None:
-            return []
         given = ctx.params.get(param.name or "")
         taken = given if isinstance(given, tuple) else ()
-        names = list_names(Kind(self._kind), ctx.ensure_object(Settings).uri)
-        return [CompletionItem(name) for name in names if name.startswith(incomplete) and name not in taken]
+        names = (name for name in self._names(ctx) if name.startswith(incomplete) and name not in taken)
+        return [CompletionItem(name) for name in names]
+
+    def _names(self, ctx: click.Context) -> list[str]:
+        from virtomate.services.completion import Kind, list_names  # noqa: PLC0415 - only names need libvirt
+
+        return [] if self._kind is None else list_names(Kind(self._kind), ctx.ensure_object(Settings).uri)
+
+
+class _SnapshotName(_Name):
+    """The name of a snapshot of the domain that the command line contains."""
+
+    def _names(self, ctx: click.Context) -> list[str]:
+        from virtomate.services.completion import list_snapshots  # noqa: PLC0415 - only names need libvirt
+
+        # Click does not tell arguments apart while the value of an option is missing
+        domain = ctx.params.get("source") or next(iter(ctx.args), None)
+        return [] if domain is None else list_snapshots(str(domain), ctx.ensure_object(Settings).uri)
 
 
 DOMAIN = _Name("domain", "the name or UUID of a domain")
 CLONE = _Name("clone", "the name or UUID of a clone")
 POOL = _Name("pool", "the name of a storage pool")
+SNAPSHOT = _SnapshotName(None, "the name of a snapshot")
 PROGRAM = _Name(None, "a program in the guest")

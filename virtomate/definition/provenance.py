@@ -74,6 +74,18 @@ class Fingerprint(NamedTuple):
     file_system_bytes: int | None = None
 
 
+class BaseFingerprint(NamedTuple):
+    """Properties of the base of an overlay that change when somebody writes to the base.
+
+    Attributes:
+        modified: Modification time, as libvirt reports it (seconds and nanoseconds since 1970).
+        size: Length of the file in bytes.
+    """
+
+    modified: str | None
+    size: int
+
+
 class Artifact(NamedTuple):
     """A line of the journal, and later of the provenance.
 
@@ -84,6 +96,7 @@ class Artifact(NamedTuple):
         fingerprint: Fingerprint, once the artifact is made.
         transfer: Transfer that fills the artifact, if it has content.
         base: Path of an overlay's base.
+        base_fingerprint: What the base was like when the overlay was planned.
     """
 
     kind: ArtifactKind
@@ -95,6 +108,7 @@ class Artifact(NamedTuple):
     token_place: TokenPlace | None = None
     transfer: Transfer | None = None
     base: str | None = None
+    base_fingerprint: BaseFingerprint | None = None
 
 
 class Provenance(NamedTuple):
@@ -108,6 +122,7 @@ class Provenance(NamedTuple):
         mark: Random part of the artifacts' token; None in records of 0.2.0.
         reserved: MAC addresses and paths that the user requested, which another run may request, too.
         restarts: Whether this records that the original was shut down and has to be started again, and no clone.
+        snapshot: Name of the original's snapshot that the clone was made of; None for a clone of the original itself.
         replaced: The definition that a deletion has put aside, without passwords; None in any other record.
     """
 
@@ -122,6 +137,7 @@ class Provenance(NamedTuple):
     mark: str | None = None
     reserved: tuple[str, ...] = ()
     restarts: bool = False
+    snapshot: str | None = None
     replaced: str | None = None
 
     @property
@@ -253,6 +269,8 @@ def _write(provenance: Provenance) -> str:
         "@created": f"{provenance.created:.3f}",
         f"{_PREFIX}:source": {"@name": provenance.source.name, "@uuid": provenance.source.uuid},
     }
+    if provenance.snapshot is not None:
+        element[f"{_PREFIX}:source"]["@snapshot"] = provenance.snapshot
     if provenance.mark is not None:
         element["@mark"] = provenance.mark
     if provenance.restarts:
@@ -270,6 +288,7 @@ def _write(provenance: Provenance) -> str:
 
 def _write_made(made: Artifact) -> dict[str, str]:
     fingerprint = made.fingerprint or Fingerprint(None)
+    base = made.base_fingerprint
     values = {
         "@kind": made.kind,
         "@state": made.state,
@@ -278,6 +297,8 @@ def _write_made(made: Artifact) -> dict[str, str]:
         "@path": made.path,
         "@transfer": made.transfer,
         "@base": made.base,
+        "@base-modified": None if base is None else base.modified,
+        "@base-size": None if base is None else base.size,
         "@token": made.token_place,
         "@changed": fingerprint.changed,
         **{attribute: getattr(fingerprint, field) for field, attribute in _NUMBERS.items()},
@@ -309,6 +330,7 @@ def _read(element: str) -> Provenance:
         mark=record.get("@mark"),
         restarts=record.get("@restarts") == "yes",
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
+        snapshot=source.get("@snapshot"),
         replaced=_optional(_unpack, record.get(f"{prefix}replaced")),
     )
 
@@ -336,6 +358,7 @@ def _read_made(item: Mapping[str, str]) -> Artifact:
     state = ArtifactState(item["@state"])
     numbers = {field: _optional(int, item.get(attribute)) for field, attribute in _NUMBERS.items()}
     fingerprint = Fingerprint(item.get("@changed"), **numbers)
+    size = _optional(int, item.get("@base-size"))
     return Artifact(
         kind=ArtifactKind(item["@kind"]),
         state=state,
@@ -346,4 +369,5 @@ def _read_made(item: Mapping[str, str]) -> Artifact:
         token_place=_optional(TokenPlace, item.get("@token")),
         transfer=_optional(Transfer, item.get("@transfer")),
         base=item.get("@base"),
+        base_fingerprint=None if size is None else BaseFingerprint(item.get("@base-modified"), size),
     )

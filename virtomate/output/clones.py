@@ -39,7 +39,12 @@ _WORDS = {
     Action.SHARED: ("share with the original", "shared with the original"),
     Action.DROPPED: ("drop", "dropped"),
 }
-_WAYS = {Transfer.HOST: "directly", Transfer.STREAM: "through the connection", Transfer.SERVER: "by libvirt"}
+_WAYS = {
+    Transfer.HOST: "directly",
+    Transfer.STREAM: "through the connection",
+    Transfer.SERVER: "by libvirt",
+    Transfer.CONVERT: "by qemu-img",
+}
 
 
 def render_clones(results: Sequence[CloneResult], format_: Format, seconds: float | None = None) -> None:
@@ -172,7 +177,7 @@ def _print_several(results: Sequence[CloneResult], seconds: float) -> None:
         state = "started" if result.is_started else ""
         rows.append((printable(result.name), macs, addresses_text(result.addresses or ()), state))
     print_table([tuple(compress(row, is_shown)) for row in rows])
-    original, mode = printable(results[0].source.name), results[0].mode.value
+    original, mode = _original(results[0]), results[0].mode.value
     print_lines([f"{counted(len(results), 'clone')} of {original} ({mode}) in {seconds:.1f} s"])
 
 
@@ -208,8 +213,13 @@ def _clone_lines(result: CloneResult) -> list[str]:
         rows.append(("original", to_do if is_plan else done))
     if result.is_started:
         rows.append(("state", "started"))
-    head = f"{verb} {printable(result.source.name)} to {printable(result.name)} ({result.mode.value}){took}"
+    head = f"{verb} {_original(result)} to {printable(result.name)} ({result.mode.value}){took}"
     return [head, *aligned_below(rows)]
+
+
+def _original(result: CloneResult) -> str:
+    snapshot = "" if result.snapshot is None else f" at snapshot {printable(result.snapshot.name)}"
+    return f"{printable(result.source.name)}{snapshot}"
 
 
 def _disk_words(disk: DiskResult, *, is_plan: bool) -> str:

@@ -25,7 +25,7 @@ Document = dict[str, Any]
 # Exceptions from the keys that `key_of` makes of the names of fields.
 _KEYS = {"volume_count": "number_of_volumes", ("Location", "format"): "format_type"}
 # Fields whose key is left out if the value is None; other fields are null then.
-OPTIONAL_FIELDS = frozenset({"addresses", "definition", "error", "restarted"})
+OPTIONAL_FIELDS = frozenset({"addresses", "definition", "error", "restarted", "snapshot"})
 # Fields that hold notices; a record that has any of them has the key `notices` as well.
 NOTICE_FIELDS = ("warnings", "changes", "kept")
 

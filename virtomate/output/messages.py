@@ -23,6 +23,8 @@ SENTENCES: dict[Code, str] = {
     CloneWarning.EXTERNAL_SNAPSHOTS: "external snapshots of '{subject}' are not carried over",
     CloneWarning.INTERNAL_SNAPSHOTS: "internal snapshots of disk {subject} are not carried over: its backing chain "
     "becomes one image",
+    CloneWarning.MEMORY: "snapshot '{subject}' is of a running domain: the memory is not restored, and the disks of "
+    "the clone are as after a power cut",
     CloneWarning.SAVED_STATE: "the managed-save image of '{subject}' is not carried over: the clone's disks are as "
     "after a power cut",
     CloneWarning.SNAPSHOTS: "snapshots of '{subject}' are not carried over",
@@ -46,11 +48,19 @@ SENTENCES: dict[Code, str] = {
     "enter '{directory}' can read it (the original has mode {mode}); --transfer stream, where possible, prevents that",
     CloneWarning.LINKED_ORIGINAL: "do not start '{subject}' any more: writing to its disks corrupts the linked clones "
     "that use them as backing files",
+    CloneWarning.LINKED_SNAPSHOT: "do not delete, commit or revert to snapshot '{subject}' of '{original}' any more: "
+    "that corrupts the linked clones that use the images of the snapshot as backing files",
     CloneWarning.MISSING_LOADER: "'{subject}' and its clone cannot be started here: there is no firmware '{path}'",
     CloneWarning.NO_FIRMWARE: "'{subject}' and its clone cannot be started here: libvirt finds no firmware ({reason})",
     CloneWarning.NVRAM_ELSEWHERE: "the directory of the NVRAM, '{subject}', is read-only: the clone's NVRAM goes into "
     "libvirt's own directory",
+    CloneWarning.NVRAM_OF_NOW: "the NVRAM is not as it was at snapshot '{snapshot}': the clone gets a copy of "
+    "'{subject}' as it is now",
     CloneWarning.NVRAM_TEMPLATE: "'{subject}' uses a template ('{path}') as its NVRAM, and writes to it when it runs",
+    CloneWarning.OTHER_MOMENT: "disk {subject} is not in snapshot '{snapshot}': the clone gets the disk as it is now",
+    CloneWarning.SNAPSHOT_WRITTEN: "disk {disk}: '{path}' was written to since snapshot '{subject}' was made, as the "
+    "deletion of an older snapshot does; after a block commit that was ended early, the clone is not what the snapshot "
+    "holds",
     CloneWarning.UNCOMPARED_MAC_ADDRESSES: "the definition of domain '{subject}' is longer than libvirt can send: its "
     "MAC addresses were not compared with the clone's",
     CloneWarning.WRITABLE_DIRECTORY: "{subject}: '{directory}' {reason}, and libvirt follows symbolic links there",

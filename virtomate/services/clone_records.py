@@ -60,6 +60,7 @@ class CloneRequest(NamedTuple):
         trust_pool: Whether to trust everybody who may write to the directories of the pools.
         jobs: How many clones are made in parallel.
         shutdown: How an original that runs is shut down; None refuses such an original.
+        snapshot: Name of the original's snapshot to clone, None for the original as it is now.
         fail_on: Warnings that refuse all clones.
     """
 
@@ -84,6 +85,20 @@ class CloneRequest(NamedTuple):
     start: bool = False
     wait: Wait | None = None
     fail_on: frozenset[CloneWarning] = frozenset()
+    snapshot: str | None = None
+
+
+class SnapshotReference(NamedTuple):
+    """The snapshot that a clone was made of.
+
+    Attributes:
+        created: Time of the snapshot in UTC, as ISO 8601 has it.
+        state: State of the domain then: `shutoff`, `running`, `paused`, `disk-snapshot` and so on.
+    """
+
+    name: str
+    created: str
+    state: str
 
 
 class VolumeReference(NamedTuple):
@@ -144,6 +159,7 @@ class CloneResult(NamedTuple):
         restarted: Whether the original, which was shut down for cloning, was started again; in a plan, whether it will
             be. None if the original is not shut down.
         addresses: The IP addresses of a started clone that was waited for.
+        snapshot: The snapshot of the original that the clone is made of, None where there is none.
         error: Why there is no clone, or what failed after the clone was complete.
     """
 
@@ -163,4 +179,5 @@ class CloneResult(NamedTuple):
     is_started: bool = False
     restarted: bool | None = None
     addresses: tuple[DomainInterface, ...] | None = None
+    snapshot: SnapshotReference | None = None
     error: VirtomateError | None = None

@@ -6,12 +6,15 @@ import os
 import threading
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition import PROVENANCE_NAMESPACE
 from virtomate.hypervisor.connection import connect_read_only
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtomate.hypervisor.connection import Connection
 
 # with Python's own start this stays below a second
@@ -27,14 +30,24 @@ class Kind(Enum):
 
 
 def list_names(kind: Kind, uri: str | None) -> list[str]:
-    """Return the names of all domains, clones or storage pools, sorted; none where libvirt needs too long.
+    """Return the names of all domains, clones or storage pools, sorted; none where libvirt needs too long."""
+    return _listed(uri, partial(_names, kind))
+
+
+def list_snapshots(domain: str, uri: str | None) -> list[str]:
+    """Return the names of a domain's snapshots, as `list_names` does."""
+    return _listed(uri, partial(_snapshots, domain))
+
+
+def _listed(uri: str | None, names: Callable[[Connection], list[str]]) -> list[str]:
+    """Return names, sorted.
 
     A thread asks libvirt, since calls of libvirt cannot be interrupted. The process has no terminal any more, so that
     nobody can be asked for a password; a program that libvirt started, such as ssh, ends when the time is over.
     """
     _leave_terminal()
     found: list[str] = []
-    thread = threading.Thread(target=_find, args=(kind, uri, found), daemon=True)
+    thread = threading.Thread(target=_find, args=(names, uri, found), daemon=True)
     thread.start()
     thread.join(_LIMIT_SECONDS)
     if thread.is_alive():
@@ -59,10 +72,17 @@ def _leave_terminal() -> None:
                 fcntl.ioctl(terminal, termios.TIOCNOTTY)
 
 
-def _find(kind: Kind, uri: str | None, found: list[str]) -> None:
+def _find(names: Callable[[Connection], list[str]], uri: str | None, found: list[str]) -> None:
     """Add the names to a list, all of them or, on any trouble, none."""
     with suppress(Exception), connect_read_only(uri) as connection:
-        found += _names(kind, connection)
+        found += names(connection)
+
+
+def _snapshots(domain: str, connection: Connection) -> list[str]:
+    from virtomate.hypervisor.domains import find_domain  # noqa: PLC0415 - either pools or domains are completed
+    from virtomate.hypervisor.snapshots import snapshot_names  # noqa: PLC0415 - as above
+
+    return snapshot_names(find_domain(connection, domain))
 
 
 def _names(kind: Kind, connection: Connection) -> list[str]:

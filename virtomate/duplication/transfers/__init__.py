@@ -8,14 +8,30 @@ A transfer that is not possible raises TransferUnavailableError and has written 
 InterruptedBySignalError, and the failure of another volume raises StoppedError.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from virtomate.duplication.transfers import host, link, server, stream
 from virtomate.enums import Transfer
+
+if TYPE_CHECKING:
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.base import Duplication, TransferContext
+
+
+def _convert(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
+    from virtomate.duplication.transfers import convert  # noqa: PLC0415 - few clones are of internal snapshots
+
+    return convert.fill(duplication, created, context)
+
 
 FILL = {
     Transfer.LINK: link.fill,
     Transfer.HOST: host.fill,
     Transfer.SERVER: server.fill,
     Transfer.STREAM: stream.fill,
+    Transfer.CONVERT: _convert,
 }
 
 create_with_content = server.create

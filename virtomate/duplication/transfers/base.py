@@ -55,6 +55,8 @@ class Duplication(NamedTuple):
         keep_owner: Whether the new volume gets the original's owner and group; an unprivileged daemon cannot give files
             away.
         is_read_again: Whether others read the source meanwhile or later, so that the source is better kept in memory.
+        snapshot: The internal snapshot of the source to copy, None for what the source holds now.
+        is_moving: Whether a guest may write to the source meanwhile; then a stream reads it until two readings agree.
     """
 
     label: str
@@ -66,6 +68,8 @@ class Duplication(NamedTuple):
     below: tuple[VolumeDescription, ...]
     keep_owner: bool
     is_read_again: bool
+    snapshot: str | None = None
+    is_moving: bool = False
 
     @property
     def transfer(self) -> Transfer:
@@ -116,7 +120,7 @@ class Duplication(NamedTuple):
     @property
     def is_filled_unnoticed(self) -> bool:
         """Whether libvirt does not know what the new volume is, or takes, before it looks through the pool again."""
-        return self.transfer in {Transfer.HOST, Transfer.LINK}
+        return self.transfer in {Transfer.HOST, Transfer.LINK, Transfer.CONVERT}
 
 
 class TransferContext(NamedTuple):

@@ -41,7 +41,7 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     """
     original = get_volume(context.connection, duplication.source.pool, duplication.source.name)
     source_volume = describe_volume(duplication.source.pool, original.document())
-    with _opened(source_volume, os.O_RDONLY) as source, _opened(created, os.O_WRONLY) as target:
+    with opened(source_volume, os.O_RDONLY) as source, opened(created, os.O_WRONLY) as target:
         forbid_writing(source, source_volume.path)
         try:
             if duplication.action is Action.REFLINKED:
@@ -57,7 +57,8 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
 
 
 @contextmanager
-def _opened(volume: VolumeDescription, flags: int) -> Iterator[int]:
+def opened(volume: VolumeDescription, flags: int) -> Iterator[int]:
+    """Open a volume's file, or raise TransferUnavailableError if it cannot be seen or opened here."""
     descriptor = hostfs.open_visible(volume, flags)
     if descriptor is None:
         # Another transfer would follow the link.

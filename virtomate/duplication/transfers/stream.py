@@ -7,10 +7,11 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from virtomate.cancel import backoff
 from virtomate.duplication.hostfs import data_extents
 from virtomate.duplication.image_headers import HEADER_BYTES
 from virtomate.errors import NotFoundError, SourceChangedError, UnreadableFileError
-from virtomate.hypervisor.storage import get_volume, open_download, open_upload
+from virtomate.hypervisor.storage import get_volume, open_download, open_upload, read_head
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ _MAX_PART_BYTES = 1024 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _REPORT_EVERY_BYTES = 8 * 1024 * 1024
 
+# How long an NVRAM is read again and again until two readings agree.
+_STILL_SECONDS = 10
+
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a pipe"),
@@ -49,9 +53,27 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     """
     connection = context.connection
     source = get_volume(connection, duplication.source.pool, duplication.source.name)
-    pieces = _paced(_pieces_of_volume(duplication.source.physical, source, connection), context)
+    if duplication.is_moving:
+        pieces: Iterator[bytes | int] = iter((_read_still(duplication.source, source, context),))
+    else:
+        pieces = _paced(_pieces_of_volume(duplication.source.physical, source, connection), context)
     with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream:
         return send_pieces(pieces, stream, duplication.label, context.progress, context.cancel)
+
+
+def _read_still(description: VolumeDescription, volume: Volume, context: TransferContext) -> bytes:
+    """Return the content of a small volume, such as an NVRAM, that a guest writes to now and then.
+
+    Raises:
+        SourceChangedError: The volume changed all the time.
+    """
+    before = None
+    for _ in backoff(_STILL_SECONDS, context.cancel):
+        now = read_head(context.connection, volume, description.physical)
+        if now == before:
+            return now
+        before = now
+    raise SourceChangedError(f"'{description.path}' is written to all the time and cannot be copied", hint="Try again.")
 
 
 def _paced(pieces: Iterator[bytes | int], context: TransferContext) -> Iterator[bytes | int]:

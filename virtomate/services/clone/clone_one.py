@@ -11,6 +11,7 @@ from virtomate.definition.provenance import Artifact
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Status
 from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.rollback import Rollback
+from virtomate.services.clone.snapshot import describe_snapshot
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.clone_records import CloneResult, DiskResult, NvramResult, VolumeReference
 from virtomate.services.transaction import (
@@ -107,7 +108,8 @@ def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
         for directory, name in shared.temporary_pools.items()
     )
     made = (*pools, *(job.planned() for job in plan.jobs))
-    journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved)
+    snapshot = None if plan.source.snapshot is None else plan.source.snapshot.name
+    journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved, snapshot)
     return Claim(
         shared.here.target, plan.name, journal, plan.source.definition.domain, is_uuid_given=plan.is_uuid_given
     )
@@ -152,6 +154,7 @@ def clone_result(
         changes=plan.changes,
         warnings=tuple(dict.fromkeys(warnings)),
         seconds=round(seconds, 3),
+        snapshot=None if plan.source.snapshot is None else describe_snapshot(plan.source.snapshot),
         error=error,
     )
 

@@ -6,6 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from virtomate.definition import file_readers
+from virtomate.definition.snapshot import INTERNAL
 from virtomate.duplication import select
 from virtomate.duplication.acl import may_be_given_here, with_acl
 from virtomate.duplication.hostfs import find_obstacle, require_reflinks, visible_status
@@ -18,6 +19,13 @@ from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskCase
 from virtomate.services.clone.disks import DiskPlan
+from virtomate.services.clone.frozen import (
+    held_of_disk,
+    judge_frozen,
+    moment_warnings,
+    refuse_sharing,
+    require_copyable,
+)
 from virtomate.services.clone_records import DiskOptions, VolumeReference
 from virtomate.services.storage import FoundVolume, describe, refresh_when_idle
 from virtomate.services.transaction import without_acl
@@ -83,7 +91,9 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
         reason = None if found.volume.is_file() else "not file-based"
     if found is None or reason is not None:
         _refuse_choice(disk, chosen, reason or "")
+        refuse_sharing(survey, disk)
         return _untouched(disk, reason or "")
+    held = held_of_disk(survey, disk, chosen)
     case = _case(survey, disk, chosen, found)
     for rule in VOLUME_RULES:
         rule(case)
@@ -92,21 +102,31 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
     for rule in IMAGE_RULES:
         rule(case)
     source, header = case.source, case.header
+    changed = () if held is None else judge_frozen(survey, held, case.images)
     for other in others:
         # two disks of one volume stay two disks of one volume
         duplication, action = other.duplication, select.ACTIONS[case.mode]
         is_same = duplication is not None and (duplication.source, duplication.action) == (source, action)
         if is_same and chosen.name is None and chosen.pool is None:
             return DiskPlan(disk, action, None, other.source, duplication)
-    duplication, cautions = _duplication(survey, case, chosen, found)
+    is_internal = held is not None and held.kind == INTERNAL
+    if is_internal:
+        duplication, cautions = _internal_duplication(survey, case, chosen)
+    else:
+        duplication, cautions = _duplication(survey, case, chosen, found)
     return DiskPlan(
         disk=disk,
         action=duplication.action,
         reason=None,
         source=VolumeReference(source.pool, source.name, source.path, source.format),
         duplication=duplication,
-        warnings=(*_header_warnings(disk, source, header, case.mode), *cautions),
-        keeps_snapshots=header is not None and _keeps_snapshots(header, case.mode),
+        warnings=(
+            *(() if is_internal else _header_warnings(disk, source, header, case.mode)),
+            *moment_warnings(survey, disk, held),
+            *changed,
+            *cautions,
+        ),
+        keeps_snapshots=header is not None and not is_internal and _keeps_snapshots(header, case.mode),
     )
 
 
@@ -173,18 +193,39 @@ def _duplication(
         cautions = (*cautions, without_acl(source))
     if mode is Mode.REFLINK and visible_status(source) is not None:
         require_reflinks(directory, source.path)
-    duplication = Duplication(
+    return _new_duplication(survey, case, chosen, transfers), cautions
+
+
+def _new_duplication(
+    survey: Survey, case: DiskCase, chosen: DiskOptions, transfers: tuple[Transfer, ...]
+) -> Duplication:
+    pool = case.target.pool
+    return Duplication(
         label=chosen.target,
         kind=ArtifactKind.VOLUME,
-        source=source,
-        place=Place(target.pool.name, target.pool.uuid, directory, chosen.name or ""),
-        action=select.ACTIONS[mode],
+        source=case.source,
+        place=Place(pool.name, pool.uuid, case.directory, chosen.name or ""),
+        action=select.ACTIONS[case.mode],
         transfers=transfers,
         below=case.images[1:],
         keep_owner=survey.keeps_owner,
         is_read_again=survey.has_siblings,
     )
-    return duplication, cautions
+
+
+def _internal_duplication(
+    survey: Survey, case: DiskCase, chosen: DiskOptions
+) -> tuple[Duplication, tuple[Notice, ...]]:
+    """Return how an internal snapshot is copied out of its image, see `require_copyable`."""
+    name = "" if survey.source.snapshot is None else survey.source.snapshot.name
+    require_copyable(survey, case, name)
+    pools = [(known.pool, known.description) for known in _involved_pools(case)]
+    # only files that are open here are read and written, unless images below are read, too
+    transfers = (Transfer.CONVERT,) if case.images[1:] else (Transfer.HOST,)
+    _, cautions = survey.gate.admit(survey.connection, transfers, pools, f"disk {chosen.target}")
+    if case.source.acl and not may_be_given_here(case.source):
+        cautions = (*cautions, without_acl(case.source))
+    return _new_duplication(survey, case, chosen, (Transfer.CONVERT,))._replace(snapshot=name), cautions
 
 
 def _involved_pools(case: DiskCase) -> list[PoolEntry]:

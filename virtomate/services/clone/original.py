@@ -9,6 +9,7 @@ from virtomate.definition.provenance import DomainReference, read_provenance
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.notices import CloneWarning, Notice
+from virtomate.services.clone.snapshot import SnapshotSource, read_snapshot_source, refuse_commit
 from virtomate.services.restart import is_owed
 from virtomate.tuples import NamedTuple
 from virtomate.words import shutdown_commands, virsh, virtomate
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from virtomate.definition.provenance import Provenance
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.services.clone_records import CloneRequest
 
 # A guest in any other state does not hear that it is to shut down, or is not heard of again.
 _LISTENING = frozenset({"running", "blocked", "no state"})
@@ -33,6 +35,7 @@ class Source(NamedTuple):
     """The original, as it was when it was read.
 
     Attributes:
+        snapshot: The snapshot that the definition and the disks are taken from; None for the original as it is now.
         not_carried_over: Warnings of what libvirt stores beside the definition and a clone does not get.
         is_active: Whether the original runs, and will be shut down before anything is copied.
         is_owed: Whether a run that was killed has shut the original down, and not started it again.
@@ -46,6 +49,7 @@ class Source(NamedTuple):
     not_carried_over: tuple[Notice, ...]
     is_active: bool = False
     is_owed: bool = False
+    snapshot: SnapshotSource | None = None
 
     @property
     def stands_still(self) -> bool:
@@ -53,16 +57,17 @@ class Source(NamedTuple):
         return not (self.is_active or self.is_owed)
 
 
-def read_source(connection: Connection, name_or_uuid: str, *, shuts_down: bool = False) -> Source:
-    """Read the original once; `shuts_down` says that an active domain will be shut down.
+def read_source(connection: Connection, request: CloneRequest) -> Source:
+    """Read the original once, as it is or as it was at the snapshot that was asked for.
 
     Raises:
-        NotFoundError: There is no such domain.
+        NotFoundError: There is no such domain or snapshot.
         IllegalStateError: The domain is active, an unfinished clone or import, or another run shuts it down.
     """
-    domain = find_domain(connection, name_or_uuid)
-    is_active = domain.is_active()
-    if is_active and not shuts_down:
+    domain = find_domain(connection, request.source)
+    snapshot = None if request.snapshot is None else read_snapshot_source(domain, request.snapshot)
+    is_active = snapshot is None and domain.is_active()
+    if is_active and request.shutdown is None:
         state = domain.state()
         raise IllegalStateError(
             f"domain '{domain.name}' is {state}, and must be shut off to be cloned",
@@ -77,20 +82,25 @@ def read_source(connection: Connection, name_or_uuid: str, *, shuts_down: bool =
         )
     if is_active:
         _require_stoppable(domain, definition)
+    if snapshot is not None:
+        refuse_commit(domain, snapshot)
     reference = DomainReference(domain.name, domain.uuid)
     not_carried_over = {
         CloneWarning.CHECKPOINTS: domain.checkpoint_count() > 0,
         CloneWarning.AUTOSTART: domain.is_autostarted(),
     }
+    snapshot_count, external_count = domain.snapshot_count(), domain.external_snapshot_count()
     return Source(
         reference=reference,
-        definition=definition,
-        has_managed_save=domain.has_managed_save(),
-        snapshot_count=domain.snapshot_count(),
-        external_snapshot_count=domain.external_snapshot_count(),
+        definition=definition if snapshot is None else snapshot.snapshot.definition,
+        # a saved guest goes on with its disks as they are now
+        has_managed_save=snapshot is None and domain.has_managed_save(),
+        snapshot_count=snapshot_count if snapshot is None else snapshot_count - external_count,
+        external_snapshot_count=external_count if snapshot is None else 0,
         not_carried_over=tuple(Notice(code, domain.name) for code, is_so in not_carried_over.items() if is_so),
         is_active=is_active,
-        is_owed=is_owed(connection, reference),
+        is_owed=snapshot is None and is_owed(connection, reference),
+        snapshot=snapshot,
     )
 
 

@@ -99,8 +99,9 @@ class ClonePlan(NamedTuple):
 
     @property
     def sources(self) -> tuple[VolumeDescription, ...]:
-        """The volumes that the clone is made of or rests on, down to the last image."""
-        return tuple(volume for duplication in self.duplications for volume in (duplication.source, *duplication.below))
+        """The volumes that must not change: what the clone is made of or rests on, down to the last image."""
+        still = (duplication for duplication in self.duplications if not duplication.is_moving)
+        return tuple(volume for duplication in still for volume in (duplication.source, *duplication.below))
 
     @property
     def new_paths(self) -> tuple[str, ...]:
@@ -265,7 +266,7 @@ def check_request(request: CloneRequest) -> None:
 
 def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None) -> ClonePlanner:
     """Look once at everything that is the same for all clones of a run."""
-    source = read_source(connection, request.source, shuts_down=request.shutdown is not None)
+    source = read_source(connection, request)
     domain, name = source.definition.domain, source.reference.name
     identities = scan_identities(connection, borrow)
     if source.is_active:

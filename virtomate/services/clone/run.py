@@ -14,12 +14,15 @@ from virtomate.enums import Action, Status
 from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.services.clone.clone_one import CloneRun, clone_one, clone_result
 from virtomate.services.clone.plan import ClonePlan, check_request, plan_clones
+from virtomate.services.clone.snapshot import require_kept
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.storage import refresh_all, temporary_pools_of
-from virtomate.services.transaction import Acceptance, Filled, guarded, require_acceptable, submit
+from virtomate.services.transaction import Acceptance, Filled, guarded, require_acceptable, require_off, submit
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.services.clone.original import Source
     from virtomate.services.clone.plan import ClonePlanner
     from virtomate.services.clone_records import CloneRequest, CloneResult
     from virtomate.services.storage import TemporaryPools
@@ -129,7 +132,7 @@ def _side_by_side(
     watched = [volume for plan in plans for volume in plan.sources]
     results: dict[int, CloneResult] = {}
     with (
-        guarded(run.source.connection, plans[0].source.reference, watched) as guard,
+        guarded(run.source.connection, partial(_require_original, plans[0].source), watched) as guard,
         ThreadPoolExecutor(max(_MAX_TRANSFERS, request.jobs), "transfer-") as transfers,
         ThreadPoolExecutor(min(request.jobs, len(plans)), "clone-") as clones,
     ):
@@ -159,6 +162,14 @@ def _side_by_side(
                     outcome = clone_result(plan, Status.FAILED, error=outcome)
                 results[number] = _explained(outcome, run.cancel)
     return tuple(results[number] for number in range(len(plans)))
+
+
+def _require_original(source: Source, connection: Connection) -> None:
+    """Raise SourceChangedError if the original is not as it was when it was read."""
+    if source.snapshot is None:
+        require_off(connection, source.reference)
+    else:
+        require_kept(connection, source.snapshot, source.reference)
 
 
 def _make(shared: CloneRun, plan: ClonePlan, request: CloneRequest) -> CloneResult | VirtomateError:

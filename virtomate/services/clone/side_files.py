@@ -17,6 +17,7 @@ from virtomate.errors import ConflictError, HypervisorError, NotFoundError, Usag
 from virtomate.names import check_volume_name
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
+from virtomate.services.clone.frozen import holds_nvram
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 from virtomate.services.firmware import is_certainly_read_only, is_template, own_nvram_path
 from virtomate.services.storage import find_volume
@@ -220,33 +221,46 @@ def _settled(
         raise _taken(path)
     if content is None:
         return fresh
+    is_moving, snapshot = _is_moving(survey), survey.source.snapshot
+    is_held = holds_nvram(survey, content, fresh.format)
     # bytes are copied whatever they mean
-    raw = with_acl(select.as_format(content, "raw"))
-    possible = (Transfer.HOST, Transfer.STREAM) if find_obstacle(raw) is None else (Transfer.STREAM,)
+    source = with_acl(content if is_held else select.as_format(content, "raw"))
+    is_at_hand = not is_moving and find_obstacle(source) is None
+    possible = (Transfer.HOST, Transfer.STREAM) if is_at_hand else (Transfer.STREAM,)
     pools = {item.name: (item, describe_pool(item.document())) for item in (target, pool)}
     transfers, warnings = survey.gate.admit(survey.connection, possible, pools.values(), _WHAT)
-    if raw.acl and not may_be_given_here(raw):
-        warnings = (*warnings, without_acl(raw))
+    if source.acl and not may_be_given_here(source):
+        warnings = (*warnings, without_acl(source))
+    if snapshot is not None and not is_held:
+        warnings = (*warnings, notice(CloneWarning.NVRAM_OF_NOW, source.path, snapshot=snapshot.name))
     duplication = Duplication(
         label=f"{clone_name}/nvram" if survey.has_siblings else "nvram",
         kind=ArtifactKind.NVRAM,
-        source=raw,
+        source=source,
         place=Place(target.name, target.uuid, *posixpath.split(path)),
         action=Action.COPIED,
-        transfers=transfers,
+        transfers=(Transfer.CONVERT,) if is_held else transfers,
         below=(),
         keep_owner=survey.keeps_owner,
         is_read_again=False,
+        snapshot=snapshot.name if snapshot is not None and is_held else None,
+        is_moving=is_moving,
     )
     return fresh._replace(action=NvramAction.COPIED, duplication=duplication, warnings=warnings)
 
 
 def _judge_uncovered(survey: Survey, source_path: str, uncovered: frozenset[str]) -> tuple[Notice, ...]:
     """Judge directories that are in no pool yet by what is seen here, and return warnings about the directories."""
-    transfers = (Transfer.HOST,) if can_be_copied_here(source_path) else (Transfer.STREAM,)
+    is_at_hand = not _is_moving(survey) and can_be_copied_here(source_path)
+    transfers = (Transfer.HOST,) if is_at_hand else (Transfer.STREAM,)
     assessed = [survey.gate.assess_here(survey.connection, directory) for directory in sorted(uncovered)]
     admitted(transfers, assessed, _WHAT)
     return () if transfers[0] is Transfer.HOST else cautions(assessed, _WHAT)
+
+
+def _is_moving(survey: Survey) -> bool:
+    """Return whether the guest of the original may write to the NVRAM meanwhile."""
+    return survey.source.snapshot is not None and survey.source.snapshot.is_running
 
 
 def _is_missing(path: str) -> bool:

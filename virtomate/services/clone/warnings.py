@@ -15,6 +15,7 @@ from virtomate.errors import ConnectionLostError, RefusedWarningError, Unsupport
 from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
+from virtomate.services.clone.snapshot import snapshot_warnings
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
@@ -39,19 +40,30 @@ def clone_warnings(
     """Return the warnings about all clones."""
     source = survey.source
     name = source.reference.name
-    is_linked = any(item.action is Action.LINKED for item in disks)
     return (
         *_shared(disks, nvram),
         *_addresses(survey),
-        *((Notice(CloneWarning.LINKED_ORIGINAL, name),) if is_linked else ()),
+        *_links(source, disks),
         *(warning for item in disks for warning in item.warnings),
         *_seeds(survey, disks),
         *(() if nvram is None else nvram.warnings),
+        *(() if source.snapshot is None else snapshot_warnings(source.snapshot)),
         *(() if firmware.missing is None else (firmware.missing,)),
         *_snapshots(source, disks),
         *source.not_carried_over,
         *((Notice(CloneWarning.SAVED_STATE, name),) if source.has_managed_save else ()),
     )
+
+
+def _links(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notice]:
+    """Yield warnings of what destroys a linked clone."""
+    name, snapshot = source.reference.name, source.snapshot
+    linked = [item.disk.target for item in disks if item.action is Action.LINKED]
+    frozen = [] if snapshot is None else [target for target in linked if snapshot.is_frozen(target)]
+    if snapshot is not None and frozen:
+        yield notice(CloneWarning.LINKED_SNAPSHOT, snapshot.name, original=name)
+    if len(frozen) < len(linked):
+        yield Notice(CloneWarning.LINKED_ORIGINAL, name)
 
 
 def _shared(disks: tuple[DiskPlan, ...], nvram: SurveyedNvram | None) -> Iterator[Notice]:

@@ -239,7 +239,12 @@ class Memo(Claim):
 
 
 def new_journal(
-    uuid: str, source: DomainReference, mode: Mode, made: tuple[Artifact, ...], reserved: tuple[str, ...] = ()
+    uuid: str,
+    source: DomainReference,
+    mode: Mode,
+    made: tuple[Artifact, ...],
+    reserved: tuple[str, ...] = (),
+    snapshot: str | None = None,
 ) -> Provenance:
     """Return the journal of what this process begins to make now; for the arguments see `Provenance`."""
     return Provenance(
@@ -253,6 +258,7 @@ def new_journal(
         maker=this_process(),
         mark=os.urandom(16).hex(),
         reserved=reserved,
+        snapshot=snapshot,
     )
 
 

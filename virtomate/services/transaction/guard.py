@@ -20,7 +20,7 @@ from virtomate.services.storage import may_be_running
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from virtomate.definition.provenance import DomainReference
     from virtomate.definition.volume import VolumeDescription
@@ -43,11 +43,14 @@ class Guard:
     Elsewhere only a look at the end tells.
 
     Args:
+        require_original: Raises SourceChangedError where the original is not as it has to be.
         runs: The runs of domains that were active when the clones were planned, and were looked at then.
     """
 
-    def __init__(self, original: DomainReference, watched: tuple[Watched, ...], runs: frozenset[int]) -> None:
-        self._original = original
+    def __init__(
+        self, require_original: Callable[[Connection], None], watched: tuple[Watched, ...], runs: frozenset[int]
+    ) -> None:
+        self._require_original = require_original
         self._watched = watched
         self._unlocked = {item.volume.path: item.volume for item in watched if item.descriptor is None}
         self._runs = runs
@@ -81,10 +84,7 @@ class Guard:
 
     def require_unchanged(self, connection: Connection) -> None:
         """Raise SourceChangedError if the original was started, or a file of it, or below it, was written to."""
-        original = self._original
-        domain = find_domain_by_uuid(connection, original.uuid)
-        if domain is not None and domain.is_active():
-            raise SourceChangedError(f"domain '{original.name}' was started while it was being cloned", hint=_HINT)
+        self._require_original(connection)
         for watched in self._watched:
             if not _is_as_it_was(connection, watched):
                 path = watched.volume.path
@@ -112,9 +112,18 @@ class Guard:
                     )
 
 
+def require_off(connection: Connection, original: DomainReference) -> None:
+    """Raise SourceChangedError if the original was started."""
+    domain = find_domain_by_uuid(connection, original.uuid)
+    if domain is not None and domain.is_active():
+        raise SourceChangedError(f"domain '{original.name}' was started while it was being cloned", hint=_HINT)
+
+
 @contextmanager
-def guarded(connection: Connection, original: DomainReference, volumes: Iterable[VolumeDescription]) -> Iterator[Guard]:
-    """Watch over volumes from before the first claim until the last definition.
+def guarded(
+    connection: Connection, require_original: Callable[[Connection], None], volumes: Iterable[VolumeDescription]
+) -> Iterator[Guard]:
+    """Watch over volumes from before the first claim until the last definition; for the arguments see `Guard`.
 
     Raises:
         IllegalStateError: Somebody writes to one, or is about to delete it.
@@ -131,7 +140,7 @@ def guarded(connection: Connection, original: DomainReference, volumes: Iterable
             watched.append(Watched(volume, descriptor))
         is_locked = all(item.descriptor is not None for item in watched)
         active = [] if is_locked else list_active_domains(connection)
-        yield Guard(original, tuple(watched), frozenset(domain.run_id for domain in active))
+        yield Guard(require_original, tuple(watched), frozenset(domain.run_id for domain in active))
 
 
 def _open(connection: Connection, volume: VolumeDescription) -> int | None:

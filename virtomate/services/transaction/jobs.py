@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from virtomate.definition.provenance import Artifact
+from virtomate.definition.provenance import Artifact, BaseFingerprint
 from virtomate.definition.volume import NewVolume, VolumeDescription
 from virtomate.duplication import transfers
 from virtomate.duplication.transfers.stream import LocalFile, upload
@@ -87,6 +87,7 @@ class VolumeJob(NamedTuple):
 
     def planned(self) -> Artifact:
         """Return the journal's line for the volume before it is made."""
+        base = self.content.way.source if isinstance(self.content, OverlayOn) else None
         return Artifact(
             self.kind,
             ArtifactState.PLANNED,
@@ -94,7 +95,8 @@ class VolumeJob(NamedTuple):
             self.place.name,
             self.place.path,
             transfer=self.transfer,
-            base=self.content.way.source.path if isinstance(self.content, OverlayOn) else None,
+            base=None if base is None else base.path,
+            base_fingerprint=None if base is None else BaseFingerprint(base.modified, base.physical),
         )
 
     def create(self, known: PoolEntry, workplace: TransferContext) -> Volume:

@@ -1,0 +1,445 @@
+"""Clones of a domain as it was at a snapshot: the definition and the content of the snapshot, or a refusal."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import libvirt_qemu
+import pytest
+
+from tests.functional.runs import Watched, paused, wait_for
+from tests.functional.support import by_target, clone, clone_path, cloned, definition, image_info, pool_on, refused
+from tests.lab import Lab, Pool, Program, disk, domain, images, interface
+from tests.lab.domains import OVMF_TEMPLATE, nvram
+from tests.lab.images import MIB
+from tests.lab.ordinary_user import OrdinaryUser
+from virtomate.cancel import CancelToken
+from virtomate.definition import file_readers
+from virtomate.definition.codec import Document, parse_definition
+from virtomate.definition.provenance import DomainReference, read_provenance
+from virtomate.errors import SourceChangedError
+from virtomate.hypervisor.domains import Domain
+from virtomate.hypervisor.session import open_session
+from virtomate.notices import CloneWarning
+from virtomate.progress import Progress
+from virtomate.services.clone import clone_domains
+from virtomate.services.clone.snapshot import read_snapshot_source, require_kept
+from virtomate.services.clone_records import CloneRequest
+from virtomate.services.transaction import Run
+
+DISK_ONLY = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+ACTIVE = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+
+KNOWS_NVRAM_FORMAT = 9_002_000
+HOUR = 3600 * 10**9
+
+# Says how far it is and goes on for ever, as qemu-img would with a large image.
+ENDLESS = "#!/bin/sh\necho '    (50.00/100%)'\nexec sleep 600\n"
+
+
+def snapshot(original: Any, name: str, flags: int = 0, without: str = "") -> None:
+    """Make a snapshot, without one of the disks if that is asked for."""
+    disks = f"<disks><disk name='{without}' snapshot='no'/></disks>" if without else ""
+    original.snapshotCreateXML(f"<domainsnapshot><name>{name}</name>{disks}</domainsnapshot>", flags)
+
+
+def write(original: Any, number: int = 0, pattern: int = 9) -> None:
+    """Have the running domain write to one of its disks, as its guest would."""
+    device = f"/machine/peripheral/virtio-disk{number}/virtio-backend"
+    said = libvirt_qemu.qemuMonitorCommand(original, f'qemu-io -d {device} "write -P {pattern} 0 64k"', 1)
+    assert "rror" not in said, said
+
+
+def define(lab: Lab, pool: Pool, *, firmware: str = "") -> Any:
+    """Define `original` with a qcow2 disk and a raw disk."""
+    system, data = pool.qcow2("original.qcow2", 4 * MIB), pool.raw("original-data.raw", 4 * MIB, seed=2)
+    disks = [disk(system), disk(data, "raw", "vdb")]
+    interfaces = [interface()]
+    return lab.define(domain("original", disks=disks, interfaces=interfaces, firmware=firmware, memory_mib=64))
+
+
+def content(pool: Pool) -> list[str]:
+    """Return digests of what a guest reads from the disks of `original` as they were defined."""
+    paths = {"original.qcow2": "qcow2", "original-data.raw": "raw"}
+    return [images.guest_digest(pool.path / name, format_) for name, format_ in paths.items()]
+
+
+def content_of(document: Any) -> list[str]:
+    """Return digests of what a guest reads from the disks of a clone."""
+    return [
+        images.guest_digest(clone_path(document, item["target"]), item["clone"]["format"]) for item in document["disks"]
+    ]
+
+
+def codes(document: Any) -> set[str]:
+    """Return the codes of a clone's warnings."""
+    return {item["code"] for item in document["notices"]} - {"new-identifier"}
+
+
+@pytest.fixture
+def internal(lab: Lab) -> Any:
+    """A domain `original` that is off, with an internal snapshot `fresh`; its disk was written to since."""
+    path = lab.pool.qcow2(
+        "original.qcow2", 4 * MIB, cluster_bytes=128 << 10, options=("extended_l2=on", "lazy_refcounts=on")
+    )
+    original = lab.define(domain("original", disks=[disk(path)], memory_mib=64))
+    snapshot(original, "fresh, a=b")
+    images.qemu_io(path, "qcow2", "write -P 9 0 64k")
+    return original
+
+
+def test_external_snapshot_of_a_running_domain(lab: Lab, virtomate: Program) -> None:
+    """In all modes, the clone has the definition and the content of the moment, and the original runs on."""
+    pool = pool_on(lab, "xfs" if lab.privileged else "ext4")
+    store = lab.make_directory("nvram") / "original_VARS.fd"
+    store.write_bytes(OVMF_TEMPLATE.read_bytes())
+    original = define(lab, pool, firmware=nvram(store))
+    before = content(pool)
+    original.create()
+    original.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, "then", None, None, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    snapshot(original, "s 1", DISK_ONLY)
+    original.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, "now", None, None, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    write(original, 0)
+    write(original, 1)
+    always = {"without-memory", "nvram-of-now", "same-title"}
+
+    for mode in ("copy", "linked", "reflink") if lab.privileged else ("copy", "linked"):
+        words = ("domain-clone", "--mode", mode, "--snapshot", "s 1", "original", mode)
+        document = cloned(virtomate(*words, json=True))
+        assert content_of(document) == before
+        assert (document["snapshot"]["name"], document["snapshot"]["state"]) == ("s 1", "disk-snapshot")
+        assert document["snapshot"]["created"].endswith("+00:00")
+        assert codes(document) == always | ({"linked-snapshot"} if mode == "linked" else set())
+        assert "<title>then</title>" in definition(lab, mode)
+        assert Path(document["nvram"]["clone"]).read_bytes() == store.read_bytes()
+
+    record = read_provenance(parse_definition(definition(lab, "linked")))
+    assert record is not None
+    assert record.snapshot == "s 1"
+    bases = {item.base: item.base_fingerprint for item in record.made if item.base is not None}
+    for name in ("original.qcow2", "original-data.raw"):
+        status, found = (pool.path / name).stat(), bases[str(pool.path / name)]
+        assert found is not None
+        assert found.size == status.st_size
+        assert found.modified == f"{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09}"
+    assert original.isActive()
+    assert virtomate("domain-clone", "--snapshot", "s 1", "original", "x").stdout.startswith(
+        "Cloned original at snapshot s 1 to x (copy) in "
+    )
+
+
+def test_snapshot_that_was_committed(lab: Lab, virtomate: Program) -> None:
+    """A clone is refused while an overlay is merged into a frozen image, and ever after."""
+    original = define(lab, lab.pool)
+    original.create()
+    snapshot(original, "s1", DISK_ONLY, without="vdb")
+    words = ("domain-clone", "--snapshot", "s1", "--disk", "vdb=drop", "original", "clone")
+    write(original)
+    original.blockCommit("vda", None, None, 1, ACTIVE)
+    before = lab.inventory()
+    error = refused(lab, before, virtomate(*words, json=True))
+    assert error["type"] == "IllegalStateError"
+    assert error["message"] == "a block commit writes into the images below disk vda of domain 'original'"
+    assert error["hint"].endswith("blockjob --abort original vda")
+
+    original.blockJobSetSpeed("vda", 0)
+    wait_for(lambda: '"ready":true' in str(block_jobs(original)).replace(" ", ""), "the overlay is merged")
+    original.blockJobAbort("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+    before = lab.inventory()
+    assert "of disk vda that snapshot 's1' had frozen" in refused(lab, before, virtomate(*words, json=True))["message"]
+
+    original.destroy()
+    before = lab.inventory()
+    message = refused(lab, before, virtomate(*words, json=True))["message"]
+    assert "original.qcow2' was written to since snapshot 's1' was made" in message
+
+
+def block_jobs(original: Any) -> Any:
+    """Return QEMU's block jobs."""
+    return libvirt_qemu.qemuMonitorCommand(original, '{"execute": "query-block-jobs"}', 0)
+
+
+def test_older_snapshot_that_was_deleted(lab: Lab, virtomate: Program) -> None:
+    """A merge into a frozen image keeps what the later snapshot holds; a warning says so if it came much later."""
+    original = define(lab, lab.pool)
+    original.create()
+    snapshot(original, "s1", DISK_ONLY, without="vdb")
+    write(original, pattern=1)
+    snapshot(original, "s2", DISK_ONLY, without="vdb")
+    then = images.guest_digest(lab.pool.path / "original.s1", "qcow2")
+    write(original, pattern=2)
+    original.snapshotLookupByName("s1").delete()
+    lab.pool.refresh()
+
+    words = ("domain-clone", "--disk", "vdb=drop", "--snapshot")
+    document = cloned(virtomate(*words, "s2", "original", "clone", json=True))
+    assert images.guest_digest(clone_path(document), "qcow2") == then
+    assert codes(document) == {"without-memory"}
+    # as if the merge had come later
+    os.utime(lab.pool.path / "original.qcow2", ns=(time.time_ns() + HOUR,) * 2)
+    lab.pool.refresh()
+    document = cloned(virtomate(*words, "s2", "original", "other", json=True))
+    assert images.guest_digest(clone_path(document), "qcow2") == then
+    assert codes(document) == {"without-memory", "written-snapshot"}
+
+
+def test_commit_that_begins_meanwhile(lab: Lab, virtomate: Program) -> None:
+    """While a clone is made, QEMU's lock keeps block commits from the frozen image; where it cannot, the end tells."""
+    original = define(lab, lab.pool)
+    before = content(lab.pool)
+    original.create()
+    snapshot(original, "s1", DISK_ONLY)
+    write(original)
+    program = virtomate.pausing("virStorageVolCreateXML")
+    run = program.start("domain-clone", "--snapshot", "s1", "original", "clone", json=True)
+    with paused(run), pytest.raises(libvirt.libvirtError, match="lock"):
+        original.blockCommit("vda", None, None, 1, ACTIVE)
+    assert content_of(cloned(run.wait())) == before
+
+    mine = Domain(original)
+    source, reference = read_snapshot_source(mine, "s1"), DomainReference("original", mine.uuid)
+    connection: Any = type("Connection", (), {"handle": lab.connection})()
+    require_kept(connection, source, reference)
+    original.blockCommit("vda", None, None, 1, ACTIVE)
+    with pytest.raises(SourceChangedError, match="'s1' of domain 'original' was committed"):
+        require_kept(connection, source, reference)
+
+
+@pytest.mark.usefixtures("internal")
+def test_internal_snapshot(lab: Lab, virtomate: Program) -> None:
+    """qemu-img copies what the guest saw then into the volume that libvirt made, and the image keeps its features."""
+    path = lab.pool.path / "original.qcow2"
+    words = ("--snapshot", "fresh, a=b")
+    (planned,) = virtomate("domain-clone", "--dry-run", *words, "original", "clone", json=True).json
+    document = clone(virtomate, *words)
+    assert by_target(document)["vda"]["transfer"] == by_target(planned)["vda"]["transfer"] == "convert"
+    assert (document["snapshot"]["state"], codes(document)) == ("shutoff", {"without-snapshots"})
+    info = image_info(clone_path(document))
+    assert "snapshots" not in info
+    assert info["cluster-size"] == 128 << 10
+    features = info["format-specific"]["data"]
+    assert (features["extended-l2"], features["lazy-refcounts"], features["compat"]) == (True, True, "1.1")
+    # the file is the one that libvirt made, which carries the proof
+    record = read_provenance(parse_definition(definition(lab, "clone")))
+    assert record is not None
+    (made,) = record.made
+    assert made.fingerprint is not None
+    assert made.fingerprint.inode == clone_path(document).stat().st_ino
+
+    images.qemu_img("snapshot", "-a", "fresh, a=b", path)
+    assert images.same_content(clone_path(document), "qcow2", path, "qcow2")
+    assert virtomate("domain-delete", "--yes", "clone").status == 0
+    assert not clone_path(document).exists()
+
+
+def test_internal_snapshot_above_a_base(lab: Lab, virtomate: Program) -> None:
+    """The copy of a snapshot inside of an overlay has the content of the base, and does not rest on it."""
+    base = lab.pool.raw("base.raw", 4 * MIB)
+    path = lab.pool.path / "original.qcow2"
+    images.qemu_img("create", "-q", "-f", "qcow2", "-b", base.name, "-F", "raw", path)
+    images.qemu_io(path, "qcow2", "write -P 3 1M 64k")
+    lab.pool.refresh()
+    original = lab.define(domain("original", disks=[disk(path)], memory_mib=64))
+    before = images.guest_digest(path, "qcow2")
+    snapshot(original, "fresh")
+    images.qemu_io(path, "qcow2", "write -P 9 0 64k")
+
+    document = clone(virtomate, "--snapshot", "fresh")
+    assert images.guest_digest(clone_path(document), "qcow2") == before
+    assert "backing-filename" not in image_info(clone_path(document))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--mode", "linked"), "can only be copied, not linked"),
+        (("--disk", "vda=reflink"), "can only be copied, not reflink"),
+        (("--transfer", "stream"), "there is no transfer 'stream' for it"),
+        (("--bandwidth", "1"), "is copied by qemu-img without a limit"),
+    ],
+)
+@pytest.mark.usefixtures("internal")
+def test_internal_snapshot_in_other_ways(lab: Lab, virtomate: Program, words: tuple[str, ...], message: str) -> None:
+    """Nothing can rest on the inside of an image, and libvirt cannot read it."""
+    before = lab.inventory()
+    result = virtomate("domain-clone", *words, "--snapshot", "fresh, a=b", "original", "clone", json=True)
+    error = refused(lab, before, result)
+    assert (error["type"], "hint" in error) == ("UnsupportedError", True)
+    assert message in error["message"]
+
+
+def test_internal_snapshot_that_cannot_be_copied(lab: Lab, virtomate: Program, internal: Any, tmp_path: Path) -> None:
+    """The original runs, there is no qemu-img, the disk was resized, or the image does not have the snapshot."""
+    path = lab.pool.path / "original.qcow2"
+    words = ("domain-clone", "--snapshot", "fresh, a=b", "original", "clone")
+
+    def message(env: dict[str, str] | None = None) -> str:
+        return str(refused(lab, lab.inventory(), virtomate(*words, json=True, env=env))["message"])
+
+    assert message({"PATH": str(tmp_path)}).endswith("cannot be copied: there is no qemu-img here")
+    internal.create()
+    assert message() == "snapshot 'fresh, a=b' is inside of disk vda of domain 'original', which is active"
+    internal.destroy()
+    images.qemu_img("resize", "-q", path, "8M")
+    assert "was resized since snapshot 'fresh, a=b': its size was 4194304 bytes" in message()
+    images.qemu_img("snapshot", "-d", "fresh, a=b", path)
+    assert message().endswith("has no internal snapshot 'fresh, a=b', although libvirt lists one")
+
+
+def test_internal_snapshot_that_cannot_be_read(root_lab: Lab, nobody: OrdinaryUser) -> None:
+    """Who cannot open the image is told why, since libvirt has no call that reads a snapshot inside of an image."""
+    path = nobody.pool.qcow2("original.qcow2", 4 * MIB)
+    path.chmod(0o600)
+    nobody.pool.refresh()
+    original = root_lab.define(domain("original", disks=[disk(path)], memory_mib=64))
+    snapshot(original, "fresh")
+
+    error = nobody("domain-clone", "--snapshot", "fresh", "original", "clone").json
+    assert error["type"] == "UnsupportedError"
+    assert "cannot be copied: its file cannot be read here" in error["message"]
+    assert "as root on the host" in error["hint"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+@pytest.mark.usefixtures("internal")
+def test_end_in_the_middle_of_a_conversion(lab: Lab, virtomate: Program, number: int) -> None:
+    """qemu-img ends with virtomate, also when nothing can end it any more, and the volume can be removed at once."""
+    before = lab.inventory()
+    programs = virtomate.directory / "programs"
+    programs.mkdir()
+    (programs / "qemu-img").write_text(ENDLESS)
+    (programs / "qemu-img").chmod(0o755)
+    run = virtomate.start(
+        *("--progress", "json", "domain-clone", "--snapshot", "fresh, a=b", "original", "clone"),
+        json=True,
+        env={"PATH": f"{programs}:{os.environ['PATH']}"},
+    )
+    Watched(run).wait_for_event("progress")
+    (child,) = children(run.process.pid)
+
+    run.signal(number)
+    assert run.wait().status == -number
+    wait_for(lambda: not Path(f"/proc/{child}").exists(), "qemu-img ends")
+    if number == signal.SIGKILL:
+        assert virtomate("domain-delete", "clone").status == 0
+    assert before.difference(lab.inventory()) == ""
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [
+        int(child)
+        for listing in Path(f"/proc/{process}/task").glob("*/children")
+        for child in listing.read_text().split()
+    ]
+
+
+def test_disk_that_a_snapshot_does_not_hold(lab: Lab, virtomate: Program) -> None:
+    """A disk of another moment is refused, left out, or taken as it is now with a warning, as was asked."""
+    original = define(lab, lab.pool)
+    before = content(lab.pool)
+    snapshot(original, "s1", DISK_ONLY, without="vdb")
+    images.qemu_io(lab.pool.path / "original.s1", "qcow2", "write -P 9 0 64k")
+    lab.pool.refresh()
+    words = ("--snapshot", "s1")
+
+    error = refused(lab, lab.inventory(), virtomate("domain-clone", *words, "original", "clone", json=True))
+    assert (error["type"], "snapshot 's1' does not hold disk vdb" in error["message"]) == ("UnsupportedError", True)
+    assert "--disk vdb=drop" in error["hint"]
+
+    dropped = cloned(virtomate("domain-clone", *words, "--disk", "vdb=drop", "original", "without", json=True))
+    assert images.guest_digest(clone_path(dropped), "qcow2") == before[0]
+    taken = clone(virtomate, *words, "--disk", "vdb=copy")
+    assert content_of(taken) == before
+    assert (taken["snapshot"]["state"], codes(taken)) == ("shutoff", {"other-moment"})
+
+    original.create()
+    running = virtomate("domain-clone", *words, "--disk", "vdb=copy", "original", "other", json=True).json
+    assert "is open for writing by domain 'original'" in running["message"]
+
+
+def test_frozen_disk_that_is_to_be_shared(lab: Lab, virtomate: Program) -> None:
+    """A clone that wrote to a frozen image would destroy the overlay that the original writes to."""
+    snapshot(define(lab, lab.pool), "s1", DISK_ONLY)
+    lab.pool.refresh()
+    words = ("domain-clone", "--snapshot", "s1", "--disk", "vdb=share", "original", "clone")
+    error = refused(lab, lab.inventory(), virtomate(*words, json=True))
+    assert error["type"] == "UnsupportedError"
+    assert "original-data.raw) cannot be shared: the overlay that the original got" in error["message"]
+
+
+def test_unknown_snapshot(lab: Lab, virtomate: Program) -> None:
+    """A wrong name gets the right ones."""
+    original = define(lab, lab.pool)
+    hints = []
+    for name in (None, "before", "after"):
+        if name is not None:
+            snapshot(original, name, DISK_ONLY)
+        error = refused(
+            lab, lab.inventory(), virtomate("domain-clone", "--snapshot", "xyz", "original", "c", json=True)
+        )
+        assert error["type"] == "NotFoundError"
+        assert error["message"] == "domain 'original' has no snapshot 'xyz'"
+        hints.append(error["hint"])
+    assert hints == [
+        "The domain has no snapshots at all; leave out --snapshot.",
+        "There is 'before'.",
+        "There are 'after' and 'before'.",
+    ]
+    similar = virtomate("domain-clone", "--snapshot", "Befor", "original", "c", json=True).json
+    assert similar["hint"].startswith("Did you mean 'before'?")
+
+
+def test_several_linked_clones_of_a_snapshot(lab: Lab, virtomate: Program) -> None:
+    """Clones of one snapshot share its images, and --print-xml shows what they would be."""
+    original = define(lab, lab.pool)
+    before = content(lab.pool)
+    snapshot(original, "s1", DISK_ONLY)
+    images.qemu_io(lab.pool.path / "original.s1", "qcow2", "write -P 9 0 64k")
+    words = ("domain-clone", "--snapshot", "s1", "--mode", "linked", "--count", "2", "original", "web")
+    assert virtomate("domain-clone", "--snapshot", "s1", "--print-xml", "original", "x").stdout.count("x.qcow2") == 1
+    result = virtomate(*words, json=True)
+    assert result.status == 0, str(result)
+    assert [content_of(document) for document in result.json] == [before, before]
+    human = virtomate(*words[:-1], "more")
+    assert "2 clones of original at snapshot s1 (linked) in " in human.stdout
+
+
+def test_nvram_inside_of_an_image(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An NVRAM that is a qcow2 image is as it was at an internal snapshot.
+
+    libvirt 10.10 and later make such snapshots. Here a snapshot is redefined, and where libvirt does not know the
+    format of an NVRAM, virtomate is told.
+    """
+    directory = lab.make_directory("nvram")
+    store = images.make_qcow2(directory / "original_VARS.fd", MIB)
+    path = lab.pool.qcow2("original.qcow2", 4 * MIB)
+    then = images.guest_digest(store, "qcow2")
+    original = lab.define(domain("original", disks=[disk(path)], firmware=nvram(store), memory_mib=64))
+    head = f"<name>s1</name><state>shutoff</state><creationTime>{int(time.time())}</creationTime>"
+    document = f"<domainsnapshot>{head}{original.XMLDesc()}</domainsnapshot>"
+    original.snapshotCreateXML(document, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE)
+    for image in (store, path):
+        images.qemu_img("snapshot", "-c", "s1", image)
+        images.qemu_io(image, "qcow2", "write -P 9 0 64k")
+    if lab.connection.getLibVersion() < KNOWS_NVRAM_FORMAT:
+        read = file_readers.nvram
+
+        def with_format(document: Document) -> Any:
+            found = read(document)
+            return None if found is None else found._replace(format="qcow2")
+
+        monkeypatch.setattr(file_readers, "nvram", with_format)
+
+    with open_session(lab.uri) as session:
+        run = Run(session, session, Progress(), CancelToken())
+        (result,) = clone_domains(run, CloneRequest(source="original", names=("clone",), snapshot="s1"))
+    assert result.error is None
+    assert result.nvram is not None
+    assert result.nvram.clone == str(directory / "clone_VARS.fd")
+    assert images.guest_digest(directory / "clone_VARS.fd", "qcow2") == then
+    assert "snapshots" not in image_info(directory / "clone_VARS.fd")
+    assert CloneWarning.NVRAM_OF_NOW not in {warning.code for warning in result.warnings}
