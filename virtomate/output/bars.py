@@ -62,7 +62,8 @@ class _Bars(Progress):
 
     def add(self, name: str, total_bytes: int) -> Task:
         """Add a bar; without bytes to copy, the bar is empty or full, and counts as one byte of the total."""
-        return self._tasks[self.add_task(name, total=total_bytes or 1, has_bytes=total_bytes > 0)]
+        number = self.add_task(name, total=total_bytes or 1, has_bytes=total_bytes > 0)
+        return next(task for task in self.tasks if task.id == number)
 
 
 class BarProgress(Listener):

@@ -107,10 +107,11 @@ def read_documents(connection: Connection, cache: ReferenceCache, warnings: list
 
     for source in _sources(connection, definitions, pass_over):
         try:
-            mentions = cache.mentions(source.read())
+            text = source.read()
         except VirtomateError as error:
             pass_over(source.name, error)
             continue
+        mentions = cache.mentions(text)
         if not mentions.is_whole:
             warnings.append(Notice(ScanWarning.CUT_DOCUMENT, source.name))
         if mentions.has_deep_record:
