@@ -6,6 +6,9 @@ import os
 
 from virtomate.definition.provenance import Owner
 
+# States of processes: zombie and dead.
+_ENDED = {"Z", "X"}
+
 
 def this_process() -> Owner:
     """Return what identifies this process."""
@@ -13,14 +16,16 @@ def this_process() -> Owner:
 
 
 def process_start(pid: int) -> int | None:
-    """Return when a process of this host started, in clock ticks since boot; None if there is none (proc(5))."""
+    """Return when a process of this host started, in clock ticks since boot; None if it has ended (proc(5))."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             status = file.read()
     except OSError:
         return None
     # the second field is the command's name in parentheses, which may hold blanks; the start time is field 22
-    return int(status.rpartition(")")[2].split()[19])
+    state, *fields = status.rpartition(")")[2].split()
+    # nobody may ever wait for a process that was killed: a container can have no init
+    return None if state in _ENDED else int(fields[18])
 
 
 def may_be_running(maker: Owner | None) -> bool:
