@@ -167,10 +167,11 @@ def test_kill_after_any_call(name: str, number: int) -> None:
         clone(host, source(), Shutdown(10))
     host.meanwhile.clear()
 
+    said: list[str] = []
     is_recorded = is_owed(Connection(cast("Any", host)), ORIGINAL)
     assert web(host).active or is_recorded
     was_off = not web(host).active
-    assert restart_owed(session_of(host), ORIGINAL) is was_off
+    assert restart_owed(session_of(host), ORIGINAL, said.append) is was_off
     assert web(host).active
     assert RECORD not in names(host)
 
@@ -189,10 +190,11 @@ def test_fault_at_any_call(name: str, number: int, fault: Fault) -> None:
     except VirtomateError as error:
         errors.append(error)
     host.faults.clear()
+    said: list[str] = []
 
     if not web(host).active:
         assert "shut-off-original" in {item.code for error in errors for item in error.leftovers}
-        assert restart_owed(session_of(host), ORIGINAL)
+        assert restart_owed(session_of(host), ORIGINAL, said.append)
     assert web(host).active
 
 
@@ -217,6 +219,7 @@ def test_run_that_goes_on_is_given_way() -> None:
     host = host_with()
     connection = Connection(cast("Any", host))
     seen: list[bool] = []
+    said: list[str] = []
 
     def look(_host: FakeHost) -> None:
         seen.append(is_owed(connection, ORIGINAL))
@@ -226,13 +229,14 @@ def test_run_that_goes_on_is_given_way() -> None:
         web_record(host).text = text.replace('host="', 'host="another-')
         with pytest.raises(IllegalStateError, match="another virtomate"):
             is_owed(connection, ORIGINAL)
-        seen.append(restart_owed(session_of(host), ORIGINAL))
+        seen.append(restart_owed(session_of(host), ORIGINAL, said.append))
         web_record(host).text = text
 
     host.meanwhile["clone", 0] = look
     clone(host, source(), Shutdown(10))
 
     assert seen == [False, True, False]
+    assert [f"delete '{RECORD}' to start the domain again" in text for text in said] == [True]
     assert web(host).active
 
 

@@ -21,6 +21,8 @@ from virtomate.services.transaction import Claim, new_journal
 from virtomate.words import virtomate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtomate.definition.codec import Definition, Document
     from virtomate.definition.provenance import DomainReference, Provenance
     from virtomate.errors import VirtomateError
@@ -115,16 +117,26 @@ def start_again(connection: Connection, original: DomainReference) -> bool:
     return True
 
 
-def restart_owed(session: Session, original: DomainReference) -> bool:
+def restart_owed(session: Session, original: DomainReference, note: Callable[[str], None]) -> bool:
     """Start an original again if a run that was killed has not done so, and return whether it was started.
+
+    A process on another host may still run and do that itself; then the note says what to do if it does not.
 
     Raises:
         VirtomateError: The original cannot be started, and the record stays.
     """
     found = _find(session.connection, original)
-    if found is None or may_be_running(found[0].maker):
+    if found is None:
         return False
-    restart = Restart(session, original, found[1].domain, is_inherited=True)
+    record, definition = found
+    if may_be_running(record.maker):
+        host = "" if record.maker is None else record.maker.host
+        note(
+            f"a virtomate on host '{host}' has shut down domain '{original.name}'; if it has ended, delete "
+            f"'{record_name(original)}' to start the domain again"
+        )
+        return False
+    restart = Restart(session, original, definition.domain, is_inherited=True)
     restart.record()
     return restart.fulfil()
 

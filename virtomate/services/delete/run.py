@@ -108,13 +108,13 @@ class _Run:
         self.cancel = cancel
         self.pools = TemporaryPools(session)
         self.lighter_pools: set[str] = set()
-        self._progress = progress
+        self.note = progress.note
         self._has_said_to_wait = False
 
     def say_to_wait(self) -> None:
         """Say once that libvirt is waited for."""
         if not self._has_said_to_wait:
-            self._progress.note("waiting for libvirt to finish a volume that it is still writing")
+            self.note("waiting for libvirt to finish a volume that it is still writing")
             self._has_said_to_wait = True
 
 
@@ -153,7 +153,7 @@ class _CloneDeletion:
         """Start the original if the run that left the clone unfinished had shut it down; return the error of it all."""
         original = self._deletion.provenance.source
         try:
-            if restart_owed(self._run.session, original):
+            if restart_owed(self._run.session, original, self._run.note):
                 self._restarted = original.name
         except VirtomateError as cause:
             return with_restart_failed(error, original, cause)
