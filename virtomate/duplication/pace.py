@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
 
-# A piece takes this long at most, so that the rate is even and a signal is noticed.
-_MAX_PIECE_SECONDS = 0.25
+# A piece takes this long at most, so that the rate is even and a signal is noticed. So much time in which nothing was
+# written is made up for, since content comes in bursts.
+_SHORT_SECONDS = 0.25
 
 
 class Pace:
@@ -33,20 +34,18 @@ class Pace:
         """Return how many of these bytes to write at a time."""
         if not self._rate_bytes:
             return length_bytes
-        return min(length_bytes, max(1, int(self._rate_bytes * _MAX_PIECE_SECONDS)))
+        return min(length_bytes, max(1, int(self._rate_bytes * _SHORT_SECONDS)))
 
     def keep(self, written_bytes: int, cancel: CancelToken) -> None:
-        """Wait until the bytes that were just written are due, or the work should stop.
-
-        Time in which nothing was written is not made up for.
-        """
+        """Wait until the bytes that were just written are due, or the work should stop."""
         if not self._rate_bytes:
             return
         with self._lock:
             now = self._clock()
-            self._due = max(self._due, now) + written_bytes / self._rate_bytes
+            self._due = max(self._due + written_bytes / self._rate_bytes, now - _SHORT_SECONDS)
             left = self._due - now
-        cancel.wait(left)
+        if left > 0:
+            cancel.wait(left)
 
 
 UNLIMITED = Pace(0)
