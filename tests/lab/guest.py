@@ -42,7 +42,13 @@ class InterfaceReport:
 
 @dataclass(frozen=True)
 class GuestReport:
-    """What a guest says of itself on its serial port."""
+    """What a guest says of itself on its serial port.
+
+    Attributes:
+        records: how many records of a writer (`lab.write` on the command line) are on its disks, if it was asked to
+            count them (`lab.count`).
+        stray: records without the one before: the disks are not of one moment.
+    """
 
     uuid: str
     firmware: str
@@ -51,6 +57,8 @@ class GuestReport:
     disks: Mapping[str, DiskReport]
     interfaces: Mapping[str, InterfaceReport]
     boot_seconds: float
+    records: int
+    stray: int
 
     @property
     def markers(self) -> dict[str, str]:
@@ -166,4 +174,6 @@ def _parse(document: Mapping[str, Any], boot_seconds: float) -> GuestReport:
         disks=disks,
         interfaces=interfaces,
         boot_seconds=boot_seconds,
+        records=document["records"],
+        stray=document["stray"],
     )

@@ -64,6 +64,41 @@ describe_interfaces() {
 	done
 }
 
+# Records are numbered and have a checksum; odd ones stand on vda and even ones on vdb, each in a sector of the
+# last 2 MiB. Each is on its disk before the next one is begun, so that no moment has a record without all before.
+RECORDS=4096
+
+first_record() {
+	# $1 name of the disk
+	echo $(($(cat "/sys/block/$1/size") - RECORDS))
+}
+
+write_records() {
+	vda=$(first_record vda)
+	vdb=$(first_record vdb)
+	number=1
+	while [ "$number" -lt "$RECORDS" ]; do
+		[ $((number % 2)) = 1 ] && disk=vda sector=$((vda + number)) || disk=vdb sector=$((vdb + number))
+		echo "LAB-RECORD $number $((number * 7919 % 1000003))" |
+			dd of="/dev/$disk" bs=512 seek="$sector" conv=fsync,notrunc 2>/dev/null || break
+		number=$((number + 1))
+	done
+}
+
+# How many records have all before them, and how many others there are.
+count_records() {
+	for disk in vda vdb; do
+		dd if="/dev/$disk" bs=512 skip="$(first_record "$disk")" 2>/dev/null |
+			grep -ao 'LAB-RECORD [0-9]* [0-9]*'
+	done | awk '
+		$3 == $2 * 7919 % 1000003 { seen[$2] = 1 }
+		END {
+			while (seen[records + 1]) records++
+			for (number in seen) stray += seen[number] && number + 0 > records
+			printf "\"records\":%d,\"stray\":%d", records, stray
+		}'
+}
+
 agent=
 for port in /sys/class/virtio-ports/*; do
 	[ "$(cat "$port/name" 2>/dev/null)" = org.qemu.guest_agent.0 ] && agent=/dev/${port##*/}
@@ -83,8 +118,11 @@ uuid=$(cat /sys/class/dmi/id/product_uuid)
 disks=$(describe_disks)
 firmware=bios
 [ -d /sys/firmware/efi ] && firmware=uefi
-report=$(printf '{"uuid":"%s","firmware":"%s","disks":{%s},"interfaces":{%s},"cmdline":"%s","agent":"%s"}' \
-	"$uuid" "$firmware" "$disks" "$(describe_interfaces)" "$(plain </proc/cmdline)" "$agent")
+records='"records":0,"stray":0'
+flag lab.count && records=$(count_records)
+report=$(printf '{"uuid":"%s","firmware":"%s","disks":{%s},"interfaces":{%s},"cmdline":"%s","agent":"%s",%s}' \
+	"$uuid" "$firmware" "$disks" "$(describe_interfaces)" "$(plain </proc/cmdline)" "$agent" "$records")
+flag lab.write && write_records &
 
 # Again and again, as what is printed before somebody listens is lost.
 while :; do
