@@ -31,6 +31,14 @@ class Transfer(StrEnum):
     STREAM = "stream"
     LINK = "link"
     CONVERT = "convert"
+    BACKUP = "backup"
+
+
+class Consistency(StrEnum):
+    """In what state the disks of a clone are: as after a power cut, or as after a shutdown."""
+
+    CRASH = "crash"
+    OFFLINE = "offline"
 
 
 class Status(StrEnum):

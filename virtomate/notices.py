@@ -39,6 +39,8 @@ class CloneWarning(StrEnum):
     SHARED_DISK = "shared-disk"
     SHARED_NVRAM = "shared-nvram"
     UNCLEAN_IMAGE = "unclean-image"
+    UNTRIMMED = "untrimmed-copy"
+    HOT_PLUGGED = "without-hot-plugged-device"
     EXPOSED_COPY = "exposed-copy"
     LINKED_ORIGINAL = "linked-original"
     LINKED_SNAPSHOT = "linked-snapshot"

@@ -163,6 +163,46 @@ def linked(bench: Workbench, name: str) -> CaseResult:
     return CaseResult(name, "linked clone of one domain, ext4", series=found, bars=(at_most(1.1, OLD, OURS),))
 
 
+def live_copy(bench: Workbench, name: str, format_: str) -> CaseResult:
+    """Copy the disk of a running domain."""
+    data = bench.scaled(GIB if format_ == "qcow2" else 512 * MIB)
+    capacity = 2 * data if format_ == "qcow2" else bench.scaled(20 * GIB)
+    pool = bench.make_pool("ext4", 2 * capacity + 2 * data)
+    make = pool.qcow2 if format_ == "qcow2" else pool.raw
+    source = make(f"original.{format_}", capacity, data_bytes=data)
+    bench.define(ORIGINAL, (source, format_))
+    target = pool.path / f"{CLONE}.{format_}"
+    with bench.running(ORIGINAL):
+        found = bench.race(
+            [
+                Contender(OURS, who.clone_live_with_ours(bench.uri, "copy"), [source], note=who.note_transfers),
+                Contender(BARE, who.back_up_with_bare_calls(bench.uri, format_, target), [source]),
+            ],
+            pool,
+        )
+    title = f"copy of a {format_} disk of a running domain, {size(capacity)} with {size(data)} of data, ext4"
+    return CaseResult(name, title, series=found, bars=(at_most(1.25, BARE, OURS),))
+
+
+def live_linked(bench: Workbench, name: str) -> CaseResult:
+    """Make one and many linked clones of a running domain."""
+    count, data = 20, bench.scaled(GIB)
+    pool = bench.make_pool("ext4", 6 * data)
+    source = pool.qcow2("original.qcow2", 2 * data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "qcow2"))
+    one, several = f"{OURS}, one", f"{OURS}, {count}"
+    with bench.running(ORIGINAL):
+        found = bench.race(
+            [
+                Contender(one, who.clone_live_with_ours(bench.uri, "linked"), [source]),
+                Contender(several, who.clone_live_with_ours(bench.uri, "linked", count), [source]),
+            ],
+            pool,
+        )
+    title = f"linked clones of a running domain, {size(data)} of data, ext4"
+    return CaseResult(name, title, series=found, bars=(at_most(2, one, several),))
+
+
 def write(bench: Workbench, name: str) -> CaseResult:
     """Write into a linked clone as a guest would."""
     data, count = bench.scaled(3 * GIB // 2), bench.scaled(WRITES)
@@ -379,6 +419,9 @@ CASES: Mapping[str, Case] = {
     "start": start,
     "memory": memory,
     "two-disks": two_disks,
+    "live-qcow2": partial(live_copy, format_="qcow2"),
+    "live-raw": partial(live_copy, format_="raw"),
+    "live-linked": live_linked,
     "many-linked": partial(many, kind="ext4", mode="linked"),
     "many-reflink": partial(many, kind="xfs", mode="reflink"),
     "crowd": crowd,

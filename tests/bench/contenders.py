@@ -110,6 +110,28 @@ def link_with_bare_calls(uri: str) -> list[str | Path]:
     return [sys.executable, Path(__file__).with_name("bare_libvirt.py"), uri, ORIGINAL, CLONE]
 
 
+def clone_live_with_ours(uri: str, mode: str, count: int = 1) -> Argv:
+    """Compose clones of a running domain by virtomate."""
+    words: list[str | Path] = [
+        find_ours(),
+        "-c",
+        uri,
+        "--json",
+        "domain-clone",
+        "--live",
+        "--mode",
+        mode,
+        ORIGINAL,
+        CLONE,
+    ]
+    return words if count == 1 else [*numbered(words), "--count", str(count)]
+
+
+def back_up_with_bare_calls(uri: str, format_: str, path: Path) -> Argv:
+    """Compose a backup of a running domain with one disk by the fewest libvirt calls."""
+    return [sys.executable, Path(__file__).with_name("bare_backup.py"), uri, ORIGINAL, format_, path]
+
+
 def clone_many_with_ours(uri: str, mode: str, count: int, source: str = ORIGINAL) -> Argv:
     """Compose many clones by virtomate in one command."""
     return [*numbered(clone_with_ours(uri, mode, source)), "--count", str(count)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.contenders import CLONE, NEW_FILE, Contender, make_environment
+from tests.bench.contenders import CLONE, NEW_FILE, ORIGINAL, Contender, make_environment
 from tests.bench.measure import Sample, launch, warm
 from tests.bench.report import Quantity, Series, format_figure
 from tests.lab import Lab, Pool, disk, domain, interface
@@ -83,6 +83,16 @@ class Workbench:
         described = [disk(path, format_, target) for (path, format_), target in zip(disks, targets, strict=False)]
         self.lab.define(domain(name, disks=described, interfaces=[interface()]))
 
+    @contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        """Let a domain run for the time of the block; it has no guest."""
+        found = self.lab.connection.lookupByName(name)
+        found.create()
+        try:
+            yield
+        finally:
+            found.destroy()
+
     def race(self, contenders: Sequence[Contender], pool: Pool | None = None, times: int = 1) -> tuple[Series, ...]:
         """Measure all contenders, round by round, so that a machine that gets slower does so for all of them.
 
@@ -136,7 +146,7 @@ class Workbench:
         pools = (pool, *self._mirrors)
         for one in pools:
             for found in one.hypervisor.connection.listAllDomains():
-                if found.name() == CLONE or found.name().startswith(f"{CLONE}-"):
+                if found.name() == CLONE or found.name().startswith((f"{CLONE}-", f"{ORIGINAL}-")):
                     remove_domain(found)
         for path in _files(pool) - before:
             path.unlink()

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from virtomate.duplication.hostfs import file_system, file_system_space, write_failure
+from virtomate.duplication.hostfs import (
+    file_system,
+    file_system_space,
+    is_reserving,
+    punch_holes,
+    write_failure,
+)
 from virtomate.errors import HypervisorError, NoSpaceError, VirtomateError
 
 
@@ -55,3 +61,27 @@ def test_file_that_cannot_be_written(number: int, kind: type[VirtomateError], hi
     assert type(error) is kind
     assert error.message == f"cannot write '/p/a.raw': {os.strerror(number)}"
     assert hint in str(error.hint)
+
+
+def test_holes_are_given_back(tmp_path: Path) -> None:
+    """What is allocated and holds no data is given back; content and length stay."""
+    path = tmp_path / "file"
+    with path.open("xb") as file:
+        os.posix_fallocate(file.fileno(), 0, 8 << 20)
+        for offset in (0, 3 << 20, (8 << 20) - 5):
+            file.seek(offset)
+            file.write(b"12345")
+    before = path.read_bytes()
+    assert path.stat().st_blocks * 512 >= 8 << 20
+
+    with path.open("r+b") as file:
+        punch_holes(file.fileno())
+
+    assert path.stat().st_blocks * 512 < 1 << 20
+    assert path.read_bytes() == before
+
+
+def test_file_systems_that_promise_space(tmp_path: Path) -> None:
+    """An ordinary file system keeps what was allocated; one that the kernel makes up is not known to break it."""
+    assert is_reserving(str(tmp_path)) is True
+    assert is_reserving("/nowhere/at/all") is None

@@ -22,7 +22,7 @@ from tests.output.records import (
     STARTED,
     VOLUME,
 )
-from virtomate.enums import Action, AddressSource, DeletionStatus, Mode, NvramAction, Status, Transfer
+from virtomate.enums import Action, AddressSource, Consistency, DeletionStatus, Mode, NvramAction, Status, Transfer
 from virtomate.errors import (
     AgentUnresponsiveError,
     ConflictError,
@@ -99,6 +99,8 @@ def test_clone() -> None:
             {"code": "new-identifier", "subject": "MAC addresses", "message": "MAC addresses"},
         ],
         "seconds": 1.234,
+        "consistency": "offline",
+        "moment": None,
         "started": False,
     }
 
@@ -289,7 +291,8 @@ def test_values_of_enumerations() -> None:
     """The words that scripts compare with."""
     assert {mode.value for mode in Mode} == {"copy", "linked", "reflink"}
     assert {action.value for action in Action} == {"copied", "linked", "reflinked", "shared", "dropped"}
-    assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link", "convert"}
+    assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link", "backup", "convert"}
+    assert {consistency.value for consistency in Consistency} == {"crash", "offline"}
     assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned"}
     assert {source.value for source in AddressSource} == {"lease", "agent", "arp"}
     assert {status.value for status in DeletionStatus} == {"deleted", "failed", "interrupted"}

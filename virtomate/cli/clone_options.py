@@ -198,6 +198,26 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             "all codes. Can be repeated. [default: warnings refuse nothing]",
         ),
     ),
+    "Running original": (
+        click.Option(
+            ["--live"],
+            is_flag=True,
+            help="Clone DOMAIN also while it runs or is paused; all disks are copied as of one moment, as after a "
+            "power cut. [default: DOMAIN must be shut off]",
+        ),
+        click.Option(
+            ["--live-devices"],
+            is_flag=True,
+            help="With --live, give the clone the devices that DOMAIN has now, hot-plugged ones included. [default: "
+            "the devices that DOMAIN has after its next start]",
+        ),
+        click.Option(
+            ["--risk-original"],
+            is_flag=True,
+            help="With --live, also use file systems that cannot reserve space: should one get full meanwhile, the "
+            "guest of DOMAIN stops or sees I/O errors.",
+        ),
+    ),
     "Storage": (
         click.Option(
             ["--disk", "disks"],
@@ -230,7 +250,8 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             type=_WholeNumber(0, _MAX_BANDWIDTH),
             default=0,
             metavar="MiB/s",
-            help="Limit on what all transfers together write in a second, for host and stream. [default: 0, no limit]",
+            help="Limit on what all transfers together write in a second, for host, stream and --live. [default: 0, no "
+            "limit]",
         ),
         *VOLUME_OPTIONS,
     ),

@@ -11,7 +11,7 @@ from virtomate.cli.clone_options import KEEP, SHUTDOWN_SECONDS
 from virtomate.enums import Mode, Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from virtomate.notices import CloneWarning
     from virtomate.services.clone_records import CloneRequest, DiskOptions, Wait
@@ -67,11 +67,15 @@ def clone_request(
         raise click.UsageError(f"--mac {twice} is given twice, and every interface needs an address of its own.")
     if (twice := _repeated([disk.target for disk in disks])) is not None:
         raise click.UsageError(f"--disk is given twice for {twice}.")
-    for word, is_given in {"--shutdown-timeout": shutdown_timeout is not None, "--no-restart": no_restart}.items():
-        if is_given and not shutdown:
-            raise click.UsageError(f"{word} is for an original that --shutdown shuts down.")
-    if shutdown and fields["snapshot"] is not None:
-        raise click.UsageError("--shutdown is for an original as it is now, and cannot be given with --snapshot.")
+    _check_running(
+        live={word: fields[word[2:].replace("-", "_")] for word in ("--live", "--live-devices", "--risk-original")},
+        shutdown={
+            "--shutdown": shutdown,
+            "--shutdown-timeout": shutdown_timeout is not None,
+            "--no-restart": no_restart,
+        },
+        is_snapshot=fields["snapshot"] is not None,
+    )
     seconds = SHUTDOWN_SECONDS if shutdown_timeout is None else shutdown_timeout
     return CloneRequest(
         names=clone_names,
@@ -89,6 +93,21 @@ def clone_request(
         fail_on=frozenset().union(*fail_on),
         **fields,
     )
+
+
+def _check_running(live: Mapping[str, bool], shutdown: Mapping[str, bool], *, is_snapshot: bool) -> None:
+    """Refuse words about an original that runs without the first word of their kind, and words of several kinds."""
+    if live["--live"] and shutdown["--shutdown"]:
+        raise click.UsageError("--live clones an original while it runs, and --shutdown shuts it down: choose one.")
+    for word, is_given in live.items():
+        if is_given and not live["--live"]:
+            raise click.UsageError(f"{word} is for an original that runs, and needs --live.")
+    for word, is_given in shutdown.items():
+        if is_given and not shutdown["--shutdown"]:
+            raise click.UsageError(f"{word} is for an original that --shutdown shuts down.")
+    for word in ("--live", "--shutdown"):
+        if is_snapshot and {**live, **shutdown}[word]:
+            raise click.UsageError(f"{word} is for an original as it is now, and cannot be given with --snapshot.")
 
 
 def numbered_names(template: str, count: int) -> tuple[str, ...]:

@@ -124,6 +124,8 @@ class Provenance(NamedTuple):
         restarts: Whether this records that the original was shut down and has to be started again, and no clone.
         snapshot: Name of the original's snapshot that the clone was made of; None for a clone of the original itself.
         replaced: The definition that a deletion has put aside, without passwords; None in any other record.
+        moment: UUID of the domain with the images that the clone rests on, if they are of a running original; of that
+            domain itself its own UUID.
     """
 
     finished: bool
@@ -139,6 +141,17 @@ class Provenance(NamedTuple):
     restarts: bool = False
     snapshot: str | None = None
     replaced: str | None = None
+    moment: str | None = None
+
+    @property
+    def is_moment(self) -> bool:
+        """Return whether this is the record of images that are deleted with the last clone that rests on them."""
+        return self.moment == self.uuid
+
+    @property
+    def backed_up(self) -> tuple[str, ...]:
+        """Return the paths of the volumes that one backup of the original fills, if there are any."""
+        return tuple(made.path for made in self.made if made.transfer is Transfer.BACKUP)
 
     @property
     def what(self) -> str:
@@ -209,6 +222,13 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
     return with_provenance(Definition(domain, None), provenance)
 
 
+def moment_definition(name: str, provenance: Provenance, source: Document) -> Definition:
+    """Return the definition of the domain that keeps images of a running original; it cannot be started."""
+    definition = without_provenance(claim_definition(name, provenance, source))
+    title = f"Base of linked clones of {provenance.source.name}"
+    return definition._replace(domain={**definition.domain, "title": title})
+
+
 def half_deleted_definition(name: str, provenance: Provenance, clone: Document) -> Definition:
     """Return the placeholder that replaces a clone's definition during its deletion and cannot be started.
 
@@ -275,6 +295,8 @@ def _write(provenance: Provenance) -> str:
         element["@mark"] = provenance.mark
     if provenance.restarts:
         element["@restarts"] = "yes"
+    if provenance.moment is not None:
+        element["@moment"] = provenance.moment
     if provenance.maker is not None:
         maker = provenance.maker
         element[f"{_PREFIX}:maker"] = {"@host": maker.host, "@pid": str(maker.pid), "@started": str(maker.started)}
@@ -329,6 +351,7 @@ def _read(element: str) -> Provenance:
         maker=Owner(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
         mark=record.get("@mark"),
         restarts=record.get("@restarts") == "yes",
+        moment=record.get("@moment"),
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
         snapshot=source.get("@snapshot"),
         replaced=_optional(_unpack, record.get(f"{prefix}replaced")),

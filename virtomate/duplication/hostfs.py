@@ -44,6 +44,17 @@ _BTRFS_IOC_FS_INFO = 0x8400941F
 _BTRFS_FS_INFO_BYTES = 1024
 _BTRFS_FSID = slice(16, 32)
 
+# fallocate(2)
+_KEEP_SIZE = 1
+_PUNCH_HOLE = 2
+
+# statfs(2), <linux/magic.h>: bcachefs, Btrfs, CIFS, Ceph, FUSE, NFS, overlayfs, SMB2, ZFS; f_type is the first field
+_STATFS_BUFFER_BYTES = 256
+_MAGIC_MASK = 0xFFFFFFFF
+_UNRESERVING = frozenset(
+    (0xCA451A4E, 0x9123683E, 0xFF534D42, 0x00C36400, 0x65735546, 0x6969, 0x794C7630, 0xFE534D42, 0x2FC12FC1)
+)
+
 # sync_file_range(2): WRITE alone, and with WAIT_BEFORE and WAIT_AFTER
 _SYNC_WRITE = 2
 _SYNC_WRITE_AND_WAIT = 1 | 2 | 4
@@ -119,6 +130,37 @@ def file_system(directory: str) -> bytes | int | None:
         return os.fstat(descriptor).st_dev
     finally:
         os.close(descriptor)
+
+
+def is_reserving(directory: str) -> bool | None:
+    """Return whether space that is allocated beforehand is certainly there later; None where that cannot be told here.
+
+    A file system that writes to another place than before (copy on write), or that another host keeps, promises
+    nothing. The magic numbers are those of statfs(2).
+    """
+    import ctypes  # noqa: PLC0415 - see _call_libc
+
+    answer = ctypes.create_string_buffer(_STATFS_BUFFER_BYTES)
+    if _call_libc("statfs", os.fsencode(directory), answer) != 0:
+        return None
+    (magic,) = struct.unpack_from("=Q", answer)
+    return magic & _MAGIC_MASK not in _UNRESERVING
+
+
+def punch_holes(descriptor: int) -> None:
+    """Give back all space of a file that holds no data; the file reads as before, and has its length.
+
+    Where the file system cannot do that, nothing happens. What is allocated and unwritten counts as a hole only when
+    all that was written is on the disk, and nothing that was read is in the page cache.
+    """
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    size = os.fstat(descriptor).st_size
+    offset, mode = 0, _PUNCH_HOLE | _KEEP_SIZE
+    for begin, end in (*data_extents(descriptor, 0, size), (size, size)):
+        if begin > offset and _call_libc("fallocate", descriptor, mode, offset, begin - offset) != 0:
+            return
+        offset = end
 
 
 class FileSystemSpace(NamedTuple):

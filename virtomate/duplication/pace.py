@@ -25,24 +25,24 @@ class Pace:
     """
 
     def __init__(self, rate_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate_bytes = rate_bytes
+        self.rate_bytes = rate_bytes
         self._clock = clock
         self._lock = threading.Lock()
         self._due = clock()
 
     def piece(self, length_bytes: int) -> int:
         """Return how many of these bytes to write at a time."""
-        if not self._rate_bytes:
+        if not self.rate_bytes:
             return length_bytes
-        return min(length_bytes, max(1, int(self._rate_bytes * _SHORT_SECONDS)))
+        return min(length_bytes, max(1, int(self.rate_bytes * _SHORT_SECONDS)))
 
     def keep(self, written_bytes: int, cancel: CancelToken) -> None:
         """Wait until the bytes that were just written are due, or the work should stop."""
-        if not self._rate_bytes:
+        if not self.rate_bytes:
             return
         with self._lock:
             now = self._clock()
-            self._due = max(self._due + written_bytes / self._rate_bytes, now - _SHORT_SECONDS)
+            self._due = max(self._due + written_bytes / self.rate_bytes, now - _SHORT_SECONDS)
             left = self._due - now
         if left > 0:
             cancel.wait(left)

@@ -131,6 +131,11 @@ class Domain:
         with self._reading_definition():
             return str(self.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
+    def active_definition(self) -> str:
+        """Return the definition that an active domain runs with, passwords included."""
+        with self._reading_definition():
+            return str(self.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+
     def live_definition(self) -> str:
         """Return the current definition, which for an active domain names the files in use."""
         with self._reading_definition():

@@ -155,9 +155,14 @@ class Pool:
             if not self._handle.isActive():
                 self._handle.create(0)
 
-    def create_volume(self, name: str, document: str) -> Volume:
-        """Create a volume without content; ConflictError where a volume or file has the name, and is left as it is."""
-        return self._create(name, lambda: self._handle.createXML(document, 0))
+    def create_volume(self, name: str, document: str, *, has_tables: bool = False) -> Volume:
+        """Create a volume without content; ConflictError where a volume or file has the name, and is left as it is.
+
+        With `has_tables`, the tables of a qcow2 point to all of the capacity from the beginning. If the document also
+        allocates all of the capacity, no write needs more space later (libvirt 9.0: `preallocation=falloc`).
+        """
+        flags = libvirt.VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA if has_tables else 0
+        return self._create(name, lambda: self._handle.createXML(document, flags))
 
     def create_volume_from(self, name: str, document: str, source: Volume, *, reflink: bool) -> Volume:
         """Create a volume with the content of another, and wait until all is written; see `create_volume`."""

@@ -44,6 +44,7 @@ _WAYS = {
     Transfer.STREAM: "through the connection",
     Transfer.SERVER: "by libvirt",
     Transfer.CONVERT: "by qemu-img",
+    Transfer.BACKUP: "by a backup of the running original",
 }
 
 
@@ -211,6 +212,8 @@ def _clone_lines(result: CloneResult) -> list[str]:
         done = "started again" if result.restarted else "shut off"
         to_do = "shut down for cloning" + (", then started again" if result.restarted else "")
         rows.append(("original", to_do if is_plan else done))
+    if result.moment is not None:
+        rows.append(("base", f"{result.moment}, which domain-delete removes with the last clone that rests on it"))
     if result.is_started:
         rows.append(("state", "started"))
     head = f"{verb} {_original(result)} to {printable(result.name)} ({result.mode.value}){took}"

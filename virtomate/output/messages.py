@@ -16,13 +16,12 @@ SENTENCES: dict[Code, str] = {
     CloneWarning.ACL: "the access control list of '{subject}' is not carried over ({reason}): the group of the copy "
     "has the rights that the list gives to the group of the original",
     CloneWarning.AUTOSTART: "'{subject}' starts with its host, and its clone does not",
-    CloneWarning.BITMAPS: "bitmaps of disk {subject} are not carried over: its backing chain becomes one image",
+    CloneWarning.BITMAPS: "bitmaps of disk {subject} are not carried over: {reason}",
     CloneWarning.CHECKPOINTS: "checkpoints of '{subject}' are not carried over",
     CloneWarning.DHCP_ENTRY: "the DHCP entry of network '{network}' for {subject} ({lease}) is not carried over: the "
     "clone has another MAC address",
     CloneWarning.EXTERNAL_SNAPSHOTS: "external snapshots of '{subject}' are not carried over",
-    CloneWarning.INTERNAL_SNAPSHOTS: "internal snapshots of disk {subject} are not carried over: its backing chain "
-    "becomes one image",
+    CloneWarning.INTERNAL_SNAPSHOTS: "internal snapshots of disk {subject} are not carried over: {reason}",
     CloneWarning.MEMORY: "snapshot '{subject}' is of a running domain: the memory is not restored, and the disks of "
     "the clone are as after a power cut",
     CloneWarning.SAVED_STATE: "the managed-save image of '{subject}' is not carried over: the clone's disks are as "
@@ -44,6 +43,10 @@ SENTENCES: dict[Code, str] = {
     CloneWarning.SHARED_NVRAM: "the {subject} is not a file and is shared with the original: both write to it",
     CloneWarning.UNCLEAN_IMAGE: "the image of disk {subject} ('{path}') was not closed properly, and the clone's disk "
     "starts from it",
+    CloneWarning.UNTRIMMED: "disk {subject}: '{path}' cannot be opened here, so it takes all of its capacity on the "
+    "host, zeroes included",
+    CloneWarning.HOT_PLUGGED: "the running '{original}' has {subject}, but its definition has not, nor has "
+    "the clone: --live-devices takes it along",
     CloneWarning.EXPOSED_COPY: "disk {subject}: until libvirt has finished the copy of '{path}', everybody who can "
     "enter '{directory}' can read it (the original has mode {mode}); --transfer stream, where possible, prevents that",
     CloneWarning.LINKED_ORIGINAL: "do not start '{subject}' any more: writing to its disks corrupts the linked clones "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.enums import Mode
+from virtomate.enums import Consistency, Mode
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ class CloneRequest(NamedTuple):
         shutdown: How an original that runs is shut down; None refuses such an original.
         snapshot: Name of the original's snapshot to clone, None for the original as it is now.
         fail_on: Warnings that refuse all clones.
+        live: Whether to clone an original that runs.
+        live_devices: Whether the clone of a running original has the devices that the original has now.
+        risk_original: Whether to clone a running original although its guest may see I/O errors.
     """
 
     source: str
@@ -86,6 +89,9 @@ class CloneRequest(NamedTuple):
     wait: Wait | None = None
     fail_on: frozenset[CloneWarning] = frozenset()
     snapshot: str | None = None
+    live: bool = False
+    live_devices: bool = False
+    risk_original: bool = False
 
 
 class SnapshotReference(NamedTuple):
@@ -156,6 +162,8 @@ class CloneResult(NamedTuple):
     Attributes:
         space: In a plan, the space that the clone needs in each pool; else empty.
         definition: In a plan, the definition of the clone, if that was asked for.
+        consistency: In what state the disks are.
+        moment: Name of the domain with the images that a linked clone of a running original rests on.
         restarted: Whether the original, which was shut down for cloning, was started again; in a plan, whether it will
             be. None if the original is not shut down.
         addresses: The IP addresses of a started clone that was waited for.
@@ -174,6 +182,8 @@ class CloneResult(NamedTuple):
     changes: tuple[Notice, ...]
     warnings: tuple[Notice, ...]
     seconds: float
+    consistency: Consistency = Consistency.OFFLINE
+    moment: str | None = None
     space: tuple[SpaceNeed, ...] = ()
     definition: str | None = None
     is_started: bool = False

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from virtomate.cancel import CancelToken
+    from virtomate.definition.provenance import DomainReference
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.pace import Pace
     from virtomate.enums import ArtifactKind
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from virtomate.progress import Progress
 
 # The space of a new overlay on the host: header and first tables.
+_CLUSTER_BYTES = 64 * 1024
+_TABLE_BYTES = 18
+_FIRST_CLUSTERS = 8
 _OVERLAY_BYTES = 1024 * 1024
 
 
@@ -44,6 +48,25 @@ class Place(NamedTuple):
         return posixpath.join(self.directory, self.name)
 
 
+class RunningDisk(NamedTuple):
+    """A disk of a running domain, of which a backup is made.
+
+    Attributes:
+        run_id: Tells the run of the domain from others.
+        disk: Target of the disk, `vda`.
+        all_disks: Targets of all disks of the domain.
+        is_reserved: Whether the space of the new volume is reserved before the backup.
+        is_risk_accepted: Whether the backup may begin although the space is not reserved.
+    """
+
+    original: DomainReference
+    run_id: int
+    disk: str
+    all_disks: tuple[str, ...]
+    is_reserved: bool
+    is_risk_accepted: bool
+
+
 class Duplication(NamedTuple):
     """The duplication of one volume.
 
@@ -56,6 +79,7 @@ class Duplication(NamedTuple):
             away.
         is_read_again: Whether others read the source meanwhile or later, so that the source is better kept in memory.
         snapshot: The internal snapshot of the source to copy, None for what the source holds now.
+        running: The disk of a running domain that the source is, for a backup.
         is_moving: Whether a guest may write to the source meanwhile; then a stream reads it until two readings agree.
     """
 
@@ -69,6 +93,7 @@ class Duplication(NamedTuple):
     keep_owner: bool
     is_read_again: bool
     snapshot: str | None = None
+    running: RunningDisk | None = None
     is_moving: bool = False
 
     @property
@@ -93,12 +118,13 @@ class Duplication(NamedTuple):
         new = NewVolume(self.place.name, size, size, "raw", source.mode)
         if self.keep_owner:
             new = new._replace(owner=source.owner, group=source.group)
-        if self.transfer is not Transfer.SERVER:
+        if self.transfer not in {Transfer.SERVER, Transfer.BACKUP}:
             return new
+        is_reserved = self.running is not None and self.running.is_reserved
         return new._replace(
             capacity=source.capacity,
             # libvirt allocates all of a volume whose document does not say otherwise
-            allocation=source.capacity if is_preallocated else 0,
+            allocation=source.capacity if is_preallocated or is_reserved else 0,
             format=source.format,
             # without a version libvirt makes a qcow2 of the oldest one
             compat=source.compat or ("0.10" if source.format == "qcow2" else None),
@@ -118,9 +144,22 @@ class Duplication(NamedTuple):
         return min(sum(volume.allocation for volume in (self.source, *self.below)), self.source.capacity)
 
     @property
+    def needed_bytes(self) -> int:
+        """The bytes that must be free for the new volume, some of which a backup gives back at the end."""
+        source = self.source
+        if self.running is None or not self.running.is_reserved:
+            return self.total_bytes
+        if source.format != "qcow2":
+            return source.capacity
+        cluster = source.cluster_size or _CLUSTER_BYTES
+        # For each cluster an entry of a table (16 bytes with subclusters) and a reference count; the header and the
+        # upper tables take some clusters of their own.
+        return source.capacity + source.capacity // cluster * _TABLE_BYTES + _FIRST_CLUSTERS * cluster
+
+    @property
     def is_filled_unnoticed(self) -> bool:
         """Whether libvirt does not know what the new volume is, or takes, before it looks through the pool again."""
-        return self.transfer in {Transfer.HOST, Transfer.LINK, Transfer.CONVERT}
+        return self.transfer in {Transfer.HOST, Transfer.LINK, Transfer.CONVERT, Transfer.BACKUP}
 
 
 class TransferContext(NamedTuple):

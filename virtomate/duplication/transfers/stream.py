@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PART_BYTES = 4 * 1024 * 1024
 _MAX_PART_BYTES = 1024 * 1024 * 1024
 
+
 # libvirt itself cuts larger pieces into messages of this size
 _CHUNK_BYTES = 256 * 1024
 _REPORT_EVERY_BYTES = 8 * 1024 * 1024

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import Artifact
-from virtomate.enums import Action, ArtifactKind, ArtifactState, Status
+from virtomate.enums import Action, ArtifactKind, ArtifactState, Consistency, Status
 from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.rollback import Rollback
 from virtomate.services.clone.snapshot import describe_snapshot
@@ -110,6 +110,8 @@ def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
     made = (*pools, *(job.planned() for job in plan.jobs))
     snapshot = None if plan.source.snapshot is None else plan.source.snapshot.name
     journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved, snapshot)
+    if plan.moment is not None:
+        journal = journal._replace(moment=plan.moment.uuid)
     return Claim(
         shared.here.target, plan.name, journal, plan.source.definition.domain, is_uuid_given=plan.is_uuid_given
     )
@@ -154,6 +156,8 @@ def clone_result(
         changes=plan.changes,
         warnings=tuple(dict.fromkeys(warnings)),
         seconds=round(seconds, 3),
+        consistency=Consistency.OFFLINE if plan.source.running is None else Consistency.CRASH,
+        moment=None if plan.base is None else plan.base.name,
         snapshot=None if plan.source.snapshot is None else describe_snapshot(plan.source.snapshot),
         error=error,
     )

@@ -37,7 +37,8 @@ class DiskCase(NamedTuple):
         target: The pool that the new volume goes to.
         directory: The directory of that pool.
         writers: The names of domains that have a volume open for writing, by its path, or by its pool and name.
-        is_running: Whether the original runs and has its images open; it is looked at again when it is shut off.
+        is_running: Whether the original runs and has its images open: it is cloned by a backup, or looked at again when
+            it is shut off.
     """
 
     disk: DiskDefinition

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.image_headers import Qcow2Header
+    from virtomate.services.clone.live import RunningOriginal
     from virtomate.services.clone.target import Survey
     from virtomate.services.storage import PoolEntry, PoolIndex
 
@@ -110,7 +111,10 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
         if is_same and chosen.name is None and chosen.pool is None:
             return DiskPlan(disk, action, None, other.source, duplication)
     is_internal = held is not None and held.kind == INTERNAL
-    if is_internal:
+    running = survey.source.running
+    if running is not None:
+        duplication, cautions = _backup(survey, case, chosen, running)
+    elif is_internal:
         duplication, cautions = _internal_duplication(survey, case, chosen)
     else:
         duplication, cautions = _duplication(survey, case, chosen, found)
@@ -121,12 +125,15 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
         source=VolumeReference(source.pool, source.name, source.path, source.format),
         duplication=duplication,
         warnings=(
-            *(() if is_internal else _header_warnings(disk, source, header, case.mode)),
+            *(() if is_internal else _header_warnings(case, is_backed_up=running is not None)),
             *moment_warnings(survey, disk, held),
             *changed,
             *cautions,
         ),
-        keeps_snapshots=header is not None and not is_internal and _keeps_snapshots(header, case.mode),
+        keeps_snapshots=header is not None
+        and not is_internal
+        and running is None
+        and _keeps_snapshots(header, case.mode),
     )
 
 
@@ -144,7 +151,7 @@ def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: Foun
         directory=posixpath.dirname(volume.path) if pool is None else target.description.path or "",
         pools=survey.pools,
         writers=survey.identities.writers,
-        is_running=survey.source.is_active,
+        is_running=survey.source.is_active or survey.source.running is not None,
     )
 
 
@@ -226,6 +233,22 @@ def _internal_duplication(
     if case.source.acl and not may_be_given_here(case.source):
         cautions = (*cautions, without_acl(case.source))
     return _new_duplication(survey, case, chosen, (Transfer.CONVERT,))._replace(snapshot=name), cautions
+
+
+def _backup(
+    survey: Survey, case: DiskCase, chosen: DiskOptions, running: RunningOriginal
+) -> tuple[Duplication, tuple[Notice, ...]]:
+    """Return the backup of a disk of the running original, and warnings about it."""
+    target = case.target
+    disk, source = running.back_up(case.disk, case.source, target, case.directory, survey.pools)
+    transfers, cautions = survey.gate.admit(
+        survey.connection, (Transfer.BACKUP,), [(target.pool, target.description)], f"disk {chosen.target}"
+    )
+    if source.acl and not may_be_given_here(source):
+        cautions = (*cautions, without_acl(source))
+    return _new_duplication(survey, case._replace(images=(source, *case.images[1:])), chosen, transfers)._replace(
+        running=disk
+    ), cautions
 
 
 def _involved_pools(case: DiskCase) -> list[PoolEntry]:
@@ -323,7 +346,7 @@ def _find_below(survey: Survey, path: str, mode: Mode) -> FoundVolume | None:
     except NotFoundError as error:
         raise NotFoundError(error.message, hint="The image is incomplete without it: bring it back.") from error
     except IllegalStateError:
-        if mode is Mode.COPY:
+        if mode is Mode.COPY and survey.source.running is None:
             raise
         return None
 
@@ -343,16 +366,19 @@ def _keeps_snapshots(header: Qcow2Header, mode: Mode) -> bool:
     return header.snapshot_count > 0 and mode is not Mode.LINKED and not is_flattened
 
 
-def _header_warnings(
-    disk: DiskDefinition, source: VolumeDescription, header: Qcow2Header | None, mode: Mode
-) -> tuple[Notice, ...]:
+def _header_warnings(case: DiskCase, *, is_backed_up: bool) -> tuple[Notice, ...]:
+    header, target = case.header, case.disk.target
     if header is None:
         return ()
-    if mode is not Mode.COPY or not header.has_backing_file:
-        unclean = notice(CloneWarning.UNCLEAN_IMAGE, disk.target, path=source.path)
+    if is_backed_up:
+        reason = "a backup copies only what the guest sees"
+    elif case.mode is Mode.COPY and header.has_backing_file:
+        reason = "its backing chain becomes one image"
+    else:
+        unclean = notice(CloneWarning.UNCLEAN_IMAGE, target, path=case.source.path)
         return (unclean,) if header.is_dirty else ()
     lost = {CloneWarning.INTERNAL_SNAPSHOTS: header.snapshot_count > 0, CloneWarning.BITMAPS: header.has_bitmaps}
-    return tuple(Notice(code, disk.target) for code, is_there in lost.items() if is_there)
+    return tuple(notice(code, target, reason=reason) for code, is_there in lost.items() if is_there)
 
 
 def _reason_to_leave(disk: DiskDefinition) -> str | None:

@@ -45,8 +45,12 @@ class DiskPlan(NamedTuple):
         return self.action is Action.SHARED and not self.disk.is_readonly and not self.disk.is_empty
 
 
-def plan_disks(survey: Survey, disks: tuple[DiskPlan, ...], clone_name: str, taken: TakenNames) -> tuple[DiskPlan, ...]:
+def plan_disks(
+    survey: Survey, disks: tuple[DiskPlan, ...], source_name: str, clone_name: str, taken: TakenNames
+) -> tuple[DiskPlan, ...]:
     """Plan every disk of one clone, in order, and add the names of the new volumes to the taken names.
+
+    `source_name` is the domain after which the volumes to be duplicated may be named.
 
     Raises:
         ConflictError: The name of a new volume is taken.
@@ -57,23 +61,27 @@ def plan_disks(survey: Survey, disks: tuple[DiskPlan, ...], clone_name: str, tak
     for disk in disks:
         if (surveyed := disk.duplication) is not None:
             if id(surveyed) not in duplications:
-                duplications[id(surveyed)] = _named(survey, surveyed, clone_name, taken)
+                duplications[id(surveyed)] = _named(survey, surveyed, source_name, clone_name, taken)
             disk = disk._replace(duplication=duplications[id(surveyed)])  # noqa: PLW2901 - the same disk, planned
         plans.append(disk)
     return tuple(plans)
 
 
-def _named(survey: Survey, surveyed: Duplication, clone_name: str, taken: TakenNames) -> Duplication:
+def _named(survey: Survey, surveyed: Duplication, source_name: str, clone_name: str, taken: TakenNames) -> Duplication:
     """Return the duplication with the names that it has for one clone."""
     target, source, place = surveyed.label, surveyed.source, surveyed.place
     advice = "Choose another name for the volume."
     if not place.name:
         advice = "Choose another name for the clone, or --disk TARGET=MODE,name=NAME."
         is_overlay = surveyed.action is Action.LINKED
-        name = new_volume_name(source.name, survey.source.reference.name, clone_name, is_overlay=is_overlay)
+        name = new_volume_name(source.name, source_name, clone_name, is_overlay=is_overlay)
         place = place._replace(name=distinct_volume_name(name, target, taken.latest_names(place.directory)))
     # libvirt does not see a new file, nor a link to a missing file; qemu-img would write through the link
-    stands_here = visible_status(source) is not None and os.path.lexists(place.path)
+    is_seen = visible_status(source) is not None
+    if survey.source.running is not None:
+        # the times of a file that is being written are never those that libvirt has told
+        is_seen = survey.connection.is_local
+    stands_here = is_seen and os.path.lexists(place.path)
     if stands_here or survey.pools.named(place.pool).pool.find_volume(place.name) is not None:
         raise ConflictError(f"there is already a volume '{place.name}' in storage pool '{place.pool}'", advice)
     taken.take(place.directory, place.name, advice)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
+from virtomate.definition.active import with_active_devices
 from virtomate.definition.provenance import DomainReference, read_provenance
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.notices import CloneWarning, Notice
+from virtomate.services.clone.live import RunningOriginal, hot_plugged, read_running
 from virtomate.services.clone.snapshot import SnapshotSource, read_snapshot_source, refuse_commit
 from virtomate.services.restart import is_owed
 from virtomate.tuples import NamedTuple
@@ -28,7 +30,8 @@ _UNUSUAL = {
     "rename-restart": "its definition restarts it when its guest powers off",
     "preserve": "its definition preserves it when its guest powers off",
 }
-_OFFER = "--shutdown shuts it down, and starts it again after cloning. "
+_OFFER = "--live clones it as it is. "
+_OTHER_OFFER = "--shutdown shuts it down, and starts it again after cloning. "
 
 
 class Source(NamedTuple):
@@ -37,6 +40,7 @@ class Source(NamedTuple):
     Attributes:
         snapshot: The snapshot that the definition and the disks are taken from; None for the original as it is now.
         not_carried_over: Warnings of what libvirt stores beside the definition and a clone does not get.
+        running: The original that runs and is cloned by a backup meanwhile, else None.
         is_active: Whether the original runs, and will be shut down before anything is copied.
         is_owed: Whether a run that was killed has shut the original down, and not started it again.
     """
@@ -47,6 +51,7 @@ class Source(NamedTuple):
     snapshot_count: int
     external_snapshot_count: int
     not_carried_over: tuple[Notice, ...]
+    running: RunningOriginal | None = None
     is_active: bool = False
     is_owed: bool = False
     snapshot: SnapshotSource | None = None
@@ -67,11 +72,12 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
     domain = find_domain(connection, request.source)
     snapshot = None if request.snapshot is None else read_snapshot_source(domain, request.snapshot)
     is_active = snapshot is None and domain.is_active()
-    if is_active and request.shutdown is None:
+    if is_active and not request.live and request.shutdown is None:
         state = domain.state()
         raise IllegalStateError(
             f"domain '{domain.name}' is {state}, and must be shut off to be cloned",
-            hint=f"{_OFFER if state in _LISTENING else ''}Shut it down first: {shutdown_commands(domain.name, state)}",
+            hint=f"{_OFFER}{_OTHER_OFFER if state in _LISTENING else ''}Shut it down first: "
+            + shutdown_commands(domain.name, state),
         )
     definition = codec.parse_definition(domain.inactive_definition())
     provenance = read_provenance(definition)
@@ -80,11 +86,24 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
             f"domain '{domain.name}' is {describe_unfinished(provenance)}",
             hint=f"{virtomate('domain-delete', domain.name)} removes the domain and its volumes.",
         )
-    if is_active:
-        _require_stoppable(domain, definition)
+    if provenance is not None and provenance.is_moment:
+        raise IllegalStateError(
+            f"domain '{domain.name}' only keeps images of '{provenance.source.name}' for linked clones",
+            hint=f"Clone '{provenance.source.name}', or one of these clones.",
+        )
     if snapshot is not None:
         refuse_commit(domain, snapshot)
     reference = DomainReference(domain.name, domain.uuid)
+    running = None
+    left_out: tuple[Notice, ...] = ()
+    if is_active and request.live:
+        running = read_running(connection, domain, reference, request)
+        if request.live_devices:
+            definition = definition._replace(domain=with_active_devices(definition.domain, running.active))
+        else:
+            left_out = tuple(hot_plugged(definition.domain, running))
+    elif is_active:
+        _require_stoppable(domain, definition)
     not_carried_over = {
         CloneWarning.CHECKPOINTS: domain.checkpoint_count() > 0,
         CloneWarning.AUTOSTART: domain.is_autostarted(),
@@ -97,8 +116,12 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
         has_managed_save=snapshot is None and domain.has_managed_save(),
         snapshot_count=snapshot_count if snapshot is None else snapshot_count - external_count,
         external_snapshot_count=external_count if snapshot is None else 0,
-        not_carried_over=tuple(Notice(code, domain.name) for code, is_so in not_carried_over.items() if is_so),
-        is_active=is_active,
+        not_carried_over=(
+            *(Notice(code, domain.name) for code, is_so in not_carried_over.items() if is_so),
+            *left_out,
+        ),
+        running=running,
+        is_active=is_active and running is None,
         is_owed=snapshot is None and is_owed(connection, reference),
         snapshot=snapshot,
     )

@@ -17,6 +17,7 @@ from virtomate.names import check_clone_name, check_volume_name
 from virtomate.notices import CloneWarning, Notice
 from virtomate.services.clone.disk_survey import survey_disks
 from virtomate.services.clone.disks import DiskPlan, plan_disks
+from virtomate.services.clone.moment import MomentPlan, needs_moment, plan_moment
 from virtomate.services.clone.original import Source, read_source
 from virtomate.services.clone.side_files import SideFilePlan, SurveyedNvram, plan_nvram, settle_nvram, survey_nvram
 from virtomate.services.clone.target import (
@@ -63,6 +64,7 @@ class ClonePlan(NamedTuple):
         definition: The clone's definition without a record of ours.
         reserved: MAC addresses and paths that the user chose, and that another run may be asked for as well.
         needs: The space that the clone's volumes will take, by pool.
+        moment: The images of a running original that the clone starts from.
     """
 
     source: Source
@@ -79,6 +81,12 @@ class ClonePlan(NamedTuple):
     fail_on: frozenset[CloneWarning]
     reserved: tuple[str, ...] = ()
     needs: tuple[SpaceNeed, ...] = ()
+    moment: MomentPlan | None = None
+
+    @property
+    def base(self) -> MomentPlan | None:
+        """The images of a running original that it rests on when it is complete."""
+        return self.moment if any(disk.action is Action.LINKED for disk in self.disks) else None
 
     @property
     def duplications(self) -> tuple[Duplication, ...]:
@@ -121,6 +129,7 @@ class ClonePlanner(NamedTuple):
         space: The space that the clones planned so far will take.
         mac_addresses: The addresses of the clones planned so far.
         names: Names for clones that have none.
+        moment: The images of a running original that the clones start from, None where they need none.
     """
 
     survey: Survey
@@ -132,12 +141,14 @@ class ClonePlanner(NamedTuple):
     taken: TakenNames
     mac_addresses: set[str]
     names: Iterator[str]
+    moment: MomentPlan | None
 
     def plan(self, name: str) -> ClonePlan:
         """Plan the clone of this name, which has been checked; for the errors see `plan_disks` and `plan_nvram`."""
         _LOG.info("planning to clone %r to %r", self.survey.source.reference.name, name)
         with self.taken.for_clone():
-            disks = plan_disks(self.survey, self.disks, name, self.taken)
+            source = self.survey.source.reference.name if self.moment is None else self.moment.name
+            disks = plan_disks(self.survey, self.disks, source, name, self.taken)
             nvram = None if self.nvram is None else plan_nvram(self.survey, self.nvram, name, self.taken)
         plan = self._assemble(name, disks, nvram)
         return plan._replace(needs=self.space.add_clone(plan.duplications, self.survey.pools))
@@ -213,6 +224,7 @@ class ClonePlanner(NamedTuple):
             changes=outcome.changes,
             warnings=(*self.warnings, *outcome.warnings),
             fail_on=request.fail_on,
+            moment=self.moment,
             reserved=tuple(address.lower() for address in request.mac_addresses) + reserved_paths,
         )
 
@@ -269,7 +281,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     source = read_source(connection, request)
     domain, name = source.definition.domain, source.reference.name
     identities = scan_identities(connection, borrow)
-    if source.is_active:
+    if source.is_active or source.running is not None:
         identities = identities.without_writer(name)
     refuse_taken_names(connection, [name for name in request.names if name in identities.names])
     check_identity(connection, request, source, identities)
@@ -291,6 +303,11 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     firmware = read_firmware(connection, domain)
     nvram = survey_nvram(survey, firmware)
     refuse_to_start(request, disks, nvram)
+    taken = TakenNames(identities.in_use, pools.directory_of, is_local=connection.is_local)
+    space, moment = SpaceLedger(is_local=connection.is_local), None
+    if source.running is not None and needs_moment(survey, disks):
+        moment, disks = plan_moment(survey, disks, taken)
+        space.add_clone(moment.duplications, pools)
     prepared = changes.auto_allocated(domain)
     uncompared = sorted(identities.abridged) if readers.mac_addresses(domain) else ()
     return ClonePlanner(
@@ -302,10 +319,11 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
             *clone_warnings(survey, disks, firmware, nvram),
             *(Notice(CloneWarning.UNCOMPARED_MAC_ADDRESSES, other) for other in uncompared),
         ),
-        space=SpaceLedger(is_local=connection.is_local),
-        taken=TakenNames(identities.in_use, pools.directory_of, is_local=connection.is_local),
+        space=space,
+        taken=taken,
         mac_addresses=set(),
         names=automatic_names(name),
+        moment=moment,
     )
 
 

@@ -12,12 +12,15 @@ from virtomate.definition import rewrite as changes
 from virtomate.duplication.pace import Pace
 from virtomate.enums import Action, Status
 from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
+from virtomate.rollback import Rollback
 from virtomate.services.clone.clone_one import CloneRun, clone_one, clone_result
+from virtomate.services.clone.moment import make_moment
 from virtomate.services.clone.plan import ClonePlan, check_request, plan_clones
 from virtomate.services.clone.snapshot import require_kept
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.storage import refresh_all, temporary_pools_of
 from virtomate.services.transaction import Acceptance, Filled, guarded, require_acceptable, require_off, submit
+from virtomate.words import virtomate
 
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
@@ -73,7 +76,8 @@ def clone_domains(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     with temporary_pools_of(run.target) as pools:
         plans = tuple(_settle(run, planner, plan, pools) for plan in plans)
         if plans[0].source.stands_still:
-            results = _side_by_side(run, request, planner, plans, pools)
+            make = _side_by_side if planner.moment is None else _from_moment
+            results = make(run, request, planner, plans, pools)
         else:
             from virtomate.services.clone.shutdown import while_shut_off  # noqa: PLC0415 - few originals run
 
@@ -129,7 +133,8 @@ def _side_by_side(
 
     The calling thread waits, and plans again if an automatic name was taken.
     """
-    watched = [volume for plan in plans for volume in plan.sources]
+    # a backup of a running original is of one moment, whatever is written since
+    watched = [volume for plan in plans for volume in plan.sources if plan.source.running is None]
     results: dict[int, CloneResult] = {}
     with (
         guarded(run.source.connection, partial(_require_original, plans[0].source), watched) as guard,
@@ -164,8 +169,51 @@ def _side_by_side(
     return tuple(results[number] for number in range(len(plans)))
 
 
+def _from_moment(
+    run: Run, request: CloneRequest, planner: ClonePlanner, plans: tuple[ClonePlan, ...], pools: TemporaryPools
+) -> tuple[CloneResult, ...]:
+    """Make images of a running original, and clones that start from them; remove the images if no clone needs them."""
+    if planner.moment is None:
+        raise AssertionError("there are no images to start from")
+    name, undo = planner.moment.name, Rollback()
+    try:
+        moment = make_moment(run, planner.moment, undo)
+    except Exception as unforeseen:  # noqa: BLE001 - what was made must be undone
+        error = _known(unforeseen)
+        error = _undone(run, name, undo, error) or error
+        results = (clone_result(plan, Status.FAILED, error=error) for plan in plans)
+        return tuple(_explained(result, run.cancel) for result in results)
+    try:
+        bound = planner._replace(disks=moment.bound(planner.disks))
+        plans = tuple(plan._replace(disks=moment.bound(plan.disks)) for plan in plans)
+        made = tuple(
+            result if result.moment is None else result._replace(warnings=(*result.warnings, *moment.warnings))
+            for result in _side_by_side(run, request, bound, plans, pools)
+        )
+        if any(result.moment is not None and result.status is Status.CLONED for result in made):
+            moment.keep()
+            undo.commit()
+    except Exception as unforeseen:
+        error = _known(unforeseen)
+        raise _undone(run, name, undo, error) or error from unforeseen
+    first = made[0]
+    error = first.error or IllegalStateError(f"the clone '{first.name}' is complete, but something is left")
+    failure = _undone(run, name, undo, error)
+    return made if failure is None else (first._replace(error=failure), *made[1:])
+
+
+def _undone(run: Run, moment: str, undo: Rollback, error: VirtomateError) -> VirtomateError | None:
+    """Remove images of a running original, and return the error with what could not be removed, if there is any."""
+    leftovers = undo.run(run.cancel.awaiting)
+    if not leftovers:
+        return None
+    return error.adding(hint=f"{virtomate('domain-delete', moment)} removes what is left.", leftovers=leftovers)
+
+
 def _require_original(source: Source, connection: Connection) -> None:
     """Raise SourceChangedError if the original is not as it was when it was read."""
+    if source.running is not None:
+        return
     if source.snapshot is None:
         require_off(connection, source.reference)
     else:

@@ -260,7 +260,8 @@ def _judge_uncovered(survey: Survey, source_path: str, uncovered: frozenset[str]
 
 def _is_moving(survey: Survey) -> bool:
     """Return whether the guest of the original may write to the NVRAM meanwhile."""
-    return survey.source.snapshot is not None and survey.source.snapshot.is_running
+    is_running = survey.source.snapshot is not None and survey.source.snapshot.is_running
+    return is_running or survey.source.running is not None
 
 
 def _is_missing(path: str) -> bool:

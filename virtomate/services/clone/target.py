@@ -60,7 +60,7 @@ class Identities(NamedTuple):
     abridged: frozenset[str] = frozenset()
 
     def without_writer(self, name: str) -> Identities:
-        """Return the same, but for the disks that one domain has open: it will be shut down."""
+        """Return the same, but for the disks that one domain has open: it will be shut down, or may write."""
         return self._replace(writers={disk: writer for disk, writer in self.writers.items() if writer != name})
 
 

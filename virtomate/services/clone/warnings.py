@@ -62,7 +62,8 @@ def _links(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notice]:
     frozen = [] if snapshot is None else [target for target in linked if snapshot.is_frozen(target)]
     if snapshot is not None and frozen:
         yield notice(CloneWarning.LINKED_SNAPSHOT, snapshot.name, original=name)
-    if len(frozen) < len(linked):
+    # linked clones of a running original rest on images of their own
+    if len(frozen) < len(linked) and source.running is None:
         yield Notice(CloneWarning.LINKED_ORIGINAL, name)
 
 

@@ -11,14 +11,14 @@ from virtomate.definition import codec, file_readers, readers
 from virtomate.errors import IllegalStateError, VirtomateError
 from virtomate.paths import normalise
 from virtomate.services.delete.refusals import Refusals
-from virtomate.services.delete.survey import SAVED_STATE, read_clones, survey
+from virtomate.services.delete.survey import SAVED_STATE, read_clones, read_moments, survey
 from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.storage.references import scan_references
 from virtomate.tuples import NamedTuple
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Document
@@ -100,8 +100,11 @@ def plan_deletion(
         InterruptedBySignalError: A signal arrived.
     """
     clones = read_clones(connection, names, cancel, warn)
-    references = scan_references(connection, {clone.domain.uuid: clone.provenance.made for clone in clones})
+    moments = read_moments(connection, clones)
+    every = (*clones, *moments)
+    references = scan_references(connection, {clone.domain.uuid: clone.provenance.made for clone in every})
     cancel.check()
+    clones += [moment for moment in moments if _is_used_by_none_but(moment, clones, references)]
     refusals, deletions = Refusals(), []
     for clone in clones:
         try:
@@ -115,6 +118,14 @@ def plan_deletion(
     except CycleError as error:
         raise IllegalStateError("these clones use each other's volumes, so that none can be deleted first") from error
     return DeletionPlan(tuple(deletions), order, references)
+
+
+def _is_used_by_none_but(moment: Clone, clones: Iterable[Clone], references: References) -> bool:
+    """Return whether nothing but these clones rests on the images of a running original."""
+    uuids = {clone.domain.uuid for clone in clones} | {moment.domain.uuid}
+    paths = {path for clone in clones for path in clone.own_paths}
+    users = (user for made in moment.provenance.made for user in references.users(made))
+    return all(user.domain_uuid in uuids or user.path in paths for user in users)
 
 
 def _with_needs(deletions: list[Deletion], references: References, clones: list[Clone]) -> list[Deletion]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import CancelToken, backoff
 from virtomate.definition.provenance import Artifact
+from virtomate.duplication.transfers.backup import RESUMED, end_backup
 from virtomate.enums import ArtifactKind, ArtifactState, DeletionStatus
 from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.notices import Kept, Leftover, Notice, named, notice
@@ -32,6 +33,7 @@ from virtomate.words import virtomate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from virtomate.definition.provenance import Provenance
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
     from virtomate.services.delete.plan import DeletionPlan
@@ -111,6 +113,13 @@ class _Run:
         self.note = progress.note
         self._has_said_to_wait = False
 
+    def end_backup(self, record: Provenance) -> None:
+        """End the backup that a killed run has left, which would go on when its volumes are gone."""
+        if record.finished or not record.backed_up:
+            return
+        if end_backup(self.session.connection, record.source.uuid, record.backed_up):
+            self.note(RESUMED.format(record.source.name))
+
     def say_to_wait(self) -> None:
         """Say once that libvirt is waited for."""
         if not self._has_said_to_wait:
@@ -165,6 +174,7 @@ class _CloneDeletion:
             names = ", ".join(f"'{name}'" for name in in_the_way)
             raise IllegalStateError(f"'{deletion.name}' is kept, since {names} could not be deleted and uses it")
         _LOG.info("deleting %r", deletion.name)
+        run.end_backup(deletion.provenance)
         # From before the look at the users: whoever links to the files now fails, and who did before is seen.
         with locked(run.session.connection, deletion.artifacts, deletion.provenance.artifact_token):
             self._placeholder.take_place(self._pools_to_start())

@@ -11,7 +11,7 @@ from virtomate.definition.provenance import read_provenance, restored_definition
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, NotFoundError, UsageError
-from virtomate.hypervisor.domains import define_domain, find_domain
+from virtomate.hypervisor.domains import define_domain, find_domain, find_domain_by_uuid
 from virtomate.notices import Kept, Notice, ScanWarning, named, notice
 from virtomate.paths import normalise
 from virtomate.services.delete.records import Deletion, DoomedThing
@@ -38,7 +38,7 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import counted, virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
@@ -97,6 +97,15 @@ def read_clones(
             clones.append(clone)
     refusals.raise_if_any()
     return clones
+
+
+def read_moments(connection: Connection, clones: Iterable[Clone]) -> list[Clone]:
+    """Read the domains that keep the images of a running original for these clones, and can be deleted."""
+    own = {clone.domain.uuid for clone in clones}
+    uuids = {clone.provenance.moment for clone in clones if clone.provenance.moment is not None} - own
+    domains = [find_domain_by_uuid(connection, uuid) for uuid in sorted(uuids)]
+    found = [_read(domain, Refusals()) for domain in domains if domain is not None]
+    return [moment for moment in found if moment is not None and moment.provenance.is_moment]
 
 
 def _read(domain: Domain, refusals: Refusals) -> Clone | None:

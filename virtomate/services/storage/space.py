@@ -72,7 +72,7 @@ class SpaceLedger:
         needed: defaultdict[str, int] = defaultdict(int)
         sources = []
         for duplication in duplications:
-            needed[duplication.place.pool] += duplication.total_bytes
+            needed[duplication.place.pool] += duplication.needed_bytes
             sources.append(duplication.source)
         entries = [(pools.named(name), total) for name, total in sorted(needed.items())]
         return tuple(self.add(known.pool, known.description, total, sources) for known, total in entries)

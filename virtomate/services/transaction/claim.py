@@ -170,7 +170,10 @@ class Claim:
             HypervisorError: libvirt does not accept the definition.
         """
         self._require_ours()
-        finished = self.provenance._replace(finished=True, made=self._files, maker=None, reserved=())
+        record = self.provenance
+        rests = record.is_moment or any(made.base is not None for made in record.made)
+        moment = record.moment if rests else None
+        finished = record._replace(finished=True, made=self._files, maker=None, reserved=(), moment=moment)
         text = codec.unparse_definition(with_provenance(definition, finished))
         self.state = ClaimState.COMPLETING
         _LOG.info("defining domain %r", self.name)

@@ -11,6 +11,8 @@ from virtomate.cancel import CancelToken, StoppedError, backoff
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.acl import give_acl, may_be_given_here
 from virtomate.duplication.hostfs import visible_status
+from virtomate.duplication.transfers.backup import RESUMED, BackedUp, end_backup, require_reserved
+from virtomate.duplication.transfers.backup import fill as fill_by_backup
 from virtomate.duplication.transfers.base import TransferContext, TransferUnavailableError
 from virtomate.enums import ArtifactState, TokenPlace
 from virtomate.errors import ConflictError, IllegalStateError
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.provenance import Artifact
     from virtomate.definition.volume import VolumeDescription
-    from virtomate.duplication.transfers.base import Place
+    from virtomate.duplication.transfers.base import Duplication, Place
     from virtomate.enums import Transfer
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool, Volume
@@ -87,6 +89,7 @@ class VolumeInTheMaking:
         created = describe(known.pool, volume).description
         _require_new(job, created)
         if job.way is not None:
+            require_reserved(job.way, created)
             created, self._warnings = _give_access(job.way.source, known.pool, volume, created)
         token_place = TokenPlace.HEADER if isinstance(job.content, OverlayOn) else None
         if (marked := put_token(created, workplace.token)) is not None:
@@ -96,8 +99,9 @@ class VolumeInTheMaking:
             fingerprint=known.backend.new_fingerprint(created, known.pool),
             token_place=token_place,
         )
-        # without a token, nothing but the journal tells that it was made
-        tell = self._claim.record if token_place is None else self._claim.note
+        # Without a token, nothing but the journal tells that it was made. A backup goes on when this process is killed,
+        # and while it writes, the file is known by its inode number in the journal.
+        tell = self._claim.record if token_place is None or job.is_backed_up else self._claim.note
         tell(self._made)
         self._created = created
         return created
@@ -114,6 +118,19 @@ class VolumeInTheMaking:
             raise
         progress.finished(label)
         return filled
+
+    def backed_up(self, outcome: BackedUp) -> Filled:
+        """Return how a backup has filled it."""
+        path = self.job.place.path
+        untrimmed = () if outcome.is_trimmed else (notice(CloneWarning.UNTRIMMED, self.job.label, path=path),)
+        return Filled(outcome.taken_bytes, self.job.transfer, None, (*self._warnings, *untrimmed))
+
+    @property
+    def to_be_backed_up(self) -> tuple[Duplication, VolumeDescription]:
+        """What a backup works on."""
+        if self.job.way is None or self._created is None:
+            raise AssertionError("a backup fills volumes that are there")
+        return self.job.way, self._created
 
     def workplace(self, connection: Connection, cancel: CancelToken) -> TransferContext:
         """Return what a transfer works with."""
@@ -144,6 +161,10 @@ class VolumeInTheMaking:
     def undo(self) -> None:
         """Remove the volume, if it was made."""
         self._claim.require_unfinished()
+        if self.job.is_backed_up and end_backup(
+            self._run.source.connection, self._claim.provenance.source.uuid, self._claim.provenance.backed_up
+        ):
+            self._run.progress.note(RESUMED.format(self._claim.provenance.source.name))
         self._remove(self._run.target.connection)
 
     def _remove(self, connection: Connection) -> None:
@@ -176,11 +197,14 @@ def create_volumes(
 
 def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Executor) -> dict[str, Filled]:
     """Fill volumes side by side; return how, by their paths. The first failure or signal stops all and is raised."""
-    if len(volumes) == 1:
+    works: list[tuple[VolumeInTheMaking, ...]] = [(volume,) for volume in volumes if not volume.job.is_backed_up]
+    if backed_up := tuple(volume for volume in volumes if volume.job.is_backed_up):
+        works.append(backed_up)
+    if len(works) == 1:
         # the calling thread and its connection have nothing else to do
-        return {volumes[0].job.place.path: volumes[0].fill(run.target.connection, run.cancel)}
+        return _fill(run, works[0], run.target.connection, run.cancel)
     stop = CancelToken(run.cancel)
-    running = {submit(transfers, _fill_beside, run, volume, stop): volume for volume in volumes}
+    running = [submit(transfers, _fill_beside, run, work, stop) for work in works]
     failure: BaseException | None = None
     for future in as_completed(running):
         if future.cancelled() or (error := future.exception()) is None:
@@ -193,12 +217,33 @@ def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Ex
     run.cancel.check()
     if failure is not None:
         raise failure
-    return {volume.job.place.path: future.result() for future, volume in running.items()}
+    return {path: filled for future in running for path, filled in future.result().items()}
 
 
-def _fill_beside(run: Run, volume: VolumeInTheMaking, stop: CancelToken) -> Filled:
+def _fill_beside(run: Run, work: tuple[VolumeInTheMaking, ...], stop: CancelToken) -> dict[str, Filled]:
     with run.target.borrow() as connection:
-        return volume.fill(connection, stop)
+        return _fill(run, work, connection, stop)
+
+
+def _fill(
+    run: Run, work: tuple[VolumeInTheMaking, ...], connection: Connection, cancel: CancelToken
+) -> dict[str, Filled]:
+    """Fill a volume, or all that one backup fills; return how, by their paths."""
+    first = work[0]
+    if not first.job.is_backed_up:
+        return {first.job.place.path: first.fill(connection, cancel)}
+    cancel.check()
+    label = ", ".join(volume.job.label for volume in work)
+    run.progress.started(label, sum(volume.job.total_bytes for volume in work))
+    try:
+        outcomes = fill_by_backup(
+            tuple(volume.to_be_backed_up for volume in work), label, first.workplace(connection, cancel)
+        )
+    except BaseException:
+        run.progress.dropped(label)
+        raise
+    run.progress.finished(label)
+    return {volume.job.place.path: volume.backed_up(outcome) for volume, outcome in zip(work, outcomes, strict=True)}
 
 
 def without_acl(source: VolumeDescription, reason: str = "only its owner and root could do that") -> Notice:

@@ -73,6 +73,11 @@ class VolumeJob(NamedTuple):
         return self.transfer is Transfer.SERVER
 
     @property
+    def is_backed_up(self) -> bool:
+        """Whether a backup of a running domain fills it, together with others."""
+        return self.transfer is Transfer.BACKUP
+
+    @property
     def total_bytes(self) -> int:
         """Number of bytes that will be copied, as far as that is known; the header of an overlay does not count."""
         match self.content:
@@ -104,7 +109,9 @@ class VolumeJob(NamedTuple):
         document = known.backend.document(self.new)
         if self.way is not None and self.is_created_with_content:
             return transfers.create_with_content(self.way, known.pool, document, workplace)
-        return known.pool.create_volume(self.place.name, document)
+        is_reserved = self.is_backed_up and self.new.allocation >= self.new.capacity
+        has_tables = is_reserved and self.new.format == "qcow2"
+        return known.pool.create_volume(self.place.name, document, has_tables=has_tables)
 
     def fill(self, created: VolumeDescription, workplace: TransferContext) -> int:
         """Fill the volume and return the bytes written, or raise TransferUnavailableError."""

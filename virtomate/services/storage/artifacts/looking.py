@@ -87,9 +87,22 @@ def sight(connection: Connection, known: PoolEntry, made: Artifact) -> tuple[Sig
         if found is None:
             return Sighting(None, fingerprint=known.backend.absence(made, known.pool)), None
         sighting, volume = _sight(connection, known, found), found.volume
+        if not sighting.is_seen and connection.is_local and _may_be(made):
+            # the times of a file that is being written are never those that libvirt has just told
+            attribute = read_attribute(made.path)
+            sighting = sighting._replace(is_seen=attribute is not None, attribute=attribute)
         if sighting.is_seen or not was_seen:
             break
     return sighting, volume
+
+
+def _may_be(made: Artifact) -> bool:
+    """Return whether the file at an artifact's path here has the artifact's inode number, as far as that is known."""
+    inode = None if made.fingerprint is None else made.fingerprint.inode
+    try:
+        return inode is None or os.lstat(made.path).st_ino == inode
+    except (OSError, ValueError):
+        return False
 
 
 def _sight(connection: Connection, known: PoolEntry, found: FoundVolume) -> Sighting:
@@ -186,9 +199,4 @@ def _require_nameable(connection: Connection, known: PoolEntry, made: Artifact, 
 
 def bears_token_here(made: Artifact, token: str | None) -> bool:
     """Return whether the file at an artifact's path here has the artifact's token and inode number, as no other has."""
-    inode = None if made.fingerprint is None else made.fingerprint.inode
-    try:
-        is_it = inode is None or os.lstat(made.path).st_ino == inode
-    except (OSError, ValueError):
-        return False
-    return is_it and token is not None and read_attribute(made.path) == token
+    return token is not None and _may_be(made) and read_attribute(made.path) == token

@@ -111,7 +111,7 @@ def _judge_without_token(made: Artifact, volume: VolumeDescription, *, is_seen: 
         return Verdict.FOREIGN, "does not bear the clone's token"
     if not is_planned:
         return Verdict.UNPROVED, "bears no token that can be read here"
-    if made.transfer is Transfer.SERVER:
+    if made.transfer in {Transfer.SERVER, Transfer.BACKUP}:
         return Verdict.UNPROVED, "may be a copy that libvirt did not finish"
     return Verdict.FOREIGN, "was not made for this clone"
 

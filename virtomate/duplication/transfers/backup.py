@@ -1,0 +1,240 @@
+"""The backup transfer: the hypervisor fills new volumes with the disks of a running domain, all as of one moment.
+
+Nothing of the domain's own is touched. But while the job runs, the guest waits for the new volumes: what it is about to
+overwrite is copied first. So their space is reserved before the job, and what was not needed is given back after it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from virtomate.cancel import backoff
+from virtomate.definition.backup import BackupTarget, backup_document, backup_paths
+from virtomate.definition.volume import describe_volume
+from virtomate.duplication import hostfs
+from virtomate.errors import (
+    HypervisorError,
+    IllegalStateError,
+    NoSpaceError,
+    SourceChangedError,
+    UnsupportedError,
+    VirtomateError,
+)
+from virtomate.hypervisor import backup
+from virtomate.hypervisor.domains import find_domain_by_uuid
+from virtomate.hypervisor.storage import get_volume
+from virtomate.tuples import NamedTuple
+from virtomate.words import virsh
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from virtomate.cancel import CancelToken
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.base import Duplication, TransferContext
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+
+# An aborted job ends within some tenths of a second, unless the host's disks are very busy.
+_ABORT_SECONDS = 60
+
+# libvirt gives a file back to its owner so soon after the backup has ended.
+_CLOSED_SECONDS = 5
+_FOREVER = float("inf")
+
+RESUMED = "domain '{}', which the backup had left paused with an I/O error, was resumed"
+
+
+class BackedUp(NamedTuple):
+    """A volume that a backup has filled.
+
+    Attributes:
+        taken_bytes: What the volume takes on the host.
+        is_trimmed: Whether what was reserved and not needed was given back.
+    """
+
+    taken_bytes: int
+    is_trimmed: bool
+
+
+def require_reserved(duplication: Duplication, created: VolumeDescription) -> None:
+    """Refuse a new volume whose space the file system has not reserved, unless somebody takes the risk.
+
+    Raises:
+        UnsupportedError: The volume takes less than its capacity.
+    """
+    disk = duplication.running
+    if disk is not None and not disk.is_risk_accepted and created.allocation < created.capacity:
+        raise unreserved(created.path)
+
+
+def unreserved(path: str) -> UnsupportedError:
+    """Return the error for a new volume whose space cannot be reserved."""
+    return UnsupportedError(
+        f"the file system of '{path}' does not reserve space: if the file system got full, the guest of the original "
+        "would stop or see I/O errors",
+        hint="Choose a pool on another file system with --pool, or take the risk with --risk-original.",
+    )
+
+
+def fill(
+    filled: tuple[tuple[Duplication, VolumeDescription], ...], label: str, context: TransferContext
+) -> tuple[BackedUp, ...]:
+    """Fill volumes with the disks of a running domain in one job.
+
+    Args:
+        filled: At least one disk, all of one domain, each with its new volume as libvirt described that.
+        label: What progress calls the job.
+        context: What to work with.
+
+    Returns:
+        What became of each volume.
+
+    Raises:
+        SourceChangedError: The domain was shut off.
+        NoSpaceError: The job found no room.
+        HypervisorError: libvirt refuses the job, or the job failed.
+        InterruptedBySignalError: A signal arrived; the job was aborted.
+    """
+    duplications = [duplication for duplication, _ in filled]
+    disks = [duplication.running for duplication in duplications if duplication.running is not None]
+    original = disks[0].original
+    domain = find_domain_by_uuid(context.connection, original.uuid)
+    if domain is None or domain.run_id != disks[0].run_id:
+        raise _shut_off(original.name)
+    targets = [
+        BackupTarget(disk.disk, created.format, created.path) for disk, (_, created) in zip(disks, filled, strict=True)
+    ]
+    others = [name for name in disks[0].all_disks if name not in {target.disk for target in targets}]
+    total = sum(duplication.total_bytes for duplication in duplications)
+    job = _Job(domain, frozenset(target.path for target in targets), backup.waits_for_room(domain))
+    backup.begin_backup(domain, backup_document(targets, others))
+    try:
+        if context.pace.rate_bytes:
+            for target in targets:
+                backup.limit_backup(domain, target.disk, context.pace.rate_bytes // len(targets))
+        for share in job.follow(context.cancel):
+            context.progress.advanced(label, int(total * share))
+    except VirtomateError as error:
+        if job.has_harmed(context.connection):
+            raise error.adding(f"; {RESUMED.format(domain.name)}") from error
+        raise
+    return tuple(_finish(*item, context.connection) for item in filled)
+
+
+class _Job(NamedTuple):
+    """A backup that runs.
+
+    Attributes:
+        paths: The images that it fills.
+        was_waiting: Whether the domain was paused with an I/O error before.
+    """
+
+    domain: Domain
+    paths: frozenset[str]
+    was_waiting: bool
+
+    def follow(self, cancel: CancelToken) -> Iterator[float]:
+        """Yield which part is done, from time to time, until the job is complete."""
+        domain = self.domain
+        for _ in backoff(_FOREVER, cancel):
+            if backup.find_backup(domain) is None:
+                break
+            if not self.was_waiting and backup.waits_for_room(domain):
+                raise NoSpaceError(
+                    f"the backup of domain '{domain.name}' has no room for what its guest is about to overwrite",
+                    hint="Make room on the file systems of the new volumes, then run the command again.",
+                )
+            yield backup.processed_share(domain)
+        if not domain.is_active():
+            raise _shut_off(domain.name)
+        end = backup.end_of_job(domain)
+        if not end.is_success:
+            reason = end.reason or "libvirt does not tell how it ended"
+            raise HypervisorError(f"the backup of domain '{domain.name}' failed: {reason}")
+
+    def has_harmed(self, connection: Connection) -> bool:
+        """End the job, and return whether the domain had to be resumed.
+
+        Where that fails, as on a broken connection, it is left to the undo, which has another connection.
+        """
+        with suppress(VirtomateError):
+            has_resumed = end_backup(connection, self.domain.uuid, self.paths)
+            return has_resumed or (not self.was_waiting and _resume(self.domain))
+        return False
+
+
+def end_backup(connection: Connection, domain_uuid: str, paths: Collection[str]) -> bool:
+    """End the backup that fills these images, if there is one.
+
+    libvirt aborts whatever job a domain has: a job that begins between the look and the abort cannot be told apart.
+
+    Args:
+        connection: Where the domain is.
+        domain_uuid: UUID of the domain.
+        paths: All images that a run of ours meant to fill in one job.
+
+    Returns:
+        Whether the domain, which was paused with an I/O error, was resumed.
+
+    Raises:
+        IllegalStateError: A job writes to one of the images and to others, or does not end.
+    """
+    domain = find_domain_by_uuid(connection, domain_uuid)
+    document = None if domain is None else backup.find_backup(domain)
+    if domain is None or document is None:
+        return False
+    found = backup_paths(document)
+    if found.isdisjoint(paths):
+        return False
+    if found != frozenset(paths):
+        raise IllegalStateError(
+            f"a backup of domain '{domain.name}' writes to '{min(found.intersection(paths))}' and to other images",
+            hint=f"Wait for its end: {virsh('domjobinfo', domain.name)} shows how far it is.",
+        )
+    backup.abort_job(domain)
+    for left in backoff(_ABORT_SECONDS):
+        if backup.find_backup(domain) is None:
+            break
+        if not left:
+            raise IllegalStateError(f"the backup of domain '{domain.name}' was aborted, but does not end")
+    return _resume(domain)
+
+
+def _resume(domain: Domain) -> bool:
+    """Resume a domain that is paused with an I/O error; return whether it was."""
+    if not domain.is_active() or not backup.waits_for_room(domain):
+        return False
+    backup.resume(domain)
+    return True
+
+
+def _finish(duplication: Duplication, created: VolumeDescription, connection: Connection) -> BackedUp:
+    """Give back what was reserved for a volume and not needed, where its file can be opened here."""
+    volume = get_volume(connection, created.pool, created.name)
+    source = duplication.source
+    if source.format == "raw" and source.is_preallocated:
+        return BackedUp(volume.allocation_bytes(), is_trimmed=True)
+    for left in backoff(_CLOSED_SECONDS):
+        descriptor = hostfs.open_visible(describe_volume(created.pool, volume.document()), os.O_RDWR)
+        # to be given back to its owner changes the times of a file
+        if descriptor is not None or not left or not os.path.exists(created.path):
+            break
+    if descriptor is None:
+        return BackedUp(volume.allocation_bytes(), is_trimmed=False)
+    try:
+        hostfs.punch_holes(descriptor)
+    except OSError as error:
+        raise hostfs.write_failure(error, created.path) from error
+    finally:
+        os.close(descriptor)
+    return BackedUp(volume.allocation_bytes(), is_trimmed=True)
+
+
+def _shut_off(name: str) -> SourceChangedError:
+    return SourceChangedError(
+        f"domain '{name}' was shut off while it was being cloned",
+        hint="Run the command again: it can be cloned as it is.",
+    )

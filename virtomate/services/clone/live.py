@@ -1,0 +1,160 @@
+"""The original while it runs: what a backup of it needs, and why there can be none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from virtomate.definition import codec, file_readers
+from virtomate.definition.active import plugged_devices
+from virtomate.definition.readers import child, devices
+from virtomate.duplication.hostfs import is_reserving
+from virtomate.duplication.transfers.backup import unreserved
+from virtomate.duplication.transfers.base import RunningDisk
+from virtomate.errors import IllegalStateError, UnsupportedError
+from virtomate.hypervisor.backup import capacity_bytes, find_block_job, find_job, knows_backups
+from virtomate.notices import CloneWarning, Notice, notice
+from virtomate.paths import normalise
+from virtomate.tuples import NamedTuple
+from virtomate.words import shutdown_commands, virsh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.definition.codec import Document
+    from virtomate.definition.file_readers import DiskDefinition
+    from virtomate.definition.provenance import DomainReference
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.services.clone_records import CloneRequest
+    from virtomate.services.storage import PoolEntry, PoolIndex
+
+# what libvirt writes by a backup
+_FORMATS = frozenset({"raw", "qcow2"})
+# Of pools of this type another host keeps the files.
+_REMOTE_POOL = "netfs"
+
+
+class RunningOriginal(NamedTuple):
+    """The original while it runs.
+
+    Attributes:
+        domain: The domain; its connection is that of the plan.
+        run_id: Tells this run from others.
+        active: The definition that the domain runs with.
+        is_local: Whether the directories of the host may be seen here.
+        is_risk_accepted: Whether its guest may see I/O errors where no space can be reserved.
+    """
+
+    domain: Domain
+    reference: DomainReference
+    run_id: int
+    active: Document
+    is_local: bool
+    is_risk_accepted: bool
+
+    @property
+    def disks(self) -> dict[str, dict[str, Any]]:
+        """The disks that the domain has now, by their targets."""
+        return {str(child(disk, "target").get("@dev")): disk for disk in devices(self.active, "disk")}
+
+    def back_up(
+        self, disk: DiskDefinition, source: VolumeDescription, target: PoolEntry, directory: str, pools: PoolIndex
+    ) -> tuple[RunningDisk, VolumeDescription]:
+        """Return how a disk is backed up, and its volume with the capacity that the guest sees.
+
+        Args:
+            disk: The disk, as the definition of the clone has it.
+            source: Its volume.
+            target: The pool that the new volume goes to.
+            directory: The directory of the new volume.
+            pools: All pools.
+
+        Raises:
+            IllegalStateError: Something else writes to the disk, or the running domain has another disk of that name.
+            UnsupportedError: No backup of the disk can be made, or its new volume would put the guest at risk.
+        """
+        name = disk.target
+        element = self.disks.get(name)
+        active = next((item for item in file_readers.disks(self.active) if item.target == name), None)
+        if element is None or active is None:
+            raise IllegalStateError(
+                f"disk {name} is in the definition of domain '{self.domain.name}', but not in the running domain",
+                hint=f"Use --disk {name}=drop, or --live-devices for the disks that the domain has now.",
+            )
+        for reason in _obstacles(disk, element, source):
+            raise UnsupportedError(
+                f"disk {name} ('{source.path}') {reason}, so that no backup of it can be made",
+                hint=f"Shut the domain down first: {shutdown_commands(self.domain.name, self.domain.state())}",
+            )
+        if (here := _path(active, pools)) != (there := _path(disk, pools)):
+            raise IllegalStateError(
+                f"disk {name} of the running domain '{self.domain.name}' is '{here}', but its definition names "
+                f"'{there}'",
+                hint="Use --live-devices for the disks that the domain has now.",
+            )
+        if (job := find_block_job(self.domain, name)) is not None or "mirror" in element:
+            raise IllegalStateError(
+                f"disk {name} of domain '{self.domain.name}' has a {job or 'block copy'} running",
+                hint=f"Wait for its end, or end it: {virsh('blockjob', self.domain.name, name)}",
+            )
+        is_doubtful = self.is_local and is_reserving(directory) is False
+        is_reserved = target.description.type != _REMOTE_POOL and not is_doubtful
+        if not is_reserved and not self.is_risk_accepted:
+            raise unreserved(directory)
+        running = RunningDisk(self.reference, self.run_id, name, tuple(self.disks), is_reserved, self.is_risk_accepted)
+        return running, source._replace(capacity=capacity_bytes(self.domain, name))
+
+
+def read_running(
+    connection: Connection, domain: Domain, reference: DomainReference, request: CloneRequest
+) -> RunningOriginal:
+    """Look at an original that runs and is to be cloned all the same.
+
+    Raises:
+        IllegalStateError: Another job of the domain is running.
+        UnsupportedError: The hypervisor cannot make backups, or something else was asked for that needs an original
+            that is shut off.
+    """
+    shut_down = f"Shut the domain down first: {shutdown_commands(domain.name, domain.state())}"
+    if not knows_backups(connection):
+        raise UnsupportedError(
+            f"domain '{domain.name}' is running, and this hypervisor cannot make the backup of it that --live needs: "
+            "that takes libvirt 6.0 and QEMU 4.2",
+            hint=shut_down,
+        )
+    if request.transfer is not None:
+        raise UnsupportedError(
+            f"domain '{domain.name}' is running, and --transfer {request.transfer.value} needs one that is shut off",
+            hint=shut_down,
+        )
+    if (job := find_job(domain)) is not None:
+        raise IllegalStateError(
+            f"domain '{domain.name}' has another job running: {job}",
+            hint=f"Wait for its end: {virsh('domjobinfo', domain.name)} shows how far it is.",
+        )
+    active = codec.parse_definition(domain.active_definition()).domain
+    return RunningOriginal(domain, reference, domain.run_id, active, connection.is_local, request.risk_original)
+
+
+def hot_plugged(inactive: Document, running: RunningOriginal) -> Iterator[Notice]:
+    """Yield a warning for each device that the running domain has, and its definition has not."""
+    for name in plugged_devices(inactive, running.active):
+        yield notice(CloneWarning.HOT_PLUGGED, name, original=running.domain.name)
+
+
+def _path(disk: DiskDefinition, pools: PoolIndex) -> str | None:
+    path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
+    return None if path is None else normalise(path)
+
+
+def _obstacles(disk: DiskDefinition, element: dict[str, Any], source: VolumeDescription) -> Iterator[str]:
+    """Yield why no backup of a disk can be made."""
+    if "transient" in element:
+        yield "is transient"
+    if disk.is_sliced:
+        yield "is a slice of a volume"
+    if source.is_encrypted or "encryption" in element or "encryption" in child(element, "source"):
+        yield "is encrypted, and a backup would be not"
+    if source.format not in _FORMATS:
+        yield f"is {source.format}"
