@@ -164,6 +164,21 @@ def test_restart_that_is_not_wanted_any_more(lab: Lab, web: Any, virtomate: Prog
     assert names(lab) == {"web", "b"}
 
 
+def test_restart_that_is_not_needed_any_more(lab: Lab, web: Any, virtomate: Program) -> None:
+    """An original that runs is cloned while it runs, whatever a killed run has left, and that is dropped in silence."""
+    kill(virtomate.pausing("virDomainShutdown").start("domain-clone", *WORDS, "web", "a"))
+    assert names(lab) == {"web", record(web)}
+
+    clone = cloned(virtomate("domain-clone", "--live", "--mode", "linked", "web", "b", json=True))
+    deleted = virtomate("domain-delete", record(web), json=True)
+
+    assert "restarted" not in clone
+    assert deleted.status == 0, str(deleted)
+    assert "restarted" not in deleted.json[0]
+    assert web.isActive()
+    assert record(web) not in names(lab)
+
+
 def test_original_that_is_left_shut_off(lab: Lab, web: Any, virtomate: Program) -> None:
     """--no-restart leaves it shut off, without a record."""
     run = virtomate.pausing("virDomainShutdown").start("domain-clone", *WORDS, "--no-restart", "web", "a")
