@@ -109,6 +109,7 @@ def test_external_snapshot_of_a_running_domain(lab: Lab, virtomate: Program) -> 
         document = cloned(virtomate(*words, json=True))
         assert content_of(document) == before
         assert (document["snapshot"]["name"], document["snapshot"]["state"]) == ("s 1", "disk-snapshot")
+        assert document["consistency"] == "crash"
         assert document["snapshot"]["created"].endswith("+00:00")
         assert codes(document) == always | ({"linked-snapshot"} if mode == "linked" else set())
         assert "<title>then</title>" in definition(lab, mode)
@@ -242,6 +243,7 @@ def test_internal_snapshot(lab: Lab, virtomate: Program) -> None:
     document = clone(virtomate, *words)
     assert by_target(document)["vda"]["transfer"] == by_target(planned)["vda"]["transfer"] == "convert"
     assert (document["snapshot"]["state"], codes(document)) == ("shutoff", {"without-snapshots"})
+    assert document["consistency"] == "offline"
     info = image_info(clone_path(document))
     assert "snapshots" not in info
     assert info["cluster-size"] == 128 << 10

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import Artifact
-from virtomate.enums import Action, ArtifactKind, ArtifactState, Consistency, Status
+from virtomate.enums import Action, ArtifactKind, ArtifactState, Status
 from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.rollback import Rollback
 from virtomate.services.clone.snapshot import describe_snapshot
@@ -156,7 +156,7 @@ def clone_result(
         changes=plan.changes,
         warnings=tuple(dict.fromkeys(warnings)),
         seconds=round(seconds, 3),
-        consistency=Consistency.OFFLINE if plan.source.running is None else Consistency.CRASH,
+        consistency=plan.source.consistency,
         moment=None if plan.base is None else plan.base.name,
         snapshot=None if plan.source.snapshot is None else describe_snapshot(plan.source.snapshot),
         error=error,

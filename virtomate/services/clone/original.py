@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition import codec
 from virtomate.definition.active import with_active_devices
 from virtomate.definition.provenance import DomainReference, read_provenance
+from virtomate.enums import Consistency
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.notices import CloneWarning, Notice
@@ -55,6 +56,12 @@ class Source(NamedTuple):
     is_active: bool = False
     is_owed: bool = False
     snapshot: SnapshotSource | None = None
+
+    @property
+    def consistency(self) -> Consistency:
+        """In what state the disks of a clone are: of a running guest, as after a power cut."""
+        is_of_running = self.snapshot is not None and self.snapshot.snapshot.is_of_running_domain
+        return Consistency.OFFLINE if self.running is None and not is_of_running else Consistency.CRASH
 
     @property
     def stands_still(self) -> bool:
