@@ -198,26 +198,6 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             "all codes. Can be repeated. [default: warnings refuse nothing]",
         ),
     ),
-    "Running original": (
-        click.Option(
-            ["--live"],
-            is_flag=True,
-            help="Clone DOMAIN also while it runs or is paused; all disks are copied as of one moment, as after a "
-            "power cut. [default: DOMAIN must be shut off]",
-        ),
-        click.Option(
-            ["--live-devices"],
-            is_flag=True,
-            help="With --live, give the clone the devices that DOMAIN has now, hot-plugged ones included. [default: "
-            "the devices that DOMAIN has after its next start]",
-        ),
-        click.Option(
-            ["--risk-original"],
-            is_flag=True,
-            help="With --live, also use file systems that cannot reserve space: should one get full meanwhile, the "
-            "guest of DOMAIN stops or sees I/O errors.",
-        ),
-    ),
     "Storage": (
         click.Option(
             ["--disk", "disks"],
@@ -276,6 +256,24 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
         ),
     ),
     "Running": (
+        click.Option(
+            ["--live"],
+            is_flag=True,
+            help="Clone DOMAIN also while it runs or is paused; all disks are copied as of one moment, as after a "
+            "power cut. [default: DOMAIN must be shut off]",
+        ),
+        click.Option(
+            ["--live-devices"],
+            is_flag=True,
+            help="With --live, give the clone the devices that DOMAIN has now, hot-plugged ones included. [default: "
+            "the devices that DOMAIN has after its next start]",
+        ),
+        click.Option(
+            ["--risk-original"],
+            is_flag=True,
+            help="With --live, also use file systems that cannot reserve space: should one get full meanwhile, the "
+            "guest of DOMAIN stops or sees I/O errors.",
+        ),
         click.Option(
             ["--shutdown"],
             is_flag=True,

@@ -33,10 +33,9 @@ def domain() -> None:
 def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any) -> int:  # noqa: ANN401
     """Clone DOMAIN, given by name or UUID, and call the clone NEWNAME.
 
-    DOMAIN must be shut off; --shutdown shuts it down, and --snapshot clones an external snapshot also while it runs.
-    Its writable file-based volumes, which must be in storage pools, and its NVRAM are duplicated. The clone gets its
-    own UUID, MAC addresses and ports. The content of its disks is not changed: host name, addresses and keys are the
-    original's.
+    DOMAIN must be shut off, unless --live, --shutdown or an external --snapshot is given. Its writable file-based
+    volumes, which must be in storage pools, and its NVRAM are duplicated. The clone gets its own UUID, MAC addresses
+    and ports. The content of its disks is not changed: host name, addresses and keys are the original's.
 
     Several NEWNAMEs make several clones in parallel.
     """
