@@ -58,9 +58,9 @@ def record(web: Any) -> str:
     return f"virtomate-restart-{web.UUIDString()}"
 
 
-def obey(lab: Lab, web: Any) -> None:
-    """Shut the domain off as soon as a run has recorded that it has to be started again."""
-    wait_for(lambda: record(web) in names(lab), "the restart is recorded")
+def obey(watched: Watched, web: Any) -> None:
+    """Shut the domain off when a run, which has recorded the restart, says that it asks for that."""
+    watched.wait_for_event("note")
     web.destroy()
 
 
@@ -117,7 +117,7 @@ def test_kill_while_copying_is_made_good_by_domain_delete(lab: Lab, web: Any, vi
     """Deleting the unfinished clone starts the original that the killed run had shut down."""
     before = files(lab)
     watched = start_clone(virtomate, *WORDS, "web", "a")
-    obey(lab, web)
+    obey(watched, web)
     kill(watched.run)
     assert names(lab) == {"web", "a", record(web)}
 
@@ -131,9 +131,9 @@ def test_kill_while_copying_is_made_good_by_domain_delete(lab: Lab, web: Any, vi
 
 def test_kill_before_the_restart_is_made_good_by_the_next_clone(lab: Lab, web: Any, virtomate: Program) -> None:
     """Where the clone was complete, the next run of domain-clone clones the original that is off, and starts it."""
-    run = virtomate.pausing("virDomainCreate").start("domain-clone", *WORDS, "web", "a")
-    obey(lab, web)
-    kill(run)
+    watched = start_clone(virtomate, *WORDS, "web", "a", moment="virDomainCreate")
+    obey(watched, web)
+    kill(watched.run)
     web.destroy()
     assert names(lab) == {"web", "a", record(web)}
 
@@ -296,7 +296,7 @@ def test_interruption_while_copying(lab: Lab, web: Any, virtomate: Program) -> N
     """A signal after the shutdown undoes the clone, and the original runs again."""
     before = files(lab)
     watched = start_clone(virtomate, *WORDS, "web", "a")
-    obey(lab, web)
+    obey(watched, web)
     with paused(watched.run):
         assert names(lab) == {"web", "a", record(web)}
         watched.run.signal(signal.SIGTERM)
@@ -326,7 +326,7 @@ def test_original_that_cannot_be_started_again(lab: Lab, web: Any, virtomate: Pr
     """The clone is complete all the same, the leftovers name the original, and one command starts it in the end."""
     document = web.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
     watched = start_clone(virtomate, *WORDS, "web", "a")
-    obey(lab, web)
+    obey(watched, web)
     with paused(watched.run):
         lab.define(document.replace("</os>", "<kernel>/nowhere/at/all</kernel></os>"))
     result = watched.run.wait()
@@ -348,7 +348,7 @@ def test_original_that_cannot_be_started_again(lab: Lab, web: Any, virtomate: Pr
 def test_two_runs_do_not_shut_down_one_original(lab: Lab, web: Any, virtomate: Program) -> None:
     """While one run has the original shut off, no other clones it, since it will be started."""
     watched = start_clone(virtomate, *WORDS, "web", "a")
-    obey(lab, web)
+    obey(watched, web)
     with paused(watched.run):
         for words in ((), ("--shutdown",)):
             result = virtomate("domain-clone", *words, "web", "b", json=True)
@@ -360,3 +360,36 @@ def test_two_runs_do_not_shut_down_one_original(lab: Lab, web: Any, virtomate: P
     assert watched.run.wait().status == 0
     assert web.isActive()
     assert names(lab) == {"web", "a"}
+
+
+def test_original_that_somebody_else_shuts_off(lab: Lab, web: Any, virtomate: Program) -> None:
+    """Who finds the original off after recording the restart does not start it: it may be a base by now."""
+    run = virtomate.pausing("virConnectListAllStoragePools").start("domain-clone", *WORDS, "web", "a", json=True)
+    with paused(run):
+        web.destroy()
+        cloned(virtomate("domain-clone", "--mode", "linked", "web", "b", json=True))
+    result = run.wait()
+
+    assert result.status == 1, str(result)
+    assert "was shut off by somebody else" in error_of(result)["message"]
+    assert not web.isActive()
+    assert names(lab) == {"web", "b"}
+
+
+def test_snapshot_of_an_original_that_has_to_be_started_again(web: Any, virtomate: Program) -> None:
+    """A snapshot inside of an image is not copied while another run is about to start the original."""
+    web.destroy()
+    web.snapshotCreateXML("<domainsnapshot><name>s</name></domainsnapshot>", 0)
+    web.create()
+    watched = start_clone(virtomate, *WORDS, "web", "a")
+    obey(watched, web)
+    with paused(watched.run):
+        result = virtomate("domain-clone", "--snapshot", "s", "web", "b", json=True)
+        assert (result.status, result.json["type"]) == (1, "IllegalStateError"), str(result)
+        assert "another virtomate" in result.json["message"]
+        watched.run.signal(signal.SIGKILL)
+
+    clone = cloned(virtomate("domain-clone", "--snapshot", "s", "web", "b", json=True))
+
+    assert clone["restarted"] is True
+    assert web.isActive()

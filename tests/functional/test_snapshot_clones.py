@@ -388,6 +388,35 @@ def test_disk_that_a_snapshot_does_not_hold(lab: Lab, virtomate: Program) -> Non
     assert "is open for writing by domain 'original'" in running["message"]
 
 
+def test_disk_that_a_later_snapshot_froze(lab: Lab, virtomate: Program) -> None:
+    """The volume that a disk was at the snapshot is not the disk as it is now, and is not taken for it."""
+    original = define(lab, lab.pool)
+    original.create()
+    snapshot(original, "s1", DISK_ONLY, without="vdb")
+    snapshot(original, "s2", DISK_ONLY)
+    write(original, 1)
+    lab.pool.refresh()
+    words = ("domain-clone", "--snapshot", "s1", "--disk", "vdb=copy", "original", "clone")
+    for _ in range(2):
+        error = refused(lab, lab.inventory(), virtomate(*words, json=True))
+        assert error["type"] == "UnsupportedError"
+        assert "disk vdb cannot be taken as it is now: at snapshot 's1' it was" in error["message"]
+        if original.isActive():
+            original.destroy()
+
+
+def test_frozen_image_that_the_original_uses_again(lab: Lab, virtomate: Program) -> None:
+    """A linked clone on an image to which the original will write is told of as that, and refused before a restart."""
+    original = define(lab, lab.pool)
+    document = original.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    time.sleep(1.1)
+    snapshot(original, "s1", DISK_ONLY)
+    lab.define(document)
+    lab.pool.refresh()
+    taken = clone(virtomate, "--snapshot", "s1", "--mode", "linked")
+    assert codes(taken) == {"linked-original"}
+
+
 def test_frozen_disk_that_is_to_be_shared(lab: Lab, virtomate: Program) -> None:
     """A clone that wrote to a frozen image would destroy the overlay that the original writes to."""
     snapshot(define(lab, lab.pool), "s1", DISK_ONLY)

@@ -20,6 +20,7 @@ from virtomate.errors import IllegalStateError, NotFoundError, UnreadableFileErr
 from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
+from virtomate.services.clone.snapshot import is_same_volume
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
@@ -59,12 +60,18 @@ def held_of_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions) -> S
     if source is None or disk.is_readonly:
         return None
     held = source.snapshot.disks.get(disk.target)
-    if held is not None and held.kind in {INTERNAL, EXTERNAL} and _is_same(held.frozen, disk):
+    if held is not None and held.kind in {INTERNAL, EXTERNAL} and is_same_volume(held.frozen, disk):
         _refuse_written(survey.source.reference.name, source, held, disk)
         return held
-    if chosen.treatment in _DUPLICATING:
-        return None
     target = disk.target
+    if chosen.treatment in _DUPLICATING:
+        if not source.uses(disk):
+            raise UnsupportedError(
+                f"disk {target} cannot be taken as it is now: at snapshot '{source.name}' it was '{disk.location}', "
+                "which the domain does not use any more",
+                hint=f"Use --disk {target}=drop, or choose another snapshot.",
+            )
+        return None
     raise UnsupportedError(
         f"snapshot '{source.name}' does not hold disk {target} ({disk.location}), whose content is of another moment",
         hint=f"Use --disk {target}=drop, or --disk {target}=copy to take it as it is now.",
@@ -95,17 +102,12 @@ def _refuse_written(name: str, source: SnapshotSource, held: SnapshotDisk, disk:
             f"snapshot '{source.name}' is inside of disk {disk.target} of domain '{name}', which is active",
             hint=f"Shut it down first: {virsh('shutdown', name)}",
         )
-    if any(_is_same(disk, current) for current in source.current):
+    if source.uses(disk):
         raise IllegalStateError(
             f"domain '{name}' writes to '{disk.location}', the image of disk {disk.target} that snapshot "
             f"'{source.name}' had frozen",
             hint=_CHOOSE,
         )
-
-
-def _is_same(frozen: DiskDefinition | None, disk: DiskDefinition) -> bool:
-    """Return whether two definitions of a disk name the same volume."""
-    return frozen is not None and (frozen.path, frozen.pool, frozen.volume) == (disk.path, disk.pool, disk.volume)
 
 
 def judge_frozen(survey: Survey, held: SnapshotDisk, images: tuple[VolumeDescription, ...]) -> tuple[Notice, ...]:

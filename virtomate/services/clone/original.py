@@ -130,7 +130,7 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
         running=running,
         is_active=is_active and running is None,
         # an original that is cloned while it runs needs no restart
-        is_owed=snapshot is None and is_owed(connection, reference) and running is None,
+        is_owed=(snapshot is None or not snapshot.is_running) and is_owed(connection, reference) and running is None,
         snapshot=snapshot,
     )
 

@@ -38,17 +38,23 @@ def refuse_restart_of_base(source: Source, request: CloneRequest, disks: Iterabl
     Raises:
         IllegalStateError: The clone would have a linked disk.
     """
-    linked = [item.disk.target for item in disks if item.action is Action.LINKED]
+    snapshot = source.snapshot
+    linked = [
+        item.disk.target
+        for item in disks
+        if item.action is Action.LINKED and (snapshot is None or not snapshot.keeps(item.disk))
+    ]
     if not linked or (request.shutdown is not None and not request.shutdown.restarts):
         return
     name = source.reference.name
     again = "after cloning" if source.is_active else "after cloning, which a run that was killed could not do"
-    advice = "leaves it shut off"
+    advice = "" if snapshot is not None else "--shutdown --no-restart leaves it shut off"
     if not source.is_active:
-        advice += f"; {virtomate('domain-delete', record_name(source.reference))} starts it now"
+        advice += "; " if advice else ""
+        advice += f"{virtomate('domain-delete', record_name(source.reference))} starts it now"
     raise IllegalStateError(
         f"domain '{name}' would be started again {again}, and that would destroy the linked clone (disk {linked[0]})",
-        hint=f"--shutdown --no-restart {advice}. Or use another mode than linked.",
+        hint=f"{advice}. Or use another mode than linked.",
     )
 
 
@@ -78,6 +84,8 @@ def while_shut_off(
     try:
         if shutdown.restarts or source.is_owed:
             restart.record()
+        if source.is_active and shutdown.restarts and not source.is_owed:
+            _require_active(run, original, restart)
         if not shutdown.restarts and source.is_owed:
             restart.drop()
         run.cancel.check()
@@ -102,6 +110,24 @@ def while_shut_off(
     if not results and error is not None:
         raise error
     return tuple(result._replace(restarted=is_restarted) for result in results)
+
+
+def _require_active(run: Run, original: DomainReference, restart: Restart) -> None:
+    """Make sure that the original still ran when its restart had been recorded.
+
+    Until then another run may have planned a linked clone of an original that was off, which a restart would destroy.
+    From then on other runs see the record.
+
+    Raises:
+        IllegalStateError: Somebody else has shut the original off.
+    """
+    if find_domain(run.source.connection, original.uuid).is_active():
+        return
+    restart.drop()
+    raise IllegalStateError(
+        f"domain '{original.name}' was shut off by somebody else before virtomate could shut it down",
+        hint="Run the command again: it clones the domain, and leaves it shut off.",
+    )
 
 
 def _tell_inherited(run: Run, original: DomainReference, shutdown: Shutdown) -> None:

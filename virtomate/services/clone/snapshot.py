@@ -55,6 +55,16 @@ class SnapshotSource(NamedTuple):
         held = self.snapshot.disks.get(target)
         return held is not None and held.kind == EXTERNAL
 
+    def keeps(self, disk: DiskDefinition) -> bool:
+        """Return whether a disk is a frozen image, to which the original does not write when it is started."""
+        held = self.snapshot.disks.get(disk.target)
+        is_held = held is not None and held.kind == EXTERNAL and is_same_volume(held.frozen, disk)
+        return is_held and not self.uses(disk)
+
+    def uses(self, disk: DiskDefinition) -> bool:
+        """Return whether the original writes, or would write when it is started, to the volume of a disk."""
+        return any(is_same_volume(disk, current) for current in self.current)
+
     @property
     def frozen_targets(self) -> tuple[str, ...]:
         """Targets of the disks whose images are frozen."""
@@ -64,6 +74,11 @@ class SnapshotSource(NamedTuple):
     def has_internal(self) -> bool:
         """Return whether content of a disk is inside of an image that a running original writes to."""
         return any(held.kind == INTERNAL for held in self.snapshot.disks.values())
+
+
+def is_same_volume(one: DiskDefinition | None, other: DiskDefinition) -> bool:
+    """Return whether two definitions of a disk name the same volume."""
+    return one is not None and (one.path, one.pool, one.volume) == (other.path, other.pool, other.volume)
 
 
 def read_snapshot_source(domain: Domain, name: str) -> SnapshotSource:

@@ -58,8 +58,8 @@ def clone_warnings(
 def _links(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notice]:
     """Yield warnings of what destroys a linked clone."""
     name, snapshot = source.reference.name, source.snapshot
-    linked = [item.disk.target for item in disks if item.action is Action.LINKED]
-    frozen = [] if snapshot is None else [target for target in linked if snapshot.is_frozen(target)]
+    linked = [item.disk for item in disks if item.action is Action.LINKED]
+    frozen = [] if snapshot is None else [disk for disk in linked if snapshot.keeps(disk)]
     if snapshot is not None and frozen:
         yield notice(CloneWarning.LINKED_SNAPSHOT, snapshot.name, original=name)
     # linked clones of a running original rest on images of their own
