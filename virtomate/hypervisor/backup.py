@@ -7,6 +7,9 @@ What libvirt 9.0 with QEMU 7.2 does beyond that:
 - A job outlives its client and a restart of the daemon. Only the statistics of a job that has ended are lost then.
 - After an abort, `jobStats` says at once that there is no job, while the job ends only some tenths of a second later;
   `backupGetXMLDesc` says when.
+- The job is gone before QEMU has closed its files, which can take seconds since it writes what is cached, and before
+  the files belong to their owner again. libvirt does all that under one lock on the domain. A question to the guest's
+  balloon waits for the lock, 30 seconds at a time.
 - A domain has one job at a time. A block job (copy, commit, pull) of a disk excludes a backup of that disk alone.
 - A job that was refused or has failed leaves the domain as it was, with one exception: where the target of the job has
   no room for what the guest is about to overwrite, the guest waits, and libvirt reports the state paused (I/O error).
@@ -152,6 +155,20 @@ def end_of_job(domain: Domain) -> JobEnd:
     if stats.get("operation") != libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP:
         return JobEnd(None, "")
     return JobEnd(stats["type"] == libvirt.VIR_DOMAIN_JOB_COMPLETED, str(stats.get("errmsg", "")))
+
+
+def wait_for_close(domain: Domain) -> None:
+    """Wait until QEMU has closed the files of a backup that has ended; of a domain that is off it has."""
+    while True:
+        try:
+            domain.handle.memoryStats()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_OPERATION_TIMEOUT:
+                continue
+            if error.get_error_code() not in _WITHOUT_BACKUP:
+                with translating_errors(f"cannot wait for the end of the backup of domain '{domain.name}'"):
+                    raise
+        return
 
 
 def abort_job(domain: Domain) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
-from virtomate.cancel import backoff
+from virtomate.cancel import backoff, call_interruptibly
 from virtomate.definition.backup import BackupTarget, backup_document, backup_paths
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication import hostfs
@@ -148,6 +149,7 @@ class _Job(NamedTuple):
                     hint="Make room on the file systems of the new volumes, then run the command again.",
                 )
             yield backup.processed_share(domain)
+        call_interruptibly(partial(backup.wait_for_close, domain), cancel)
         if not domain.is_active():
             raise _shut_off(domain.name)
         end = backup.end_of_job(domain)
