@@ -388,6 +388,18 @@ def test_disk_that_a_snapshot_does_not_hold(lab: Lab, virtomate: Program) -> Non
     assert "is open for writing by domain 'original'" in running["message"]
 
 
+def test_overlay_that_is_committed_right_after_the_snapshot(lab: Lab, virtomate: Program) -> None:
+    """Of a domain that was off, no write to the image right after the snapshot is taken for one of the guest."""
+    original = define(lab, lab.pool)
+    snapshot(original, "s1", DISK_ONLY)
+    time.sleep(1.1)
+    overlay = lab.pool.path / "original.s1"
+    images.qemu_io(overlay, "qcow2", "write -P 9 0 64k")
+    images.qemu_img("commit", overlay)
+    lab.pool.refresh()
+    assert "written-snapshot" in codes(clone(virtomate, "--snapshot", "s1"))
+
+
 def test_disk_that_a_later_snapshot_froze(lab: Lab, virtomate: Program) -> None:
     """The volume that a disk was at the snapshot is not the disk as it is now, and is not taken for it."""
     original = define(lab, lab.pool)

@@ -153,6 +153,9 @@ def _limit(connection: Connection, snapshot: Snapshot, overlays: Iterable[str], 
     """
     if not is_in_place:
         return snapshot.created * NANOSECONDS
+    if not snapshot.is_of_running_domain:
+        # nobody wrote to the image while the overlay was made; the time of the snapshot is rounded down
+        return (snapshot.created + 1) * NANOSECONDS
     births = [birth_time(path) for path in overlays] if connection.is_local else []
     born = max((birth for birth in births if birth is not None), default=None)
     if born is not None:
