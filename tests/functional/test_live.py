@@ -413,6 +413,32 @@ def test_deletion_leaves_the_backup_of_others(lab: Lab, virtomate: Program, busy
     assert virtomate("domain-delete", "clone").status == 0
 
 
+def test_another_backup_takes_the_place_of_ours(lab: Lab, virtomate: Program, busy: Any) -> None:
+    """Where somebody has ended our backup and begun another one, the clone is undone and that one goes on."""
+    target = lab.pool.raw("target.raw", BUSY_BYTES, data_bytes=0)
+    document = (
+        "<domainbackup mode='push'><disks><disk name='vda' type='file'><driver type='raw'/>"
+        f"<target file='{target}'/></disk></disks></domainbackup>"
+    )
+    run = catch(virtomate, busy, "busy", "clone")
+    busy.abortJob()
+    wait_for(lambda: not has_job(busy), "the backup ends")
+    begin_slowly(busy, document)
+    try:
+        run.signal(signal.SIGCONT)
+        result = run.wait()
+        assert has_job(busy)
+    finally:
+        busy.abortJob()
+        wait_for(lambda: not has_job(busy), "the backup ends")
+
+    assert result.status == 1, str(result)
+    assert "another backup of domain 'busy' began meanwhile" in error_of(result)["message"]
+    assert "leftovers" not in error_of(result)
+    assert "clone" not in lab.connection.listDefinedDomains()
+    assert not (lab.pool.path / "clone.raw").exists()
+
+
 def test_daemon_restarts_during_the_backup(lab: Lab, virtomate: Program, busy: Any) -> None:
     """A backup outlives the daemon: the clone is undone, and the backup ended, over another connection."""
     before = lab.inventory()

@@ -141,8 +141,14 @@ class _Job(NamedTuple):
         """Yield which part is done, from time to time, until the job is complete."""
         domain = self.domain
         for _ in backoff(_FOREVER, cancel):
-            if backup.find_backup(domain) is None:
+            if (document := backup.find_backup(domain)) is None:
                 break
+            if backup_paths(document) != self.paths:
+                raise HypervisorError(
+                    f"another backup of domain '{domain.name}' began meanwhile, and libvirt does not tell how this one "
+                    "ended",
+                    hint="Run the command again after the end of the other backup.",
+                )
             if not self.was_waiting and backup.waits_for_room(domain):
                 raise NoSpaceError(
                     f"the backup of domain '{domain.name}' has no room for what its guest is about to overwrite",
