@@ -341,6 +341,8 @@ def test_full_disk(root_lab: Lab, virtomate: Program, busy: Any) -> None:
 
     error = refused(root_lab, before, virtomate(*words, json=True))
     assert error["type"] == "NoSpaceError"
+    # no less room would do
+    assert "--mode linked" not in error["hint"]
     error = refused(root_lab, before, virtomate(*words, "--no-space-check", json=True))
     assert error["type"] == "NoSpaceError"
     assert is_running(busy)

@@ -255,7 +255,9 @@ def plan_clones(
     for plan in plans:
         refuse_warnings(plan.fail_on, plan.all_warnings)
     if request.check_space:
-        smaller = "" if request.mode is Mode.LINKED else ", use --mode linked"
+        # one linked clone of a running original needs an image of each disk, as a copy does
+        is_smallest = request.mode is Mode.LINKED or (len(plans) == 1 and plans[0].source.running is not None)
+        smaller = "" if is_smallest else ", use --mode linked"
         advice = f"Make room{smaller}, or, where the file system compresses, use --no-space-check."
         planner.space.refuse_lack(advice, f" for {counted(len(plans), 'clone')}" if len(plans) > 1 else "")
     return planner, tuple(plan._replace(needs=planner.space.up_to_date(plan.needs)) for plan in plans)
