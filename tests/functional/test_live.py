@@ -417,14 +417,14 @@ def test_deletion_leaves_the_backup_of_others(lab: Lab, virtomate: Program, busy
 
 def test_another_backup_takes_the_place_of_ours(lab: Lab, virtomate: Program, busy: Any) -> None:
     """Where somebody has ended our backup and begun another one, the clone is undone and that one goes on."""
+    run = catch(virtomate, busy, "busy", "clone")
+    busy.abortJob()
+    wait_for(lambda: not has_job(busy), "the backup ends")
     target = lab.pool.raw("target.raw", BUSY_BYTES, data_bytes=0)
     document = (
         "<domainbackup mode='push'><disks><disk name='vda' type='file'><driver type='raw'/>"
         f"<target file='{target}'/></disk></disks></domainbackup>"
     )
-    run = catch(virtomate, busy, "busy", "clone")
-    busy.abortJob()
-    wait_for(lambda: not has_job(busy), "the backup ends")
     begin_slowly(busy, document)
     try:
         run.signal(signal.SIGCONT)
