@@ -1,5 +1,6 @@
 """Clones of domains that run: all disks as of one moment, and the original never notices."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ from tests.lab.program import Background
 from tests.lab.storage import make_pool
 
 # A backup copies about 1 GiB/s here. So much can be caught in the middle, mostly.
-BUSY_BYTES = 448 * MIB
-ATTEMPTS = 8
+BUSY_BYTES = 640 * MIB
+ATTEMPTS = 20
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,18 @@ def has_job_for_long(found: Any, target: str = "vda") -> bool:
     return info.get("bandwidth") == 1 and info["end"] - info["cur"] > 48 * MIB
 
 
+def yield_to_others(found: Any) -> None:
+    """Let the QEMU of a domain copy only when nobody else wants to work, so that a busy machine can catch it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if found.UUIDString().encode() in (process / "cmdline").read_bytes():
+                for thread in (process / "task").iterdir():
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)
+
+
 def begin_slowly(found: Any, document: str) -> None:
     """Begin a backup that takes very long."""
+    yield_to_others(found)
 
     def begin() -> bool:
         found.backupBegin(document, None, libvirt.VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL)
@@ -104,6 +115,7 @@ def is_running(found: Any) -> bool:
 
 def catch(virtomate: Program, found: Any, *words: str, target: str = "vda") -> Background:
     """Start to clone a running domain, and return the run, which stands still while its backup goes on."""
+    yield_to_others(found)
     for _ in range(ATTEMPTS):
         run = virtomate.pausing("virDomainBackupBegin").start("domain-clone", "--live", *words, json=True)
         wait_until_still(run.process.pid)
