@@ -27,9 +27,11 @@ MAC = r"([0-9a-f]{2}:){5}[0-9a-f]{2}"
 EVENT_KEYS = {"event", "volume", "bytes", "total"}
 CLONE_KEYS = {
     "changes",
+    "consistency",
     "disks",
     "interfaces",
     "mode",
+    "moment",
     "name",
     "notices",
     "nvram",
