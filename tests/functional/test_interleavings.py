@@ -284,7 +284,7 @@ def check_what_is_left(lab: Lab, pool: Pool, virtomate: Program, strangers: Stra
     assert strangers.damage() == []
     listed = {item["name"]: item["clone"] for item in virtomate("domain-list", json=True).json}
     assert broken_domains(lab, listed) == {}
-    remove_merged_overlays(lab, pool)
+    remove_merged_overlays(lab, pool, strangers)
     for path in set(pool.path.glob("*.qcow2")) - strangers.files.keys():
         images.qemu_img("check", "-q", "-U", path)
     clones = [name for name, clone in listed.items() if clone is not None]
@@ -296,14 +296,19 @@ def check_what_is_left(lab: Lab, pool: Pool, virtomate: Program, strangers: Stra
     assert strangers.damage() == []
 
 
-def remove_merged_overlays(lab: Lab, pool: Pool) -> None:
-    """Remove the overlays of `Worker.commit` that no domain has, also not below its image."""
-    used: set[Path] = set()
+def remove_merged_overlays(lab: Lab, pool: Pool, strangers: Strangers) -> None:
+    """Remove the overlays of `Worker.commit` on which neither a domain's disk nor a clone's image rests.
+
+    A commit goes down to the lowest image, so that images in between are left that no domain has any more.
+    """
+    tops = {path for path in set(pool.path.glob("*.qcow2")) - strangers.files.keys() if path.name[:5] != "over-"}
     for one in lab.connection.listAllDomains():
-        for element in ET.fromstring(one.XMLDesc()).iterfind("devices/disk/source[@file]"):
-            top = element.attrib["file"]
-            chain = json.loads(images.qemu_img("info", "-U", "--backing-chain", "--output", "json", top))
-            used |= {Path(image["filename"]) for image in chain}
+        sources = ET.fromstring(one.XMLDesc()).iterfind("devices/disk/source[@file]")
+        tops |= {Path(element.attrib["file"]) for element in sources}
+    used: set[Path] = set()
+    for top in tops:
+        chain = json.loads(images.qemu_img("info", "-U", "--backing-chain", "--output", "json", top))
+        used |= {Path(image["filename"]) for image in chain}
     for path in set(pool.path.glob("over-*")) - used:
         path.unlink()
 
