@@ -203,11 +203,8 @@ def end_backup(connection: Connection, domain_uuid: str, paths: Collection[str])
             hint=f"Wait for its end: {virsh('domjobinfo', domain.name)} shows how far it is.",
         )
     backup.abort_job(domain)
-    for left in backoff(_ABORT_SECONDS):
-        if backup.find_backup(domain) is None:
-            break
-        if not left:
-            raise IllegalStateError(f"the backup of domain '{domain.name}' was aborted, but does not end")
+    if all(backup.find_backup(domain) is not None for _ in backoff(_ABORT_SECONDS)):
+        raise IllegalStateError(f"the backup of domain '{domain.name}' was aborted, but does not end")
     return _resume(domain)
 
 
