@@ -89,8 +89,13 @@ def yield_to_others(found: Any) -> None:
                     os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)
 
 
-def begin_slowly(found: Any, document: str) -> None:
-    """Begin a backup that takes very long."""
+def begin_slowly(found: Any, **targets: Path) -> None:
+    """Begin a backup of disks into raw files that takes very long."""
+    disks = (
+        f"<disk name='{name}' type='file'><driver type='raw'/><target file='{path}'/></disk>"
+        for name, path in targets.items()
+    )
+    document = f"<domainbackup mode='push'><disks>{''.join(disks)}</disks></domainbackup>"
     yield_to_others(found)
 
     def begin() -> bool:
@@ -287,12 +292,8 @@ def test_refused_while_it_runs(lab: Lab, virtomate: Program, busy: Any, case: st
 def test_refused_while_another_job_runs(lab: Lab, virtomate: Program, busy: Any) -> None:
     """A job of the domain, or of the disk, is named."""
     target = lab.pool.raw("target.raw", BUSY_BYTES, data_bytes=0)
-    document = (
-        "<domainbackup mode='push'><disks><disk name='vda' type='file'><driver type='raw'/>"
-        f"<target file='{target}'/></disk></disks></domainbackup>"
-    )
 
-    begin_slowly(busy, document)
+    begin_slowly(busy, vda=target)
     try:
         error = virtomate("domain-clone", "--live", "busy", "clone", json=True).json
         assert has_job(busy)
@@ -301,6 +302,7 @@ def test_refused_while_another_job_runs(lab: Lab, virtomate: Program, busy: Any)
         wait_for(lambda: not has_job(busy), "the backup ends")
     assert "has another job running: backup" in error["message"]
     assert "domjobinfo busy" in error["hint"]
+    assert "domain-delete of that clone ends the job" in error["hint"]
 
     mirror = f"<disk type='file'><source file='{lab.pool.path}/mirror.qcow2'/><driver type='qcow2'/></disk>"
     busy.blockCopy("vda", mirror, {"bandwidth": 1 << 20}, libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
@@ -407,13 +409,8 @@ def test_deletion_leaves_the_backup_of_others(lab: Lab, virtomate: Program, busy
         target = lab.pool.path / "clone.raw"
         assert target.exists()
         other = lab.pool.raw("other.raw", 4 * MIB)
-        parts = [
-            f"<disk name='{name}' type='file'><driver type='raw'/><target file='{path}'/></disk>"
-            for name, path in (("vda", target), ("vdb", other))
-        ]
-        document = f"<domainbackup mode='push'><disks>{''.join(parts)}</disks></domainbackup>"
 
-        begin_slowly(busy, document)
+        begin_slowly(busy, vda=target, vdb=other)
         result = virtomate("domain-delete", "clone", json=True)
         assert has_job(busy), str(result)
         assert target.exists()
@@ -433,11 +430,7 @@ def test_another_backup_takes_the_place_of_ours(lab: Lab, virtomate: Program, bu
     busy.abortJob()
     wait_for(lambda: not has_job(busy), "the backup ends")
     target = lab.pool.raw("target.raw", BUSY_BYTES, data_bytes=0)
-    document = (
-        "<domainbackup mode='push'><disks><disk name='vda' type='file'><driver type='raw'/>"
-        f"<target file='{target}'/></disk></disks></domainbackup>"
-    )
-    begin_slowly(busy, document)
+    begin_slowly(busy, vda=target)
     try:
         run.signal(signal.SIGCONT)
         result = run.wait()
