@@ -15,7 +15,7 @@ from virtomate.hypervisor.backup import capacity_bytes, find_block_job, find_job
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.tuples import NamedTuple
-from virtomate.words import shutdown_commands, virsh
+from virtomate.words import shutdown_commands, virsh, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,7 +131,9 @@ def read_running(
     if (job := find_job(domain)) is not None:
         raise IllegalStateError(
             f"domain '{domain.name}' has another job running: {job}",
-            hint=f"Wait for its end: {virsh('domjobinfo', domain.name)} shows how far it is.",
+            hint=f"Wait for its end: {virsh('domjobinfo', domain.name)} shows how far it is. If a virtomate that was "
+            f"killed began it, {virtomate('domain-list', options='--clones')} shows an unfinished clone, and "
+            "domain-delete of that clone ends the job.",
         )
     active = codec.parse_definition(domain.active_definition()).domain
     return RunningOriginal(domain, reference, domain.run_id, active, connection.is_local, request.risk_original)

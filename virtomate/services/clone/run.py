@@ -175,19 +175,23 @@ def _from_moment(
     """Make images of a running original, and clones that start from them; remove the images if no clone needs them."""
     if planner.moment is None:
         raise AssertionError("there are no images to start from")
-    name, undo = planner.moment.name, Rollback()
+    name, undo, begin = planner.moment.name, Rollback(), time.monotonic()
     try:
         moment = make_moment(run, planner.moment, undo)
     except Exception as unforeseen:  # noqa: BLE001 - what was made must be undone
         error = _known(unforeseen)
         error = _undone(run, name, undo, error) or error
-        results = (clone_result(plan, Status.FAILED, error=error) for plan in plans)
+        results = (clone_result(plan, Status.FAILED, seconds=time.monotonic() - begin, error=error) for plan in plans)
         return tuple(_explained(result, run.cancel) for result in results)
+    seconds = time.monotonic() - begin
     try:
         bound = planner._replace(disks=moment.bound(planner.disks))
         plans = tuple(plan._replace(disks=moment.bound(plan.disks)) for plan in plans)
         made = tuple(
-            result if result.moment is None else result._replace(warnings=(*result.warnings, *moment.warnings))
+            result._replace(
+                seconds=seconds + result.seconds,
+                warnings=result.warnings if result.moment is None else (*result.warnings, *moment.warnings),
+            )
             for result in _side_by_side(run, request, bound, plans, pools)
         )
         if any(result.moment is not None and result.status is Status.CLONED for result in made):

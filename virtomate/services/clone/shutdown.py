@@ -132,7 +132,7 @@ def _require_active(run: Run, original: DomainReference, restart: Restart) -> No
 
 def _tell_inherited(run: Run, original: DomainReference, shutdown: Shutdown) -> None:
     then = "it is started again after cloning" if shutdown.restarts else "it is left shut off"
-    run.progress.note(f"domain '{original.name}' was shut down by a virtomate that was killed: {then}")
+    run.progress.note(f"a virtomate that was killed may have shut down domain '{original.name}': {then}")
 
 
 def _shut_down(run: Run, original: DomainReference, shutdown: Shutdown) -> None:
