@@ -29,11 +29,13 @@ class DiskMention(NamedTuple):
         target: Name of the device in the guest, if the document has one.
         places: Paths, and volumes by pool and name: the disk's source first, then its backing chain.
         is_cdrom: Whether the disk is a CD-ROM, which is only read.
+        is_readonly: Whether the disk is marked as read-only.
     """
 
     target: str | None
     places: tuple[Place, ...]
     is_cdrom: bool = False
+    is_readonly: bool = False
 
 
 class Mentions(NamedTuple):
@@ -90,7 +92,7 @@ class _Reader:
         self._disks: list[DiskMention] = []
         self._disk_depth = 0
         self._disk_target: str | None = None
-        self._is_cdrom = False
+        self._is_cdrom = self._is_readonly = False
         self._disk_places: dict[Place, None] = {}
         self._metadata_depth = 0
         self._metadata_attributes: dict[str, str] = {}
@@ -140,6 +142,9 @@ class _Reader:
             if name == "disk" and not self._disk_depth:
                 self._disk_depth = depth
                 self._is_cdrom = attributes.get("device") == "cdrom"
+                self._is_readonly = False
+            elif name == "readonly" and parent == "disk":
+                self._is_readonly = True
             if attributes:
                 self._read_attributes(name, parent, attributes)
 
@@ -185,7 +190,8 @@ class _Reader:
         if depth in self._texts:
             self._read_text(name, "".join(self._texts.pop(depth)))
         if depth == self._disk_depth:
-            self._disks.append(DiskMention(self._disk_target, tuple(self._disk_places), self._is_cdrom))
+            places = tuple(self._disk_places)
+            self._disks.append(DiskMention(self._disk_target, places, self._is_cdrom, self._is_readonly))
             self._disk_depth, self._disk_target, self._disk_places = 0, None, {}
 
     def _end_in_metadata(self, name: str) -> None:

@@ -237,7 +237,7 @@ class References:
                     seen.add(identity)
                     yield self._rests(link, owner)
         for text, naming in self._arguments:
-            if naming.document.domain_uuid != owner and _stands_in(made.path, text):
+            if naming.document.domain_uuid != owner and stands_in(made.path, text):
                 yield _uses(naming)
         others = [item for item in self._to_original.get(owner or "", ()) if item.domain_uuid != owner]
         is_volume = made.kind is ArtifactKind.VOLUME
@@ -334,7 +334,7 @@ def _path_of(place: Place, named: Mapping[Place, Whereabouts]) -> str:
     return named[place].path or "/".join(place)
 
 
-def _stands_in(path: str, argument: str) -> bool:
+def stands_in(path: str, argument: str) -> bool:
     """Return whether an argument contains the path, and not only a longer name that begins with the path."""
     _, *rests = argument.split(path)
     return any(not rest[:1].isalnum() and rest[:1] not in {"-", "_", ".", "/"} for rest in rests)

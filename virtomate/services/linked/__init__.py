@@ -1,0 +1,7 @@
+"""The life of linked clones: bases that nobody writes to, and what becomes of clones that rest on them."""
+
+from virtomate.services.linked.base import WriteBits as WriteBits
+from virtomate.services.linked.base import refuse_written as refuse_written
+from virtomate.services.linked.base import remove_write_bits as remove_write_bits
+from virtomate.services.linked.base import restore_write_bits as restore_write_bits
+from virtomate.services.linked.base import why_write_bits_stay as why_write_bits_stay
