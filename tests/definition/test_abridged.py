@@ -8,7 +8,8 @@ import pytest
 
 from tests.definition.test_provenance import FULL, NASTY, UUID, definition
 from virtomate.definition import codec, file_readers, readers
-from virtomate.definition.provenance import abridged_definition, find_provenance, with_provenance
+from virtomate.definition.placeholders import abridged_definition
+from virtomate.definition.provenance import find_provenance, with_provenance
 
 PATHS = ["/p/a.raw", f"/p/{NASTY}"]
 

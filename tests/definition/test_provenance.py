@@ -12,6 +12,7 @@ import pytest
 from tests.definition.trees import canonical
 from virtomate.definition import codec
 from virtomate.definition.codec import Definition
+from virtomate.definition.placeholders import claim_definition, half_deleted_definition, restored_definition
 from virtomate.definition.provenance import (
     NAMESPACE,
     Artifact,
@@ -20,11 +21,8 @@ from virtomate.definition.provenance import (
     Fingerprint,
     Owner,
     Provenance,
-    claim_definition,
     find_provenance,
-    half_deleted_definition,
     read_provenance,
-    restored_definition,
     with_provenance,
     without_provenance,
 )

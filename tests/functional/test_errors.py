@@ -24,7 +24,8 @@ from tests.lab.images import MIB
 from tests.lab.ordinary_user import OrdinaryUser
 from tests.lab.program import Background
 from virtomate.definition import codec
-from virtomate.definition.provenance import DomainReference, claim_definition
+from virtomate.definition.placeholders import claim_definition
+from virtomate.definition.provenance import DomainReference
 from virtomate.enums import Mode
 from virtomate.errors import NoConnectionError
 from virtomate.hypervisor.connection import connect

@@ -12,7 +12,8 @@ from tests.lab import Lab, Program, disk, domain, images
 from tests.lab.images import MIB
 from tests.lab.program import Background
 from virtomate.definition import codec
-from virtomate.definition.provenance import Artifact, DomainReference, Provenance, claim_definition
+from virtomate.definition.placeholders import claim_definition
+from virtomate.definition.provenance import Artifact, DomainReference, Provenance
 from virtomate.enums import ArtifactKind, ArtifactState, Mode
 
 UUID = "11111111-2222-4333-8444-555555555555"

@@ -21,7 +21,8 @@ from tests.lab.inventory import take_inventory
 from tests.lab.storage import Pool, loop_device, make_pool
 from virtomate.cancel import CancelToken
 from virtomate.definition import codec
-from virtomate.definition.provenance import Artifact, DomainReference, Fingerprint, Provenance, claim_definition
+from virtomate.definition.placeholders import claim_definition
+from virtomate.definition.provenance import Artifact, DomainReference, Fingerprint, Provenance
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace
 from virtomate.hypervisor.domains import define_domain
 from virtomate.hypervisor.session import open_session

@@ -13,7 +13,8 @@ import pytest
 
 from virtomate.cancel import CancelToken
 from virtomate.definition import codec
-from virtomate.definition.provenance import DomainReference, claim_definition
+from virtomate.definition.placeholders import claim_definition
+from virtomate.definition.provenance import DomainReference
 from virtomate.enums import Action, DiskAction, Mode
 from virtomate.errors import (
     ConflictError,

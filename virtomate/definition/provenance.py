@@ -10,15 +10,16 @@ from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
-from virtomate.definition.codec import Definition, Document
 from virtomate.definition.mentions import read_mentions
-from virtomate.definition.readers import as_list, child, uuid
+from virtomate.definition.readers import child, uuid
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
 from virtomate.errors import MalformedDocumentError
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
+
+    from virtomate.definition.codec import Definition, Document
 
 Value = TypeVar("Value")
 
@@ -35,8 +36,6 @@ _NUMBERS = {"inode": "@inode", "birth_time": "@born", "directory": "@directory",
 _LONGEST_REPLACED = 3 << 20
 # the year 10000, which calendars do not reach
 _END_OF_TIME = 253_402_300_800
-# QEMU cannot load a kernel that does not exist: a domain that names this one cannot be started.
-_NO_KERNEL = "/nonexistent/virtomate-unfinished-clone"
 
 
 class DomainReference(NamedTuple):
@@ -201,81 +200,6 @@ def without_provenance(definition: Definition) -> Definition:
     if definition.metadata is None:
         return definition
     return definition._replace(metadata=codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)[0])
-
-
-def claim_definition(name: str, provenance: Provenance, source: Document) -> Definition:
-    """Return the claim: a placeholder with the clone's name and UUID, without disks, which cannot be started.
-
-    Hypervisor, architecture, machine and emulator are the original's, which libvirt is known to accept.
-    """
-    emulator = child(source, "devices").get("emulator")
-    domain: Document = {
-        "@type": source.get("@type", "qemu"),
-        "name": name,
-        "uuid": provenance.uuid,
-        "title": f"Unfinished {provenance.what} of {provenance.source.name}",
-        "memory": {"@unit": "MiB", "#text": "1"},
-        "os": {"type": child(source, "os").get("type"), "kernel": _NO_KERNEL},
-    }
-    if emulator is not None:
-        domain["devices"] = {"emulator": emulator}
-    return with_provenance(Definition(domain, None), provenance)
-
-
-def moment_definition(name: str, provenance: Provenance, source: Document) -> Definition:
-    """Return the definition of the domain that keeps images of a running original; it cannot be started."""
-    definition = without_provenance(claim_definition(name, provenance, source))
-    title = f"Base of linked clones of {provenance.source.name}"
-    return definition._replace(domain={**definition.domain, "title": title})
-
-
-def half_deleted_definition(name: str, provenance: Provenance, clone: Document) -> Definition:
-    """Return the placeholder that replaces a clone's definition during its deletion and cannot be started.
-
-    The placeholder keeps the TPM, so that libvirt removes the TPM's state with this definition. It also keeps the
-    passwords of displays, which libvirt hides, while every user can read the record.
-    """
-    definition = claim_definition(name, provenance, clone)
-    devices = child(definition.domain, "devices")
-    if tpm := child(clone, "devices").get("tpm"):
-        devices = {**devices, "tpm": tpm}
-    if displays := [{"@type": display["@type"], **kept} for display in _displays(clone) if (kept := _secrets(display))]:
-        devices = {**devices, "graphics": displays}
-    title = f"Half-deleted clone of {provenance.source.name}"
-    return definition._replace(domain={**definition.domain, "title": title, "devices": devices})
-
-
-def restored_definition(placeholder: Document, replaced: str) -> Definition:
-    """Return the definition that a deletion has put aside, with the passwords that its placeholder keeps."""
-    definition = codec.parse_definition(replaced)
-    secrets = {display["@type"]: _secrets(display) for display in _displays(placeholder)}
-    for display in _displays(definition.domain):
-        display.update(secrets.get(display["@type"], {}))
-    return definition
-
-
-def _displays(domain: Document) -> list[Document]:
-    """Return the displays of a domain; libvirt takes one of each type."""
-    return as_list(child(domain, "devices").get("graphics"))
-
-
-def _secrets(display: Document) -> Document:
-    keys = ("@passwd", "@passwdValidTo", "@connected") if "@passwd" in display else ()
-    return {key: display[key] for key in keys if key in display}
-
-
-def abridged_definition(name: str, uuid: str, disk_paths: Iterable[str], record: str | None) -> str:
-    """Return a definition of a domain's disks and our record alone, for a domain whose definition libvirt cannot send.
-
-    libvirt returns the record, which is our element in the metadata, without its namespace.
-    """
-    disks = [{"@type": "file", "@device": "disk", "source": {"@file": path}} for path in disk_paths]
-    domain = {"name": name, "uuid": uuid, "devices": {"disk": disks}}
-    if record is not None and NAMESPACE not in record.partition(">")[0]:
-        tag = f"<{codec.tag_of(record)}"
-        record = record.replace(tag, f'{tag} xmlns="{NAMESPACE}"', 1)
-    metadata = None if record is None else f"<metadata>{record}</metadata>"
-    return codec.unparse_definition(Definition(domain, metadata))
 
 
 def _write(provenance: Provenance) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition import PROVENANCE_NAMESPACE
-from virtomate.definition.provenance import abridged_definition
+from virtomate.definition.placeholders import abridged_definition
 from virtomate.errors import OversizeError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from virtomate.definition.provenance import moment_definition
+from virtomate.definition.placeholders import moment_definition
 from virtomate.duplication import select
 from virtomate.duplication.hostfs import can_be_copied_here
 from virtomate.enums import Action, Mode

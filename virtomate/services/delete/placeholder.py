@@ -9,7 +9,8 @@ import os
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
-from virtomate.definition.provenance import find_provenance, half_deleted_definition, with_provenance
+from virtomate.definition.placeholders import half_deleted_definition
+from virtomate.definition.provenance import find_provenance, with_provenance
 from virtomate.errors import ConnectionLostError, IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.notices import Leftover, Notice

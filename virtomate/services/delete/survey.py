@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers
-from virtomate.definition.provenance import read_provenance, restored_definition
+from virtomate.definition.placeholders import restored_definition
+from virtomate.definition.provenance import read_provenance
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, NotFoundError, UsageError

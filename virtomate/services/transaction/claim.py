@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, readers
 from virtomate.definition.mentions import read_mentions
-from virtomate.definition.provenance import Provenance, claim_definition, find_provenance, read_record, with_provenance
+from virtomate.definition.placeholders import claim_definition
+from virtomate.definition.provenance import Provenance, find_provenance, read_record, with_provenance
 from virtomate.enums import ArtifactKind
 from virtomate.errors import (
     ConflictError,
