@@ -612,7 +612,7 @@ def test_far_pool_over_a_link(far: Host) -> None:
 
 
 def test_far_record_of_a_linked_clone(far: Host) -> None:
-    """A linked clone in a pool that cannot be looked at uses its base; one whose volume is gone does not."""
+    """A linked clone whose volume cannot be looked at uses its base; one whose volume is gone does not."""
     record = record_of(OTHER, volume_of(far.outside / "over.qcow2", "else"))
     far.define("linked", definition(far.outside / "over.qcow2", record=record), uuid=OTHER)
     assert [user.kind for user in far.scan().users(far.made)] == [ReferenceKind.RECORD]
@@ -623,6 +623,10 @@ def test_far_record_of_a_linked_clone(far: Host) -> None:
     write_qcow2(far.outside / "over.qcow2")
     far.libvirt.pools[-1].backing["over.qcow2"] = str(far.path)
     assert far.says() == ["'/outside/over.qcow2' of domain 'linked' rests on it"]
+
+    # libvirt lists the volume, and cannot describe it
+    far.libvirt.pools[-1].broken.add("over.qcow2")
+    assert [user.kind for user in far.scan().users(far.made)] == [ReferenceKind.RECORD]
 
 
 def test_loose_name_below(far: Host) -> None:

@@ -5,5 +5,8 @@ from virtomate.services.storage.references.graph import Reference as Reference
 from virtomate.services.storage.references.graph import ReferenceKind as ReferenceKind
 from virtomate.services.storage.references.graph import References as References
 from virtomate.services.storage.references.graph import scan_references as scan_references
+from virtomate.services.storage.references.lineage import DiskUse as DiskUse
+from virtomate.services.storage.references.lineage import Image as Image
+from virtomate.services.storage.references.lineage import Lineage as Lineage
 from virtomate.services.storage.references.writers import Writer as Writer
 from virtomate.services.storage.references.writers import find_writers as find_writers

@@ -25,7 +25,7 @@ from virtomate.services.storage.references.whereabouts import has_directory, is_
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
@@ -71,6 +71,7 @@ class Chains:
         self._visited: set[tuple[Key, str]] = set()
         self._read: set[Key] = set()
         self._listed: set[str] = set()
+        self._undescribed: set[str] = set()
         self._malformed: list[str] = []
         self._unreadable: dict[str, str] = {}
         self._left: list[Whereabouts] = []
@@ -84,7 +85,10 @@ class Chains:
         """Return whether the image certainly does not exist."""
         if image.path is None or self.is_read(image) or image.status is not None:
             return False
-        directory = posixpath.dirname(normalise(image.path))
+        path = normalise(image.path)
+        directory = posixpath.dirname(path)
+        if path in self._undescribed:
+            return False
         return image.is_settled and (self._locator.is_seen(directory) or directory in self._listed)
 
     def has_described(self, name: str) -> bool:
@@ -103,6 +107,12 @@ class Chains:
             and volume.changed is not None
             and (other.physical, other.changed, other.modified) == (volume.physical, volume.changed, volume.modified)
         ]
+
+    def same_volumes(self) -> Iterator[list[str]]:
+        """Yield the paths of volumes that cannot be seen here and are the same, see `twins`."""
+        for volumes in self._described.values():
+            if len(volumes) > 1:
+                yield from ([volume.path, *others] for volume in volumes if (others := self.twins(volume)))
 
     def read_pool(self, known: PoolEntry, listing: list[str] | None, named: set[str]) -> None:
         """Read all images of a pool, active or not.
@@ -215,6 +225,7 @@ class Chains:
                 if not self._connection.is_alive:
                     raise
                 broken[path] = error.message
+                self._undescribed.add(path)
         if broken:
             self._warn(list(broken), next(iter(broken.values())))
 

@@ -21,6 +21,7 @@ from virtomate.services.storage.owner import may_be_running
 from virtomate.services.storage.pools import find_volume, read_pools
 from virtomate.services.storage.references.chains import Chains, sanitise
 from virtomate.services.storage.references.documents import ReferenceCache, read_documents
+from virtomate.services.storage.references.lineage import Lineage
 from virtomate.services.storage.references.whereabouts import Key, Locator, volume_key
 from virtomate.tuples import NamedTuple
 
@@ -106,7 +107,8 @@ def scan_references(
     chains.read_files(named.values())
     disks = (disk for document in documents for disk in document.mentions.disks if not disk.is_cdrom)
     chains.finish(named[place] for disk in disks for place in disk.places)
-    references = References(locator, chains, wanted, cache, (*warnings, *chains.warnings))
+    lineage = Lineage(locator, chains, documents, named)
+    references = References(locator, chains, wanted, cache, (*warnings, *chains.warnings), lineage)
     for document in documents:
         references.add(document, named)
     return references
@@ -118,6 +120,7 @@ class References:
     Attributes:
         warnings: What could not be looked at.
         cache: What this look has read, for the next one.
+        lineage: Which image rests on which, of all images.
     """
 
     def __init__(
@@ -127,9 +130,11 @@ class References:
         wanted: Mapping[str, Iterable[Artifact]],
         cache: ReferenceCache,
         warnings: tuple[Notice, ...],
+        lineage: Lineage,
     ) -> None:
         self.warnings = warnings
         self.cache = cache
+        self.lineage = lineage
         self._locator = locator
         self._chains = chains
         self._owners = {made.path: uuid for uuid, things in wanted.items() for made in things}

@@ -76,6 +76,10 @@ class Locator:
             self._found[path] = _look_at(path) if is_seen else self._look_up(normalise(path))
         return self._found[path]
 
+    def looked_at(self) -> tuple[Whereabouts, ...]:
+        """Return where all paths lead to that have been looked at so far."""
+        return tuple(self._found.values())
+
     def of_volume(self, volume: VolumeKey) -> Whereabouts:
         """Return where a volume is that is named by its pool and its name."""
         keys = frozenset({volume_key(volume)})
