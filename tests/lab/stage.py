@@ -35,11 +35,15 @@ NETWORK = """
 </network>"""
 
 
-# Sends a signal to a clone that is being made, in the middle of its work.
+# Sends a signal to a clone that is being made, in the middle of its work. Says why if it ends before that.
 MIDWAY = """#!/bin/sh
 signal=$1; shift 2
-{python} -P {pausing} vda "$@" >/dev/null 2>&1 &
-until grep -q '^State:.T' /proc/$!/status; do sleep 0.01; done
+{python} -P {pausing} vda "$@" >said 2>&1 &
+until grep -qs '^State:.T' /proc/$!/status; do
+    kill -0 $! || {{ cat said; exit 1; }}
+    sleep 0.01
+done
+rm said
 echo $! >pid
 kill -$signal $!
 [ $signal = STOP ] || wait
