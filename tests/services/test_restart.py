@@ -275,6 +275,18 @@ def test_guest_that_stays_up() -> None:
     assert names(host) == {"web"}
 
 
+def test_guest_that_ignores_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that boots ignores the request, and follows one that comes later."""
+    monkeypatch.setattr("virtomate.services.clone.shutdown._REQUEST_EVERY_SECONDS", 0.05)
+    host = host_with()
+    host.meanwhile["shut down", 0] = lambda _host: setattr(web(host), "active", True)
+
+    clone(host, source(), Shutdown(60))
+
+    assert host.calls["shut down"] == 2
+    assert web(host).active
+
+
 def test_signal_while_the_guest_stays_up() -> None:
     """A signal ends the waiting; the hint says what may still happen."""
     host = host_with()

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from virtomate.services.clone_records import CloneRequest, CloneResult
     from virtomate.services.transaction import Run
 
+# A guest that boots ignores ACPI, and libvirt falls back to ACPI where a busy agent is late.
+_REQUEST_EVERY_SECONDS = 15.0
+
 
 def refuse_restart_of_base(source: Source, request: CloneRequest, disks: Iterable[DiskPlan]) -> None:
     """Refuse a linked clone of an original that has to be started again, unless it is to be left shut off.
@@ -170,12 +173,13 @@ def _is_surely_off(domain: Domain) -> bool:
 
 
 def _await_shutdown(run: Run, domain: Domain, seconds: float) -> None:
-    begin = time.monotonic()
-    # libvirt waits for an agent that does not answer
-    call_interruptibly(partial(_request, run, domain.uuid), run.cancel, seconds)
-    for _ in backoff(max(0.0, begin + seconds - time.monotonic()), run.cancel):
-        if not domain.is_active():
-            return
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        # libvirt waits for an agent that does not answer
+        call_interruptibly(partial(_request, run, domain.uuid), run.cancel, left)
+        for _ in backoff(min(max(0.0, deadline - time.monotonic()), _REQUEST_EVERY_SECONDS), run.cancel):
+            if not domain.is_active():
+                return
     raise TimedOutError("the guest did not shut down")
 
 
