@@ -9,6 +9,7 @@ class Mode(StrEnum):
     """How volumes are duplicated."""
 
     COPY = "copy"
+    SHALLOW = "shallow"
     LINKED = "linked"
     REFLINK = "reflink"
 
@@ -17,6 +18,7 @@ class Action(StrEnum):
     """The result for one disk."""
 
     COPIED = "copied"
+    SHALLOW_COPIED = "shallow-copied"
     LINKED = "linked"
     REFLINKED = "reflinked"
     SHARED = "shared"
@@ -54,10 +56,16 @@ class DiskAction(StrEnum):
     """The request for one disk: duplicate the disk in a mode, share it, or drop it."""
 
     COPY = "copy"
+    SHALLOW = "shallow"
     LINKED = "linked"
     REFLINK = "reflink"
     SHARE = "share"
     DROP = "drop"
+
+    @property
+    def duplicates(self) -> bool:
+        """Whether the disk gets a volume of its own."""
+        return self not in {DiskAction.SHARE, DiskAction.DROP}
 
 
 class WaitFor(StrEnum):

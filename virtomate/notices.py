@@ -36,6 +36,7 @@ class CloneWarning(StrEnum):
     SAME_SERIALS = "same-serial-numbers"
     SAME_TITLE = "same-title"
     SHARED = "shared-resource"
+    SHARED_BASE = "shared-base"
     SHARED_DISK = "shared-disk"
     SHARED_NVRAM = "shared-nvram"
     UNCLEAN_IMAGE = "unclean-image"

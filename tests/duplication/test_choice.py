@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HOST, STREAM, SERVER, LINK = Transfer.HOST, Transfer.STREAM, Transfer.SERVER, Transfer.LINK
 UNSEEN = "its file cannot be seen here"
-COPY, LINKED, REFLINK = Mode.COPY, Mode.LINKED, Mode.REFLINK
+COPY, SHALLOW, LINKED, REFLINK = Mode.COPY, Mode.SHALLOW, Mode.LINKED, Mode.REFLINK
 
 PLAIN = Qcow2Header(
     has_backing_file=False,
@@ -57,6 +57,10 @@ ROWS: list[tuple[str, VolumeDescription, str, Qcow2Header | None, Mode, tuple[Tr
     ("overlay that libvirt does not show", QCOW2, "qcow2", BACKED, COPY, (SERVER,), (SERVER,)),
     ("encrypted overlay", OVERLAY._replace(is_encrypted=True), "qcow2", BACKED, COPY, (), ()),
     ("another format", VMDK, "vmdk", None, COPY, (SERVER,), (SERVER,)),
+    ("overlay", OVERLAY, "qcow2", BACKED, SHALLOW, (HOST, STREAM), (STREAM,)),
+    ("overlay that libvirt does not show", QCOW2, "qcow2", BACKED, SHALLOW, (HOST, STREAM), (STREAM,)),
+    ("encrypted overlay", OVERLAY._replace(is_encrypted=True), "qcow2", BACKED, SHALLOW, (HOST, STREAM), (STREAM,)),
+    ("another format", VMDK._replace(backing_path="/p/b"), "vmdk", None, SHALLOW, (), ()),
     ("raw", RAW, "raw", None, REFLINK, (HOST, SERVER), (SERVER,)),
     ("raw that looks like qcow2", RAW, "qcow2", None, REFLINK, (HOST,), ()),
     ("encrypted raw", LUKS, "raw", None, REFLINK, (HOST,), ()),
@@ -390,6 +394,7 @@ def test_new_volume(source: VolumeDescription, transfer: Transfer, expected: dic
         (OVERLAY, 2_000_000, SERVER, Action.COPIED, 6_000_000),
         (OVERLAY, 20_000_000, SERVER, Action.COPIED, 10_000_000),
         (QCOW2, 5, SERVER, Action.COPIED, 4_000_000),
+        (OVERLAY, 20_000_000, HOST, Action.SHALLOW_COPIED, 4_000_000),
     ],
 )
 def test_bytes_to_write(
@@ -403,4 +408,23 @@ def test_bytes_to_write(
 
 def test_every_mode_has_an_action() -> None:
     """What a result says of a disk follows from the mode."""
-    assert select.ACTIONS == {COPY: Action.COPIED, LINKED: Action.LINKED, REFLINK: Action.REFLINKED}
+    assert select.ACTIONS == {
+        COPY: Action.COPIED,
+        SHALLOW: Action.SHALLOW_COPIED,
+        LINKED: Action.LINKED,
+        REFLINK: Action.REFLINKED,
+    }
+
+
+def test_what_a_new_volume_rests_on() -> None:
+    """An overlay rests on the original, the same bytes on what the original rests on, and a copy on nothing."""
+    below = (RAW._replace(path="/p/base.raw"),)
+    ways = {action: duplicating(OVERLAY, HOST)._replace(action=action, below=below) for action in Action}
+
+    bases = {action: (way.base_path, way.base) for action, way in ways.items()}
+
+    assert bases[Action.LINKED] == (OVERLAY.path, OVERLAY)
+    assert bases[Action.SHALLOW_COPIED] == bases[Action.REFLINKED] == ("/p/base.raw", below[0])
+    assert bases[Action.COPIED] == (None, None)
+    # an image outside of all pools is not described
+    assert ways[Action.REFLINKED]._replace(below=()).base is None

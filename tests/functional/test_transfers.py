@@ -84,6 +84,7 @@ def test_plan_names_the_transfer_and_changes_nothing(lab: Lab, virtomate: Progra
 IMPOSSIBLE = {
     "reflink by stream": ("raw", "reflink", "stream", "shares no data"),
     "reflink of qcow2 by server": ("qcow2", "reflink", "server", "raw volumes only"),
+    "top image by server": ("overlay", "shallow", "server", "images below"),
     "chain by host": ("overlay", "copy", "host", "backing file"),
     "chain by stream": ("overlay", "copy", "stream", "backing file"),
     "other format by host": ("vdi", "copy", "host", "more than one file"),
@@ -265,6 +266,21 @@ def test_host_transfer_cannot_be_forced_on_unseen_files(far: Hypervisor, far_poo
     assert result.json["type"] == "UnsupportedError"
     assert "cannot be seen" in result.json["message"]
     assert before.difference(far_inventory(far)) == ""
+
+
+def test_shallow_copy_of_unseen_files(far: Hypervisor, far_pool: Pool, virtomate: Program) -> None:
+    """The bytes of the top image go over the connection, since libvirt itself would copy the whole chain."""
+    far_pool.qcow2("base.qcow2", 16 * MIB, seed=1)
+    top = far_pool.path / "original.qcow2"
+    images.make_overlay(top, Path("base.qcow2"), "qcow2", pattern=7)
+    images.qemu_img("rebase", "-q", "-u", "-F", "qcow2", "-b", IMAGES / "base.qcow2", top)
+    far_pool.refresh()
+    far.connection.defineXML(domain("original", disks=[disk(IMAGES / "original.qcow2")]))
+
+    made = clone(virtomate, "--mode", "shallow", uri=far.uri)
+
+    assert (by_target(made)["vda"]["action"], by_target(made)["vda"]["transfer"]) == ("shallow-copied", "stream")
+    assert images.file_digest(far.on_host(clone_path(made))) == images.file_digest(top)
 
 
 @pytest.mark.parametrize("transfer", ["host", "stream", "server", None])

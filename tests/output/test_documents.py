@@ -289,8 +289,15 @@ def test_error(error: VirtomateError, expected: dict[str, object]) -> None:
 
 def test_values_of_enumerations() -> None:
     """The words that scripts compare with."""
-    assert {mode.value for mode in Mode} == {"copy", "linked", "reflink"}
-    assert {action.value for action in Action} == {"copied", "linked", "reflinked", "shared", "dropped"}
+    assert {mode.value for mode in Mode} == {"copy", "shallow", "linked", "reflink"}
+    assert {action.value for action in Action} == {
+        "copied",
+        "shallow-copied",
+        "linked",
+        "reflinked",
+        "shared",
+        "dropped",
+    }
     assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link", "backup", "convert"}
     assert {consistency.value for consistency in Consistency} == {"crash", "offline"}
     assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned"}

@@ -162,8 +162,9 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             ["--mode"],
             type=click.Choice([mode.value for mode in Mode]),
             default=Mode.COPY.value,
-            help="How volumes are duplicated: copy makes independent volumes, linked makes overlays on the original's "
-            "volumes, reflink shares equal blocks within the file system. [default: copy]",
+            help="How volumes are duplicated: copy makes independent volumes, shallow copies only the top image of a "
+            "backing chain, linked makes overlays on the original's volumes, reflink shares equal blocks within the "
+            "file system. [default: copy]",
         ),
         click.Option(
             ["--count"],

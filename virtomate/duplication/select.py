@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 _EVERYBODY_READS = stat.S_IRGRP | stat.S_IROTH
 _OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
 
-ACTIONS = {Mode.COPY: Action.COPIED, Mode.LINKED: Action.LINKED, Mode.REFLINK: Action.REFLINKED}
+ACTIONS = {
+    Mode.COPY: Action.COPIED,
+    Mode.SHALLOW: Action.SHALLOW_COPIED,
+    Mode.LINKED: Action.LINKED,
+    Mode.REFLINK: Action.REFLINKED,
+}
 
 
 def as_format(source: VolumeDescription, format_: str) -> VolumeDescription:
@@ -146,7 +151,9 @@ def _closed_transfers(
         closed[Transfer.HOST] = obstacle
     if mode is Mode.REFLINK:
         closed[Transfer.STREAM] = "a stream shares no data"
-    if mode is Mode.REFLINK and source.format != "raw":
+    if mode is Mode.SHALLOW and has_backing:
+        closed[Transfer.SERVER] = "libvirt would copy the images below it as well"
+    elif mode is Mode.REFLINK and source.format != "raw":
         closed[Transfer.SERVER] = f"it is {source.format}, and libvirt reflinks raw volumes only"
     elif source.is_encrypted:
         closed[Transfer.SERVER] = "it is encrypted, and libvirt would have to decrypt it"

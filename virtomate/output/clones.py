@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # What is planned for a disk, and what was done.
 _WORDS = {
     Action.COPIED: ("copy to", "copied to"),
+    Action.SHALLOW_COPIED: ("copy the top image to", "copied the top image to"),
     Action.LINKED: ("link as", "linked as"),
     Action.REFLINKED: ("reflink to", "reflinked to"),
     Action.SHARED: ("share with the original", "shared with the original"),
@@ -234,7 +235,7 @@ def _disk_words(disk: DiskResult, *, is_plan: bool) -> str:
         return f"{words} {disk.clone.path}, on {disk.source.path}"
     if disk.action is not Action.DROPPED:
         words += f" {disk.clone.path}"
-    if disk.action is Action.COPIED and disk.transfer is not None:
+    if disk.action in {Action.COPIED, Action.SHALLOW_COPIED} and disk.transfer is not None:
         words += f", {binary_size(disk.bytes_copied)}"
         words += f", {_WAYS[disk.transfer]}" if is_plan and disk.transfer in _WAYS else ""
     return words

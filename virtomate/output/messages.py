@@ -39,6 +39,7 @@ SENTENCES: dict[Code, str] = {
     CloneWarning.SAME_SERIALS: "the SMBIOS serial number '{serial}' ({subject}) is the same in original and clone",
     CloneWarning.SAME_TITLE: "the title '{subject}' is the same for original and clone",
     CloneWarning.SHARED: "{subject} is shared with the original",
+    CloneWarning.SHARED_BASE: "do not change '{base}' any more: disk {subject} of original and clone both rest on it",
     CloneWarning.SHARED_DISK: "disk {subject} ({location}) is shared with the original ({reason}): both write to it",
     CloneWarning.SHARED_NVRAM: "the {subject} is not a file and is shared with the original: both write to it",
     CloneWarning.UNCLEAN_IMAGE: "the image of disk {subject} ('{path}') was not closed properly, and the clone's disk "

@@ -97,6 +97,18 @@ class Duplication(NamedTuple):
     is_moving: bool = False
 
     @property
+    def base_path(self) -> str | None:
+        """The path of the image that the new volume rests on; None for a volume that does not depend on any."""
+        if self.action is Action.LINKED:
+            return self.source.path
+        return self.source.backing_path if self.action in {Action.SHALLOW_COPIED, Action.REFLINKED} else None
+
+    @property
+    def base(self) -> VolumeDescription | None:
+        """The image that the new volume rests on; None also for an image outside of all pools."""
+        return next((image for image in (self.source, *self.below) if image.path == self.base_path), None)
+
+    @property
     def transfer(self) -> Transfer:
         """The transfer to be tried."""
         return self.transfers[0]
@@ -139,7 +151,7 @@ class Duplication(NamedTuple):
             return 0
         if self.action is Action.LINKED:
             return _OVERLAY_BYTES
-        if self.source.backing_path is None:
+        if self.action is Action.SHALLOW_COPIED or self.source.backing_path is None:
             return self.source.allocation
         return min(sum(volume.allocation for volume in (self.source, *self.below)), self.source.capacity)
 

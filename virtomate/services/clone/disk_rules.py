@@ -39,6 +39,7 @@ class DiskCase(NamedTuple):
         writers: The names of domains that have a volume open for writing, by its path, or by its pool and name.
         is_running: Whether the original runs and has its images open: it is cloned by a backup, or looked at again when
             it is shut off.
+        is_backed_up: Whether a backup of the running original fills the new volume.
     """
 
     disk: DiskDefinition
@@ -51,6 +52,12 @@ class DiskCase(NamedTuple):
     pools: PoolIndex
     writers: Mapping[str | tuple[str, str], str]
     is_running: bool
+    is_backed_up: bool
+
+    @property
+    def rests_on_image(self) -> bool:
+        """Whether the disk's volume has a base."""
+        return self.source.backing_path is not None or (self.header is not None and self.header.has_backing_file)
 
     @property
     def source(self) -> VolumeDescription:
@@ -136,8 +143,8 @@ def _refuse_decrypting(case: DiskCase) -> None:
 
 
 def _refuse_far_reflink(case: DiskCase) -> None:
-    """A reflink stays within its file system; a relative name in it would lead elsewhere from another directory."""
-    source, header, directory = case.source, case.header, posixpath.dirname(case.source.path)
+    """A reflink stays within its file system."""
+    source, directory = case.source, posixpath.dirname(case.source.path)
     if case.mode is not Mode.REFLINK or case.directory == directory:
         return
     here, there = file_system(directory), file_system(case.directory)
@@ -145,16 +152,36 @@ def _refuse_far_reflink(case: DiskCase) -> None:
         is_far = here != there
     else:
         is_far = case.pools.named(source.pool).pool.info().capacity != case.target.pool.info().capacity
-    failure = f"'{source.path}' cannot be reflinked into storage pool '{case.target.pool.name}'"
     if is_far:
         raise UnsupportedError(
-            f"{failure}, which is on another file system",
+            f"'{source.path}' cannot be reflinked into storage pool '{case.target.pool.name}', which is on another "
+            "file system",
             hint="Name a pool on the same file system, or use --mode copy or --mode linked.",
         )
-    if header is not None and header.has_backing_file and is_relative(header.backing_file or ""):
+
+
+def _refuse_relative_name(case: DiskCase) -> None:
+    """The same bytes in another directory would rest on another base, if the base has a relative name."""
+    source, header = case.source, case.header
+    has_same_bytes = case.mode in {Mode.REFLINK, Mode.SHALLOW}
+    if not has_same_bytes or header is None or case.directory == posixpath.dirname(source.path):
+        return
+    if header.has_backing_file and is_relative(header.backing_file or ""):
+        done = "reflinked" if case.mode is Mode.REFLINK else "copied without its base"
         raise UnsupportedError(
-            f"{failure}: it names what is below it by a path that is relative to its own directory",
+            f"'{source.path}' cannot be {done} into storage pool '{case.target.pool.name}': the image names its base "
+            "by a path that is relative to its own directory",
             hint="Leave the clone in the same pool, or use --mode copy or --mode linked.",
+        )
+
+
+def _refuse_shallow_backup(case: DiskCase) -> None:
+    """A backup of a running domain copies what the guest sees."""
+    if case.mode is Mode.SHALLOW and case.is_backed_up:
+        raise UnsupportedError(
+            f"disk {case.disk.target} ('{case.source.path}') is in use by the running original, and its backup would "
+            "copy the images below it as well",
+            hint="Use --mode copy or --mode linked, or --shutdown instead of --live.",
         )
 
 
@@ -166,4 +193,6 @@ IMAGE_RULES: tuple[DiskRule, ...] = (
     _refuse_other_chain,
     _refuse_decrypting,
     _refuse_far_reflink,
+    _refuse_relative_name,
+    _refuse_shallow_backup,
 )

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from virtomate.definition import file_readers
 from virtomate.definition.snapshot import INTERNAL
 from virtomate.duplication import select
-from virtomate.duplication.acl import may_be_given_here, with_acl
+from virtomate.duplication.acl import may_be_given_here
 from virtomate.duplication.hostfs import find_obstacle, require_reflinks, visible_status
-from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
 from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import Action, ArtifactKind, DiskAction, Mode, Transfer
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
-from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
+from virtomate.services.clone.disk_images import with_images, with_known_format
 from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskCase
 from virtomate.services.clone.disks import DiskPlan
 from virtomate.services.clone.frozen import (
@@ -27,20 +26,17 @@ from virtomate.services.clone.frozen import (
     require_copyable,
 )
 from virtomate.services.clone_records import DiskOptions, VolumeReference
-from virtomate.services.storage import FoundVolume, describe, refresh_when_idle
 from virtomate.services.transaction import without_acl
-from virtomate.words import shell_word, virsh
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from virtomate.definition.file_readers import DiskDefinition
-    from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.image_headers import Qcow2Header
     from virtomate.services.clone.live import RunningOriginal
     from virtomate.services.clone.target import Survey
-    from virtomate.services.storage import PoolEntry, PoolIndex
+    from virtomate.services.storage import FoundVolume, PoolEntry, PoolIndex
 
 _FILE_TYPES = frozenset({"file", "volume"})
-_DUPLICATING = frozenset({DiskAction.COPY, DiskAction.LINKED, DiskAction.REFLINK})
 
 
 def survey_disks(survey: Survey) -> tuple[DiskPlan, ...]:
@@ -87,7 +83,7 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
     reason = "as asked" if treatment is DiskAction.SHARE else _reason_to_leave(disk)
     is_read_only = disk.is_readonly and not disk.is_empty and disk.type in _FILE_TYPES
     found = None
-    if reason is None or (is_read_only and treatment in _DUPLICATING):
+    if reason is None or (is_read_only and treatment is not None and treatment.duplicates):
         found = _find(survey, disk)
         reason = None if found.volume.is_file() else "not file-based"
     if found is None or reason is not None:
@@ -98,8 +94,8 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
     case = _case(survey, disk, chosen, found)
     for rule in VOLUME_RULES:
         rule(case)
-    found = _with_known_format(survey, found, case.format)
-    case = _with_images(survey, case, found)
+    found = with_known_format(survey, found, case.format)
+    case = with_images(survey, case, found)
     for rule in IMAGE_RULES:
         rule(case)
     source, header = case.source, case.header
@@ -152,14 +148,8 @@ def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: Foun
         pools=survey.pools,
         writers=survey.identities.writers,
         is_running=survey.source.is_active or survey.source.running is not None,
+        is_backed_up=survey.source.running is not None,
     )
-
-
-def _with_images(survey: Survey, case: DiskCase, found: FoundVolume) -> DiskCase:
-    source = with_acl(select.as_format(found.description, case.format))
-    header = _header(survey, found, source, case.mode)
-    images, headers = _chain(survey, select.as_headed(source, header), header, case.mode)
-    return case._replace(images=images, headers=headers)
 
 
 def _duplication(
@@ -252,8 +242,8 @@ def _backup(
 
 
 def _involved_pools(case: DiskCase) -> list[PoolEntry]:
-    """Return the pools that are written to and read from; an overlay reads nothing, a reflink only its image."""
-    read = {Mode.COPY: case.images, Mode.REFLINK: case.images[:1], Mode.LINKED: ()}[case.mode]
+    """Return the pools that are written to and read from; an overlay reads nothing, and only a copy the whole chain."""
+    read = {Mode.COPY: case.images, Mode.LINKED: ()}.get(case.mode, case.images[:1])
     pools = {case.target.pool.name: case.target}
     for volume in read:
         pools.setdefault(volume.pool, case.pools.named(volume.pool))
@@ -273,87 +263,10 @@ def _find(survey: Survey, disk: DiskDefinition) -> FoundVolume:
         raise IllegalStateError(f"disk {disk.target}: {error.message}", error.hint) from error
 
 
-def _with_known_format(survey: Survey, found: FoundVolume, format_: str) -> FoundVolume:
-    """Return the volume, read again if libvirt remembers another format than the definition's."""
-    if format_ in {"raw", found.description.format}:
-        return found
-    has_looked = refresh_when_idle(found.pool)
-    volume = found.pool.find_volume(found.volume.name)
-    again = found if volume is None else describe(found.pool, volume)
-    path, format_now = found.description.path, again.description.format
-    if format_now == format_:
-        return again
-    if not has_looked:
-        raise IllegalStateError(
-            f"libvirt takes '{path}' for {format_now} and not for {format_}, and cannot look again while something is "
-            f"being built in storage pool '{found.pool.name}'",
-            hint="Try again when that is done.",
-        )
-    raise UnsupportedError(
-        f"'{path}' is {format_now}, but the definition calls it {format_}",
-        hint=f"Put that right first: {virsh('edit', survey.source.reference.name)}",
-    )
-
-
-def _header(survey: Survey, found: FoundVolume, source: VolumeDescription, mode: Mode) -> Qcow2Header | None:
-    if source.format != "qcow2":
-        return None
-    header = read_qcow2_header(read_head(survey.connection, found.volume, HEADER_BYTES))
-    if header is not None and survey.source.is_active:
-        # QEMU closes the image properly when the original is shut down
-        header = header._replace(is_dirty=False)
-    select.check_header(source, header, mode)
-    return header
-
-
-def _chain(
-    survey: Survey, source: VolumeDescription, header: Qcow2Header | None, mode: Mode
-) -> tuple[tuple[VolumeDescription, ...], tuple[Qcow2Header | None, ...]]:
-    """Return a volume and the volumes below it, nearest first, with their headers.
-
-    Each image must name the format of the image below: libvirt would look at the content, and believe what a guest may
-    have written there. libvirt does not start a domain without these formats either.
-    """
-    images, headers = [source], [header]
-    while header is not None and header.has_backing_file:
-        above = images[-1]
-        if header.backing_format is None or above.backing_path is None:
-            raise UnsupportedError(
-                f"the image '{above.path}' does not say what format the one below it has",
-                hint=f"Write it down: qemu-img rebase -u -F FORMAT -b BELOW {shell_word(above.path)}",
-            )
-        found = _find_below(survey, above.backing_path, mode)
-        if found is None:
-            break
-        below = select.as_format(found.description, header.backing_format)
-        if below.format != header.backing_format:
-            raise UnsupportedError(
-                f"'{below.path}' is {below.format}, but '{above.path}', which rests on it, calls it "
-                f"{header.backing_format}"
-            )
-        if below.path in {volume.path for volume in images}:
-            raise UnsupportedError(f"'{below.path}' rests on itself")
-        header = _header(survey, found, below, mode)
-        images.append(select.as_headed(below, header))
-        headers.append(header)
-    return tuple(images), tuple(headers)
-
-
-def _find_below(survey: Survey, path: str, mode: Mode) -> FoundVolume | None:
-    """Return the base of an image; None where the base is in no pool, and its content is not needed."""
-    try:
-        return survey.pools.find_path(path)
-    except NotFoundError as error:
-        raise NotFoundError(error.message, hint="The image is incomplete without it: bring it back.") from error
-    except IllegalStateError:
-        if mode is Mode.COPY and survey.source.running is None:
-            raise
-        return None
-
-
 def _refuse_choice(disk: DiskDefinition, chosen: DiskOptions, reason: str) -> None:
     """Raise UnsupportedError if a disk is to be duplicated that cannot be duplicated for this reason."""
-    if chosen.treatment in _DUPLICATING or chosen.name is not None or chosen.pool is not None:
+    is_chosen = chosen.treatment is not None and chosen.treatment.duplicates
+    if is_chosen or chosen.name is not None or chosen.pool is not None:
         raise UnsupportedError(
             f"disk {disk.target} cannot be duplicated: {reason}",
             hint=f"Use --disk {disk.target}=share or --disk {disk.target}=drop.",

@@ -15,7 +15,7 @@ from virtomate.duplication import select
 from virtomate.duplication.hostfs import NANOSECONDS, birth_time, find_obstacle, nanoseconds, open_visible
 from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
 from virtomate.duplication.internal_snapshots import read_snapshots
-from virtomate.enums import DiskAction, Mode
+from virtomate.enums import Mode
 from virtomate.errors import IllegalStateError, NotFoundError, UnreadableFileError, UnsupportedError, VirtomateError
 from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice, notice
@@ -43,7 +43,6 @@ _PATIENCE = 10 * NANOSECONDS
 _CHOOSE = "A block commit or a return to the snapshot does that. Choose another snapshot."
 _REVERT = "Revert to the snapshot, and clone the domain then."
 _MAX_DEPTH = 200
-_DUPLICATING = frozenset({DiskAction.COPY, DiskAction.LINKED, DiskAction.REFLINK})
 
 
 def held_of_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions) -> SnapshotDisk | None:
@@ -64,7 +63,7 @@ def held_of_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions) -> S
         _refuse_written(survey.source.reference.name, source, held, disk)
         return held
     target = disk.target
-    if chosen.treatment in _DUPLICATING:
+    if chosen.treatment is not None and chosen.treatment.duplicates:
         if not source.uses(disk):
             raise UnsupportedError(
                 f"disk {target} cannot be taken as it is now: at snapshot '{source.name}' it was '{disk.location}', "

@@ -56,7 +56,7 @@ def clone_warnings(
 
 
 def _links(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notice]:
-    """Yield warnings of what destroys a linked clone."""
+    """Yield warnings of what destroys a clone that rests on images of others."""
     name, snapshot = source.reference.name, source.snapshot
     linked = [item.disk for item in disks if item.action is Action.LINKED]
     frozen = [] if snapshot is None else [disk for disk in linked if snapshot.keeps(disk)]
@@ -65,6 +65,10 @@ def _links(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notice]:
     # linked clones of a running original rest on images of their own
     if len(frozen) < len(linked) and source.running is None:
         yield Notice(CloneWarning.LINKED_ORIGINAL, name)
+    for item in disks:
+        way = item.duplication
+        if way is not None and way.action is not Action.LINKED and way.base_path is not None:
+            yield notice(CloneWarning.SHARED_BASE, item.disk.target, base=way.base_path)
 
 
 def _shared(disks: tuple[DiskPlan, ...], nvram: SurveyedNvram | None) -> Iterator[Notice]:

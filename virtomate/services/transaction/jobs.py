@@ -92,7 +92,7 @@ class VolumeJob(NamedTuple):
 
     def planned(self) -> Artifact:
         """Return the journal's line for the volume before it is made."""
-        base = self.content.way.source if isinstance(self.content, OverlayOn) else None
+        base = None if self.way is None else self.way.base
         return Artifact(
             self.kind,
             ArtifactState.PLANNED,
@@ -100,7 +100,7 @@ class VolumeJob(NamedTuple):
             self.place.name,
             self.place.path,
             transfer=self.transfer,
-            base=None if base is None else base.path,
+            base=None if self.way is None else self.way.base_path,
             base_fingerprint=None if base is None else BaseFingerprint(base.modified, base.physical),
         )
 

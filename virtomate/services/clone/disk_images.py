@@ -1,0 +1,108 @@
+"""The images of a disk: its volume and the images below, with their headers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.duplication import select
+from virtomate.duplication.acl import with_acl
+from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
+from virtomate.enums import Mode
+from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError
+from virtomate.hypervisor.storage import read_head
+from virtomate.services.storage import FoundVolume, describe, refresh_when_idle
+from virtomate.words import shell_word, virsh
+
+if TYPE_CHECKING:
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.image_headers import Qcow2Header
+    from virtomate.services.clone.disk_rules import DiskCase
+    from virtomate.services.clone.target import Survey
+
+
+def with_images(survey: Survey, case: DiskCase, found: FoundVolume) -> DiskCase:
+    """Return the case of a disk with all images of its chain; a disk without a base is copied in whole."""
+    source = with_acl(select.as_format(found.description, case.format))
+    header = _header(survey, found, source, case.mode)
+    images, headers = _chain(survey, select.as_headed(source, header), header, case.mode)
+    case = case._replace(images=images, headers=headers)
+    # without a base the top image is all of the disk
+    return case._replace(mode=Mode.COPY) if case.mode is Mode.SHALLOW and not case.rests_on_image else case
+
+
+def with_known_format(survey: Survey, found: FoundVolume, format_: str) -> FoundVolume:
+    """Return the volume, read again if libvirt remembers another format than the definition's."""
+    if format_ in {"raw", found.description.format}:
+        return found
+    has_looked = refresh_when_idle(found.pool)
+    volume = found.pool.find_volume(found.volume.name)
+    again = found if volume is None else describe(found.pool, volume)
+    path, format_now = found.description.path, again.description.format
+    if format_now == format_:
+        return again
+    if not has_looked:
+        raise IllegalStateError(
+            f"libvirt takes '{path}' for {format_now} and not for {format_}, and cannot look again while something is "
+            f"being built in storage pool '{found.pool.name}'",
+            hint="Try again when that is done.",
+        )
+    raise UnsupportedError(
+        f"'{path}' is {format_now}, but the definition calls it {format_}",
+        hint=f"Put that right first: {virsh('edit', survey.source.reference.name)}",
+    )
+
+
+def _header(survey: Survey, found: FoundVolume, source: VolumeDescription, mode: Mode) -> Qcow2Header | None:
+    if source.format != "qcow2":
+        return None
+    header = read_qcow2_header(read_head(survey.connection, found.volume, HEADER_BYTES))
+    if header is not None and survey.source.is_active:
+        # QEMU closes the image properly when the original is shut down
+        header = header._replace(is_dirty=False)
+    select.check_header(source, header, mode)
+    return header
+
+
+def _chain(
+    survey: Survey, source: VolumeDescription, header: Qcow2Header | None, mode: Mode
+) -> tuple[tuple[VolumeDescription, ...], tuple[Qcow2Header | None, ...]]:
+    """Return a volume and the volumes below it, nearest first, with their headers.
+
+    Each image must name the format of the image below: libvirt would look at the content, and believe what a guest may
+    have written there. libvirt does not start a domain without these formats either.
+    """
+    images, headers = [source], [header]
+    while header is not None and header.has_backing_file:
+        above = images[-1]
+        if header.backing_format is None or above.backing_path is None:
+            raise UnsupportedError(
+                f"the image '{above.path}' does not say what format the one below it has",
+                hint=f"Write it down: qemu-img rebase -u -F FORMAT -b BELOW {shell_word(above.path)}",
+            )
+        found = _find_below(survey, above.backing_path, mode)
+        if found is None:
+            break
+        below = select.as_format(found.description, header.backing_format)
+        if below.format != header.backing_format:
+            raise UnsupportedError(
+                f"'{below.path}' is {below.format}, but '{above.path}', which rests on it, calls it "
+                f"{header.backing_format}"
+            )
+        if below.path in {volume.path for volume in images}:
+            raise UnsupportedError(f"'{below.path}' rests on itself")
+        header = _header(survey, found, below, mode)
+        images.append(select.as_headed(below, header))
+        headers.append(header)
+    return tuple(images), tuple(headers)
+
+
+def _find_below(survey: Survey, path: str, mode: Mode) -> FoundVolume | None:
+    """Return the base of an image; None where the base is in no pool, and its content is not needed."""
+    try:
+        return survey.pools.find_path(path)
+    except NotFoundError as error:
+        raise NotFoundError(error.message, hint="The image is incomplete without it: bring it back.") from error
+    except IllegalStateError:
+        if mode is Mode.COPY and survey.source.running is None:
+            raise
+        return None
