@@ -30,6 +30,7 @@ from virtomate.output.streams import Format
 from virtomate.services import clone_records, listings, pool_listings, volume_import
 from virtomate.services.delete import records as delete_records
 from virtomate.services.guest import PingResult
+from virtomate.services.linked import template
 from virtomate.services.storage import space
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +75,7 @@ TABLES: dict[str, type] = {
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,
     "SnapshotDocument": clone_records.SnapshotReference,
+    "TemplateDocument": template.TemplateResult,
     "VolumeDocument": clone_records.VolumeReference,
     "VolumeListingDocument": volume.VolumeListing,
 }

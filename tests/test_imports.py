@@ -373,7 +373,10 @@ def test_completing_a_name_loads_libvirt_alone(tmp_path: Path) -> None:
         (
             ("domain-clone", "a", "b"),
             True,
-            ["clone", "clone_records", "definitions", "firmware", "restart", "storage", "transaction", "trust"],
+            [
+                *("clone", "clone_records", "definitions", "firmware", "linked", "restart", "storage", "transaction"),
+                "trust",
+            ],
         ),
     ],
 )

@@ -113,6 +113,15 @@ class DeletionStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class TemplateStatus(StrEnum):
+    """What became of a domain: it is a template now, or an ordinary domain."""
+
+    TEMPLATE = "template"
+    ORDINARY = "ordinary"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
 class AddressSource(StrEnum):
     """The source of a domain's addresses."""
 

@@ -85,6 +85,13 @@ class FileWarning(StrEnum):
     UNCLEAN = "unclean-file"
 
 
+class TemplateWarning(StrEnum):
+    """Warnings about the volumes of templates, and of domains that were templates."""
+
+    WRITABLE = "writable-template"
+    UNWRITABLE = "unwritable-volume"
+
+
 class Kept(StrEnum):
     """Objects that the deletion of a clone keeps."""
 
@@ -103,7 +110,7 @@ class Leftover(StrEnum):
     SHUT_OFF = "shut-off-original"
 
 
-Code = CloneWarning | Change | ScanWarning | FileWarning | Kept | Leftover
+Code = CloneWarning | Change | ScanWarning | FileWarning | TemplateWarning | Kept | Leftover
 
 
 class Notice(NamedTuple):

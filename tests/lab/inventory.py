@@ -31,7 +31,8 @@ class FileEntry:
     """A file, directory, link or socket.
 
     Attributes:
-        inode: None for a definition: libvirt writes it to a new file even when it is what it was.
+        inode: None for a definition, which libvirt writes to a new file even when it is what it was, and for a link to
+            one, which has libvirt start the domain with the host.
     """
 
     kind: str
@@ -113,15 +114,15 @@ def _describe_file(path: Path) -> FileEntry:
     status = path.lstat()
     mode = stat.filemode(status.st_mode)
     owner = f"{status.st_uid}:{status.st_gid}"
+    inode = None if path.suffix == DEFINITION_SUFFIX else status.st_ino
     if stat.S_ISREG(status.st_mode):
         key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         content = _digests.get(key) or file_digest(path)
         if time.time() - status.st_ctime > CLOCK_STEP_SECONDS:
             _digests[key] = content
-        inode = None if path.suffix == DEFINITION_SUFFIX else status.st_ino
         return FileEntry("file", mode, owner, inode, status.st_size, content)
     if stat.S_ISLNK(status.st_mode):
-        return FileEntry("link", mode, owner, status.st_ino, None, str(path.readlink()))
+        return FileEntry("link", mode, owner, inode, None, str(path.readlink()))
     kind = "directory" if stat.S_ISDIR(status.st_mode) else "special file"
     return FileEntry(kind, mode, owner, status.st_ino)
 

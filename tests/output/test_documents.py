@@ -147,6 +147,7 @@ def test_domain() -> None:
         "name": "web-1",
         "uuid": "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
         "state": "shut-off",
+        "template": False,
         "clone": {
             "status": "finished",
             "source": {"name": "ubuntu", "uuid": "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"},

@@ -32,7 +32,7 @@ def load_group(name: str) -> Group | None:
     """Return a group of commands, or None if the name is unknown; most command lines need one group."""
     match name:
         case "domain":
-            from virtomate.cli.domain import domain as group  # noqa: PLC0415
+            from virtomate.cli.linked import domain as group  # noqa: PLC0415
         case "guest":
             from virtomate.cli.guest import guest as group  # noqa: PLC0415
         case "pool":

@@ -20,8 +20,10 @@ _ATTRIBUTE = "system.posix_acl_access"
 _HEADER_BYTES = 4
 # tag, permissions, user or group ID
 _ENTRY = struct.Struct("<HHI")
+_OWNER = 0x01
 _GROUP = 0x04
 _MASK = 0x10
+_OTHERS = 0x20
 _GROUP_SHIFT = 3
 _ALL = 0o7
 
@@ -38,6 +40,19 @@ def with_acl(volume: VolumeDescription) -> VolumeDescription:
     except OSError as error:
         return volume._replace(acl=b"") if error.errno in _ABSENT else volume
     return volume._replace(acl=acl, mode=None if volume.mode is None else mode_without_mask(volume.mode, acl))
+
+
+def with_mode(volume: VolumeDescription, mode: int) -> VolumeDescription:
+    """Return a volume, with its list, as it would be with these permission bits of its file (chmod(2), acl(5))."""
+    digits = f"{mode:04o}"
+    if not volume.acl:
+        return volume._replace(mode=digits)
+    entries = tuple(_ENTRY.iter_unpack(volume.acl[_HEADER_BYTES:]))
+    masked = _MASK if any(tag == _MASK for tag, _, _ in entries) else _GROUP
+    granted = {_OWNER: mode >> 2 * _GROUP_SHIFT & _ALL, masked: mode >> _GROUP_SHIFT & _ALL, _OTHERS: mode & _ALL}
+    changed = (_ENTRY.pack(tag, granted.get(tag, permissions), holder) for tag, permissions, holder in entries)
+    acl = volume.acl[:_HEADER_BYTES] + b"".join(changed)
+    return volume._replace(mode=mode_without_mask(digits, acl), acl=acl)
 
 
 def mode_without_mask(mode: str, acl: bytes) -> str:

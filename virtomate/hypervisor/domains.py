@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from virtomate.hypervisor.connection import Connection
 
+SHUT_OFF = "shut-off"
 # The names that virtomate 0.1.2 documented; https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainState
 _STATES = {
     libvirt.VIR_DOMAIN_NOSTATE: "no state",
@@ -31,7 +32,7 @@ _STATES = {
     libvirt.VIR_DOMAIN_BLOCKED: "blocked",
     libvirt.VIR_DOMAIN_PAUSED: "paused",
     libvirt.VIR_DOMAIN_SHUTDOWN: "shutdown",
-    libvirt.VIR_DOMAIN_SHUTOFF: "shut-off",
+    libvirt.VIR_DOMAIN_SHUTOFF: SHUT_OFF,
     libvirt.VIR_DOMAIN_CRASHED: "crashed",
     libvirt.VIR_DOMAIN_PMSUSPENDED: "suspended",
 }
@@ -119,6 +120,11 @@ class Domain:
     def is_autostarted(self) -> bool:
         """Return whether libvirt starts the domain with the host."""
         return _told(lambda: bool(self.handle.autostart()), False)
+
+    def set_autostart(self, is_on: bool) -> None:
+        """Have libvirt start the domain with the host, or not."""
+        with translating_errors(f"cannot change the autostart of domain '{self.name}'"):
+            self.handle.setAutostart(int(is_on))
 
     def inactive_definition(self) -> str:
         """Return the definition that the next start will use, passwords included."""

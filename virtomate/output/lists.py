@@ -127,7 +127,8 @@ def _domain_table(listings: Sequence[DomainListing], parts: _Parts) -> Table:
     rows = [("Name", "State", "Addresses", "UUID", "Clone of")]
     for item in listings:
         addresses = addresses_text(item.addresses or (), all_addresses=parts.all_addresses)
-        rows.append((printable(item.name), item.state, addresses, item.uuid, _origin(item.clone, parts)))
+        state = "template" if item.is_template else item.state
+        rows.append((printable(item.name), state, addresses, item.uuid, _origin(item.clone, parts)))
     return [tuple(compress(row, is_shown)) for row in rows]
 
 

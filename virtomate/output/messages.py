@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.notices import Change, CloneWarning, FileWarning, Kept, Leftover, ScanWarning
+from virtomate.notices import Change, CloneWarning, FileWarning, Kept, Leftover, ScanWarning, TemplateWarning
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ SENTENCES: dict[Code, str] = {
     Leftover.CLAIM: "domain '{subject}', an unfinished clone and the record of what is left",
     Leftover.PLACEHOLDER: "domain '{subject}', an unfinished clone by now, which holds its definition",
     Leftover.SHUT_OFF: "domain '{subject}', which is still shut off, and domain '{record}', which records that",
+    TemplateWarning.WRITABLE: "the write permission of '{subject}' could not be removed: {reason}",
+    TemplateWarning.UNWRITABLE: "the write permission of '{subject}' was not restored: {reason}",
     FileWarning.OTHER_FORMAT: "'{subject}' is called {promised}, but its content is {format}",
     FileWarning.CORRUPT: "'{subject}' is marked as corrupt, and so is the volume",
     FileWarning.UNCLEAN: "'{subject}' was not closed properly, and neither was the volume",

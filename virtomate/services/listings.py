@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.definition import PROVENANCE_NAMESPACE
+from virtomate.definition import PROVENANCE_NAMESPACE, TEMPLATE_NAMESPACE
 from virtomate.errors import NotFoundError
-from virtomate.hypervisor.domains import domain_states, find_domain, list_active_domains, list_domains
+from virtomate.hypervisor.domains import (
+    SHUT_OFF,
+    domain_states,
+    find_domain,
+    list_active_domains,
+    list_domains,
+)
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -44,6 +50,7 @@ class DomainListing(NamedTuple):
     uuid: str
     state: str
     clone: CloneOrigin | None
+    is_template: bool = False
     addresses: tuple[DomainInterface, ...] | None = None
 
 
@@ -66,7 +73,9 @@ def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tup
             continue
         origin = _find_origin(domain)
         if is_wanted(origin) and not (wanted.clones and origin is None):
-            listings.append(DomainListing(domain.name, domain.uuid, state, origin))
+            # no other domain is a template, and each look takes a call of libvirt
+            is_template = state == SHUT_OFF and domain.metadata_element(TEMPLATE_NAMESPACE) is not None
+            listings.append(DomainListing(domain.name, domain.uuid, state, origin, is_template))
     return tuple(sorted(listings, key=lambda listing: listing.name))
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def with_images(survey: Survey, case: DiskCase, found: FoundVolume) -> DiskCase:
     """Return the case of a disk with all images of its chain; a disk without a base is copied in whole."""
     source = with_acl(select.as_format(found.description, case.format))
+    source = survey.source.as_writable(source, found.description)
     header = _header(survey, found, source, case.mode)
     images, headers = _chain(survey, select.as_headed(source, header), header, case.mode)
     case = case._replace(images=images, headers=headers)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
 from virtomate.definition.active import with_active_devices
 from virtomate.definition.provenance import DomainReference, read_provenance
+from virtomate.definition.template import as_ordinary, is_template, read_mark
+from virtomate.duplication.acl import with_mode
 from virtomate.enums import Consistency
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.notices import CloneWarning, Notice
 from virtomate.services.clone.live import RunningOriginal, hot_plugged, read_running
 from virtomate.services.clone.snapshot import SnapshotSource, read_snapshot_source, refuse_commit
+from virtomate.services.linked import WRITE_BITS
 from virtomate.services.restart import is_owed
 from virtomate.tuples import NamedTuple
 from virtomate.words import shutdown_commands, virsh, virtomate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from virtomate.definition.codec import Definition
     from virtomate.definition.provenance import Provenance
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.services.clone_records import CloneRequest
@@ -44,6 +51,8 @@ class Source(NamedTuple):
         running: The original that runs and is cloned by a backup meanwhile, else None.
         is_active: Whether the original runs, and will be shut down before anything is copied.
         is_owed: Whether a run that was killed has shut the original down, and not started it again.
+        is_template: Whether nobody can start the original.
+        modes: The permission bits that volumes of a template had before, by path.
     """
 
     reference: DomainReference
@@ -56,6 +65,8 @@ class Source(NamedTuple):
     is_active: bool = False
     is_owed: bool = False
     snapshot: SnapshotSource | None = None
+    is_template: bool = False
+    modes: Mapping[str, int] = MappingProxyType({})
 
     @property
     def consistency(self) -> Consistency:
@@ -67,6 +78,14 @@ class Source(NamedTuple):
     def stands_still(self) -> bool:
         """Whether the original is shut off, and nobody has to start it again."""
         return not (self.is_active or self.is_owed)
+
+    def as_writable(self, volume: VolumeDescription, found: VolumeDescription) -> VolumeDescription:
+        """Return a volume with the write bits that it had before it became a base, for what is duplicated from it.
+
+        `found` is the volume with the permission bits of its file now.
+        """
+        write_bits = self.modes.get(volume.path, 0) & WRITE_BITS
+        return volume if not write_bits else with_mode(volume, int(found.mode or "0", 8) | write_bits)
 
 
 def read_source(connection: Connection, request: CloneRequest) -> Source:
@@ -86,7 +105,9 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
             hint=f"{_OFFER}{_OTHER_OFFER if state in _LISTENING else ''}Shut it down first: "
             + shutdown_commands(domain.name, state),
         )
-    definition = codec.parse_definition(domain.inactive_definition())
+    marked = codec.parse_definition(domain.inactive_definition())
+    # a template is cloned as the domain that it was before
+    template, definition = read_mark(marked), as_ordinary(marked)
     provenance = read_provenance(definition)
     if provenance is not None and not provenance.finished:
         raise IllegalStateError(
@@ -118,7 +139,7 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
     snapshot_count, external_count = domain.snapshot_count(), domain.external_snapshot_count()
     return Source(
         reference=reference,
-        definition=definition if snapshot is None else snapshot.snapshot.definition,
+        definition=definition if snapshot is None else as_ordinary(snapshot.snapshot.definition),
         # a saved guest goes on with its disks as they are now
         has_managed_save=snapshot is None and domain.has_managed_save(),
         snapshot_count=snapshot_count if snapshot is None else snapshot_count - external_count,
@@ -132,6 +153,8 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
         # an original that is cloned while it runs needs no restart
         is_owed=(snapshot is None or not snapshot.is_running) and is_owed(connection, reference) and running is None,
         snapshot=snapshot,
+        is_template=is_template(marked.domain),
+        modes={} if template is None else {image.path: image.mode for image in template.images},
     )
 
 

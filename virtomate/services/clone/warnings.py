@@ -62,8 +62,8 @@ def _links(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notice]:
     frozen = [] if snapshot is None else [disk for disk in linked if snapshot.keeps(disk)]
     if snapshot is not None and frozen:
         yield notice(CloneWarning.LINKED_SNAPSHOT, snapshot.name, original=name)
-    # linked clones of a running original rest on images of their own
-    if len(frozen) < len(linked) and source.running is None:
+    # linked clones of a running original rest on images of their own, and nobody can start a template
+    if len(frozen) < len(linked) and source.running is None and not source.is_template:
         yield Notice(CloneWarning.LINKED_ORIGINAL, name)
     for item in disks:
         way = item.duplication

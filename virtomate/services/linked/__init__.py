@@ -1,7 +1,11 @@
 """The life of linked clones: bases that nobody writes to, and what becomes of clones that rest on them."""
 
+from virtomate.services.linked.base import WRITE_BITS as WRITE_BITS
 from virtomate.services.linked.base import WriteBits as WriteBits
 from virtomate.services.linked.base import refuse_written as refuse_written
 from virtomate.services.linked.base import remove_write_bits as remove_write_bits
 from virtomate.services.linked.base import restore_write_bits as restore_write_bits
 from virtomate.services.linked.base import why_write_bits_stay as why_write_bits_stay
+from virtomate.services.linked.template import TemplateResult as TemplateResult
+from virtomate.services.linked.template import make_templates as make_templates
+from virtomate.services.linked.template import undo_templates as undo_templates

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from virtomate.notices import Notice
     from virtomate.services.storage.references import Writer
 
-_WRITE_BITS = 0o222
+WRITE_BITS = 0o222
 # How many users of a volume a refusal names.
 _NAMED_WRITERS = 3
 _UNSEEN = "its file cannot be seen here"
@@ -162,12 +162,12 @@ def why_write_bits_stay(volume: VolumeDescription) -> str | None:
 
 def remove_write_bits(volume: VolumeDescription) -> WriteBits:
     """Remove the write bits of a volume's file, if the file is seen here and may be changed; else say why not."""
-    return _change_mode(volume, lambda mode: mode & ~_WRITE_BITS)
+    return _change_mode(volume, lambda mode: mode & ~WRITE_BITS)
 
 
 def restore_write_bits(volume: VolumeDescription, mode: int) -> WriteBits:
     """Give a volume's file the write bits that it had before, out of these permission bits; see `remove_write_bits`."""
-    return _change_mode(volume, lambda now: now | mode & _WRITE_BITS)
+    return _change_mode(volume, lambda now: now | mode & WRITE_BITS)
 
 
 def _change_mode(volume: VolumeDescription, change: Callable[[int], int]) -> WriteBits:
