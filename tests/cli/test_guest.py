@@ -50,7 +50,7 @@ def test_program_is_missing(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [["guest-ping", "--wait"], ["guest-run", "--timeout"]])
-@pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf", ""])
+@pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf", "", "1_0", "1e308"])
 def test_what_is_no_time(words: list[str], value: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What is no number of seconds is named, and what was expected."""
     assert run([*words, value, "web", "ls"][: 4 + (words[0] == "guest-run")]) == 2

@@ -463,17 +463,42 @@ def test_daemon_restarts_during_the_backup(lab: Lab, virtomate: Program, busy: A
     unchanged(lab, before)
 
 
-def test_domain_is_shut_off_during_the_backup(lab: Lab, virtomate: Program) -> None:
-    """The backup of a domain that is shut off meanwhile is no clone."""
+# What becomes of a domain during the backup, and what is said of it.
+ENDS = {
+    "shut off": (True, False, "was shut off while", "Run the command again"),
+    "restarted": (True, True, "was shut off and started again while", "Run the command again"),
+    "gone": (False, False, "was shut off while", None),
+    "another transient run": (False, True, "was shut off and started again while", "Run the command again"),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_domain_is_shut_off_during_the_backup(lab: Lab, virtomate: Program, case: str) -> None:
+    """The backup of a domain that is shut off meanwhile is no clone, whether the domain is persistent or transient."""
+    is_persistent, is_restarted, message, hint = ENDS[case]
     path = lab.pool.raw("original.raw", BUSY_BYTES, data_bytes=BUSY_BYTES)
-    with started(lab, domain("original", disks=[disk(path, "raw")])) as found:
+    xml = domain("original", disks=[disk(path, "raw")])
+    if is_persistent:
+        lab.define(xml)
+    found = lab.connection.createXML(xml)
+    try:
         run = catch(virtomate, found, "original", "clone")
         found.destroy()
+        if is_restarted:
+            found = lab.connection.createXML(xml)
         run.signal(signal.SIGCONT)
         result = run.wait()
+    finally:
+        with suppress(libvirt.libvirtError):
+            found.destroy()
 
     assert result.status == 1, str(result)
-    assert "was shut off while it was being cloned" in error_of(result)["message"]
+    error = error_of(result)
+    assert f"domain 'original' {message} it was being cloned" in error["message"]
+    assert error["type"] == "SourceChangedError"
+    assert (error.get("hint") or "").startswith(hint or "")
+    assert ("hint" in error) == (hint is not None)
+    assert "leftovers" not in error
     assert not (lab.pool.path / "clone.raw").exists()
     assert "clone" not in lab.connection.listDefinedDomains()
 
@@ -740,6 +765,31 @@ def test_disk_that_no_backup_takes(lab: Lab, virtomate: Program) -> None:
 
     assert error["message"].startswith("disk vda")
     assert "is transient, so that no backup of it can be made" in error["message"]
+
+
+def test_volume_of_two_disks(lab: Lab, virtomate: Program) -> None:
+    """A volume to which the guest writes by two disks is refused before anything is made, whichever is cloned."""
+    path = lab.pool.raw("original.raw", 4 * MIB)
+    twice = [disk(path, "raw", target, shareable=True) for target in ("vda", "vdb")]
+    with started(lab, domain("original", disks=twice)):
+        for words in ((), ("--disk", "vdb=drop"), ("--mode", "copy", "--count", "2")):
+            before = lab.inventory()
+            error = refused(lab, before, virtomate("domain-clone", "--live", *words, "original", "clone", json=True))
+            assert f"disk vda ('{path}') is also disk vdb, so that no backup of it can be made" in error["message"]
+            assert "Shut the domain down first" in error["hint"]
+
+
+def test_reflinks_where_there_are_none(lab: Lab, virtomate: Program) -> None:
+    """Reflinks of a running original are refused before the backup, where the file system has none."""
+    pool = pool_on(lab, "ext4")
+    with paused_original(lab, pool):
+        before = lab.inventory()
+        words = ("domain-clone", "--live", "--mode", "reflink", "original", "clone")
+        # before the claim: there is no attempt with a name and a UUID
+        error = virtomate(*words, json=True)
+        assert error.json["type"] == "UnsupportedError", str(error)
+        assert "its file system does not support reflinks" in error.json["message"]
+        unchanged(lab, before)
 
 
 def test_bandwidth(virtomate: Program, busy: Any) -> None:

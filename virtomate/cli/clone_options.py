@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtomate.cli.completion import POOL, SNAPSHOT
-from virtomate.cli.options import VOLUME_OPTIONS
+from virtomate.cli.options import VOLUME_OPTIONS, read_seconds
 from virtomate.enums import DiskAction, Mode, Transfer, WaitFor
 
 if TYPE_CHECKING:
@@ -98,23 +98,17 @@ def _wait(value: str) -> Wait:
     from virtomate.services.clone_records import Wait  # noqa: PLC0415 - help and completion need no records
 
     what, comma, rest = value.partition(",")
-    try:
-        seconds = float(rest) if comma else _WAIT_SECONDS
-    except ValueError:
-        seconds = -1
-    if what not in set(WaitFor) or not 0 <= seconds < float("inf"):
+    seconds = read_seconds(rest) if comma else _WAIT_SECONDS
+    if what not in set(WaitFor) or seconds is None:
         expected = "agent or ip, or agent,SECONDS or ip,SECONDS"
         raise click.BadParameter(f"'{value}' is not understood; expected: {expected}")
     return Wait(WaitFor(what), seconds)
 
 
 def _seconds(value: str) -> float:
-    """A number of seconds."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
+    """Return a time, which may have a fraction."""
+    seconds = read_seconds(value)
+    if seconds is None:
         raise click.BadParameter(f"'{value}' is not a number of seconds, such as {SHUTDOWN_SECONDS} or 0.5")
     return seconds
 

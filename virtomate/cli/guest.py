@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import click
 from virtomate.cli.app import open_app
 from virtomate.cli.completion import DOMAIN, PROGRAM
 from virtomate.cli.help import Command, Group
+from virtomate.cli.options import read_seconds
 from virtomate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,11 +22,8 @@ _MAX_STATUS = 255
 
 def _seconds(value: str | float) -> float:
     """Return a time, which may have a fraction."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
-    if not math.isfinite(seconds) or seconds < 0:
+    seconds = read_seconds(str(value))
+    if seconds is None:
         raise click.BadParameter(f"'{value}' is not a number of seconds, such as 30 or 0.5.")
     return seconds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from virtomate.output.streams import Format
 
 CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+
+# More digits than that wait longer than a process can.
+_SECONDS = r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}"
 
 
 class Settings:
@@ -59,6 +63,11 @@ def _option(names: list[str], **attributes: Any) -> click.Option:  # noqa: ANN40
     # without a default, an option that is not given keeps the value from before the command's name
     settings = {"default": None, "expose_value": False, "callback": _remember, "is_eager": True}
     return click.Option(names, **(settings | attributes))
+
+
+def read_seconds(word: str) -> float | None:
+    """Return the number of seconds that a word stands for, such as 30 or 0.5; None for any other word."""
+    return float(word) if re.fullmatch(_SECONDS, word) else None
 
 
 def _complete_uri(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

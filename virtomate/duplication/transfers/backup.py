@@ -19,6 +19,7 @@ from virtomate.errors import (
     HypervisorError,
     IllegalStateError,
     NoSpaceError,
+    NotFoundError,
     SourceChangedError,
     UnsupportedError,
     VirtomateError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from virtomate.cancel import CancelToken
+    from virtomate.definition.provenance import DomainReference
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
     from virtomate.hypervisor.connection import Connection
@@ -94,7 +96,7 @@ def fill(
         What became of each volume.
 
     Raises:
-        SourceChangedError: The domain was shut off.
+        SourceChangedError: The domain was shut off, and perhaps started again.
         NoSpaceError: The job found no room.
         HypervisorError: libvirt refuses the job, or the job failed.
         InterruptedBySignalError: A signal arrived; the job was aborted.
@@ -102,15 +104,14 @@ def fill(
     duplications = [duplication for duplication, _ in filled]
     disks = [duplication.running for duplication in duplications if duplication.running is not None]
     original = disks[0].original
-    domain = find_domain_by_uuid(context.connection, original.uuid)
-    if domain is None or domain.run_id != disks[0].run_id:
-        raise _shut_off(original.name)
+    domain = _same_run(context.connection, original, disks[0].run_id)
     targets = [
         BackupTarget(disk.disk, created.format, created.path) for disk, (_, created) in zip(disks, filled, strict=True)
     ]
     others = [name for name in disks[0].all_disks if name not in {target.disk for target in targets}]
     total = sum(duplication.total_bytes for duplication in duplications)
-    job = _Job(domain, frozenset(target.path for target in targets), backup.waits_for_room(domain))
+    paths = frozenset(target.path for target in targets)
+    job = _Job(context.connection, domain, original, disks[0].run_id, paths, backup.waits_for_room(domain))
     backup.begin_backup(domain, backup_document(targets, others))
     try:
         if context.pace.rate_bytes:
@@ -119,7 +120,7 @@ def fill(
         for share in job.follow(context.cancel):
             context.progress.advanced(label, int(total * share))
     except VirtomateError as error:
-        if job.has_harmed(context.connection):
+        if job.has_harmed():
             raise error.adding(f"; {RESUMED.format(domain.name)}") from error
         raise
     return tuple(_finish(*item, context.connection) for item in filled)
@@ -129,16 +130,28 @@ class _Job(NamedTuple):
     """A backup that runs.
 
     Attributes:
+        run_id: Tells the run of the domain from others.
         paths: The images that it fills.
         was_waiting: Whether the domain was paused with an I/O error before.
     """
 
+    connection: Connection
     domain: Domain
+    original: DomainReference
+    run_id: int
     paths: frozenset[str]
     was_waiting: bool
 
     def follow(self, cancel: CancelToken) -> Iterator[float]:
         """Yield which part is done, from time to time, until the job is complete."""
+        try:
+            yield from self._follow(cancel)
+        except (HypervisorError, IllegalStateError, NotFoundError):
+            # all of these may come of a domain that does not run any more
+            _same_run(self.connection, self.original, self.run_id)
+            raise
+
+    def _follow(self, cancel: CancelToken) -> Iterator[float]:
         domain = self.domain
         for _ in backoff(_FOREVER, cancel):
             if (document := backup.find_backup(domain)) is None:
@@ -156,20 +169,19 @@ class _Job(NamedTuple):
                 )
             yield backup.processed_share(domain)
         call_interruptibly(partial(backup.wait_for_close, domain), cancel)
-        if not domain.is_active():
-            raise _shut_off(domain.name)
+        _same_run(self.connection, self.original, self.run_id)
         end = backup.end_of_job(domain)
         if not end.is_success:
             reason = end.reason or "libvirt does not tell how it ended"
             raise HypervisorError(f"the backup of domain '{domain.name}' failed: {reason}")
 
-    def has_harmed(self, connection: Connection) -> bool:
+    def has_harmed(self) -> bool:
         """End the job, and return whether the domain had to be resumed.
 
         Where that fails, as on a broken connection, it is left to the undo, which has another connection.
         """
         with suppress(VirtomateError):
-            has_resumed = end_backup(connection, self.domain.uuid, self.paths)
+            has_resumed = end_backup(self.connection, self.domain.uuid, self.paths)
             return has_resumed or (not self.was_waiting and _resume(self.domain))
         return False
 
@@ -238,8 +250,12 @@ def _finish(duplication: Duplication, created: VolumeDescription, connection: Co
     return BackedUp(volume.allocation_bytes(), is_trimmed=True)
 
 
-def _shut_off(name: str) -> SourceChangedError:
-    return SourceChangedError(
-        f"domain '{name}' was shut off while it was being cloned",
-        hint="Run the command again: it can be cloned as it is.",
-    )
+def _same_run(connection: Connection, original: DomainReference, run_id: int) -> Domain:
+    """Return the domain, or raise SourceChangedError if it does not run any more as it did."""
+    domain = find_domain_by_uuid(connection, original.uuid)
+    if domain is not None and domain.run_id == run_id:
+        return domain
+    how = "was shut off" if domain is None or not domain.is_active() else "was shut off and started again"
+    # libvirt forgets a transient domain
+    hint = None if domain is None else "Run the command again: it can be cloned as it is."
+    raise SourceChangedError(f"domain '{original.name}' {how} while it was being cloned", hint=hint)

@@ -9,7 +9,7 @@ from virtomate.definition import file_readers
 from virtomate.definition.snapshot import INTERNAL
 from virtomate.duplication import select
 from virtomate.duplication.acl import may_be_given_here
-from virtomate.duplication.hostfs import find_obstacle, require_reflinks, visible_status
+from virtomate.duplication.hostfs import can_be_copied_here, find_obstacle, require_reflinks, visible_status
 from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import Action, ArtifactKind, DiskAction, Mode, Transfer
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
@@ -236,6 +236,8 @@ def _backup(
     )
     if source.acl and not may_be_given_here(source):
         cautions = (*cautions, without_acl(source))
+    if case.mode is Mode.REFLINK and survey.connection.is_local and can_be_copied_here(source.path):
+        require_reflinks(case.directory, source.path)
     return _new_duplication(survey, case._replace(images=(source, *case.images[1:])), chosen, transfers)._replace(
         running=disk
     ), cautions

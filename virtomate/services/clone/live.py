@@ -82,12 +82,13 @@ class RunningOriginal(NamedTuple):
                 f"disk {name} is in the definition of domain '{self.domain.name}', but not in the running domain",
                 hint=f"Use --disk {name}=drop, or --live-devices for the disks that the domain has now.",
             )
-        for reason in _obstacles(disk, element, source):
+        here, there = _path(active, pools), _path(disk, pools)
+        for reason in (*_obstacles(disk, element, source), *self._other_writers(name, here, pools)):
             raise UnsupportedError(
                 f"disk {name} ('{source.path}') {reason}, so that no backup of it can be made",
                 hint=f"Shut the domain down first: {shutdown_commands(self.domain.name, self.domain.state())}",
             )
-        if (here := _path(active, pools)) != (there := _path(disk, pools)):
+        if here != there:
             raise IllegalStateError(
                 f"disk {name} of the running domain '{self.domain.name}' is '{here}', but its definition names "
                 f"'{there}'",
@@ -104,6 +105,12 @@ class RunningOriginal(NamedTuple):
             raise unreserved(directory)
         running = RunningDisk(self.reference, self.run_id, name, tuple(self.disks), is_reserved, self.is_risk_accepted)
         return running, source._replace(capacity=capacity_bytes(self.domain, name))
+
+    def _other_writers(self, target: str, path: str | None, pools: PoolIndex) -> Iterator[str]:
+        """Yield which other disk of the domain writes to the volume; the backup would not notice what that writes."""
+        for disk in file_readers.open_for_writing(self.active):
+            if disk.target != target and path is not None and _path(disk, pools) == path:
+                yield f"is also disk {disk.target}"
 
 
 def read_running(
