@@ -12,6 +12,7 @@ class Mode(StrEnum):
     SHALLOW = "shallow"
     LINKED = "linked"
     REFLINK = "reflink"
+    AUTO = "auto"
 
 
 class Action(StrEnum):
@@ -59,6 +60,7 @@ class DiskAction(StrEnum):
     SHALLOW = "shallow"
     LINKED = "linked"
     REFLINK = "reflink"
+    AUTO = "auto"
     SHARE = "share"
     DROP = "drop"
 

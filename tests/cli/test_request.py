@@ -103,7 +103,7 @@ def test_disk_choice(word: str, expected: DiskOptions) -> None:
     assert request("--disk", word, "a").disks == (expected,)
 
 
-ONE_OF = "copy, shallow, linked, reflink, share, drop"
+ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
 
 
 @pytest.mark.parametrize(

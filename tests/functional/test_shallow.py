@@ -1,5 +1,6 @@
 """Shallow copies: only the top image of a backing chain is copied, and the copy rests on the same base."""
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -102,6 +103,7 @@ def test_disk_without_a_base_is_copied_in_whole(lab: Lab, virtomate: Program, wo
     made = clone(virtomate, *words)
 
     assert [entry["action"] for entry in made["disks"]] == ["copied", "copied"]
+    assert [entry["reason"] for entry in made["disks"]] == ["it rests on no other image"] * 2
     assert made["warnings"] == []
     for target, path in paths.items():
         assert images.file_digest(clone_path(made, target)) == images.file_digest(path)
@@ -145,5 +147,7 @@ def test_plan_and_result_in_words(lab: Lab, virtomate: Program) -> None:
     plan, result = virtomate(*words[:1], "--dry-run", *words[1:]), virtomate(*words)
 
     path = lab.pool.path / "clone.qcow2"
-    assert f"copy the top image to {path}, " in plan.stdout, str(plan)
+    plan_words = re.search(rf"copy the top image to {path}, (.+) KiB, directly$", plan.stdout, re.MULTILINE)
+    assert plan_words is not None, str(plan)
+    assert float(plan_words[1]) > 0
     assert f"copied the top image to {path}, " in result.stdout, str(result)

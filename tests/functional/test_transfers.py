@@ -283,6 +283,19 @@ def test_shallow_copy_of_unseen_files(far: Hypervisor, far_pool: Pool, virtomate
     assert images.file_digest(far.on_host(clone_path(made))) == images.file_digest(top)
 
 
+def test_auto_finds_out_where_no_file_is_seen(far: Hypervisor, far_pool: Pool, virtomate: Program) -> None:
+    """Libvirt is asked for a reflink; if its file system has none, the disk is copied, and nothing else is left."""
+    paths = define_far(far, far_pool)
+
+    document = clone(virtomate, "--mode", "auto", uri=far.uri)
+
+    assert {target: entry["action"] for target, entry in by_target(document).items()} == dict.fromkeys(paths, "copied")
+    assert transfers(document) == {"vda": "stream", "vdb": "server"}
+    assert "libvirt cannot reflink" in by_target(document)["vda"]["reason"]
+    check_far_clone(far, document, paths)
+    assert far_pool.volumes() == ["clone.qcow2", "clone.raw", "original.qcow2", "original.raw"]
+
+
 @pytest.mark.parametrize("transfer", ["host", "stream", "server", None])
 def test_decoys_are_neither_read_nor_written(
     root_lab: Lab, far: Hypervisor, far_pool: Pool, virtomate: Program, transfer: str | None

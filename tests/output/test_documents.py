@@ -290,7 +290,7 @@ def test_error(error: VirtomateError, expected: dict[str, object]) -> None:
 
 def test_values_of_enumerations() -> None:
     """The words that scripts compare with."""
-    assert {mode.value for mode in Mode} == {"copy", "shallow", "linked", "reflink"}
+    assert {mode.value for mode in Mode} == {"copy", "shallow", "linked", "reflink", "auto"}
     assert {action.value for action in Action} == {
         "copied",
         "shallow-copied",

@@ -158,7 +158,7 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             default=Mode.COPY.value,
             help="How volumes are duplicated: copy makes independent volumes, shallow copies only the top image of a "
             "backing chain, linked makes overlays on the original's volumes, reflink shares equal blocks within the "
-            "file system. [default: copy]",
+            "file system, auto makes a reflink of each volume where the file system can, else a copy. [default: copy]",
         ),
         click.Option(
             ["--count"],

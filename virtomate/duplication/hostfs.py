@@ -214,18 +214,25 @@ def reflink(target: int, source: int, path: str) -> None:
         raise _unsupported(path, error) from error
 
 
-def require_reflinks(directory: str, path: str) -> None:
-    """Raise UnsupportedError if a directory certainly allows no reflink of `path`, by a try with a nameless file."""
+def require_reflinks(directory: str, path: str) -> bool:
+    """Try with a nameless file whether a directory allows reflinks; return False where that cannot be tried.
+
+    Raises:
+        UnsupportedError: The directory certainly allows no reflink of `path`.
+    """
     try:
         descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, stat.S_IRUSR | stat.S_IWUSR)
     except (OSError, ValueError):
-        return
+        return False
     try:
         # an empty file onto itself: nothing is done where reflinks are possible
         fcntl.ioctl(descriptor, _FICLONE, descriptor)
     except OSError as error:
         if error.errno in _NO_REFLINKS:
             raise _unsupported(path, error) from error
+        return False
+    else:
+        return True
     finally:
         os.close(descriptor)
 

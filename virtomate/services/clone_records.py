@@ -120,7 +120,7 @@ class DiskResult(NamedTuple):
     """One disk of a clone.
 
     Attributes:
-        reason: Why the disk was not duplicated, else None.
+        reason: Why the disk was not duplicated, or was copied although the mode says otherwise; else None.
         bytes_copied: Bytes that were written; in a plan, the expected bytes.
         transfer: The transfer that filled the volume; in a plan, the probable transfer.
         subclusters: Whether a new overlay has subclusters; None for other volumes and in a plan.

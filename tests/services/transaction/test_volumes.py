@@ -20,15 +20,17 @@ from tests.services.transaction.fakes import FakeHost, Fault, error
 from tests.services.transaction.test_claim import LIKE, NAME, OTHER_UUID, UUID, record_of
 from virtomate.cancel import CancelToken
 from virtomate.definition.provenance import DomainReference
+from virtomate.duplication import hostfs
 from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Mode, Transfer
-from virtomate.errors import ConflictError, HypervisorError, VirtomateError
+from virtomate.errors import ConflictError, HypervisorError, UnsupportedError, VirtomateError
+from virtomate.notices import CloneWarning, Notice
 from virtomate.output.messages import sentences
 from virtomate.progress import Progress
 from virtomate.rollback import Rollback
 from virtomate.services.transaction import Run
 from virtomate.services.transaction.claim import Claim, new_journal, release_unless_needed
-from virtomate.services.transaction.fill import create_volumes, fill_volumes
+from virtomate.services.transaction.fill import Filled, create_volumes, fill_volumes
 from virtomate.services.transaction.jobs import VolumeJob, duplicating
 
 if TYPE_CHECKING:
@@ -107,11 +109,11 @@ class Making:
     jobs: tuple[VolumeJob, ...]
     undo: Rollback
 
-    def make(self) -> None:
+    def make(self) -> dict[str, Filled]:
         """Create all volumes, then fill all."""
         volumes = create_volumes(self.run, self.jobs, self.claim, self.undo)
         with ThreadPoolExecutor(2) as transfers:
-            fill_volumes(self.run, volumes, transfers)
+            return fill_volumes(self.run, volumes, transfers)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -243,6 +245,37 @@ def test_volume_that_cannot_be_deleted(making: Making, number: int, fault: Fault
     assert leftovers[-1].startswith(f"domain '{NAME}'")
     assert len(making.files) == (0 if fault is Fault.CARRIED_OUT else 1)
     assert record_of(making.host) is not None
+
+
+def test_reflink_that_turns_out_to_be_impossible(making: Making, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a copy will do as well, it is made instead of the reflink; where it will not, nothing is left."""
+
+    def refuse(_target: int, _source: int, path: str) -> None:
+        raise UnsupportedError(f"'{path}' has no reflinks")
+
+    monkeypatch.setattr(hostfs, "reflink", refuse)
+    copies = [job.way for job in making.jobs if job.way is not None]
+    reflinks = [way._replace(action=Action.REFLINKED) for way in copies]
+    caution = Notice(CloneWarning.SNAPSHOTS, "a")
+    copy = copies[0]._replace(cautions=(caution,), place=copies[0].place._replace(name=""))
+    making.jobs = (duplicating(reflinks[0]._replace(otherwise=copy)), duplicating(copies[1]))
+
+    filled = making.make()
+
+    assert making.files == {f"{NAME}-a.raw": CONTENT, f"{NAME}-b.raw": CONTENT}
+    done = filled[copies[0].place.path]
+    assert done.way is not None
+    assert (done.way.action, done.reason, done.warnings) == (
+        Action.COPIED,
+        f"'{making.directory}/original-a.raw' has no reflinks",
+        (caution,),
+    )
+    making.undo.run()
+    making.jobs = (duplicating(reflinks[0]),)
+    with pytest.raises(UnsupportedError, match="has no reflinks"):
+        making.make()
+    assert making.undo.run() == ()
+    assert making.files == {}
 
 
 def test_original_that_is_gone(making: Making) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from virtomate.duplication.pace import Pace
     from virtomate.enums import ArtifactKind
     from virtomate.hypervisor.connection import Connection
+    from virtomate.notices import Notice
     from virtomate.progress import Progress
 
 # The space of a new overlay on the host: header and first tables.
@@ -81,6 +82,8 @@ class Duplication(NamedTuple):
         snapshot: The internal snapshot of the source to copy, None for what the source holds now.
         running: The disk of a running domain that the source is, for a backup.
         is_moving: Whether a guest may write to the source meanwhile; then a stream reads it until two readings agree.
+        otherwise: The copy to be made if a reflink turns out to be impossible; None if there is to be no copy.
+        cautions: Warnings about a volume that is filled in this way after another way turned out to be impossible.
     """
 
     label: str
@@ -95,6 +98,8 @@ class Duplication(NamedTuple):
     snapshot: str | None = None
     running: RunningDisk | None = None
     is_moving: bool = False
+    otherwise: Duplication | None = None
+    cautions: tuple[Notice, ...] = ()
 
     @property
     def base_path(self) -> str | None:
@@ -113,10 +118,11 @@ class Duplication(NamedTuple):
         """The transfer to be tried."""
         return self.transfers[0]
 
-    @property
-    def fallback(self) -> Duplication | None:
-        """The duplication by the next transfer, for a transfer that turns out to be impossible; None after the last."""
-        return self._replace(transfers=self.transfers[1:]) if len(self.transfers) > 1 else None
+    def after(self, error: UnsupportedError) -> Duplication | None:
+        """Return what to try after an error before the first byte: the next transfer, or a copy; None if nothing is."""
+        if isinstance(error, TransferUnavailableError) and len(self.transfers) > 1:
+            return self._replace(transfers=self.transfers[1:])
+        return self.otherwise and self.otherwise._replace(label=self.label, place=self.place)
 
     @property
     def new(self) -> NewVolume:
@@ -158,6 +164,8 @@ class Duplication(NamedTuple):
     @property
     def needed_bytes(self) -> int:
         """The bytes that must be free for the new volume, some of which a backup gives back at the end."""
+        if self.otherwise is not None:
+            return self.otherwise.needed_bytes
         source = self.source
         if self.running is None or not self.running.is_reserved:
             return self.total_bytes

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from virtomate.enums import Action
-from virtomate.errors import VirtomateError
+from virtomate.errors import ConnectionLostError, HypervisorError, UnsupportedError, VirtomateError
 from virtomate.hypervisor.storage import find_pool, get_volume
 
 if TYPE_CHECKING:
@@ -27,11 +27,22 @@ def create(duplication: Duplication, pool: Pool, document: str, context: Transfe
     """Have libvirt create and fill the volume of a document in one call, and watch the volume grow meanwhile.
 
     The call cannot be cancelled: a signal or a failure elsewhere waits for its end.
+
+    Raises:
+        UnsupportedError: libvirt could not make a reflink, and has removed the volume.
     """
     source = get_volume(context.connection, duplication.source.pool, duplication.source.name)
     reflink = duplication.action is Action.REFLINKED
     with _watched(duplication, context):
-        return pool.create_volume_from(duplication.place.name, document, source, reflink=reflink)
+        try:
+            return pool.create_volume_from(duplication.place.name, document, source, reflink=reflink)
+        except HypervisorError as error:
+            if not reflink or isinstance(error, ConnectionLostError):
+                raise
+            raise UnsupportedError(
+                f"libvirt cannot reflink '{duplication.source.path}': {error.message}",
+                hint="Use --mode copy or --mode linked.",
+            ) from error
 
 
 def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:

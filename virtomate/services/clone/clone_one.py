@@ -170,11 +170,12 @@ def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled]) -> DiskResult:
         return DiskResult(plan.disk.target, plan.action, plan.reason, plan.source, clone, None, 0, None)
     place = duplication.place
     done = filled.get(place.path, Filled(0, duplication.transfer, None))
-    format_ = "qcow2" if duplication.action is Action.LINKED else duplication.source.format
+    way = done.way or duplication
+    format_ = "qcow2" if way.action is Action.LINKED else way.source.format
     return DiskResult(
         target=plan.disk.target,
-        action=duplication.action,
-        reason=None,
+        action=way.action,
+        reason=done.reason or plan.reason,
         source=plan.source,
         clone=VolumeReference(place.pool, place.name, place.path, format_),
         capacity=duplication.source.capacity,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition import file_readers
@@ -30,12 +31,16 @@ from virtomate.services.transaction import without_acl
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtomate.definition.file_readers import DiskDefinition
+    from virtomate.definition.snapshot import SnapshotDisk
     from virtomate.duplication.image_headers import Qcow2Header
     from virtomate.services.clone.live import RunningOriginal
     from virtomate.services.clone.target import Survey
     from virtomate.services.storage import FoundVolume, PoolEntry, PoolIndex
 
+NO_BASE = "it rests on no other image"
 _FILE_TYPES = frozenset({"file", "volume"})
 
 
@@ -91,7 +96,49 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
         refuse_sharing(survey, disk)
         return _untouched(disk, reason or "")
     held = held_of_disk(survey, disk, chosen)
-    case = _case(survey, disk, chosen, found)
+    duplicate = partial(_duplicate, survey, disk, chosen, found, held, others)
+    mode = survey.request.mode if treatment is None else Mode(treatment.value)
+    return duplicate(mode) if mode is not Mode.AUTO else _reflink_or_copy(survey, duplicate)
+
+
+def _reflink_or_copy(survey: Survey, duplicate: Callable[[Mode], DiskPlan]) -> DiskPlan:
+    """Plan a reflink of a disk where that is possible, and a copy where it is not, or may turn out not to be."""
+    try:
+        plan = duplicate(Mode.REFLINK)
+        way = plan.duplication
+        if way is None or way.otherwise is not None or _is_certain(survey, way):
+            return plan
+    except UnsupportedError as error:
+        return duplicate(Mode.COPY)._replace(reason=error.message)
+    copy = duplicate(Mode.COPY)
+    otherwise = copy.duplication and copy.duplication._replace(cautions=copy.warnings)
+    return plan._replace(duplication=way._replace(otherwise=otherwise))
+
+
+def _is_certain(survey: Survey, way: Duplication) -> bool:
+    """Return whether a volume can be reflinked, as far as a try shows, or raise UnsupportedError if it cannot be."""
+    running = survey.source.running is not None
+    if running and not survey.has_siblings:
+        raise UnsupportedError(f"the backup of the running original fills the copy of '{way.source.path}' itself")
+    is_seen = survey.connection.is_local if running else visible_status(way.source) is not None
+    is_certain = is_seen and require_reflinks(way.place.directory, way.source.path)
+    if not is_certain and (running or way.base_path is not None):
+        # whether there is a backup, or a warning of the base, depends on it
+        raise UnsupportedError(f"nothing shows whether '{way.source.path}' can be reflinked")
+    return is_certain
+
+
+def _duplicate(
+    survey: Survey,
+    disk: DiskDefinition,
+    chosen: DiskOptions,
+    found: FoundVolume,
+    held: SnapshotDisk | None,
+    others: list[DiskPlan],
+    mode: Mode,
+) -> DiskPlan:
+    """Plan the duplication of a disk's volume in a mode."""
+    case = _case(survey, disk, chosen, found, mode)
     for rule in VOLUME_RULES:
         rule(case)
     found = with_known_format(survey, found, case.format)
@@ -105,7 +152,7 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
         duplication, action = other.duplication, select.ACTIONS[case.mode]
         is_same = duplication is not None and (duplication.source, duplication.action) == (source, action)
         if is_same and chosen.name is None and chosen.pool is None:
-            return DiskPlan(disk, action, None, other.source, duplication)
+            return DiskPlan(disk, action, other.reason, other.source, duplication)
     is_internal = held is not None and held.kind == INTERNAL
     running = survey.source.running
     if running is not None:
@@ -117,7 +164,7 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
     return DiskPlan(
         disk=disk,
         action=duplication.action,
-        reason=None,
+        reason=NO_BASE if mode is Mode.SHALLOW and case.mode is Mode.COPY else None,
         source=VolumeReference(source.pool, source.name, source.path, source.format),
         duplication=duplication,
         warnings=(
@@ -133,13 +180,13 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
     )
 
 
-def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: FoundVolume) -> DiskCase:
+def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: FoundVolume, mode: Mode) -> DiskCase:
     volume = found.description
     pool = chosen.pool or survey.request.pool
     target = survey.pools.named(volume.pool) if pool is None else survey.pools.for_new_volumes(pool)
     return DiskCase(
         disk=disk,
-        mode=survey.request.mode if chosen.treatment is None else Mode(chosen.treatment.value),
+        mode=mode,
         format=disk.format or volume.format,
         images=(volume,),
         headers=(None,),

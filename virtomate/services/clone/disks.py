@@ -26,7 +26,7 @@ class DiskPlan(NamedTuple):
     In the survey, which is the same for all clones, a duplication has only the name that was asked for, or no name.
 
     Attributes:
-        reason: Why the disk is not duplicated, else None.
+        reason: Why the disk is not duplicated, or is copied although the mode says otherwise; else None.
         duplication: How the disk's volume is duplicated, else None; two disks of one volume share the duplication.
         keeps_snapshots: Whether the new image has the internal snapshots of the original.
     """

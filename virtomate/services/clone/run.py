@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # Volumes that are filled at a time; more only compete for the same disks.
 _MAX_TRANSFERS = 4
 
+_COPIED = frozenset({Action.COPIED, Action.SHALLOW_COPIED})
+
 
 def preview_clones(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Return what cloning would do, and change nothing; raise VirtomateError if cloning would be refused."""
@@ -108,7 +110,7 @@ def _clone_anew(run: Run, request: CloneRequest, pools: TemporaryPools) -> tuple
 
 def _planned_result(plan: ClonePlan, request: CloneRequest, begin: float) -> CloneResult:
     filled = {
-        item.place.path: Filled(item.total_bytes if item.action is Action.COPIED else 0, item.transfer, None)
+        item.place.path: Filled(item.total_bytes if item.action in _COPIED else 0, item.transfer, None)
         for item in plan.duplications
     }
     result = clone_result(plan, Status.PLANNED, filled, time.monotonic() - begin)._replace(space=plan.needs)

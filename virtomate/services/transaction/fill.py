@@ -15,7 +15,7 @@ from virtomate.duplication.transfers.backup import RESUMED, BackedUp, end_backup
 from virtomate.duplication.transfers.backup import fill as fill_by_backup
 from virtomate.duplication.transfers.base import TransferContext, TransferUnavailableError
 from virtomate.enums import ArtifactState, TokenPlace
-from virtomate.errors import ConflictError, IllegalStateError
+from virtomate.errors import ConflictError, IllegalStateError, UnsupportedError
 from virtomate.hypervisor.storage import get_pool
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.storage import PoolEntry, describe
@@ -49,12 +49,16 @@ class Filled(NamedTuple):
     Attributes:
         subclusters: Whether an overlay has subclusters, None for other volumes.
         warnings: What to know about the volume.
+        way: How the volume was duplicated in the end, None for other content.
+        reason: Why the volume was copied and not reflinked, None if that was known before.
     """
 
     written_bytes: int
     transfer: Transfer | None
     subclusters: bool | None
     warnings: tuple[Notice, ...] = ()
+    way: Duplication | None = None
+    reason: str | None = None
 
 
 class VolumeInTheMaking:
@@ -71,6 +75,7 @@ class VolumeInTheMaking:
         self._is_created = False
         self._created: VolumeDescription | None = None
         self._warnings: tuple[Notice, ...] = ()
+        self._reason: str | None = None
 
     def create(self, workplace: TransferContext) -> VolumeDescription:
         """Create the volume, empty unless libvirt copies in the same call, and put its token on it at once."""
@@ -141,10 +146,12 @@ class VolumeInTheMaking:
         while True:
             try:
                 return self._fill(self._created or self.create(workplace), workplace)
-            except TransferUnavailableError as error:
-                if (fallback := self.job.fallback) is None:
+            except UnsupportedError as error:
+                if (fallback := self.job.after(error)) is None:
                     raise
                 _LOG.info("falling back: %s", error)
+                if not isinstance(error, TransferUnavailableError):
+                    self._reason = error.message
                 # only the volume itself could tell that this way is closed; it is still empty
                 self._remove(workplace.connection)
                 self.job = fallback
@@ -156,7 +163,8 @@ class VolumeInTheMaking:
         # libvirt may have stopped a pool in which it met a half-written image
         get_pool(workplace.connection, job.place.pool).keep_active()
         subclusters = workplace.connection.knows_subclusters if isinstance(job.content, OverlayOn) else None
-        return Filled(written, job.transfer, subclusters, self._warnings)
+        cautions = () if job.way is None else job.way.cautions
+        return Filled(written, job.transfer, subclusters, (*self._warnings, *cautions), job.way, self._reason)
 
     def undo(self) -> None:
         """Remove the volume, if it was made."""

@@ -14,6 +14,7 @@ from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication, Place, TransferContext
+    from virtomate.errors import UnsupportedError
     from virtomate.hypervisor.storage import Volume
     from virtomate.services.storage import PoolEntry
 
@@ -52,10 +53,10 @@ class VolumeJob(NamedTuple):
         """The duplication of another volume, if that is the content."""
         return self.content.way if isinstance(self.content, CopyOf | OverlayOn) else None
 
-    @property
-    def fallback(self) -> VolumeJob | None:
-        """The same job by the next transfer, if there is one."""
-        return None if self.way is None or self.way.fallback is None else duplicating(self.way.fallback)
+    def after(self, error: UnsupportedError) -> VolumeJob | None:
+        """Return the job to try after an error, see `Duplication.after`."""
+        way = None if self.way is None else self.way.after(error)
+        return None if way is None else duplicating(way)
 
     @property
     def new(self) -> NewVolume:
