@@ -19,6 +19,7 @@ from virtomate.definition.provenance import (
     BaseFingerprint,
     DomainReference,
     Fingerprint,
+    LowerImage,
     Owner,
     Provenance,
     find_provenance,
@@ -63,7 +64,11 @@ FULL = Provenance(
             TokenPlace.HEADER,
             Transfer.LINK,
             NASTY,
-            BaseFingerprint("1767225600.000000002", 2**60),
+            BaseFingerprint("1767225600.000000002", 2**60, 2**63, 1767225600_000000001, "0123456789abcdef"),
+            (
+                LowerImage(NASTY, BaseFingerprint("1767225600.000000003", 1)),
+                LowerImage("/below/that", BaseFingerprint(None, 0, 7)),
+            ),
         ),
         Artifact(
             ArtifactKind.VOLUME,

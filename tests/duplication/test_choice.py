@@ -421,10 +421,10 @@ def test_what_a_new_volume_rests_on() -> None:
     below = (RAW._replace(path="/p/base.raw"),)
     ways = {action: duplicating(OVERLAY, HOST)._replace(action=action, below=below) for action in Action}
 
-    bases = {action: (way.base_path, way.base) for action, way in ways.items()}
+    bases = {action: (way.base_path, way.rests_on) for action, way in ways.items()}
 
-    assert bases[Action.LINKED] == (OVERLAY.path, OVERLAY)
-    assert bases[Action.SHALLOW_COPIED] == bases[Action.REFLINKED] == ("/p/base.raw", below[0])
-    assert bases[Action.COPIED] == (None, None)
+    assert bases[Action.LINKED] == (OVERLAY.path, (OVERLAY, *below))
+    assert bases[Action.SHALLOW_COPIED] == bases[Action.REFLINKED] == ("/p/base.raw", below)
+    assert bases[Action.COPIED] == (None, ())
     # an image outside of all pools is not described
-    assert ways[Action.REFLINKED]._replace(below=()).base is None
+    assert ways[Action.REFLINKED]._replace(below=()).rests_on == ()

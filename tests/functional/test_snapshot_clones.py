@@ -21,6 +21,7 @@ from virtomate.cancel import CancelToken
 from virtomate.definition import file_readers
 from virtomate.definition.codec import Document, parse_definition
 from virtomate.definition.provenance import read_provenance
+from virtomate.duplication.image_headers import header_digest
 from virtomate.hypervisor.session import open_session
 from virtomate.notices import CloneWarning
 from virtomate.progress import Progress
@@ -124,6 +125,9 @@ def test_external_snapshot_of_a_running_domain(lab: Lab, virtomate: Program) -> 
         assert found is not None
         assert found.size == status.st_size
         assert found.modified == f"{status.st_mtime_ns // 10**9}.{status.st_mtime_ns % 10**9:09}"
+        assert found.inode == status.st_ino
+        is_qcow2 = name.endswith(".qcow2")
+        assert found.header == (header_digest((pool.path / name).read_bytes()) if is_qcow2 else None)
     assert original.isActive()
     assert virtomate("domain-clone", "--snapshot", "s 1", "original", "x").stdout.startswith(
         "Cloned original at snapshot s 1 to x (copy) in "

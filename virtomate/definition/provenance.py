@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from virtomate.definition.codec import Definition, Document
+    from virtomate.definition.volume import VolumeDescription
 
 Value = TypeVar("Value")
 
@@ -32,6 +33,8 @@ _READ_SCHEMAS = frozenset({"1", _SCHEMA})
 
 # The attributes for the numbers of a fingerprint.
 _NUMBERS = {"inode": "@inode", "birth_time": "@born", "directory": "@directory", "file_system_bytes": "@filesystem"}
+# The attributes for the properties of an image below, in their order.
+_BASE_ATTRIBUTES = ("modified", "size", "inode", "born", "header")
 # libvirt takes 4 MiB, with the placeholder around it.
 _LONGEST_REPLACED = 3 << 20
 # the year 10000, which calendars do not reach
@@ -74,15 +77,31 @@ class Fingerprint(NamedTuple):
 
 
 class BaseFingerprint(NamedTuple):
-    """Properties of the base of an overlay that change when somebody writes to the base.
+    """Properties of an image below an overlay that change when somebody writes to the image or replaces the file.
+
+    The change time is none of them: libvirt changes the owner of a base when a domain is started. Records of earlier
+    versions have only the first two.
 
     Attributes:
         modified: Modification time, as libvirt reports it (seconds and nanoseconds since 1970).
         size: Length of the file in bytes.
+        inode: Inode number, if the file could be seen.
+        birth_time: Nanoseconds since 1970, if the file could be seen and the file system stores the time.
+        header: Digest of the header of a qcow2 (`header_digest`), if the header was read.
     """
 
     modified: str | None
     size: int
+    inode: int | None = None
+    birth_time: int | None = None
+    header: str | None = None
+
+
+class LowerImage(NamedTuple):
+    """An image below the base of an overlay, by its path, and what it was like when the overlay was planned."""
+
+    path: str
+    fingerprint: BaseFingerprint
 
 
 class Artifact(NamedTuple):
@@ -96,6 +115,7 @@ class Artifact(NamedTuple):
         transfer: Transfer that fills the artifact, if it has content.
         base: Path of an overlay's base.
         base_fingerprint: What the base was like when the overlay was planned.
+        below: The volumes below the base, nearest first; none in records of earlier versions.
     """
 
     kind: ArtifactKind
@@ -108,6 +128,7 @@ class Artifact(NamedTuple):
     transfer: Transfer | None = None
     base: str | None = None
     base_fingerprint: BaseFingerprint | None = None
+    below: tuple[LowerImage, ...] = ()
 
 
 class Provenance(NamedTuple):
@@ -232,9 +253,13 @@ def _write(provenance: Provenance) -> str:
     return codec.unparse(element, f"{_PREFIX}:{_ELEMENT}")
 
 
-def _write_made(made: Artifact) -> dict[str, str]:
+def fingerprint_base(base: VolumeDescription) -> BaseFingerprint:
+    """Return what the base of an overlay is like."""
+    return BaseFingerprint(base.modified, base.physical, base.inode, base.birth_time, base.header)
+
+
+def _write_made(made: Artifact) -> Document:
     fingerprint = made.fingerprint or Fingerprint(None)
-    base = made.base_fingerprint
     values = {
         "@kind": made.kind,
         "@state": made.state,
@@ -243,13 +268,22 @@ def _write_made(made: Artifact) -> dict[str, str]:
         "@path": made.path,
         "@transfer": made.transfer,
         "@base": made.base,
-        "@base-modified": None if base is None else base.modified,
-        "@base-size": None if base is None else base.size,
+        **_write_base(made.base_fingerprint, "@base-"),
         "@token": made.token_place,
         "@changed": fingerprint.changed,
         **{attribute: getattr(fingerprint, field) for field, attribute in _NUMBERS.items()},
     }
-    return {key: str(value) for key, value in values.items() if value is not None}
+    written: Document = {key: str(value) for key, value in values.items() if value is not None}
+    if made.below:
+        written[f"{_PREFIX}:below"] = [
+            {"@path": image.path, **_write_base(image.fingerprint, "@")} for image in made.below
+        ]
+    return written
+
+
+def _write_base(base: BaseFingerprint | None, prefix: str) -> dict[str, str]:
+    values = () if base is None else zip(_BASE_ATTRIBUTES, base, strict=True)
+    return {f"{prefix}{name}": str(value) for name, value in values if value is not None}
 
 
 def _read(element: str) -> Provenance:
@@ -271,7 +305,7 @@ def _read(element: str) -> Provenance:
         source=DomainReference(source["@name"], source["@uuid"]),
         mode=Mode(record["@mode"]),
         created=created,
-        made=tuple(_read_made(item) for item in _repeated(record, f"{prefix}made")),
+        made=tuple(_read_made(item, prefix) for item in _repeated(record, f"{prefix}made")),
         maker=Owner(maker["@host"], int(maker["@pid"]), int(maker["@started"])) if maker else None,
         mark=record.get("@mark"),
         restarts=record.get("@restarts") == "yes",
@@ -282,7 +316,7 @@ def _read(element: str) -> Provenance:
     )
 
 
-def _repeated(record: Document, name: str) -> list[Any]:
+def _repeated(record: Mapping[str, Any], name: str) -> list[Any]:
     elements = record.get(name, [])
     return elements if isinstance(elements, list) else [elements]
 
@@ -301,11 +335,11 @@ def _unpack(packed: str) -> str | None:
         return None
 
 
-def _read_made(item: Mapping[str, str]) -> Artifact:
+def _read_made(item: Mapping[str, Any], prefix: str) -> Artifact:
     state = ArtifactState(item["@state"])
     numbers = {field: _optional(int, item.get(attribute)) for field, attribute in _NUMBERS.items()}
     fingerprint = Fingerprint(item.get("@changed"), **numbers)
-    size = _optional(int, item.get("@base-size"))
+    below = _repeated(item, f"{prefix}below")
     return Artifact(
         kind=ArtifactKind(item["@kind"]),
         state=state,
@@ -316,5 +350,15 @@ def _read_made(item: Mapping[str, str]) -> Artifact:
         token_place=_optional(TokenPlace, item.get("@token")),
         transfer=_optional(Transfer, item.get("@transfer")),
         base=item.get("@base"),
-        base_fingerprint=None if size is None else BaseFingerprint(item.get("@base-modified"), size),
+        base_fingerprint=_read_base(item, "@base-"),
+        below=tuple(
+            LowerImage(lower["@path"], base) for lower in below if (base := _read_base(lower, "@")) is not None
+        ),
     )
+
+
+def _read_base(item: Mapping[str, Any], prefix: str) -> BaseFingerprint | None:
+    modified, size, inode, birth_time, header = (item.get(f"{prefix}{name}") for name in _BASE_ATTRIBUTES)
+    if size is None:
+        return None
+    return BaseFingerprint(modified, int(size), _optional(int, inode), _optional(int, birth_time), header)

@@ -50,6 +50,9 @@ class VolumeDescription(NamedTuple):
         mode: Permission bits in octal digits.
         changed: Change time as libvirt writes it, seconds and nanoseconds since 1970.
         acl: Access control list as Linux stores it, empty if the file has none; None if the file cannot be seen.
+        inode: Inode number, if the file was looked at and could be seen.
+        birth_time: Nanoseconds since 1970, like `inode`, if the file system stores the time.
+        header: Digest of the header of a qcow2, if the header was read.
     """
 
     pool: str
@@ -71,6 +74,9 @@ class VolumeDescription(NamedTuple):
     changed: str | None
     modified: str | None
     acl: bytes | None = None
+    inode: int | None = None
+    birth_time: int | None = None
+    header: str | None = None
 
     @property
     def is_preallocated(self) -> bool:

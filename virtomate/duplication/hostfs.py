@@ -68,6 +68,14 @@ def visible_status(volume: VolumeDescription) -> os.stat_result | None:
     return None
 
 
+def with_identity(volume: VolumeDescription) -> VolumeDescription:
+    """Return the volume with its inode number and birth time, if its file can be seen here."""
+    status = visible_status(volume)
+    if status is None:
+        return volume
+    return volume._replace(inode=status.st_ino, birth_time=birth_time(volume.path))
+
+
 def find_obstacle(volume: VolumeDescription) -> str | None:
     """Return why a copy of the volume, with the original's owner, cannot be written here; None for no obstacle."""
     try:

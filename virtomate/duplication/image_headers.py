@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Enough for nearly all images, and enough for the others: longer headers name nothing in practice.
 HEADER_BYTES = 4096
 LONG_HEADER_BYTES = 64 * 1024
+_DIGEST_BYTES = 12
 
 # No image of a known format is shorter than a sector.
 _SECTOR_BYTES = 512
@@ -185,6 +186,17 @@ def read_qcow2_header(data: bytes) -> Qcow2Header | None:
         backing_file=os.fsdecode(backing_file) if backing_file else None,
         token=_decoded(extensions.get(_TOKEN)),
     )
+
+
+def header_digest(head: bytes) -> str:
+    """Return a digest of the header of a qcow2, by the image's first `HEADER_BYTES`.
+
+    A write to the image that needs new tables, a snapshot or a new name of the backing file changes the header, even
+    where somebody has set the file's times back.
+    """
+    import hashlib  # noqa: PLC0415 - few clones are linked
+
+    return hashlib.blake2b(head[:HEADER_BYTES], digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def header_extensions(backing_format: str, token: str) -> bytes:

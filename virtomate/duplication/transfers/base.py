@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import NewVolume
@@ -109,9 +110,10 @@ class Duplication(NamedTuple):
         return self.source.backing_path if self.action in {Action.SHALLOW_COPIED, Action.REFLINKED} else None
 
     @property
-    def base(self) -> VolumeDescription | None:
-        """The image that the new volume rests on; None also for an image outside of all pools."""
-        return next((image for image in (self.source, *self.below) if image.path == self.base_path), None)
+    def rests_on(self) -> tuple[VolumeDescription, ...]:
+        """The images that the new volume rests on, nearest first, as far as they are in storage pools."""
+        chain = (self.source, *self.below)
+        return tuple(dropwhile(lambda image: image.path != self.base_path, chain))
 
     @property
     def transfer(self) -> Transfer:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from virtomate.duplication import select
 from virtomate.duplication.acl import with_acl
-from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
+from virtomate.duplication.hostfs import with_identity
+from virtomate.duplication.image_headers import HEADER_BYTES, header_digest, read_qcow2_header
 from virtomate.enums import Mode
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError
 from virtomate.hypervisor.storage import read_head
@@ -24,8 +25,7 @@ def with_images(survey: Survey, case: DiskCase, found: FoundVolume) -> DiskCase:
     """Return the case of a disk with all images of its chain; a disk without a base is copied in whole."""
     source = with_acl(select.as_format(found.description, case.format))
     source = survey.source.as_writable(source, found.description)
-    header = _header(survey, found, source, case.mode)
-    images, headers = _chain(survey, select.as_headed(source, header), header, case.mode)
+    images, headers = _chain(survey, *_with_header(survey, found, source, case.mode), case.mode)
     case = case._replace(images=images, headers=headers)
     # without a base the top image is all of the disk
     return case._replace(mode=Mode.COPY) if case.mode is Mode.SHALLOW and not case.rests_on_image else case
@@ -53,15 +53,19 @@ def with_known_format(survey: Survey, found: FoundVolume, format_: str) -> Found
     )
 
 
-def _header(survey: Survey, found: FoundVolume, source: VolumeDescription, mode: Mode) -> Qcow2Header | None:
+def _with_header(
+    survey: Survey, found: FoundVolume, source: VolumeDescription, mode: Mode
+) -> tuple[VolumeDescription, Qcow2Header | None]:
+    source = with_identity(source)
     if source.format != "qcow2":
-        return None
-    header = read_qcow2_header(read_head(survey.connection, found.volume, HEADER_BYTES))
+        return source, None
+    head = read_head(survey.connection, found.volume, HEADER_BYTES)
+    header = read_qcow2_header(head)
     if header is not None and survey.source.is_active:
         # QEMU closes the image properly when the original is shut down
         header = header._replace(is_dirty=False)
     select.check_header(source, header, mode)
-    return header
+    return select.as_headed(source, header)._replace(header=header_digest(head)), header
 
 
 def _chain(
@@ -91,8 +95,8 @@ def _chain(
             )
         if below.path in {volume.path for volume in images}:
             raise UnsupportedError(f"'{below.path}' rests on itself")
-        header = _header(survey, found, below, mode)
-        images.append(select.as_headed(below, header))
+        below, header = _with_header(survey, found, below, mode)
+        images.append(below)
         headers.append(header)
     return tuple(images), tuple(headers)
 

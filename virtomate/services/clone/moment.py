@@ -16,10 +16,11 @@ from uuid import uuid4
 
 from virtomate.definition.placeholders import moment_definition
 from virtomate.duplication import select
-from virtomate.duplication.hostfs import can_be_copied_here
+from virtomate.duplication.hostfs import can_be_copied_here, with_identity
+from virtomate.duplication.image_headers import HEADER_BYTES, header_digest
 from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError
-from virtomate.hypervisor.storage import get_pool, get_volume
+from virtomate.hypervisor.storage import get_pool, get_volume, read_head
 from virtomate.names import check_clone_name
 from virtomate.services.clone.disks import DiskPlan, plan_disks
 from virtomate.services.clone_records import VolumeReference
@@ -198,6 +199,9 @@ def _from_image(survey: Survey, way: Duplication, image_way: Duplication) -> tup
         backing_format=None,
         changed=None,
         modified=None,
+        inode=None,
+        birth_time=None,
+        header=None,
     )
     transfers = select.choose_transfer(
         image,
@@ -227,7 +231,9 @@ def _resting(disk: DiskPlan, cautions: tuple[Notice, ...]) -> DiskPlan:
 def _describe(connection: Connection, way: Duplication) -> VolumeDescription:
     pool = get_pool(connection, way.place.pool)
     volume = get_volume(connection, way.place.pool, way.place.name)
-    image = select.as_format(describe(pool, volume).description, way.source.format)
+    image = with_identity(select.as_format(describe(pool, volume).description, way.source.format))
+    if image.format == "qcow2":
+        image = image._replace(header=header_digest(read_head(connection, volume, HEADER_BYTES)))
     # what is reserved for the backup and could not be given back is no reason to preallocate a copy
     return image._replace(allocation=min(image.allocation, way.total_bytes))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from virtomate.definition.provenance import Artifact, BaseFingerprint
+from virtomate.definition.provenance import Artifact, LowerImage, fingerprint_base
 from virtomate.definition.volume import NewVolume, VolumeDescription
 from virtomate.duplication import transfers
 from virtomate.duplication.transfers.stream import LocalFile, upload
@@ -93,7 +93,7 @@ class VolumeJob(NamedTuple):
 
     def planned(self) -> Artifact:
         """Return the journal's line for the volume before it is made."""
-        base = None if self.way is None else self.way.base
+        images = () if self.way is None else self.way.rests_on
         return Artifact(
             self.kind,
             ArtifactState.PLANNED,
@@ -102,7 +102,8 @@ class VolumeJob(NamedTuple):
             self.place.path,
             transfer=self.transfer,
             base=None if self.way is None else self.way.base_path,
-            base_fingerprint=None if base is None else BaseFingerprint(base.modified, base.physical),
+            base_fingerprint=fingerprint_base(images[0]) if images else None,
+            below=tuple(LowerImage(lower.path, fingerprint_base(lower)) for lower in images[1:]),
         )
 
     def create(self, known: PoolEntry, workplace: TransferContext) -> Volume:
