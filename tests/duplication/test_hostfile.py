@@ -63,22 +63,26 @@ def test_file_that_cannot_be_written(number: int, kind: type[VirtomateError], hi
     assert hint in str(error.hint)
 
 
-def test_holes_are_given_back(tmp_path: Path) -> None:
-    """What is allocated and holds no data is given back; content and length stay."""
+@pytest.mark.parametrize("begin", [0, 3 << 30, 5 << 30], ids=["at the begin", "beyond 2 GiB", "beyond 4 GiB"])
+def test_holes_are_given_back(tmp_path: Path, begin: int) -> None:
+    """What is allocated and holds no data is given back, wherever it is; content and length stay."""
     path = tmp_path / "file"
+    reserved = 8 << 20
+    places = {begin + offset for offset in (0, 3 << 20, reserved - 5)} | {begin % (1 << 30)}
     with path.open("xb") as file:
-        os.posix_fallocate(file.fileno(), 0, 8 << 20)
-        for offset in (0, 3 << 20, (8 << 20) - 5):
-            file.seek(offset)
+        os.posix_fallocate(file.fileno(), begin, reserved)
+        for place in places:
+            file.seek(place)
             file.write(b"12345")
-    before = path.read_bytes()
-    assert path.stat().st_blocks * 512 >= 8 << 20
+    assert path.stat().st_blocks * 512 >= reserved
 
     with path.open("r+b") as file:
         punch_holes(file.fileno())
+        content = {os.pread(file.fileno(), 5, place) for place in places}
 
+    assert content == {b"12345"}
     assert path.stat().st_blocks * 512 < 1 << 20
-    assert path.read_bytes() == before
+    assert path.stat().st_size == begin + reserved
 
 
 def test_file_systems_that_promise_space(tmp_path: Path) -> None:

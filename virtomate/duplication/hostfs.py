@@ -161,12 +161,15 @@ def punch_holes(descriptor: int) -> None:
     Where the file system cannot do that, nothing happens. What is allocated and unwritten counts as a hole only when
     all that was written is on the disk, and nothing that was read is in the page cache.
     """
+    from ctypes import c_int64  # noqa: PLC0415 - see _call_libc
+
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     size = os.fstat(descriptor).st_size
     offset, mode = 0, _PUNCH_HOLE | _KEEP_SIZE
     for begin, end in (*data_extents(descriptor, 0, size), (size, size)):
-        if begin > offset and _call_libc("fallocate", descriptor, mode, offset, begin - offset) != 0:
+        length = begin - offset
+        if length > 0 and _call_libc("fallocate", descriptor, mode, c_int64(offset), c_int64(length)) != 0:
             return
         offset = end
 
