@@ -38,10 +38,19 @@ class Transfer(StrEnum):
 
 
 class Consistency(StrEnum):
-    """In what state the disks of a clone are: as after a power cut, or as after a shutdown."""
+    """In what state the disks of a clone are: as after a power cut, with whole file systems, or as after a shutdown."""
 
     CRASH = "crash"
+    FILESYSTEM = "filesystem"
     OFFLINE = "offline"
+
+
+class Quiesce(StrEnum):
+    """Whether the file systems of a running guest are frozen when its disks are copied."""
+
+    AUTO = "auto"
+    REQUIRE = "require"
+    OFF = "off"
 
 
 class Status(StrEnum):

@@ -40,6 +40,7 @@ class CloneWarning(StrEnum):
     SHARED_DISK = "shared-disk"
     SHARED_NVRAM = "shared-nvram"
     UNCLEAN_IMAGE = "unclean-image"
+    UNFROZEN = "unfrozen-copy"
     UNTRIMMED = "untrimmed-copy"
     HOT_PLUGGED = "without-hot-plugged-device"
     EXPOSED_COPY = "exposed-copy"

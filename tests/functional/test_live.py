@@ -273,6 +273,7 @@ def test_devices_of_the_moment(lab: Lab, virtomate: Program) -> None:
 REFUSALS = {
     "not asked for": (("busy", "clone"), "is running, and must be shut off", "--live"),
     "transfer": (("--live", "--transfer", "host", "busy", "clone"), "--transfer host needs one that is shut", "Shut"),
+    "no agent": (("--live", "--quiesce", "require", "busy", "clone"), "'busy' has no guest agent", "--quiesce auto"),
 }
 
 

@@ -124,6 +124,21 @@ report=$(printf '{"uuid":"%s","firmware":"%s","disks":{%s},"interfaces":{%s},"cm
 	"$uuid" "$firmware" "$disks" "$(describe_interfaces)" "$(plain </proc/cmdline)" "$agent" "$records")
 flag lab.write && write_records &
 
+# A file system that somebody always writes to; an image of it needs its journal, unless it was frozen.
+write_lines() {
+	number=1
+	while echo "LAB-LINE $number" >>/mnt/lines; do
+		sync
+		number=$((number + 1))
+	done
+}
+
+if flag lab.mount; then
+	mkdir -p /mnt
+	mount -t ext4 /dev/vdb /mnt
+	write_lines &
+fi
+
 # Again and again, as what is printed before somebody listens is lost.
 while :; do
 	printf '\nLAB-GUEST %s LAB-END\n' "$report"

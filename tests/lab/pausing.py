@@ -1,7 +1,8 @@
 """virtomate, which stands still at a certain moment: `pausing.py MOMENT ARGUMENT...`.
 
-MOMENT is a function of libvirt's C library, which has just been called, or volumes, separated by commas, of each of
-which some has been written. SIGCONT lets the program go on. A backup that has just begun goes on at 1 MiB/s.
+MOMENT is a function of libvirt's C library, which has just been called, `freeze` when a guest has just been frozen, or
+volumes, separated by commas, of each of which some has been written. SIGCONT lets the program go on. A backup that has
+just begun goes on at 1 MiB/s, and a guest that is frozen stays so.
 """
 
 import functools
@@ -16,11 +17,12 @@ from typing import Any
 import libvirt  # noqa: F401 - what it calls while it is being imported is none of the program's
 import libvirtmod
 
-from virtomate.hypervisor import connection
+from virtomate.hypervisor import connection, freeze, watchdog
 from virtomate.output import progress as output
 
 # Who has lost a connection meanwhile may take long to get a new one on a busy machine.
 connection._RECONNECT_SECONDS = 60.0
+watchdog.THAW_AFTER_SECONDS = 600.0
 
 
 def stand_still() -> None:
@@ -28,20 +30,20 @@ def stand_still() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def pause_after(name: str) -> None:
+def pause_after(name: str, module: Any = libvirtmod) -> None:
     """Stand still when a function has been called for the first time."""
-    function = getattr(libvirtmod, name)
+    function = getattr(module, name)
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
         result = function(*arguments)
         if name == "virDomainBackupBegin":
             slow_down(*arguments)
-        setattr(libvirtmod, name, function)
+        setattr(module, name, function)
         stand_still()
         return result
 
-    setattr(libvirtmod, name, call)
+    setattr(module, name, call)
 
 
 def slow_down(domain: Any, document: str, *_: object) -> None:
@@ -78,6 +80,8 @@ def main() -> None:
     moment = sys.argv.pop(1)
     if moment.startswith("vir"):
         pause_after(moment)
+    elif moment == "freeze":
+        pause_after(moment, freeze)
     else:
         pause_while_writing(moment.split(","))
     from virtomate.__main__ import main as run  # noqa: PLC0415 - it must find the functions as they are now

@@ -100,6 +100,7 @@ def test_clone() -> None:
         ],
         "seconds": 1.234,
         "consistency": "offline",
+        "frozen_seconds": None,
         "moment": None,
         "started": False,
     }
@@ -300,7 +301,7 @@ def test_values_of_enumerations() -> None:
         "dropped",
     }
     assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link", "backup", "convert"}
-    assert {consistency.value for consistency in Consistency} == {"crash", "offline"}
+    assert {consistency.value for consistency in Consistency} == {"crash", "filesystem", "offline"}
     assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned"}
     assert {source.value for source in AddressSource} == {"lease", "agent", "arp"}
     assert {status.value for status in DeletionStatus} == {"deleted", "failed", "interrupted"}

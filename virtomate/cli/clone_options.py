@@ -9,7 +9,7 @@ import click
 
 from virtomate.cli.completion import POOL, SNAPSHOT
 from virtomate.cli.options import VOLUME_OPTIONS, read_seconds
-from virtomate.enums import DiskAction, Mode, Transfer, WaitFor
+from virtomate.enums import DiskAction, Mode, Quiesce, Transfer, WaitFor
 
 if TYPE_CHECKING:
     from virtomate.notices import CloneWarning
@@ -268,6 +268,12 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             is_flag=True,
             help="With --live, also use file systems that cannot reserve space: should one get full meanwhile, the "
             "guest of DOMAIN stops or sees I/O errors.",
+        ),
+        click.Option(
+            ["--quiesce"],
+            type=click.Choice([quiesce.value for quiesce in Quiesce]),
+            help="With --live, whether the guest agent freezes the file systems for the moment in which the copy "
+            "begins: auto if the agent can, require or else make no clone, off never. [default: auto]",
         ),
         click.Option(
             ["--shutdown"],

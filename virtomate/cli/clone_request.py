@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtomate.cli.clone_options import KEEP, SHUTDOWN_SECONDS
-from virtomate.enums import Mode, Transfer
+from virtomate.enums import Mode, Quiesce, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ def clone_request(
     transfer: str | None,
     bandwidth: int,
     no_space_check: bool,
+    quiesce: str | None,
     shutdown: bool,
     shutdown_timeout: float | None,
     no_restart: bool,
@@ -68,7 +69,10 @@ def clone_request(
     if (twice := _repeated([disk.target for disk in disks])) is not None:
         raise click.UsageError(f"--disk is given twice for {twice}.")
     _check_running(
-        live={word: fields[word[2:].replace("-", "_")] for word in ("--live", "--live-devices", "--risk-original")},
+        live={
+            **{word: fields[word[2:].replace("-", "_")] for word in ("--live", "--live-devices", "--risk-original")},
+            "--quiesce": quiesce is not None,
+        },
         shutdown={
             "--shutdown": shutdown,
             "--shutdown-timeout": shutdown_timeout is not None,
@@ -87,6 +91,7 @@ def clone_request(
         transfer=None if transfer is None else Transfer(transfer),
         bandwidth_bytes=bandwidth * _MIB,
         check_space=not no_space_check,
+        quiesce=Quiesce.AUTO if quiesce is None else Quiesce(quiesce),
         shutdown=Shutdown(seconds, restarts=not no_restart) if shutdown else None,
         start=start or wait is not None,
         wait=wait,

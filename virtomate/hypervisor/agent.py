@@ -86,8 +86,16 @@ class RunResult(NamedTuple):
     stderr_truncated: bool = False
 
 
-def call_agent(domain: Domain, command: str, arguments: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 - JSON
+def call_agent(
+    domain: Domain, command: str, arguments: Mapping[str, Any] | None = None, seconds: int = _COMMAND_SECONDS
+) -> Any:  # noqa: ANN401 - JSON
     """Have the guest agent carry out a command and return the answer; a missing agent is noticed after 5 seconds.
+
+    Args:
+        domain: The domain of the guest.
+        command: The command.
+        arguments: Its arguments.
+        seconds: How long an agent that answers may take.
 
     Raises:
         IllegalStateError: The domain is not running.
@@ -105,7 +113,7 @@ def call_agent(domain: Domain, command: str, arguments: Mapping[str, Any] | None
         )
     logging.getLogger(__name__).debug("asking the guest agent of domain '%s': %s", domain.name, command)
     try:
-        answer = libvirt_qemu.qemuAgentCommand(domain.handle, message, _COMMAND_SECONDS, 0)
+        answer = libvirt_qemu.qemuAgentCommand(domain.handle, message, seconds, 0)
     except libvirt.libvirtError as error:
         failure = f"the guest agent of domain '{domain.name}' does not carry out {command}"
         raise _translate(error, domain, failure) from error

@@ -183,6 +183,11 @@ def connect_read_only(uri: str | None) -> Connection:
     return Connection(libvirt.openReadOnly(_without_terminal(uri)))
 
 
+def connect_unattended(uri: str) -> Connection:
+    """Open a connection without asking anybody for a password; for the errors see `connect`."""
+    return connect(_without_terminal(uri))
+
+
 def _without_terminal(uri: str | None) -> str | None:
     """Return the URI, extended so that ssh asks for no password (https://libvirt.org/uri.html#ssh-transport)."""
     uri = uri or os.environ.get("LIBVIRT_DEFAULT_URI") or None

@@ -6,7 +6,7 @@ import sys
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from virtomate.enums import Action, Status, Transfer, WaitFor
+from virtomate.enums import Action, Consistency, Status, Transfer, WaitFor
 from virtomate.errors import InterruptedBySignalError
 from virtomate.output.json import clone_document
 from virtomate.output.messages import sentences
@@ -181,6 +181,8 @@ def _print_several(results: Sequence[CloneResult], seconds: float) -> None:
     print_table([tuple(compress(row, is_shown)) for row in rows])
     original, mode = _original(results[0]), results[0].mode.value
     print_lines([f"{counted(len(results), 'clone')} of {original} ({mode}) in {seconds:.1f} s"])
+    if (frozen := _frozen_words(results[0])) is not None:
+        print_lines([f"  guest  {frozen}"])
 
 
 def _print_each(results: Sequence[CloneResult]) -> None:
@@ -213,12 +215,27 @@ def _clone_lines(result: CloneResult) -> list[str]:
         done = "started again" if result.restarted else "shut off"
         to_do = "shut down for cloning" + (", then started again" if result.restarted else "")
         rows.append(("original", to_do if is_plan else done))
+    if (frozen := _frozen_words(result)) is not None:
+        rows.append(("guest", frozen))
     if result.moment is not None:
         rows.append(("base", f"{result.moment}, which domain-delete removes with the last clone that rests on it"))
     if result.is_started:
         rows.append(("state", "started"))
     head = f"{verb} {_original(result)} to {printable(result.name)} ({result.mode.value}){took}"
     return [head, *aligned_below(rows)]
+
+
+def _frozen_words(result: CloneResult) -> str | None:
+    """Describe whether the file systems of the running original were frozen; None for an original that was off."""
+    is_plan = result.status is Status.PLANNED
+    if result.consistency is Consistency.OFFLINE or result.snapshot is not None:
+        return None
+    if result.consistency is Consistency.CRASH:
+        return f"file systems not frozen, disks {'will be ' if is_plan else ''}as after a power cut"
+    if is_plan:
+        return "file systems to be frozen for the moment in which the copy begins"
+    by = "by somebody else" if result.frozen_seconds is None else f"for {result.frozen_seconds:.2f} s"
+    return f"file systems frozen {by}"
 
 
 def _original(result: CloneResult) -> str:

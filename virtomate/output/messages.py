@@ -44,6 +44,8 @@ SENTENCES: dict[Code, str] = {
     CloneWarning.SHARED_NVRAM: "the {subject} is not a file and is shared with the original: both write to it",
     CloneWarning.UNCLEAN_IMAGE: "the image of disk {subject} ('{path}') was not closed properly, and the clone's disk "
     "starts from it",
+    CloneWarning.UNFROZEN: "the file systems of '{subject}' were not frozen ({reason}): the disks of the clone are as "
+    "after a power cut",
     CloneWarning.UNTRIMMED: "disk {subject}: '{path}' cannot be opened here, so it takes all of its capacity on the "
     "host, zeroes included",
     CloneWarning.HOT_PLUGGED: "the running '{original}' has {subject}, but its definition has not, nor has "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.enums import Consistency, Mode
+from virtomate.enums import Consistency, Mode, Quiesce
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class CloneRequest(NamedTuple):
         live: Whether to clone an original that runs.
         live_devices: Whether the clone of a running original has the devices that the original has now.
         risk_original: Whether to clone a running original although its guest may see I/O errors.
+        quiesce: Whether the file systems of the guest of a running original are frozen when its disks are copied.
     """
 
     source: str
@@ -92,6 +93,7 @@ class CloneRequest(NamedTuple):
     live: bool = False
     live_devices: bool = False
     risk_original: bool = False
+    quiesce: Quiesce = Quiesce.AUTO
 
 
 class SnapshotReference(NamedTuple):
@@ -162,7 +164,8 @@ class CloneResult(NamedTuple):
     Attributes:
         space: In a plan, the space that the clone needs in each pool; else empty.
         definition: In a plan, the definition of the clone, if that was asked for.
-        consistency: In what state the disks are.
+        consistency: In what state the disks are; in a plan, in what state they probably will be.
+        frozen_seconds: How long virtomate froze the file systems of the running guest; None where it did not.
         moment: Name of the domain with the images that a linked clone of a running original rests on.
         restarted: Whether the original, which was shut down for cloning, was started again; in a plan, whether it will
             be. None if the original is not shut down.
@@ -183,6 +186,7 @@ class CloneResult(NamedTuple):
     warnings: tuple[Notice, ...]
     seconds: float
     consistency: Consistency = Consistency.OFFLINE
+    frozen_seconds: float | None = None
     moment: str | None = None
     space: tuple[SpaceNeed, ...] = ()
     definition: str | None = None

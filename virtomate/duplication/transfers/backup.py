@@ -15,6 +15,7 @@ from virtomate.cancel import backoff, call_interruptibly
 from virtomate.definition.backup import BackupTarget, backup_document, backup_paths
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication import hostfs
+from virtomate.enums import Consistency
 from virtomate.errors import (
     HypervisorError,
     IllegalStateError,
@@ -31,7 +32,7 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.provenance import DomainReference
@@ -50,6 +51,20 @@ _FOREVER = float("inf")
 RESUMED = "domain '{}', which the backup had left paused with an I/O error, was resumed"
 
 
+class BackupStart(NamedTuple):
+    """How the file systems of the guest were when a backup began.
+
+    Attributes:
+        consistency: In what state the disks are.
+        frozen_seconds: How long the file systems were frozen; None where virtomate did not freeze them.
+        problem: Why they were not frozen although the guest could do that, or an empty text.
+    """
+
+    consistency: Consistency
+    frozen_seconds: float | None = None
+    problem: str = ""
+
+
 class BackedUp(NamedTuple):
     """A volume that a backup has filled.
 
@@ -60,6 +75,7 @@ class BackedUp(NamedTuple):
 
     taken_bytes: int
     is_trimmed: bool
+    start: BackupStart
 
 
 def require_reserved(duplication: Duplication, created: VolumeDescription) -> None:
@@ -83,7 +99,10 @@ def unreserved(path: str) -> UnsupportedError:
 
 
 def fill(
-    filled: tuple[tuple[Duplication, VolumeDescription], ...], label: str, context: TransferContext
+    filled: tuple[tuple[Duplication, VolumeDescription], ...],
+    label: str,
+    context: TransferContext,
+    begin: Callable[[Domain, str], BackupStart],
 ) -> tuple[BackedUp, ...]:
     """Fill volumes with the disks of a running domain in one job.
 
@@ -91,6 +110,7 @@ def fill(
         filled: At least one disk, all of one domain, each with its new volume as libvirt described that.
         label: What progress calls the job.
         context: What to work with.
+        begin: Begins the job that a document describes.
 
     Returns:
         What became of each volume.
@@ -112,8 +132,8 @@ def fill(
     total = sum(duplication.total_bytes for duplication in duplications)
     paths = frozenset(target.path for target in targets)
     job = _Job(context.connection, domain, original, disks[0].run_id, paths, backup.waits_for_room(domain))
-    backup.begin_backup(domain, backup_document(targets, others))
     try:
+        start = begin(domain, backup_document(targets, others))
         if context.pace.rate_bytes:
             for target in targets:
                 backup.limit_backup(domain, target.disk, context.pace.rate_bytes // len(targets))
@@ -123,7 +143,13 @@ def fill(
         if job.has_harmed():
             raise error.adding(f"; {RESUMED.format(domain.name)}") from error
         raise
-    return tuple(_finish(*item, context.connection) for item in filled)
+    return tuple(_finish(*item, context.connection, start) for item in filled)
+
+
+def begin_unfrozen(domain: Domain, document: str) -> BackupStart:
+    """Begin a backup, whatever the guest is about to write."""
+    backup.begin_backup(domain, document)
+    return BackupStart(Consistency.CRASH)
 
 
 class _Job(NamedTuple):
@@ -228,26 +254,28 @@ def _resume(domain: Domain) -> bool:
     return True
 
 
-def _finish(duplication: Duplication, created: VolumeDescription, connection: Connection) -> BackedUp:
+def _finish(
+    duplication: Duplication, created: VolumeDescription, connection: Connection, start: BackupStart
+) -> BackedUp:
     """Give back what was reserved for a volume and not needed, where its file can be opened here."""
     volume = get_volume(connection, created.pool, created.name)
     source = duplication.source
     if source.format == "raw" and source.is_preallocated:
-        return BackedUp(volume.allocation_bytes(), is_trimmed=True)
+        return BackedUp(volume.allocation_bytes(), is_trimmed=True, start=start)
     for left in backoff(_CLOSED_SECONDS):
         descriptor = hostfs.open_visible(describe_volume(created.pool, volume.document()), os.O_RDWR)
         # to be given back to its owner changes the times of a file
         if descriptor is not None or not left or not os.path.exists(created.path):
             break
     if descriptor is None:
-        return BackedUp(volume.allocation_bytes(), is_trimmed=False)
+        return BackedUp(volume.allocation_bytes(), is_trimmed=False, start=start)
     try:
         hostfs.punch_holes(descriptor)
     except OSError as error:
         raise hostfs.write_failure(error, created.path) from error
     finally:
         os.close(descriptor)
-    return BackedUp(volume.allocation_bytes(), is_trimmed=True)
+    return BackedUp(volume.allocation_bytes(), is_trimmed=True, start=start)
 
 
 def _same_run(connection: Connection, original: DomainReference, run_id: int) -> Domain:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from virtomate.definition.provenance import DomainReference
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.pace import Pace
-    from virtomate.enums import ArtifactKind
+    from virtomate.enums import ArtifactKind, Quiesce
     from virtomate.hypervisor.connection import Connection
     from virtomate.notices import Notice
     from virtomate.progress import Progress
@@ -59,6 +59,7 @@ class RunningDisk(NamedTuple):
         all_disks: Targets of all disks of the domain.
         is_reserved: Whether the space of the new volume is reserved before the backup.
         is_risk_accepted: Whether the backup may begin although the space is not reserved.
+        quiesce: Whether the file systems of the guest are frozen when the backup begins.
     """
 
     original: DomainReference
@@ -67,6 +68,7 @@ class RunningDisk(NamedTuple):
     all_disks: tuple[str, ...]
     is_reserved: bool
     is_risk_accepted: bool
+    quiesce: Quiesce
 
 
 class Duplication(NamedTuple):

@@ -143,6 +143,7 @@ def clone_result(
     """Return the result of a clone, or of the attempt; `filled` tells by path how new volumes were filled."""
     filled = filled or {}
     nvram = next(iter(plan.side_files), None)
+    start = next((done.start for done in filled.values() if done.start is not None), None)
     warnings = (*plan.all_warnings, *(warning for done in filled.values() for warning in done.warnings))
     return CloneResult(
         status=status,
@@ -156,7 +157,8 @@ def clone_result(
         changes=plan.changes,
         warnings=tuple(dict.fromkeys(warnings)),
         seconds=round(seconds, 3),
-        consistency=plan.source.consistency,
+        consistency=plan.source.consistency if start is None else start.consistency,
+        frozen_seconds=None if start is None else start.frozen_seconds,
         moment=None if plan.base is None else plan.base.name,
         snapshot=None if plan.source.snapshot is None else describe_snapshot(plan.source.snapshot),
         error=error,

@@ -14,6 +14,7 @@ from virtomate.errors import IllegalStateError, UnsupportedError
 from virtomate.hypervisor.backup import capacity_bytes, find_block_job, find_job, knows_backups
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
+from virtomate.services.quiesce import Readiness, examine_guest
 from virtomate.tuples import NamedTuple
 from virtomate.words import shutdown_commands, virsh, virtomate
 
@@ -44,6 +45,7 @@ class RunningOriginal(NamedTuple):
         active: The definition that the domain runs with.
         is_local: Whether the directories of the host may be seen here.
         is_risk_accepted: Whether its guest may see I/O errors where no space can be reserved.
+        readiness: Whether the file systems of its guest are frozen when the backup begins.
     """
 
     domain: Domain
@@ -52,6 +54,7 @@ class RunningOriginal(NamedTuple):
     active: Document
     is_local: bool
     is_risk_accepted: bool
+    readiness: Readiness
 
     @property
     def disks(self) -> dict[str, dict[str, Any]]:
@@ -103,7 +106,15 @@ class RunningOriginal(NamedTuple):
         is_reserved = target.description.type != _REMOTE_POOL and not is_doubtful
         if not is_reserved and not self.is_risk_accepted:
             raise unreserved(directory)
-        running = RunningDisk(self.reference, self.run_id, name, tuple(self.disks), is_reserved, self.is_risk_accepted)
+        running = RunningDisk(
+            self.reference,
+            self.run_id,
+            name,
+            tuple(self.disks),
+            is_reserved,
+            self.is_risk_accepted,
+            self.readiness.quiesce,
+        )
         return running, source._replace(capacity=capacity_bytes(self.domain, name))
 
     def _other_writers(self, target: str, path: str | None, pools: PoolIndex) -> Iterator[str]:
@@ -119,7 +130,8 @@ def read_running(
     """Look at an original that runs and is to be cloned all the same.
 
     Raises:
-        IllegalStateError: Another job of the domain is running.
+        IllegalStateError: Another job of the domain is running, or the file systems of its guest have to be frozen,
+            and cannot be.
         UnsupportedError: The hypervisor cannot make backups, or something else was asked for that needs an original
             that is shut off.
     """
@@ -143,7 +155,10 @@ def read_running(
             "domain-delete of that clone ends the job.",
         )
     active = codec.parse_definition(domain.active_definition()).domain
-    return RunningOriginal(domain, reference, domain.run_id, active, connection.is_local, request.risk_original)
+    readiness = examine_guest(domain, request.quiesce)
+    return RunningOriginal(
+        domain, reference, domain.run_id, active, connection.is_local, request.risk_original, readiness
+    )
 
 
 def hot_plugged(inactive: Document, running: RunningOriginal) -> Iterator[Notice]:

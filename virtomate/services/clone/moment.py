@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Document
     from virtomate.definition.provenance import DomainReference
     from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.backup import BackupStart
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.notices import Notice
@@ -76,12 +77,14 @@ class Moment(NamedTuple):
     Attributes:
         images: The volumes by their paths.
         warnings: Warnings about the images.
+        start: How the backup began.
     """
 
     plan: MomentPlan
     claim: Claim
     images: dict[str, VolumeDescription]
     warnings: tuple[Notice, ...]
+    start: BackupStart
 
     def bound(self, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, ...]:
         """Return the plans of disks with the images as they are by now."""
@@ -164,7 +167,9 @@ def make_moment(run: Run, plan: MomentPlan, undo: Rollback) -> Moment:
         filled = fill_volumes(run, volumes, transfers)
     claim.require_intact()
     images = {way.place.path: _describe(run.target.connection, way) for way in plan.duplications}
-    return Moment(plan, claim, images, tuple(warning for done in filled.values() for warning in done.warnings))
+    warnings = tuple(dict.fromkeys(warning for done in filled.values() for warning in done.warnings))
+    start = next(done.start for done in filled.values() if done.start is not None)
+    return Moment(plan, claim, images, warnings, start)
 
 
 def _moment_names(original: str) -> Iterator[str]:

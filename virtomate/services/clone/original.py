@@ -10,7 +10,7 @@ from virtomate.definition.active import with_active_devices
 from virtomate.definition.provenance import DomainReference, read_provenance
 from virtomate.definition.template import as_ordinary, is_template, read_mark
 from virtomate.duplication.acl import with_mode
-from virtomate.enums import Consistency
+from virtomate.enums import Consistency, Quiesce
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.notices import CloneWarning, Notice
@@ -70,7 +70,9 @@ class Source(NamedTuple):
 
     @property
     def consistency(self) -> Consistency:
-        """In what state the disks of a clone are: of a running guest, as after a power cut."""
+        """In what state the disks of a clone are to be: of a running guest, as after a power cut, unless it freezes."""
+        if self.running is not None and self.running.readiness.quiesce is not Quiesce.OFF:
+            return Consistency.FILESYSTEM
         is_of_running = self.snapshot is not None and self.snapshot.snapshot.is_of_running_domain
         return Consistency.OFFLINE if self.running is None and not is_of_running else Consistency.CRASH
 

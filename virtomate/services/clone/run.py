@@ -96,9 +96,12 @@ def clone_domains(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
 
 def _plan(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     check_request(request)
-    plans = plan_clones(run.source.connection, request, run.cancel, run.source.borrow)
+    planner, plans = plan_clones(run.source.connection, request, run.cancel, run.source.borrow)
     run.cancel.check()
-    return plans
+    running = planner.survey.source.running
+    if running is not None and running.readiness.obstacle:
+        run.progress.note(f"the file systems of the guest are not frozen: {running.readiness.obstacle}")
+    return planner, plans
 
 
 def _clone_anew(run: Run, request: CloneRequest, pools: TemporaryPools) -> tuple[CloneResult, ...]:
@@ -180,6 +183,7 @@ def _from_moment(
     name, undo, begin = planner.moment.name, Rollback(), time.monotonic()
     try:
         moment = make_moment(run, planner.moment, undo)
+        refuse_warnings(request.fail_on, moment.warnings)
     except Exception as unforeseen:  # noqa: BLE001 - what was made must be undone
         error = _known(unforeseen)
         error = _undone(run, name, undo, error) or error
@@ -192,6 +196,8 @@ def _from_moment(
         made = tuple(
             result._replace(
                 seconds=seconds + result.seconds,
+                consistency=moment.start.consistency,
+                frozen_seconds=moment.start.frozen_seconds,
                 warnings=result.warnings if result.moment is None else (*result.warnings, *moment.warnings),
             )
             for result in _side_by_side(run, request, bound, plans, pools)

@@ -24,6 +24,7 @@ from virtomate.notices import Kept, Leftover, Notice, named, notice
 from virtomate.services.delete.placeholder import Placeholder
 from virtomate.services.delete.plan import in_use, plan_deletion
 from virtomate.services.delete.records import Consent, DeletionResult
+from virtomate.services.quiesce import thaw_own, thawed_note
 from virtomate.services.restart import restart_owed, start_again, with_restart_failed
 from virtomate.services.storage import TemporaryPools, listed_pools, refresh_all, stop_stale_pools
 from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
@@ -113,10 +114,12 @@ class _Run:
         self.note = progress.note
         self._has_said_to_wait = False
 
-    def end_backup(self, record: Provenance) -> None:
-        """End the backup that a killed run has left, which would go on when its volumes are gone."""
+    def undo_backup(self, record: Provenance) -> None:
+        """Thaw the guest, and end the backup, that a killed run has left: it would go on when its volumes are gone."""
         if record.finished or not record.backed_up:
             return
+        if thaw_own(self.session.connection, record.source.uuid, record.artifact_token or ""):
+            self.note(thawed_note(record.source.name))
         if end_backup(self.session.connection, record.source.uuid, record.backed_up):
             self.note(RESUMED.format(record.source.name))
 
@@ -174,7 +177,7 @@ class _CloneDeletion:
             names = ", ".join(f"'{name}'" for name in in_the_way)
             raise IllegalStateError(f"'{deletion.name}' is kept, since {names} could not be deleted and uses it")
         _LOG.info("deleting %r", deletion.name)
-        run.end_backup(deletion.provenance)
+        run.undo_backup(deletion.provenance)
         # From before the look at the users: whoever links to the files now fails, and who did before is seen.
         with locked(run.session.connection, deletion.artifacts, deletion.provenance.artifact_token):
             self._placeholder.take_place(self._pools_to_start())

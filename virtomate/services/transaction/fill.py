@@ -5,19 +5,29 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import as_completed
+from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import CancelToken, StoppedError, backoff
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.acl import give_acl, may_be_given_here
 from virtomate.duplication.hostfs import visible_status
-from virtomate.duplication.transfers.backup import RESUMED, BackedUp, end_backup, require_reserved
+from virtomate.duplication.transfers.backup import (
+    RESUMED,
+    BackedUp,
+    BackupStart,
+    begin_unfrozen,
+    end_backup,
+    require_reserved,
+)
 from virtomate.duplication.transfers.backup import fill as fill_by_backup
 from virtomate.duplication.transfers.base import TransferContext, TransferUnavailableError
-from virtomate.enums import ArtifactState, TokenPlace
+from virtomate.enums import ArtifactState, Quiesce, TokenPlace
 from virtomate.errors import ConflictError, IllegalStateError, UnsupportedError
+from virtomate.hypervisor.backup import begin_backup
 from virtomate.hypervisor.storage import get_pool
 from virtomate.notices import CloneWarning, Notice, notice
+from virtomate.services.quiesce import Guest, begin_frozen, thaw_abandoned, thaw_own, thawed_note
 from virtomate.services.storage import PoolEntry, describe
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_token, remove_artifact
 from virtomate.services.transaction.jobs import OverlayOn, VolumeJob
@@ -27,11 +37,12 @@ from virtomate.tuples import NamedTuple
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from virtomate.definition.provenance import Artifact
+    from virtomate.definition.provenance import Artifact, DomainReference
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, Place
     from virtomate.enums import Transfer
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.storage import Pool, Volume
     from virtomate.rollback import Rollback
     from virtomate.services.transaction.claim import Claim
@@ -51,6 +62,7 @@ class Filled(NamedTuple):
         warnings: What to know about the volume.
         way: How the volume was duplicated in the end, None for other content.
         reason: Why the volume was copied and not reflinked, None if that was known before.
+        start: How the backup began that filled the volume, None for other volumes.
     """
 
     written_bytes: int
@@ -59,6 +71,7 @@ class Filled(NamedTuple):
     warnings: tuple[Notice, ...] = ()
     way: Duplication | None = None
     reason: str | None = None
+    start: BackupStart | None = None
 
 
 class VolumeInTheMaking:
@@ -127,8 +140,23 @@ class VolumeInTheMaking:
     def backed_up(self, outcome: BackedUp) -> Filled:
         """Return how a backup has filled it."""
         path = self.job.place.path
+        original, problem = self._claim.provenance.source.name, outcome.start.problem
         untrimmed = () if outcome.is_trimmed else (notice(CloneWarning.UNTRIMMED, self.job.label, path=path),)
-        return Filled(outcome.taken_bytes, self.job.transfer, None, (*self._warnings, *untrimmed))
+        unfrozen = (notice(CloneWarning.UNFROZEN, original, reason=problem),) if problem else ()
+        warnings = (*self._warnings, *untrimmed, *unfrozen)
+        return Filled(outcome.taken_bytes, self.job.transfer, None, warnings, start=outcome.start)
+
+    def begin_backup(self, connection: Connection, cancel: CancelToken, domain: Domain, document: str) -> BackupStart:
+        """Begin the backup that fills the volume, with the file systems of the guest frozen if that was asked for."""
+        if self.job.way is None or self.job.way.running is None:
+            raise AssertionError("a backup is of a running domain")
+        if thaw_abandoned(domain):
+            self._run.progress.note(thawed_note(domain.name))
+        quiesce = self.job.way.running.quiesce
+        if quiesce is Quiesce.OFF:
+            return begin_unfrozen(domain, document)
+        guest = Guest(connection, domain, self._claim.token, quiesce is Quiesce.REQUIRE, cancel)
+        return begin_frozen(guest, partial(begin_backup, domain, document))
 
     @property
     def to_be_backed_up(self) -> tuple[Duplication, VolumeDescription]:
@@ -196,11 +224,19 @@ def create_volumes(
     volumes = tuple(VolumeInTheMaking(run, claim, job) for job in jobs)
     for volume in volumes:
         undo.push(name_artifact(volume.job.planned()), volume.undo)
+    if any(job.is_backed_up for job in jobs):
+        original = claim.provenance.source
+        thaw = partial(_thaw, run, original, claim.token)
+        undo.push(f"the freeze of the file systems of domain '{original.name}'", thaw)
     for volume in volumes:
         if not volume.job.is_created_with_content:
             run.cancel.check()
             volume.create(volume.workplace(run.target.connection, run.cancel))
     return volumes
+
+
+def _thaw(run: Run, original: DomainReference, token: str) -> None:
+    thaw_own(run.source.connection, original.uuid, token)
 
 
 def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Executor) -> dict[str, Filled]:
@@ -245,7 +281,10 @@ def _fill(
     run.progress.started(label, sum(volume.job.total_bytes for volume in work))
     try:
         outcomes = fill_by_backup(
-            tuple(volume.to_be_backed_up for volume in work), label, first.workplace(connection, cancel)
+            tuple(volume.to_be_backed_up for volume in work),
+            label,
+            first.workplace(connection, cancel),
+            partial(first.begin_backup, connection, cancel),
         )
     except BaseException:
         run.progress.dropped(label)
