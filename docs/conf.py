@@ -27,6 +27,13 @@ man_pages = [
     ("commands/virtomate-domain-clone", "virtomate-domain-clone", "clone a domain", [], 1),
     ("commands/virtomate-domain-delete", "virtomate-domain-delete", "delete clones and what was made for them", [], 1),
     (
+        "commands/virtomate-domain-flatten",
+        "virtomate-domain-flatten",
+        "make linked clones independent of their bases",
+        [],
+        1,
+    ),
+    (
         "commands/virtomate-domain-iface-list",
         "virtomate-domain-iface-list",
         "list a domain's network interfaces and addresses",

@@ -30,7 +30,7 @@ from virtomate.output.streams import Format
 from virtomate.services import clone_records, listings, pool_listings, volume_import
 from virtomate.services.delete import records as delete_records
 from virtomate.services.guest import PingResult
-from virtomate.services.linked import template
+from virtomate.services.linked import flatten_records, template
 from virtomate.services.storage import space
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +64,8 @@ TABLES: dict[str, type] = {
     "DeletionDocument": delete_records.DeletionResult,
     "DiskDocument": clone_records.DiskResult,
     "DomainDocument": listings.DomainListing,
+    "FlattenDocument": flatten_records.FlattenResult,
+    "FlattenedDiskDocument": flatten_records.FlattenedDisk,
     "DomainInterfaceDocument": agent.DomainInterface,
     "ImportDocument": volume_import.ImportResult,
     "InterfaceDocument": clone_records.InterfaceResult,
@@ -82,7 +84,7 @@ TABLES: dict[str, type] = {
 # What the types of records are called where they stand for type checkers alone.
 RECORDS = {
     name: value
-    for module in (agent, clone_records, enums, errors, listings, notices, provenance, space, volume)
+    for module in (agent, clone_records, enums, errors, flatten_records, listings, notices, provenance, space, volume)
     for name, value in vars(module).items()
 }
 # What `clone_document` and `import_document` take away.

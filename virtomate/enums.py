@@ -133,6 +133,22 @@ class TemplateStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class FlattenStatus(StrEnum):
+    """How the flattening of one domain ended."""
+
+    FLATTENED = "flattened"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class FlattenWay(StrEnum):
+    """How an image gets what it lacks: written into it here, or pulled by its running domain."""
+
+    IN_PLACE = "in-place"
+    PULL = "pull"
+
+
 class AddressSource(StrEnum):
     """The source of a domain's addresses."""
 

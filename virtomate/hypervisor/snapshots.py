@@ -47,3 +47,10 @@ def find_commit(domain: Domain, targets: Iterable[str]) -> str | None:
         if job and job.get("type") in _COMMITS:
             return target
     return None
+
+
+def delete_internal_snapshots(domain: Domain) -> None:
+    """Delete the snapshots that libvirt keeps inside of images, from all disks of a domain."""
+    with translating_errors(f"cannot delete the snapshots of domain '{domain.name}'"):
+        for snapshot in domain.handle.listAllSnapshots(libvirt.VIR_DOMAIN_SNAPSHOT_LIST_INTERNAL):
+            snapshot.delete(0)

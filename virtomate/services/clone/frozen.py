@@ -230,7 +230,7 @@ def require_copyable(survey: Survey, case: DiskCase, name: str) -> None:
 
 def _obstacle_to_convert() -> str | None:
     """Return why qemu-img cannot be used here, None where it can."""
-    from virtomate.duplication.transfers.convert import is_installed  # noqa: PLC0415 - few clones need it
+    from virtomate.duplication.qemu_img import is_installed  # noqa: PLC0415 - few clones need it
 
     return None if is_installed() else "there is no qemu-img here"
 

@@ -6,6 +6,10 @@ from virtomate.services.linked.base import refuse_written as refuse_written
 from virtomate.services.linked.base import remove_write_bits as remove_write_bits
 from virtomate.services.linked.base import restore_write_bits as restore_write_bits
 from virtomate.services.linked.base import why_write_bits_stay as why_write_bits_stay
+from virtomate.services.linked.flatten import flatten_domains as flatten_domains
+from virtomate.services.linked.flatten_records import FlattenedDisk as FlattenedDisk
+from virtomate.services.linked.flatten_records import FlattenRequest as FlattenRequest
+from virtomate.services.linked.flatten_records import FlattenResult as FlattenResult
 from virtomate.services.linked.template import TemplateResult as TemplateResult
 from virtomate.services.linked.template import make_templates as make_templates
 from virtomate.services.linked.template import undo_templates as undo_templates

@@ -1,0 +1,393 @@
+"""Flattening: a linked clone becomes independent, its guest reads the same, and the chain is whole at any moment."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import pytest
+
+from tests.functional.runs import Refusal, check_refusal, error_of, paused, wait_for
+from tests.functional.support import clone, clone_path, definition, image_info, refused
+from tests.lab import Lab, Program, Result, disk, domain, images
+from tests.lab.images import MIB
+from tests.lab.program import Background
+
+# Enough that qemu-img is caught in the middle, mostly; no test depends on it.
+BIG_BYTES = 96 * MIB
+
+
+def make_clone(lab: Lab, virtomate: Program, *words: str) -> Path:
+    """Make a linked clone `clone` of `original` with data of its own, and return its overlay."""
+    base = lab.pool.qcow2("original.qcow2", data_bytes=8 * MIB)
+    lab.define(domain("original", disks=[disk(base)]))
+    overlay = clone_path(clone(virtomate, "--mode", "linked", *words))
+    images.qemu_io(overlay, "qcow2", "write -P 7 5M 192k", "write -z 9M 1M")
+    return overlay
+
+
+def flattened(result: Result) -> Any:
+    """Return the one domain of a run that must have succeeded."""
+    assert result.status == 0, str(result)
+    (found,) = result.json
+    assert found["status"] in {"flattened", "unchanged"}, str(result)
+    assert "error" not in found
+    return found
+
+
+def has_base(path: Path) -> bool:
+    """Tell whether an image rests on another."""
+    return "backing-filename" in image_info(path)
+
+
+def mode_of(virtomate: Program, name: str) -> Any:
+    """Return the mode of a clone as `domain-list` tells it."""
+    (found,) = (item for item in virtomate("domain-list", json=True).json if item["name"] == name)
+    return found["clone"]["mode"]
+
+
+def without_record(lab: Lab, name: str) -> str:
+    """Return a domain's definition without the record of its cloning."""
+    text = definition(lab, name)
+    before, _, rest = text.partition("<virtomate:clone")
+    return before + rest.partition("</virtomate:clone>")[2]
+
+
+def require_sound(path: Path) -> None:
+    """Make sure that an image is sound; clusters that a killed qemu-img has lost cost space and nothing else."""
+    statuses = []
+
+    def is_checked() -> bool:
+        check = subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", path], check=False, capture_output=True)
+        statuses.append(check.returncode)
+        # a qemu-img that has just been killed holds its locks for a moment
+        return b"lock" not in check.stderr
+
+    wait_for(is_checked, f"{path} can be opened")
+    assert statuses[-1] in {0, 3}
+
+
+@contextmanager
+def running_domain(lab: Lab, name: str) -> Iterator[Any]:
+    """Let a domain run for the time of the block."""
+    found = lab.connection.lookupByName(name)
+    found.create()
+    try:
+        yield found
+    finally:
+        found.destroy()
+
+
+def test_linked_clone_becomes_independent(lab: Lab, virtomate: Program) -> None:
+    """The guest reads the same, only the record in the definition changes, and the base is not needed any more."""
+    overlay = make_clone(lab, virtomate)
+    content, before = images.guest_digest(overlay, "qcow2"), without_record(lab, "clone")
+    inode = overlay.stat().st_ino
+
+    found = flattened(virtomate("domain-flatten", "clone", json=True))
+
+    (flat,) = found.pop("disks")
+    base = lab.pool.path / "original.qcow2"
+    allocation = flat.pop("allocation")
+    assert flat == {"target": "vda", "way": "in-place", "path": str(overlay), "base": str(base)}
+    assert allocation == images.allocated_bytes(overlay)
+    assert not has_base(overlay)
+    assert overlay.stat().st_ino == inode
+    assert without_record(lab, "clone") == before
+    assert mode_of(virtomate, "clone") == "copy"
+    images.qemu_io(base, "qcow2", "write -P 9 0 64M")
+    assert images.guest_digest(overlay, "qcow2") == content
+    require_sound(overlay)
+
+
+def test_flattened_clone_is_deleted_as_its_own(lab: Lab, virtomate: Program) -> None:
+    """The token of the clone stays on the image, and its original's volume is left alone."""
+    before = lab.inventory()
+    overlay = make_clone(lab, virtomate)
+    flattened(virtomate("domain-flatten", "clone", json=True))
+
+    result = virtomate("domain-delete", "--yes", "clone")
+
+    assert result.status == 0, str(result)
+    assert not overlay.exists()
+    assert (lab.pool.path / "original.qcow2").exists()
+    lab.connection.lookupByName("original").undefine()
+    (lab.pool.path / "original.qcow2").unlink()
+    lab.pool.refresh()
+    assert before.difference(lab.inventory()) == ""
+
+
+def test_what_people_read(lab: Lab, virtomate: Program) -> None:
+    """A line for the domain and a line for each disk; a second run says that nothing is to be done."""
+    overlay = make_clone(lab, virtomate)
+
+    first, second = virtomate("domain-flatten", "clone"), virtomate("domain-flatten", "clone")
+
+    assert (first.status, second.status) == (0, 0)
+    head, line = first.stdout.splitlines()
+    assert head.startswith("Flattened clone in ")
+    assert line.startswith(f"  vda  {overlay}, ")
+    assert line.endswith(f", in place (was on {lab.pool.path / 'original.qcow2'})")
+    assert second.stdout == "clone rests on no other image\n"
+
+
+def test_deep_chain_with_relative_names(lab: Lab, virtomate: Program) -> None:
+    """All images below are copied from, also a raw one, under names that are relative to their directory."""
+    directory = lab.pool.path
+    lab.pool.raw("deep base.raw", data_bytes=8 * MIB)
+    for above, below, format_ in (("middle.qcow2", "deep base.raw", "raw"), ("top.qcow2", "middle.qcow2", "qcow2")):
+        images.qemu_img("create", "-q", "-f", "qcow2", "-b", below, "-F", format_, directory / above)
+        images.qemu_io(directory / above, "qcow2", f"write -P {len(above)} {len(above)}M 64k")
+    lab.pool.refresh()
+    top = directory / "top.qcow2"
+    content = images.guest_digest(top, "qcow2")
+    lab.define(domain("deep", disks=[disk(top)]))
+
+    found = flattened(virtomate("domain-flatten", "deep", json=True))
+
+    assert found["disks"][0]["base"] == str(directory / "middle.qcow2")
+    assert not has_base(top)
+    assert has_base(directory / "middle.qcow2")
+    assert images.guest_digest(top, "qcow2") == content
+
+
+def test_single_disks(lab: Lab, virtomate: Program) -> None:
+    """A clone with another overlay left stays a linked one; the last disk makes it a copy."""
+    paths = {target: lab.pool.qcow2(f"original-{target}.qcow2") for target in ("vda", "vdb", "vdc")}
+    lab.define(domain("original", disks=[disk(path, target=target) for target, path in paths.items()]))
+    document = clone(virtomate, "--mode", "linked")
+    overlays = {target: clone_path(document, target) for target in paths}
+
+    found = flattened(virtomate("domain-flatten", "--disk", "vdb", "--disk", "vda", "clone", json=True))
+
+    assert [item["target"] for item in found["disks"]] == ["vda", "vdb"]
+    assert {target: has_base(path) for target, path in overlays.items()} == {"vda": False, "vdb": False, "vdc": True}
+    assert mode_of(virtomate, "clone") == "linked"
+    flattened(virtomate("domain-flatten", "clone", json=True))
+    assert mode_of(virtomate, "clone") == "copy"
+
+
+def test_running_domain(lab: Lab, virtomate: Program) -> None:
+    """The hypervisor of a running domain pulls the chain, and the next start has no base either."""
+    overlay = make_clone(lab, virtomate)
+    content = images.guest_digest(overlay, "qcow2")
+    with running_domain(lab, "clone") as running:
+        found = flattened(virtomate("domain-flatten", "clone", json=True))
+
+        assert found["disks"][0]["way"] == "pull"
+        assert running.blockJobInfo("vda") == {}
+        assert not has_base(overlay)
+        assert "original.qcow2" not in running.XMLDesc(0)
+        assert mode_of(virtomate, "clone") == "copy"
+    assert mode_of(virtomate, "clone") == "copy"
+    assert images.guest_digest(overlay, "qcow2") == content
+
+
+def test_dependents_come_first(lab: Lab, virtomate: Program) -> None:
+    """A clone on which another rests is refused, unless that one is flattened in the same command, and before."""
+    overlay = make_clone(lab, virtomate)
+    result = virtomate("domain-clone", "--mode", "linked", "clone", "second", json=True)
+    upper = clone_path(result.json[0])
+    content = images.guest_digest(upper, "qcow2")
+    message = (f"disk vda of 'clone' ('{overlay}') cannot be flattened", f"'{upper}' of domain 'second' rests on it")
+    refusal = Refusal("IllegalStateError", message, ("in the same command",))
+
+    check_refusal(lab, virtomate, ("domain-flatten", "clone"), refusal)
+    both = virtomate("domain-flatten", "clone", "second", json=True)
+
+    assert both.status == 0, str(both)
+    assert [(item["name"], item["status"]) for item in both.json] == [("clone", "flattened"), ("second", "flattened")]
+    assert [has_base(path) for path in (overlay, upper)] == [False, False]
+    assert images.guest_digest(upper, "qcow2") == content
+
+
+def test_internal_snapshots_are_not_lost_silently(lab: Lab, virtomate: Program) -> None:
+    """Snapshots inside of the overlay are a reason to refuse; as asked, they are deleted, also unlisted ones."""
+    overlay = make_clone(lab, virtomate)
+    images.qemu_img("snapshot", "-c", "unlisted", overlay)
+    found = lab.connection.lookupByName("clone")
+    found.snapshotCreateXML("<domainsnapshot><name>listed</name></domainsnapshot>")
+    content = images.guest_digest(overlay, "qcow2")
+    refusal = Refusal("IllegalStateError", ("disk vda of 'clone'", "internal snapshots"), ("--discard-snapshots",))
+
+    check_refusal(lab, virtomate, ("domain-flatten", "clone"), refusal)
+    flattened(virtomate("domain-flatten", "--discard-snapshots", "clone", json=True))
+
+    assert "snapshots" not in image_info(overlay)
+    assert found.snapshotNum() == 0
+    assert images.guest_digest(overlay, "qcow2") == content
+
+
+def test_external_snapshots_are_refused(lab: Lab, virtomate: Program) -> None:
+    """The overlay of an external snapshot rests on what the snapshot has frozen; the error names the snapshot."""
+    make_clone(lab, virtomate)
+    found = lab.connection.lookupByName("clone")
+    with running_domain(lab, "clone"):
+        found.snapshotCreateXML(
+            "<domainsnapshot><name>frozen</name></domainsnapshot>", libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+        )
+    lab.pool.refresh()
+    refusal = Refusal("IllegalStateError", ("disk vda of 'clone'", "'frozen'"), ("virsh snapshot-delete clone frozen",))
+
+    check_refusal(lab, virtomate, ("domain-flatten", "clone"), refusal)
+
+
+def test_saved_domain_is_refused(lab: Lab, virtomate: Program) -> None:
+    """A saved guest knows the chains of its disks."""
+    make_clone(lab, virtomate)
+    found = lab.connection.lookupByName("clone")
+    found.create()
+    found.managedSave()
+    refusal = Refusal("IllegalStateError", ("'clone'", "managed-save image"), ("virsh start clone",))
+
+    check_refusal(lab, virtomate, ("domain-flatten", "clone"), refusal)
+
+
+def test_open_image_is_refused(lab: Lab, virtomate: Program) -> None:
+    """An image that another program has open is left alone."""
+    overlay = make_clone(lab, virtomate)
+    command = ["qemu-io", "-f", "qcow2", str(overlay)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.read(1)
+        result = virtomate("domain-flatten", "clone", json=True)
+        other.stdin.close()
+
+    assert result.status == 1
+    assert str(overlay) in error_of(result)["message"]
+    assert has_base(overlay)
+    assert mode_of(virtomate, "clone") == "linked"
+
+
+def test_written_base_is_refused(lab: Lab, virtomate: Program) -> None:
+    """While somebody writes to the base, what the clone reads changes."""
+    make_clone(lab, virtomate)
+    before = lab.inventory()
+    with running_domain(lab, "original"):
+        result = virtomate("domain-flatten", "clone", json=True)
+
+    assert "original.qcow2" in refused(lab, before, result)["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "parts"),
+    [
+        (("clone", "clone"), 2, ("'clone'", "twice")),
+        (("--disk", "vdz", "clone"), 2, ("'clone'", "'vdz'", "vda")),
+        (("clone", "missing"), 1, ("'missing'",)),
+    ],
+    ids=["twice", "no-such-disk", "no-such-domain"],
+)
+def test_bad_arguments(
+    lab: Lab, virtomate: Program, words: tuple[str, ...], status: int, parts: tuple[str, ...]
+) -> None:
+    """A sentence names the value, and nothing is changed."""
+    make_clone(lab, virtomate)
+    before = lab.inventory()
+
+    result = virtomate("domain-flatten", *words)
+
+    assert result.status == status, str(result)
+    assert [part for part in parts if part not in result.stderr] == []
+    assert before.difference(lab.inventory()) == ""
+
+
+def test_unfinished_clone_is_refused(lab: Lab, virtomate: Program) -> None:
+    """What a killed run has left is deleted, and not flattened."""
+    make_clone(lab, virtomate)
+    run = virtomate.pausing("virDomainDefineXMLFlags").start("domain-clone", "original", "half")
+    with paused(run):
+        run.signal(signal.SIGKILL)
+    run.wait()
+    refusal = Refusal("IllegalStateError", ("'half'", "unfinished clone"), ("virtomate domain-delete half",))
+
+    check_refusal(lab, virtomate, ("domain-flatten", "half"), refusal)
+
+
+def test_too_little_space(root_lab: Lab, virtomate: Program) -> None:
+    """The space for what the image lacks is checked before anything is written."""
+    base = root_lab.pool.qcow2("original.qcow2", data_bytes=48 * MIB)
+    pool = root_lab.make_small_pool("small", size_bytes=32 * MIB)
+    overlay = pool.overlay("overlay.qcow2", base)
+    root_lab.define(domain("full", disks=[disk(overlay)]))
+    refusal = Refusal("NoSpaceError", ("'small'", "to flatten 'full'"), ("--no-space-check",))
+
+    check_refusal(root_lab, virtomate, ("domain-flatten", "full"), refusal)
+    result = virtomate("domain-flatten", "--no-space-check", "full", json=True)
+
+    assert result.json[0]["error"]["type"] == "NoSpaceError", str(result)
+    assert has_base(overlay)
+    require_sound(overlay)
+
+
+def make_big_clone(lab: Lab, virtomate: Program) -> Path:
+    """Make a linked clone of an original with much data, and return its overlay."""
+    base = lab.pool.raw("original.raw", BIG_BYTES, data_bytes=BIG_BYTES)
+    lab.define(domain("original", disks=[disk(base, "raw")]))
+    return clone_path(clone(virtomate, "--mode", "linked"))
+
+
+def begin_flatten(virtomate: Program, *, is_running: bool) -> Background:
+    """Start to flatten `clone`, to stand still when some has been written, or when the block pull has begun."""
+    moment = "virDomainBlockPull" if is_running else "vda"
+    return virtomate.pausing(moment).start("domain-flatten", "clone", json=True)
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["off", "running"])
+def test_kill_leaves_a_whole_chain(lab: Lab, virtomate: Program, *, is_running: bool) -> None:
+    """Whenever the run is killed, the guest reads the same, and the same command completes the work."""
+    overlay = make_big_clone(lab, virtomate)
+    content = images.guest_digest(overlay, "qcow2")
+    found = lab.connection.lookupByName("clone")
+    if is_running:
+        found.create()
+    for _ in range(3):
+        run = begin_flatten(virtomate, is_running=is_running)
+        with paused(run):
+            run.signal(signal.SIGKILL)
+        run.wait()
+        if not is_running:
+            require_sound(overlay)
+        assert images.guest_digest(overlay, "qcow2") == content
+        if not has_base(overlay):
+            break
+
+    flattened(virtomate("domain-flatten", "clone", json=True))
+
+    assert not has_base(overlay)
+    assert mode_of(virtomate, "clone") == "copy"
+    if is_running:
+        found.destroy()
+    assert images.guest_digest(overlay, "qcow2") == content
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["off", "running"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_signal_leaves_a_whole_chain(lab: Lab, virtomate: Program, number: signal.Signals, *, is_running: bool) -> None:
+    """A signal ends the work at once; the domain can be used as before, and the same command completes the work."""
+    overlay = make_big_clone(lab, virtomate)
+    content = images.guest_digest(overlay, "qcow2")
+    found = lab.connection.lookupByName("clone")
+    if is_running:
+        found.create()
+    run = begin_flatten(virtomate, is_running=is_running)
+    with paused(run):
+        run.signal(number)
+    result = run.wait()
+
+    assert result.status == -number, str(result)
+    (document,) = result.json
+    assert document["status"] == "interrupted"
+    assert document["error"]["type"] == "Interrupted"
+    if is_running:
+        assert found.blockJobInfo("vda") == {}
+    assert images.guest_digest(overlay, "qcow2") == content
+    flattened(virtomate("domain-flatten", "clone", json=True))
+    assert not has_base(overlay)
+    if is_running:
+        found.destroy()
+    assert images.guest_digest(overlay, "qcow2") == content

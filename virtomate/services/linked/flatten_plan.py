@@ -1,0 +1,345 @@
+"""The plan of flattening: which disks of which domains, in which way and order, and every reason to refuse."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec, file_readers
+from virtomate.definition.provenance import Artifact
+from virtomate.definition.snapshot import EXTERNAL, read_snapshot
+from virtomate.duplication.hostfs import visible_status
+from virtomate.duplication.qemu_img import is_installed
+from virtomate.duplication.rebasing import ClosedImageError, opened_for_reading
+from virtomate.enums import ArtifactKind, ArtifactState, FlattenWay
+from virtomate.errors import (
+    IllegalStateError,
+    MalformedDocumentError,
+    UnsupportedError,
+    UsageError,
+    VirtomateError,
+    combined_error,
+)
+from virtomate.hypervisor import block_jobs
+from virtomate.hypervisor.domains import find_domain
+from virtomate.services.linked.chain import DiskChain, read_chain
+from virtomate.services.linked.record import find_record
+from virtomate.services.storage import SpaceLedger, read_pools
+from virtomate.services.storage.references import ReferenceCache, ReferenceKind, scan_references
+from virtomate.tuples import NamedTuple
+from virtomate.words import quoted, virsh, virtomate
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Sequence
+
+    from virtomate.cancel import CancelToken
+    from virtomate.definition.file_readers import DiskDefinition
+    from virtomate.definition.provenance import Provenance
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.services.linked.flatten_records import FlattenRequest
+    from virtomate.services.storage import PoolIndex
+    from virtomate.services.storage.references import Reference, References
+
+_FILE_TYPES = frozenset({"file", "volume"})
+# How many users of an image a refusal names.
+_NAMED_USERS = 3
+
+
+class DiskPlan(NamedTuple):
+    """A disk that is to be flattened."""
+
+    chain: DiskChain
+    way: FlattenWay
+
+    @property
+    def target(self) -> str:
+        """Target of the disk."""
+        return self.chain.disk.target
+
+    @property
+    def path(self) -> str:
+        """Path of the disk's own image."""
+        return self.chain.volume.path
+
+
+class DomainPlan(NamedTuple):
+    """A domain that is to be flattened.
+
+    Attributes:
+        record: The record of its cloning, None for a domain that is no clone.
+        disks: The disks to flatten.
+        independent: Other disks, whose images have no base.
+        is_all: Whether no disk has a base afterwards.
+        needs: UUIDs of the domains that must be flattened before, since they rest on this one.
+    """
+
+    domain: Domain
+    is_active: bool
+    record: Provenance | None
+    disks: tuple[DiskPlan, ...]
+    independent: tuple[DiskChain, ...]
+    is_all: bool
+    needs: frozenset[str] = frozenset()
+
+
+class FlattenPlan(NamedTuple):
+    """The domains in the order of the request, their UUIDs in the order of the work, and what the look has read."""
+
+    domains: tuple[DomainPlan, ...]
+    order: tuple[str, ...]
+    cache: ReferenceCache
+
+
+def plan_flatten(connection: Connection, request: FlattenRequest, cancel: CancelToken) -> FlattenPlan:
+    """Plan the flattening of domains; nothing is changed.
+
+    Raises:
+        UsageError: A domain is named twice, or has no disk that was named.
+        VirtomateError: A domain is missing or cannot be flattened.
+    """
+    pools = read_pools(connection)
+    errors: list[VirtomateError] = []
+    plans: dict[str, DomainPlan] = {}
+    for name in request.names:
+        cancel.check()
+        try:
+            domain = find_domain(connection, name)
+            _refuse_repetition(domain, plans)
+            plans[domain.uuid] = _plan_domain(connection, pools, domain, request)
+        except UsageError:
+            raise
+        except VirtomateError as error:
+            if not connection.is_alive:
+                raise
+            errors.append(error)
+    if errors:
+        raise combined_error(errors)
+    cache = ReferenceCache()
+    domains = _with_needs(connection, tuple(plans.values()), cache)
+    cancel.check()
+    if request.check_space:
+        _require_space(pools, domains, is_local=connection.is_local)
+    try:
+        order = tuple(TopologicalSorter({plan.domain.uuid: plan.needs for plan in domains}).static_order())
+    except CycleError as error:
+        raise IllegalStateError("the images of these domains rest on each other") from error
+    return FlattenPlan(domains, order, cache)
+
+
+def _refuse_repetition(domain: Domain, known: Container[str]) -> None:
+    if domain.uuid in known:
+        raise UsageError(f"domain '{domain.name}' is named twice")
+
+
+def _plan_domain(connection: Connection, pools: PoolIndex, domain: Domain, request: FlattenRequest) -> DomainPlan:
+    record = find_record(domain)
+    _refuse_placeholder(domain, record)
+    is_active = domain.is_active()
+    text = domain.live_definition() if is_active else domain.inactive_definition_without_secrets()
+    disks = file_readers.disks(codec.parse_definition(text).domain)
+    chains = [read_chain(connection, pools, disk) for disk in _chosen(domain.name, disks, request.disks)]
+    based = [chain for chain in chains if chain.below]
+    if based:
+        _refuse_state(domain, based, is_active=is_active)
+    plans = []
+    for chain in based:
+        _refuse_snapshots(domain, chain, request)
+        plans.append(DiskPlan(chain, _choose_way(domain, chain, is_active=is_active)))
+    # what was not looked at may have a base
+    is_all = not request.disks or {disk.target for disk in disks if _may_have_base(disk)} <= {*request.disks}
+    independent = tuple(chain for chain in chains if not chain.below)
+    return DomainPlan(domain, is_active, record, tuple(plans), independent, is_all)
+
+
+def _refuse_placeholder(domain: Domain, record: Provenance | None) -> None:
+    if record is not None and not record.finished:
+        raise IllegalStateError(
+            f"domain '{domain.name}' is an unfinished {record.what} of '{record.source.name}'",
+            hint=f"{virtomate('domain-delete', domain.name)} removes the domain and its volumes.",
+        )
+    if record is not None and record.is_moment:
+        raise IllegalStateError(
+            f"domain '{domain.name}' only keeps images of '{record.source.name}' for linked clones",
+            hint="Flatten these clones.",
+        )
+
+
+def _chosen(name: str, disks: Sequence[DiskDefinition], wanted: tuple[str, ...]) -> list[DiskDefinition]:
+    """Return the disks that may have to be flattened: those that were named, or else all that may have a base."""
+    targets = [disk.target for disk in disks]
+    if (unknown := next((target for target in wanted if target not in targets), None)) is not None:
+        there = f"it has {', '.join(targets)}" if targets else "it has no disks"
+        raise UsageError(f"domain '{name}' has no disk '{unknown}': {there}")
+    if not wanted:
+        return [disk for disk in disks if _may_have_base(disk)]
+    chosen = [disk for disk in disks if disk.target in wanted]
+    for disk in chosen:
+        if disk.type not in _FILE_TYPES or disk.is_empty:
+            kind = "an empty drive" if disk.is_empty else f"a {disk.type} disk"
+            raise UnsupportedError(
+                f"disk {disk.target} of '{name}' is {kind}, and only volumes that are files rest on others"
+            )
+    return chosen
+
+
+def _may_have_base(disk: DiskDefinition) -> bool:
+    is_file = disk.type in _FILE_TYPES and not disk.is_empty
+    return is_file and not disk.is_readonly and disk.format != "raw"
+
+
+def _refuse_state(domain: Domain, chains: Sequence[DiskChain], *, is_active: bool) -> None:
+    """Refuse a domain that would not find its disks as it knows them, or whose disks are busy."""
+    name = domain.name
+    if domain.has_managed_save():
+        raise IllegalStateError(
+            f"domain '{name}' has a managed-save image, which knows the chains of its disks",
+            hint=f"Start the domain, which restores it: {virsh('start', name)}. It can be flattened while it runs.",
+        )
+    if not is_active:
+        return
+    if domain.is_persistent():
+        later = file_readers.disks(codec.parse_definition(domain.inactive_definition_without_secrets()).domain)
+        sources = {disk.target: (disk.path, disk.pool, disk.volume) for disk in later}
+        for disk in (chain.disk for chain in chains):
+            if sources.get(disk.target) not in {(disk.path, disk.pool, disk.volume), None}:
+                raise IllegalStateError(
+                    f"disk {disk.target} of '{name}' will be another one with the next start",
+                    hint=f"Shut it down first: {virsh('shutdown', name)}",
+                )
+    for disk in (chain.disk for chain in chains):
+        job = block_jobs.find_job(domain, disk.target)
+        if job is not None and not job.is_pull:
+            raise IllegalStateError(
+                f"disk {disk.target} of '{name}' is busy with a block job",
+                hint=f"Wait for its end: {virsh('blockjob', name, disk.target, options='--info')} shows it.",
+            )
+
+
+def _refuse_snapshots(domain: Domain, chain: DiskChain, request: FlattenRequest) -> None:
+    """Refuse a disk whose snapshots would be lost."""
+    name, target, path = domain.name, chain.disk.target, chain.volume.path
+    for snapshot, document in domain.external_snapshots():
+        if _is_on(document, target):
+            raise IllegalStateError(
+                f"disk {target} of '{name}' rests on what the external snapshot '{snapshot}' has frozen, and the "
+                "snapshot would be lost",
+                hint=f"Delete the snapshot first: {virsh('snapshot-delete', name, snapshot)}",
+            )
+    if chain.header is not None and chain.header.snapshot_count and not request.discard_snapshots:
+        raise IllegalStateError(
+            f"disk {target} of '{name}' ('{path}') has internal snapshots, which need the base, too",
+            hint="--discard-snapshots deletes them.",
+        )
+
+
+def _is_on(document: str, target: str) -> bool:
+    """Return whether an external snapshot has frozen an image of a disk; True for a document that tells nothing."""
+    try:
+        held = read_snapshot(document).disks.get(target)
+    except MalformedDocumentError:
+        return True
+    return held is not None and held.kind == EXTERNAL
+
+
+def _choose_way(domain: Domain, chain: DiskChain, *, is_active: bool) -> FlattenWay:
+    if is_active:
+        return FlattenWay.PULL
+    if chain.is_encrypted:
+        raise UnsupportedError(
+            f"disk {chain.disk.target} of '{domain.name}' is encrypted, and only its running domain has the key",
+            hint=f"Start it, and flatten it while it runs: {virsh('start', domain.name)}",
+        )
+    if (reason := why_not_here(chain)) is not None:
+        raise UnsupportedError(f"disk {chain.disk.target} of '{domain.name}' cannot be flattened in place: {reason}")
+    return FlattenWay.IN_PLACE
+
+
+def why_not_here(chain: DiskChain) -> str | None:
+    """Return why the images of a chain cannot be worked on here, None where they can.
+
+    Raises:
+        IllegalStateError: Somebody writes to an image below.
+    """
+    if not is_installed():
+        return "there is no qemu-img here"
+    if visible_status(chain.volume) is None:
+        return "its file cannot be seen here"
+    if not os.access(chain.volume.path, os.R_OK | os.W_OK):
+        return "its file cannot be written here"
+    images = [(image.path, image.format) for image in chain.below if image.path is not None]
+    if len(images) < len(chain.below):
+        return f"the name of a base, '{chain.below[len(images)].name}', is more than a path"
+    try:
+        with opened_for_reading(images):
+            return None
+    except ClosedImageError as error:
+        return error.message
+
+
+def _with_needs(connection: Connection, plans: tuple[DomainPlan, ...], cache: ReferenceCache) -> tuple[DomainPlan, ...]:
+    """Find out which domain must be flattened before which; refuse an image on which something rests that stays."""
+    wanted = {plan.domain.uuid: [artifact_of(disk, plan.record) for disk in plan.disks] for plan in plans}
+    if not any(wanted.values()):
+        return plans
+    references = scan_references(connection, wanted, cache)
+    owners = {disk.path: plan.domain.uuid for plan in plans for disk in plan.disks}
+    needs: defaultdict[str, set[str]] = defaultdict(set)
+    errors: list[VirtomateError] = []
+    for plan in plans:
+        uuid = plan.domain.uuid
+        for disk in plan.disks:
+            staying = []
+            for user in users_of(references, disk, plan.record):
+                owner = owners.get(user.path or "")
+                if owner is None or owner == uuid:
+                    staying.append(user)
+                else:
+                    needs[uuid].add(owner)
+            if staying:
+                errors.append(in_use(plan.domain.name, disk, staying))
+    if errors:
+        raise combined_error(errors)
+    return tuple(plan._replace(needs=frozenset(needs[plan.domain.uuid])) for plan in plans)
+
+
+def artifact_of(disk: DiskPlan, record: Provenance | None) -> Artifact:
+    """Return the image of a disk as a line of the record; a line of the record itself, if the image has one."""
+    made = next((made for made in record.made if made.path == disk.path), None) if record is not None else None
+    volume = disk.chain.volume
+    return made or Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, volume.pool, volume.name, volume.path)
+
+
+def users_of(references: References, disk: DiskPlan, record: Provenance | None) -> Iterator[Reference]:
+    """Yield who certainly uses the image of a disk, other than its domain."""
+    for user in references.users(artifact_of(disk, record)):
+        if user.kind is not ReferenceKind.MAY_NAME:
+            yield user
+
+
+def in_use(name: str, disk: DiskPlan, users: Sequence[Reference]) -> IllegalStateError:
+    """Return the error that names who uses the image of a disk."""
+    named = [user.says for user in users[:_NAMED_USERS]]
+    if len(users) > len(named):
+        named.append(f"and {len(users) - len(named)} more")
+    return IllegalStateError(
+        f"disk {disk.target} of '{name}' ('{disk.path}') cannot be flattened: {', '.join(named)}",
+        hint="Flatten what rests on it first. A domain can be named in the same command.",
+    )
+
+
+def _require_space(pools: PoolIndex, plans: Sequence[DomainPlan], *, is_local: bool) -> None:
+    """Raise NoSpaceError if the pools have too little space for what the images lack."""
+    ledger = SpaceLedger(is_local=is_local)
+    for plan in plans:
+        for disk in plan.disks:
+            volume = disk.chain.volume
+            known = pools.named(volume.pool)
+            ledger.add(known.pool, known.description, disk.chain.missing_bytes, (volume,))
+    names = [plan.domain.name for plan in plans if plan.disks]
+    if names:
+        ledger.refuse_lack(
+            "Make room, or, where the file system compresses, use --no-space-check.", f" to flatten {quoted(names)}"
+        )

@@ -1,0 +1,60 @@
+"""The request and the results of flattening."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from virtomate.enums import FlattenStatus, FlattenWay
+    from virtomate.errors import VirtomateError
+
+
+class FlattenRequest(NamedTuple):
+    """What is to be flattened.
+
+    Attributes:
+        names: The domains, each by name or UUID.
+        disks: Targets of the disks; all disks with a base if there are none.
+        discard_snapshots: Whether internal snapshots, which need the base, are deleted.
+        check_space: Whether too little free space is a reason to refuse.
+    """
+
+    names: tuple[str, ...]
+    disks: tuple[str, ...] = ()
+    discard_snapshots: bool = False
+    check_space: bool = True
+
+
+class FlattenedDisk(NamedTuple):
+    """A disk that rests on nothing any more.
+
+    Attributes:
+        target: Target of the disk.
+        way: How its image got what it lacked.
+        path: The image that the disk has now.
+        base: The image that the disk rested on, by the name in its header.
+        allocation: Bytes that the image takes on the host now.
+    """
+
+    target: str
+    way: FlattenWay
+    path: str
+    base: str
+    allocation: int
+
+
+class FlattenResult(NamedTuple):
+    """What became of one domain.
+
+    Attributes:
+        disks: The disks that were flattened.
+    """
+
+    status: FlattenStatus
+    name: str
+    uuid: str
+    disks: tuple[FlattenedDisk, ...] = ()
+    seconds: float = 0.0
+    error: VirtomateError | None = None
