@@ -308,6 +308,15 @@ def test_unfinished_clone_is_refused(lab: Lab, virtomate: Program) -> None:
     check_refusal(lab, virtomate, ("domain-flatten", "half"), refusal)
 
 
+def test_template_is_refused(lab: Lab, virtomate: Program) -> None:
+    """Nobody writes to the volumes of a template."""
+    make_clone(lab, virtomate)
+    assert virtomate("domain-template", "clone").status == 0
+    refusal = Refusal("IllegalStateError", ("'clone'", "template"), ("virtomate domain-template --undo clone",))
+
+    check_refusal(lab, virtomate, ("domain-flatten", "clone"), refusal)
+
+
 def test_too_little_space(root_lab: Lab, virtomate: Program) -> None:
     """The space for what the image lacks is checked before anything is written."""
     base = root_lab.pool.qcow2("original.qcow2", data_bytes=48 * MIB)

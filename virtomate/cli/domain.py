@@ -12,7 +12,6 @@ import click
 from virtomate.cli.app import open_app
 from virtomate.cli.clone_options import EXAMPLES, SECTIONS
 from virtomate.cli.completion import CLONE, DOMAIN
-from virtomate.cli.flatten import flatten
 from virtomate.cli.help import Group
 from virtomate.enums import AddressSource
 from virtomate.errors import EXIT_FAILED, UsageError, combined_exit_status
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 @click.group(cls=Group)
 def domain() -> None:
     """Work with domains."""
-
-
-domain.add_command(flatten)
 
 
 @domain.command("clone", short_help="Clone a domain.", sections=SECTIONS, examples=EXAMPLES)

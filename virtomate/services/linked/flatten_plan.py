@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition import codec, file_readers
 from virtomate.definition.provenance import Artifact
 from virtomate.definition.snapshot import EXTERNAL, read_snapshot
+from virtomate.definition.template import is_template
 from virtomate.duplication.hostfs import visible_status
 from virtomate.duplication.qemu_img import is_installed
 from virtomate.duplication.rebasing import ClosedImageError, opened_for_reading
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
 
     from virtomate.cancel import CancelToken
+    from virtomate.definition.codec import Document
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.provenance import Provenance
     from virtomate.hypervisor.connection import Connection
@@ -139,7 +141,9 @@ def _plan_domain(connection: Connection, pools: PoolIndex, domain: Domain, reque
     _refuse_placeholder(domain, record)
     is_active = domain.is_active()
     text = domain.live_definition() if is_active else domain.inactive_definition_without_secrets()
-    disks = file_readers.disks(codec.parse_definition(text).domain)
+    definition = codec.parse_definition(text).domain
+    _refuse_template(domain, definition)
+    disks = file_readers.disks(definition)
     chains = [read_chain(connection, pools, disk) for disk in _chosen(domain.name, disks, request.disks)]
     based = [chain for chain in chains if chain.below]
     if based:
@@ -164,6 +168,14 @@ def _refuse_placeholder(domain: Domain, record: Provenance | None) -> None:
         raise IllegalStateError(
             f"domain '{domain.name}' only keeps images of '{record.source.name}' for linked clones",
             hint="Flatten these clones.",
+        )
+
+
+def _refuse_template(domain: Domain, definition: Document) -> None:
+    if is_template(definition):
+        raise IllegalStateError(
+            f"domain '{domain.name}' is a template, whose volumes nobody writes to",
+            hint=f"Make it an ordinary domain first: {virtomate('domain-template', domain.name, options='--undo')}",
         )
 
 
