@@ -30,7 +30,7 @@ from virtomate.output.streams import Format
 from virtomate.services import clone_records, listings, pool_listings, volume_import
 from virtomate.services.delete import records as delete_records
 from virtomate.services.guest import PingResult
-from virtomate.services.linked import flatten_records, template
+from virtomate.services.linked import flatten_records, reset, template
 from virtomate.services.storage import space
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +77,8 @@ TABLES: dict[str, type] = {
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,
     "SnapshotDocument": clone_records.SnapshotReference,
+    "ResetDocument": reset.ResetResult,
+    "ResetDiskDocument": reset.ResetDisk,
     "TemplateDocument": template.TemplateResult,
     "VolumeDocument": clone_records.VolumeReference,
     "VolumeListingDocument": volume.VolumeListing,

@@ -42,7 +42,7 @@ SERVICES: dict[str, set[str]] = {
     "quiesce": {"storage"},
     "transaction": {"definitions", "storage", "quiesce"},
     "guest": set(),
-    "linked": {"definitions", "storage", "transaction", "guest"},
+    "linked": {"definitions", "firmware", "trust", "storage", "transaction", "guest"},
     "restart": {"storage", "transaction"},
     "clone_records": {"storage"},
     "clone_start": {"guest", "clone_records"},

@@ -149,6 +149,14 @@ class FlattenWay(StrEnum):
     PULL = "pull"
 
 
+class ResetStatus(StrEnum):
+    """How the reset of one clone ended."""
+
+    RESET = "reset"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
 class AddressSource(StrEnum):
     """The source of a domain's addresses."""
 

@@ -93,6 +93,13 @@ class TemplateWarning(StrEnum):
     UNWRITABLE = "unwritable-volume"
 
 
+class ResetWarning(StrEnum):
+    """Warnings about clones that are reset: what stays as it is."""
+
+    NVRAM = "nvram-not-reset"
+    TPM = "tpm-not-reset"
+
+
 class Kept(StrEnum):
     """Objects that the deletion of a clone keeps."""
 
@@ -111,7 +118,7 @@ class Leftover(StrEnum):
     SHUT_OFF = "shut-off-original"
 
 
-Code = CloneWarning | Change | ScanWarning | FileWarning | TemplateWarning | Kept | Leftover
+Code = CloneWarning | Change | ScanWarning | FileWarning | TemplateWarning | ResetWarning | Kept | Leftover
 
 
 class Notice(NamedTuple):

@@ -319,6 +319,26 @@ def many(bench: Workbench, name: str, kind: str, mode: str) -> CaseResult:
     return CaseResult(name, title, series=found, bars=(faster(old, 10, OURS),))
 
 
+def reset(bench: Workbench, name: str) -> CaseResult:
+    """Take many linked clones, into which their guests wrote, back to their first moment."""
+    count, data = bench.scaled(MANY), bench.scaled(GIB)
+    pool = bench.make_pool("ext4", 4 * data)
+    source = pool.qcow2("original.qcow2", data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "qcow2"))
+    old = f"virsh undefine and {OLD} linked, {count} times"
+    used = [who.clone_many_with_ours(bench.uri, "linked", count), who.write_to_many(count, pool.path)]
+    again = who.make_many_anew_with_old(bench.uri, "linked", count)
+    found = bench.race(
+        [
+            Contender(OURS, who.reset_many(bench.uri, count), prepare=used),
+            Contender(old, again, prepare=[who.clone_many_with_old(bench.uri, "linked", count)]),
+        ],
+        pool,
+    )
+    title = f"reset of {count} linked clones into which 8 MiB were written each, ext4"
+    return CaseResult(name, title, series=found, bars=(faster(old, 10, OURS),))
+
+
 def crowd(bench: Workbench, name: str) -> CaseResult:
     """Make a linked clone on a host that has many domains, and on one that has none."""
     count, data = bench.scaled(CROWD), bench.scaled(64 * MIB)
@@ -424,6 +444,7 @@ CASES: Mapping[str, Case] = {
     "live-linked": live_linked,
     "many-linked": partial(many, kind="ext4", mode="linked"),
     "many-reflink": partial(many, kind="xfs", mode="reflink"),
+    "reset": reset,
     "crowd": crowd,
     "delete": delete,
     "many-memory": many_memory,

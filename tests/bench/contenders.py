@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -139,8 +140,32 @@ def clone_many_with_ours(uri: str, mode: str, count: int, source: str = ORIGINAL
 
 def clone_many_with_old(uri: str, mode: str, count: int, source: str = ORIGINAL) -> Argv:
     """Compose many clones by virtomate 0.1.2, one after the other."""
-    script = Path(__file__).with_name("in_a_row.py")
-    return [sys.executable, "-I", "-S", script, str(count), *numbered(clone_with_old(uri, mode, source))]
+    return _in_a_row(count, numbered(clone_with_old(uri, mode, source)))
+
+
+def write_to_many(count: int, directory: Path) -> Argv:
+    """Compose what the guests of many clones write."""
+    program = require_program("qemu-io", "qemu-utils")
+    argv: Argv = [program, "-f", "qcow2", "-c", "write 0 8M", directory / f"{CLONE}-{{}}.qcow2"]
+    return _in_a_row(count, argv)
+
+
+def reset_many(uri: str, count: int) -> Argv:
+    """Compose the reset of many clones by virtomate in one command."""
+    return [find_ours(), "-c", uri, "--json", "domain-reset", *(f"{CLONE}-{number + 1}" for number in range(count))]
+
+
+def make_many_anew_with_old(uri: str, mode: str, count: int) -> Argv:
+    """Compose the deletion of each clone by virsh, since virtomate 0.1.2 deletes none, and a new clone by it."""
+    virsh = require_program("virsh", "libvirt-clients")
+    delete = [virsh, "-q", "-c", uri, "undefine", f"{CLONE}-{{}}", "--remove-all-storage"]
+    clone = numbered(clone_with_old(uri, mode))
+    commands = (shlex.join(map(str, argv)) for argv in (delete, clone))
+    return _in_a_row(count, ["sh", "-c", " && ".join(commands)])
+
+
+def _in_a_row(count: int, argv: Argv) -> Argv:
+    return [sys.executable, "-I", "-S", Path(__file__).with_name("in_a_row.py"), str(count), *argv]
 
 
 def scan(uri: str) -> list[str | Path]:

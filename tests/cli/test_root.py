@@ -256,7 +256,7 @@ LISTS = "domain-iface-list', 'domain-list', 'pool-list' or 'volume-list"
         ("domains", "domain-list"),
         ("clone-domain", "domain-clone"),
         ("domain-start", None),
-        ("domain-rename", None),
+        ("domain-suspend", None),
         ("volume-delete", None),
         ("pool-create", None),
         ("domain frobnicate", None),

@@ -1,8 +1,9 @@
 """virtomate, which stands still at a certain moment: `pausing.py MOMENT ARGUMENT...`.
 
-MOMENT is a function of libvirt's C library, which has just been called, `freeze` when a guest has just been frozen, or
-volumes, separated by commas, of each of which some has been written. SIGCONT lets the program go on. A backup that has
-just begun goes on at 1 MiB/s, and a guest that is frozen stays so.
+MOMENT is a function of libvirt's C library, which has just been called; `freeze`, when a guest has just been frozen;
+`sync-N`, when the program has just waited the N-th time until a file was on the disk; or volumes, separated by commas,
+of each of which some has been written. SIGCONT lets the program go on. A backup that has just begun goes on at 1 MiB/s,
+and a guest that is frozen stays so.
 """
 
 import functools
@@ -27,7 +28,8 @@ watchdog.THAW_AFTER_SECONDS = 600.0
 
 def stand_still() -> None:
     """Stop this process, with all of its threads."""
-    os.kill(os.getpid(), signal.SIGSTOP)
+    # sent to the process, it would let this thread go on for a while where another thread takes it
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def pause_after(name: str, module: Any = libvirtmod) -> None:
@@ -44,6 +46,20 @@ def pause_after(name: str, module: Any = libvirtmod) -> None:
         return result
 
     setattr(module, name, call)
+
+
+def pause_after_sync(number: int) -> None:
+    """Stand still when the program has waited so many times for a disk."""
+    left, sync = number, os.fdatasync
+
+    def call(fd: Any) -> None:
+        nonlocal left
+        sync(fd)
+        left -= 1
+        if left == 0:
+            stand_still()
+
+    os.fdatasync = call
 
 
 def slow_down(domain: Any, document: str, *_: object) -> None:
@@ -82,6 +98,8 @@ def main() -> None:
         pause_after(moment)
     elif moment == "freeze":
         pause_after(moment, freeze)
+    elif moment.startswith("sync-"):
+        pause_after_sync(int(moment.removeprefix("sync-")))
     else:
         pause_while_writing(moment.split(","))
     from virtomate.__main__ import main as run  # noqa: PLC0415 - it must find the functions as they are now

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from virtomate.cli.app import open_app
-from virtomate.cli.completion import DOMAIN
+from virtomate.cli.completion import CLONE, DOMAIN
 from virtomate.cli.domain import domain
 from virtomate.errors import combined_exit_status
 
@@ -81,4 +81,25 @@ def flatten(
         with app.making() as run:
             results = service.flatten_domains(run, request)
         render_flattened(results, settings.format)
+    return combined_exit_status(result.error for result in results if result.error is not None)
+
+
+@domain.command("reset", short_help="Take linked clones back to their first moment.")
+@click.option("--force", is_flag=True, help="End clones that run, at once, and discard saved states.")
+@click.option("--start", is_flag=True, help="Start the clones afterwards.")
+@click.argument("names", metavar="CLONE...", nargs=-1, required=True, type=CLONE)
+@click.pass_obj
+def reset(settings: Settings, names: tuple[str, ...], *, force: bool, start: bool) -> int:
+    """Take each linked CLONE, given by name or UUID, back to its first moment.
+
+    Everything that was written to its disks is lost, and its NVRAM is a copy of the original's again. Its definition
+    stays as it is, with UUID and MAC addresses. CLONE must be shut off, unless --force is given.
+    """
+    from virtomate.output.linked import render_resets  # noqa: PLC0415
+    from virtomate.services import linked as service  # noqa: PLC0415 - help and completion need no libvirt
+
+    request = service.ResetRequest(names, force, start)
+    with open_app(settings) as app, app.working():
+        results = service.reset_clones(app.session, request, app.cancel)
+    render_resets(results, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)

@@ -226,6 +226,20 @@ class Domain:
         with translating_errors(f"cannot shut down domain '{self.name}'"):
             self.handle.shutdown()
 
+    def end(self) -> None:
+        """End an active domain at once, as if its power were cut; a domain that is off by then is none the worse."""
+        try:
+            with translating_errors(f"cannot end domain '{self.name}'"):
+                self.handle.destroy()
+        except IllegalStateError:
+            if self.is_active():
+                raise
+
+    def discard_managed_save(self) -> None:
+        """Remove the managed-save image."""
+        with translating_errors(f"cannot remove the managed-save image of domain '{self.name}'"):
+            self.handle.managedSaveRemove(0)
+
     def undefine_with_state(self) -> None:
         """Remove the definition and all that libvirt keeps with it but the NVRAM, which would be deleted by its path.
 

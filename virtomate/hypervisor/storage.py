@@ -340,10 +340,15 @@ def open_download(connection: Connection, volume: Volume, offset: int, length: i
     return _opened(connection, volume, failure, lambda stream: volume.handle.download(stream, offset, length, flags))
 
 
+def read_part(connection: Connection, volume: Volume, offset: int, length: int) -> bytes:
+    """Return bytes of a volume's file, fewer at the end of the file."""
+    with open_download(connection, volume, offset, length) as stream:
+        return b"".join(piece if isinstance(piece, bytes) else bytes(piece) for piece in stream.receive(length))
+
+
 def read_head(connection: Connection, volume: Volume, length: int) -> bytes:
     """Return the first bytes of a volume's file, fewer of a shorter file."""
-    with open_download(connection, volume, 0, length) as stream:
-        return b"".join(piece if isinstance(piece, bytes) else bytes(piece) for piece in stream.receive(length))
+    return read_part(connection, volume, 0, length)
 
 
 def open_upload(connection: Connection, volume: Volume) -> AbstractContextManager[Stream]:
@@ -351,3 +356,16 @@ def open_upload(connection: Connection, volume: Volume) -> AbstractContextManage
     flags = libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM
     failure = f"cannot write volume '{volume.name}'"
     return _opened(connection, volume, failure, lambda stream: volume.handle.upload(stream, 0, 0, flags))
+
+
+def write_part(connection: Connection, volume: Volume, offset: int, data: bytes) -> None:
+    """Write bytes into a volume's file; the rest of the file stays as it is."""
+    failure = f"cannot write volume '{volume.name}'"
+    with _opened(connection, volume, failure, lambda stream: volume.handle.upload(stream, offset, 0, 0)) as stream:
+        stream.send(data)
+
+
+def cut_volume(connection: Connection, volume: Volume, size: int) -> None:
+    """End a volume's file at a size: libvirt skips a hole in an upload, and ends the file behind it (9.0)."""
+    with open_upload(connection, volume) as stream:
+        stream.send_hole(size)

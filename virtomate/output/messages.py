@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.notices import Change, CloneWarning, FileWarning, Kept, Leftover, ScanWarning, TemplateWarning
+from virtomate.notices import (
+    Change,
+    CloneWarning,
+    FileWarning,
+    Kept,
+    Leftover,
+    ResetWarning,
+    ScanWarning,
+    TemplateWarning,
+)
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
@@ -92,6 +101,8 @@ SENTENCES: dict[Code, str] = {
     Leftover.SHUT_OFF: "domain '{subject}', which is still shut off, and domain '{record}', which records that",
     TemplateWarning.WRITABLE: "the write permission of '{subject}' could not be removed: {reason}",
     TemplateWarning.UNWRITABLE: "the write permission of '{subject}' was not restored: {reason}",
+    ResetWarning.NVRAM: "the NVRAM '{subject}' stays as it is: {reason}",
+    ResetWarning.TPM: "the state of the emulated TPM of '{subject}' stays as it is",
     FileWarning.OTHER_FORMAT: "'{subject}' is called {promised}, but its content is {format}",
     FileWarning.CORRUPT: "'{subject}' is marked as corrupt, and so is the volume",
     FileWarning.UNCLEAN: "'{subject}' was not closed properly, and neither was the volume",

@@ -10,6 +10,10 @@ from virtomate.services.linked.flatten import flatten_domains as flatten_domains
 from virtomate.services.linked.flatten_records import FlattenedDisk as FlattenedDisk
 from virtomate.services.linked.flatten_records import FlattenRequest as FlattenRequest
 from virtomate.services.linked.flatten_records import FlattenResult as FlattenResult
+from virtomate.services.linked.reset import ResetDisk as ResetDisk
+from virtomate.services.linked.reset import ResetRequest as ResetRequest
+from virtomate.services.linked.reset import ResetResult as ResetResult
+from virtomate.services.linked.reset import reset_clones as reset_clones
 from virtomate.services.linked.template import TemplateResult as TemplateResult
 from virtomate.services.linked.template import make_templates as make_templates
 from virtomate.services.linked.template import undo_templates as undo_templates

@@ -1,0 +1,221 @@
+"""The plan of a reset: which overlays are emptied, and every reason not to touch anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec, file_readers
+from virtomate.definition.provenance import read_provenance
+from virtomate.definition.template import is_template
+from virtomate.duplication.hostfs import nanoseconds, visible_status
+from virtomate.enums import ArtifactKind, Mode, Transfer
+from virtomate.errors import (
+    IllegalStateError,
+    NotFoundError,
+    UnsupportedError,
+    UsageError,
+    VirtomateError,
+    combined_error,
+)
+from virtomate.hypervisor.domains import find_domain
+from virtomate.paths import normalise
+from virtomate.services.storage import read_pools
+from virtomate.services.storage.artifacts import Verdict, judge_in_pool, why_not_in
+from virtomate.services.trust import PoolGate, runs_unprivileged
+from virtomate.tuples import NamedTuple
+from virtomate.words import counted, shutdown_commands, virsh, virtomate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from virtomate.cancel import CancelToken
+    from virtomate.definition.codec import Definition
+    from virtomate.definition.provenance import Artifact, Provenance
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.services.storage import PoolEntry
+    from virtomate.services.storage.references import Reference
+
+# How many users of a volume a refusal names.
+_NAMED_USERS = 3
+
+
+class LinkedDisk(NamedTuple):
+    """A disk whose overlay cloning made.
+
+    Attributes:
+        known: The pool of the overlay.
+        is_seen: Whether the overlay's file can be seen here.
+    """
+
+    target: str
+    made: Artifact
+    known: PoolEntry
+    is_seen: bool
+
+
+class ResetPlan(NamedTuple):
+    """A clone that is reset, and its disks that can be written to."""
+
+    domain: Domain
+    definition: Definition
+    provenance: Provenance
+    disks: tuple[LinkedDisk, ...]
+
+
+def plan_resets(
+    connection: Connection, names: tuple[str, ...], cancel: CancelToken, *, is_forced: bool
+) -> list[ResetPlan]:
+    """Plan the reset of clones, each given by name or UUID; nothing is changed, and one refusal refuses all.
+
+    Args:
+        connection: Where the clones are.
+        names: The clones.
+        cancel: A signal ends the look.
+        is_forced: Whether active clones are ended, and saved states discarded.
+
+    Raises:
+        UsageError: A clone is named twice.
+        VirtomateError: A clone cannot be reset; the error names all such clones.
+    """
+    planner = _Planner(connection, is_forced=is_forced)
+    plans: dict[str, ResetPlan] = {}
+    errors: list[VirtomateError] = []
+    for name in names:
+        cancel.check()
+        try:
+            domain = find_domain(connection, name)
+            if domain.uuid in plans:
+                raise UsageError(f"domain '{domain.name}' is named twice")
+            plans[domain.uuid] = planner.plan(domain)
+        except (IllegalStateError, NotFoundError, UnsupportedError) as error:
+            errors.append(error)
+    if errors:
+        raise combined_error(errors)
+    return list(plans.values())
+
+
+class _Planner:
+    """Plans one clone after the other; the clones of one original rest on the same bases."""
+
+    def __init__(self, connection: Connection, *, is_forced: bool) -> None:
+        self._connection = connection
+        self._is_forced = is_forced
+        self._pools = read_pools(connection)
+        self._gate = PoolGate(is_open=runs_unprivileged(connection))
+        self._bases: dict[str, VolumeDescription] = {}
+
+    def plan(self, domain: Domain) -> ResetPlan:
+        """Plan the reset of a domain."""
+        definition = codec.parse_definition(domain.inactive_definition())
+        provenance = read_provenance(definition)
+        if provenance is None or provenance.is_moment or provenance.restarts:
+            raise IllegalStateError(
+                f"domain '{domain.name}' is not a clone made by virtomate, and only those are reset",
+                hint=f"{virtomate('domain-list', options='--clones')} shows the clones.",
+            )
+        if not provenance.finished:
+            raise IllegalStateError(
+                f"domain '{domain.name}' is an unfinished {provenance.what}",
+                hint=f"{virtomate('domain-delete', domain.name)} removes the domain and its volumes.",
+            )
+        if is_template(definition.domain):
+            raise IllegalStateError(
+                f"domain '{domain.name}' is a template, and stays as it is",
+                hint=f"{virtomate('domain-template', domain.name, options='--undo')} makes an ordinary domain of it.",
+            )
+        errors = list(self._refusals(domain))
+        if errors:
+            raise combined_error(errors)
+        disks = tuple(self._disks(domain, definition, provenance))
+        return ResetPlan(domain, definition, provenance, disks)
+
+    def _refusals(self, domain: Domain) -> Iterator[IllegalStateError]:
+        name = domain.name
+        if domain.is_active() and not domain.is_persistent():
+            yield IllegalStateError(f"domain '{name}' is transient, and libvirt would forget it")
+        elif domain.is_active() and not self._is_forced:
+            state = domain.state()
+            yield IllegalStateError(
+                f"domain '{name}' is {state}, and must be shut off to be reset",
+                hint=f"--force ends it at once. Or shut it down first: {shutdown_commands(name, state)}",
+            )
+        if domain.has_managed_save() and not self._is_forced:
+            yield IllegalStateError(
+                f"domain '{name}' has a managed-save image, which does not fit to disks that are reset",
+                hint=f"--force discards it, and so does {virsh('managedsave-remove', name)}.",
+            )
+        for count, noun, command in (
+            (domain.snapshot_count(), "snapshot", "snapshot-delete"),
+            (domain.checkpoint_count(), "checkpoint", "checkpoint-delete"),
+        ):
+            if count:
+                yield IllegalStateError(
+                    f"domain '{name}' has {counted(count, noun)}, which would be lost",
+                    hint=f"Delete the {noun}s first: {virsh(command, name)}",
+                )
+
+    def _disks(self, domain: Domain, definition: Definition, provenance: Provenance) -> Iterator[LinkedDisk]:
+        made_at = {made.path: made for made in provenance.made if made.kind is ArtifactKind.VOLUME}
+        for disk in file_readers.disks(definition.domain):
+            if disk.is_readonly or disk.is_empty:
+                continue
+            path = disk.path or self._pools.path_of(disk.pool or "", disk.volume or "")
+            made = None if path is None else made_at.get(normalise(path))
+            is_linked = made is not None and (made.base is not None or provenance.mode is Mode.LINKED)
+            if made is None or not is_linked:
+                what = "is not linked, but a copy" if made is not None else "was not made by cloning"
+                raise UnsupportedError(
+                    f"'{domain.name}' cannot be reset: disk {disk.target} ({disk.location}) {what}",
+                    hint="Delete the clone, and clone again.",
+                )
+            yield self._linked(domain, disk.target, made, provenance)
+
+    def _linked(self, domain: Domain, target: str, made: Artifact, provenance: Provenance) -> LinkedDisk:
+        known = self._pools.find(made.pool)
+        judgement = judge_in_pool(self._connection, known, made, provenance.artifact_token)
+        if known is None or judgement is None or judgement.verdict is not Verdict.PROVED:
+            reason = why_not_in(made, known) if judgement is None else judgement.reason or "is not there any more"
+            raise IllegalStateError(
+                f"'{domain.name}' cannot be reset: volume '{made.path}' of disk {target} {reason}",
+                hint="Only a file that is certainly the clone's own is emptied. Delete the clone, and clone again.",
+            )
+        volume = judgement.volume
+        self._require_base(domain.name, target, made, None if volume is None else volume.backing_path)
+        is_seen = volume is not None and visible_status(volume) is not None
+        if not is_seen:
+            pools, what = [(known.pool, known.description)], f"disk {target} of '{domain.name}'"
+            self._gate.admit(self._connection, (Transfer.STREAM,), pools, what)
+        return LinkedDisk(target, made, known, is_seen)
+
+    def _require_base(self, name: str, target: str, made: Artifact, path: str | None) -> None:
+        """Raise IllegalStateError if the base is not what it was when the clone was made."""
+        then = made.base_fingerprint
+        if path is None or (made.base is not None and normalise(path) != normalise(made.base)):
+            raise _broken(name, target, f"rests on '{path}', and not on '{made.base}', as when it was made")
+        try:
+            if path not in self._bases:
+                self._bases[path] = self._pools.find_path(path).description
+        except (IllegalStateError, NotFoundError) as error:
+            raise _broken(name, target, f"rests on '{path}': {error.message}") from error
+        base = self._bases[path]
+        if then is not None and (base.physical, nanoseconds(base.modified)) != (then.size, nanoseconds(then.modified)):
+            raise _broken(name, target, f"is broken, since somebody has written to its base '{path}'")
+
+
+def in_use(name: str, disk: LinkedDisk, users: Sequence[Reference]) -> IllegalStateError:
+    """Return the error that names who uses an overlay that is to be emptied."""
+    says = [user.says for user in users[:_NAMED_USERS]]
+    if len(users) > len(says):
+        says.append(f"and {len(users) - len(says)} more")
+    return IllegalStateError(
+        f"'{name}' cannot be reset, since others use disk {disk.target} ('{disk.made.path}'): {', '.join(says)}",
+        hint="Delete the named domain or volume first.",
+    )
+
+
+def _broken(name: str, target: str, reason: str) -> IllegalStateError:
+    return IllegalStateError(
+        f"'{name}' cannot be reset: disk {target} {reason}", hint="Delete the clone, and clone again."
+    )
