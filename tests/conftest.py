@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab import Lab, Program
 from tests.lab.ordinary_user import NoInterpreterError, OrdinaryUser
+from tests.lab.ssh import SshServer
 from tests.lab.workspace import CHECKOUT
 
 
@@ -60,6 +61,13 @@ def nobody(root_lab: Lab) -> Iterator[OrdinaryUser]:
         pytest.skip(str(error))
     with user:
         yield user
+
+
+@pytest.fixture
+def sshd(root_lab: Lab, tmp_path: Path) -> Iterator[SshServer]:
+    """An SSH server with keys of its own, whose files are not the lab's."""
+    with SshServer(tmp_path / "ssh", root_lab.workspace.cache) as server:
+        yield server
 
 
 @pytest.fixture

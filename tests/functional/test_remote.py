@@ -25,16 +25,14 @@ from tests.functional.runs import (
 from tests.functional.test_terminal import Terminal
 from tests.lab import Lab, Program, disk, domain, images, interface, running
 from tests.lab.images import MIB, file_digest
-from tests.lab.ssh import SshServer
 from virtomate.cli.root import root
 from virtomate.errors import NoConnectionError
 from virtomate.hypervisor.connection import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.lab import Hypervisor
     from tests.lab.program import Background
+    from tests.lab.ssh import SshServer
 
 NAMES = """
 import sys
@@ -42,13 +40,6 @@ from virtomate.services import completion as names
 names._LIMIT_SECONDS = 60
 print(names.list_names(names.Kind.DOMAIN, sys.argv[1]), names.list_names(names.Kind.POOL, sys.argv[1]))
 """
-
-
-@pytest.fixture
-def sshd(root_lab: Lab) -> Iterator[SshServer]:
-    """An SSH server with keys of its own."""
-    with SshServer(root_lab.directory / "ssh", root_lab.workspace.cache) as server:
-        yield server
 
 
 def commands() -> set[str]:
@@ -148,7 +139,7 @@ def test_hint_fits_what_ssh_says(root_lab: Lab, sshd: SshServer, option: str, sa
     """Where ssh does not get in, its message is there, and the hint is about that."""
     uri = sshd.uri(root_lab.hypervisor)
     command = dict(parse_qsl(urlsplit(uri).query))["command"]
-    wrapper = root_lab.directory / "ssh" / "other-ssh"
+    wrapper = sshd.directory / "other-ssh"
     # what stands first counts
     wrapper.write_text(f'#!/bin/sh\nexec {command} -o {option} "$@"\n')
     wrapper.chmod(0o755)

@@ -380,13 +380,6 @@ def test_readable_files_alone_are_no_access(root_lab: Lab, nobody: OrdinaryUser)
     assert images.file_digest(clone_path(document)) == images.file_digest(path)
 
 
-@pytest.fixture
-def sshd(root_lab: Lab) -> Iterator[SshServer]:
-    """An SSH server with keys of its own."""
-    with SshServer(root_lab.directory / "ssh", root_lab.workspace.cache) as server:
-        yield server
-
-
 def test_remote_host_over_ssh(far: Hypervisor, far_pool: Pool, sshd: SshServer, virtomate: Program) -> None:
     """Over SSH a clone is made on the other host by libvirt there; what that would damage is streamed."""
     uri = sshd.uri(far)
@@ -428,7 +421,7 @@ def test_shared_file_system_serves_a_remote_host(root_lab: Lab, sshd: SshServer,
 def test_ssh_server_that_does_not_know_us(root_lab: Lab, sshd: SshServer, virtomate: Program) -> None:
     """A refused key is an error of one sentence, on any command, and not a question or a traceback."""
     uri = sshd.uri(root_lab.hypervisor)
-    (root_lab.directory / "ssh/user_key.pub").write_text("")
+    (sshd.directory / "user_key.pub").write_text("")
 
     result = virtomate("domain-list", json=True, uri=uri)
 

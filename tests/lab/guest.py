@@ -45,9 +45,11 @@ class GuestReport:
     """What a guest says of itself on its serial port.
 
     Attributes:
-        records: how many records of a writer (`lab.write` on the command line) are on its disks, if it was asked to
-            count them (`lab.count`).
-        stray: records without the one before: the disks are not of one moment.
+        records: the number of the last record of a writer (`lab.write` on the command line) on its disks, if it was
+            asked to count them (`lab.count`).
+        stray: how many of the records before that one are missing: the disks are not of one moment.
+        checked: the number of the last record of its own writer, when that last read everything back that was written.
+        wrong: how often that failed, or could not be written.
     """
 
     uuid: str
@@ -59,6 +61,8 @@ class GuestReport:
     boot_seconds: float
     records: int
     stray: int
+    checked: int
+    wrong: int
 
     @property
     def markers(self) -> dict[str, str]:
@@ -77,6 +81,13 @@ class RunningGuest:
 
     domain: Any
     report: GuestReport
+
+    def hear(self, connection: Any, condition: Callable[[GuestReport], bool]) -> GuestReport:
+        """Wait for a report of which something is true; the first one that is heard may be an old one.
+
+        The connection may be to a daemon that was started since.
+        """
+        return _await_report(connection, connection.lookupByUUID(self.domain.UUID()), BOOT_TIMEOUT_SECONDS, condition)
 
     def agent(self, command: str, arguments: Mapping[str, Any] | None = None, *, timeout_seconds: int = 10) -> Any:
         """Have the guest agent carry out a command and return its answer."""
@@ -117,7 +128,12 @@ def running(connection: Any, name: str, timeout_seconds: float = BOOT_TIMEOUT_SE
             domain.destroy()
 
 
-def _await_report(connection: Any, domain: Any, timeout_seconds: float) -> GuestReport:
+def _await_report(
+    connection: Any,
+    domain: Any,
+    timeout_seconds: float,
+    condition: Callable[[GuestReport], bool] = lambda _: True,
+) -> GuestReport:
     # The console blocks its connection, so it gets one of its own. It ends when the connection is closed.
     console = libvirt.open(connection.getURI())
     chunks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -127,9 +143,15 @@ def _await_report(connection: Any, domain: Any, timeout_seconds: float) -> Guest
         reader = threading.Thread(target=_read, args=(stream, chunks.put), daemon=True)
         reader.start()
         started = time.monotonic()
-        domain.resume()
+        if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            domain.resume()
         said = b""
-        while (found := REPORT.search(said)) is None:
+        while True:
+            while (found := REPORT.search(said)) is not None:
+                report = _parse(json.loads(found[1]), time.monotonic() - started)
+                if condition(report):
+                    return report
+                said = said[found.end() :]
             left = started + timeout_seconds - time.monotonic()
             try:
                 chunk = chunks.get(timeout=max(left, 0))
@@ -138,7 +160,6 @@ def _await_report(connection: Any, domain: Any, timeout_seconds: float) -> Guest
             if not chunk:
                 raise RuntimeError(f"{domain.name()} ended before it reported: {said!r}")
             said += chunk
-        return _parse(json.loads(found[1]), time.monotonic() - started)
     finally:
         with suppress(libvirt.libvirtError):
             stream.abort()
@@ -176,4 +197,6 @@ def _parse(document: Mapping[str, Any], boot_seconds: float) -> GuestReport:
         boot_seconds=boot_seconds,
         records=document["records"],
         stray=document["stray"],
+        checked=document["checked"],
+        wrong=document["wrong"],
     )

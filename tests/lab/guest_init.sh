@@ -64,9 +64,11 @@ describe_interfaces() {
 	done
 }
 
-# Records are numbered and have a checksum; odd ones stand on vda and even ones on vdb, each in a sector of the
-# last 2 MiB. Each is on its disk before the next one is begun, so that no moment has a record without all before.
+# Records are numbered and have a checksum; odd ones stand on vda and even ones on vdb, each in a sector of the last
+# 2 MiB, where it takes the place of the one 4096 before. Each is on its disk before the next one is begun, so that no
+# moment has a record without the 4095 before it.
 RECORDS=4096
+CHECK_EVERY=256
 
 first_record() {
 	# $1 name of the disk
@@ -77,25 +79,35 @@ write_records() {
 	vda=$(first_record vda)
 	vdb=$(first_record vdb)
 	number=1
-	while [ "$number" -lt "$RECORDS" ]; do
-		[ $((number % 2)) = 1 ] && disk=vda sector=$((vda + number)) || disk=vdb sector=$((vdb + number))
+	wrong=0
+	while :; do
+		[ $((number % 2)) = 1 ] && disk=vda sector=$vda || disk=vdb sector=$vdb
 		echo "LAB-RECORD $number $((number * 7919 % 1000003))" |
-			dd of="/dev/$disk" bs=512 seek="$sector" conv=fsync,notrunc 2>/dev/null || break
+			dd of="/dev/$disk" bs=512 seek=$((sector + number % RECORDS)) conv=fsync,notrunc 2>/dev/null ||
+			wrong=$((wrong + 1))
+		if [ $((number % CHECK_EVERY)) = 0 ]; then
+			# What is read now comes from the disks.
+			blockdev --flushbufs /dev/vda
+			blockdev --flushbufs /dev/vdb
+			[ "$(count_records)" = "\"records\":$number,\"stray\":0" ] || wrong=$((wrong + 1))
+			echo "\"checked\":$number,\"wrong\":$wrong" >/run/writer.new
+			mv /run/writer.new /run/writer
+		fi
 		number=$((number + 1))
 	done
 }
 
-# How many records have all before them, and how many others there are.
+# The number of the last record, and how many of those before it are missing.
 count_records() {
 	for disk in vda vdb; do
-		dd if="/dev/$disk" bs=512 skip="$(first_record "$disk")" 2>/dev/null |
+		dd if="/dev/$disk" bs=64k skip=$(($(first_record "$disk") / 128)) 2>/dev/null |
 			grep -ao 'LAB-RECORD [0-9]* [0-9]*'
-	done | awk '
-		$3 == $2 * 7919 % 1000003 { seen[$2] = 1 }
+	done | awk -v records="$RECORDS" '
+		$3 == $2 * 7919 % 1000003 { seen[$2 + 0] = 1; if ($2 > last + 0) last = $2 + 0 }
 		END {
-			while (seen[records + 1]) records++
-			for (number in seen) stray += seen[number] && number + 0 > records
-			printf "\"records\":%d,\"stray\":%d", records, stray
+			for (number = last > records ? last - records + 1 : 1; number <= last; number++)
+				stray += !(number in seen)
+			printf "\"records\":%d,\"stray\":%d", last, stray
 		}'
 }
 
@@ -120,8 +132,9 @@ firmware=bios
 [ -d /sys/firmware/efi ] && firmware=uefi
 records='"records":0,"stray":0'
 flag lab.count && records=$(count_records)
-report=$(printf '{"uuid":"%s","firmware":"%s","disks":{%s},"interfaces":{%s},"cmdline":"%s","agent":"%s",%s}' \
+report=$(printf '"uuid":"%s","firmware":"%s","disks":{%s},"interfaces":{%s},"cmdline":"%s","agent":"%s",%s' \
 	"$uuid" "$firmware" "$disks" "$(describe_interfaces)" "$(plain </proc/cmdline)" "$agent" "$records")
+echo '"checked":0,"wrong":0' >/run/writer
 flag lab.write && write_records &
 
 # A file system that somebody always writes to; an image of it needs its journal, unless it was frozen.
@@ -141,7 +154,8 @@ fi
 
 # Again and again, as what is printed before somebody listens is lost.
 while :; do
-	printf '\nLAB-GUEST %s LAB-END\n' "$report"
+	read -r writer </run/writer
+	printf '\nLAB-GUEST {%s,%s} LAB-END\n' "$report" "$writer"
 	flag lab.once && poweroff -f
 	sleep 0.5
 done

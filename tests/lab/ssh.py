@@ -119,7 +119,7 @@ class SshServer:
         directory.mkdir()
         self._cache = cache
         self._hypervisor = hypervisor
-        self._directory = directory
+        self.directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         # It stays bound, so that nobody else gets the port; the server can listen on it all the same (SO_REUSEADDR).
         self._reservation = socket.socket()
@@ -131,13 +131,13 @@ class SshServer:
     def __enter__(self) -> Self:
         keygen = require_program("ssh-keygen", "openssh-client")
         for name in ("host_key", "user_key"):
-            run(keygen, "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", self._directory / name)
-        host_key = (self._directory / "host_key.pub").read_text()
+            run(keygen, "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", self.directory / name)
+        host_key = (self.directory / "host_key.pub").read_text()
         self._write("known_hosts", f"[127.0.0.1]:{self.port} {host_key}")
-        self._write("sshd_config", SERVER_SETTINGS.format(port=self.port, directory=self._directory))
-        self._write("ssh_config", CLIENT_SETTINGS.format(directory=self._directory))
+        self._write("sshd_config", SERVER_SETTINGS.format(port=self.port, directory=self.directory))
+        self._write("ssh_config", CLIENT_SETTINGS.format(directory=self.directory))
         client = require_program("ssh", "openssh-client")
-        self._write("ssh", f'#!/bin/sh\nexec {client} -F {self._directory}/ssh_config "$@"\n', executable=True)
+        self._write("ssh", f'#!/bin/sh\nexec {client} -F {self.directory}/ssh_config "$@"\n', executable=True)
         self._start()
         return self
 
@@ -155,11 +155,11 @@ class SshServer:
             # It is gone when the process has ended meanwhile.
             with suppress(OSError):
                 lines.append(place.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        return [line for line in lines if f"-F {self._directory}/ssh_config" in line]
+        return [line for line in lines if f"-F {self.directory}/ssh_config" in line]
 
     def count_dead_links(self) -> int:
         """Return to how many URIs the link has gone dead."""
-        return sum(1 for _ in self._directory.glob("nc-*.dead"))
+        return sum(1 for _ in self.directory.glob("nc-*.dead"))
 
     def freeze(self) -> None:
         """Let the whole server stand still."""
@@ -167,9 +167,13 @@ class SshServer:
             self._process.send_signal(signal.SIGSTOP)
         self._signal_links(signal.SIGSTOP)
 
+    def cut(self) -> None:
+        """Break every link that there is; new ones can be made."""
+        self._signal_links(signal.SIGKILL)
+
     def _signal_links(self, number: signal.Signals) -> None:
         # Of a link that is closed the mark is gone.
-        for mark in self._directory.glob("link-*"):
+        for mark in self.directory.glob("link-*"):
             with suppress(ProcessLookupError):
                 os.kill(int(mark.name.partition("-")[2]), number)
 
@@ -184,20 +188,20 @@ class SshServer:
         netcat = f"nc-{self._count}"
         self._write(
             netcat,
-            NETCAT.format(python=sys.executable, last_call=last_call, directory=self._directory),
+            NETCAT.format(python=sys.executable, last_call=last_call, directory=self.directory),
             executable=True,
         )
         kind = "system" if hypervisor.privileged else "session"
         words = {
             "socket": str(hypervisor.socket_path),
-            "command": str(self._directory / "ssh"),
-            "netcat": str(self._directory / netcat),
+            "command": str(self.directory / "ssh"),
+            "netcat": str(self.directory / netcat),
             "proxy": "netcat",
         }
         return f"qemu+ssh://{getpass.getuser()}@127.0.0.1:{self.port}/{kind}?{urlencode(words, safe='/')}"
 
     def _write(self, name: str, text: str, *, executable: bool = False) -> None:
-        path = self._directory / name
+        path = self.directory / name
         path.write_text(text)
         if executable:
             path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -205,7 +209,7 @@ class SshServer:
     def _start(self) -> None:
         # Installed, it would listen on the machine's port 22 from the next boot on.
         unpacked = unpack_packages(self._cache, SERVER_PACKAGES)
-        passwd = self._directory / "passwd"
+        passwd = self.directory / "passwd"
         passwd.write_text(Path("/etc/passwd").read_text() + SERVER_USER)
         link = ""
         if self._hypervisor is not None:
@@ -220,8 +224,8 @@ class SshServer:
             exec "$@"
         """
         argv = ["unshare", "--mount", "--propagation", "private", "--", "sh", "-ec", script, "sh"]
-        argv += [f"{unpacked}/usr/sbin/sshd", "-D", "-e", "-f", str(self._directory / "sshd_config")]
-        log = self._directory / "sshd.log"
+        argv += [f"{unpacked}/usr/sbin/sshd", "-D", "-e", "-f", str(self.directory / "sshd_config")]
+        log = self.directory / "sshd.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 # A killed test run takes the server with it.

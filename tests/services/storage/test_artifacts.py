@@ -77,6 +77,15 @@ EMPTY = RAW._replace(physical=0)
         pytest.param(PLANNED, BARE, Verdict.FOREIGN, id="a line that only plans proves nothing"),
         pytest.param(PLANNED, FAR, Verdict.FOREIGN, id="nor does it over a connection"),
         pytest.param(PLANNED, BARE._replace(volume=EMPTY), Verdict.EMPTY, id="killed before the first byte"),
+        pytest.param(PLANNED, BARE._replace(is_blank=True), Verdict.EMPTY, id="likewise, and its space is reserved"),
+        pytest.param(
+            PLANNED._replace(transfer=Transfer.BACKUP), BARE._replace(is_blank=True), Verdict.EMPTY, id="for a backup"
+        ),
+        pytest.param(MADE, BARE._replace(is_blank=True), Verdict.FOREIGN, id="a blank file in its place"),
+        pytest.param(
+            PLANNED._replace(transfer=Transfer.STREAM), FAR, Verdict.UNPROVED, id="reserved where it cannot be read"
+        ),
+        pytest.param(PLANNED._replace(transfer=Transfer.STREAM), BARE, Verdict.FOREIGN, id="read, and not blank"),
         pytest.param(OVERLAY, FAR._replace(volume=EMPTY), Verdict.EMPTY, id="an overlay before its header"),
         pytest.param(MADE, BARE._replace(volume=EMPTY), Verdict.FOREIGN, id="an empty file in its place"),
         pytest.param(

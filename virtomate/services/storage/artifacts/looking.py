@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
 from virtomate.definition.provenance import Fingerprint
+from virtomate.duplication.blank import is_blank
 from virtomate.duplication.hostfs import NANOSECONDS, open_visible
 from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
 from virtomate.enums import ArtifactState, TokenPlace
@@ -86,7 +87,7 @@ def sight(connection: Connection, known: PoolEntry, made: Artifact) -> tuple[Sig
         found = find_volume(known.pool, made.volume or posixpath.basename(made.path))
         if found is None:
             return Sighting(None, fingerprint=known.backend.absence(made, known.pool)), None
-        sighting, volume = _sight(connection, known, found), found.volume
+        sighting, volume = _sight(connection, known, found, made), found.volume
         if not sighting.is_seen and connection.is_local and _may_be(made):
             # the times of a file that is being written are never those that libvirt has just told
             attribute = read_attribute(made.path)
@@ -105,14 +106,21 @@ def _may_be(made: Artifact) -> bool:
         return False
 
 
-def _sight(connection: Connection, known: PoolEntry, found: FoundVolume) -> Sighting:
+def _sight(connection: Connection, known: PoolEntry, found: FoundVolume, made: Artifact) -> Sighting:
     volume = found.description
     sighting = Sighting(volume, fingerprint=known.backend.fingerprint(volume))
     descriptor = open_visible(volume, os.O_RDONLY)
     if descriptor is not None:
         try:
-            header = read_header_token(os.pread(descriptor, HEADER_BYTES, 0))
-            return sighting._replace(is_seen=True, attribute=read_attribute(descriptor), header=header)
+            header, attribute = read_header_token(os.pread(descriptor, HEADER_BYTES, 0)), read_attribute(descriptor)
+            # libvirt reserves space while it creates a volume, before anybody can put a token on it
+            has_no_token = attribute is None and header is None and made.state is ArtifactState.PLANNED
+            return sighting._replace(
+                is_seen=True,
+                attribute=attribute,
+                header=header,
+                is_blank=has_no_token and is_blank(descriptor),
+            )
         finally:
             os.close(descriptor)
     if volume.physical > 0:

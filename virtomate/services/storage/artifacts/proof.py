@@ -49,6 +49,7 @@ class Sighting(NamedTuple):
         attribute: Token in the extended attribute of a file that is seen.
         header: Token in the header of an overlay.
         fingerprint: Fingerprint of the file, or of its place if there is no file.
+        is_blank: Whether the file certainly reads as zeroes from its begin to its end.
     """
 
     volume: VolumeDescription | None
@@ -56,6 +57,7 @@ class Sighting(NamedTuple):
     attribute: str | None = None
     header: str | None = None
     fingerprint: Fingerprint | None = None
+    is_blank: bool = False
 
 
 class Judgement(NamedTuple):
@@ -98,20 +100,22 @@ def judge(made: Artifact, token: str | None, sighting: Sighting) -> Judgement:
     elif is_other:
         verdict, reason = Verdict.FOREIGN, "is another file than the one that was made"
     else:
-        verdict, reason = _judge_without_token(made, volume, is_seen=sighting.is_seen)
+        verdict, reason = _judge_without_token(made, volume, sighting)
     return Judgement(verdict, reason, volume)
 
 
-def _judge_without_token(made: Artifact, volume: VolumeDescription, *, is_seen: bool) -> tuple[Verdict, str]:
+def _judge_without_token(made: Artifact, volume: VolumeDescription, sighting: Sighting) -> tuple[Verdict, str]:
     """Judge a file on which no token can be read; return verdict and reason."""
     is_planned = made.state is ArtifactState.PLANNED
-    if volume.physical == 0 and (is_planned or made.token_place is TokenPlace.HEADER):
+    is_early = is_planned or made.token_place is TokenPlace.HEADER
+    if (is_early and volume.physical == 0) or (is_planned and sighting.is_blank):
         return Verdict.EMPTY, "is empty"
-    if made.token_place is TokenPlace.HEADER or (made.token_place is TokenPlace.ATTRIBUTE and is_seen):
+    if made.token_place is TokenPlace.HEADER or (made.token_place is TokenPlace.ATTRIBUTE and sighting.is_seen):
         return Verdict.FOREIGN, "does not bear the clone's token"
     if not is_planned:
         return Verdict.UNPROVED, "bears no token that can be read here"
-    if made.transfer in {Transfer.SERVER, Transfer.BACKUP}:
+    is_far = made.transfer is Transfer.STREAM and not sighting.is_seen
+    if is_far or made.transfer in {Transfer.SERVER, Transfer.BACKUP}:
         return Verdict.UNPROVED, "may be a copy that libvirt did not finish"
     return Verdict.FOREIGN, "was not made for this clone"
 
