@@ -43,6 +43,7 @@ man_pages = [
     ("commands/virtomate-domain-list", "virtomate-domain-list", "list domains, and say which are clones", [], 1),
     ("commands/virtomate-domain-reset", "virtomate-domain-reset", "reset linked clones to their first moment", [], 1),
     ("commands/virtomate-domain-template", "virtomate-domain-template", "make a domain one that is only cloned", [], 1),
+    ("commands/virtomate-domain-verify", "virtomate-domain-verify", "tell whether linked clones are intact", [], 1),
     ("commands/virtomate-guest-ping", "virtomate-guest-ping", "see whether a guest's agent answers", [], 1),
     ("commands/virtomate-guest-run", "virtomate-guest-run", "run a program in a guest", [], 1),
     ("commands/virtomate-pool-list", "virtomate-pool-list", "list storage pools", [], 1),

@@ -30,7 +30,7 @@ from virtomate.output.streams import Format
 from virtomate.services import clone_records, listings, pool_listings, volume_import
 from virtomate.services.delete import records as delete_records
 from virtomate.services.guest import PingResult
-from virtomate.services.linked import flatten_records, reset, template
+from virtomate.services.linked import flatten_records, reset, template, verify
 from virtomate.services.storage import space
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +80,8 @@ TABLES: dict[str, type] = {
     "ResetDocument": reset.ResetResult,
     "ResetDiskDocument": reset.ResetDisk,
     "TemplateDocument": template.TemplateResult,
+    "VerificationDocument": verify.Verification,
+    "VerifiedVolumeDocument": verify.VerifiedVolume,
     "VolumeDocument": clone_records.VolumeReference,
     "VolumeListingDocument": volume.VolumeListing,
 }

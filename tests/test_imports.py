@@ -45,7 +45,7 @@ SERVICES: dict[str, set[str]] = {
     "linked": {"definitions", "firmware", "trust", "storage", "transaction", "guest"},
     "restart": {"storage", "transaction"},
     "clone_records": {"storage"},
-    "clone_start": {"guest", "clone_records"},
+    "clone_start": {"guest", "clone_records", "linked"},
     "clone": {
         *("definitions", "firmware", "trust", "storage", "transaction", "linked", "quiesce", "restart"),
         *("clone_records", "clone_start"),

@@ -157,6 +157,25 @@ class ResetStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Integrity(StrEnum):
+    """Whether the images below a clone are what they were when the clone was made."""
+
+    INTACT = "intact"
+    BROKEN = "broken"
+    UNVERIFIED = "unverified"
+    INDEPENDENT = "independent"
+
+
+class BaseProperty(StrEnum):
+    """What the record of a clone has of an image below."""
+
+    SIZE = "size"
+    MODIFIED = "modified"
+    INODE = "inode"
+    BIRTH_TIME = "birth_time"
+    HEADER = "header"
+
+
 class AddressSource(StrEnum):
     """The source of a domain's addresses."""
 

@@ -118,7 +118,22 @@ class Leftover(StrEnum):
     SHUT_OFF = "shut-off-original"
 
 
-Code = CloneWarning | Change | ScanWarning | FileWarning | TemplateWarning | ResetWarning | Kept | Leftover
+class BaseFinding(StrEnum):
+    """What has happened to an image that a clone rests on, or why that cannot be told."""
+
+    WRITTEN = "base-written"
+    TRUNCATED = "base-truncated"
+    REPLACED = "base-replaced"
+    MOVED = "base-moved"
+    MISSING = "base-missing"
+    OTHER = "other-base"
+    UNRECORDED = "unrecorded-base"
+    UNSEEN = "unseen-base"
+
+
+Code = (
+    CloneWarning | Change | ScanWarning | FileWarning | TemplateWarning | ResetWarning | Kept | Leftover | BaseFinding
+)
 
 
 class Notice(NamedTuple):

@@ -213,6 +213,7 @@ def test_what_is_offered(lab: Lab, virtomate: Program) -> None:
     assert offered("guest-run") == ["one", "src", "two"]
     assert offered("domain-delete") == ["one", "two"]
     assert offered("domain-delete", "two") == ["one"]
+    assert offered("domain-verify", "two") == ["one"]
     assert offered("volume-list") == sorted(lab.pools)
 
     for snapshot in ("s 2", "s1"):

@@ -9,7 +9,7 @@ import click
 from virtomate.cli.app import open_app
 from virtomate.cli.completion import CLONE, DOMAIN
 from virtomate.cli.domain import domain
-from virtomate.errors import combined_exit_status
+from virtomate.errors import EXIT_FAILED, combined_exit_status
 
 # `load_group` takes the group from here, with the commands of this module.
 __all__ = ["domain"]
@@ -103,3 +103,21 @@ def reset(settings: Settings, names: tuple[str, ...], *, force: bool, start: boo
         results = service.reset_clones(app.session, request, app.cancel)
     render_resets(results, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
+
+
+@domain.command("verify", short_help="Tell whether what linked clones rest on is intact.")
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=CLONE)
+@click.pass_obj
+def verify(settings: Settings, names: tuple[str, ...]) -> int:
+    """Tell whether the images that the clones NAME... rest on are what they were when the clones were made.
+
+    Each clone is given by name or UUID. Without NAME, all clones that rest on other images are verified. A clone is
+    broken if somebody has written to such an image, or truncated, replaced, moved or deleted it.
+    """
+    from virtomate.output.verified import render_verifications  # noqa: PLC0415
+    from virtomate.services import linked as service  # noqa: PLC0415 - help and completion need no libvirt
+
+    with open_app(settings) as app, app.working():
+        results = service.verify_clones(app.session.connection, names, app.cancel)
+    render_verifications(results, settings.format)
+    return EXIT_FAILED if any(result.is_broken for result in results) else 0

@@ -76,14 +76,22 @@ def read_links_here(path: str, made_up: frozenset[int]) -> ImageLinks | None:
         OSError: The image cannot be read.
         ValueError: No file can have this path.
     """
+    head = read_head_here(path, made_up)
+    if head is None:
+        return None
+    links = read_links(head)
+    if links.needs_more and (longer := read_head_here(path, made_up, LONG_HEADER_BYTES)) is not None:
+        return read_links(longer)
+    return links
+
+
+def read_head_here(path: str, made_up: frozenset[int], length: int = HEADER_BYTES) -> bytes | None:
+    """Return the first bytes of an image; for the rest see `read_links_here`."""
     if not may_be_image(os.stat(path), made_up):
         return None
     descriptor = os.open(path, os.O_RDONLY | _FLAGS)
     try:
-        if not may_be_image(os.fstat(descriptor), made_up):
-            return None
-        links = read_links(_read(descriptor, HEADER_BYTES))
-        return read_links(_read(descriptor, LONG_HEADER_BYTES)) if links.needs_more else links
+        return _read(descriptor, length) if may_be_image(os.fstat(descriptor), made_up) else None
     finally:
         os.close(descriptor)
 

@@ -55,6 +55,9 @@ _UNRESERVING = frozenset(
     (0xCA451A4E, 0x9123683E, 0xFF534D42, 0x00C36400, 0x65735546, 0x6969, 0x794C7630, 0xFE534D42, 0x2FC12FC1)
 )
 
+# File systems that may number a file anew with each mount: 9P, CIFS, FUSE, SMB2, vboxsf.
+_WITHOUT_INODES = frozenset((0x01021997, 0xFF534D42, 0x65735546, 0xFE534D42, 0x786F4256))
+
 # sync_file_range(2): WRITE alone, and with WAIT_BEFORE and WAIT_AFTER
 _SYNC_WRITE = 2
 _SYNC_WRITE_AND_WAIT = 1 | 2 | 4
@@ -69,9 +72,9 @@ def visible_status(volume: VolumeDescription) -> os.stat_result | None:
 
 
 def with_identity(volume: VolumeDescription) -> VolumeDescription:
-    """Return the volume with its inode number and birth time, if its file can be seen here."""
+    """Return the volume with its inode number and birth time, if its file can be seen here and keeps them."""
     status = visible_status(volume)
-    if status is None:
+    if status is None or _magic(volume.path) in _WITHOUT_INODES:
         return volume
     return volume._replace(inode=status.st_ino, birth_time=birth_time(volume.path))
 
@@ -146,13 +149,19 @@ def is_reserving(directory: str) -> bool | None:
     A file system that writes to another place than before (copy on write), or that another host keeps, promises
     nothing. The magic numbers are those of statfs(2).
     """
+    magic = _magic(directory)
+    return None if magic is None else magic not in _UNRESERVING
+
+
+def _magic(path: str) -> int | None:
+    """Return the magic number of a path's file system (statfs(2)), None where that cannot be told here."""
     import ctypes  # noqa: PLC0415 - see _call_libc
 
     answer = ctypes.create_string_buffer(_STATFS_BUFFER_BYTES)
-    if _call_libc("statfs", os.fsencode(directory), answer) != 0:
+    if _call_libc("statfs", os.fsencode(path), answer) != 0:
         return None
     (magic,) = struct.unpack_from("=Q", answer)
-    return magic & _MAGIC_MASK not in _UNRESERVING
+    return int(magic & _MAGIC_MASK)
 
 
 def punch_holes(descriptor: int) -> None:

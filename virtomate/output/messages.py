@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.notices import (
+    BaseFinding,
     Change,
     CloneWarning,
     FileWarning,
@@ -106,6 +107,14 @@ SENTENCES: dict[Code, str] = {
     FileWarning.OTHER_FORMAT: "'{subject}' is called {promised}, but its content is {format}",
     FileWarning.CORRUPT: "'{subject}' is marked as corrupt, and so is the volume",
     FileWarning.UNCLEAN: "'{subject}' was not closed properly, and neither was the volume",
+    BaseFinding.WRITTEN: "'{subject}' was written to: its {what} has changed",
+    BaseFinding.TRUNCATED: "'{subject}' was truncated from {then} to {now} bytes",
+    BaseFinding.REPLACED: "'{subject}' was replaced by another file{where}",
+    BaseFinding.MOVED: "'{subject}' was moved to '{found}'",
+    BaseFinding.MISSING: "'{subject}' does not exist any more",
+    BaseFinding.OTHER: "'{overlay}' rests on '{subject}', which is not like '{then}', on which it was made",
+    BaseFinding.UNRECORDED: "the record of the clone does not say what '{subject}' was like",
+    BaseFinding.UNSEEN: "'{subject}' cannot be looked at: {reason}",
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff, call_interruptibly
 from virtomate.definition import codec, readers
-from virtomate.enums import AddressSource, WaitFor
+from virtomate.enums import Action, AddressSource, WaitFor
 from virtomate.errors import (
     ConnectionLostError,
     HypervisorError,
@@ -28,6 +28,7 @@ from virtomate.services.guest import (
     wait_for_agent,
     with_all_interfaces,
 )
+from virtomate.services.linked import read_clone, refuse_broken
 from virtomate.words import counted, quoted, virsh, virtomate
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+# What may have made a disk that rests on another image.
+_RESTING = frozenset({Action.LINKED, Action.SHALLOW_COPIED, Action.REFLINKED})
 # The host's own sources first: an agent that does not answer is noticed after seconds.
 _SOURCES = (AddressSource.LEASE, AddressSource.ARP, AddressSource.AGENT)
 
@@ -54,6 +57,9 @@ def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> C
         if domain is None:
             gone = NotFoundError(f"domain '{result.name}' is not there any more, and cannot be started")
             return result._replace(error=gone)
+        if any(disk.action in _RESTING for disk in result.disks):
+            # somebody may have written to the base since the clone was planned
+            refuse_broken(session.connection, domain.name, read_clone(domain))
         domain.start()
     except VirtomateError as error:
         hint = _advise(session, result, error) if error.hint is None else None

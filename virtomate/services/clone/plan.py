@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from virtomate.definition import readers
 from virtomate.definition import rewrite as changes
-from virtomate.definition.provenance import without_provenance
+from virtomate.definition.provenance import read_provenance, without_provenance
 from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
 from virtomate.names import check_clone_name, check_volume_name
@@ -31,6 +31,7 @@ from virtomate.services.clone.volume_names import TakenNames, automatic_names
 from virtomate.services.clone.warnings import clone_warnings, refuse_to_start, refuse_warnings
 from virtomate.services.clone_records import InterfaceResult
 from virtomate.services.firmware import read_firmware
+from virtomate.services.linked import refuse_broken
 from virtomate.services.storage import SpaceLedger, SpaceNeed, read_pools
 from virtomate.services.transaction import VolumeJob, duplicating
 from virtomate.services.trust import PoolGate, runs_unprivileged
@@ -287,6 +288,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         identities = identities.without_writer(name)
     refuse_taken_names(connection, [name for name in request.names if name in identities.names])
     check_identity(connection, request, source, identities)
+    refuse_broken(connection, name, read_provenance(source.definition))
     pools = read_pools(connection)
     if request.pool is not None:
         pools.for_new_volumes(request.pool)

@@ -17,3 +17,8 @@ from virtomate.services.linked.reset import reset_clones as reset_clones
 from virtomate.services.linked.template import TemplateResult as TemplateResult
 from virtomate.services.linked.template import make_templates as make_templates
 from virtomate.services.linked.template import undo_templates as undo_templates
+from virtomate.services.linked.verify import Verification as Verification
+from virtomate.services.linked.verify import VerifiedVolume as VerifiedVolume
+from virtomate.services.linked.verify import read_clone as read_clone
+from virtomate.services.linked.verify import refuse_broken as refuse_broken
+from virtomate.services.linked.verify import verify_clones as verify_clones

@@ -58,7 +58,7 @@ def note_independence(domain: Domain, independent: Collection[str], *, is_all: b
 def _without_base(made: Artifact) -> Artifact:
     if made.kind is not ArtifactKind.VOLUME:
         return made
-    return made._replace(base=None, base_fingerprint=None, transfer=None)
+    return made._replace(base=None, base_fingerprint=None, below=(), transfer=None)
 
 
 def change_disk(domain: Domain, target: str, change: Callable[[Document], None]) -> bool:

@@ -8,5 +8,6 @@ from virtomate.services.storage.references.graph import scan_references as scan_
 from virtomate.services.storage.references.lineage import DiskUse as DiskUse
 from virtomate.services.storage.references.lineage import Image as Image
 from virtomate.services.storage.references.lineage import Lineage as Lineage
+from virtomate.services.storage.references.whereabouts import Locator as Locator
 from virtomate.services.storage.references.writers import Writer as Writer
 from virtomate.services.storage.references.writers import find_writers as find_writers

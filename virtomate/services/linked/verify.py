@@ -1,0 +1,259 @@
+"""Whether what clones rest on is still what it was when they were made.
+
+The images of a clone say on what it rests, down to the end of the chain. The record of the clone says what these images
+were like. Somebody may have written to an image, replaced it by a copy, moved or deleted it; the clone's own disk then
+belongs to a content that is not there any more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.definition import PROVENANCE_NAMESPACE
+from virtomate.definition.provenance import read_record
+from virtomate.enums import ArtifactKind, ArtifactState, BaseProperty, Integrity
+from virtomate.errors import IllegalStateError, NotFoundError, UsageError, VirtomateError, combined_error
+from virtomate.hypervisor.domains import find_domain, list_domains
+from virtomate.notices import BaseFinding, Notice, notice
+from virtomate.paths import normalise
+from virtomate.services.linked.comparison import compare
+from virtomate.services.linked.sight import Sight, Sights
+from virtomate.tuples import NamedTuple
+from virtomate.words import virtomate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.cancel import CancelToken
+    from virtomate.definition.provenance import Artifact, BaseFingerprint, Provenance
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.notices import Code
+
+_BREAKING: dict[Code, str] = {
+    BaseFinding.WRITTEN: "was written to",
+    BaseFinding.TRUNCATED: "was truncated",
+    BaseFinding.REPLACED: "was replaced by another file",
+    BaseFinding.MOVED: "was moved",
+    BaseFinding.MISSING: "does not exist any more",
+}
+# A file that has not these is not known to be the same.
+_ESSENTIAL = frozenset({BaseProperty.SIZE, BaseProperty.MODIFIED})
+_QCOW2 = "qcow2"
+
+
+class VerifiedVolume(NamedTuple):
+    """A volume of a clone, and what has become of the images below.
+
+    Attributes:
+        path: Path of the volume.
+        base: Path of the image that the volume rests on.
+        reason: What has happened to an image below, or why that cannot be told; None if all images are as they were.
+        message: The same with the image.
+        found: Where an image is now that was moved or replaced, if that is known.
+        checked: The properties that were compared of all images below.
+        unchecked: The properties that are recorded and could not be seen.
+    """
+
+    path: str
+    base: str
+    status: Integrity
+    reason: BaseFinding | None = None
+    message: Notice | None = None
+    found: str | None = None
+    checked: tuple[BaseProperty, ...] = ()
+    unchecked: tuple[BaseProperty, ...] = ()
+
+
+class Verification(NamedTuple):
+    """A clone, and whether what it rests on is intact."""
+
+    name: str
+    uuid: str
+    status: Integrity
+    volumes: tuple[VerifiedVolume, ...] = ()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether an image is certainly not what it was."""
+        return self.status is Integrity.BROKEN
+
+
+def verify_clones(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> tuple[Verification, ...]:
+    """Verify the clones with these names or UUIDs, in this order; without names all clones that rest on other images.
+
+    Raises:
+        NotFoundError: There is no such domain.
+        IllegalStateError: A domain is not a finished clone.
+        UsageError: A domain is named twice.
+    """
+    clones = list(_named(connection, names)) if names else list(_all_linked(connection))
+    sights = Sights(connection)
+    found = []
+    for domain, record in clones:
+        cancel.check()
+        found.append(Verification(domain.name, domain.uuid, *verify_record(sights, record)))
+    return tuple(found)
+
+
+def verify_record(sights: Sights, record: Provenance) -> tuple[Integrity, tuple[VerifiedVolume, ...]]:
+    """Verify what a clone with a record rests on."""
+    looks = (_verify(sights, made) for made in _resting(record))
+    volumes = tuple(volume for volume in looks if volume is not None)
+    found = {volume.status for volume in volumes}
+    ranked = (Integrity.BROKEN, Integrity.UNVERIFIED, Integrity.INTACT)
+    return next((status for status in ranked if status in found), Integrity.INDEPENDENT), volumes
+
+
+def rests_on_images(record: Provenance) -> bool:
+    """Return whether the volumes of a finished clone were made to rest on other images."""
+    return record.finished and next(_resting(record), None) is not None
+
+
+def refuse_broken(connection: Connection, name: str, record: Provenance | None) -> None:
+    """Raise IllegalStateError for a clone with this record whose base is not what it was."""
+    if record is None or not rests_on_images(record):
+        return
+    _, volumes = verify_record(Sights(connection), record)
+    finding = next((volume.message for volume in volumes if volume.status is Integrity.BROKEN), None)
+    if finding is not None:
+        raise IllegalStateError(
+            f"'{name}' is a broken linked clone: its base '{finding.subject}' {_BREAKING[finding.code]}",
+            hint=f"{virtomate('domain-verify', name)} tells more. Bring the base back as it was, or delete the clone.",
+        )
+
+
+def _named(connection: Connection, names: tuple[str, ...]) -> Iterator[tuple[Domain, Provenance]]:
+    errors: list[VirtomateError] = []
+    found: dict[str, tuple[Domain, Provenance]] = {}
+    for name in names:
+        try:
+            domain = find_domain(connection, name)
+            if domain.uuid in found:
+                raise UsageError(f"domain '{domain.name}' is named twice")
+            found[domain.uuid] = domain, _require_clone(domain)
+        except (NotFoundError, IllegalStateError) as error:
+            errors.append(error)
+    if errors:
+        raise combined_error(errors)
+    yield from found.values()
+
+
+def _require_clone(domain: Domain) -> Provenance:
+    record = read_clone(domain)
+    if record is None:
+        raise IllegalStateError(
+            f"domain '{domain.name}' is not a clone that virtomate made, so nothing is recorded of what it rests on",
+            hint=f"{virtomate('domain-list', options='--clones')} lists the clones.",
+        )
+    if not record.finished:
+        raise IllegalStateError(
+            f"domain '{domain.name}' is an unfinished {record.what} of '{record.source.name}'",
+            hint=f"{virtomate('domain-delete', domain.name)} removes it if nobody is making it any more.",
+        )
+    return record
+
+
+def _all_linked(connection: Connection) -> Iterator[tuple[Domain, Provenance]]:
+    for domain in sorted(list_domains(connection), key=lambda domain: domain.name):
+        record = read_clone(domain)
+        if record is not None and rests_on_images(record):
+            yield domain, record
+
+
+def read_clone(domain: Domain) -> Provenance | None:
+    """Return the record of a clone, None for any other domain."""
+    element = domain.metadata_element(PROVENANCE_NAMESPACE)
+    return None if element is None else read_record(element, domain.uuid)
+
+
+def _resting(record: Provenance) -> Iterator[Artifact]:
+    """Yield the volumes of a clone that were made to rest on other images."""
+    for made in record.made:
+        if made.kind is ArtifactKind.VOLUME and made.state is ArtifactState.MADE and made.base is not None:
+            yield made
+
+
+class _Chain(NamedTuple):
+    """What was found on the way down a chain."""
+
+    finding: Notice | None
+    found: str | None
+    checked: frozenset[BaseProperty]
+    unchecked: frozenset[BaseProperty]
+
+
+def _verify(sights: Sights, made: Artifact) -> VerifiedVolume | None:
+    """Verify what a volume of a clone rests on; return None if the volume does not rest on any image any more."""
+    own = sights.look(made.path, is_qcow2=True)
+    if own.is_read and own.backing is None:
+        return None
+    base = own.backing or normalise(made.base or "")
+    chain = _descend(sights, own, made)
+    status = Integrity.INTACT
+    if chain.finding is not None:
+        status = Integrity.BROKEN if chain.finding.code in _BREAKING else Integrity.UNVERIFIED
+    checked = chain.checked - chain.unchecked if status is Integrity.INTACT else chain.checked
+    return VerifiedVolume(
+        made.path,
+        base,
+        status,
+        None if chain.finding is None else BaseFinding(chain.finding.code),
+        chain.finding,
+        chain.found,
+        tuple(item for item in BaseProperty if item in checked),
+        tuple(item for item in BaseProperty if item in chain.unchecked),
+    )
+
+
+def _descend(sights: Sights, own: Sight, made: Artifact) -> _Chain:
+    """Go down the chain below a volume, to the first image of which something is to be told."""
+    recorded: list[tuple[str, BaseFingerprint | None]] = [(made.base or "", made.base_fingerprint), *made.below]
+    above, checked, unchecked = own, set[BaseProperty](), set[BaseProperty]()
+    finding, found = None, None
+    for then_path, then in recorded:
+        if above.is_read and above.backing is None:
+            break
+        path = above.backing or normalise(then_path)
+        is_qcow2 = above.backing_format == _QCOW2 or (then is not None and then.header is not None)
+        sight = sights.look(path, is_qcow2=is_qcow2)
+        if not sight.is_there:
+            finding, found = _absent(sights, sight, then)
+        elif then is None or sight.fingerprint is None:
+            finding = Notice(BaseFinding.UNRECORDED, path)
+        else:
+            comparison = compare(path, then, sight.fingerprint)
+            checked |= comparison.checked
+            unchecked |= comparison.unchecked
+            if comparison.finding is not None and path != normalise(then_path):
+                finding = notice(BaseFinding.OTHER, path, overlay=above.path, then=then_path)
+            elif comparison.finding is not None:
+                finding, found = _with_former(sights, comparison.finding, then)
+            elif not comparison.checked >= _ESSENTIAL:
+                finding = Notice(BaseFinding.UNRECORDED, path)
+        if finding is not None:
+            break
+        above = sight
+    else:
+        finding = None if above.backing is None else Notice(BaseFinding.UNRECORDED, above.backing)
+    return _Chain(finding, found, frozenset(checked), frozenset(unchecked))
+
+
+def _absent(sights: Sights, sight: Sight, then: BaseFingerprint | None) -> tuple[Notice, str | None]:
+    """Return what is to be told of an image that does not exist, or cannot be looked at."""
+    if sight.is_there is None:
+        return notice(BaseFinding.UNSEEN, sight.path, reason=sight.obstacle or ""), None
+    found = None if then is None else sights.find_elsewhere(sight.path, then)
+    if found is None:
+        return Notice(BaseFinding.MISSING, sight.path), None
+    return notice(BaseFinding.MOVED, sight.path, found=found), found
+
+
+def _with_former(sights: Sights, finding: Notice, then: BaseFingerprint) -> tuple[Notice, str | None]:
+    """Return a finding with the place of a file that was replaced, if the file still exists."""
+    if finding.code is not BaseFinding.REPLACED:
+        return finding, None
+    found = sights.find_former(finding.subject, then)
+    if found is None:
+        return finding, None
+    return notice(BaseFinding.REPLACED, finding.subject, where=f"; the former file is '{found}' now"), found
