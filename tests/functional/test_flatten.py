@@ -98,6 +98,8 @@ def test_linked_clone_becomes_independent(lab: Lab, virtomate: Program) -> None:
     assert overlay.stat().st_ino == inode
     assert without_record(lab, "clone") == before
     assert mode_of(virtomate, "clone") == "copy"
+    record = definition(lab, "clone").partition("<virtomate:clone")[2].partition("</virtomate:clone>")[0]
+    assert (str(overlay) in record, str(base) in record) == (True, False)
     images.qemu_io(base, "qcow2", "write -P 9 0 64M")
     assert images.guest_digest(overlay, "qcow2") == content
     require_sound(overlay)

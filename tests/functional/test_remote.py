@@ -78,6 +78,8 @@ def test_every_command_works_over_ssh(root_lab: Lab, sshd: SshServer, virtomate:
                 ("domain-list",),
                 ("domain-clone", "original", "clone"),
                 ("domain-delete", "half"),
+                ("domain-flatten", "clone"),
+                ("domain-template", "original"),
                 ("domain-iface-list", "--source", "agent", "web"),
                 ("guest-ping", "web"),
                 ("guest-run", "web", "echo", "hello"),
@@ -95,6 +97,7 @@ def test_every_command_works_over_ssh(root_lab: Lab, sshd: SshServer, virtomate:
     (warning,) = said["domain-clone"][0]["warnings"]
     assert warning.startswith(f"disk sda ({seed}) has the label 'cidata'")
     assert said["domain-delete"][0]["removed"] == [f"volume '{root_lab.pool.path / 'half.raw'}'"]
+    assert said["domain-flatten"][0]["status"] == "unchanged"
     assert said["domain-iface-list"][0]["addresses"]
     assert said["guest-run"]["stdout"] == "hello\n"
     assert root_lab.pool.name in {item["name"] for item in said["pool-list"]}
@@ -170,6 +173,8 @@ def test_every_command_notices_a_dead_link(root_lab: Lab, sshd: SshServer, virto
         (2, ("domain-list",)),
         (42, ("domain-clone", "original", "clone")),
         (2, ("domain-delete", "original")),
+        (2, ("domain-flatten", "original")),
+        (2, ("domain-template", "original")),
         (2, ("domain-iface-list", "web")),
         (2, ("guest-ping", "web")),
         (2, ("guest-run", "web", "true")),
