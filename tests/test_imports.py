@@ -37,6 +37,7 @@ TYPES_ONLY: dict[str, set[str]] = {"output": {"services", "definition", "hypervi
 SERVICES: dict[str, set[str]] = {
     "definitions": set(),
     "firmware": set(),
+    "origins": set(),
     "trust": set(),
     "storage": {"definitions"},
     "quiesce": {"storage"},
@@ -50,9 +51,9 @@ SERVICES: dict[str, set[str]] = {
         *("definitions", "firmware", "trust", "storage", "transaction", "linked", "quiesce", "restart"),
         *("clone_records", "clone_start"),
     },
-    "delete": {"firmware", "storage", "restart", "quiesce"},
+    "delete": {"firmware", "origins", "storage", "restart", "quiesce"},
     "volume_import": {"trust", "storage", "transaction"},
-    "listings": {"guest"},
+    "listings": {"guest", "origins"},
     "pool_listings": {"storage"},
     "completion": set(),
 }
@@ -369,7 +370,7 @@ def test_completing_a_name_loads_libvirt_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "has_documents", "services"),
     [
-        (("domain-list",), False, ["listings"]),
+        (("domain-list",), False, ["listings", "origins"]),
         (("guest-ping", "a"), True, ["guest"]),
         (
             ("domain-clone", "a", "b"),

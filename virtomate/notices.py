@@ -103,6 +103,7 @@ class ResetWarning(StrEnum):
 class Kept(StrEnum):
     """Objects that the deletion of a clone keeps."""
 
+    BASE = "kept-base"
     DISK = "kept-disk"
     NVRAM = "kept-nvram"
     FOREIGN = "foreign-file"

@@ -365,7 +365,7 @@ def test_unusable_clone_name_is_refused_before_libvirt_is_asked(
         (["domain-clone", "", "b"], "DOMAIN"),
         (["domain-clone", "--pool", "", "a", "b"], "--pool"),
         (["domain-list", "--clones-of", ""], "--clones-of"),
-        (["domain-delete", "-y", "a", ""], "NAME..."),
+        (["domain-delete", "-y", "a", ""], "[NAME]..."),
         (["domain-iface-list", ""], "DOMAIN"),
         (["guest-ping", ""], "DOMAIN"),
         (["guest-run", "", "ls"], "DOMAIN"),

@@ -37,7 +37,7 @@ from virtomate.cancel import CancelToken
 from virtomate.enums import DeletionStatus
 from virtomate.hypervisor.session import open_session
 from virtomate.progress import Progress
-from virtomate.services.delete import execute_plan, plan_deletion
+from virtomate.services.delete import Selection, execute_plan, plan_deletion
 
 MANY_MOMENTS = 40
 
@@ -627,7 +627,7 @@ def count_calls(lab: Lab, virtomate: Program, clones: int, others: int) -> int:
         assert session.connection.is_alive
         sys.setprofile(profile)
         try:
-            plan = plan_deletion(session.connection, names, CancelToken())
+            plan = plan_deletion(session.connection, Selection(names), CancelToken())
             results = execute_plan(session, plan, Progress(), CancelToken())
         finally:
             sys.setprofile(None)
@@ -642,7 +642,7 @@ def test_clone_that_is_started_meanwhile(lab: Lab, virtomate: Program) -> None:
     assert virtomate("domain-clone", "src", "web").status == 0
 
     with open_session(lab.uri) as session:
-        plan = plan_deletion(session.connection, ("web",), CancelToken())
+        plan = plan_deletion(session.connection, Selection(("web",)), CancelToken())
         lab.connection.lookupByName("web").create()
         (result,) = execute_plan(session, plan, Progress(), CancelToken())
 

@@ -29,7 +29,7 @@ from virtomate.hypervisor.session import open_session
 from virtomate.progress import Progress
 from virtomate.services.clone.run import clone_domains
 from virtomate.services.clone_records import CloneRequest
-from virtomate.services.delete import execute_plan, plan_deletion
+from virtomate.services.delete import Selection, execute_plan, plan_deletion
 from virtomate.services.storage.artifacts.looking import ATTRIBUTE
 from virtomate.services.transaction import Run
 
@@ -540,7 +540,7 @@ def test_clone_that_starts_while_it_is_deleted_keeps_its_definition(
         assert made.error is None
         one = far.connection.lookupByName("web")
         before = one.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-        plan = plan_deletion(session.connection, ("web",), CancelToken())
+        plan = plan_deletion(session.connection, Selection(("web",)), CancelToken())
 
         def define_too_late(*arguments: Any) -> Any:
             if not one.isActive():

@@ -20,7 +20,7 @@ from virtomate.cancel import CancelToken
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.session import open_session
 from virtomate.output.messages import sentences
-from virtomate.services.delete import DeletionPlan, plan_deletion
+from virtomate.services.delete import DeletionPlan, Selection, plan_deletion
 
 Way = Callable[["Host", ExitStack], str]
 
@@ -44,7 +44,7 @@ class Host:
     def plan(self) -> DeletionPlan:
         """Plan the deletion of the clone."""
         with open_session(self.lab.uri) as session:
-            return plan_deletion(session.connection, ("web",), CancelToken())
+            return plan_deletion(session.connection, Selection(("web",)), CancelToken())
 
     def overlay(self, path: Path, below: Path | str, format_: str = "qcow2", below_format: str = "qcow2") -> Path:
         """Make an overlay without libvirt."""

@@ -31,13 +31,13 @@ from virtomate.definition.provenance import DomainReference
 from virtomate.definition.volume import Location
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
 from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError, RefusedWarningError
-from virtomate.notices import Change, CloneWarning, Notice
+from virtomate.notices import Change, CloneWarning, Kept, Notice, notice
 from virtomate.output import clones, lists, render
 from virtomate.output import json as documents
 from virtomate.output.streams import Format
 from virtomate.services.clone_records import InterfaceResult, NvramResult, VolumeReference
 from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
-from virtomate.words import Reach
+from virtomate.words import Reach, virsh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -375,10 +375,18 @@ def test_deletions_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+FREED = "which cloning did not make, and on which nothing rests any more"
+
+
 def test_deletion_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """Who is to agree sees domains, and volumes with their sizes, on stderr."""
     unfinished = PREVIEW.provenance._replace(finished=False)
-    clones.render_deletion_plan([PREVIEW, Deletion("web-2", PREVIEW.uuid, unfinished)])
+    overlay = Deletion("web-3", "w3", PREVIEW.provenance._replace(mode=Mode.LINKED), state="running")
+    base = Deletion("web-2", "w2", unfinished, needs=frozenset({"w3", "w4"}))
+    above = Deletion("web-4", "w4", PREVIEW.provenance, needs=frozenset({"w3"}))
+    freed = notice(Kept.BASE, "/srv/base.qcow2", command=virsh("vol-delete", "base.qcow2", options="--pool p"))
+    reach = HUMAN._replace(reach=Reach(virsh="test:///x"))
+    clones.render_deletion_plan([PREVIEW, overlay, base, above], [freed], reach)
 
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -388,7 +396,10 @@ def test_deletion_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "  NVRAM '/nvram/web-1_VARS.fd'",
         "  kept: disk vdb (/srv/more), which cloning did not make",
         "web-2 (unfinished clone of ubuntu, copy)",
-        "2 domains, 1.5 GiB in volumes",
+        "  web-4 (clone of ubuntu, copy)",
+        "    web-3 (clone of ubuntu, linked; running, and ended first)",
+        f"kept: image '/srv/base.qcow2', {FREED}: virsh -c test:///x vol-delete --pool p base.qcow2 deletes the image",
+        "4 domains, 1.5 GiB in volumes",
     ]
 
 
@@ -506,7 +517,9 @@ EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
                 doomed=(DoomedThing(EVIL, 1),),
                 kept_disks=EVIL_NOTICES,
             )
-        ]
+        ],
+        EVIL_NOTICES,
+        HUMAN,
     ),
     "error": lambda: render.render_error(NotFoundError(EVIL, EVIL, EVIL_NOTICES), HUMAN),
     "usage": lambda: render.render_usage_error("", EVIL, HUMAN),

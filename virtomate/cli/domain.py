@@ -15,6 +15,7 @@ from virtomate.cli.completion import CLONE, DOMAIN
 from virtomate.cli.help import Group
 from virtomate.enums import AddressSource
 from virtomate.errors import EXIT_FAILED, UsageError, combined_exit_status
+from virtomate.words import quoted
 
 if TYPE_CHECKING:
     from virtomate.cli.options import Settings
@@ -96,25 +97,46 @@ def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | N
     is_flag=True,
     help="Delete without asking files of which nothing proves that they were made for the clone.",
 )
-@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=CLONE)
+@click.option(
+    "--clones-of",
+    metavar="DOMAIN",
+    multiple=True,
+    type=DOMAIN,
+    help="Delete all clones of DOMAIN, given by name or UUID. Can be repeated. [default: only the named clones]",
+)
+@click.option("--with-dependents", is_flag=True, help="Also delete the clones that rest on these clones.")
+@click.option("--force", is_flag=True, help="End running clones first, as a power cut does.")
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=CLONE)
 @click.pass_obj
-def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unproved: bool) -> int:
-    """Delete the clones NAME..., each given by name or UUID, with everything that cloning made for them.
+def delete(
+    settings: Settings,
+    /,
+    names: tuple[str, ...],
+    *,
+    yes: bool,
+    yes_unproved: bool,
+    **selection: Any,  # noqa: ANN401
+) -> int:
+    """Delete the clones NAME..., with everything that cloning made for them.
 
-    Clones must be shut off, and nothing else may use their volumes. Other domains are refused. virtomate asks
-    before it deletes finished clones. Unfinished clones, which a crash leaves, are deleted without a question.
+    NAME is a name, a UUID, or a pattern for names in quotes, such as 'web-*'. Clones must be shut off, and nothing else
+    may use their volumes. Other domains are refused. virtomate asks before it deletes finished clones. Unfinished
+    clones, which a crash leaves, are deleted without a question.
 
     virtomate also asks before it deletes files of which nothing proves that they were made for the clone, such as raw
     volumes on a remote host.
     """
     from virtomate.output.clones import render_deletions  # noqa: PLC0415
     from virtomate.output.streams import render_warnings  # noqa: PLC0415
-    from virtomate.services.delete import Consent, delete_clones  # noqa: PLC0415
+    from virtomate.services.delete import Consent, Selection, delete_clones  # noqa: PLC0415
 
+    chosen = Selection(names, **selection)
+    if not chosen.names and not chosen.clones_of:
+        raise click.UsageError("Missing argument 'NAME'. Name a clone, or give --clones-of.")
     with open_app(settings) as app, app.working() as progress:
         results = delete_clones(
             app.session,
-            names,
+            chosen,
             progress,
             app.cancel,
             consent=Consent(finished=yes, unproved=yes_unproved),
@@ -124,6 +146,8 @@ def delete(settings: Settings, names: tuple[str, ...], *, yes: bool, yes_unprove
         if results is None:
             click.echo("Nothing was deleted.", err=True)
             return EXIT_FAILED
+        if not results:
+            app.progress.note(f"there are no clones of {quoted(chosen.clones_of)}")
     render_deletions(results, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
 
@@ -140,7 +164,7 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
             f"nothing proves that these were made for the clones: {', '.join(plan.doubts)}; look at them, then give "
             "--yes-unproved"
         )
-    render_deletion_plan(plan.deletions)
+    render_deletion_plan(plan.deletions, (base.told for base in plan.freed), settings.format)
     question = "Delete them?" if len(plan.deletions) > 1 else "Delete it?"
     answer = settings.terminal.ask(lambda: click.confirm(question, err=True))
     tell("\n" if answer is None else "")

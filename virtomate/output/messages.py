@@ -92,6 +92,8 @@ SENTENCES: dict[Code, str] = {
     "that it uses, only its disks were compared with what is to be deleted",
     ScanWarning.UNREADABLE_IMAGE: "cannot read {subject} ({reason}): the backing files are not known",
     ScanWarning.UNREADABLE_POOL: "libvirt cannot read storage pool '{subject}': its volumes are not known",
+    Kept.BASE: "image '{subject}', which cloning did not make, and on which nothing rests any more: {command} deletes "
+    "the image",
     Kept.DISK: "disk {subject} ({location}), which cloning did not make",
     Kept.NVRAM: "NVRAM '{subject}', which cloning did not make",
     Kept.FOREIGN: "{subject} ({reason})",

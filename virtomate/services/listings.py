@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.definition import PROVENANCE_NAMESPACE, TEMPLATE_NAMESPACE
+from virtomate.definition import TEMPLATE_NAMESPACE
 from virtomate.errors import NotFoundError
 from virtomate.hypervisor.domains import (
     SHUT_OFF,
     domain_states,
-    find_domain,
     list_active_domains,
     list_domains,
 )
+from virtomate.services.origins import find_record, is_original
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from virtomate.definition.provenance import DomainReference
     from virtomate.enums import Mode
@@ -63,7 +63,8 @@ def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tup
     Raises:
         NotFoundError: The domain whose clones are wanted does not exist, and has no clones.
     """
-    is_wanted = _clones_of(connection, wanted.clones_of)
+    original = wanted.clones_of
+    is_wanted = None if original is None else is_original(connection, original)
     listings = []
     states = domain_states(connection)
     for domain in list_active_domains(connection) if wanted.running else list_domains(connection):
@@ -72,7 +73,8 @@ def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tup
         except NotFoundError:
             continue
         origin = _find_origin(domain)
-        if is_wanted(origin) and not (wanted.clones and origin is None):
+        has_original = is_wanted is None or (origin is not None and is_wanted(origin.source))
+        if has_original and not (wanted.clones and origin is None):
             # no other domain is a template, and each look takes a call of libvirt
             is_template = state == SHUT_OFF and domain.metadata_element(TEMPLATE_NAMESPACE) is not None
             listings.append(DomainListing(domain.name, domain.uuid, state, origin, is_template))
@@ -80,16 +82,8 @@ def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tup
 
 
 def _find_origin(domain: Domain) -> CloneOrigin | None:
-    # asking for our element alone moves a tenth of what a definition has
-    record = domain.metadata_element(PROVENANCE_NAMESPACE)
-    if record is None:
-        return None
-    from virtomate.definition.provenance import read_record  # noqa: PLC0415 - most domains are no clones
-
-    provenance = read_record(record, domain.uuid)
-    if provenance is None:
-        return None
-    return CloneOrigin(provenance.finished, provenance.source, provenance.mode, provenance.created)
+    record = find_record(domain)
+    return None if record is None else CloneOrigin(record.finished, record.source, record.mode, record.created)
 
 
 def with_addresses(session: Session, listings: Sequence[DomainListing]) -> tuple[DomainListing, ...]:
@@ -98,24 +92,3 @@ def with_addresses(session: Session, listings: Sequence[DomainListing]) -> tuple
 
     found = find_addresses(session, {item.uuid: item.state for item in listings})
     return tuple(item._replace(addresses=found.get(item.uuid, ())) for item in listings)
-
-
-def _clones_of(connection: Connection, original: str | None) -> Callable[[CloneOrigin | None], bool]:
-    """Return a test for the clones of a domain.
-
-    An existing domain is known by its UUID, since it may have been renamed, and another domain may have had its name. A
-    domain that is gone is known by the name and the UUID in the records of its clones.
-    """
-    if original is None:
-        return lambda _origin: True
-
-    def remembers(origin: CloneOrigin | None) -> bool:
-        return origin is not None and (origin.source.name == original or origin.source.uuid == original.lower())
-
-    try:
-        uuid = find_domain(connection, original).uuid
-    except NotFoundError:
-        if not any(remembers(listing.clone) for listing in list_all_domains(connection)):
-            raise
-        return remembers
-    return lambda origin: origin is not None and origin.source.uuid == uuid

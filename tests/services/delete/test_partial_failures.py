@@ -21,7 +21,7 @@ from virtomate.hypervisor.connection import Connection
 from virtomate.notices import Leftover, Notice
 from virtomate.output.messages import sentences
 from virtomate.progress import Progress
-from virtomate.services.delete import Consent, DeletionResult, delete_clones, execute_plan, plan_deletion
+from virtomate.services.delete import Consent, DeletionResult, Selection, delete_clones, execute_plan, plan_deletion
 from virtomate.services.storage.artifacts import put_token
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from virtomate.hypervisor.session import Session
 
+WEB = Selection(("web",))
 CLONE = "00000000-0000-4000-8000-000000000001"
 INTERNAL = libvirt.VIR_ERR_INTERNAL_ERROR
 GONE = {"a.qcow2": False, "b.qcow2": False}
@@ -71,13 +72,13 @@ class Host:
 
     def delete(self, refused: int | str | None = None, code: int = INTERNAL) -> DeletionResult:
         """Plan undisturbed, and have one call of what comes then refused."""
-        plan = plan_deletion(self.session()[0].connection, ("web",), CancelToken())
+        plan = plan_deletion(self.session()[0].connection, WEB, CancelToken())
         (result,) = execute_plan(self.session(refused, code)[0], plan, Progress(), CancelToken())
         return result
 
     def calls(self) -> list[str]:
         """Delete the clone, and return the calls that this took after the plan."""
-        plan = plan_deletion(self.session()[0].connection, ("web",), CancelToken())
+        plan = plan_deletion(self.session()[0].connection, WEB, CancelToken())
         session, handle = self.session()
         (result,) = execute_plan(session, plan, Progress(), CancelToken())
         assert result.status is DeletionStatus.DELETED
@@ -183,7 +184,7 @@ def test_placeholder_is_gone_although_libvirt_failed(host: Host, monkeypatch: py
 @pytest.mark.parametrize("call", ["pools.get_pool", "temporary_pools.list_pools"])
 def test_mistake_after_the_deletions(host: Host, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails when everything is deleted hides no result."""
-    plan = plan_deletion(host.session()[0].connection, ("web",), CancelToken())
+    plan = plan_deletion(host.session()[0].connection, WEB, CancelToken())
     session = host.session()[0]
 
     def fail(*_words: object) -> None:
@@ -205,7 +206,7 @@ def _end_owner(host: Host) -> None:
 def _leave_placeholder(host: Host, monkeypatch: pytest.MonkeyPatch) -> DeletionResult:
     """Have a deletion fail that then cannot give the definition back, and its process end."""
     refusing = failure(libvirt.VIR_ERR_OPERATION_INVALID)
-    plan = plan_deletion(host.session()[0].connection, ("web",), CancelToken())
+    plan = plan_deletion(host.session()[0].connection, WEB, CancelToken())
     defined = host.libvirt.defineXMLFlags
 
     def define_once(text: str, flags: int) -> FakeDomain:
@@ -233,9 +234,7 @@ def test_definition_that_is_not_taken_back(host: Host, monkeypatch: pytest.Monke
         asked.append(plan)
         return False
 
-    answer = delete_clones(
-        host.session()[0], ("web",), Progress(), CancelToken(), agree=refuse, warn=lambda _warnings: None
-    )
+    answer = delete_clones(host.session()[0], WEB, Progress(), CancelToken(), agree=refuse, warn=lambda _warnings: None)
     assert (answer, len(asked)) == (None, 1)
     assert (host.state, host.files) == ("clone", WHOLE)
 
@@ -248,7 +247,7 @@ def test_refused_deletion_tells_of_the_definition_that_it_restored(host: Host, m
     with pytest.raises(VirtomateError, match="'missing'"):
         delete_clones(
             host.session()[0],
-            ("web", "missing"),
+            Selection(("web", "missing")),
             Progress(),
             CancelToken(),
             consent=Consent(finished=True, unproved=True),
@@ -278,7 +277,13 @@ def test_question(host: Host, consent: Consent, answer: bool, questions: int, st
 
     session = host.session()[0]
     delete_clones(
-        session, ("web",), Progress(), CancelToken(), consent=consent, agree=agree, warn=lambda _warnings: None
+        session,
+        WEB,
+        Progress(),
+        CancelToken(),
+        consent=consent,
+        agree=agree,
+        warn=lambda _warnings: None,
     )
 
     assert (len(asked), host.state) == (questions, state)
@@ -292,6 +297,6 @@ def test_clone_that_changes_during_the_question(host: Host) -> None:
         return True
 
     with pytest.raises(VirtomateError, match="changed since the question"):
-        delete_clones(host.session()[0], ("web",), Progress(), CancelToken(), agree=agree, warn=lambda _warnings: None)
+        delete_clones(host.session()[0], WEB, Progress(), CancelToken(), agree=agree, warn=lambda _warnings: None)
 
     assert (host.state, host.files) == ("clone", WHOLE)

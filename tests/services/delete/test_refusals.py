@@ -23,9 +23,9 @@ def test_all_active_domains_are_named() -> None:
     error = raised(refusals)
 
     assert error.message == "domains 'a', 'b b' and 'c' are running or paused, and must be shut off to be deleted"
-    assert (
-        Reach().fill(str(error.hint))
-        == "Shut them down first: virsh shutdown a; virsh resume 'b b'; virsh shutdown 'b b'; virsh shutdown c"
+    assert Reach().fill(str(error.hint)) == (
+        "Use --force, which ends them at once, or shut them down first: virsh shutdown a; virsh resume 'b b'; "
+        "virsh shutdown 'b b'; virsh shutdown c"
     )
 
 

@@ -6,5 +6,6 @@ from virtomate.services.delete.records import Consent as Consent
 from virtomate.services.delete.records import Deletion as Deletion
 from virtomate.services.delete.records import DeletionResult as DeletionResult
 from virtomate.services.delete.records import DoomedThing as DoomedThing
+from virtomate.services.delete.records import Selection as Selection
 from virtomate.services.delete.run import delete_clones as delete_clones
 from virtomate.services.delete.run import execute_plan as execute_plan

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from virtomate.definition import codec, file_readers, readers
 from virtomate.errors import IllegalStateError, VirtomateError
 from virtomate.paths import normalise
+from virtomate.services.delete.bases import find_freed_bases
 from virtomate.services.delete.refusals import Refusals
-from virtomate.services.delete.survey import SAVED_STATE, read_clones, read_moments, survey
+from virtomate.services.delete.survey import SAVED_STATE, read_clones, read_dependents, read_moments, survey
 from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.storage.references import scan_references
 from virtomate.tuples import NamedTuple
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from virtomate.definition.provenance import Artifact
     from virtomate.hypervisor.connection import Connection
     from virtomate.notices import Notice
-    from virtomate.services.delete.records import Consent, Deletion
+    from virtomate.services.delete.records import Consent, Deletion, FreedBase, Selection
     from virtomate.services.delete.survey import Clone
     from virtomate.services.storage import PoolIndex
     from virtomate.services.storage.references import Reference, References
@@ -44,16 +45,23 @@ class DeletionPlan(NamedTuple):
         deletions: In the order in which the clones were named.
         order: UUIDs in the order in which the clones are deleted.
         references: Who uses what.
+        freed: The bases on which nothing rests any more when all is deleted.
     """
 
     deletions: tuple[Deletion, ...]
     order: tuple[str, ...]
     references: References
+    freed: tuple[FreedBase, ...] = ()
 
     @property
     def warnings(self) -> tuple[Notice, ...]:
         """What could not be looked at."""
         return self.references.warnings
+
+    @property
+    def without_figures(self) -> tuple[Deletion, ...]:
+        """The deletions without what changes while the clones run."""
+        return tuple(deletion.without_figures for deletion in self.deletions)
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -83,26 +91,31 @@ class DeletionPlan(NamedTuple):
 
 def plan_deletion(
     connection: Connection,
-    names: tuple[str, ...],
+    selection: Selection,
     cancel: CancelToken,
     warn: Callable[[tuple[Notice, ...]], None] = lambda _restored: None,
 ) -> DeletionPlan:
-    """Plan the deletion of clones, each given by name or UUID; no file is changed.
+    """Plan the deletion of the selected clones; no file is changed.
 
     All domains and volumes are looked at once, however many clones there are. A clone whose deletion was killed before
     a file was removed gets its definition back at once, also if the plan is refused then; `warn` is told.
 
     Raises:
         UsageError: A clone is named twice.
-        NotFoundError: There is no such domain.
+        NotFoundError: There is no such domain, or no clone of the name.
         IllegalStateError: A domain is not a clone, is active or still being made, or another domain or image uses one
             of its artifacts.
         InterruptedBySignalError: A signal arrived.
     """
-    clones = read_clones(connection, names, cancel, warn)
+    clones = read_clones(connection, selection, cancel, warn)
+    if not clones:
+        return DeletionPlan((), (), scan_references(connection, {}))
     moments = read_moments(connection, clones)
-    every = (*clones, *moments)
-    references = scan_references(connection, {clone.domain.uuid: clone.provenance.made for clone in every})
+    references = _scan(connection, (*clones, *moments))
+    if selection.with_dependents and (more := read_dependents(connection, clones, selection, references.lineage)):
+        clones += more
+        moments = read_moments(connection, clones)
+        references = _scan(connection, (*clones, *moments), references)
     cancel.check()
     clones += [moment for moment in moments if _is_used_by_none_but(moment, clones, references)]
     refusals, deletions = Refusals(), []
@@ -117,7 +130,12 @@ def plan_deletion(
         order = tuple(TopologicalSorter({deletion.uuid: deletion.needs for deletion in deletions}).static_order())
     except CycleError as error:
         raise IllegalStateError("these clones use each other's volumes, so that none can be deleted first") from error
-    return DeletionPlan(tuple(deletions), order, references)
+    return DeletionPlan(tuple(deletions), order, references, find_freed_bases(deletions, references))
+
+
+def _scan(connection: Connection, clones: Iterable[Clone], before: References | None = None) -> References:
+    wanted = {clone.domain.uuid: clone.provenance.made for clone in clones}
+    return scan_references(connection, wanted, None if before is None else before.cache)
 
 
 def _is_used_by_none_but(moment: Clone, clones: Iterable[Clone], references: References) -> bool:
@@ -156,7 +174,9 @@ def in_use(name: str, made: Artifact, users: Sequence[Reference], advice: str | 
         named.append(f"and {len(users) - len(named)} more")
     return IllegalStateError(
         f"{name_artifact(made)} of '{name}' cannot be deleted: {', '.join(named)}",
-        hint=advice or "Delete the named domain or volume first. A clone can be named in the same command.",
+        hint=advice
+        or "Delete the named domain or volume first. A clone can be named in the same command; --with-dependents adds "
+        "all clones that rest on it.",
     )
 
 

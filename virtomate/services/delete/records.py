@@ -14,6 +14,22 @@ if TYPE_CHECKING:
     from virtomate.services.storage.artifacts import Verdict
 
 
+class Selection(NamedTuple):
+    """Which clones are to be deleted, and what goes with them.
+
+    Attributes:
+        names: Names, UUIDs and patterns.
+        clones_of: Names or UUIDs of originals whose clones are to be deleted.
+        with_dependents: Whether the clones that rest on these clones are deleted as well.
+        force: Whether running clones are ended first.
+    """
+
+    names: tuple[str, ...] = ()
+    clones_of: tuple[str, ...] = ()
+    with_dependents: bool = False
+    force: bool = False
+
+
 class DoomedThing(NamedTuple):
     """Something that is removed with a clone.
 
@@ -49,6 +65,7 @@ class Deletion(NamedTuple):
         unreachable: Artifacts of an unfinished clone that cannot be looked at.
         kept_disks: The clone's disks and NVRAM that cloning did not make.
         needs: UUIDs of clones that must be deleted before, since they use artifacts of this one.
+        state: State of a running clone, which is ended first; None of a clone that is shut off.
     """
 
     name: str
@@ -60,6 +77,7 @@ class Deletion(NamedTuple):
     unreachable: tuple[Notice, ...] = ()
     kept_disks: tuple[Notice, ...] = ()
     needs: frozenset[str] = frozenset()
+    state: str | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -72,9 +90,28 @@ class Deletion(NamedTuple):
         return (*self.kept_disks, *self.foreign, *self.unreachable)
 
     @property
+    def without_figures(self) -> Deletion:
+        """The same without what changes while the clone runs: the sizes and times of its files."""
+        if self.state is None:
+            return self
+        return self._replace(doomed=tuple(thing._replace(size_bytes=None, modified=None) for thing in self.doomed))
+
+    @property
     def artifacts(self) -> tuple[Artifact, ...]:
         """The artifacts that would be removed."""
         return tuple(thing.artifact for thing in self.doomed if thing.artifact is not None)
+
+
+class FreedBase(NamedTuple):
+    """A volume that cloning did not make, and on which nothing rests when clones are deleted.
+
+    Attributes:
+        told: What is said of the volume.
+        users: UUIDs of the clones that rest on the volume.
+    """
+
+    told: Notice
+    users: frozenset[str]
 
 
 class DeletionResult(NamedTuple):
@@ -82,7 +119,7 @@ class DeletionResult(NamedTuple):
 
     Attributes:
         removed: What was removed besides the definition, each a phrase.
-        kept: Disks and NVRAM that the clone had and cloning did not make.
+        kept: Disks, bases and NVRAM that the clone had and cloning did not make.
         restarted: Name of the original, if it was started again: a run that was killed had shut it down.
     """
 

@@ -20,6 +20,7 @@ class Refusals:
 
     Attributes:
         missing: Names of domains that do not exist, with the error.
+        unmatched: Patterns that match the name of no clone.
         strangers: Names of domains that are not clones.
         active: Names of domains that use their disks, with their states.
         in_the_making: Names of clones that a process is still making or deleting, with its PID.
@@ -29,6 +30,7 @@ class Refusals:
 
     where: str = ""
     missing: dict[str, NotFoundError] = field(default_factory=dict)
+    unmatched: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     active: dict[str, str] = field(default_factory=dict)
     in_the_making: dict[str, int] = field(default_factory=dict)
@@ -43,6 +45,10 @@ class Refusals:
             errors.append(NotFoundError(message, hint=hint))
         else:
             errors += self.missing.values()
+        if self.unmatched:
+            message = f"no clone on {self.where} has a name like {quoted(self.unmatched)}"
+            hint = f"{virtomate('domain-list', options='--clones')} shows the clones of this connection."
+            errors.append(NotFoundError(message, hint=hint))
         if self.strangers:
             errors.append(_strangers(self.strangers))
         if self.active:
@@ -72,7 +78,7 @@ def _active(states: Mapping[str, str]) -> IllegalStateError:
     commands = "; ".join(shutdown_commands(name, state) for name, state in states.items())
     return IllegalStateError(
         f"{_domains_are(states)} {' or '.join(dict.fromkeys(states.values()))}, and must be shut off to be deleted",
-        hint=f"Shut {them} down first: {commands}",
+        hint=f"Use --force, which ends {them} at once, or shut {them} down first: {commands}",
     )
 
 

@@ -20,6 +20,7 @@ from virtomate.definition.provenance import Artifact
 from virtomate.duplication.transfers.backup import RESUMED, end_backup
 from virtomate.enums import ArtifactKind, ArtifactState, DeletionStatus
 from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
+from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.notices import Kept, Leftover, Notice, named, notice
 from virtomate.services.delete.placeholder import Placeholder
 from virtomate.services.delete.plan import in_use, plan_deletion
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
     from virtomate.services.delete.plan import DeletionPlan
-    from virtomate.services.delete.records import Deletion, DoomedThing
+    from virtomate.services.delete.records import Deletion, DoomedThing, Selection
     from virtomate.services.storage.references import ReferenceCache
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ _NO_CONSENT = Consent()
 
 def delete_clones(
     session: Session,
-    names: tuple[str, ...],
+    selection: Selection,
     progress: Progress,
     cancel: CancelToken,
     *,
@@ -55,11 +56,11 @@ def delete_clones(
     agree: Callable[[DeletionPlan], bool],
     warn: Callable[[tuple[Notice, ...]], None],
 ) -> tuple[DeletionResult, ...] | None:
-    """Delete clones, each given by name or UUID, if somebody agrees to what would be deleted.
+    """Delete the selected clones, if somebody agrees to what would be deleted.
 
     Args:
         session: Where the clones are.
-        names: The clones.
+        selection: The clones.
         progress: Is told what is waited for.
         cancel: A signal lets the current clone be deleted, unless libvirt has to be waited for, and keeps the others.
         consent: What is deleted without a question.
@@ -67,19 +68,19 @@ def delete_clones(
         warn: Is told at once which definitions were restored, and before the question what could not be looked at.
 
     Returns:
-        How deleting went, in the order of the names; None if nobody agreed and nothing was deleted.
+        How deleting went, in the order of the plan; None if nobody agreed and nothing was deleted.
 
     Raises:
         VirtomateError: The plan refuses something, or something has changed since the question.
     """
-    plan = plan_deletion(session.connection, names, cancel, warn)
+    plan = plan_deletion(session.connection, selection, cancel, warn)
     warn(plan.warnings)
     if not plan.is_covered_by(consent):
         if not agree(plan):
             return None
-        agreed = plan.deletions
-        plan = plan_deletion(session.connection, names, cancel, warn)
-        if plan.deletions != agreed:
+        agreed = plan.without_figures
+        plan = plan_deletion(session.connection, selection, cancel, warn)
+        if plan.without_figures != agreed:
             raise IllegalStateError("what would be deleted has changed since the question", "Run the command again.")
     return execute_plan(session, plan, progress, cancel)
 
@@ -99,6 +100,10 @@ def execute_plan(
     refresh_all(session, run.lighter_pools)
     # not before: what is left of an unfinished clone may be in one
     stop_stale_pools(session)
+    for base in plan.freed:
+        if all(results[uuid].status is DeletionStatus.DELETED for uuid in base.users):
+            last = max(base.users, key=plan.order.index)
+            results[last] = results[last]._replace(kept=(*results[last].kept, base.told))
     return tuple(results[deletion.uuid] for deletion in plan.deletions)
 
 
@@ -177,6 +182,8 @@ class _CloneDeletion:
             names = ", ".join(f"'{name}'" for name in in_the_way)
             raise IllegalStateError(f"'{deletion.name}' is kept, since {names} could not be deleted and uses it")
         _LOG.info("deleting %r", deletion.name)
+        if deletion.state is not None:
+            self._end_domain()
         run.undo_backup(deletion.provenance)
         # From before the look at the users: whoever links to the files now fails, and who did before is seen.
         with locked(run.session.connection, deletion.artifacts, deletion.provenance.artifact_token):
@@ -211,6 +218,13 @@ class _CloneDeletion:
                 hint="They are left as they are. See whose they are.",
                 leftovers=(*deletion.foreign, *self._replaced),
             )
+
+    def _end_domain(self) -> None:
+        """End the running clone; its definition stays, and so does the record in it."""
+        domain = find_domain_by_uuid(self._run.session.connection, self._deletion.uuid)
+        if domain is not None and domain.is_active():
+            _LOG.info("ending %r", domain.name)
+            domain.end()
 
     def _restart(self) -> None:
         """Start the original again, which is all that this record is for."""

@@ -11,13 +11,15 @@ from virtomate.definition.placeholders import restored_definition
 from virtomate.definition.provenance import read_provenance
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState
-from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, NotFoundError, UsageError
-from virtomate.hypervisor.domains import define_domain, find_domain, find_domain_by_uuid
+from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError
+from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.notices import Kept, Notice, ScanWarning, named, notice
 from virtomate.paths import normalise
-from virtomate.services.delete.records import Deletion, DoomedThing
+from virtomate.services.delete.records import Deletion, DoomedThing, Selection
 from virtomate.services.delete.refusals import Refusals
+from virtomate.services.delete.selection import select_domains
 from virtomate.services.firmware import own_nvram_path
+from virtomate.services.origins import find_record
 from virtomate.services.storage import (
     TEMPORARY_POOL_PREFIX,
     PoolEntry,
@@ -43,10 +45,10 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
-    from virtomate.definition.provenance import Artifact, Provenance
+    from virtomate.definition.provenance import Artifact, DomainReference, Provenance
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
-    from virtomate.services.storage.references import References
+    from virtomate.services.storage.references import Lineage, References
 
 SAVED_STATE = "managed-save image"
 
@@ -56,12 +58,14 @@ class Clone(NamedTuple):
 
     Attributes:
         text: The definition as libvirt gave it, passwords included.
+        state: State of a running clone, None of a clone that is shut off.
     """
 
     domain: Domain
     text: str
     definition: Definition
     provenance: Provenance
+    state: str | None = None
 
     @property
     def own_paths(self) -> set[str]:
@@ -71,29 +75,20 @@ class Clone(NamedTuple):
 
 def read_clones(
     connection: Connection,
-    names: tuple[str, ...],
+    selection: Selection,
     cancel: CancelToken,
     warn: Callable[[tuple[Notice, ...]], None],
 ) -> list[Clone]:
-    """Read the domains of these names; refuse all that are not clones, or in no state to be deleted.
+    """Read the selected domains; refuse all that are not clones, or in no state to be deleted.
 
     `warn` is told of each clone that gets its definition back.
     """
-    domains: dict[str, Domain] = {}
     clones, refusals = [], Refusals(connection.name)
-    for name in names:
+    for domain in select_domains(connection, selection, refusals, cancel):
         cancel.check()
-        try:
-            domain = find_domain(connection, name)
-        except NotFoundError as error:
-            refusals.missing[name] = error
-            continue
-        if domain.uuid in domains:
-            raise UsageError(f"domain '{domain.name}' is named twice")
-        domains[domain.uuid] = domain
-        if (clone := _read(domain, refusals)) is not None and _restore(connection, clone):
+        if (clone := _read(domain, refusals, selection)) is not None and _restore(connection, clone):
             warn((Notice(ScanWarning.RESTORED_DEFINITION, domain.name),))
-            clone = _read(domain, refusals)
+            clone = _read(domain, refusals, selection)
         if clone is not None:
             clones.append(clone)
     refusals.raise_if_any()
@@ -105,24 +100,63 @@ def read_moments(connection: Connection, clones: Iterable[Clone]) -> list[Clone]
     own = {clone.domain.uuid for clone in clones}
     uuids = {clone.provenance.moment for clone in clones if clone.provenance.moment is not None} - own
     domains = [find_domain_by_uuid(connection, uuid) for uuid in sorted(uuids)]
-    found = [_read(domain, Refusals()) for domain in domains if domain is not None]
+    found = [_read(domain, Refusals(), Selection()) for domain in domains if domain is not None]
     return [moment for moment in found if moment is not None and moment.provenance.is_moment]
 
 
-def _read(domain: Domain, refusals: Refusals) -> Clone | None:
+def read_dependents(connection: Connection, clones: list[Clone], selection: Selection, lineage: Lineage) -> list[Clone]:
+    """Read all clones that rest on images of these clones, at once or above each other; refuse as `read_clones` does.
+
+    Other domains that rest on the images are passed over: they refuse the deletion of the images.
+    """
+    refusals = Refusals(connection.name)
+    known = {clone.domain.uuid for clone in clones}
+    found: list[Clone] = []
+    left = list(clones)
+    while left:
+        for user in _resting_on(left.pop(0), lineage):
+            domain = None if user.uuid in known else find_domain_by_uuid(connection, user.uuid)
+            known.add(user.uuid)
+            if domain is None or find_record(domain) is None:
+                continue
+            if (clone := _read(domain, refusals, selection)) is not None:
+                found.append(clone)
+                left.append(clone)
+    refusals.raise_if_any()
+    return sorted(found, key=lambda clone: clone.domain.name)
+
+
+def _resting_on(clone: Clone, lineage: Lineage) -> list[DomainReference]:
+    """Return the domains with a disk on an image of the clone, by name."""
+    own = [image for made in clone.provenance.made if (image := lineage.find(made.path)) is not None]
+    above = {overlay for image in own for overlay in lineage.dependents(image)}
+    return sorted({use.domain for image in above for use in lineage.uses(image)})
+
+
+def _read(domain: Domain, refusals: Refusals, selection: Selection) -> Clone | None:
     text = domain.inactive_definition()
     definition = codec.parse_definition(text)
     provenance = read_provenance(definition)
     maker = None if provenance is None or provenance.finished else provenance.maker
+    state = domain.state() if domain.is_active() else None
     if provenance is None:
         refusals.strangers.append(domain.name)
-    elif domain.is_active():
-        refusals.active[domain.name] = domain.state()
+    elif state is not None and not selection.force:
+        refusals.active[domain.name] = state
+    elif state is not None and not domain.is_persistent():
+        refusals.others.append(_transient(domain.name))
     elif maker is not None and is_running(maker):
         refusals.in_the_making[domain.name] = maker.pid
     else:
-        return Clone(domain, text, definition, provenance)
+        return Clone(domain, text, definition, provenance, state)
     return None
+
+
+def _transient(name: str) -> IllegalStateError:
+    return IllegalStateError(
+        f"domain '{name}' is transient: when it is ended, the record of what was made for it is gone",
+        hint=f"Make it persistent first: {virsh('dumpxml', name)} and {virsh('define')} do that.",
+    )
 
 
 def _restore(connection: Connection, clone: Clone) -> bool:
@@ -190,6 +224,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         foreign=tuple(foreign),
         unreachable=tuple(unreachable),
         kept_disks=(*_foreign_disks(clone, references), *_foreign_nvram(clone, references)),
+        state=clone.state,
     )
 
 
