@@ -64,6 +64,7 @@ def test_every_command_works_over_ssh(root_lab: Lab, sshd: SshServer, virtomate:
     drive = disk(seed, "raw", "sda", bus="sata", device="cdrom", read_only=True)
     root_lab.define(domain("original", disks=[disk(path, "raw"), drive]))
     define_guest(root_lab)
+    assert virtomate("domain-clone", "--mode", "linked", "original", "linked").status == 0
     make_big_source(root_lab, root_lab.pool)
     words = ("--progress", "json", "domain-clone", "--transfer", "stream", "big", "half")
     watched = Watched(virtomate.pausing("vda").start(*words, json=True, uri=uri))
@@ -79,6 +80,8 @@ def test_every_command_works_over_ssh(root_lab: Lab, sshd: SshServer, virtomate:
                 ("domain-clone", "original", "clone"),
                 ("domain-delete", "half"),
                 ("domain-flatten", "clone"),
+                ("domain-reset", "linked"),
+                ("domain-verify", "linked"),
                 ("domain-template", "original"),
                 ("domain-iface-list", "--source", "agent", "web"),
                 ("guest-ping", "web"),
@@ -92,7 +95,7 @@ def test_every_command_works_over_ssh(root_lab: Lab, sshd: SshServer, virtomate:
     assert results.keys() == commands()
     assert [str(result) for result in results.values() if result.status != 0] == []
     said = {name: result.json for name, result in results.items()}
-    assert {item["name"] for item in said["domain-list"]} == {"original", "web", "big", "half"}
+    assert {item["name"] for item in said["domain-list"]} == {"original", "linked", "web", "big", "half"}
     assert said["domain-clone"][0]["disks"][0]["clone"]["volume"] == "clone.raw"
     (warning,) = said["domain-clone"][0]["warnings"]
     assert warning.startswith(f"disk sda ({seed}) has the label 'cidata'")
@@ -106,7 +109,7 @@ def test_every_command_works_over_ssh(root_lab: Lab, sshd: SshServer, virtomate:
     completed = subprocess.run(
         [sys.executable, "-c", NAMES, uri], env=virtomate.env(), capture_output=True, text=True, check=True
     )
-    assert completed.stdout == f"{['big', 'clone', 'original', 'web']} {sorted(root_lab.pools)}\n"
+    assert completed.stdout == f"{['big', 'clone', 'linked', 'original', 'web']} {sorted(root_lab.pools)}\n"
 
 
 def test_import_reaches_a_host_whose_files_are_not_seen(
@@ -174,7 +177,9 @@ def test_every_command_notices_a_dead_link(root_lab: Lab, sshd: SshServer, virto
         (42, ("domain-clone", "original", "clone")),
         (2, ("domain-delete", "original")),
         (2, ("domain-flatten", "original")),
+        (2, ("domain-reset", "original")),
         (2, ("domain-template", "original")),
+        (2, ("domain-verify", "original")),
         (2, ("domain-iface-list", "web")),
         (2, ("guest-ping", "web")),
         (2, ("guest-run", "web", "true")),
