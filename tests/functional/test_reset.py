@@ -17,6 +17,7 @@ from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.hypervisor import Hypervisor
 from tests.lab.images import MIB
 from tests.lab.inventory import take_inventory
+from tests.lab.ordinary_user import OrdinaryUser
 from tests.lab.storage import make_pool
 
 CLONE_DISK = "web.qcow2"
@@ -368,6 +369,32 @@ def test_unseen_clone_is_reset_over_the_connection(far: tuple[Hypervisor, Pool],
     assert virtomate("domain-delete", "--yes", "web", uri=host.uri).status == 0
 
 
+def test_unseen_nvram_is_reset_over_the_connection(far: tuple[Hypervisor, Pool], virtomate: Program) -> None:
+    """Also in a directory that is no pool; the temporary pool is gone afterwards."""
+    host, pool = far
+    store = Path("/var/lib/libvirt/stores")
+    here = host.on_host(store)
+    here.mkdir()
+    variables = OVMF_TEMPLATE.read_bytes()
+    (here / "src_VARS.fd").write_bytes(variables)
+    pool.qcow2("src.qcow2", 8 * MIB)
+    text = domain("src", disks=[disk(FAR_IMAGES / "src.qcow2")], firmware=nvram(store / "src_VARS.fd"))
+    host.connection.defineXML(text)
+    cloned(virtomate("domain-clone", "--mode", "linked", "src", "web", json=True, uri=host.uri))
+    first = _take(host)
+    (here / "web_VARS.fd").write_bytes(b"shorter")
+    (here / "src_VARS.fd").write_bytes(b"the original's")
+
+    result = virtomate("domain-reset", "web", json=True, uri=host.uri)
+
+    assert result.status == 0, str(result)
+    assert [(item["nvram"], item["warnings"]) for item in result.json] == [(str(store / "web_VARS.fd"), [])]
+    assert (here / "web_VARS.fd").read_bytes() == b"the original's"
+    (here / "src_VARS.fd").write_bytes(variables)
+    assert virtomate("domain-reset", "web", uri=host.uri).status == 0
+    assert first.difference(_take(host)) == ""
+
+
 @pytest.mark.parametrize("moment", ["virStorageVolUpload", "virStorageVolDownload"])
 def test_killed_reset_over_the_connection(far: tuple[Hypervisor, Pool], virtomate: Program, moment: str) -> None:
     """Whatever had arrived there, the overlay is whole, and the same command completes the reset."""
@@ -384,3 +411,22 @@ def test_killed_reset_over_the_connection(far: tuple[Hypervisor, Pool], virtomat
     images.qemu_img("check", "-q", "--image-opts", _there(path))
     assert virtomate("domain-reset", "web", uri=host.uri).status == 0
     assert first.difference(_take(host)) == ""
+
+
+def test_whoever_cannot_open_the_files_resets_through_libvirt(root_lab: Lab, nobody: OrdinaryUser) -> None:
+    """Members of libvirt's group see the files, and may not open them."""
+    path = nobody.pool.qcow2("src.qcow2", 64 * MIB, data_bytes=2 * MIB)
+    path.chmod(0o600)
+    nobody.pool.refresh()
+    root_lab.define(domain("src", disks=[disk(path)]))
+    cloned(nobody("domain-clone", "--mode", "linked", "src", "web"))
+    overlay = nobody.pool.path / CLONE_DISK
+    overlay.chmod(0o600)
+    first = overlay.read_bytes()
+    write(overlay)
+
+    result = nobody("domain-reset", "web")
+
+    assert result.status == 0, str(result)
+    assert overlay.read_bytes() == first
+    assert nobody("domain-delete", "--yes", "web").status == 0

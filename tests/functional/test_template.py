@@ -1,8 +1,10 @@
 """domain-template makes domains that are only cloned, and makes ordinary domains of them again."""
 
 import os
+import random
 import signal
 import stat
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tests.functional.support import definition
 from tests.lab import Lab, Program, disk, domain, images, interface
 from tests.lab.acl import ACCESS, access_list, read_list
 from tests.lab.images import MIB
+from tests.lab.ordinary_user import OrdinaryUser
 from virtomate.cancel import CancelToken
 from virtomate.enums import TemplateStatus
 from virtomate.errors import HypervisorError
@@ -259,3 +262,49 @@ def test_copy_has_the_access_list_that_the_template_had(root_lab: Lab, virtomate
     assert virtomate("domain-clone", "golden", "web").status == 0
 
     assert read_list(lab.pool.path / "web.qcow2") == acl
+
+
+def test_files_of_others_stay_writable_with_a_warning(root_lab: Lab, nobody: OrdinaryUser) -> None:
+    """Whoever may talk to libvirt but not change its files makes a template all the same."""
+    path = nobody.pool.qcow2("golden.qcow2", 8 * MIB)
+    path.chmod(0o600)
+    nobody.pool.refresh()
+    root_lab.define(domain("golden", disks=[disk(path)]))
+    before = root_lab.inventory()
+
+    (made,) = nobody("domain-template", "golden").json
+
+    assert [item["code"] for item in made["notices"]] == ["writable-template"]
+    assert f"the write permission of '{path}' could not be removed" in made["warnings"][0]
+    assert (made["status"], made["volumes"], mode_of(path)) == ("template", [], 0o600)
+    with pytest.raises(libvirt.libvirtError, match="only cloned"):
+        root_lab.connection.lookupByName("golden").create()
+    (undone,) = nobody("domain-template", "--undo", "golden").json
+    assert (undone["status"], undone["warnings"]) == ("ordinary", [])
+    unchanged(before, root_lab)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_command_that_is_ended_at_any_moment(lab: Lab, virtomate: Program, number: signal.Signals) -> None:
+    """Thirty moments of either command over four domains: each is a template or as before, and the next run goes on."""
+    names = ("a", "b", "c", "d")
+    for name in names:
+        define_original(lab, name)
+    ordinary = lab.inventory()
+    begin = time.monotonic()
+    assert virtomate("domain-template", *names).status == 0
+    seconds = time.monotonic() - begin
+    template = lab.inventory()
+    moments = random.Random(1)
+    for moment in range(30):
+        words, expected = ((), template) if moment % 2 else (("--undo",), ordinary)
+        run = virtomate.start("domain-template", *words, *names)
+        time.sleep(seconds * moments.uniform(0.4, 1))
+        run.signal(number)
+        run.wait()
+        for name in names:
+            # what is done already is a refusal of the way back, which changes nothing
+            assert virtomate("domain-template", *words, name).status in ({0, 1} if words else {0})
+        unchanged(expected, lab)

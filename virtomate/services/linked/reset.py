@@ -23,7 +23,7 @@ from virtomate.errors import IllegalStateError, InternalError, InterruptedBySign
 from virtomate.notices import Notice, ResetWarning
 from virtomate.services.linked.reset_nvram import NvramOutcome, OriginalNvrams
 from virtomate.services.linked.reset_plan import ResetPlan, in_use, plan_resets
-from virtomate.services.storage import find_volume, refresh_all
+from virtomate.services.storage import find_volume, refresh_all, temporary_pools_of
 from virtomate.services.storage.artifacts import Verdict, judge_in_pool
 from virtomate.services.storage.references import scan_references
 from virtomate.services.transaction import submit
@@ -105,8 +105,9 @@ def reset_clones(session: Session, request: ResetRequest, cancel: CancelToken) -
         with ThreadPoolExecutor(_THREADS) as executor:
             _each(resets, cancel, lambda reset: reset.begin(executor))
             _each(resets, None, _Reset.finish)
-        nvrams = OriginalNvrams(connection)
-        _each(resets, None, lambda reset: reset.give_nvram(nvrams, references))
+        with temporary_pools_of(session) as pools:
+            nvrams = OriginalNvrams(connection, pools)
+            _each(resets, None, lambda reset: reset.give_nvram(nvrams, references))
     refresh_all(session, {disk.made.pool for plan in plans for disk in plan.disks})
     # after a signal, clones that are reset are complete; they are only not started
     if request.start and not cancel.is_set:

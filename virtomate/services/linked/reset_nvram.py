@@ -1,34 +1,45 @@
-"""The NVRAM of a clone that is reset: a copy of its original's again."""
+"""The NVRAM of a clone that is reset: a copy of its original's again.
+
+The file stays the same, with its owner and token. Unlike an overlay it is not whole at every moment: a run that is
+killed while it writes half a megabyte leaves a file that the next reset mends.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import stat
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers
 from virtomate.definition.template import as_ordinary
+from virtomate.definition.volume import describe_pool
 from virtomate.duplication import hostfs
 from virtomate.duplication.host_images import alone_with
-from virtomate.enums import ArtifactKind
-from virtomate.errors import HypervisorError
+from virtomate.enums import ArtifactKind, Transfer
+from virtomate.errors import HypervisorError, IllegalStateError
 from virtomate.hypervisor.domains import find_domain_by_uuid
+from virtomate.hypervisor.storage import cut_volume, read_part, write_part
 from virtomate.notices import Notice, ResetWarning, notice
 from virtomate.paths import normalise
 from virtomate.services.firmware import read_firmware
-from virtomate.services.storage.artifacts import bears_token_here
+from virtomate.services.storage import find_entry, find_volume, read_pools
+from virtomate.services.storage.artifacts import Verdict, bears_token_here, judge_in_pool
+from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
-    from virtomate.definition.provenance import Provenance
+    from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.linked.reset_plan import ResetPlan
+    from virtomate.services.storage import FoundVolume, TemporaryPools
 
 # An NVRAM has half a megabyte.
 _MAX_BYTES = 64 << 20
 _ATTEMPTS = 3
+_LONG = "it is too long for an NVRAM"
 
 
 class NvramOutcome(NamedTuple):
@@ -38,19 +49,25 @@ class NvramOutcome(NamedTuple):
     warnings: tuple[Notice, ...] = ()
 
 
-class OriginalNvrams:
-    """The NVRAM of originals, by the UUIDs of the originals, each read once."""
+class _KeptError(Exception):
+    """The NVRAM stays as it is; the message is the reason, as the end of a sentence."""
 
-    def __init__(self, connection: Connection) -> None:
+
+class OriginalNvrams:
+    """The NVRAM of originals, each read once, and given to clones.
+
+    Where files cannot be opened here, libvirt reads and writes them in their pools, or else in temporary ones.
+    """
+
+    def __init__(self, connection: Connection, temporary: TemporaryPools) -> None:
         self._connection = connection
-        self._read: dict[str, bytes | str] = {}
+        self._temporary = temporary
+        self._pools = read_pools(connection)
+        self._gate = PoolGate(is_open=runs_unprivileged(connection))
+        self._read: dict[str, bytes | _KeptError] = {}
 
     def give(self, plan: ResetPlan, *, is_there: bool) -> NvramOutcome:
-        """Give a clone that is shut off its original's NVRAM again; `is_there` says whether the clone has its file.
-
-        The file stays the same, with its owner and token. A run that is killed in between leaves a file that the next
-        reset mends.
-        """
+        """Give a clone that is shut off its original's NVRAM again; `is_there` says whether the clone has its file."""
         nvram = file_readers.nvram(plan.definition.domain)
         if nvram is None or nvram.type != "file" or nvram.path is None:
             return NvramOutcome()
@@ -59,41 +76,93 @@ class OriginalNvrams:
         made = next((made for made in nvrams if made.path == path), None)
         if made is None:
             again = virsh("start", plan.domain.name, options="--reset-nvram")
-            reason = f"cloning did not make it; {again} makes it anew"
-            return _kept(path, reason) if is_there else NvramOutcome()
-        if not (self._connection.is_local and bears_token_here(made, plan.provenance.artifact_token)):
-            return _kept(path, "it cannot be written here")
-        content = self._content(plan.provenance)
-        return _kept(path, content) if isinstance(content, str) else _write(path, content)
+            return _kept(path, f"cloning did not make it; {again} makes it anew") if is_there else NvramOutcome()
+        try:
+            self._give(made, plan.provenance)
+        except _KeptError as reason:
+            return _kept(path, str(reason))
+        return NvramOutcome(path)
 
-    def _content(self, provenance: Provenance) -> bytes | str:
-        """Return the NVRAM of an original, or why there is none."""
+    def _give(self, made: Artifact, provenance: Provenance) -> None:
+        token = provenance.artifact_token
+        if self._connection.is_local and bears_token_here(made, token) and os.access(made.path, os.W_OK):
+            _write(made.path, self._content(provenance))
+            return
+        found = self._find(made.path)
+        judgement = judge_in_pool(self._connection, find_entry(self._connection, found.pool.name), made, token)
+        # without a token that can be read, it is still the file that the clone's own definition names, and writes to
+        if judgement is None or judgement.verdict not in {Verdict.PROVED, Verdict.UNPROVED}:
+            raise _KeptError("it is another file than cloning made")
+        content = self._content(provenance)
+        if self._contents(found) != content:
+            write_part(self._connection, found.volume, 0, content)
+            if found.description.physical > len(content):
+                cut_volume(self._connection, found.volume, len(content))
+
+    def _content(self, provenance: Provenance) -> bytes:
+        """Return the NVRAM of an original."""
         uuid = provenance.source.uuid
         if uuid not in self._read:
-            self._read[uuid] = self._look(uuid)
-        return self._read[uuid]
+            try:
+                self._read[uuid] = self._look(uuid)
+            except _KeptError as reason:
+                self._read[uuid] = reason
+        found = self._read[uuid]
+        if isinstance(found, _KeptError):
+            raise found
+        return found
 
-    def _look(self, uuid: str) -> bytes | str:
+    def _look(self, uuid: str) -> bytes:
         original = find_domain_by_uuid(self._connection, uuid)
         if original is None:
-            return "its original is gone"
+            raise _KeptError("its original is gone")
         definition = as_ordinary(codec.parse_definition(original.inactive_definition()))
         try:
             path = read_firmware(self._connection, definition.domain).nvram_path
         except HypervisorError as error:
-            return error.message
+            raise _KeptError(error.message) from error
         if path is None:
-            return "its original has no NVRAM"
-        try:
-            readings = [_read(path)]
+            raise _KeptError("its original has no NVRAM")
+        before = None
+        for _ in range(_ATTEMPTS):
+            content = self._contents_of(path)
             # the guest of an original that runs may write meanwhile
-            while len(readings) <= _ATTEMPTS:
-                readings.append(_read(path))
-                if readings[-1] == readings[-2]:
-                    return readings[-1]
-        except OSError as error:
-            return f"'{path}' cannot be read ({os.strerror(error.errno or 0)})"
-        return f"'{path}' is being written to"
+            if content == before or not original.is_active():
+                return content
+            before = content
+        raise _KeptError(f"'{path}' is being written to")
+
+    def _contents_of(self, path: str) -> bytes:
+        if self._connection.is_local and os.access(path, os.R_OK):
+            try:
+                return _read(path)
+            except OSError as error:
+                raise _KeptError(f"'{path}' cannot be read ({os.strerror(error.errno or 0)})") from error
+        return self._contents(self._find(path))
+
+    def _find(self, path: str) -> FoundVolume:
+        """Return an NVRAM as a volume, in whose directory nobody can put a link that libvirt follows."""
+        directory, name = posixpath.split(path)
+        try:
+            known = self._pools.covering(directory)
+            pool = known.pool if known is not None and known.is_active else self._temporary.over(directory)
+            pools = [(pool, describe_pool(pool.document()))]
+            self._gate.admit(self._connection, (Transfer.STREAM,), pools, "the NVRAM")
+            found = find_volume(pool, name)
+        except IllegalStateError as error:
+            raise _KeptError(error.message) from error
+        except HypervisorError as error:
+            if not self._connection.is_alive:
+                raise
+            raise _KeptError(error.message) from error
+        if found is None:
+            raise _KeptError(f"'{path}' is not there")
+        return found
+
+    def _contents(self, found: FoundVolume) -> bytes:
+        if found.description.physical > _MAX_BYTES:
+            raise _KeptError(_LONG)
+        return read_part(self._connection, found.volume, 0, found.description.physical)
 
 
 def _kept(path: str, reason: str) -> NvramOutcome:
@@ -104,22 +173,24 @@ def _read(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL)
+        if status.st_size > _MAX_BYTES:
+            raise _KeptError(_LONG)
         return os.pread(descriptor, status.st_size, 0)
     finally:
         os.close(descriptor)
 
 
-def _write(path: str, content: bytes) -> NvramOutcome:
+def _write(path: str, content: bytes) -> None:
     with alone_with(path) as descriptor:
         if descriptor is None:
-            return _kept(path, "it cannot be written here")
-        if os.pread(descriptor, len(content) + 1, 0) != content:
-            try:
-                hostfs.write(descriptor, content, 0)
-                os.ftruncate(descriptor, len(content))
-                os.fdatasync(descriptor)
-            except OSError as error:
-                raise hostfs.write_failure(error, path) from error
-    return NvramOutcome(path)
+            raise _KeptError("it cannot be locked here")
+        if os.pread(descriptor, len(content) + 1, 0) == content:
+            return
+        try:
+            hostfs.write(descriptor, content, 0)
+            os.ftruncate(descriptor, len(content))
+            os.fdatasync(descriptor)
+        except OSError as error:
+            raise hostfs.write_failure(error, path) from error

@@ -36,7 +36,7 @@ from virtomate.hypervisor.domains import define_domain, find_domain
 from virtomate.hypervisor.storage import get_volume
 from virtomate.notices import Notice, TemplateWarning, notice
 from virtomate.rollback import Rollback
-from virtomate.services.linked.base import refuse_written, remove_write_bits, restore_write_bits
+from virtomate.services.linked.base import WRITE_BITS, WriteBits, refuse_written, remove_write_bits, restore_write_bits
 from virtomate.services.storage import read_pools
 from virtomate.services.storage.references import scan_references
 from virtomate.tuples import NamedTuple
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Definition
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
-    from virtomate.services.linked.base import WriteBits
     from virtomate.services.storage import PoolIndex
     from virtomate.services.storage.references import Reference, References
 
@@ -278,22 +277,32 @@ def _undo(connection: Connection, plan: _Plan, undo: Rollback) -> TemplateResult
                 stack.enter_context(alone_with(volume.path))
         _refuse_used(_scan(connection, [plan]), [plan])
         _require_as_planned(plan)
-        outcomes = []
-        for volume in plan.disks.values():
-            if (image := _marked(volume, mark)) is not None:
-                undo.push(f"the missing write bits of '{volume.path}'", partial(_remove_again, connection, volume))
-                outcomes.append(restore_write_bits(volume, image.mode))
+        outcomes = _give_write_bits_back(connection, plan, mark, undo)
         if mark.autostart:
             undo.push(f"the autostart of domain '{domain.name}'", partial(_set_autostart, domain, is_on=False))
             _set_autostart(domain, is_on=True)
         define_domain(connection, domain.name, codec.unparse_definition(definition))
     obstacles = {item.path: item.obstacle for item in outcomes}
-    unwritable = [
-        notice(TemplateWarning.UNWRITABLE, image.path, reason=obstacle)
-        for image in mark.images
-        if (obstacle := obstacles.get(image.path, "it is another file than before, or cannot be seen here")) is not None
-    ]
-    return _result(plan, mark, outcomes, tuple(unwritable))
+    changed = "it is another file than before, or cannot be seen here"
+    left = [(image.path, obstacles.get(image.path, changed)) for image in mark.images]
+    warnings = (notice(TemplateWarning.UNWRITABLE, path, reason=reason) for path, reason in left if reason is not None)
+    return _result(plan, mark, outcomes, tuple(warnings))
+
+
+def _give_write_bits_back(connection: Connection, plan: _Plan, mark: TemplateMark, undo: Rollback) -> list[WriteBits]:
+    """Give the volumes of a template, as far as they are the same files, the write bits that they had before."""
+    outcomes = []
+    for volume in plan.disks.values():
+        image, status = _marked(volume, mark), visible_status(volume)
+        if image is None or status is None:
+            continue
+        if image.mode & WRITE_BITS & ~status.st_mode:
+            undo.push(f"the missing write bits of '{volume.path}'", partial(_remove_again, connection, volume))
+            outcomes.append(restore_write_bits(volume, image.mode))
+        else:
+            # they could not be removed, or somebody has restored them
+            outcomes.append(WriteBits(volume.path, stat.S_IMODE(status.st_mode)))
+    return outcomes
 
 
 def _result(plan: _Plan, mark: TemplateMark, outcomes: list[WriteBits], warnings: tuple[Notice, ...]) -> TemplateResult:
