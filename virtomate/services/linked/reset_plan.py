@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers
 from virtomate.definition.provenance import read_provenance
 from virtomate.definition.template import is_template
-from virtomate.duplication.hostfs import nanoseconds, visible_status
+from virtomate.duplication.emptying import Overlay
+from virtomate.duplication.hostfs import open_visible, visible_status
+from virtomate.duplication.image_headers import LONG_HEADER_BYTES
 from virtomate.enums import ArtifactKind, Mode, Transfer
 from virtomate.errors import (
     IllegalStateError,
@@ -18,7 +21,10 @@ from virtomate.errors import (
     combined_error,
 )
 from virtomate.hypervisor.domains import find_domain
+from virtomate.hypervisor.storage import get_volume, read_head
 from virtomate.paths import normalise
+from virtomate.services.linked.sight import Sights
+from virtomate.services.linked.verify import refuse_broken
 from virtomate.services.storage import read_pools
 from virtomate.services.storage.artifacts import Verdict, judge_in_pool, why_not_in
 from virtomate.services.trust import PoolGate, runs_unprivileged
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
 
 # How many users of a volume a refusal names.
 _NAMED_USERS = 3
+_AGAIN = "Delete the clone, and clone again."
 
 
 class LinkedDisk(NamedTuple):
@@ -104,7 +111,7 @@ class _Planner:
         self._is_forced = is_forced
         self._pools = read_pools(connection)
         self._gate = PoolGate(is_open=runs_unprivileged(connection))
-        self._bases: dict[str, VolumeDescription] = {}
+        self._sights = Sights(connection)
 
     def plan(self, domain: Domain) -> ResetPlan:
         """Plan the reset of a domain."""
@@ -129,6 +136,7 @@ class _Planner:
         if errors:
             raise combined_error(errors)
         disks = tuple(self._disks(domain, definition, provenance))
+        refuse_broken(self._connection, domain.name, provenance, self._sights)
         return ResetPlan(domain, definition, provenance, disks)
 
     def _refusals(self, domain: Domain) -> Iterator[IllegalStateError]:
@@ -168,7 +176,7 @@ class _Planner:
                 what = "is not linked, but a copy" if made is not None else "was not made by cloning"
                 raise UnsupportedError(
                     f"'{domain.name}' cannot be reset: disk {disk.target} ({disk.location}) {what}",
-                    hint="Delete the clone, and clone again.",
+                    hint=_AGAIN,
                 )
             yield self._linked(domain, disk.target, made, provenance)
 
@@ -179,29 +187,30 @@ class _Planner:
             reason = why_not_in(made, known) if judgement is None else judgement.reason or "is not there any more"
             raise IllegalStateError(
                 f"'{domain.name}' cannot be reset: volume '{made.path}' of disk {target} {reason}",
-                hint="Only a file that is certainly the clone's own is emptied. Delete the clone, and clone again.",
+                hint=f"Only a file that is certainly the clone's own is emptied. {_AGAIN}",
             )
         volume = judgement.volume
-        self._require_base(domain.name, target, made, None if volume is None else volume.backing_path)
-        is_seen = volume is not None and visible_status(volume) is not None
+        if volume is None:
+            raise AssertionError("a volume that is proved is there")
+        try:
+            Overlay(made.path, self._head(volume))
+        except (IllegalStateError, UnsupportedError) as error:
+            raise error.adding(hint=_AGAIN) from error
+        is_seen = visible_status(volume) is not None
         if not is_seen:
             pools, what = [(known.pool, known.description)], f"disk {target} of '{domain.name}'"
             self._gate.admit(self._connection, (Transfer.STREAM,), pools, what)
         return LinkedDisk(target, made, known, is_seen)
 
-    def _require_base(self, name: str, target: str, made: Artifact, path: str | None) -> None:
-        """Raise IllegalStateError if the base is not what it was when the clone was made."""
-        then = made.base_fingerprint
-        if path is None or (made.base is not None and normalise(path) != normalise(made.base)):
-            raise _broken(name, target, f"rests on '{path}', and not on '{made.base}', as when it was made")
+    def _head(self, volume: VolumeDescription) -> bytes:
+        descriptor = open_visible(volume, os.O_RDONLY)
+        if descriptor is None:
+            found = get_volume(self._connection, volume.pool, volume.name)
+            return read_head(self._connection, found, LONG_HEADER_BYTES)
         try:
-            if path not in self._bases:
-                self._bases[path] = self._pools.find_path(path).description
-        except (IllegalStateError, NotFoundError) as error:
-            raise _broken(name, target, f"rests on '{path}': {error.message}") from error
-        base = self._bases[path]
-        if then is not None and (base.physical, nanoseconds(base.modified)) != (then.size, nanoseconds(then.modified)):
-            raise _broken(name, target, f"is broken, since somebody has written to its base '{path}'")
+            return os.pread(descriptor, LONG_HEADER_BYTES, 0)
+        finally:
+            os.close(descriptor)
 
 
 def in_use(name: str, disk: LinkedDisk, users: Sequence[Reference]) -> IllegalStateError:
@@ -212,10 +221,4 @@ def in_use(name: str, disk: LinkedDisk, users: Sequence[Reference]) -> IllegalSt
     return IllegalStateError(
         f"'{name}' cannot be reset, since others use disk {disk.target} ('{disk.made.path}'): {', '.join(says)}",
         hint="Delete the named domain or volume first.",
-    )
-
-
-def _broken(name: str, target: str, reason: str) -> IllegalStateError:
-    return IllegalStateError(
-        f"'{name}' cannot be reset: disk {target} {reason}", hint="Delete the clone, and clone again."
     )

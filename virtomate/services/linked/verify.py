@@ -110,11 +110,14 @@ def rests_on_images(record: Provenance) -> bool:
     return record.finished and next(_resting(record), None) is not None
 
 
-def refuse_broken(connection: Connection, name: str, record: Provenance | None) -> None:
-    """Raise IllegalStateError for a clone with this record whose base is not what it was."""
+def refuse_broken(connection: Connection, name: str, record: Provenance | None, sights: Sights | None = None) -> None:
+    """Raise IllegalStateError for a clone with this record whose base is not what it was.
+
+    Several clones can share what was seen of their bases.
+    """
     if record is None or not rests_on_images(record):
         return
-    _, volumes = verify_record(Sights(connection), record)
+    _, volumes = verify_record(sights or Sights(connection), record)
     finding = next((volume.message for volume in volumes if volume.status is Integrity.BROKEN), None)
     if finding is not None:
         raise IllegalStateError(
