@@ -1,11 +1,13 @@
 """domain-reset takes linked clones back to their first moment."""
 
+import os
 import random
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import libvirt
 import pytest
@@ -19,6 +21,13 @@ from tests.lab.images import MIB
 from tests.lab.inventory import take_inventory
 from tests.lab.ordinary_user import OrdinaryUser
 from tests.lab.storage import make_pool
+from virtomate.cancel import CancelToken
+from virtomate.duplication.emptying import Overlay
+from virtomate.enums import ResetStatus
+from virtomate.errors import NoSpaceError
+from virtomate.hypervisor.session import open_session
+from virtomate.services.linked import reset
+from virtomate.services.linked.reset_plan import plan_resets
 
 CLONE_DISK = "web.qcow2"
 TPM = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
@@ -370,7 +379,7 @@ def test_unseen_clone_is_reset_over_the_connection(far: tuple[Hypervisor, Pool],
 
 
 def test_unseen_nvram_is_reset_over_the_connection(far: tuple[Hypervisor, Pool], virtomate: Program) -> None:
-    """Also in a directory that is no pool; the temporary pool is gone afterwards."""
+    """Also in a directory outside all pools; the temporary pool is gone afterwards."""
     host, pool = far
     store = Path("/var/lib/libvirt/stores")
     here = host.on_host(store)
@@ -430,3 +439,55 @@ def test_whoever_cannot_open_the_files_resets_through_libvirt(root_lab: Lab, nob
     assert result.status == 0, str(result)
     assert overlay.read_bytes() == first
     assert nobody("domain-delete", "--yes", "web").status == 0
+
+
+def test_clone_that_is_started_meanwhile_runs_on(lab: Lab, virtomate: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone that somebody starts after the look at it is not ended, and keeps its disk; the others are reset."""
+    paths = {name: make_clone(lab, virtomate, name) for name in ("a", "b")}
+    first = {name: path.read_bytes() for name, path in paths.items()}
+    for path in paths.values():
+        write(path)
+    content = images.guest_digest(paths["a"], "qcow2")
+
+    def plan_and_start(*words: Any, **named: Any) -> Any:
+        plans = plan_resets(*words, **named)
+        lab.connection.lookupByName("a").create()
+        return plans
+
+    monkeypatch.setattr(reset, "plan_resets", plan_and_start)
+    with open_session(lab.uri) as session:
+        results = reset.reset_clones(session, reset.ResetRequest(("a", "b")), CancelToken())
+
+    assert [result.status for result in results] == [ResetStatus.FAILED, ResetStatus.RESET]
+    assert paths["b"].read_bytes() == first["b"]
+    assert lab.connection.lookupByName("a").isActive()
+    lab.connection.lookupByName("a").destroy()
+    assert images.guest_digest(paths["a"], "qcow2") == content
+
+
+def test_disk_that_fails_says_which_are_reset(lab: Lab, virtomate: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If one of two disks cannot be written, the error says that the other one is reset, and what to do."""
+    disks = [disk(lab.pool.qcow2(f"src-{name}.qcow2", 8 * MIB), target=name) for name in ("vda", "vdb")]
+    lab.define(domain("src", disks=disks))
+    cloned(virtomate("domain-clone", "--mode", "linked", "src", "web", json=True))
+    overlays = [lab.pool.path / f"web-{name}.qcow2" for name in ("vda", "vdb")]
+    first = lab.inventory()
+    for path in overlays:
+        write(path)
+    empty = Overlay.empty
+
+    def fail(overlay: Overlay, file: Any, length: int) -> None:
+        if os.path.samestat(os.fstat(file._descriptor), overlays[1].stat()):
+            raise NoSpaceError("the disk is full")
+        empty(overlay, file, length)
+
+    with monkeypatch.context() as patch, open_session(lab.uri) as session:
+        patch.setattr(Overlay, "empty", fail)
+        (result,) = reset.reset_clones(session, reset.ResetRequest(("web",)), CancelToken())
+
+    assert result.status is ResetStatus.FAILED
+    assert [done.target for done in result.disks] == ["vda"]
+    assert result.error is not None
+    assert result.error.message == "the disk is full; reset before that: vda"
+    assert virtomate("domain-reset", "web").status == 0
+    unchanged(first, lab)

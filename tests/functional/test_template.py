@@ -76,7 +76,7 @@ def test_template_cannot_be_started_and_comes_back_as_it_was(lab: Lab, virtomate
     undone = virtomate("domain-template", "--undo", "golden")
 
     assert undone.status == 0, str(undone)
-    assert undone.stdout == "golden is no template any more\n  starts with its host\n"
+    assert undone.stdout == "golden is an ordinary domain again\n  starts with its host\n"
     unchanged(before, lab)
 
 
@@ -118,6 +118,22 @@ def test_a_linked_clone_keeps_its_template(lab: Lab, virtomate: Program) -> None
     assert virtomate("domain-delete", "--yes", "web").status == 0
     assert virtomate("domain-template", "--undo", "golden").status == 0
     unchanged(before, lab)
+
+
+def test_original_of_running_clones_becomes_a_template(lab: Lab, virtomate: Program) -> None:
+    """A running guest only reads the base of its disk, with write bits or without; it can be started again."""
+    path = define_original(lab)
+    assert virtomate("domain-clone", "--mode", "linked", "--start", "golden", "web").status == 0
+
+    result = virtomate("domain-template", "golden")
+
+    assert result.status == 0, str(result)
+    assert mode_of(path) == 0o444
+    clone = lab.connection.lookupByName("web")
+    clone.destroy()
+    clone.create()
+    verified = virtomate("domain-verify", "web", json=True)
+    assert [item["status"] for item in verified.json] == ["intact"]
 
 
 def _run(lab: Lab) -> None:

@@ -79,7 +79,7 @@ def read_mark(definition: Definition) -> TemplateMark | None:
 
 
 def as_template(definition: Definition, mark: TemplateMark) -> Definition:
-    """Return the definition of a template; libvirt takes a label without a driver only where there is no other."""
+    """Return the definition of a template; libvirt takes a label without a driver only as the only label."""
     ordinary = as_ordinary(definition)
     labels = as_list(ordinary.domain.get("seclabel"))
     ours = {"@model": _DRIVER + _ADVICE}
@@ -91,7 +91,7 @@ def as_template(definition: Definition, mark: TemplateMark) -> Definition:
 
 
 def as_ordinary(definition: Definition) -> Definition:
-    """Return the definition of a domain that is no template any more, exactly as before."""
+    """Return the definition of an ordinary domain, exactly as before the domain was a template."""
     mark = read_mark(definition)
     labels = []
     for label in as_list(definition.domain.get("seclabel")):

@@ -105,7 +105,7 @@ class Overlay:
     """An overlay that can be emptied, by the first bytes of its file.
 
     Raises:
-        UnsupportedError: The file is no overlay that can be emptied.
+        UnsupportedError: The file is not an overlay that can be emptied.
         IllegalStateError: The overlay has snapshots inside.
     """
 

@@ -28,7 +28,7 @@ def render_templates(results: Sequence[TemplateResult], format_: Format) -> None
             print_lines([f"{name} is a template", *(f"  cannot be written to: {path}" for path in result.volumes)])
         elif result.status is TemplateStatus.ORDINARY:
             autostart = ["  starts with its host"] if result.autostart else []
-            print_lines([f"{name} is no template any more", *autostart])
+            print_lines([f"{name} is an ordinary domain again", *autostart])
         elif result.error is not None and result not in untouched:
             error_message(result.error, format_)
         render_warnings(result.warnings, format_)

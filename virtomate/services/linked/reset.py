@@ -99,12 +99,15 @@ def reset_clones(session: Session, request: ResetRequest, cancel: CancelToken) -
     cancel.begin()
     with ExitStack() as locks:
         resets = [_Reset(session, plan, locks) for plan in plans]
+        if request.force:
+            _each(resets, cancel, _Reset.end)
         _each(resets, cancel, _Reset.take)
-        again = _scan(session, [reset.plan for reset in resets if reset.error is None], references)
-        _each(resets, cancel, lambda reset: reset.require_unused(again))
+        look = _SecondLook(session, references, plans)
+        _each(resets, cancel, look.require_unused)
         with ThreadPoolExecutor(_THREADS) as executor:
             _each(resets, cancel, lambda reset: reset.begin(executor))
-            _each(resets, None, _Reset.finish)
+            for reset in resets:
+                reset.finish()
         with temporary_pools_of(session) as pools:
             nvrams = OriginalNvrams(connection, pools)
             _each(resets, None, lambda reset: reset.give_nvram(nvrams, references))
@@ -124,7 +127,11 @@ def _each(resets: list[_Reset], cancel: CancelToken | None, work: Callable[[_Res
                     cancel.check()
                 work(reset)
             except Exception as unforeseen:  # noqa: BLE001 - the other clones still have their turn
-                reset.error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
+                reset.error = _foreseen(unforeseen)
+
+
+def _foreseen(error: Exception) -> VirtomateError:
+    return error if isinstance(error, VirtomateError) else InternalError(error)
 
 
 def _scan(session: Session, plans: list[ResetPlan], before: References | None = None) -> References:
@@ -143,6 +150,28 @@ def _replaced(path: str) -> IllegalStateError:
     return IllegalStateError(f"'{path}' was replaced or removed meanwhile", hint="Try again.")
 
 
+class _SecondLook:
+    """The look at who uses the overlays when all of them are locked; taken once, and a failure fails all clones."""
+
+    def __init__(self, session: Session, first: References, plans: list[ResetPlan]) -> None:
+        self._session = session
+        self._first = first
+        self._plans = plans
+        self._found: References | VirtomateError | None = None
+
+    def require_unused(self, reset: _Reset) -> None:
+        """Raise IllegalStateError if anybody has come to use an overlay of a clone meanwhile."""
+        if self._found is None:
+            try:
+                self._found = _scan(self._session, self._plans, self._first)
+            except VirtomateError as error:
+                self._found = error
+        if isinstance(self._found, VirtomateError):
+            raise self._found
+        if (refusal := _refuse_used(reset.plan, self._found)) is not None:
+            raise refusal
+
+
 class _Reset:
     """The reset of one clone, step by step."""
 
@@ -158,8 +187,8 @@ class _Reset:
         self._is_ended = False
         self._is_started = False
 
-    def take(self) -> None:
-        """End the clone, and lock its overlays, as far as they are seen here."""
+    def end(self) -> None:
+        """End the clone if it runs, and discard its saved state."""
         domain = self.plan.domain
         if domain.is_active():
             _LOG.info("ending %r", domain.name)
@@ -167,14 +196,12 @@ class _Reset:
             self._is_ended = True
         if domain.has_managed_save():
             domain.discard_managed_save()
+
+    def take(self) -> None:
+        """Lock the overlays, as far as they are seen here."""
         for disk in self.plan.disks:
             locked = self._locks.enter_context(alone_with(disk.made.path)) if disk.is_seen else None
             self._descriptors[disk.target] = locked
-
-    def require_unused(self, references: References) -> None:
-        """Raise IllegalStateError if anybody has come to use an overlay meanwhile."""
-        if (error := _refuse_used(self.plan, references)) is not None:
-            raise error
 
     def begin(self, executor: ThreadPoolExecutor) -> None:
         """Begin to empty the overlays; those that are reached over the connection are empty at the end."""
@@ -197,7 +224,7 @@ class _Reset:
     def _prove(self, disk: LinkedDisk) -> VolumeDescription:
         """Return the overlay of a clone that is off, if it is still the clone's own."""
         made, name = disk.made, self.plan.domain.name
-        if self.plan.domain.is_active():
+        if self.plan.domain.is_active() or self.plan.domain.has_managed_save():
             raise IllegalStateError(f"domain '{name}' was started meanwhile", hint="Shut it down, then try again.")
         judgement = judge_in_pool(self._session.connection, disk.known, made, self.plan.provenance.artifact_token)
         if judgement is None or judgement.verdict is not Verdict.PROVED or judgement.volume is None:
@@ -220,10 +247,14 @@ class _Reset:
         return VolumeFile(self._session.connection, found.volume), volume.physical
 
     def finish(self) -> None:
-        """Wait until all overlays are empty."""
+        """Wait until all overlays are empty that were begun, also if another one of the clone has failed."""
         for disk, future in self._works:
-            future.result()
-            self._disks.append(disk)
+            try:
+                future.result()
+            except Exception as unforeseen:  # noqa: BLE001 - the other clones still have their turn
+                self.error = self.error or _foreseen(unforeseen)
+            else:
+                self._disks.append(disk)
 
     def give_nvram(self, nvrams: OriginalNvrams, references: References) -> None:
         """Give the clone its original's NVRAM again."""
@@ -239,10 +270,13 @@ class _Reset:
     def result(self) -> ResetResult:
         """Return what became of the clone."""
         domain = self.plan.domain
-        status = ResetStatus.RESET
-        if self.error is not None and not self._disks_are_reset:
-            is_interrupted = isinstance(self.error, InterruptedBySignalError)
+        status, error = ResetStatus.RESET, self.error
+        if error is not None and not self._disks_are_reset:
+            is_interrupted = isinstance(error, InterruptedBySignalError)
             status = ResetStatus.INTERRUPTED if is_interrupted else ResetStatus.FAILED
+            if self._disks:
+                done = ", ".join(sorted(disk.target for disk in self._disks))
+                error = error.adding(f"; reset before that: {done}", "Then run the command again.")
         order = [disk.target for disk in self.plan.disks]
         return ResetResult(
             status,
@@ -253,7 +287,7 @@ class _Reset:
             is_ended=self._is_ended,
             is_started=self._is_started,
             warnings=(*self._nvram.warnings, *self._tpm_warnings()) if status is ResetStatus.RESET else (),
-            error=self.error,
+            error=error,
         )
 
     @property

@@ -10,6 +10,7 @@ import errno
 import os
 import posixpath
 import stat
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.linked.reset_plan import ResetPlan
-    from virtomate.services.storage import FoundVolume, TemporaryPools
+    from virtomate.services.storage import FoundVolume, PoolIndex, TemporaryPools
 
 # An NVRAM has half a megabyte.
 _MAX_BYTES = 64 << 20
@@ -62,9 +63,15 @@ class OriginalNvrams:
     def __init__(self, connection: Connection, temporary: TemporaryPools) -> None:
         self._connection = connection
         self._temporary = temporary
-        self._pools = read_pools(connection)
-        self._gate = PoolGate(is_open=runs_unprivileged(connection))
         self._read: dict[str, bytes | _KeptError] = {}
+
+    @cached_property
+    def _pools(self) -> PoolIndex:
+        return read_pools(self._connection)
+
+    @cached_property
+    def _gate(self) -> PoolGate:
+        return PoolGate(is_open=runs_unprivileged(self._connection))
 
     def give(self, plan: ResetPlan, *, is_there: bool) -> NvramOutcome:
         """Give a clone that is shut off its original's NVRAM again; `is_there` says whether the clone has its file."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
-    from virtomate.services.storage import PoolEntry
+    from virtomate.services.storage import PoolEntry, PoolIndex
     from virtomate.services.storage.references import Reference
 
 # How many users of a volume a refusal names.
@@ -86,7 +86,8 @@ def plan_resets(
         UsageError: A clone is named twice.
         VirtomateError: A clone cannot be reset; the error names all such clones.
     """
-    planner = _Planner(connection, is_forced=is_forced)
+    gate = PoolGate(is_open=runs_unprivileged(connection))
+    planner = _Planner(connection, read_pools(connection), Sights(connection), gate, is_forced=is_forced)
     plans: dict[str, ResetPlan] = {}
     errors: list[VirtomateError] = []
     for name in names:
@@ -106,12 +107,14 @@ def plan_resets(
 class _Planner:
     """Plans one clone after the other; the clones of one original rest on the same bases."""
 
-    def __init__(self, connection: Connection, *, is_forced: bool) -> None:
+    def __init__(
+        self, connection: Connection, pools: PoolIndex, sights: Sights, gate: PoolGate, *, is_forced: bool
+    ) -> None:
         self._connection = connection
+        self._pools = pools
+        self._sights = sights
+        self._gate = gate
         self._is_forced = is_forced
-        self._pools = read_pools(connection)
-        self._gate = PoolGate(is_open=runs_unprivileged(connection))
-        self._sights = Sights(connection)
 
     def plan(self, domain: Domain) -> ResetPlan:
         """Plan the reset of a domain."""

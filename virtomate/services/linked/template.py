@@ -62,7 +62,7 @@ class TemplateResult(NamedTuple):
     """What became of one domain.
 
     Attributes:
-        autostart: Whether libvirt starts the domain with its host while the domain is no template.
+        autostart: Whether libvirt starts the domain with its host while the domain is not a template.
         volumes: Paths of the volumes without write bits, or with their write bits again.
         warnings: What a template lacks, or an ordinary domain has not got back.
     """
