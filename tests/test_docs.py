@@ -27,7 +27,7 @@ from virtomate.output.messages import SENTENCES
 from virtomate.output.progress import JsonProgress
 from virtomate.output.render import render_error, render_usage_error
 from virtomate.output.streams import Format
-from virtomate.services import clone_records, listings, pool_listings, volume_import
+from virtomate.services import clone_records, domain_tree, listings, pool_listings, volume_import
 from virtomate.services.delete import records as delete_records
 from virtomate.services.guest import PingResult
 from virtomate.services.linked import flatten_records, reset, template, verify
@@ -73,6 +73,7 @@ TABLES: dict[str, type] = {
     "NvramDocument": clone_records.NvramResult,
     "PingDocument": PingResult,
     "PoolDocument": pool_listings.PoolListing,
+    "RelatedImageDocument": listings.RelatedImage,
     "RunDocument": agent.RunResult,
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,
@@ -83,6 +84,7 @@ TABLES: dict[str, type] = {
     "VerificationDocument": verify.Verification,
     "VerifiedVolumeDocument": verify.VerifiedVolume,
     "VolumeDocument": clone_records.VolumeReference,
+    "VolumeNodeDocument": domain_tree.VolumeNode,
     "VolumeListingDocument": volume.VolumeListing,
 }
 # What the types of records are called where they stand for type checkers alone.

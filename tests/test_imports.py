@@ -53,7 +53,8 @@ SERVICES: dict[str, set[str]] = {
     },
     "delete": {"firmware", "origins", "storage", "restart", "quiesce"},
     "volume_import": {"trust", "storage", "transaction"},
-    "listings": {"guest", "origins"},
+    "listings": {"guest", "linked", "origins"},
+    "domain_tree": {"listings", "storage"},
     "pool_listings": {"storage"},
     "completion": set(),
 }

@@ -537,7 +537,7 @@ def test_json_of_lists_and_errors(virtomate: Program) -> None:
     listed: list[dict[str, Any]] = virtomate("domain-list", json=True).json
 
     assert [item["name"] for item in listed] == ["big", "small", "web"]
-    assert all(item.keys() == {"name", "uuid", "state", "clone"} for item in listed)
+    assert all(item.keys() == {"name", "uuid", "state", "clone", "template"} for item in listed)
     assert {item["state"] for item in listed} == {"shut-off"}
     assert listed[0]["clone"] is None
     assert listed[2]["clone"].keys() == {"created", "mode", "source", "status"}

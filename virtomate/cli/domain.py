@@ -18,8 +18,10 @@ from virtomate.errors import EXIT_FAILED, UsageError, combined_exit_status
 from virtomate.words import quoted
 
 if TYPE_CHECKING:
+    from virtomate.cli.app import App
     from virtomate.cli.options import Settings
     from virtomate.services.delete import DeletionPlan
+    from virtomate.services.listings import DomainFilter
 
 
 @click.group(cls=Group)
@@ -76,18 +78,35 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     help="List only clones of DOMAIN, given by name or UUID. [default: all domains]",
 )
 @click.option("--addresses", is_flag=True, help="Show the IP addresses of running domains, as far as they are known.")
+@click.option("--tree", is_flag=True, help="Show which domains and volumes rest on which.")
 @click.pass_obj
-def list_(settings: Settings, *, running: bool, clones: bool, clones_of: str | None, addresses: bool) -> None:
-    """List domains, and tell which are clones."""
+def list_(
+    settings: Settings, *, running: bool, clones: bool, clones_of: str | None, addresses: bool, tree: bool
+) -> None:
+    """List domains, and tell which are clones.
+
+    With --tree, --clones or --clones-of, linked clones are marked that are broken, see domain-verify.
+    """
     from virtomate.output.lists import render_domains  # noqa: PLC0415
     from virtomate.services import listings as service  # noqa: PLC0415 - help and completion need no records
 
     with open_app(settings) as app:
         wanted = service.DomainFilter(running, clones, clones_of)
-        listings = service.list_all_domains(app.session.connection, wanted)
+        if tree:
+            _show_tree(app, wanted, settings, has_addresses=addresses)
+            return
+        listings = service.list_all_domains(app.session.connection, wanted, is_verified=wanted.is_about_clones)
         if addresses:
             listings = service.with_addresses(app.session, listings)
         render_domains(listings, settings.format)
+
+
+def _show_tree(app: App, wanted: DomainFilter, settings: Settings, *, has_addresses: bool) -> None:
+    from virtomate.output.trees import render_tree  # noqa: PLC0415 - few lists are trees
+    from virtomate.services.domain_tree import read_tree, with_addresses  # noqa: PLC0415
+
+    tree = read_tree(app.session.connection, wanted)
+    render_tree(with_addresses(app.session, tree) if has_addresses else tree, settings.format)
 
 
 @domain.command("delete", short_help="Delete clones and what was made for them.")

@@ -25,7 +25,9 @@ Document = dict[str, Any]
 # Exceptions from the keys that `key_of` makes of the names of fields.
 _KEYS = {"volume_count": "number_of_volumes", ("Location", "format"): "format_type"}
 # Fields whose key is left out if the value is None; other fields are null then.
-OPTIONAL_FIELDS = frozenset({"addresses", "definition", "error", "restarted", "snapshot"})
+OPTIONAL_FIELDS = frozenset(
+    {"addresses", "base", "definition", "dependents", "error", "integrity", "restarted", "snapshot", "type"}
+)
 # Fields that hold notices; a record that has any of them has the key `notices` as well.
 NOTICE_FIELDS = ("warnings", "changes", "kept")
 
@@ -54,6 +56,7 @@ class OriginDocument(TypedDict):
     status: str
     source: Document
     mode: str
+    snapshot: NotRequired[str]
     created: str
 
 
@@ -118,6 +121,8 @@ def domain_document(listing: DomainListing, reach: Reach) -> Document:
             "mode": clone.mode.value,
             "created": datetime.fromtimestamp(clone.created, UTC).isoformat(timespec="seconds"),
         }
+        if clone.snapshot is not None:
+            origin["snapshot"] = clone.snapshot
     return document(listing, reach) | {"clone": origin}
 
 

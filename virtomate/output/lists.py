@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import compress
 from typing import TYPE_CHECKING
 
+from virtomate.enums import Integrity
 from virtomate.output.json import domain_document
 from virtomate.output.streams import print_json, print_records, print_table
 from virtomate.output.text import addresses_text, aligned, cell_width, cut, printable, terminal_columns
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.output.streams import Format
     from virtomate.output.text import Table
-    from virtomate.services.listings import CloneOrigin, DomainListing
+    from virtomate.services.listings import DomainListing
     from virtomate.services.pool_listings import PoolListing
 
 # How many columns the name of an original keeps in a line that is too long.
@@ -45,6 +46,10 @@ _STEPS = (
     _Parts(has_uuids=False, all_addresses=False),
     _Parts(has_uuids=False, all_addresses=False, has_modes=False),
 )
+
+
+# What a list says of a clone's base; nothing of an intact base.
+_TOLD = frozenset({Integrity.BROKEN, Integrity.UNVERIFIED})
 
 
 def render_domains(listings: Sequence[DomainListing], format_: Format) -> None:
@@ -127,16 +132,25 @@ def _domain_table(listings: Sequence[DomainListing], parts: _Parts) -> Table:
     rows = [("Name", "State", "Addresses", "UUID", "Clone of")]
     for item in listings:
         addresses = addresses_text(item.addresses or (), all_addresses=parts.all_addresses)
-        state = "template" if item.is_template else item.state
-        rows.append((printable(item.name), state, addresses, item.uuid, _origin(item.clone, parts)))
+        rows.append((printable(item.name), state_text(item), addresses, item.uuid, origin_text(item, parts)))
     return [tuple(compress(row, is_shown)) for row in rows]
 
 
-def _origin(clone: CloneOrigin | None, parts: _Parts) -> str:
+def state_text(item: DomainListing) -> str:
+    """Return the state of a domain as lists show it."""
+    return "template" if item.is_template else item.state
+
+
+def origin_text(item: DomainListing, parts: _Parts = _STEPS[0]) -> str:
+    """Return what a clone was made of, and whether it is unfinished or broken."""
+    clone = item.clone
     if clone is None:
         return ""
-    mode = f" ({clone.mode.value})" if parts.has_modes else ""
-    more = mode if clone.finished else f"{mode}, unfinished"
+    more = f" ({clone.mode.value})" if parts.has_modes else ""
+    if parts.has_modes and clone.snapshot is not None:
+        more = f" at {printable(clone.snapshot)}{more}"
+    more += "" if clone.finished else ", unfinished"
+    more += f", {item.integrity.value}" if item.integrity is not None and item.integrity in _TOLD else ""
     name = printable(clone.source.name)
     return (name if parts.origin_width is None else cut(name, parts.origin_width - len(more))) + more
 

@@ -28,7 +28,7 @@ from virtomate.services.guest import (
     wait_for_agent,
     with_all_interfaces,
 )
-from virtomate.services.linked import read_clone, refuse_broken
+from virtomate.services.linked import find_record, refuse_broken
 from virtomate.words import counted, quoted, virsh, virtomate
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> C
             return result._replace(error=gone)
         if any(disk.action in _RESTING for disk in result.disks):
             # somebody may have written to the base since the clone was planned
-            refuse_broken(session.connection, domain.name, read_clone(domain))
+            refuse_broken(session.connection, domain.name, find_record(domain))
         domain.start()
     except VirtomateError as error:
         hint = _advise(session, result, error) if error.hint is None else None

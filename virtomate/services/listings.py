@@ -16,23 +16,27 @@ from virtomate.services.origins import find_record, is_original
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from virtomate.definition.provenance import DomainReference
-    from virtomate.enums import Mode
+    from virtomate.definition.provenance import DomainReference, Provenance
+    from virtomate.enums import Integrity, Mode
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
 
 
 class CloneOrigin(NamedTuple):
-    """The origin of a clone, by its record."""
+    """The origin of a clone, by its record.
+
+    Attributes:
+        snapshot: Name of the original's snapshot that the clone was made of; None for a clone of the original itself.
+    """
 
     finished: bool
     source: DomainReference
     mode: Mode
     created: float
+    snapshot: str | None = None
 
 
 class DomainFilter(NamedTuple):
@@ -42,9 +46,47 @@ class DomainFilter(NamedTuple):
     clones: bool = False
     clones_of: str | None = None
 
+    @property
+    def is_about_clones(self) -> bool:
+        """Whether nothing but clones is listed."""
+        return self.clones or self.clones_of is not None
+
+
+class RelatedImage(NamedTuple):
+    """An image directly below or above an image of a domain, or above or below a volume.
+
+    Attributes:
+        target: Target of the domain's disk whose own image is related; None for a volume.
+        path: Path of the image.
+        pool: Storage pool of the image, None for an image in no pool.
+        volume: Name of the volume, likewise.
+        is_missing: Whether the image certainly does not exist.
+        domains: The domains of which a disk has the image as its own.
+    """
+
+    target: str | None
+    path: str
+    pool: str | None
+    volume: str | None
+    is_missing: bool
+    domains: tuple[DomainReference, ...]
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """What stands for the nodes of a tree that have the image."""
+        return tuple(dict.fromkeys(domain.uuid for domain in self.domains)) or (self.path,)
+
 
 class DomainListing(NamedTuple):
-    """One line of `domain-list`, with the known usable addresses if they were asked for."""
+    """One line of `domain-list`.
+
+    Attributes:
+        addresses: The known usable addresses, if they were asked for.
+        integrity: Whether what a clone rests on is intact, if that was asked for; None also for what rests on nothing.
+        type: `domain` in a tree, else None; the next two are None, too, where there is no tree.
+        base: The images directly below those of the domain.
+        dependents: The images directly above.
+    """
 
     name: str
     uuid: str
@@ -52,13 +94,26 @@ class DomainListing(NamedTuple):
     clone: CloneOrigin | None
     is_template: bool = False
     addresses: tuple[DomainInterface, ...] | None = None
+    integrity: Integrity | None = None
+    type: str | None = None
+    base: tuple[RelatedImage, ...] | None = None
+    dependents: tuple[RelatedImage, ...] | None = None
+
+    @property
+    def key(self) -> str:
+        """What stands for the domain among the nodes of a tree."""
+        return self.uuid
 
 
 _ALL = DomainFilter()
 
 
-def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tuple[DomainListing, ...]:
+def list_all_domains(
+    connection: Connection, wanted: DomainFilter = _ALL, *, is_verified: bool = False
+) -> tuple[DomainListing, ...]:
     """Return the wanted domains by name; a domain that vanishes meanwhile is left out.
+
+    With `is_verified`, the images below clones are compared with what they were.
 
     Raises:
         NotFoundError: The domain whose clones are wanted does not exist, and has no clones.
@@ -66,24 +121,42 @@ def list_all_domains(connection: Connection, wanted: DomainFilter = _ALL) -> tup
     original = wanted.clones_of
     is_wanted = None if original is None else is_original(connection, original)
     listings = []
+    verify = _verifier(connection) if is_verified else None
     states = domain_states(connection)
     for domain in list_active_domains(connection) if wanted.running else list_domains(connection):
         try:
             state = states.get(domain.uuid) or domain.state()
         except NotFoundError:
             continue
-        origin = _find_origin(domain)
+        record = find_record(domain)
+        origin = None if record is None else _origin(record)
         has_original = is_wanted is None or (origin is not None and is_wanted(origin.source))
         if has_original and not (wanted.clones and origin is None):
             # no other domain is a template, and each look takes a call of libvirt
             is_template = state == SHUT_OFF and domain.metadata_element(TEMPLATE_NAMESPACE) is not None
-            listings.append(DomainListing(domain.name, domain.uuid, state, origin, is_template))
+            integrity = None if verify is None or record is None else verify(record)
+            listings.append(DomainListing(domain.name, domain.uuid, state, origin, is_template, integrity=integrity))
     return tuple(sorted(listings, key=lambda listing: listing.name))
 
 
-def _find_origin(domain: Domain) -> CloneOrigin | None:
-    record = find_record(domain)
-    return None if record is None else CloneOrigin(record.finished, record.source, record.mode, record.created)
+def _origin(record: Provenance) -> CloneOrigin:
+    return CloneOrigin(record.finished, record.source, record.mode, record.created, record.snapshot)
+
+
+def _verifier(connection: Connection) -> Callable[[Provenance], Integrity | None]:
+    """Return a function that tells whether what a clone rests on is intact; None for a clone that rests on nothing."""
+    from virtomate.services.linked import Sights, rests_on_images, verify_record  # noqa: PLC0415 - few lists verify
+
+    sights: list[Sights] = []
+
+    def verify(record: Provenance) -> Integrity | None:
+        if not rests_on_images(record):
+            return None
+        if not sights:
+            sights.append(Sights(connection))
+        return verify_record(sights[0], record)[0]
+
+    return verify
 
 
 def with_addresses(session: Session, listings: Sequence[DomainListing]) -> tuple[DomainListing, ...]:

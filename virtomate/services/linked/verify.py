@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.definition import PROVENANCE_NAMESPACE
-from virtomate.definition.provenance import read_record
 from virtomate.enums import ArtifactKind, ArtifactState, BaseProperty, Integrity
 from virtomate.errors import IllegalStateError, NotFoundError, UsageError, VirtomateError, combined_error
 from virtomate.hypervisor.domains import find_domain, list_domains
 from virtomate.notices import BaseFinding, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.linked.comparison import compare
+from virtomate.services.linked.record import find_record
 from virtomate.services.linked.sight import Sight, Sights
 from virtomate.tuples import NamedTuple
 from virtomate.words import virtomate
@@ -143,7 +142,7 @@ def _named(connection: Connection, names: tuple[str, ...]) -> Iterator[tuple[Dom
 
 
 def _require_clone(domain: Domain) -> Provenance:
-    record = read_clone(domain)
+    record = find_record(domain)
     if record is None:
         raise IllegalStateError(
             f"domain '{domain.name}' is not a clone that virtomate made, so nothing is recorded of what it rests on",
@@ -159,15 +158,9 @@ def _require_clone(domain: Domain) -> Provenance:
 
 def _all_linked(connection: Connection) -> Iterator[tuple[Domain, Provenance]]:
     for domain in sorted(list_domains(connection), key=lambda domain: domain.name):
-        record = read_clone(domain)
+        record = find_record(domain)
         if record is not None and rests_on_images(record):
             yield domain, record
-
-
-def read_clone(domain: Domain) -> Provenance | None:
-    """Return the record of a clone, None for any other domain."""
-    element = domain.metadata_element(PROVENANCE_NAMESPACE)
-    return None if element is None else read_record(element, domain.uuid)
 
 
 def _resting(record: Provenance) -> Iterator[Artifact]:
