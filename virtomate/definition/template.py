@@ -27,7 +27,8 @@ _PREFIX = "virtomate-template"
 _SCHEMA = "1"
 # What tells the label from others; the rest of the driver's name is for people who read libvirt's error.
 _DRIVER = "virtomate template: "
-_ADVICE = "this domain is only cloned, until virtomate domain-template --undo makes it an ordinary domain"
+# libvirt shows this text, whatever connection the reader uses.
+_ADVICE = f"this domain is only cloned, until {'virtomate'} domain-template --undo makes it an ordinary domain"
 _EMPTY_METADATA = re.compile(r"<metadata\s*(/>|>\s*</metadata>)")
 
 
