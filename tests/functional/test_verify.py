@@ -247,7 +247,7 @@ def test_refused_names(lab: Lab, virtomate: Program) -> None:
         lab,
         virtomate,
         ("domain-verify", "web", "original"),
-        Refusal("IllegalStateError", ("'original' is not a clone",), ("virtomate domain-list --clones",)),
+        Refusal("IllegalStateError", ("'original' is not a clone",), ("virtomate domain-list --tree",)),
     )
     check_refusal(lab, virtomate, ("domain-verify", "wep"), Refusal("NotFoundError", ("'wep'",), ("'web'",)))
     assert virtomate("domain-verify", "web", "web").status == 2

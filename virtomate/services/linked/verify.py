@@ -146,7 +146,7 @@ def _require_clone(domain: Domain) -> Provenance:
     if record is None:
         raise IllegalStateError(
             f"domain '{domain.name}' is not a clone that virtomate made, so nothing is recorded of what it rests on",
-            hint=f"{virtomate('domain-list', options='--clones')} lists the clones.",
+            hint=f"{virtomate('domain-list', options='--tree')} shows what domains rest on.",
         )
     if not record.finished:
         raise IllegalStateError(
