@@ -19,8 +19,10 @@ from tests.functional.test_live import has_job, is_running, remove_clones
 from tests.lab import Lab, Program, disk, domain, running
 from tests.lab.images import MIB
 from tests.lab.mounts import make_file_system
+from tests.lab.ordinary_user import OrdinaryUser
 from tests.lab.program import Background
 from tests.lab.programs import require_program
+from tests.lab.ssh import SshServer
 from virtomate.cancel import CancelToken
 from virtomate.definition.freeze_mark import FreezeMark, read_mark, write_mark
 from virtomate.definition.provenance import Owner
@@ -277,6 +279,60 @@ def test_interrupted_in_the_freeze(lab: Lab, virtomate: Program, original: Any) 
 
     assert result.status == -signal.SIGINT, str(result)
     assert "leftovers" not in error_of(result)
+    require_untouched(original)
+    assert names(lab) == before
+
+
+def test_member_of_the_group(root_lab: Lab, nobody: OrdinaryUser, original: Any) -> None:
+    """Whoever may talk to libvirt alone has the guest frozen, too."""
+    root_lab.pool.path.chmod(0o755)
+    document = cloned(nobody("domain-clone", "--live", "--quiesce", "require", "original", "clone"))
+
+    assert document["consistency"] == "filesystem"
+    assert not needs_journal(clone_path(document, "vdb"))
+    require_untouched(original)
+    assert nobody("domain-delete", "--yes", "--yes-unproved", "clone").status == 0
+
+
+@pytest.fixture
+def over_ssh(root_lab: Lab) -> Iterator[str]:
+    """The URI of the lab's hypervisor through an SSH server."""
+    with SshServer(root_lab.directory / "ssh", root_lab.workspace.cache) as server:
+        yield server.uri(root_lab.hypervisor)
+
+
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started."""
+    threads = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
+def test_over_ssh(virtomate: Program, original: Any, over_ssh: str) -> None:
+    """The watchdog has an SSH link of its own."""
+    words = ("domain-clone", "--live", "--quiesce", "require", "--trust-pool", "original", "clone")
+    document = cloned(virtomate(*words, json=True, uri=over_ssh))
+
+    assert document["consistency"] == "filesystem"
+    require_untouched(original)
+    assert remove_clones(virtomate) == {"finished"}
+
+
+def test_link_breaks_in_the_freeze(lab: Lab, virtomate: Program, original: Any, over_ssh: str) -> None:
+    """Where the link breaks, the error says that the guest may be frozen and what to do; here the watchdog thaws."""
+    before = names(lab)
+    words = ("domain-clone", "--live", "--trust-pool", "original", "clone")
+    run = virtomate.pausing("freeze").start(*words, json=True, uri=over_ssh)
+    wait_until_still(run.process.pid)
+    for link in children(run.process.pid):
+        os.kill(link, signal.SIGKILL)
+    run.signal(signal.SIGCONT)
+    result = run.wait()
+    wait_for(lambda: watchdogs(virtomate) == [], "the watchdog ends")
+
+    assert result.status == 1, str(result)
+    error = error_of(result)
+    assert "may still be frozen" in error["message"]
+    assert "domfsthaw original" in error["hint"]
     require_untouched(original)
     assert names(lab) == before
 

@@ -287,7 +287,7 @@ def test_other_run_freezes(guest: FakeGuest) -> None:
 
     start = guest.clone()
 
-    assert start.problem == "another virtomate is freezing or thawing them"
+    assert start.problem == "process 1 on host 'elsewhere' is freezing or thawing them"
     assert guest.steps == ["look", "begin"]
     assert guest.mark == OTHERS
 

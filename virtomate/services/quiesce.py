@@ -180,8 +180,8 @@ def _judge(guest: Guest, problem: str) -> BackupStart:
 
 def _require_free(domain: Domain) -> None:
     """Raise IllegalStateError if another run has marked the domain, and is about to freeze its guest."""
-    if _find_mark(domain) is not None:
-        raise IllegalStateError("another virtomate is freezing or thawing them")
+    if (mark := _find_mark(domain)) is not None:
+        raise IllegalStateError(f"process {mark.maker.pid} on host '{mark.maker.host}' is freezing or thawing them")
 
 
 def _freeze(guest: Guest, watchdog: Watchdog) -> int:
