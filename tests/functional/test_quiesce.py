@@ -213,6 +213,12 @@ def watchdogs(virtomate: Program) -> list[int]:
     return found
 
 
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started."""
+    threads = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
 @contextmanager
 def caught(virtomate: Program, moment: str) -> Iterator[tuple[Background, int]]:
     """Have a run clone the original, which stands still at a moment, and yield it with its watchdog."""
@@ -235,6 +241,8 @@ def test_killed_in_the_freeze(lab: Lab, virtomate: Program, original: Any, momen
         assert is_frozen(original) is (moment != "marked")
         assert mark_of(original) is not None
         assert os.getsid(watching) not in {os.getsid(run.process.pid), os.getsid(0)}
+        # a child could be killed with the process that started it
+        assert children(run.process.pid) == []
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(watching, number)
         run.signal(signal.SIGKILL)
@@ -299,12 +307,6 @@ def over_ssh(root_lab: Lab) -> Iterator[str]:
     """The URI of the lab's hypervisor through an SSH server."""
     with SshServer(root_lab.directory / "ssh", root_lab.workspace.cache) as server:
         yield server.uri(root_lab.hypervisor)
-
-
-def children(process: int) -> list[int]:
-    """Return the processes that a process has started."""
-    threads = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(child) for thread in threads for child in thread.read_text().split()]
 
 
 def test_over_ssh(virtomate: Program, original: Any, over_ssh: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from tests.clock import Clock
 from virtomate.cancel import CancelToken
 from virtomate.definition.freeze_mark import FreezeMark, read_mark, write_mark
 from virtomate.definition.provenance import Owner
@@ -50,12 +51,14 @@ class FakeGuest:
 
     Attributes:
         count: How many file systems it has.
+        busy: How many times it does not answer before it thaws.
         faults: What a step raises: its name, after `late ` if the step is carried out all the same.
         steps: What was done.
         was_rescued: Whether the watchdog had to thaw.
     """
 
     count: int = 2
+    busy: int = 0
     frozen: bool = False
     mark: str | None = None
     state_: str = "running"
@@ -99,6 +102,9 @@ class FakeGuest:
 
     def thaw(self, _domain: object) -> int:
         self._do("thaw")
+        self.busy -= 1
+        if self.busy >= 0:
+            raise SILENT
         was_frozen, self.frozen = self.frozen, False
         return self.count if was_frozen else 0
 
@@ -144,6 +150,7 @@ class FakeGuest:
 def guest(monkeypatch: pytest.MonkeyPatch) -> FakeGuest:
     """A guest that answers."""
     made = FakeGuest()
+    monkeypatch.setattr("virtomate.cancel.time", Clock())
     monkeypatch.setattr(quiesce, "freeze", made)
     monkeypatch.setattr(quiesce, "start_watchdog", made.start_watchdog)
     monkeypatch.setattr(quiesce, "find_domain_by_uuid", lambda *_: made)
@@ -210,6 +217,17 @@ def test_thaw_fails(guest: FakeGuest, step: str, fault: VirtomateError) -> None:
     assert "virsh domfsthaw web" in str(caught.value.hint)
     assert guest.was_rescued
     assert guest.mark is not None
+
+
+def test_busy_agent_is_asked_to_thaw_again(guest: FakeGuest) -> None:
+    """An agent that is late with the freeze, or busy, thaws in the end; the backup begins without the freeze."""
+    guest.busy = 3
+    guest.faults["late freeze"] = SILENT
+
+    assert guest.clone().consistency is Consistency.CRASH
+    assert guest.steps.count("thaw") == 4
+    assert guest.steps.count("begin") == 1
+    assert (guest.frozen, guest.mark, guest.was_rescued) == (False, None, False)
 
 
 def test_thaw_fails_after_another_failure(guest: FakeGuest) -> None:

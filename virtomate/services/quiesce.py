@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from virtomate.cancel import backoff
 from virtomate.definition.freeze_mark import FreezeMark, read_mark, write_mark
 from virtomate.duplication.transfers.backup import BackupStart
 from virtomate.enums import Consistency, Quiesce
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.watchdog import Watchdog
 
 
+# How long a thaw is tried; the watchdog goes on for longer.
+_THAW_SECONDS = 10.0
 _NONE = "the guest agent froze no file system"
 
 
@@ -125,9 +128,10 @@ def begin_frozen(guest: Guest, begin: Callable[[], None]) -> BackupStart:
 
 def _begin_in_own_freeze(guest: Guest, begin: Callable[[], None], watchdog: Watchdog) -> BackupStart:
     domain = guest.domain
-    begun = time.monotonic()
     try:
-        count = _freeze(guest, watchdog)
+        freeze.put_mark(domain, write_mark(FreezeMark(guest.token, domain.run_id, this_process())))
+        begun = time.monotonic()
+        count = _freeze(domain, watchdog)
     except StillFrozenError:
         raise
     except (HypervisorError, IllegalStateError, ProgramError) as error:
@@ -143,9 +147,9 @@ def _begin_in_own_freeze(guest: Guest, begin: Callable[[], None], watchdog: Watc
         except StillFrozenError as failure:
             raise error.adding(f"; {failure.message}", failure.hint) from failure
         raise
-    thawed = _thaw(domain, watchdog)
+    thawed, ended = _thaw(domain, watchdog)
     if count and thawed:
-        return BackupStart(Consistency.FILESYSTEM, round(time.monotonic() - begun, 3))
+        return BackupStart(Consistency.FILESYSTEM, round(ended - begun, 3))
     return _judge(guest, "they were thawed too early" if count else _NONE)
 
 
@@ -184,10 +188,8 @@ def _require_free(domain: Domain) -> None:
         raise IllegalStateError(f"process {mark.maker.pid} on host '{mark.maker.host}' is freezing or thawing them")
 
 
-def _freeze(guest: Guest, watchdog: Watchdog) -> int:
-    """Mark the domain, freeze the file systems of the guest, and return how many were frozen."""
-    domain = guest.domain
-    freeze.put_mark(domain, write_mark(FreezeMark(guest.token, domain.run_id, this_process())))
+def _freeze(domain: Domain, watchdog: Watchdog) -> int:
+    """Freeze the file systems of a guest, and return how many were frozen."""
     try:
         return freeze.freeze(domain)
     except ProgramError:
@@ -201,14 +203,19 @@ def _freeze(guest: Guest, watchdog: Watchdog) -> int:
         raise
 
 
-def _thaw(domain: Domain, watchdog: Watchdog) -> int:
-    try:
-        count = freeze.thaw(domain)
-        freeze.clear_mark(domain)
-    except VirtomateError as error:
-        raise _still_frozen(domain.name, error) from error
+def _thaw(domain: Domain, watchdog: Watchdog) -> tuple[int, float]:
+    """Thaw the file systems of a guest, and return how many were thawed, and when; a busy agent is asked again."""
+    count, ended = 0, 0.0
+    for left in backoff(_THAW_SECONDS):
+        try:
+            count, ended = freeze.thaw(domain), time.monotonic()
+            freeze.clear_mark(domain)
+            break
+        except VirtomateError as error:
+            if isinstance(error, ConnectionLostError) or not left:
+                raise _still_frozen(domain.name, error) from error
     watchdog.dismiss()
-    return count
+    return count, ended
 
 
 def thaw_own(connection: Connection, original_uuid: str, token: str) -> bool:
