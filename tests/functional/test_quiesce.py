@@ -129,6 +129,20 @@ def test_file_systems_are_whole(virtomate: Program, original: Any) -> None:
     assert remove_clones(virtomate) == {"finished"}
 
 
+@pytest.mark.stress
+@pytest.mark.usefixtures("original")
+def test_guests_of_clones(lab: Lab, virtomate: Program) -> None:
+    """The guest of a clone mounts the file system without a repair; without the freeze its journal is replayed."""
+    for quiesce, is_repaired in (("require", False), ("off", True)):
+        clone(virtomate, "--live", "--quiesce", quiesce)
+        with running(lab.hypervisor.connect(), "clone") as guest:
+            guest.wait_for_agent()
+            said = virtomate("guest-run", "clone", "dmesg").stdout
+        assert "mounted filesystem" in said
+        assert ("EXT4-fs (vdb): recovery complete" in said) is is_repaired
+        assert remove_clones(virtomate) == {"finished"}
+
+
 def test_dry_run_freezes_nothing(lab: Lab, virtomate: Program, original: Any) -> None:
     """The plan says that the file systems would be frozen."""
     before = names(lab)
