@@ -63,6 +63,7 @@ TABLES: dict[str, type] = {
     "CloneDocument": clone_records.CloneResult,
     "DeletionDocument": delete_records.DeletionResult,
     "DiskDocument": clone_records.DiskResult,
+    "FrozenDiskDocument": clone_records.FrozenDiskResult,
     "DomainDocument": listings.DomainListing,
     "FlattenDocument": flatten_records.FlattenResult,
     "FlattenedDiskDocument": flatten_records.FlattenedDisk,

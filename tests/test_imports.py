@@ -51,7 +51,7 @@ SERVICES: dict[str, set[str]] = {
         *("definitions", "firmware", "trust", "storage", "transaction", "linked", "quiesce", "restart"),
         *("clone_records", "clone_start"),
     },
-    "delete": {"firmware", "origins", "storage", "restart", "quiesce"},
+    "delete": {"firmware", "origins", "storage", "linked", "restart", "quiesce"},
     "volume_import": {"trust", "storage", "transaction"},
     "listings": {"guest", "linked", "origins"},
     "domain_tree": {"listings", "storage"},

@@ -54,6 +54,7 @@ class CloneWarning(StrEnum):
     OTHER_MOMENT = "other-moment"
     SNAPSHOT_WRITTEN = "written-snapshot"
     UNCOMPARED_MAC_ADDRESSES = "uncompared-mac-addresses"
+    WRITABLE_BASE = "writable-base"
     WRITABLE_DIRECTORY = "writable-directory"
 
 
@@ -70,6 +71,7 @@ class ScanWarning(StrEnum):
     """Warnings before a clone is deleted: a restored definition, and objects that could not be read."""
 
     RESTORED_DEFINITION = "restored-definition"
+    COMPLETED_FREEZE = "completed-freeze"
     UNREADABLE_DOCUMENT = "unreadable-document"
     CUT_DOCUMENT = "cut-document"
     DEEP_RECORD = "deep-record"
@@ -117,6 +119,7 @@ class Leftover(StrEnum):
     CLAIM = "unfinished-clone"
     PLACEHOLDER = "half-deleted-clone"
     SHUT_OFF = "shut-off-original"
+    FROZEN = "frozen-original"
 
 
 class BaseFinding(StrEnum):

@@ -70,6 +70,8 @@ def test_what_is_asked_for() -> None:
     assert request("a", "b").names == ("a", "b")
     assert request("--count", "2", "web-{:02}").names == ("web-01", "web-02")
     assert request("web-{a}", "{").names == ("web-{a}", "{")
+    assert request("--freeze", "--mode", "linked", "a") == CloneRequest("src", ("a",), mode=Mode.LINKED, freeze=True)
+    assert request("--freeze", "--disk", "vda=linked", "a").freeze
     assert request("--auto-name") == CloneRequest("src", auto_names=1)
     assert request("--auto-name", "--count", "3").auto_names == 3
     assert request("--mac", "keep", "a").keep_mac_addresses
@@ -124,6 +126,10 @@ ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
         (("--no-restart", "a"), ("--no-restart is for an original that --shutdown",)),
         (("--shutdown-timeout", "9", "a"), ("--shutdown-timeout is for an original that --shutdown",)),
         (("--shutdown", "--snapshot", "s", "a"), ("--shutdown", "cannot be given with --snapshot")),
+        (("--freeze", "a"), ("--freeze is for linked clones", "--mode linked or --disk TARGET=linked")),
+        (("--freeze", "--mode", "reflink", "--disk", "vda=copy", "a"), ("--freeze is for linked clones",)),
+        (("--freeze", "--mode", "linked", "--live", "a"), ("--freeze", "cannot be given with --live")),
+        (("--freeze", "--mode", "linked", "--snapshot", "s", "a"), ("--freeze", "cannot be given with --snapshot")),
         (("--shutdown", "--shutdown-timeout", "soon", "a"), ("'soon'", "number of seconds")),
         (("--shutdown", "--shutdown-timeout", "-1", "a"), ("'-1'", "number of seconds")),
         (("--shutdown", "--shutdown-timeout", "nan", "a"), ("'nan'", "number of seconds")),

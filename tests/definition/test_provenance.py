@@ -99,6 +99,8 @@ RECORDS = {
     "nothing made": FULL._replace(made=()),
     "of a snapshot": FULL._replace(snapshot=NASTY),
     "one thing made": FULL._replace(made=FULL.made[:1]),
+    "on frozen bases": FULL._replace(frozen=True),
+    "freeze": FULL._replace(freezes=True, owner="5b3cf5b8-7d2c-4f4e-9a9f-0d6ab0f3c111"),
     **{f"mode {mode.value}": FULL._replace(mode=mode) for mode in Mode},
 }
 
@@ -110,6 +112,13 @@ def test_record_survives(provenance: Provenance, metadata: str | None) -> None:
     text = codec.unparse_definition(with_provenance(definition(metadata), provenance))
 
     assert read_provenance(codec.parse_definition(text)) == provenance
+
+
+def test_token_of_overlays_of_a_clone() -> None:
+    """The overlays of a clone that is being frozen get the token of that clone."""
+    assert FULL.artifact_token == f"{UUID}:89ab"
+    assert RECORDS["freeze"].artifact_token == "5b3cf5b8-7d2c-4f4e-9a9f-0d6ab0f3c111:89ab"
+    assert (RECORDS["freeze"].what, FULL.what) == ("freeze", "clone")
 
 
 def test_foreign_metadata_are_kept() -> None:

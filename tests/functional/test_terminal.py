@@ -29,6 +29,7 @@ CLONE_KEYS = {
     "changes",
     "consistency",
     "disks",
+    "frozen",
     "frozen_seconds",
     "interfaces",
     "mode",

@@ -102,6 +102,7 @@ def test_clone() -> None:
         "consistency": "offline",
         "frozen_seconds": None,
         "moment": None,
+        "frozen": [],
         "started": False,
     }
 

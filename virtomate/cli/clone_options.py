@@ -161,6 +161,12 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             "file system, auto makes a reflink of each volume where the file system can, else a copy. [default: copy]",
         ),
         click.Option(
+            ["--freeze"],
+            is_flag=True,
+            help="Move the linked disks of DOMAIN onto overlays first, so that DOMAIN can be started, too: its former "
+            "volumes become bases that nobody writes to.",
+        ),
+        click.Option(
             ["--count"],
             type=_WholeNumber(1, _MAX_COUNT),
             metavar="N",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtomate.cli.clone_options import KEEP, SHUTDOWN_SECONDS
-from virtomate.enums import Mode, Quiesce, Transfer
+from virtomate.enums import DiskAction, Mode, Quiesce, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,6 +80,8 @@ def clone_request(
         },
         is_snapshot=fields["snapshot"] is not None,
     )
+    if fields["freeze"]:
+        _check_freeze(mode, disks, is_live=fields["live"], is_snapshot=fields["snapshot"] is not None)
     seconds = SHUTDOWN_SECONDS if shutdown_timeout is None else shutdown_timeout
     return CloneRequest(
         names=clone_names,
@@ -113,6 +115,16 @@ def _check_running(live: Mapping[str, bool], shutdown: Mapping[str, bool], *, is
     for word in ("--live", "--shutdown"):
         if is_snapshot and {**live, **shutdown}[word]:
             raise click.UsageError(f"{word} is for an original as it is now, and cannot be given with --snapshot.")
+
+
+def _check_freeze(mode: str, disks: Sequence[DiskOptions], *, is_live: bool, is_snapshot: bool) -> None:
+    """Refuse to freeze an original of which nothing is linked, and what is no image of the original itself."""
+    if mode != Mode.LINKED and not any(disk.treatment is DiskAction.LINKED for disk in disks):
+        raise click.UsageError("--freeze is for linked clones, and needs --mode linked or --disk TARGET=linked.")
+    if is_live:
+        raise click.UsageError("--freeze needs an original that is shut off, and cannot be given with --live.")
+    if is_snapshot:
+        raise click.UsageError("--freeze is for an original as it is now, and cannot be given with --snapshot.")
 
 
 def numbered_names(template: str, count: int) -> tuple[str, ...]:

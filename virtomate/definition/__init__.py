@@ -7,3 +7,5 @@ No libvirt and no I/O: documents come in and go out as text.
 PROVENANCE_NAMESPACE = "urn:virtomate:clone:1"
 # The namespace of the mark in a template's metadata, for lists.
 TEMPLATE_NAMESPACE = "urn:virtomate:template:1"
+# The namespace of the mark in the metadata of a domain whose disks were moved onto overlays.
+FREEZE_NAMESPACE = "urn:virtomate:freeze:1"

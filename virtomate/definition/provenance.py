@@ -146,6 +146,9 @@ class Provenance(NamedTuple):
         replaced: The definition that a deletion has put aside, without passwords; None in any other record.
         moment: UUID of the domain with the images that the clone rests on, if they are of a running original; of that
             domain itself its own UUID.
+        frozen: Whether the original does not write to the bases of the clone's overlays any more.
+        freezes: Whether this records overlays that are being made for the original itself, and no clone.
+        owner: UUID of the clone whose token these overlays get, if the original is a clone.
     """
 
     finished: bool
@@ -162,6 +165,9 @@ class Provenance(NamedTuple):
     snapshot: str | None = None
     replaced: str | None = None
     moment: str | None = None
+    frozen: bool = False
+    freezes: bool = False
+    owner: str | None = None
 
     @property
     def is_moment(self) -> bool:
@@ -176,14 +182,14 @@ class Provenance(NamedTuple):
     @property
     def what(self) -> str:
         """Return the word for what is recorded; an imported file has no UUID and gets that of the claim."""
-        if self.restarts:
-            return "restart"
+        if self.restarts or self.freezes:
+            return "restart" if self.restarts else "freeze"
         return "import" if self.source.uuid == self.uuid else "clone"
 
     @property
     def artifact_token(self) -> str | None:
         """Return the token of this clone's artifacts."""
-        return None if self.mark is None else f"{self.uuid}:{self.mark}"
+        return None if self.mark is None else f"{self.owner or self.uuid}:{self.mark}"
 
 
 def read_provenance(definition: Definition) -> Provenance | None:
@@ -242,6 +248,11 @@ def _write(provenance: Provenance) -> str:
         element["@restarts"] = "yes"
     if provenance.moment is not None:
         element["@moment"] = provenance.moment
+    for name in ("frozen", "freezes"):
+        if getattr(provenance, name):
+            element[f"@{name}"] = "yes"
+    if provenance.owner is not None:
+        element["@owner"] = provenance.owner
     if provenance.maker is not None:
         maker = provenance.maker
         element[f"{_PREFIX}:maker"] = {"@host": maker.host, "@pid": str(maker.pid), "@started": str(maker.started)}
@@ -310,6 +321,9 @@ def _read(element: str) -> Provenance:
         mark=record.get("@mark"),
         restarts=record.get("@restarts") == "yes",
         moment=record.get("@moment"),
+        frozen=record.get("@frozen") == "yes",
+        freezes=record.get("@freezes") == "yes",
+        owner=record.get("@owner"),
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
         snapshot=source.get("@snapshot"),
         replaced=_optional(_unpack, record.get(f"{prefix}replaced")),

@@ -18,14 +18,14 @@ def update_disk(domain: Domain, disk: str) -> None:
         domain.handle.updateDeviceFlags(disk, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
 
-def set_metadata_element(domain: Domain, namespace: str, prefix: str, element: str) -> None:
+def set_metadata_element(domain: Domain, namespace: str, prefix: str, element: str | None) -> None:
     """Replace our element of the metadata, in every definition that the domain has.
 
     Args:
         domain: The domain.
         namespace: Namespace of the element.
         prefix: Prefix that libvirt writes the element with.
-        element: The element, without prefix and namespace.
+        element: The element, without prefix and namespace; None removes it.
     """
     with translating_errors(f"cannot change the metadata of domain '{domain.name}'"):
         flags = libvirt.VIR_DOMAIN_AFFECT_CURRENT

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.notices import Notice
     from virtomate.output.streams import Format
-    from virtomate.services.clone_records import CloneResult, DiskResult
+    from virtomate.services.clone_records import CloneResult, DiskResult, FrozenDiskResult
     from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 
 # What is planned for a disk, and what was done.
@@ -214,6 +214,8 @@ def _print_several(results: Sequence[CloneResult], seconds: float) -> None:
     print_table([tuple(compress(row, is_shown)) for row in rows])
     original, mode = _original(results[0]), results[0].mode.value
     print_lines([f"{counted(len(results), 'clone')} of {original} ({mode}) in {seconds:.1f} s"])
+    moved = [disk for disk in results[0].frozen if disk.is_new]
+    print_lines([printable(f"{disk.target} of the original moved to {disk.overlay.path}") for disk in moved])
     if (frozen := _frozen_words(results[0])) is not None:
         print_lines([f"  guest  {frozen}"])
 
@@ -252,6 +254,7 @@ def _clone_lines(result: CloneResult) -> list[str]:
         rows.append(("guest", frozen))
     if result.moment is not None:
         rows.append(("base", f"{result.moment}, which domain-delete removes with the last clone that rests on it"))
+    rows += [("original", _move_words(disk, is_plan=is_plan)) for disk in result.frozen]
     if result.is_started:
         rows.append(("state", "started"))
     head = f"{verb} {_original(result)} to {printable(result.name)} ({result.mode.value}){took}"
@@ -289,6 +292,13 @@ def _disk_words(disk: DiskResult, *, is_plan: bool) -> str:
         words += f", {binary_size(disk.bytes_copied)}"
         words += f", {_WAYS[disk.transfer]}" if is_plan and disk.transfer in _WAYS else ""
     return words
+
+
+def _move_words(frozen: FrozenDiskResult, *, is_plan: bool) -> str:
+    """Describe a disk of the original that is on an overlay."""
+    if not frozen.is_new:
+        return f"{frozen.target} is on {frozen.overlay.path}, which holds nothing yet"
+    return f"{frozen.target} {'moves' if is_plan else 'moved'} to {frozen.overlay.path}"
 
 
 def _answer_lines(result: CloneResult, what: WaitFor) -> list[str]:

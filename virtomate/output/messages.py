@@ -79,12 +79,15 @@ SENTENCES: dict[Code, str] = {
     "holds",
     CloneWarning.UNCOMPARED_MAC_ADDRESSES: "the definition of domain '{subject}' is longer than libvirt can send: its "
     "MAC addresses were not compared with the clone's",
+    CloneWarning.WRITABLE_BASE: "the base '{subject}' keeps its write permission ({reason}): nothing keeps other "
+    "programs from writing to it, which would corrupt original and clones",
     CloneWarning.WRITABLE_DIRECTORY: "{subject}: '{directory}' {reason}, and libvirt follows symbolic links there",
     Change.NEW: "{subject}",
     Change.AUTOMATIC: "{subject}: chosen by libvirt at every start",
     Change.OWN_PATH: "{subject}: {path}",
     Change.NAMED_FIRMWARE: "firmware: {subject}, and no other that libvirt selects",
     ScanWarning.RESTORED_DEFINITION: "'{subject}' has its definition back, which an interrupted deletion had put aside",
+    ScanWarning.COMPLETED_FREEZE: "'{subject}' is frozen: a run that was killed had moved its disks onto overlays",
     ScanWarning.UNREADABLE_DOCUMENT: "{subject} cannot be read ({reason}): the files that it uses are not known",
     ScanWarning.CUT_DOCUMENT: "{subject} is not well-formed XML, and was read up to the first error",
     ScanWarning.DEEP_RECORD: "the record of virtomate in {subject} is nested too deeply, and was not read",
@@ -106,6 +109,8 @@ SENTENCES: dict[Code, str] = {
     TemplateWarning.UNWRITABLE: "the write permission of '{subject}' was not restored: {reason}",
     ResetWarning.NVRAM: "the NVRAM '{subject}' stays as it is: {reason}",
     ResetWarning.TPM: "the state of the emulated TPM of '{subject}' stays as it is",
+    Leftover.FROZEN: "domain '{subject}', which stays frozen ({reason}): its disks are overlays on the former volumes, "
+    "and it can be used as before",
     FileWarning.OTHER_FORMAT: "'{subject}' is called {promised}, but its content is {format}",
     FileWarning.CORRUPT: "'{subject}' is marked as corrupt, and so is the volume",
     FileWarning.UNCLEAN: "'{subject}' was not closed properly, and neither was the volume",

@@ -66,6 +66,7 @@ class CloneRequest(NamedTuple):
         live_devices: Whether the clone of a running original has the devices that the original has now.
         risk_original: Whether to clone a running original although its guest may see I/O errors.
         quiesce: Whether the file systems of the guest of a running original are frozen when its disks are copied.
+        freeze: Whether the original's linked disks move onto overlays, so that it can be started.
     """
 
     source: str
@@ -94,6 +95,7 @@ class CloneRequest(NamedTuple):
     live_devices: bool = False
     risk_original: bool = False
     quiesce: Quiesce = Quiesce.AUTO
+    freeze: bool = False
 
 
 class SnapshotReference(NamedTuple):
@@ -139,6 +141,22 @@ class DiskResult(NamedTuple):
     subclusters: bool | None = None
 
 
+class FrozenDiskResult(NamedTuple):
+    """A disk of the original that rests on an overlay of its own.
+
+    Attributes:
+        target: Name of the device in the guest, `vda`.
+        base: The former volume of the disk, which nobody writes to any more.
+        overlay: The volume of the disk.
+        is_new: Whether the overlay was made for these clones; otherwise it held nothing since the last freeze.
+    """
+
+    target: str
+    base: VolumeReference
+    overlay: VolumeReference
+    is_new: bool
+
+
 class NvramResult(NamedTuple):
     """The NVRAM of a clone, with the paths of both NVRAMs, if they are files.
 
@@ -167,6 +185,7 @@ class CloneResult(NamedTuple):
         consistency: In what state the disks are; in a plan, in what state they probably will be.
         frozen_seconds: How long virtomate froze the file systems of the running guest; None where it did not.
         moment: Name of the domain with the images that a linked clone of a running original rests on.
+        frozen: The disks of the original that are frozen.
         restarted: Whether the original, which was shut down for cloning, was started again; in a plan, whether it will
             be. None if the original is not shut down.
         addresses: The IP addresses of a started clone that was waited for.
@@ -188,6 +207,7 @@ class CloneResult(NamedTuple):
     consistency: Consistency = Consistency.OFFLINE
     frozen_seconds: float | None = None
     moment: str | None = None
+    frozen: tuple[FrozenDiskResult, ...] = ()
     space: tuple[SpaceNeed, ...] = ()
     definition: str | None = None
     is_started: bool = False

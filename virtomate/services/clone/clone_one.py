@@ -110,6 +110,7 @@ def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
     made = (*pools, *(job.planned() for job in plan.jobs))
     snapshot = None if plan.source.snapshot is None else plan.source.snapshot.name
     journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved, snapshot)
+    journal = journal._replace(frozen=bool(plan.frozen))
     if plan.moment is not None:
         journal = journal._replace(moment=plan.moment.uuid)
     return Claim(
@@ -160,6 +161,7 @@ def clone_result(
         consistency=plan.source.consistency if start is None else start.consistency,
         frozen_seconds=None if start is None else start.frozen_seconds,
         moment=None if plan.base is None else plan.base.name,
+        frozen=plan.frozen,
         snapshot=None if plan.source.snapshot is None else describe_snapshot(plan.source.snapshot),
         error=error,
     )

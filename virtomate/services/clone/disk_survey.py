@@ -26,6 +26,7 @@ from virtomate.services.clone.frozen import (
     refuse_sharing,
     require_copyable,
 )
+from virtomate.services.clone.last_freeze import below_empty_overlay
 from virtomate.services.clone_records import DiskOptions, VolumeReference
 from virtomate.services.transaction import without_acl
 from virtomate.words import virsh
@@ -138,7 +139,8 @@ def _duplicate(
     mode: Mode,
 ) -> DiskPlan:
     """Plan the duplication of a disk's volume in a mode."""
-    case = _case(survey, disk, chosen, found, mode)
+    below, found, overlay = below_empty_overlay(survey, disk, mode, found)
+    case = _case(survey, below, chosen, found, mode)
     for rule in VOLUME_RULES:
         rule(case)
     found = with_known_format(survey, found, case.format)
@@ -177,6 +179,7 @@ def _duplicate(
         and not is_internal
         and running is None
         and _keeps_snapshots(header, case.mode),
+        overlay=overlay,
     )
 
 

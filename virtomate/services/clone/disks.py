@@ -29,6 +29,7 @@ class DiskPlan(NamedTuple):
         reason: Why the disk is not duplicated, or is copied although the mode says otherwise; else None.
         duplication: How the disk's volume is duplicated, else None; two disks of one volume share the duplication.
         keeps_snapshots: Whether the new image has the internal snapshots of the original.
+        overlay: The original's disk, if it is an empty overlay on the volume that is duplicated.
     """
 
     disk: DiskDefinition
@@ -38,6 +39,7 @@ class DiskPlan(NamedTuple):
     duplication: Duplication | None
     warnings: tuple[Notice, ...] = ()
     keeps_snapshots: bool = False
+    overlay: VolumeReference | None = None
 
     @property
     def is_written_by_both(self) -> bool:

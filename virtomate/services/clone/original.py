@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
 from virtomate.definition.active import with_active_devices
+from virtomate.definition.freeze import read_freeze_mark, without_freeze_mark
 from virtomate.definition.provenance import DomainReference, read_provenance
 from virtomate.definition.template import as_ordinary, is_template, read_mark
 from virtomate.duplication.acl import with_mode
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from virtomate.definition.codec import Definition
+    from virtomate.definition.freeze import FreezeMark
     from virtomate.definition.provenance import Provenance
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
@@ -53,6 +55,7 @@ class Source(NamedTuple):
         is_owed: Whether a run that was killed has shut the original down, and not started it again.
         is_template: Whether nobody can start the original.
         modes: The permission bits that volumes of a template had before, by path.
+        freeze_mark: What the last freeze has written into the original's metadata.
     """
 
     reference: DomainReference
@@ -67,6 +70,7 @@ class Source(NamedTuple):
     snapshot: SnapshotSource | None = None
     is_template: bool = False
     modes: Mapping[str, int] = MappingProxyType({})
+    freeze_mark: FreezeMark | None = None
 
     @property
     def consistency(self) -> Consistency:
@@ -109,7 +113,8 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
         )
     marked = codec.parse_definition(domain.inactive_definition())
     # a template is cloned as the domain that it was before
-    template, definition = read_mark(marked), as_ordinary(marked)
+    template, definition = read_mark(marked), without_freeze_mark(as_ordinary(marked))
+    freeze_mark = read_freeze_mark(marked)
     provenance = read_provenance(definition)
     if provenance is not None and not provenance.finished:
         raise IllegalStateError(
@@ -141,7 +146,7 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
     snapshot_count, external_count = domain.snapshot_count(), domain.external_snapshot_count()
     return Source(
         reference=reference,
-        definition=definition if snapshot is None else as_ordinary(snapshot.snapshot.definition),
+        definition=definition if snapshot is None else without_freeze_mark(as_ordinary(snapshot.snapshot.definition)),
         # a saved guest goes on with its disks as they are now
         has_managed_save=snapshot is None and domain.has_managed_save(),
         snapshot_count=snapshot_count if snapshot is None else snapshot_count - external_count,
@@ -156,7 +161,11 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
         is_owed=(snapshot is None or not snapshot.is_running) and is_owed(connection, reference) and running is None,
         snapshot=snapshot,
         is_template=is_template(marked.domain),
-        modes={} if template is None else {image.path: image.mode for image in template.images},
+        modes={
+            **({} if freeze_mark is None else freeze_mark.modes),
+            **({} if template is None else {image.path: image.mode for image in template.images}),
+        },
+        freeze_mark=freeze_mark,
     )
 
 

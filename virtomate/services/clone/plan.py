@@ -47,8 +47,9 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
+    from virtomate.services.clone.freezing import Freezing
     from virtomate.services.clone.target import Borrow
-    from virtomate.services.clone_records import CloneRequest
+    from virtomate.services.clone_records import CloneRequest, FrozenDiskResult
     from virtomate.services.storage import TemporaryPools
 
 _LOG = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class ClonePlan(NamedTuple):
         reserved: MAC addresses and paths that the user chose, and that another run may be asked for as well.
         needs: The space that the clone's volumes will take, by pool.
         moment: The images of a running original that the clone starts from.
+        frozen: The disks of the original that are frozen.
     """
 
     source: Source
@@ -83,11 +85,19 @@ class ClonePlan(NamedTuple):
     reserved: tuple[str, ...] = ()
     needs: tuple[SpaceNeed, ...] = ()
     moment: MomentPlan | None = None
+    frozen: tuple[FrozenDiskResult, ...] = ()
 
     @property
     def base(self) -> MomentPlan | None:
         """The images of a running original that it rests on when it is complete."""
         return self.moment if any(disk.action is Action.LINKED for disk in self.disks) else None
+
+    @property
+    def rests_on_frozen_bases(self) -> bool:
+        """Whether the original may be started and written to meanwhile."""
+        frozen = {disk.target for disk in self.frozen}
+        duplicated = [disk.disk for disk in self.disks if disk.duplication is not None]
+        return bool(frozen) and all(disk.target in frozen or disk.is_readonly for disk in duplicated)
 
     @property
     def duplications(self) -> tuple[Duplication, ...]:
@@ -131,6 +141,7 @@ class ClonePlanner(NamedTuple):
         mac_addresses: The addresses of the clones planned so far.
         names: Names for clones that have none.
         moment: The images of a running original that the clones start from, None where they need none.
+        freezing: The freeze of the original, None where nothing is frozen.
     """
 
     survey: Survey
@@ -143,6 +154,7 @@ class ClonePlanner(NamedTuple):
     mac_addresses: set[str]
     names: Iterator[str]
     moment: MomentPlan | None
+    freezing: Freezing | None
 
     def plan(self, name: str) -> ClonePlan:
         """Plan the clone of this name, which has been checked; for the errors see `plan_disks` and `plan_nvram`."""
@@ -226,6 +238,7 @@ class ClonePlanner(NamedTuple):
             warnings=(*self.warnings, *outcome.warnings),
             fail_on=request.fail_on,
             moment=self.moment,
+            frozen=() if self.freezing is None else self.freezing.disks,
             reserved=tuple(address.lower() for address in request.mac_addresses) + reserved_paths,
         )
 
@@ -312,6 +325,12 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     if source.running is not None and needs_moment(survey, disks):
         moment, disks = plan_moment(survey, disks, taken)
         space.add_clone(moment.duplications, pools)
+    freezing = None
+    if request.freeze:
+        from virtomate.services.clone.freezing import plan_freeze  # noqa: PLC0415 - few originals are frozen
+
+        if (freezing := plan_freeze(survey, disks, taken)) is not None:
+            space.add_clone(freezing.duplications, pools)
     prepared = changes.auto_allocated(domain)
     uncompared = sorted(identities.abridged) if readers.mac_addresses(domain) else ()
     return ClonePlanner(
@@ -321,6 +340,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         nvram=nvram,
         warnings=(
             *clone_warnings(survey, disks, firmware, nvram),
+            *(() if freezing is None else freezing.warnings),
             *(Notice(CloneWarning.UNCOMPARED_MAC_ADDRESSES, other) for other in uncompared),
         ),
         space=space,
@@ -328,6 +348,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         mac_addresses=set(),
         names=automatic_names(name),
         moment=moment,
+        freezing=freezing,
     )
 
 

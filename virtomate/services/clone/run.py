@@ -25,7 +25,6 @@ from virtomate.words import virtomate
 if TYPE_CHECKING:
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
-    from virtomate.services.clone.original import Source
     from virtomate.services.clone.plan import ClonePlanner
     from virtomate.services.clone_records import CloneRequest, CloneResult
     from virtomate.services.storage import TemporaryPools
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
 # Volumes that are filled at a time; more only compete for the same disks.
 _MAX_TRANSFERS = 4
+# How often an original that others change meanwhile is frozen anew.
+_FREEZE_ATTEMPTS = 3
 
 _COPIED = frozenset({Action.COPIED, Action.SHALLOW_COPIED})
 
@@ -74,12 +75,11 @@ def clone_domains(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
         VirtomateError: Cloning was refused, or a signal arrived; nothing has been changed.
     """
     run = run._replace(pace=Pace(request.bandwidth_bytes))
-    planner, plans = _plan(run, request)
+    planner, plans = _plan_alone(run, request)
     with temporary_pools_of(run.target) as pools:
         plans = tuple(_settle(run, planner, plan, pools) for plan in plans)
         if plans[0].source.stands_still:
-            make = _side_by_side if planner.moment is None else _from_moment
-            results = make(run, request, planner, plans, pools)
+            results = _make_all(run, request, planner, plans, pools)
         else:
             from virtomate.services.clone.shutdown import while_shut_off  # noqa: PLC0415 - few originals run
 
@@ -104,11 +104,50 @@ def _plan(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePla
     return planner, plans
 
 
-def _clone_anew(run: Run, request: CloneRequest, pools: TemporaryPools) -> tuple[CloneResult, ...]:
-    """Plan once more, now that the original is shut off, and make the clones."""
-    planner, plans = _plan(run, request)
+def _plan_alone(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
+    """Plan the clones when no other run freezes the original."""
+    if request.freeze:
+        from virtomate.services.clone.freezing import await_other_freeze  # noqa: PLC0415 - few originals are frozen
+
+        await_other_freeze(run, request)
+    return _plan(run, request)
+
+
+def _clone_anew(
+    run: Run, request: CloneRequest, pools: TemporaryPools, attempts: int = _FREEZE_ATTEMPTS
+) -> tuple[CloneResult, ...]:
+    """Plan once more, now that the original is shut off or is not being frozen any more, and make the clones."""
+    planner, plans = _plan_alone(run, request)
     plans = tuple(_settle(run, planner, plan, pools) for plan in plans)
-    return _side_by_side(run, request, planner, plans, pools)
+    return _make_all(run, request, planner, plans, pools, attempts)
+
+
+def _make_all(
+    run: Run,
+    request: CloneRequest,
+    planner: ClonePlanner,
+    plans: tuple[ClonePlan, ...],
+    pools: TemporaryPools,
+    attempts: int = _FREEZE_ATTEMPTS,
+) -> tuple[CloneResult, ...]:
+    """Make the clones as planned, after the images or overlays that they need; plan anew if others were faster."""
+    if planner.moment is not None:
+        return _from_moment(run, request, planner, plans, pools)
+    if planner.freezing is None:
+        return _side_by_side(run, request, planner, plans, pools)
+    from virtomate.services.clone.freezing import make_frozen  # noqa: PLC0415 - few originals are frozen
+    from virtomate.services.linked import Freeze, OvertakenError  # noqa: PLC0415 - as above
+
+    freeze, begin = Freeze(run, planner.freezing.plan), time.monotonic()
+    try:
+        freeze.make()
+    except VirtomateError as error:
+        if isinstance(error, OvertakenError) and attempts > 1 and not error.leftovers:
+            # another run has frozen the original since the plan, and its overlay holds nothing yet
+            return _clone_anew(run, request, pools, attempts - 1)
+        results = (clone_result(plan, Status.FAILED, seconds=time.monotonic() - begin, error=error) for plan in plans)
+        return tuple(_explained(result, run.cancel) for result in results)
+    return make_frozen(freeze, partial(_side_by_side, run, request, planner, plans, pools))
 
 
 def _planned_result(plan: ClonePlan, request: CloneRequest, begin: float) -> CloneResult:
@@ -142,7 +181,7 @@ def _side_by_side(
     watched = [volume for plan in plans for volume in plan.sources if plan.source.running is None]
     results: dict[int, CloneResult] = {}
     with (
-        guarded(run.source.connection, partial(_require_original, plans[0].source), watched) as guard,
+        guarded(run.source.connection, partial(_require_original, plans[0]), watched) as guard,
         ThreadPoolExecutor(max(_MAX_TRANSFERS, request.jobs), "transfer-") as transfers,
         ThreadPoolExecutor(min(request.jobs, len(plans)), "clone-") as clones,
     ):
@@ -222,9 +261,10 @@ def _undone(run: Run, moment: str, undo: Rollback, error: VirtomateError) -> Vir
     return error.adding(hint=f"{virtomate('domain-delete', moment)} removes what is left.", leftovers=leftovers)
 
 
-def _require_original(source: Source, connection: Connection) -> None:
-    """Raise SourceChangedError if the original is not as it was when it was read."""
-    if source.running is not None:
+def _require_original(plan: ClonePlan, connection: Connection) -> None:
+    """Raise SourceChangedError if the original is not as it was when it was read, and the clones need that."""
+    source = plan.source
+    if source.running is not None or plan.rests_on_frozen_bases:
         return
     if source.snapshot is None:
         require_off(connection, source.reference)
@@ -279,5 +319,6 @@ def _have_libvirt_look(run: Run, plans: tuple[ClonePlan, ...], temporary: set[st
     Only what libvirt tells of volumes and pools depends on that, so a pool that cannot be refreshed is ignored. For a
     volume that was removed again, libvirt has subtracted more than it had added, a reflink's share, too.
     """
-    names = {item.place.pool for plan in plans for item in plan.duplications if item.is_filled_unnoticed} - temporary
-    refresh_all(run.target, names)
+    names = {item.place.pool for plan in plans for item in plan.duplications if item.is_filled_unnoticed}
+    overlays = {disk.overlay.pool for plan in plans for disk in plan.frozen if disk.is_new and disk.overlay.pool}
+    refresh_all(run.target, (names | overlays) - temporary)

@@ -36,7 +36,7 @@ _REQUEST_EVERY_SECONDS = 15.0
 
 
 def refuse_restart_of_base(source: Source, request: CloneRequest, disks: Iterable[DiskPlan]) -> None:
-    """Refuse a linked clone of an original that has to be started again, unless it is to be left shut off.
+    """Refuse a linked clone of an original that has to be started again, unless it is left shut off or frozen.
 
     Raises:
         IllegalStateError: The clone would have a linked disk.
@@ -47,11 +47,11 @@ def refuse_restart_of_base(source: Source, request: CloneRequest, disks: Iterabl
         for item in disks
         if item.action is Action.LINKED and (snapshot is None or not snapshot.keeps(item.disk))
     ]
-    if not linked or (request.shutdown is not None and not request.shutdown.restarts):
+    if not linked or request.freeze or (request.shutdown is not None and not request.shutdown.restarts):
         return
     name = source.reference.name
     again = "after cloning" if source.is_active else "after cloning, which a run that was killed could not do"
-    advice = "" if snapshot is not None else "--shutdown --no-restart leaves it shut off"
+    advice = "--freeze moves it onto an overlay, --shutdown --no-restart leaves it shut off" if snapshot is None else ""
     if not source.is_active:
         advice += "; " if advice else ""
         advice += f"{virtomate('domain-delete', record_name(source.reference))} starts it now"

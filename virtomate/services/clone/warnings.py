@@ -43,7 +43,7 @@ def clone_warnings(
     return (
         *_shared(disks, nvram),
         *_addresses(survey),
-        *_links(source, disks),
+        *(() if survey.request.freeze else _links(source, disks)),
         *(warning for item in disks for warning in item.warnings),
         *_seeds(survey, disks),
         *(() if nvram is None else nvram.warnings),

@@ -89,6 +89,9 @@ def read_clones(
         if (clone := _read(domain, refusals, selection)) is not None and _restore(connection, clone):
             warn((Notice(ScanWarning.RESTORED_DEFINITION, domain.name),))
             clone = _read(domain, refusals, selection)
+        if clone is not None and _complete_freeze(connection, clone):
+            warn((Notice(ScanWarning.COMPLETED_FREEZE, clone.provenance.source.name),))
+            clone = _read(domain, refusals, selection)
         if clone is not None:
             clones.append(clone)
     refusals.raise_if_any()
@@ -177,6 +180,16 @@ def _restore(connection: Connection, clone: Clone) -> bool:
             raise
         return False
     return True
+
+
+def _complete_freeze(connection: Connection, clone: Clone) -> bool:
+    """Complete the freeze that a run had begun that was killed, and return whether there was one to complete."""
+    record = clone.provenance
+    if record.finished or not record.freezes or record.maker is None or is_running(record.maker):
+        return False
+    from virtomate.services.linked import complete_freeze  # noqa: PLC0415 - few runs are killed
+
+    return complete_freeze(connection, clone.domain, record)
 
 
 def _is_there(connection: Connection, provenance: Provenance, made: Artifact) -> bool:

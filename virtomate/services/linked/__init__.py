@@ -10,6 +10,12 @@ from virtomate.services.linked.flatten import flatten_domains as flatten_domains
 from virtomate.services.linked.flatten_records import FlattenedDisk as FlattenedDisk
 from virtomate.services.linked.flatten_records import FlattenRequest as FlattenRequest
 from virtomate.services.linked.flatten_records import FlattenResult as FlattenResult
+from virtomate.services.linked.freeze import DiskMove as DiskMove
+from virtomate.services.linked.freeze import Freeze as Freeze
+from virtomate.services.linked.freeze import FreezePlan as FreezePlan
+from virtomate.services.linked.freeze import OvertakenError as OvertakenError
+from virtomate.services.linked.freeze_record import await_freeze as await_freeze
+from virtomate.services.linked.freeze_record import complete_freeze as complete_freeze
 from virtomate.services.linked.record import find_record as find_record
 from virtomate.services.linked.reset import ResetDisk as ResetDisk
 from virtomate.services.linked.reset import ResetRequest as ResetRequest

@@ -238,7 +238,7 @@ class References:
             for link in self._links.get(key, ()):
                 # an image that several paths lead to is one
                 identity = frozenset(key for key in link.keys if key[0] != "path") or link.keys
-                if identity not in seen:
+                if identity not in seen and not self._goes_before(link, made, owner):
                     seen.add(identity)
                     yield self._rests(link, owner)
         for text, naming in self._arguments:
@@ -266,6 +266,11 @@ class References:
         """Return whether a file was made for a clone."""
         keys = self._locator.of_path(path).keys if path.startswith("/") else frozenset[Key]()
         return any(self._owners[self._own_paths[key]] == owner for key in keys if key in self._own_paths)
+
+    def _goes_before(self, link: Link, made: Artifact, owner: str | None) -> bool:
+        """Return whether an image was made for the same clone as its base, and is removed before the base."""
+        is_itself = not link.keys.isdisjoint(self._keys(made))
+        return not is_itself and self._is_of(link.path, owner)
 
     def _keys(self, made: Artifact) -> frozenset[Key]:
         """Return the identities of the file, under each of its paths."""

@@ -1,0 +1,155 @@
+"""A frozen original: the disks in its definition, and the mark in its metadata.
+
+The mark says which overlays were made for disks of the domain, and on which bases they rest. libvirt keeps one element
+for each namespace, so the mark has another namespace than the record of a clone, which may be frozen, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from virtomate.definition import FREEZE_NAMESPACE, codec
+from virtomate.definition.codec import Definition, Document, copied
+from virtomate.definition.file_readers import disks
+from virtomate.definition.readers import as_list, child, devices, uuid
+from virtomate.definition.rewrite.own import NewSource, with_sources
+from virtomate.errors import MalformedDocumentError
+from virtomate.tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NAMESPACE = FREEZE_NAMESPACE
+# libvirt writes the mark with this prefix.
+PREFIX = "virtomate-freeze"
+_ELEMENT = "frozen"
+_SCHEMA = "1"
+
+
+class FrozenDisk(NamedTuple):
+    """A disk that was moved onto an overlay.
+
+    Attributes:
+        target: Name of the device in the guest, `vda`.
+        overlay: Normalised path of the overlay.
+        base: Normalised path of the volume that the disk was before.
+        modified: Modification time of the base, as libvirt reported it then.
+        size: Length of the base's file in bytes.
+        mode: Permission bits of the base before, in octal digits, if they are known.
+    """
+
+    target: str
+    overlay: str
+    base: str
+    base_format: str
+    modified: str | None
+    size: int
+    mode: str | None
+
+
+class FreezeMark(NamedTuple):
+    """The mark of a frozen original; a mark with the UUID of another domain was copied along by another tool."""
+
+    uuid: str
+    disks: tuple[FrozenDisk, ...] = ()
+
+    def of_disk(self, target: str) -> FrozenDisk | None:
+        """Return what the mark says of a disk."""
+        return next((disk for disk in self.disks if disk.target == target), None)
+
+    @property
+    def modes(self) -> dict[str, int]:
+        """Return the permission bits that the bases had before, by path."""
+        return {disk.base: int(disk.mode, 8) for disk in self.disks if disk.mode is not None}
+
+    def adding(self, frozen: Iterable[FrozenDisk]) -> FreezeMark:
+        """Return the mark with these disks in place of what it said of them before."""
+        merged = {disk.target: disk for disk in self.disks} | {disk.target: disk for disk in frozen}
+        return self._replace(disks=tuple(merged.values()))
+
+
+def read_freeze_mark(definition: Definition) -> FreezeMark | None:
+    """Return the mark in a definition, if the mark is readable and about this very domain."""
+    try:
+        _, element = codec.cut_element(definition.metadata or "<metadata/>", NAMESPACE, _ELEMENT)
+        mark = None if element is None else _read(element)
+    except (MalformedDocumentError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return mark if mark is not None and mark.uuid == uuid(definition.domain) else None
+
+
+def freeze_mark_element(mark: FreezeMark) -> str | None:
+    """Return the mark as libvirt takes it, without prefix and namespace; None if it says nothing."""
+    if not mark.disks:
+        return None
+    entries = [
+        {
+            "@target": disk.target,
+            "@overlay": disk.overlay,
+            "@base": disk.base,
+            "@format": disk.base_format,
+            "@size": str(disk.size),
+            **({} if disk.modified is None else {"@modified": disk.modified}),
+            **({} if disk.mode is None else {"@mode": disk.mode}),
+        }
+        for disk in mark.disks
+    ]
+    return codec.unparse({"@schema": _SCHEMA, "@uuid": mark.uuid, "disk": entries}, _ELEMENT)
+
+
+def without_freeze_mark(definition: Definition) -> Definition:
+    """Return the definition without a mark."""
+    if definition.metadata is None:
+        return definition
+    return definition._replace(metadata=codec.cut_element(definition.metadata, NAMESPACE, _ELEMENT)[0])
+
+
+def moved_disk(domain: Document, position: int, overlay: NewSource) -> str:
+    """Return the `<disk>` element at this position with an overlay on its volume as its source."""
+    moved = with_sources(domain, {position: overlay})
+    return codec.unparse(devices(moved, "disk")[position], "disk")
+
+
+def returned_disk(domain: Document, position: int, former: Document) -> str:
+    """Return the `<disk>` element at this position with the source that it had in a former definition of the domain."""
+    target = disks(domain)[position].target
+    before = next(disk for disk in disks(former) if disk.target == target)
+    old: dict[str, Any] = copied(devices(former, "disk")[before.position])
+    element: dict[str, Any] = copied(devices(domain, "disk")[position])
+    for key in ("@type", "source", "backingStore"):
+        element.pop(key, None)
+        if key in old:
+            element[key] = old[key]
+    driver = {**child(element, "driver")}
+    driver.pop("@type", None)
+    if "@type" in child(old, "driver"):
+        driver["@type"] = old["driver"]["@type"]
+    if driver or "driver" in old:
+        element["driver"] = driver
+    else:
+        element.pop("driver", None)
+    return codec.unparse(element, "disk")
+
+
+def _read(element: str) -> FreezeMark:
+    # libvirt keeps the prefix, but another tool may have rewritten it
+    tag = codec.tag_of(element)
+    prefix = tag[: tag.rfind(":") + 1]
+    mark = codec.parse(element, f"{prefix}{_ELEMENT}")
+    if mark["@schema"] != _SCHEMA:
+        raise ValueError(f"a mark of schema {mark['@schema']} is for a newer version")
+    return FreezeMark(
+        uuid=mark["@uuid"],
+        disks=tuple(
+            FrozenDisk(
+                target=disk["@target"],
+                overlay=disk["@overlay"],
+                base=disk["@base"],
+                base_format=disk["@format"],
+                modified=disk.get("@modified"),
+                size=int(disk["@size"]),
+                mode=disk.get("@mode"),
+            )
+            for disk in as_list(mark.get(f"{prefix}disk"))
+        ),
+    )

@@ -1,0 +1,73 @@
+"""Whether an overlay still holds nothing of its own.
+
+QEMU writes to the first table of a qcow2 before it can write anything else into it, so an overlay with an empty first
+table reads as its base does. An overlay of another size than its base, and one with snapshots or bitmaps, does not
+count as empty.
+
+Source: https://www.qemu.org/docs/master/interop/qcow2.html
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from functools import partial
+from typing import TYPE_CHECKING
+
+from virtomate.duplication.hostfs import open_visible
+from virtomate.hypervisor.storage import get_volume, open_download
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.hypervisor.connection import Connection
+
+_SECTOR_BYTES = 512
+_VERSION = 3
+# magic number, version, size, encryption, length and offset of the first table, snapshots, three sets of features
+_FIELDS = struct.Struct(">4sI16xQIIQ12xI8xQQQ")
+_SUBCLUSTERS = 1 << 4
+_ENTRY_BYTES = 8
+
+
+def holds_nothing(read: Callable[[int, int], bytes], capacity: int) -> bool:
+    """Return whether an image is a qcow2 overlay of version 1.1 that reads as its base does.
+
+    Args:
+        read: Returns bytes of the image, by offset and length.
+        capacity: Size of the base in bytes, as a guest sees it.
+    """
+    head = read(0, _FIELDS.size)
+    if len(head) < _FIELDS.size:
+        return False
+    magic, version, size, encryption, length, offset, snapshots, incompatible, _, autoclear = _FIELDS.unpack(head)
+    if (magic, version, encryption, snapshots, autoclear) != (b"QFI\xfb", _VERSION, 0, 0, 0):
+        return False
+    if incompatible & ~_SUBCLUSTERS or size != -(-capacity // _SECTOR_BYTES) * _SECTOR_BYTES:
+        return False
+    # a length of nothing would be the rest of the image
+    table = read(offset, length * _ENTRY_BYTES) if length else b""
+    return len(table) == length * _ENTRY_BYTES and not any(table)
+
+
+def read_here(descriptor: int, offset: int, length: int) -> bytes:
+    """Return bytes of an open image, for `holds_nothing`."""
+    return os.pread(descriptor, length, offset)
+
+
+def is_empty_overlay(connection: Connection, overlay: VolumeDescription, capacity: int) -> bool:
+    """Return whether a volume is an overlay that holds nothing, on a base of this capacity; see `holds_nothing`."""
+    descriptor = open_visible(overlay, os.O_RDONLY)
+    if descriptor is None:
+        return holds_nothing(partial(_read_there, connection, overlay), capacity)
+    try:
+        return holds_nothing(partial(read_here, descriptor), capacity)
+    finally:
+        os.close(descriptor)
+
+
+def _read_there(connection: Connection, overlay: VolumeDescription, offset: int, length: int) -> bytes:
+    volume = get_volume(connection, overlay.pool, overlay.name)
+    with open_download(connection, volume, offset, length) as stream:
+        return b"".join(piece if isinstance(piece, bytes) else bytes(piece) for piece in stream.receive(length))

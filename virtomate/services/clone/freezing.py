@@ -1,0 +1,180 @@
+"""Linked clones of an original that is frozen for them: which disks move onto overlays, and the run around that.
+
+A disk whose overlay holds nothing since the last freeze does not move again: its base serves the new clones, too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from virtomate.definition.provenance import DomainReference
+from virtomate.duplication.hostfs import visible_status
+from virtomate.enums import Action, Status, Transfer
+from virtomate.errors import ConflictError, InternalError, VirtomateError
+from virtomate.hypervisor.domains import find_domain
+from virtomate.names import MAX_FILE_NAME_BYTES
+from virtomate.notices import CloneWarning, notice
+from virtomate.services.clone_records import FrozenDiskResult, VolumeReference
+from virtomate.services.linked import (
+    DiskMove,
+    Freeze,
+    FreezePlan,
+    await_freeze,
+    refuse_written,
+    why_write_bits_stay,
+)
+from virtomate.tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from virtomate.duplication.transfers.base import Duplication
+    from virtomate.notices import Notice
+    from virtomate.services.clone.disks import DiskPlan
+    from virtomate.services.clone.target import Survey
+    from virtomate.services.clone.volume_names import TakenNames
+    from virtomate.services.clone_records import CloneRequest, CloneResult
+    from virtomate.services.transaction import Run
+
+_SUFFIX = r"(?i)\.(raw|img|qcow2)$"
+_OVERLAY = r"-overlay(?:-(?P<number>[1-9][0-9]*))?$"
+_MAX_TAKEN_NAMES = 1000
+
+
+class Freezing(NamedTuple):
+    """The freeze of an original for its clones.
+
+    Attributes:
+        plan: What is done.
+        disks: The frozen disks, for the results.
+        warnings: Warnings for all clones.
+    """
+
+    plan: FreezePlan
+    disks: tuple[FrozenDiskResult, ...]
+    warnings: tuple[Notice, ...]
+
+    @property
+    def duplications(self) -> tuple[Duplication, ...]:
+        """The overlays that are made for the original."""
+        return tuple(move.way for move in self.plan.moves)
+
+
+def plan_freeze(survey: Survey, disks: tuple[DiskPlan, ...], taken: TakenNames) -> Freezing | None:
+    """Plan the freeze of all linked disks, if there are any, and add the names of the overlays to the taken names.
+
+    A disk that the original only reads needs no overlay.
+
+    Raises:
+        ConflictError: There is no free name for an overlay.
+        VirtomateError: A volume cannot become a base, see `refuse_written`.
+    """
+    linked = {
+        item.duplication.source.path: (item, item.duplication)
+        for item in disks
+        if item.duplication is not None and item.action is Action.LINKED and not item.disk.is_readonly
+    }
+    # nobody starts a template
+    if not linked or survey.source.is_template:
+        return None
+    bases = {item.disk.target: way.source for item, way in linked.values()}
+    domain = find_domain(survey.connection, survey.source.reference.uuid)
+    warnings = [*refuse_written(survey.connection, domain, bases)]
+    moves, results = [], []
+    with taken.for_clone():
+        for item, way in linked.values():
+            move = None
+            overlay = item.overlay
+            if overlay is None:
+                move, cautions = _plan_move(survey, item, way, taken)
+                moves.append(move)
+                place = move.way.place
+                overlay = VolumeReference(place.pool, place.name, place.path, "qcow2")
+                warnings += cautions
+            results.append(FrozenDiskResult(item.disk.target, item.source, overlay, is_new=move is not None))
+            # the times of a file that is being written are never those that libvirt has told
+            obstacle = why_write_bits_stay(way.source) if survey.source.stands_still else None
+            if obstacle is not None:
+                warnings.append(notice(CloneWarning.WRITABLE_BASE, way.source.path, reason=obstacle))
+    plan = FreezePlan(survey.source.reference, survey.source.definition, tuple(moves), tuple(bases.values()))
+    return Freezing(plan, tuple(results), tuple(warnings))
+
+
+def _plan_move(
+    survey: Survey, item: DiskPlan, way: Duplication, taken: TakenNames
+) -> tuple[DiskMove, tuple[Notice, ...]]:
+    """Plan the overlay for a disk of the original, in the pool and directory of the disk's volume."""
+    base = way.source
+    known = survey.pools.named(base.pool)
+    directory = os.path.dirname(base.path)
+    place = way.place._replace(pool=known.pool.name, pool_uuid=known.pool.uuid, directory=directory)
+    is_seen = visible_status(base) is not None or (survey.connection.is_local and not survey.source.stands_still)
+    for name in itertools.islice(overlay_names(base.name), _MAX_TAKEN_NAMES):
+        place = place._replace(name=name)
+        if known.pool.find_volume(name) is not None or (is_seen and os.path.lexists(place.path)):
+            continue
+        with suppress(ConflictError):
+            taken.take(directory, name, "")
+            break
+    else:
+        raise ConflictError(f"there are no names left for overlays on '{base.path}'")
+    transfers, cautions = survey.gate.admit(
+        survey.connection, (Transfer.LINK,), [(known.pool, known.description)], f"disk {item.disk.target}"
+    )
+    label = f"{survey.source.reference.name}/{item.disk.target}"
+    return DiskMove(item.disk.target, way._replace(label=label, place=place, transfers=transfers)), cautions
+
+
+def overlay_names(base: str) -> Iterator[str]:
+    """Return names for an overlay on a volume, without end: `web-overlay.qcow2`, `web-overlay-2.qcow2` and so on.
+
+    The overlay on an overlay has the next number.
+    """
+    stem = re.sub(_SUFFIX, "", base)
+    first = 1
+    if (named := re.search(_OVERLAY, stem)) is not None:
+        stem, first = stem[: named.start()], int(named["number"] or 1) + 1
+    for number in itertools.count(first):
+        ending = "-overlay.qcow2" if number == 1 else f"-overlay-{number}.qcow2"
+        short = stem.encode()[: MAX_FILE_NAME_BYTES - len(ending)].decode(errors="ignore")
+        yield f"{short}{ending}"
+
+
+def await_other_freeze(run: Run, request: CloneRequest) -> None:
+    """Wait for the end of another run's freeze of the original, see `await_freeze`."""
+    domain = find_domain(run.source.connection, request.source)
+    await_freeze(run, DomainReference(domain.name, domain.uuid))
+
+
+def make_frozen(freeze: Freeze, make: Callable[[], tuple[CloneResult, ...]]) -> tuple[CloneResult, ...]:
+    """Make the clones of an original that is frozen now, and take the freeze back if there is no clone afterwards.
+
+    Raises:
+        VirtomateError: What `make` raises.
+    """
+    try:
+        results = make()
+    except Exception as unforeseen:
+        error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
+        if stays := freeze.undo():
+            raise error.adding(leftovers=stays) from unforeseen
+        raise
+    if any(result.status is Status.CLONED or _has_leftovers(result) for result in results):
+        warnings = freeze.keep()
+        return tuple(
+            result._replace(warnings=tuple(dict.fromkeys((*result.warnings, *warnings)))) for result in results
+        )
+    stays = freeze.undo()
+    first = results[0]
+    if stays and first.error is not None:
+        return (first._replace(error=first.error.adding(leftovers=stays)), *results[1:])
+    return results
+
+
+def _has_leftovers(result: CloneResult) -> bool:
+    """Return whether something may be left that rests on a base."""
+    return result.error is not None and bool(result.error.leftovers)
