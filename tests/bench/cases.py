@@ -163,6 +163,31 @@ def linked(bench: Workbench, name: str) -> CaseResult:
     return CaseResult(name, "linked clone of one domain, ext4", series=found, bars=(at_most(1.1, OLD, OURS),))
 
 
+def freeze(bench: Workbench, name: str) -> CaseResult:
+    """Make a linked clone of an original that is frozen for it, and of one that is frozen already."""
+    data = bench.scaled(GIB)
+    pool = bench.make_pool("ext4", 4 * data)
+    source = pool.qcow2("original.qcow2", 4 * data, data_bytes=data)
+    # what is called like this is removed after each run, with the overlay on which it is then
+    frozen = f"{ORIGINAL}-frozen"
+    definition = bench.lab.make_directory("freeze") / "original.xml"
+    definition.write_text(domain(frozen, disks=[disk(source)], interfaces=[interface()]))
+    define = who.define(bench.uri, definition)
+    first = who.freeze_with_ours(bench.uri, frozen, f"{CLONE}-first")
+    new, again = f"{OURS}, frozen", f"{OURS}, frozen before"
+    found = bench.race(
+        [
+            Contender(OURS, who.clone_with_ours(bench.uri, "linked", frozen), [source], prepare=[define]),
+            Contender(new, who.freeze_with_ours(bench.uri, frozen), [source], prepare=[define]),
+            Contender(again, who.freeze_with_ours(bench.uri, frozen), [source], prepare=[define, first]),
+        ],
+        pool,
+        times=3,
+    )
+    bars = (at_most(2, OURS, new), at_most(2, OURS, again))
+    return CaseResult(name, "linked clone of a frozen original, ext4", series=found, bars=bars)
+
+
 def live_copy(bench: Workbench, name: str, format_: str) -> CaseResult:
     """Copy the disk of a running domain."""
     data = bench.scaled(GIB if format_ == "qcow2" else 512 * MIB)
@@ -435,6 +460,7 @@ CASES: Mapping[str, Case] = {
         for format_ in ("raw", "qcow2")
     },
     "linked": linked,
+    "freeze": freeze,
     "write": write,
     "start": start,
     "memory": memory,

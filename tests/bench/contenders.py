@@ -83,6 +83,16 @@ def clone_with_ours(uri: str, mode: str, source: str = ORIGINAL, transfer: str |
     return [*words, *([] if transfer is None else ["--transfer", transfer]), source, CLONE]
 
 
+def freeze_with_ours(uri: str, source: str, name: str = CLONE) -> list[str | Path]:
+    """Compose a linked clone of a frozen original by virtomate."""
+    return [find_ours(), "-c", uri, "--json", "domain-clone", "--mode", "linked", "--freeze", source, name]
+
+
+def define(uri: str, definition: Path) -> list[str | Path]:
+    """Compose the definition of a domain by virsh."""
+    return [require_program("virsh", "libvirt-clients"), "-c", uri, "define", definition]
+
+
 def clone_with_old(uri: str, mode: str, source: str = ORIGINAL) -> list[str | Path]:
     """Compose a clone by virtomate 0.1.2."""
     return [find_old(), "-c", uri, "domain-clone", "--mode", mode, source, CLONE]
