@@ -64,6 +64,29 @@ def test_record_has_the_base_as_it_was(lab: Lab, virtomate: Program) -> None:
     assert set(keys) <= set(linked)
 
 
+def test_life_after_cloning(lab: Lab, virtomate: Program) -> None:
+    """Its base is watched as that of a linked clone, and it can become independent, but not be emptied."""
+    base, top = define_chain(lab, lab.pool)
+    content = images.guest_digest(top, "qcow2")
+    for name in ("clone", "other"):
+        assert virtomate("domain-clone", "--mode", "shallow", "original", name).status == 0
+    copy, other = lab.pool.path / "clone.qcow2", lab.pool.path / "other.qcow2"
+
+    reset = virtomate("domain-reset", "clone", json=True)
+    assert (reset.status, "is not linked, but a copy" in reset.json["message"]) == (1, True), str(reset)
+    assert images.guest_digest(copy, "qcow2") == content
+    assert virtomate("domain-verify", "clone", "other").status == 0
+    assert virtomate("domain-flatten", "other").status == 0
+    assert "backing-filename" not in image_info(other)
+    assert images.guest_digest(other, "qcow2") == content
+    top.unlink()
+    images.qemu_io(base, "qcow2", "write -P 9 8M 64k")
+    verified = virtomate("domain-verify", "clone", json=True)
+    assert verified.status == 1, str(verified)
+    assert str(base) in verified.stdout
+    assert virtomate("domain-verify", "other").status == 0
+
+
 def test_relative_base(lab: Lab, virtomate: Program) -> None:
     """A base that is named relative to the image is found beside the copy, and only there."""
     define_chain(lab, lab.pool, "base.qcow2")

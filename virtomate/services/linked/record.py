@@ -50,7 +50,7 @@ def note_independence(domain: Domain, independent: Collection[str], *, is_all: b
     if record is None:
         return
     made = tuple(_without_base(item) if item.path in independent else item for item in record.made)
-    mode = Mode.COPY if is_all and record.mode is Mode.LINKED else record.mode
+    mode = Mode.COPY if is_all and record.mode in {Mode.LINKED, Mode.SHALLOW} else record.mode
     if (made, mode) != (record.made, record.mode):
         write_record(domain, record._replace(made=made, mode=mode))
 

@@ -11,7 +11,7 @@ from virtomate.definition.template import is_template
 from virtomate.duplication.emptying import Overlay
 from virtomate.duplication.hostfs import open_visible, visible_status
 from virtomate.duplication.image_headers import LONG_HEADER_BYTES
-from virtomate.enums import ArtifactKind, Mode, Transfer
+from virtomate.enums import ArtifactKind, Transfer
 from virtomate.errors import (
     IllegalStateError,
     NotFoundError,
@@ -174,8 +174,8 @@ class _Planner:
                 continue
             path = disk.path or self._pools.path_of(disk.pool or "", disk.volume or "")
             made = None if path is None else made_at.get(normalise(path))
-            is_linked = made is not None and (made.base is not None or provenance.mode is Mode.LINKED)
-            if made is None or not is_linked:
+            # an image with data of the original may rest on a base, too, such as a shallow copy
+            if made is None or made.transfer is not Transfer.LINK:
                 what = "is not linked, but a copy" if made is not None else "was not made by cloning"
                 raise UnsupportedError(
                     f"'{domain.name}' cannot be reset: disk {disk.target} ({disk.location}) {what}",
