@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,9 +59,19 @@ class Scale:
         self._runs += 1
         before = {found.name() for found in self.lab.connection.listAllDomains()}
         report = self.virtomate.directory / "report.json"
-        options = ["-c", self.lab.uri, "--json", "domain-clone", "--mode", self.mode, "--count", str(count), *words]
-        done = subprocess.run(
-            [sys.executable, count_calls.__file__, report, *options, "original", f"run-{self._runs}"],
+        options = ["domain-clone", "--mode", self.mode, "--count", str(count), *words]
+        done = self.run(report, *options, "original", f"run-{self._runs}")
+        assert done.returncode == 0, done
+        assert [clone["status"] for clone in json.loads(done.stdout)] == ["cloned"] * count
+        for found in self.lab.connection.listAllDomains():
+            if found.name() not in before:
+                remove_domain(found)
+        return Cost(count, len(before), **json.loads(report.read_text()))
+
+    def run(self, report: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, and have its calls of libvirt written to a report."""
+        return subprocess.run(
+            [sys.executable, count_calls.__file__, report, "-c", self.lab.uri, "--json", *words],
             env=self.virtomate.env(),
             cwd=self.virtomate.directory,
             stdin=subprocess.DEVNULL,
@@ -68,12 +79,6 @@ class Scale:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done
-        assert [clone["status"] for clone in json.loads(done.stdout)] == ["cloned"] * count
-        for found in self.lab.connection.listAllDomains():
-            if found.name() not in before:
-                remove_domain(found)
-        return Cost(count, len(before), **json.loads(report.read_text()))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -88,6 +93,33 @@ def test_calls_are_linear(lab: Lab, virtomate: Program, mode: str) -> None:
     # of each domain its definition is read, once
     assert crowded.total == many.total + 50
     assert crowded.calls == many.calls | {"virDomainGetXMLDesc": many.calls["virDomainGetXMLDesc"] + 50}
+
+
+def test_lists_look_at_images_only_when_asked(lab: Lab, virtomate: Program) -> None:
+    """A list of all domains asks for records alone; what is verified costs one look at a base for all its clones."""
+    scale = Scale(lab, virtomate, "linked")
+
+    def calls(*words: str) -> dict[str, int]:
+        report = virtomate.directory / "report.json"
+        done = scale.run(report, *words)
+        assert done.returncode == 0, done
+        found: dict[str, int] = json.loads(report.read_text())["calls"]
+        return found
+
+    counts = {}
+    for names in (["one", "two"], ["three", "four"]):
+        assert virtomate("domain-clone", "--mode", "linked", "original", *names).status == 0
+        counts[names[0]] = {
+            words: calls(*words) for words in [("domain-list",), ("domain-list", "--clones"), ("domain-verify",)]
+        }
+
+    for words, more in counts["three"].items():
+        fewer = counts["one"][words]
+        # of each domain its record, and whether it is a template; of each overlay nothing that libvirt is asked for
+        assert more.keys() == fewer.keys()
+        per_domain = {name: (count - fewer[name]) / 2 for name, count in more.items() if count != fewer[name]}
+        assert per_domain == {"virDomainGetMetadata": 1 if words == ("domain-verify",) else 2}
+        assert any("Storage" in name for name in more) is (words != ("domain-list",))
 
 
 @pytest.mark.stress

@@ -190,6 +190,29 @@ def test_no_false_alarm(lab: Lab, virtomate: Program) -> None:
     assert virtomate("domain-verify").stdout.split() == ["Name", "Status", "Reason", "web", "intact", "web-a", "intact"]
 
 
+def test_every_way_to_rest_on_an_image(lab: Lab, virtomate: Program) -> None:
+    """Clones of a running original, shallow copies and clones that were reset are intact; a flattened one is alone."""
+    path = define_linked(lab, virtomate)
+    for words in (("--mode", "shallow", "web", "shallow"), ("--mode", "linked", "--live", "original", "live")):
+        if "live" in words:
+            lab.connection.lookupByName("original").create()
+        assert virtomate("domain-clone", *words).status == 0
+    lab.connection.lookupByName("original").destroy()
+    assert virtomate("domain-reset", "web-a").status == 0
+    assert {name: item["status"] for name, item in verify(virtomate).items()} == dict.fromkeys(
+        ("live", "shallow", "web", "web-a"), "intact"
+    )
+
+    assert virtomate("domain-flatten", "web-a").status == 0
+    write_through_qemu(path, lab)
+    assert {name: item["status"] for name, item in verify(virtomate, status=1).items()} == {
+        "live": "intact",
+        "shallow": "broken",
+        "web": "broken",
+    }
+    assert verify(virtomate, "web-a")["web-a"]["status"] == "independent"
+
+
 def test_clones_that_rest_on_nothing(lab: Lab, virtomate: Program) -> None:
     """A copy, and a clone that another tool made independent, are not listed unless named."""
     path = define_linked(lab, virtomate)
