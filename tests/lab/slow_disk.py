@@ -12,7 +12,7 @@ SLOW_BYTES = 8 << 20
 
 
 def slow_down(domain: Any, target: str) -> None:
-    """Have QEMU read a raw disk of a running domain at 8 MiB/s; only one disk of a domain can be slow."""
+    """Have QEMU read a qcow2 disk of a running domain at 8 MiB/s; only one disk of a domain can be slow."""
     nodes = _ask(domain, "query-named-block-nodes", flat=True)
     if NODE not in {node["node-name"] for node in nodes}:
         path = _path(domain, target)
@@ -23,13 +23,20 @@ def slow_down(domain: Any, target: str) -> None:
         _ask(domain, "object-add", **{"qom-type": "throttle-group", "id": GROUP})
         throttle = {"driver": "throttle", "node-name": NODE, "throttle-group": GROUP, "file": storage}
         _ask(domain, "blockdev-add", **throttle)
-        _ask(domain, "blockdev-reopen", options=[{"driver": "raw", "node-name": content, "file": NODE}])
+        _ask(domain, "blockdev-reopen", options=[{"driver": "qcow2", "node-name": content, "file": NODE}])
     _limit(domain, SLOW_BYTES)
 
 
 def speed_up(domain: Any) -> None:
     """Have QEMU read the slow disk as fast as it can: a backup cannot end before what it has begun to read is there."""
     _limit(domain, 0)
+
+
+def pause_jobs(domain: Any) -> None:
+    """Have QEMU copy nothing more by itself; what the guest is about to overwrite is copied first all the same."""
+    for job in _ask(domain, "query-jobs"):
+        if job["status"] == "running":
+            _ask(domain, "job-pause", id=job["id"])
 
 
 def _path(domain: Any, target: str) -> str:

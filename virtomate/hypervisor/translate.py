@@ -41,6 +41,7 @@ _REPETITIONS = r"(?<=[^\s'\"/])(?:/\.)+(?=[/'\":\s]|$)"
 _QUOTED_PATH = r"'(/[^']*)'"
 # a failed system call comes with its errno
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+NO_SPACE = "No space left on device"
 _NOT_ALLOWED = {
     libvirt.VIR_ERR_OPERATION_DENIED,
     libvirt.VIR_ERR_ACCESS_DENIED,
@@ -108,7 +109,8 @@ def translate(error: libvirt.libvirtError, failure: str, new: str = "") -> Virto
             hint="Check that the daemon and the network are up, then try again.",
             code=code,
         )
-    if code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in _FULL:
+    # of a program that libvirt runs, such as qemu-img, only the text tells
+    if (code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in _FULL) or NO_SPACE in message:
         advice = "Make room on that file system, then run the command again."
         return _no_room(error, new) if new else NoSpaceError(message, hint=advice)
     hint = "Use an account that may manage this libvirt." if code in _NOT_ALLOWED else None

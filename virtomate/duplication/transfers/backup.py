@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from virtomate.cancel import backoff, call_interruptibly
+from virtomate.cancel import CancelToken, backoff, call_interruptibly
 from virtomate.definition.backup import BackupTarget, backup_document, backup_paths
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication import hostfs
@@ -22,19 +22,20 @@ from virtomate.errors import (
     NoSpaceError,
     NotFoundError,
     SourceChangedError,
+    TimedOutError,
     UnsupportedError,
     VirtomateError,
 )
 from virtomate.hypervisor import backup
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.hypervisor.storage import get_volume
+from virtomate.hypervisor.translate import NO_SPACE
 from virtomate.tuples import NamedTuple
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from virtomate.cancel import CancelToken
     from virtomate.definition.provenance import DomainReference
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
@@ -47,6 +48,7 @@ _ABORT_SECONDS = 60
 # libvirt gives a file back to its owner so soon after the backup has ended.
 _CLOSED_SECONDS = 5
 _FOREVER = float("inf")
+_MAKE_ROOM = "Make room on the file systems of the new volumes, then run the command again."
 
 RESUMED = "domain '{}', which the backup had left paused with an I/O error, was resumed"
 
@@ -191,7 +193,7 @@ class _Job(NamedTuple):
             if not self.was_waiting and backup.waits_for_room(domain):
                 raise NoSpaceError(
                     f"the backup of domain '{domain.name}' has no room for what its guest is about to overwrite",
-                    hint="Make room on the file systems of the new volumes, then run the command again.",
+                    hint=_MAKE_ROOM,
                 )
             yield backup.processed_share(domain)
         call_interruptibly(partial(backup.wait_for_close, domain), cancel)
@@ -199,7 +201,8 @@ class _Job(NamedTuple):
         end = backup.end_of_job(domain)
         if not end.is_success:
             reason = end.reason or "libvirt does not tell how it ended"
-            raise HypervisorError(f"the backup of domain '{domain.name}' failed: {reason}")
+            message = f"the backup of domain '{domain.name}' failed: {reason}"
+            raise NoSpaceError(message, hint=_MAKE_ROOM) if NO_SPACE in reason else HypervisorError(message)
 
     def has_harmed(self) -> bool:
         """End the job, and return whether the domain had to be resumed.
@@ -244,6 +247,14 @@ def end_backup(connection: Connection, domain_uuid: str, paths: Collection[str])
     if all(backup.find_backup(domain) is not None for _ in backoff(_ABORT_SECONDS)):
         raise IllegalStateError(f"the backup of domain '{domain.name}' was aborted, but does not end")
     return _resume(domain)
+
+
+def await_closed(connection: Connection, domain_uuid: str) -> None:
+    """Wait until QEMU has closed the images of a backup of the domain that has ended, but not for a QEMU that hangs."""
+    domain = find_domain_by_uuid(connection, domain_uuid)
+    if domain is not None:
+        with suppress(TimedOutError):
+            call_interruptibly(partial(backup.wait_for_close, domain), CancelToken(), _ABORT_SECONDS)
 
 
 def _resume(domain: Domain) -> bool:

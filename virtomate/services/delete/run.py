@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import CancelToken, backoff
 from virtomate.definition.provenance import Artifact
-from virtomate.duplication.transfers.backup import RESUMED, end_backup
+from virtomate.duplication.transfers.backup import RESUMED, await_closed, end_backup
 from virtomate.enums import ArtifactKind, ArtifactState, DeletionStatus
 from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.domains import find_domain_by_uuid
@@ -127,6 +127,8 @@ class _Run:
             self.note(thawed_note(record.source.name))
         if end_backup(self.session.connection, record.source.uuid, record.backed_up):
             self.note(RESUMED.format(record.source.name))
+        # nothing is removed that QEMU still has open
+        await_closed(self.session.connection, record.source.uuid)
 
     def say_to_wait(self) -> None:
         """Say once that libvirt is waited for."""
