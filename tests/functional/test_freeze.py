@@ -252,6 +252,21 @@ def test_overlay_that_was_written_to_becomes_a_base(original: Original, virtomat
     assert not mode_of(original.disks()["vda"][0].with_name("original-overlay.qcow2")) & 0o222
 
 
+def test_overlay_on_another_base_is_frozen(original: Original, virtomate: Program) -> None:
+    """An empty overlay that rests on another image by now, or on none, becomes a base itself."""
+    clone(virtomate, *FREEZE)
+    copy = original.lab.pool.path / "moved.qcow2"
+    copy.write_bytes(original.paths["vda"].read_bytes())
+    overlay = original.disks()["vda"][0]
+    images.qemu_img("rebase", "-u", "-b", copy, "-F", "qcow2", overlay)
+    original.lab.pool.refresh()
+
+    document = cloned(virtomate("domain-clone", *FREEZE, "original", "second", json=True))
+
+    assert [(item["target"], item["new"]) for item in document["frozen"]] == [("vda", True), ("vdb", False)]
+    assert image_info(clone_path(document))["full-backing-filename"] == str(overlay)
+
+
 def test_only_linked_disks_are_frozen(original: Original, virtomate: Program) -> None:
     """A disk that is copied stays where it is."""
     document = clone(virtomate, "--disk", "vda=linked", "--freeze")

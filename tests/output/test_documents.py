@@ -45,6 +45,7 @@ from virtomate.output.json import (
     import_document,
     run_document,
 )
+from virtomate.services.clone_records import FrozenDiskResult, VolumeReference
 from virtomate.words import Reach
 
 VOLUME_KEYS = {"pool", "volume", "path", "format"}
@@ -115,6 +116,18 @@ def test_failed_clone_has_an_error() -> None:
     assert clone["error"] == error_document(ERROR, REACH)
     assert (clone["disks"], clone["interfaces"]) == ([], []), "nothing is copied that was undone"
     assert clone["nvram"] is None
+
+
+def test_frozen_disks() -> None:
+    """A clone names the disks of its original that are frozen; of a clone that failed, the freeze was undone."""
+    base = VolumeReference("images", "ubuntu.qcow2", "/srv/ubuntu.qcow2", "qcow2")
+    overlay = VolumeReference("images", "ubuntu-overlay.qcow2", "/srv/ubuntu-overlay.qcow2", "qcow2")
+    frozen = CLONED._replace(frozen=(FrozenDiskResult("vda", base, overlay, is_new=True),))
+
+    assert clone_document(frozen, REACH)["frozen"] == [
+        {"target": "vda", "base": base._asdict(), "overlay": overlay._asdict(), "new": True}
+    ]
+    assert clone_document(frozen._replace(status=Status.FAILED, error=ERROR), REACH)["frozen"] == []
 
 
 def test_plan_has_its_needs() -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfs import open_visible
+from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
 from virtomate.hypervisor.storage import get_volume, open_download
 
 if TYPE_CHECKING:
@@ -56,15 +57,20 @@ def read_here(descriptor: int, offset: int, length: int) -> bytes:
     return os.pread(descriptor, length, offset)
 
 
-def is_empty_overlay(connection: Connection, overlay: VolumeDescription, capacity: int) -> bool:
-    """Return whether a volume is an overlay that holds nothing, on a base of this capacity; see `holds_nothing`."""
+def is_empty_overlay(connection: Connection, overlay: VolumeDescription, base: VolumeDescription) -> bool:
+    """Return whether a volume is an overlay that holds nothing, and names another one as its base by its path."""
     descriptor = open_visible(overlay, os.O_RDONLY)
     if descriptor is None:
-        return holds_nothing(partial(_read_there, connection, overlay), capacity)
+        return _rests_alone(partial(_read_there, connection, overlay), base)
     try:
-        return holds_nothing(partial(read_here, descriptor), capacity)
+        return _rests_alone(partial(read_here, descriptor), base)
     finally:
         os.close(descriptor)
+
+
+def _rests_alone(read: Callable[[int, int], bytes], base: VolumeDescription) -> bool:
+    header = read_qcow2_header(read(0, HEADER_BYTES))
+    return header is not None and header.backing_file == base.path and holds_nothing(read, base.capacity)
 
 
 def _read_there(connection: Connection, overlay: VolumeDescription, offset: int, length: int) -> bytes:

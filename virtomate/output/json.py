@@ -103,7 +103,7 @@ def clone_document(result: CloneResult, reach: Reach) -> Document:
     """Return a clone; only a plan says how much space it needs, and a clone that does not exist has no disks."""
     clone = document(result, reach)
     if result.status in {Status.FAILED, Status.INTERRUPTED}:
-        clone |= {"disks": [], "nvram": None, "interfaces": []}
+        clone |= {"disks": [], "nvram": None, "interfaces": [], "frozen": []}
     if result.status is not Status.PLANNED:
         del clone["space"]
     return clone

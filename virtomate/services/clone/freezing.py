@@ -163,16 +163,21 @@ def make_frozen(freeze: Freeze, make: Callable[[], tuple[CloneResult, ...]]) -> 
         if stays := freeze.undo():
             raise error.adding(leftovers=stays) from unforeseen
         raise
-    if any(result.status is Status.CLONED or _has_leftovers(result) for result in results):
+    if any(result.status is Status.CLONED for result in results):
         warnings = freeze.keep()
-        return tuple(
-            result._replace(warnings=tuple(dict.fromkeys((*result.warnings, *warnings)))) for result in results
-        )
-    stays = freeze.undo()
+        return tuple(result._replace(warnings=_merged(result.warnings, warnings)) for result in results)
+    is_clean = not any(_has_leftovers(result) for result in results)
+    stays = freeze.undo() if is_clean else freeze.give_up("what is left of a clone may rest on a base")
     first = results[0]
     if stays and first.error is not None:
         return (first._replace(error=first.error.adding(leftovers=stays)), *results[1:])
     return results
+
+
+def _merged(warnings: tuple[Notice, ...], more: tuple[Notice, ...]) -> tuple[Notice, ...]:
+    """Add the warnings about bases of which there is none yet."""
+    known = {(warning.code, warning.subject) for warning in warnings}
+    return (*warnings, *(warning for warning in more if (warning.code, warning.subject) not in known))
 
 
 def _has_leftovers(result: CloneResult) -> bool:

@@ -32,7 +32,10 @@ def below_empty_overlay(
     if frozen is None or frozen.overlay != overlay.path or mode is not Mode.LINKED:
         return disk, found, None
     base = _find_base(survey, frozen) if survey.source.stands_still else None
-    if base is None or not is_empty_overlay(survey.connection, overlay, base.description.capacity):
+    if base is None:
+        return disk, found, None
+    volume = select.as_format(base.description, frozen.base_format)
+    if not is_empty_overlay(survey.connection, overlay, volume):
         return disk, found, None
     below = disk._replace(format=frozen.base_format, below=disk.below[1:])
     return below, base, VolumeReference(overlay.pool, overlay.name, overlay.path, "qcow2")
@@ -44,7 +47,5 @@ def _find_base(survey: Survey, frozen: FrozenDisk) -> FoundVolume | None:
         found = survey.pools.find_path(frozen.base)
     except VirtomateError:
         return None
-    base = select.as_format(found.description, frozen.base_format)
-    if (base.modified, base.physical) != (frozen.modified, frozen.size):
-        return None
-    return found
+    base = found.description
+    return found if (base.modified, base.physical) == (frozen.modified, frozen.size) else None

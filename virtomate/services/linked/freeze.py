@@ -150,6 +150,10 @@ class Freeze:
             return (self._stays(error.message),)
         return self._reverse()
 
+    def give_up(self, reason: str) -> tuple[Notice, ...]:
+        """Return what stays if nothing is undone."""
+        return (self._stays(reason),) if self._is_made else ()
+
     def keep(self) -> tuple[Notice, ...]:
         """Take away the write bits of the bases, for the original stays frozen; return warnings about that."""
         warnings = []
