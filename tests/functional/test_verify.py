@@ -339,3 +339,21 @@ def test_member_of_the_group(root_lab: Lab, nobody: OrdinaryUser) -> None:
     assert (verified(0)["status"], verified(0)["unchecked"]) == ("intact", [])
     write_and_hide(path, root_lab)
     assert verified(1)["reason"] == "base-written"
+
+
+def test_clones_of_a_frozen_original(lab: Lab, virtomate: Program) -> None:
+    """A freeze changes the mode of the base alone; the original may run, and a write to the base is found."""
+    path = lab.pool.qcow2("original.qcow2", 8 * MIB, data_bytes=MIB)
+    lab.define(domain("original", disks=[disk(path)]))
+    for name in ("one", "two"):
+        assert virtomate("domain-clone", "--mode", "linked", "--freeze", "original", name).status == 0
+    lab.connection.lookupByName("original").create()
+    found = verify(virtomate)
+    assert {name: item["status"] for name, item in found.items()} == {"one": "intact", "two": "intact"}
+    assert found["one"]["volumes"][0] | {"path": ""} == found["two"]["volumes"][0] | {"path": ""}
+    assert (found["one"]["volumes"][0]["base"], found["one"]["volumes"][0]["checked"]) == (str(path), EVERYTHING)
+
+    lab.connection.lookupByName("original").destroy()
+    path.chmod(0o644)
+    write_through_qemu(path, lab)
+    assert {item["status"] for item in verify(virtomate, status=1).values()} == {"broken"}

@@ -36,12 +36,16 @@ if TYPE_CHECKING:
     from virtomate.services.storage import PoolEntry
 
 
+_QCOW2 = "qcow2"
+
+
 class Sight(NamedTuple):
     """An image as it is now.
 
     Attributes:
         is_there: Whether the image exists; None if that cannot be told.
         fingerprint: What the image is like, if it exists.
+        format: Format by libvirt's description, if libvirt was asked.
         backing: Path of the image below, None without such an image, or if the image was not read as a qcow2.
         backing_format: Format of the image below.
         is_read: Whether the image was read as a qcow2.
@@ -51,6 +55,7 @@ class Sight(NamedTuple):
     path: str
     is_there: bool | None
     fingerprint: BaseFingerprint | None = None
+    format: str | None = None
     backing: str | None = None
     backing_format: str | None = None
     is_read: bool = False
@@ -75,6 +80,20 @@ class Sights:
         if (path, is_qcow2) not in self._seen:
             self._seen[path, is_qcow2] = self._look(path, is_qcow2=is_qcow2)
         return self._seen[path, is_qcow2]
+
+    def look_for_base(self, path: str) -> Sight:
+        """Look at a qcow2 of which nothing counts but the image below.
+
+        A fresh description of libvirt's is enough where the file is not seen: each header that is read over a
+        connection takes several messages, and a host may have a thousand clones.
+        """
+        path = normalise(path)
+        directory = posixpath.dirname(path)
+        known = self._locator.pools.covering(directory)
+        if known is None or not known.is_active or self._is_seen(directory) or not self._refresh(known):
+            return self.look(path, is_qcow2=True)
+        sight = self._look_through_libvirt(known, path, is_qcow2=False)
+        return sight._replace(is_read=sight.format == _QCOW2)
 
     def find_elsewhere(self, path: str, then: BaseFingerprint) -> str | None:
         """Return where a file is now that was at a path: in another storage pool, or under another name."""
@@ -205,6 +224,7 @@ def _described(path: str, description: VolumeDescription) -> Sight:
         path,
         True,
         BaseFingerprint(description.modified, description.physical),
+        format=description.format,
         backing=None if description.backing_path is None else _below(path, description.backing_path),
         backing_format=description.backing_format,
     )
@@ -220,7 +240,7 @@ def _with_header(sight: Sight, read: Callable[[int], bytes]) -> Sight:
         fingerprint=fingerprint,
         backing=None if links.backing is None else _below(sight.path, links.backing),
         backing_format=links.backing_format,
-        is_read=links.format == "qcow2" and not links.is_malformed,
+        is_read=links.format == _QCOW2 and not links.is_malformed,
     )
 
 

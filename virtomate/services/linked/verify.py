@@ -181,7 +181,7 @@ class _Chain(NamedTuple):
 
 def _verify(sights: Sights, made: Artifact) -> VerifiedVolume | None:
     """Verify what a volume of a clone rests on; return None if the volume does not rest on any image any more."""
-    own = sights.look(made.path, is_qcow2=True)
+    own = sights.look_for_base(made.path)
     if own.is_read and own.backing is None:
         return None
     base = own.backing or normalise(made.base or "")
