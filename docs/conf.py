@@ -41,6 +41,13 @@ man_pages = [
         1,
     ),
     ("commands/virtomate-domain-list", "virtomate-domain-list", "list domains, and say which are clones", [], 1),
+    (
+        "commands/virtomate-domain-rebase",
+        "virtomate-domain-rebase",
+        "give a linked clone another base with the same content",
+        [],
+        1,
+    ),
     ("commands/virtomate-domain-reset", "virtomate-domain-reset", "reset linked clones to their first moment", [], 1),
     ("commands/virtomate-domain-template", "virtomate-domain-template", "make a domain one that is only cloned", [], 1),
     ("commands/virtomate-domain-verify", "virtomate-domain-verify", "tell whether linked clones are intact", [], 1),

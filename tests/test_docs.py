@@ -30,7 +30,7 @@ from virtomate.output.streams import Format
 from virtomate.services import clone_records, domain_tree, listings, pool_listings, volume_import
 from virtomate.services.delete import records as delete_records
 from virtomate.services.guest import PingResult
-from virtomate.services.linked import flatten_records, reset, template, verify
+from virtomate.services.linked import flatten_records, rebase, reset, template, verify
 from virtomate.services.storage import space
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +67,7 @@ TABLES: dict[str, type] = {
     "DomainDocument": listings.DomainListing,
     "FlattenDocument": flatten_records.FlattenResult,
     "FlattenedDiskDocument": flatten_records.FlattenedDisk,
+    "RebaseDocument": rebase.RebaseResult,
     "DomainInterfaceDocument": agent.DomainInterface,
     "ImportDocument": volume_import.ImportResult,
     "InterfaceDocument": clone_records.InterfaceResult,

@@ -143,10 +143,11 @@ class FlattenStatus(StrEnum):
 
 
 class FlattenWay(StrEnum):
-    """How an image gets what it lacks: written into it here, or pulled by its running domain."""
+    """How an image gets what it lacks: written into it here, pulled by its running domain, or by a copy of it."""
 
     IN_PLACE = "in-place"
     PULL = "pull"
+    COPY = "copy"
 
 
 class ResetStatus(StrEnum):
@@ -164,6 +165,14 @@ class Integrity(StrEnum):
     BROKEN = "broken"
     UNVERIFIED = "unverified"
     INDEPENDENT = "independent"
+
+
+class BaseCheck(StrEnum):
+    """How a new base was compared with the former base: by content, by the record of the clone, or not at all."""
+
+    CONTENT = "content"
+    RECORD = "record"
+    SKIPPED = "skipped"
 
 
 class BaseProperty(StrEnum):

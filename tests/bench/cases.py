@@ -10,6 +10,7 @@ from tests.bench.contenders import (
     BARE,
     CACHED_HOLES,
     CLONE,
+    CONVERT,
     CP,
     CP_REFLINK,
     EARLIER,
@@ -364,6 +365,25 @@ def reset(bench: Workbench, name: str) -> CaseResult:
     return CaseResult(name, title, series=found, bars=(faster(old, 10, OURS),))
 
 
+def flatten(bench: Workbench, name: str) -> CaseResult:
+    """Make a linked clone independent of its base."""
+    data = bench.scaled(3 * GIB)
+    pool = bench.make_pool("ext4", 3 * data)
+    source = pool.qcow2("original.qcow2", 2 * data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "qcow2"))
+    overlay = pool.path / f"{CLONE}.qcow2"
+    make = [who.clone_with_ours(bench.uri, "linked")]
+    found = bench.race(
+        [
+            Contender(OURS, who.flatten_with_ours(bench.uri), [source], prepare=make),
+            Contender(CONVERT, who.convert(overlay, pool.path / "flat.qcow2"), [source], prepare=make),
+        ],
+        pool,
+    )
+    title = f"flattening of a linked clone of a qcow2 disk with {size(data)} of data, ext4"
+    return CaseResult(name, title, series=found, bars=(at_most(1.25, CONVERT, OURS),))
+
+
 def crowd(bench: Workbench, name: str) -> CaseResult:
     """Make a linked clone on a host that has many domains, and on one that has none."""
     count, data = bench.scaled(CROWD), bench.scaled(64 * MIB)
@@ -471,6 +491,7 @@ CASES: Mapping[str, Case] = {
     "many-linked": partial(many, kind="ext4", mode="linked"),
     "many-reflink": partial(many, kind="xfs", mode="reflink"),
     "reset": reset,
+    "flatten": flatten,
     "crowd": crowd,
     "delete": delete,
     "many-memory": many_memory,

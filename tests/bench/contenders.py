@@ -20,6 +20,7 @@ VIRT_CLONE = "virt-clone"
 CP = "cp"
 CP_REFLINK = "cp --reflink"
 QEMU_IMG = "qemu-img create -b"
+CONVERT = "qemu-img convert"
 BARE = "bare libvirt calls"
 
 ORIGINAL = "original"
@@ -158,6 +159,17 @@ def write_to_many(count: int, directory: Path) -> Argv:
     program = require_program("qemu-io", "qemu-utils")
     argv: Argv = [program, "-f", "qcow2", "-c", "write 0 8M", directory / f"{CLONE}-{{}}.qcow2"]
     return _in_a_row(count, argv)
+
+
+def flatten_with_ours(uri: str) -> Argv:
+    """Compose the flattening of a linked clone by virtomate."""
+    return [find_ours(), "-c", uri, "--json", "domain-flatten", CLONE]
+
+
+def convert(source: Path, target: Path) -> Argv:
+    """Compose a copy of a chain into one image by qemu-img."""
+    program = require_program("qemu-img", "qemu-utils")
+    return [program, "convert", "-f", "qcow2", "-O", "qcow2", source, target]
 
 
 def reset_many(uri: str, count: int) -> Argv:

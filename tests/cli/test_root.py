@@ -459,7 +459,7 @@ def test_everything_has_help(name: str) -> None:
     """Every command says what it is for, and every option what it does and what happens without it."""
     command = COMMANDS[name]
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    takes_value = [option for option in options if not (option.is_flag or option.count)]
+    takes_value = [option for option in options if not (option.is_flag or option.count or option.required)]
 
     with click.Context(command) as context:
         shown = {option.name: (option.get_help_record(context) or ("", ""))[1] for option in options}

@@ -46,7 +46,7 @@ def head(path: Path) -> bytes:
         ("compat=0.10", PLAIN),
         ("compat=1.1", PLAIN),
         ("compat=1.1,lazy_refcounts=on", PLAIN),
-        ("compat=1.1,extended_l2=on,cluster_size=128k", PLAIN),
+        ("compat=1.1,extended_l2=on,cluster_size=128k", PLAIN._replace(has_subclusters=True)),
         ("compat=1.1,cluster_size=2M", PLAIN),
         ("compat=1.1,data_file=data.raw", PLAIN._replace(has_data_file=True)),
         (
@@ -123,7 +123,7 @@ def test_encryption(tmp_path: Path) -> None:
         (2, PLAIN._replace(is_corrupt=True), False),
         (4, PLAIN._replace(has_data_file=True), False),
         (3, PLAIN._replace(is_dirty=True, is_corrupt=True), True),
-        (1 << 3 | 1 << 4, PLAIN, False),
+        (1 << 3 | 1 << 4, PLAIN._replace(has_subclusters=True), False),
     ],
 )
 def test_incompatible_features(tmp_path: Path, bits: int, expected: Qcow2Header, needs_byte_copy: bool) -> None:

@@ -45,6 +45,9 @@ def test_results_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
                     "allocation": 1 << 30,
                 }
             ],
+            "warnings": [],
+            "kept": [],
+            "notices": [],
             "seconds": 2.5,
         }
     ]

@@ -9,6 +9,7 @@ import click
 from virtomate.cli.app import open_app
 from virtomate.cli.completion import CLONE, DOMAIN
 from virtomate.cli.domain import domain
+from virtomate.cli.options import VOLUME_OPTIONS
 from virtomate.errors import EXIT_FAILED, combined_exit_status
 
 # `load_group` takes the group from here, with the commands of this module.
@@ -16,6 +17,21 @@ __all__ = ["domain"]
 
 if TYPE_CHECKING:
     from virtomate.cli.options import Settings
+
+
+FLATTEN_OPTIONS = (
+    click.Option(
+        ["--disk", "disks"],
+        metavar="TARGET",
+        multiple=True,
+        help="Flatten only the disk TARGET, such as vda; may be given several times. [default: all disks with a base]",
+    ),
+    click.Option(
+        ["--discard-snapshots"],
+        is_flag=True,
+        help="Delete internal snapshots of the domain, which need the base and would be damaged.",
+    ),
+)
 
 
 @domain.command("template", short_help="Make a domain one that is only cloned.")
@@ -38,23 +54,10 @@ def template(settings: Settings, names: tuple[str, ...], *, undo: bool) -> int:
     return combined_exit_status(result.error for result in results if result.error is not None)
 
 
-@domain.command("flatten", short_help="Make linked clones independent of their bases.")
-@click.option(
-    "--disk",
-    "disks",
-    metavar="TARGET",
-    multiple=True,
-    help="Flatten only the disk TARGET, such as vda; may be given several times. [default: all disks with a base]",
-)
-@click.option(
-    "--discard-snapshots",
-    is_flag=True,
-    help="Delete internal snapshots of the domain, which need the base and would be damaged.",
-)
-@click.option(
-    "--no-space-check",
-    is_flag=True,
-    help="Do not check for enough free space in storage pools; for file systems that compress.",
+@domain.command(
+    "flatten",
+    short_help="Make linked clones independent of their bases.",
+    sections={"Options": (*FLATTEN_OPTIONS, *VOLUME_OPTIONS)},
 )
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=DOMAIN)
 @click.pass_obj
@@ -65,6 +68,7 @@ def flatten(
     disks: tuple[str, ...],
     discard_snapshots: bool,
     no_space_check: bool,
+    trust_pool: bool,
 ) -> int:
     """Make the domains NAME..., each given by name or UUID, independent of the images that their disks rest on.
 
@@ -75,7 +79,11 @@ def flatten(
     from virtomate.services import linked as service  # noqa: PLC0415 - help and completion need no libvirt
 
     request = service.FlattenRequest(
-        names, tuple(dict.fromkeys(disks)), discard_snapshots=discard_snapshots, check_space=not no_space_check
+        names,
+        tuple(dict.fromkeys(disks)),
+        discard_snapshots=discard_snapshots,
+        check_space=not no_space_check,
+        trust_pool=trust_pool,
     )
     with open_app(settings) as app:
         with app.making() as run:
@@ -121,3 +129,41 @@ def verify(settings: Settings, names: tuple[str, ...]) -> int:
         results = service.verify_clones(app.session.connection, names, app.cancel)
     render_verifications(results, settings.format)
     return EXIT_FAILED if any(result.is_broken for result in results) else 0
+
+
+@domain.command("rebase", short_help="Give a linked clone another base with the same content.")
+@click.option(
+    "--base",
+    metavar="VOLUME",
+    required=True,
+    help="The new base: an absolute path, or POOL/NAME.",
+)
+@click.option(
+    "--disk",
+    metavar="TARGET",
+    help="The disk that gets the new base, such as vda. [default: the only disk with a base]",
+)
+@click.option(
+    "--base-format",
+    type=click.Choice(["raw", "qcow2"]),
+    help="Format of the new base, raw or qcow2. [default: the format of the former base]",
+)
+@click.option("--unsafe", is_flag=True, help="Do not compare the new base with the former base.")
+@click.argument("name", metavar="NAME", type=DOMAIN)
+@click.pass_obj
+def rebase(
+    settings: Settings, name: str, *, base: str, disk: str | None, base_format: str | None, unsafe: bool
+) -> None:
+    """Let a disk of the domain NAME, given by name or UUID, rest on another base: VOLUME.
+
+    VOLUME must have the same content for the guest as the former base, which was moved, renamed or replaced by a copy.
+    That is checked first. NAME must be shut off.
+    """
+    from virtomate.output.flattened import render_rebased  # noqa: PLC0415
+    from virtomate.services import linked as service  # noqa: PLC0415 - help and completion need no libvirt
+
+    request = service.RebaseRequest(name, base, disk, base_format, is_checked=not unsafe)
+    with open_app(settings) as app:
+        with app.making() as run:
+            result = service.rebase_domain(run, request)
+        render_rebased(result, settings.format)

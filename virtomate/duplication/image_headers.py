@@ -45,6 +45,7 @@ _QCOW2_EXTENSION = struct.Struct(">II")
 _DIRTY = 1 << 0
 _CORRUPT = 1 << 1
 _DATA_FILE = 1 << 2
+_EXTENDED_L2 = 1 << 4
 _AUTOCLEAR_BITMAPS = 1 << 0
 
 _END_OF_EXTENSIONS = 0
@@ -89,6 +90,7 @@ class Qcow2Header(NamedTuple):
     Attributes:
         backing_file: Name of the image below; None without such an image, or for a name beyond the bytes read.
         token: The token on an overlay of ours, None for any other image.
+        has_subclusters: Whether parts of a cluster can be in the image, and the others below.
     """
 
     has_backing_file: bool
@@ -101,6 +103,7 @@ class Qcow2Header(NamedTuple):
     backing_format: str | None = None
     backing_file: str | None = None
     token: str | None = None
+    has_subclusters: bool = False
 
     @property
     def needs_byte_copy(self) -> bool:
@@ -185,6 +188,7 @@ def read_qcow2_header(data: bytes) -> Qcow2Header | None:
         backing_format=_decoded(extensions.get(_BACKING_FORMAT)),
         backing_file=os.fsdecode(backing_file) if backing_file else None,
         token=_decoded(extensions.get(_TOKEN)),
+        has_subclusters=bool(incompatible & _EXTENDED_L2),
     )
 
 

@@ -5,7 +5,9 @@ the disk, a second qemu-img takes the name of the base out of the header. So the
 another run goes on where the first was killed.
 
 A plain `qemu-img rebase -b ''` does both in one go, and changes the header first: tables that it still has in memory
-then are lost when it is killed, and what they point to reads as zeroes (QEMU 7.2).
+then are lost when it is killed, and what they point to reads as zeroes (QEMU 7.2). Reading everything through QEMU's
+filter for copy on read does the first half alone. But before QEMU 8.2 that filter ends with a failed assertion where an
+image has a part of a cluster, as images with subclusters have; these are rebased while the header cannot be written.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 # qemu-img compare: the images differ
 _DIFFERENT = 1
 _LOCKED = "lock"
+# all that is said when only the header could not be written
+_REFUSED_HEADER = f"{PROGRAM}: Could not change the backing file to '': {os.strerror(errno.EIO)}"
 # an image larger than any other, that keeps nothing
 _NOWHERE = f"driver=null-co,size={1 << 62}"
 
@@ -82,29 +86,63 @@ def _open(path: str, made_up: frozenset[int]) -> int:
 
 
 def flatten(
-    chain: Sequence[OpenImage], cancel: CancelToken, advance: Callable[[float], None] = lambda _share: None
+    chain: Sequence[OpenImage],
+    cancel: CancelToken,
+    advance: Callable[[float], None] = lambda _share: None,
+    *,
+    has_subclusters: bool,
 ) -> None:
     """Copy into the first image of a chain what it lacks, and take the name of its base out of its header.
 
-    The first image must be open for writing. Raise HypervisorError or NoSpaceError if qemu-img fails, or
-    InterruptedBySignalError if a signal arrived; the image is whole in each case.
+    Args:
+        chain: The images; the first one must be open for writing.
+        cancel: Tells of signals.
+        advance: Is told which share of the work is done.
+        has_subclusters: Whether the first image has subclusters.
+
+    Raises:
+        HypervisorError: qemu-img failed; the image is whole, as in all other cases.
+        NoSpaceError: The file system is full.
+        InterruptedBySignalError: A signal arrived.
     """
     image = chain[0]
-    descriptors = [image.descriptor for image in chain]
 
     def go_on(share: float) -> None:
         advance(share)
         # so that the end need not wait long for the disk
         hostfs.write_back(image.descriptor, 0, 0, wait=False)
 
-    # Everything is read through a filter that writes what comes from below into the image, and goes nowhere.
-    filtered = f"driver=copy-on-read,read-only=off,{_options(chain, 'file.', 'file.read-only=off')}"
-    words = ["convert", "-p", "-n", "--image-opts", "--target-image-opts", filtered, _NOWHERE]
-    _require_success(run_qemu_img(words, descriptors, cancel, go_on), "cannot flatten", image)
+    words = _rebase_but_header(chain) if has_subclusters else _read_through_filter(chain)
+    outcome = run_qemu_img(words, [image.descriptor for image in chain], cancel, go_on)
+    is_all_but_header = has_subclusters and outcome.said.strip() == _REFUSED_HEADER
+    if not is_all_but_header:
+        _require_success(outcome, "cannot flatten", image)
     _sync(image)
     words = ["rebase", "-u", "-f", image.format, "-b", "", image.name]
-    _require_success(run_qemu_img(words, descriptors, cancel), "cannot flatten", image)
+    _require_success(run_qemu_img(words, [image.descriptor], cancel), "cannot flatten", image)
     _sync(image)
+
+
+def _read_through_filter(chain: Sequence[OpenImage]) -> list[str]:
+    """Return the words that read everything through a filter, which writes what comes from below into the image."""
+    filtered = f"driver=copy-on-read,read-only=off,{_options(chain, 'file.', 'file.read-only=off')}"
+    return ["convert", "-p", "-n", "--image-opts", "--target-image-opts", filtered, _NOWHERE]
+
+
+def _rebase_but_header(chain: Sequence[OpenImage]) -> list[str]:
+    """Return the words that rebase the image on nothing, where every write to the beginning of the file fails.
+
+    The header is what qemu-img writes last; then it closes the image, and writes its tables.
+    """
+    top, *below = chain
+    guarded = [
+        f"driver={top.format}",
+        "file.driver=blkdebug",
+        "file.image.driver=file",
+        f"file.image.filename={top.name}",
+        *(f"file.inject-error.0.{rule}" for rule in ("event=none", "iotype=write", "sector=0", "once=off")),
+    ]
+    return ["rebase", "-p", "-b", "", "--image-opts", ",".join((*guarded, _options(below, "backing.")))]
 
 
 def change_base(image: OpenImage, base: str, base_format: str, cancel: CancelToken) -> None:

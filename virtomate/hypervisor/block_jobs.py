@@ -16,7 +16,11 @@ from virtomate.hypervisor.translate import translating_errors
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+
+# Earlier ones end with a failed assertion when they pull into a cluster of which a part is in the image (7.2: tried).
+_PULLING_SUBCLUSTERS = 8_002_000
 
 
 class BlockJob(NamedTuple):
@@ -24,6 +28,12 @@ class BlockJob(NamedTuple):
 
     is_pull: bool
     share: float
+
+
+def pulls_subclusters(connection: Connection) -> bool:
+    """Return whether the hypervisor can pull into an image with subclusters; an earlier QEMU ends, and the guest."""
+    with translating_errors("cannot read the version of QEMU"):
+        return bool(connection.handle.getVersion() >= _PULLING_SUBCLUSTERS)
 
 
 def begin_pull(domain: Domain, disk: str, rate_bytes: int = 0) -> None:

@@ -1,14 +1,16 @@
 """Flattening: domains whose disks rest on images of others become independent of these.
 
-The disks of a domain that is shut off are flattened in place, by qemu-img; those of a running domain by its hypervisor.
-An image keeps its base until it holds all that the guest reads. So nothing has to be undone: whatever ends the run, all
-images are whole, and the same command goes on with the work. The record in a clone's metadata changes last.
+The disks of a domain that is shut off are flattened in place, by qemu-img, or by a copy where the files cannot be
+opened here; those of a running domain by its hypervisor. An image keeps its base until it holds all that the guest
+reads. So only a copy has to be undone: whatever ends the run, all images are whole, and the same command goes on with
+the work. The record in a clone's metadata changes last.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import posixpath
 import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ from virtomate.hypervisor import block_jobs
 from virtomate.hypervisor.snapshots import delete_internal_snapshots as delete_listed_snapshots
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.services.linked.chain import read_header
+from virtomate.services.linked.flatten_copy import flatten_by_copy, recover
 from virtomate.services.linked.flatten_plan import DiskPlan, DomainPlan, artifact_of, in_use, plan_flatten, users_of
 from virtomate.services.linked.flatten_records import FlattenedDisk, FlattenResult
 from virtomate.services.linked.record import change_disk, note_independence, without_backing_store
@@ -39,6 +42,7 @@ from virtomate.words import quoted, virsh, virtomate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from virtomate.notices import Notice
     from virtomate.services.linked.flatten_records import FlattenRequest
     from virtomate.services.storage import FoundVolume
     from virtomate.services.storage.references import ReferenceCache
@@ -57,7 +61,7 @@ def flatten_domains(run: Run, request: FlattenRequest) -> tuple[FlattenResult, .
     run.cancel.begin()
     by_uuid = {domain_plan.domain.uuid: domain_plan for domain_plan in plan.domains}
     run.progress.expected(
-        sum(disk.chain.missing_bytes for domain_plan in plan.domains for disk in domain_plan.disks),
+        sum(disk.needed_bytes for domain_plan in plan.domains for disk in domain_plan.disks),
         sum(len(domain_plan.disks) for domain_plan in plan.domains),
     )
     results: dict[str, FlattenResult] = {}
@@ -80,6 +84,7 @@ class _Flattening:
         self._cache = cache
         self._has_others = has_others
         self._done: list[FlattenedDisk] = []
+        self._kept: list[Notice] = []
 
     def execute(self, in_the_way: list[str]) -> FlattenResult:
         """Flatten the domain, unless a signal arrived or a domain that rests on it is not independent."""
@@ -97,7 +102,9 @@ class _Flattening:
                 again = virtomate("domain-flatten", domain.name)
                 error = error.adding(hint=f"'{domain.name}' can be used as before. {again} goes on with the work.")
         seconds = round(time.monotonic() - begin, 3)
-        return FlattenResult(status, domain.name, domain.uuid, tuple(self._done), seconds=seconds, error=error)
+        warnings = tuple(warning for disk in self._plan.disks for warning in disk.warnings)
+        done, kept = tuple(self._done), tuple(self._kept)
+        return FlattenResult(status, domain.name, domain.uuid, done, warnings, kept, seconds, error)
 
     def _flatten(self, in_the_way: list[str]) -> None:
         plan, connection = self._plan, self._run.source.connection
@@ -106,18 +113,22 @@ class _Flattening:
         self._require_as_planned()
         if plan.disks and self._request.discard_snapshots:
             delete_listed_snapshots(plan.domain)
+        self._kept += recover(self._run, plan.domain)
         for disk in plan.disks:
             self._run.cancel.check()
             _LOG.info("flattening %s, %s", disk.path, disk.way)
-            with self._progress(disk) as label:
-                if disk.way is FlattenWay.PULL:
-                    self._pull(disk, label)
-                else:
-                    self._flatten_in_place(disk, label)
-            refresh_when_idle(get_pool(connection, disk.chain.volume.pool))
+            label = f"{plan.domain.name}/{disk.target}" if self._has_others else disk.target
+            path = disk.path
+            if disk.copy is not None:
+                self._kept += flatten_by_copy(self._run, plan.domain, disk.target, disk.copy._replace(label=label))
+                path = disk.copy.place.path
+            else:
+                with self._progress(disk, label):
+                    self._pull(disk, label) if disk.way is FlattenWay.PULL else self._flatten_in_place(disk, label)
+                refresh_when_idle(get_pool(connection, disk.chain.volume.pool))
             base = disk.chain.below[0]
-            allocation = self._look(disk).description.allocation
-            self._done.append(FlattenedDisk(disk.target, disk.way, disk.path, base.path or base.name, allocation))
+            allocation = self._look(disk, posixpath.basename(path)).description.allocation
+            self._done.append(FlattenedDisk(disk.target, disk.way, path, base.path or base.name, allocation))
         # also of what a killed run has done
         for target in (*(disk.target for disk in plan.disks), *(chain.disk.target for chain in plan.independent)):
             change_disk(plan.domain, target, without_backing_store)
@@ -132,7 +143,8 @@ class _Flattening:
                 f"domain '{plan.domain.name}' was {'shut off' if plan.is_active else 'started'} meanwhile",
                 hint="Run the command again.",
             )
-        if not plan.disks:
+        if not plan.disks or not self._has_others:
+            # the plan has looked just now
             return
         wanted = {plan.domain.uuid: [artifact_of(disk, plan.record) for disk in plan.disks]}
         references = scan_references(connection, wanted, self._cache)
@@ -141,13 +153,12 @@ class _Flattening:
                 raise in_use(plan.domain.name, disk, users)
 
     @contextmanager
-    def _progress(self, disk: DiskPlan) -> Iterator[str]:
-        """Report that a disk begins and ends; yield its label, which names the domain, too, if there are several."""
+    def _progress(self, disk: DiskPlan, label: str) -> Iterator[None]:
+        """Report that a disk begins and ends."""
         progress = self._run.progress
-        label = f"{self._plan.domain.name}/{disk.target}" if self._has_others else disk.target
         progress.started(label, disk.chain.missing_bytes)
         try:
-            yield label
+            yield
         except BaseException:
             progress.dropped(label)
             raise
@@ -156,9 +167,10 @@ class _Flattening:
     def _advance(self, disk: DiskPlan, label: str, share: float) -> None:
         self._run.progress.advanced(label, int(share * disk.chain.missing_bytes))
 
-    def _look(self, disk: DiskPlan) -> FoundVolume:
+    def _look(self, disk: DiskPlan, name: str | None = None) -> FoundVolume:
+        """Return a disk's image, or another volume of the same pool, as it is now."""
         connection, volume = self._run.source.connection, disk.chain.volume
-        return describe(get_pool(connection, volume.pool), get_volume(connection, volume.pool, volume.name))
+        return describe(get_pool(connection, volume.pool), get_volume(connection, volume.pool, name or volume.name))
 
     def _flatten_in_place(self, disk: DiskPlan, label: str) -> None:
         """Let qemu-img copy into the image; it locks the files as QEMU does, so that no guest is started meanwhile."""
@@ -179,7 +191,13 @@ class _Flattening:
             top = OpenImage(volume.path, volume.format, descriptor)
             if self._request.discard_snapshots:
                 delete_internal_snapshots(top, cancel)
-            flatten((top, *below), cancel, lambda share: self._advance(disk, label, share))
+            header = disk.chain.header
+            flatten(
+                (top, *below),
+                cancel,
+                lambda share: self._advance(disk, label, share),
+                has_subclusters=header is not None and header.has_subclusters,
+            )
 
     def _pull(self, disk: DiskPlan, label: str) -> None:
         """Have the hypervisor copy into the image; a job that a killed run has left is waited for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
@@ -26,11 +27,13 @@ from virtomate.errors import (
 from virtomate.hypervisor import block_jobs
 from virtomate.hypervisor.domains import find_domain
 from virtomate.services.linked.chain import DiskChain, read_chain
+from virtomate.services.linked.flatten_copy import plan_copy, refuse_busy
 from virtomate.services.linked.record import find_record
 from virtomate.services.storage import SpaceLedger, read_pools
 from virtomate.services.storage.references import ReferenceCache, ReferenceKind, scan_references
+from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
-from virtomate.words import quoted, virsh, virtomate
+from virtomate.words import quoted, shutdown_commands, virsh, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -39,22 +42,32 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Document
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.provenance import Provenance
+    from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.notices import Notice
     from virtomate.services.linked.flatten_records import FlattenRequest
     from virtomate.services.storage import PoolIndex
     from virtomate.services.storage.references import Reference, References
 
+_LOG = logging.getLogger(__name__)
 _FILE_TYPES = frozenset({"file", "volume"})
 # How many users of an image a refusal names.
 _NAMED_USERS = 3
 
 
 class DiskPlan(NamedTuple):
-    """A disk that is to be flattened."""
+    """A disk that is to be flattened.
+
+    Attributes:
+        copy: The copy that takes the place of its image, where the way is a copy.
+        warnings: What to know about the copy.
+    """
 
     chain: DiskChain
     way: FlattenWay
+    copy: Duplication | None = None
+    warnings: tuple[Notice, ...] = ()
 
     @property
     def target(self) -> str:
@@ -65,6 +78,11 @@ class DiskPlan(NamedTuple):
     def path(self) -> str:
         """Path of the disk's own image."""
         return self.chain.volume.path
+
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes that are written at most."""
+        return self.chain.missing_bytes if self.copy is None else self.copy.total_bytes
 
 
 class DomainPlan(NamedTuple):
@@ -103,6 +121,7 @@ def plan_flatten(connection: Connection, request: FlattenRequest, cancel: Cancel
         VirtomateError: A domain is missing or cannot be flattened.
     """
     pools = read_pools(connection)
+    gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
     errors: list[VirtomateError] = []
     plans: dict[str, DomainPlan] = {}
     for name in request.names:
@@ -110,7 +129,7 @@ def plan_flatten(connection: Connection, request: FlattenRequest, cancel: Cancel
         try:
             domain = find_domain(connection, name)
             _refuse_repetition(domain, plans)
-            plans[domain.uuid] = _plan_domain(connection, pools, domain, request)
+            plans[domain.uuid] = _plan_domain(connection, pools, gate, domain, request)
         except UsageError:
             raise
         except VirtomateError as error:
@@ -136,7 +155,10 @@ def _refuse_repetition(domain: Domain, known: Container[str]) -> None:
         raise UsageError(f"domain '{domain.name}' is named twice")
 
 
-def _plan_domain(connection: Connection, pools: PoolIndex, domain: Domain, request: FlattenRequest) -> DomainPlan:
+def _plan_domain(
+    connection: Connection, pools: PoolIndex, gate: PoolGate, domain: Domain, request: FlattenRequest
+) -> DomainPlan:
+    refuse_busy(connection, domain)
     record = find_record(domain)
     _refuse_placeholder(domain, record)
     is_active = domain.is_active()
@@ -151,7 +173,7 @@ def _plan_domain(connection: Connection, pools: PoolIndex, domain: Domain, reque
     plans = []
     for chain in based:
         _refuse_snapshots(domain, chain, request)
-        plans.append(DiskPlan(chain, _choose_way(domain, chain, is_active=is_active)))
+        plans.append(_plan_disk(connection, pools, gate, domain, chain, is_active=is_active))
     # what was not looked at may have a base
     is_all = not request.disks or {disk.target for disk in disks if _may_have_base(disk)} <= {*request.disks}
     independent = tuple(chain for chain in chains if not chain.below)
@@ -256,17 +278,37 @@ def _is_on(document: str, target: str) -> bool:
     return held is not None and held.kind == EXTERNAL
 
 
-def _choose_way(domain: Domain, chain: DiskChain, *, is_active: bool) -> FlattenWay:
+def _plan_disk(
+    connection: Connection, pools: PoolIndex, gate: PoolGate, domain: Domain, chain: DiskChain, *, is_active: bool
+) -> DiskPlan:
     if is_active:
-        return FlattenWay.PULL
+        _refuse_pull(connection, domain, chain)
+        return DiskPlan(chain, FlattenWay.PULL)
     if chain.is_encrypted:
         raise UnsupportedError(
             f"disk {chain.disk.target} of '{domain.name}' is encrypted, and only its running domain has the key",
             hint=f"Start it, and flatten it while it runs: {virsh('start', domain.name)}",
         )
-    if (reason := why_not_here(chain)) is not None:
-        raise UnsupportedError(f"disk {chain.disk.target} of '{domain.name}' cannot be flattened in place: {reason}")
-    return FlattenWay.IN_PLACE
+    if (reason := why_not_here(chain)) is None:
+        return DiskPlan(chain, FlattenWay.IN_PLACE)
+    _LOG.info("disk %s of %r is flattened by a copy: %s", chain.disk.target, domain.name, reason)
+    if domain.checkpoint_count():
+        raise UnsupportedError(
+            f"domain '{domain.name}' has checkpoints for incremental backups, which a copy would lose, and cannot be "
+            f"flattened in place: {reason}",
+            hint="Flatten the domain while it runs, or where its images can be opened.",
+        )
+    copy, cautions = plan_copy(connection, pools, gate, chain)
+    return DiskPlan(chain, FlattenWay.COPY, copy, cautions)
+
+
+def _refuse_pull(connection: Connection, domain: Domain, chain: DiskChain) -> None:
+    if chain.header is not None and chain.header.has_subclusters and not block_jobs.pulls_subclusters(connection):
+        raise UnsupportedError(
+            f"disk {chain.disk.target} of '{domain.name}' has subclusters, and QEMU before version 8.2 ends, with the "
+            "guest, when it pulls into such an image",
+            hint=f"Shut it down first: {shutdown_commands(domain.name, domain.state())}",
+        )
 
 
 def why_not_here(chain: DiskChain) -> str | None:
@@ -349,7 +391,7 @@ def _require_space(pools: PoolIndex, plans: Sequence[DomainPlan], *, is_local: b
         for disk in plan.disks:
             volume = disk.chain.volume
             known = pools.named(volume.pool)
-            ledger.add(known.pool, known.description, disk.chain.missing_bytes, (volume,))
+            ledger.add(known.pool, known.description, disk.needed_bytes, (volume,))
     names = [plan.domain.name for plan in plans if plan.disks]
     if names:
         ledger.refuse_lack(

@@ -9,6 +9,7 @@ from virtomate.tuples import NamedTuple
 if TYPE_CHECKING:
     from virtomate.enums import FlattenStatus, FlattenWay
     from virtomate.errors import VirtomateError
+    from virtomate.notices import Notice
 
 
 class FlattenRequest(NamedTuple):
@@ -19,12 +20,14 @@ class FlattenRequest(NamedTuple):
         disks: Targets of the disks; all disks with a base if there are none.
         discard_snapshots: Whether internal snapshots, which need the base, are deleted.
         check_space: Whether too little free space is a reason to refuse.
+        trust_pool: Whether libvirt may write in directories where others could put a symbolic link.
     """
 
     names: tuple[str, ...]
     disks: tuple[str, ...] = ()
     discard_snapshots: bool = False
     check_space: bool = True
+    trust_pool: bool = False
 
 
 class FlattenedDisk(NamedTuple):
@@ -50,11 +53,15 @@ class FlattenResult(NamedTuple):
 
     Attributes:
         disks: The disks that were flattened.
+        warnings: What to know about the copies of images.
+        kept: Overlays that copies have replaced and that were not removed.
     """
 
     status: FlattenStatus
     name: str
     uuid: str
     disks: tuple[FlattenedDisk, ...] = ()
+    warnings: tuple[Notice, ...] = ()
+    kept: tuple[Notice, ...] = ()
     seconds: float = 0.0
     error: VirtomateError | None = None

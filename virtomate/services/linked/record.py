@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
-from virtomate.definition.provenance import read_record, with_provenance
+from virtomate.definition.provenance import LowerImage, read_record, with_provenance
 from virtomate.definition.readers import child, devices
-from virtomate.enums import ArtifactKind, Mode
+from virtomate.enums import ArtifactKind, Mode, Transfer
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.changes import set_metadata_element, update_disk
+from virtomate.hypervisor.domains import list_domains
+from virtomate.services.linked.comparison import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from virtomate.definition.codec import Document
-    from virtomate.definition.provenance import Artifact, Provenance
+    from virtomate.definition.provenance import Artifact, BaseFingerprint, Provenance
+    from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
 
 # libvirt writes the element with it
@@ -44,13 +47,17 @@ def note_independence(domain: Domain, independent: Collection[str], *, is_all: b
     Args:
         domain: The domain.
         independent: Paths of the volumes without a base.
-        is_all: Whether no disk of the domain has a base any more, so that the clone is a copy now.
+        is_all: Whether certainly no disk of the domain has a base any more, so that the clone is a copy now.
     """
     record = find_record(domain)
     if record is None:
         return
     made = tuple(_without_base(item) if item.path in independent else item for item in record.made)
-    mode = Mode.COPY if is_all and record.mode in {Mode.LINKED, Mode.SHALLOW} else record.mode
+    # version 0.2.0 did not write down the base of an overlay
+    has_known_bases = any(item.base is not None for item in record.made)
+    is_left = any(item.base is not None or item.transfer is Transfer.LINK for item in made)
+    is_copy = is_all or (has_known_bases and not is_left)
+    mode = Mode.COPY if is_copy and record.mode in {Mode.LINKED, Mode.SHALLOW} else record.mode
     if (made, mode) != (record.made, record.mode):
         write_record(domain, record._replace(made=made, mode=mode))
 
@@ -59,6 +66,48 @@ def _without_base(made: Artifact) -> Artifact:
     if made.kind is not ArtifactKind.VOLUME:
         return made
     return made._replace(base=None, base_fingerprint=None, below=(), transfer=None)
+
+
+def note_base(
+    domain: Domain, path: str, base: str, fingerprint: BaseFingerprint | None, below: tuple[LowerImage, ...]
+) -> None:
+    """Write into a clone's record on what a volume rests now; nothing happens to a domain without a record."""
+    record = find_record(domain)
+    if record is None:
+        return
+    made = tuple(
+        item._replace(base=base, base_fingerprint=fingerprint, below=below) if item.path == path else item
+        for item in record.made
+    )
+    if made != record.made:
+        write_record(domain, record._replace(made=made))
+
+
+def note_rebased(connection: Connection, before: LowerImage, now: tuple[LowerImage, ...]) -> None:
+    """Write into the records of all clones that rest on an image that the image and those below are other ones now.
+
+    Args:
+        connection: Where the clones are.
+        before: The image as it was; a record of which the image was already another one stays as it is.
+        now: The image as it is now, and the images below it, nearest first.
+    """
+    for domain in list_domains(connection):
+        record = find_record(domain)
+        made = () if record is None else tuple(with_rebased(item, before, now) for item in record.made)
+        if record is not None and made != record.made:
+            write_record(domain, record._replace(made=made))
+
+
+def with_rebased(made: Artifact, before: LowerImage, now: tuple[LowerImage, ...]) -> Artifact:
+    """Return a line of a record with an image and those below as they are now; see `note_rebased`."""
+    if made.base is None or made.base_fingerprint is None:
+        return made
+    chain = (LowerImage(made.base, made.base_fingerprint), *made.below)
+    for depth, image in enumerate(chain):
+        if image.path == before.path and compare(image.path, image.fingerprint, before.fingerprint).finding is None:
+            images = [*chain[:depth], *now]
+            return made._replace(base=images[0].path, base_fingerprint=images[0].fingerprint, below=tuple(images[1:]))
+    return made
 
 
 def change_disk(domain: Domain, target: str, change: Callable[[Document], None]) -> bool:
