@@ -1,8 +1,9 @@
 """The watchdog: a process that thaws a guest when the process that froze the guest cannot do so.
 
-It has a connection of its own, and a session of its own, so that neither Ctrl-C nor the end of the terminal reaches it.
-Nobody is its parent, so that nobody who ends the processes below virtomate ends the watchdog. It reads a pipe: a byte
-dismisses the watchdog, and at the end of the pipe, or when the time is over, it thaws.
+The watchdog has a connection of its own. It has a session of its own, so that neither Ctrl-C nor the end of the
+terminal reaches it. It is not a child of virtomate, so that whoever ends virtomate's children does not end the
+watchdog. The watchdog reads a pipe: a byte dismisses the watchdog; the end of the pipe, or of the time, lets the
+watchdog thaw.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ THAW_AFTER_SECONDS = 10.0
 
 # How long the watchdog may take to connect.
 _READY_SECONDS = 20.0
-# How long it goes on trying where thawing fails.
+# How long the watchdog tries to thaw.
 _TRY_SECONDS = 600.0
-# What a killed process has asked for may reach the agent so much later.
+# The freeze that a killed process has asked for may reach the agent so much later.
 _SETTLE_SECONDS = 2.0
 _LOOK_EVERY_SECONDS = 0.05
 
 _READY = "ready"
-# The interpreter ignores the environment, and imports from where this process does.
+# The interpreter ignores the environment, and imports from the places of this process.
 _PROGRAM = """
 import json, os, sys
 order = json.loads(sys.stdin.readline())
@@ -53,7 +54,7 @@ watch(**order)
 
 
 class Watchdog:
-    """A watchdog that is ready; at the end of the block it thaws unless it was dismissed."""
+    """A watchdog that is ready; at the end of the block the watchdog thaws unless it was dismissed."""
 
     def __init__(self, order: IO[bytes]) -> None:
         self._order = order
@@ -73,7 +74,7 @@ class Watchdog:
 
 
 def start_watchdog(connection: Connection, domain_uuid: str, token: str, cancel: CancelToken) -> Watchdog:
-    """Start a watchdog over a domain, which thaws only what is marked with this token.
+    """Start a watchdog over a domain; the watchdog thaws only a guest whose domain has the mark of this token.
 
     Raises:
         IllegalStateError: The process does not start, or cannot connect without asking somebody.
@@ -90,7 +91,7 @@ def start_watchdog(connection: Connection, domain_uuid: str, token: str, cancel:
     }
     try:
         process = subprocess.Popen(  # noqa: S603 - this very interpreter
-            [sys.executable, "-I", "-c", _PROGRAM],
+            [sys.executable or "", "-I", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -112,7 +113,7 @@ def start_watchdog(connection: Connection, domain_uuid: str, token: str, cancel:
         raise
     finally:
         answers.close()
-        # it was to start the watchdog, and to end
+        # the process has started the watchdog and ended, or failed
         process.kill()
         process.wait()
     if answer != _READY:
@@ -134,7 +135,7 @@ def _await_answer(answers: IO[bytes], cancel: CancelToken) -> str:
 
 def watch(uri: str, uuid: str, token: str, seconds: float) -> NoReturn:
     """Be the watchdog; for the arguments see `start_watchdog`."""
-    # a service manager sends them to every process; the one that froze the guest thaws it, and dismisses this one
+    # a service manager sends the signals to every process; virtomate then thaws, and dismisses the watchdog
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # ssh would ask at the desktop
