@@ -89,13 +89,13 @@ class RunResult(NamedTuple):
 def call_agent(
     domain: Domain, command: str, arguments: Mapping[str, Any] | None = None, seconds: int = _COMMAND_SECONDS
 ) -> Any:  # noqa: ANN401 - JSON
-    """Have the guest agent carry out a command and return the answer; a missing agent is noticed after 5 seconds.
+    """Have the guest agent carry out a command and return the answer.
 
     Args:
         domain: The domain of the guest.
         command: The command.
         arguments: Its arguments.
-        seconds: How long an agent that answers may take.
+        seconds: How long the agent may take; libvirt waits 5 seconds at least for an agent that hangs.
 
     Raises:
         IllegalStateError: The domain is not running.

@@ -23,9 +23,10 @@ from virtomate.hypervisor.translate import translating_errors
 if TYPE_CHECKING:
     from virtomate.hypervisor.domains import Domain
 
+# libvirt waits so long for a hung agent in any case, and longer if told to.
+_ANSWER_SECONDS = 5
 # The watchdog thaws after 10 s; the backup must have begun before that.
 _FREEZE_SECONDS = 8
-_THAW_SECONDS = 5
 
 _NAMESPACE = "urn:virtomate:freeze:1"
 _PREFIX = "virtomate-freeze"
@@ -33,13 +34,13 @@ _PREFIX = "virtomate-freeze"
 
 def is_frozen(domain: Domain) -> bool:
     """Return whether file systems of the guest are frozen; for the errors see `call_agent`."""
-    return bool(call_agent(domain, "guest-fsfreeze-status") == "frozen")
+    return bool(call_agent(domain, "guest-fsfreeze-status", seconds=_ANSWER_SECONDS) == "frozen")
 
 
 def count_file_systems(domain: Domain) -> int | None:
     """Return the number of file systems that are mounted in the guest; None where the agent does not tell."""
     with suppress(ProgramError):
-        return len(call_agent(domain, "guest-get-fsinfo"))
+        return len(call_agent(domain, "guest-get-fsinfo", seconds=_ANSWER_SECONDS))
     return None
 
 
@@ -55,7 +56,7 @@ def freeze(domain: Domain) -> int:
 
 def thaw(domain: Domain) -> int:
     """Thaw the file systems of the guest, and return how many were thawed; for the errors see `call_agent`."""
-    return int(call_agent(domain, "guest-fsfreeze-thaw", seconds=_THAW_SECONDS))
+    return int(call_agent(domain, "guest-fsfreeze-thaw", seconds=_ANSWER_SECONDS))
 
 
 def put_mark(domain: Domain, element: str) -> None:
