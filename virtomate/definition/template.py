@@ -29,6 +29,7 @@ _SCHEMA = "1"
 _DRIVER = "virtomate template: "
 # libvirt shows this text, whatever connection the reader uses.
 _ADVICE = f"this domain is only cloned, until {'virtomate'} domain-template --undo makes it an ordinary domain"
+_NO_METADATA = "<metadata/>"
 _EMPTY_METADATA = re.compile(r"<metadata\s*(/>|>\s*</metadata>)")
 
 
@@ -54,12 +55,14 @@ class TemplateMark(NamedTuple):
         autostart: Whether libvirt started the domain with its host.
         images: The volumes whose write bits were removed.
         labels_driver: Whether the label was there before, without a driver.
+        had_metadata: Whether the metadata were there before, and empty.
     """
 
     uuid: str
     autostart: bool
     images: tuple[MarkedImage, ...]
     labels_driver: bool = False
+    had_metadata: bool = False
 
 
 def is_template(domain: Document) -> bool:
@@ -69,7 +72,7 @@ def is_template(domain: Document) -> bool:
 
 def read_mark(definition: Definition) -> TemplateMark | None:
     """Return the mark in a definition, if the mark is readable and about this very domain."""
-    _, element = codec.cut_element(definition.metadata or "<metadata/>", NAMESPACE, _ELEMENT)
+    _, element = codec.cut_element(definition.metadata or _NO_METADATA, NAMESPACE, _ELEMENT)
     if element is None:
         return None
     try:
@@ -87,8 +90,10 @@ def as_template(definition: Definition, mark: TemplateMark) -> Definition:
     alone = next((label for label in labels if "@model" not in label), None)
     labels = [{**alone, **ours}] if alone is not None else [*labels, {"@type": "none", **ours}]
     domain = {**ordinary.domain, "seclabel": labels}
-    element = _write(mark._replace(labels_driver=alone is not None))
-    return ordinary._replace(domain=domain, metadata=codec.append_element(ordinary.metadata or "<metadata/>", element))
+    metadata = ordinary.metadata or _NO_METADATA
+    had_metadata = ordinary.metadata is not None and _EMPTY_METADATA.fullmatch(metadata) is not None
+    element = _write(mark._replace(labels_driver=alone is not None, had_metadata=had_metadata))
+    return ordinary._replace(domain=domain, metadata=codec.append_element(metadata, element))
 
 
 def as_ordinary(definition: Definition) -> Definition:
@@ -107,7 +112,7 @@ def as_ordinary(definition: Definition) -> Definition:
     if metadata is not None:
         metadata, element = codec.cut_element(metadata, NAMESPACE, _ELEMENT)
         if element is not None and _EMPTY_METADATA.fullmatch(metadata):
-            metadata = None
+            metadata = _NO_METADATA if mark is not None and mark.had_metadata else None
     return definition._replace(domain=domain, metadata=metadata)
 
 
@@ -127,6 +132,8 @@ def _write(mark: TemplateMark) -> str:
     }
     if mark.labels_driver:
         element["@label"] = "driver"
+    if mark.had_metadata:
+        element["@metadata"] = "empty"
     return codec.unparse(element, f"{_PREFIX}:{_ELEMENT}")
 
 
@@ -145,4 +152,5 @@ def _read(element: str) -> TemplateMark:
             for image in as_list(mark.get(f"{prefix}image"))
         ),
         labels_driver=mark.get("@label") == "driver",
+        had_metadata=mark.get("@metadata") == "empty",
     )
