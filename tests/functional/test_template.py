@@ -136,6 +136,21 @@ def test_original_of_running_clones_becomes_a_template(lab: Lab, virtomate: Prog
     assert [item["status"] for item in verified.json] == ["intact"]
 
 
+def test_clones_on_an_inactive_pool_keep_their_template(lab: Lab, virtomate: Program) -> None:
+    """Whether libvirt can look at the volume of the template or not, the clone rests on it."""
+    pool = lab.make_pool("other")
+    path = pool.qcow2("golden.qcow2", 8 * MIB)
+    lab.define(domain("golden", disks=[disk(path)]))
+    assert virtomate("domain-template", "golden").status == 0
+    assert virtomate("domain-clone", "--mode", "linked", "--pool", lab.pool.name, "golden", "web").status == 0
+    lab.connection.storagePoolLookupByName("other").destroy()
+
+    result = virtomate("domain-template", "--undo", "golden")
+
+    assert result.status == 1, str(result)
+    assert f"what uses disk vda ('{path}')" in result.stderr
+
+
 def _run(lab: Lab) -> None:
     lab.connection.lookupByName("golden").create()
 
@@ -172,6 +187,19 @@ def test_refused(
     prepare(lab)
 
     check_refusal(lab, virtomate, ("domain-template", "golden"), Refusal("IllegalStateError", message, (hint,)))
+
+
+def test_file_outside_pools_stays_writable_with_a_warning(lab: Lab, virtomate: Program) -> None:
+    """Nothing proves that the file here is the domain's; the domain cannot be started all the same."""
+    path = lab.make_directory("elsewhere") / "golden.qcow2"
+    images.make_qcow2(path, 8 * MIB)
+    lab.define(domain("golden", disks=[disk(path)]))
+
+    (made,) = virtomate("domain-template", "golden", json=True).json
+
+    assert (made["status"], made["volumes"]) == ("template", [])
+    assert [item["code"] for item in made["notices"]] == ["writable-template"]
+    assert f"'{path}' could not be removed: '{path}' is in no storage pool" in made["warnings"][0]
 
 
 def test_one_refusal_refuses_all(lab: Lab, virtomate: Program) -> None:

@@ -35,6 +35,7 @@ from virtomate.errors import (
 from virtomate.hypervisor.domains import define_domain, find_domain
 from virtomate.hypervisor.storage import get_volume
 from virtomate.notices import Notice, TemplateWarning, notice
+from virtomate.paths import normalise
 from virtomate.rollback import Rollback
 from virtomate.services.linked.base import WRITE_BITS, WriteBits, refuse_written, remove_write_bits, restore_write_bits
 from virtomate.services.storage import read_pools
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
+    from virtomate.definition.file_readers import DiskDefinition
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.services.storage import PoolIndex
@@ -81,12 +83,15 @@ class _Plan(NamedTuple):
 
     Attributes:
         text: The definition as libvirt gave it, passwords included.
-        disks: The volumes of the disks that can be written to, by target.
+        places: The files of the disks that can be written to, by target.
+        disks: The volumes that these files are, as far as they can be looked at.
+        warnings: What could not be looked at.
     """
 
     domain: Domain
     text: str
     definition: Definition
+    places: Mapping[str, Artifact]
     disks: Mapping[str, VolumeDescription]
     warnings: tuple[Notice, ...] = ()
 
@@ -150,7 +155,7 @@ def _plan_template(connection: Connection, pools: PoolIndex, domain: Domain) -> 
             f"domain '{domain.name}' is {domain.state()}, and must be shut off to become a template",
             hint=f"Shut it down first: {shutdown_commands(domain.name, domain.state())}",
         )
-    return plan._replace(warnings=refuse_written(connection, domain, plan.disks))
+    return plan._replace(warnings=(*plan.warnings, *refuse_written(connection, domain, plan.disks)))
 
 
 def _plan_ordinary(_connection: Connection, pools: PoolIndex, domain: Domain) -> _Plan:
@@ -164,55 +169,56 @@ def _plan_ordinary(_connection: Connection, pools: PoolIndex, domain: Domain) ->
 
 def _read(pools: PoolIndex, domain: Domain) -> _Plan:
     text = domain.inactive_definition()
-    definition = codec.parse_definition(text)
-    return _Plan(domain, text, definition, _volumes(pools, definition))
+    plan = _Plan(domain, text, codec.parse_definition(text), places={}, disks={})
+    for disk in file_readers.disks(plan.definition.domain):
+        if not (disk.is_readonly or disk.is_empty) and disk.type in _FILE_TYPES:
+            plan = _with_disk(pools, plan, disk)
+    return plan
 
 
-def _volumes(pools: PoolIndex, definition: Definition) -> dict[str, VolumeDescription]:
-    """Return the volumes of the disks that can be written to, by target; a file in no storage pool is left out."""
-    found = {}
-    for disk in file_readers.disks(definition.domain):
-        if disk.is_readonly or disk.is_empty or disk.type not in _FILE_TYPES:
-            continue
-        try:
-            if disk.path is not None:
-                volume = pools.find_path(disk.path)
-            else:
-                volume = pools.find_named(disk.pool or "", disk.volume or "")
-        except (IllegalStateError, NotFoundError) as error:
-            _LOG.info("disk %s is left out: %s", disk.target, error)
-            continue
-        if volume.volume.is_file():
-            found[disk.target] = volume.description
-    return found
+def _with_disk(pools: PoolIndex, plan: _Plan, disk: DiskDefinition) -> _Plan:
+    pool, name = disk.pool or "", disk.volume or ""
+    path = disk.path or pools.path_of(pool, name)
+    try:
+        found = pools.find_named(pool, name) if disk.path is None else pools.find_path(disk.path)
+    except (IllegalStateError, NotFoundError) as error:
+        left_out = notice(TemplateWarning.WRITABLE, disk.location, reason=error.message)
+        places = {} if path is None else {disk.target: _as_artifact("", None, path)}
+        return plan._replace(places={**plan.places, **places}, warnings=(*plan.warnings, left_out))
+    if not found.volume.is_file():
+        return plan
+    volume = found.description
+    return plan._replace(
+        places={**plan.places, disk.target: _as_artifact(volume.pool, volume.name, volume.path)},
+        disks={**plan.disks, disk.target: volume},
+    )
 
 
-def _scan(connection: Connection, plans: list[_Plan], references: References | None = None) -> References:
-    wanted = {plan.domain.uuid: [_as_artifact(volume) for volume in plan.disks.values()] for plan in plans}
-    return scan_references(connection, wanted, None if references is None else references.cache)
+def _scan(connection: Connection, plans: list[_Plan]) -> References:
+    return scan_references(connection, {plan.domain.uuid: tuple(plan.places.values()) for plan in plans})
 
 
-def _as_artifact(volume: VolumeDescription) -> Artifact:
-    return Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, volume.pool, volume.name, volume.path)
+def _as_artifact(pool: str, volume: str | None, path: str) -> Artifact:
+    return Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, pool, volume, normalise(path))
 
 
 def _refuse_used(references: References, plans: list[_Plan]) -> None:
     errors = [
-        _used(plan.domain.name, target, volume, users)
+        _used(plan.domain.name, target, place.path, users)
         for plan in plans
-        for target, volume in plan.disks.items()
-        if (users := references.users(_as_artifact(volume)))
+        for target, place in plan.places.items()
+        if (users := references.users(place))
     ]
     if errors:
         raise combined_error(errors)
 
 
-def _used(name: str, target: str, volume: VolumeDescription, users: Sequence[Reference]) -> IllegalStateError:
+def _used(name: str, target: str, path: str, users: Sequence[Reference]) -> IllegalStateError:
     says = [user.says for user in users[:_NAMED_USERS]]
     if len(users) > len(says):
         says.append(f"and {len(users) - len(says)} more")
     return IllegalStateError(
-        f"'{name}' must stay a template, since to start it would corrupt what uses disk {target} ('{volume.path}'): "
+        f"'{name}' must stay a template, since to start it would corrupt what uses disk {target} ('{path}'): "
         + ", ".join(says),
         hint=f"Copy the template to change it: {virtomate('domain-clone', name, 'NEWNAME')}. Then make a template of "
         "the changed copy. Or delete first what uses the volume.",
