@@ -253,6 +253,17 @@ def test_others_are_not_reset(lab: Lab, virtomate: Program) -> None:
     unchanged(before, lab)
 
 
+def test_frozen_clone_is_not_reset(lab: Lab, virtomate: Program) -> None:
+    """Its overlay holds only what it wrote since it was frozen: an empty one would not be its first moment."""
+    write(make_clone(lab, virtomate))
+    cloned(virtomate("domain-clone", "--mode", "linked", "--freeze", "web", "over", json=True))
+
+    message = ("'web' cannot be reset", "rest on the former volume of disk vda", CLONE_DISK, "--freeze")
+    refusal = Refusal("UnsupportedError", message, ("clone again",))
+    check_refusal(lab, virtomate, ("domain-reset", "web"), refusal)
+    assert virtomate("domain-reset", "over").status == 0
+
+
 # old: no header was written yet; new: one was
 @pytest.mark.parametrize(("sync", "is_old"), [(1, True), (2, False), (3, False)])
 def test_killed_reset_leaves_the_old_overlay_or_an_empty_one(

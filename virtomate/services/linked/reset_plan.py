@@ -181,6 +181,12 @@ class _Planner:
                     f"'{domain.name}' cannot be reset: disk {disk.target} ({disk.location}) {what}",
                     hint=_AGAIN,
                 )
+            if made.base is not None and normalise(made.base) in made_at:
+                raise UnsupportedError(
+                    f"'{domain.name}' cannot be reset: its own linked clones rest on the former volume of disk "
+                    f"{disk.target} ('{made.base}'), since it was cloned with --freeze",
+                    hint=_AGAIN,
+                )
             yield self._linked(domain, disk.target, made, provenance)
 
     def _linked(self, domain: Domain, target: str, made: Artifact, provenance: Provenance) -> LinkedDisk:
