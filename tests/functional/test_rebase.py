@@ -51,6 +51,8 @@ def test_base_that_was_moved(lab: Lab, virtomate: Program) -> None:
         "base": str(moved),
         "format": "qcow2",
         "check": "record",
+        "warnings": [],
+        "notices": [],
     }
     info = image_info(overlay)
     assert (info["backing-filename"], info["backing-filename-format"]) == (str(moved), "qcow2")
@@ -96,6 +98,25 @@ def test_other_content_is_refused(lab: Lab, virtomate: Program) -> None:
 
     assert found["check"] == "skipped"
     assert image_info(overlay)["backing-filename"] == str(other)
+
+
+def test_base_of_another_domain(lab: Lab, virtomate: Program) -> None:
+    """A domain that writes to the new base when it is started is named, and the record knows that."""
+    mark = 'frozen="yes"'
+    base = lab.pool.qcow2("original.qcow2")
+    lab.define(domain("original", disks=[disk(base)]))
+    assert virtomate("domain-clone", "--mode", "linked", "--freeze", "original", "clone").status == 0
+    assert mark in definition(lab, "clone")
+    copy = Path(shutil.copy2(base, base.with_name("copy.qcow2")))
+    copy.chmod(0o600)
+    lab.pool.refresh()
+    lab.define(domain("other", disks=[disk(copy)]))
+
+    found = rebased(virtomate("domain-rebase", "--base", copy, "clone", json=True))
+
+    assert [item["code"] for item in found["notices"]] == ["linked-original"]
+    assert found["warnings"][0].startswith("do not start 'other' any more")
+    assert mark not in definition(lab, "clone")
 
 
 def test_relative_name_stays_relative(lab: Lab, virtomate: Program) -> None:

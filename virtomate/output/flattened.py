@@ -56,6 +56,7 @@ def render_rebased(result: RebaseResult, format_: Format) -> None:
         ("check", _CHECKS[result.check]),
     ]
     print_lines([f"Disk {result.target} of {printable(result.name)} has another base", *aligned_below(rows)])
+    render_warnings(result.warnings, format_)
 
 
 def _disk_words(disk: FlattenedDisk) -> str:

@@ -28,14 +28,16 @@ from virtomate.duplication.rebasing import (
 )
 from virtomate.enums import BaseCheck
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
-from virtomate.hypervisor.domains import find_domain
+from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid
 from virtomate.hypervisor.storage import get_pool
+from virtomate.notices import CloneWarning, Notice
 from virtomate.paths import is_relative, normalise
 from virtomate.services.linked.chain import find_disk_volume, plain_path, read_header
 from virtomate.services.linked.rebase_check import QCOW2, RAW, NewBase, chain_of, check_base
 from virtomate.services.linked.record import change_disk, find_record, note_base, note_rebased
 from virtomate.services.linked.sight import Sights
 from virtomate.services.storage import read_pools, refresh_when_idle
+from virtomate.services.storage.references import find_writers
 from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word, shutdown_commands, virsh, virtomate
 
@@ -83,6 +85,7 @@ class RebaseResult(NamedTuple):
         base: Path of the new base.
         format: Format of the new base.
         check: How the new base was compared with the former base.
+        warnings: Which domains write to the new base when they are started.
     """
 
     name: str
@@ -93,6 +96,7 @@ class RebaseResult(NamedTuple):
     base: str
     format: str
     check: BaseCheck
+    warnings: tuple[Notice, ...]
     seconds: float
 
 
@@ -153,7 +157,8 @@ def rebase_domain(run: Run, request: RebaseRequest) -> RebaseResult:
             _change_image(run, plan)
     change_disk(domain, plan.disk.target, partial(_name_base, base=plan.base, format_=plan.format))
     lower = [LowerImage(sight.path, sight.fingerprint) for sight, _ in plan.chain[1:] if sight.fingerprint is not None]
-    note_base(domain, plan.path, plan.base, plan.chain[0][0].fingerprint, tuple(lower))
+    writers = _writers(connection, pools, plan)
+    note_base(domain, plan.path, plan.base, plan.chain[0][0].fingerprint, tuple(lower), is_written_to=bool(writers))
     _note_above(connection, plan, before)
     refresh_when_idle(get_pool(connection, plan.found.description.pool))
     return RebaseResult(
@@ -165,8 +170,26 @@ def rebase_domain(run: Run, request: RebaseRequest) -> RebaseResult:
         plan.base,
         plan.format,
         check,
+        tuple(Notice(CloneWarning.LINKED_ORIGINAL, name) for name in writers),
         round(time.monotonic() - begin, 3),
     )
+
+
+def _writers(connection: Connection, pools: PoolIndex, plan: _Plan) -> tuple[str, ...]:
+    """Return the names of the domains, templates excepted, that write to the new base when they are started."""
+    try:
+        volume = pools.find_path(plan.base).description
+    except (IllegalStateError, NotFoundError):
+        # libvirt does not know the file, but a definition may name it
+        volume = plan.found.description._replace(pool="", name=posixpath.basename(plan.base), path=plan.base)
+    found, _ = find_writers(connection, (volume,))
+    names: dict[str, None] = {}
+    for writer in found[volume.path]:
+        domain = find_domain_by_uuid(connection, writer.domain_uuid) if writer.is_definition else None
+        if domain is not None and domain.uuid != plan.domain.uuid:
+            definition = codec.parse_definition(domain.inactive_definition_without_secrets()).domain
+            names |= {} if is_template(definition) else {domain.name: None}
+    return tuple(names)
 
 
 def _note_above(connection: Connection, plan: _Plan, before: BaseFingerprint | None) -> None:

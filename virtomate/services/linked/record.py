@@ -69,9 +69,24 @@ def _without_base(made: Artifact) -> Artifact:
 
 
 def note_base(
-    domain: Domain, path: str, base: str, fingerprint: BaseFingerprint | None, below: tuple[LowerImage, ...]
+    domain: Domain,
+    path: str,
+    base: str,
+    fingerprint: BaseFingerprint | None,
+    below: tuple[LowerImage, ...],
+    *,
+    is_written_to: bool,
 ) -> None:
-    """Write into a clone's record on what a volume rests now; nothing happens to a domain without a record."""
+    """Write into a clone's record on what a volume rests now; nothing happens to a domain without a record.
+
+    Args:
+        domain: The domain.
+        path: Path of the volume.
+        base: Path of the base.
+        fingerprint: What the base is like.
+        below: The images below the base.
+        is_written_to: Whether a domain writes to the base when it is started.
+    """
     record = find_record(domain)
     if record is None:
         return
@@ -79,8 +94,9 @@ def note_base(
         item._replace(base=base, base_fingerprint=fingerprint, below=below) if item.path == path else item
         for item in record.made
     )
-    if made != record.made:
-        write_record(domain, record._replace(made=made))
+    frozen = record.frozen and not is_written_to
+    if (made, frozen) != (record.made, record.frozen):
+        write_record(domain, record._replace(made=made, frozen=frozen))
 
 
 def note_rebased(connection: Connection, before: LowerImage, now: tuple[LowerImage, ...]) -> None:
