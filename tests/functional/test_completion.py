@@ -180,6 +180,8 @@ def test_commands_options_and_values(shell: Shell) -> None:
         "virtomate domain cl": ["domain", "clone"],
         "virtomate domain-clone --tran\tst": ["domain-clone", "--transfer", "stream"],
         "virtomate domain-clone --mode l": ["domain-clone", "--mode", "linked"],
+        "virtomate domain-clone --mode s": ["domain-clone", "--mode", "shallow"],
+        "virtomate domain-clone --mode a": ["domain-clone", "--mode", "auto"],
         "virtomate -c qemu:///system domain-clone --mode=r": [
             *("-c", "qemu:///system", "domain-clone"),
             "--mode=reflink",
@@ -213,6 +215,8 @@ def test_what_is_offered(lab: Lab, virtomate: Program) -> None:
     assert offered("guest-run") == ["one", "src", "two"]
     assert offered("domain-delete") == ["one", "two"]
     assert offered("domain-delete", "two") == ["one"]
+    assert offered("domain-delete", "t*") == ["one", "two"]
+    assert offered("domain-delete", "--clones-of") == ["one", "src", "two"]
     assert offered("domain-verify", "two") == ["one"]
     assert offered("volume-list") == sorted(lab.pools)
 

@@ -215,6 +215,28 @@ def test_base_that_nobody_uses_any_more(lab: Lab, virtomate: Program) -> None:
     assert lower.exists()
 
 
+def test_frozen_originals(lab: Lab, virtomate: Program) -> None:
+    """The base of a frozen original is never deleted, not even when only clones rest on it; that of a clone goes."""
+    base = define_source(lab)
+    freeze = ("domain-clone", "--mode", "linked", "--freeze")
+    assert virtomate(*freeze, "src", "a").status == 0
+    own = make_clone(virtomate, "copy", "src")
+    assert virtomate(*freeze, "copy", "of-copy").status == 0
+
+    (used,) = delete(virtomate, "a").json
+    tree = delete(virtomate, "--with-dependents", "copy")
+    assert virtomate(*freeze, "src", "b").status == 0
+    lab.connection.lookupByName("src").undefine()
+    (lab.pool.path / "src-overlay.qcow2").unlink()
+    (last,) = delete(virtomate, "b").json
+
+    assert bases(used) == []
+    assert outcome(tree) == {"copy": "deleted", "of-copy": "deleted"}
+    assert not own.exists()
+    assert bases(last) == [str(base)]
+    assert lab.pool.volumes() == [base.name]
+
+
 @pytest.mark.parametrize("mode", ["shallow", "linked"])
 def test_bases_of_several(lab: Lab, virtomate: Program, mode: str) -> None:
     """Of several clones that go together, the last one names the base, once."""

@@ -87,6 +87,23 @@ def test_life_after_cloning(lab: Lab, virtomate: Program) -> None:
     assert virtomate("domain-verify", "other").status == 0
 
 
+def test_frozen_base(lab: Lab, virtomate: Program) -> None:
+    """Of a frozen original nothing is to be warned of: nobody writes to its base, and both can be used."""
+    base = lab.pool.qcow2("original.qcow2", 16 * MIB, seed=1)
+    lab.define(domain("original", disks=[disk(base)]))
+    assert virtomate("domain-clone", "--mode", "linked", "--freeze", "original", "linked").status == 0
+    images.qemu_io(lab.pool.path / "original-overlay.qcow2", "qcow2", "write -P 9 0 64k")
+
+    made = clone(virtomate, "--mode", "shallow")
+
+    assert by_target(made)["vda"]["action"] == "shallow-copied"
+    assert image_info(clone_path(made))["backing-filename"] == str(base)
+    assert "shared-base" not in [notice["code"] for notice in made["notices"]]
+    assert images.same_content(clone_path(made), "qcow2", lab.pool.path / "original-overlay.qcow2", "qcow2")
+    for name in ("original", "clone", "linked"):
+        lab.connection.lookupByName(name).create()
+
+
 def test_relative_base(lab: Lab, virtomate: Program) -> None:
     """A base that is named relative to the image is found beside the copy, and only there."""
     define_chain(lab, lab.pool, "base.qcow2")

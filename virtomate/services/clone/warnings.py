@@ -44,6 +44,7 @@ def clone_warnings(
         *_shared(disks, nvram),
         *_addresses(survey),
         *(() if survey.request.freeze else _links(source, disks)),
+        *_shared_bases(source, disks),
         *(warning for item in disks for warning in item.warnings),
         *_seeds(survey, disks),
         *(() if nvram is None else nvram.warnings),
@@ -56,7 +57,7 @@ def clone_warnings(
 
 
 def _links(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notice]:
-    """Yield warnings of what destroys a clone that rests on images of others."""
+    """Yield warnings of what destroys a linked clone."""
     name, snapshot = source.reference.name, source.snapshot
     linked = [item.disk for item in disks if item.action is Action.LINKED]
     frozen = [] if snapshot is None else [disk for disk in linked if snapshot.keeps(disk)]
@@ -65,10 +66,17 @@ def _links(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notice]:
     # linked clones of a running original rest on images of their own, and nobody can start a template
     if len(frozen) < len(linked) and source.running is None and not source.is_template:
         yield Notice(CloneWarning.LINKED_ORIGINAL, name)
+
+
+def _shared_bases(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notice]:
+    """Yield a warning for each image that is copied without its base, unless nobody writes to that base any more."""
+    frozen = () if source.freeze_mark is None else source.freeze_mark.disks
+    bases = {disk.base for disk in frozen}
     for item in disks:
         way = item.duplication
-        if way is not None and way.action is not Action.LINKED and way.base_path is not None:
-            yield notice(CloneWarning.SHARED_BASE, item.disk.target, base=way.base_path)
+        path = None if way is None or way.action is Action.LINKED else way.base_path
+        if path is not None and path not in bases:
+            yield notice(CloneWarning.SHARED_BASE, item.disk.target, base=path)
 
 
 def _shared(disks: tuple[DiskPlan, ...], nvram: SurveyedNvram | None) -> Iterator[Notice]:
