@@ -35,8 +35,8 @@ from tests.lab.slow_disk import pause_jobs, slow_down, speed_up
 from tests.lab.ssh import SshServer
 from tests.lab.storage import make_pool
 
-# A backup may have begun to read 64 MiB before anybody can slow it down, and as much is left then.
-BUSY_BYTES = 128 * MIB
+# A backup may have begun to read 64 MiB before anybody can slow it down; what is left then takes two minutes.
+BUSY_BYTES = 192 * MIB
 
 
 @pytest.fixture(scope="module")
