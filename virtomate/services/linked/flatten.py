@@ -212,6 +212,10 @@ class _Flattening:
                 hint=f"Shut the domain down first: {virsh('shutdown', domain.name)}",
             )
         is_own = block_jobs.find_job(domain, target) is None
+        header = read_header(self._run.source.connection, self._look(disk))
+        if is_own and header is not None and not header.has_backing_file:
+            # a job that a killed run has left has just ended
+            return
         if is_own:
             block_jobs.begin_pull(domain, target)
         try:
