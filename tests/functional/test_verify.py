@@ -203,6 +203,9 @@ def test_every_way_to_rest_on_an_image(lab: Lab, virtomate: Program) -> None:
         ("live", "shallow", "web", "web-a"), "intact"
     )
 
+    (kept,) = (node for node in virtomate("domain-list", "--tree", json=True).json if node["name"] == "original-moment")
+    assert [image["domains"][0]["name"] for image in kept["dependents"]] == ["live"]
+
     assert virtomate("domain-flatten", "web-a").status == 0
     write_through_qemu(path, lab)
     assert {name: item["status"] for name, item in verify(virtomate, status=1).items()} == {

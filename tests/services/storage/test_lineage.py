@@ -186,3 +186,18 @@ def test_documents_that_cannot_be_read_hide_nothing_else(host: Host) -> None:
     host.define("broken", definition=failure())
 
     assert host.graph() == {"a/base": [], "a/top": ["a/base"]}
+
+
+def test_images_of_a_running_original(host: Host) -> None:
+    """The domain that keeps them has no disks; they are its own by its record."""
+    image = host.image("a/moment")
+    host.image("a/top", image)
+    made = Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, "a", "moment", str(image), Fingerprint("1.0"))
+    record = Provenance(True, CLONE, "token", DomainReference("original", "u"), Mode.COPY, 1.0, (made,), moment=CLONE)
+    host.define("original-moment", definition=definition(record=record), uuid=CLONE)
+    lineage = host.lineage()
+
+    ((target, found),) = lineage.disks(CLONE)
+
+    assert (target, found.path) == (None, str(image))
+    assert [overlay.path for overlay in lineage.overlays(found)] == [str(host.root / "a" / "top")]

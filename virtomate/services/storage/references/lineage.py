@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import DomainReference, read_record
+from virtomate.enums import ArtifactKind
 from virtomate.paths import normalise
 from virtomate.services.storage.backend import VolumeKey
 from virtomate.services.storage.file_pools import FILE_POOLS
@@ -41,7 +42,11 @@ class Image(NamedTuple):
 
 
 class DiskUse(NamedTuple):
-    """A domain has an image as the own image of a disk; the disk's target if the definition has one."""
+    """A domain has an image as the own image of a disk.
+
+    Attributes:
+        target: Target of the disk; None if the definition has none, or if a domain without disks keeps the image.
+    """
 
     domain: DomainReference
     target: str | None
@@ -185,8 +190,12 @@ class _Reader:
         for element in document.mentions.records:
             record = read_record(element, document.domain_uuid)
             for made in () if record is None else record.made:
+                where = self._locator.of_path(made.path)
                 if made.base is not None:
-                    self._guess(self._locator.of_path(made.path), self._locator.of_path(made.base))
+                    self._guess(where, self._locator.of_path(made.base))
+                if record is not None and record.is_moment and made.kind is ArtifactKind.VOLUME:
+                    # the domain that keeps the images of a running original has no disks
+                    self._uses[self._add(where), DiskUse(domain, None)] = None
 
     def _guess(self, upper: Whereabouts, lower: Whereabouts) -> None:
         """Believe a definition or record that an image rests on another, where the image cannot be read."""
