@@ -138,18 +138,19 @@ def consent(words: Sequence[str | Path]) -> list[str]:
 
 def wait_until_still(process: int) -> None:
     """Wait until a process has stopped."""
+    wait_for(lambda: _state(process) in "TZ", "it stands still")
+    assert _state(process) == "T", "It ended instead"
 
-    def state() -> str:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
-    wait_for(lambda: state() in "TZ", "it stands still")
-    assert state() == "T", "It ended instead"
+def _state(process: int) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @contextmanager
 def paused(run: Background) -> Iterator[None]:
     """Wait until a run stands still by itself, and let it go on at the end of the block."""
-    wait_until_still(run.process.pid)
+    wait_for(lambda: not run.running or _state(run.process.pid) == "T", "it stands still")
+    assert run.running, f"It ended instead: {run.wait()}"
     with halted(run):
         yield
 
