@@ -79,6 +79,7 @@ TABLES: dict[str, type] = {
     "RunDocument": agent.RunResult,
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,
+    "SeedDocument": clone_records.SeedResult,
     "SnapshotDocument": clone_records.SnapshotReference,
     "ResetDocument": reset.ResetResult,
     "ResetDiskDocument": reset.ResetDisk,

@@ -39,17 +39,18 @@ SERVICES: dict[str, set[str]] = {
     "firmware": set(),
     "origins": set(),
     "trust": set(),
+    "seed": set(),
     "storage": {"definitions"},
     "quiesce": {"storage"},
     "transaction": {"definitions", "storage", "quiesce"},
     "guest": set(),
     "linked": {"definitions", "firmware", "trust", "storage", "transaction", "guest"},
     "restart": {"storage", "transaction"},
-    "clone_records": {"storage"},
+    "clone_records": {"storage", "seed"},
     "clone_start": {"guest", "clone_records", "linked"},
     "clone": {
         *("definitions", "firmware", "trust", "storage", "transaction", "linked", "quiesce", "restart"),
-        *("clone_records", "clone_start"),
+        *("clone_records", "clone_start", "seed"),
     },
     "delete": {"firmware", "origins", "storage", "linked", "restart", "quiesce"},
     "volume_import": {"trust", "storage", "transaction"},
@@ -66,6 +67,7 @@ OWNERS = {
     "libvirt_qemu": "hypervisor",
     "libvirtmod": "hypervisor",
     "xmltodict": "definition",
+    "pycdlib": "services",
 }
 FORBIDDEN = {"importlib"}
 

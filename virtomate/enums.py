@@ -24,6 +24,7 @@ class Action(StrEnum):
     REFLINKED = "reflinked"
     SHARED = "shared"
     DROPPED = "dropped"
+    REPLACED = "replaced"
 
 
 class Transfer(StrEnum):
@@ -106,6 +107,7 @@ class ArtifactKind(StrEnum):
 
     VOLUME = "volume"
     NVRAM = "nvram"
+    SEED = "seed"
     POOL = "pool"
 
 

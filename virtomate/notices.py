@@ -39,6 +39,7 @@ class CloneWarning(StrEnum):
     SHARED_BASE = "shared-base"
     SHARED_DISK = "shared-disk"
     SHARED_NVRAM = "shared-nvram"
+    SHARED_SEED = "shared-seed"
     UNCLEAN_IMAGE = "unclean-image"
     UNFROZEN = "unfrozen-copy"
     UNTRIMMED = "untrimmed-copy"
@@ -65,6 +66,7 @@ class Change(StrEnum):
     AUTOMATIC = "automatic"
     OWN_PATH = "own-path"
     NAMED_FIRMWARE = "named-firmware"
+    TOLD = "own-name"
 
 
 class ScanWarning(StrEnum):

@@ -41,6 +41,7 @@ CHAIN = 3
 WRITES = 6000
 WRITE_BYTES = 4 * KIB
 WRITE_SEED = 3
+SEED_SECONDS = 0.03
 
 Case = Callable[[Workbench, str], CaseResult]
 
@@ -345,6 +346,29 @@ def many(bench: Workbench, name: str, kind: str, mode: str) -> CaseResult:
     return CaseResult(name, title, series=found, bars=(faster(old, 10, OURS),))
 
 
+def seed(bench: Workbench, name: str) -> CaseResult:
+    """Make linked clones with seeds for cloud-init, one and many, and the same without."""
+    count, data = bench.scaled(MANY), bench.scaled(64 * MIB)
+    pool = bench.make_pool("ext4", 4 * data)
+    source = pool.qcow2("original.qcow2", data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "qcow2"))
+    one, many = f"{OURS}, one", f"{OURS}, {count}"
+    seeded, many_seeded = f"{one} with a seed", f"{many} with seeds"
+    found = bench.race(
+        [
+            Contender(one, who.clone_with_ours(bench.uri, "linked"), [source]),
+            Contender(seeded, who.seed_with_ours(bench.uri), [source]),
+            Contender(many, who.clone_many_with_ours(bench.uri, "linked", count), [source]),
+            Contender(many_seeded, [*who.numbered(who.seed_with_ours(bench.uri)), "--count", str(count)], [source]),
+        ],
+        pool,
+        times=3,
+    )
+    cost = Bar(f"{seeded}: at most 30 ms more than {one}", over=seeded, minus=one, high=SEED_SECONDS)
+    bars = (cost, at_most(1.5, many, many_seeded))
+    return CaseResult(name, "linked clones with seeds for cloud-init, ext4", series=found, bars=bars)
+
+
 def reset(bench: Workbench, name: str) -> CaseResult:
     """Take many linked clones, into which their guests wrote, back to their first moment."""
     count, data = bench.scaled(MANY), bench.scaled(GIB)
@@ -490,6 +514,7 @@ CASES: Mapping[str, Case] = {
     "live-linked": live_linked,
     "many-linked": partial(many, kind="ext4", mode="linked"),
     "many-reflink": partial(many, kind="xfs", mode="reflink"),
+    "seed": seed,
     "reset": reset,
     "flatten": flatten,
     "crowd": crowd,

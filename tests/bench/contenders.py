@@ -94,6 +94,12 @@ def define(uri: str, definition: Path) -> list[str | Path]:
     return [require_program("virsh", "libvirt-clients"), "-c", uri, "define", definition]
 
 
+def seed_with_ours(uri: str) -> list[str | Path]:
+    """Compose a linked clone by virtomate that has a seed for cloud-init."""
+    *words, source, clone = clone_with_ours(uri, "linked")
+    return [*words, "--seed", source, clone]
+
+
 def clone_with_old(uri: str, mode: str, source: str = ORIGINAL) -> list[str | Path]:
     """Compose a clone by virtomate 0.1.2."""
     return [find_old(), "-c", uri, "domain-clone", "--mode", mode, source, CLONE]

@@ -61,6 +61,7 @@ class Bar:
         over: Whose figure it is, or is divided.
         by: By whose figure it is divided; None for no one's.
         plus: Whose figure is added to that before; None for no one's.
+        minus: Whose figure is subtracted from the first one before; None for no one's.
         low: The smallest value that meets the bar.
         high: The largest one.
         quantity: What is compared.
@@ -70,6 +71,7 @@ class Bar:
     over: str
     by: str | None = None
     plus: str | None = None
+    minus: str | None = None
     low: float | None = None
     high: float | None = None
     quantity: Quantity = Quantity.SECONDS
@@ -125,6 +127,9 @@ def judge(bar: Bar, series: Sequence[Series]) -> Verdict:
     """Hold figures against a bar."""
     figures = {one.label: one.figure(bar.quantity) for one in series}
     value = figures.get(bar.over)
+    if bar.minus is not None:
+        less = figures.get(bar.minus)
+        value = None if value is None or less is None else value - less
     if bar.by is not None:
         parts = [figures.get(label) for label in (bar.by, bar.plus) if label is not None]
         divisor = sum(part for part in parts if part is not None) if None not in parts else None

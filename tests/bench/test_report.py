@@ -42,6 +42,9 @@ FAILED = Series("other", (Sample(3.0), Sample(error="status 1: no")))
         (faster("nobody", 1, "ours"), None, False),
         (Bar("sum", "ours", "other", plus="other", high=0.125), 0.125, True),
         (Bar("sum", "ours", "other", plus="nobody", high=1), None, False),
+        (Bar("difference", "other", minus="ours", high=6), 6.0, True),
+        (Bar("difference", "other", minus="ours", high=5), 6.0, False),
+        (Bar("difference", "other", minus="nobody", high=1), None, False),
     ],
 )
 def test_bars_compare_figures(bar: Bar, value: float | None, met: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -14,6 +14,10 @@ from virtomate.cli.help import Command
 from virtomate.enums import DiskAction, Mode, WaitFor
 from virtomate.notices import CloneWarning
 from virtomate.services.clone_records import CloneRequest, DiskOptions, Shutdown, Wait
+from virtomate.services.seed import SeedFiles
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(cls=Command, sections=SECTIONS)
@@ -162,6 +166,17 @@ ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
         (("--disk", "vda=share,name=x", "a"), ("with share there is none",)),
         (("--disk", "vda=drop,pool=x", "a"), ("with drop there is none",)),
         (("--disk", "vda=copy", "--disk", "vda=drop", "a"), ("twice for vda",)),
+        (("--seed", "--user-data", "f", "--ssh-key", "k", "a"), ("--user-data", "cannot be given with --ssh-key")),
+        (("--seed", "--user-data", "f", "--user", "u", "a"), ("--user-data", "cannot be given with --user")),
+        (("--seed", "--seed-dir", "d", "--network-data", "n", "a"), ("--seed-dir", "given with --network-data")),
+        (("--seed", "--seed-dir", "d", "--ssh-key", "k", "a"), ("--seed-dir", "given with --ssh-key")),
+        (("--vendor-data", "f", "a"), ("--vendor-data is for a seed, and needs --seed",)),
+        (("--seed", "--hostname", "w", "a", "b"), ("--hostname is for one clone",)),
+        (("--seed", "--hostname", "w-{}", "a"), ("'w-{}' has no number without --count",)),
+        (("--seed", "--hostname", "w-{x}", "--count", "2", "a"), ("'{x}' in 'w-{x}' is not understood",)),
+        (("--seed", "--hostname", "web_1", "a"), ("'web_1' cannot be a host name",)),
+        (("--seed", "web_1"), ("'web_1' cannot be a host name", "--hostname")),
+        (("--seed", "--user", "a:b", "a"), ("'a:b' cannot be the name of a user",)),
         (("--title", "two\nlines", "a"), ("control character",)),
         (("--description", "\x1b[31m", "a"), ("control character",)),
         (("--description", "\uffff", "a"), ("control character",)),
@@ -212,3 +227,32 @@ def test_codes_are_completed(begun: str, expected: list[str]) -> None:
     completed = option.shell_complete(click.Context(words), begun)
 
     assert [item.value for item in completed] == expected
+
+
+def test_seeds(tmp_path: Path) -> None:
+    """A seed is read once, and host names are made like names; no word about seeds makes none."""
+    path = tmp_path / "user-data"
+    path.write_text("#!/bin/sh\n")
+
+    assert request("a").seed is None
+    assert request("--seed", "a").seed == SeedFiles()
+    assert request("--seed", "--user-data", str(path), "a").seed == SeedFiles(user_data=b"#!/bin/sh\n")
+    assert request("--seed", "a").host_names == ()
+    assert request("--seed", "--hostname", "w", "a").host_names == ("w",)
+    assert request("--seed", "--hostname", "w{:02}.x", "--count", "2", "a").host_names == ("w01.x", "w02.x")
+    assert request("--seed", "--hostname", "w", "--auto-name", "--count", "2").host_names == ("w-1", "w-2")
+
+
+def test_identity_in_a_directory(tmp_path: Path) -> None:
+    """An identity in meta-data is for one clone, and contradicts --hostname."""
+    (tmp_path / "meta-data").write_text("local-hostname: mine\n")
+    given = ("--seed", "--seed-dir", str(tmp_path))
+
+    assert request(*given, "a").seed == SeedFiles(b"local-hostname: mine\n")
+    assert request(*given, "a").host_names == ("mine",)
+    for more, message in (
+        (("a", "b"), "has 'local-hostname', and each of several clones needs a host name of its own"),
+        (("--hostname", "w", "a"), "--hostname contradicts 'local-hostname'"),
+    ):
+        with pytest.raises(click.UsageError, match=message):
+            request(*given, *more)

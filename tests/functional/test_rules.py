@@ -635,7 +635,7 @@ def test_what_identifies_both(root_lab: Lab, virtomate: Program) -> None:
         f"the DHCP entry of network 'lab' for {mac_address(1)} (192.168.77.2, host-1) is not carried over: {another}",
         f"the DHCP entry of network 'lab' for {mac_address(3)} (192.168.77.4, host-3) is not carried over: {another}",
         f"disk vda ({seed}) has the label 'config-2': {alike}",
-        f"disk sdb ({medium}) has the label 'CIDATA': {alike}",
+        f"disk sdb ({medium}) has the label 'CIDATA' and is shared: {alike}, unless --seed gives the clone its own",
         "the title 'Web' is the same for original and clone",
         "the SMBIOS serial number 'LAB-1' (system) is the same in original and clone",
         "disk vda has the same serial number ' 1' in original and clone",

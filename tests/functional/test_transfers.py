@@ -342,7 +342,7 @@ def test_ordinary_user_of_libvirt(root_lab: Lab, nobody: OrdinaryUser, transfer:
 
     assert transfers(document) == {"vda": "stream", "vdb": "stream", "sda": None}
     assert [warning.partition(":")[0] for warning in document["warnings"]] == [
-        f"disk sda ({seed}) has the label 'config-2'"
+        f"disk sda ({seed}) has the label 'config-2' and is shared"
     ]
     for target, path in (("vda", raw), ("vdb", qcow2)):
         copy = clone_path(document, target)

@@ -21,7 +21,7 @@ PREFIX = [
 ]
 
 # What the program consists of when it prints JSON.
-PARTS = ("virtomate", "click", "xmltodict", "libvirt", "libvirt_qemu", "libvirtmod", "libvirtmod_qemu")
+PARTS = ("virtomate", "click", "pycdlib", "xmltodict", "libvirt", "libvirt_qemu", "libvirtmod", "libvirtmod_qemu")
 
 
 class NoInterpreterError(Exception):

@@ -61,7 +61,7 @@ _APT = Manager(
             libvirt-daemon-driver-secret libvirt-daemon-driver-storage qemu-system-modules-spice
         """,
         "lab": """
-            dnsmasq-base ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools
+            dnsmasq-base ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools xorriso
             binutils btrfs-progs e2fsprogs libwrap0 libwtmpdb0 mount openssh-client util-linux xfsprogs
             bash fish jq man-db zsh
         """,
@@ -93,7 +93,7 @@ _DNF = Manager(
             libvirt-daemon-driver-secret libvirt-daemon-driver-storage-core
         """,
         "lab": """
-            dnsmasq edk2-ovmf qemu-img qemu-system-x86 swtpm swtpm-tools
+            dnsmasq edk2-ovmf qemu-img qemu-system-x86 swtpm swtpm-tools xorriso
             binutils btrfs-progs e2fsprogs openssh-clients util-linux xfsprogs
             bash fish jq man-db zsh
         """,
@@ -108,7 +108,7 @@ _ZYPPER = replace(
     groups=_DNF.groups
     | {
         "lab": """
-            dnsmasq qemu-ovmf-x86_64 qemu-spice qemu-tools qemu-x86 swtpm
+            dnsmasq qemu-ovmf-x86_64 qemu-spice qemu-tools qemu-x86 swtpm xorriso
             binutils btrfsprogs e2fsprogs openssh-clients util-linux xfsprogs
             bash fish jq man zsh
         """,

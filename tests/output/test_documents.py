@@ -313,6 +313,7 @@ def test_values_of_enumerations() -> None:
         "reflinked",
         "shared",
         "dropped",
+        "replaced",
     }
     assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link", "backup", "convert"}
     assert {consistency.value for consistency in Consistency} == {"crash", "filesystem", "offline"}

@@ -31,7 +31,7 @@ from virtomate.hypervisor.connection import Connection, connect
 from virtomate.notices import CloneWarning, Notice
 from virtomate.output.messages import sentence, sentences
 from virtomate.services.clone.in_use import InUse
-from virtomate.services.clone.plan import ClonePlan, plan_clones
+from virtomate.services.clone.plan import plan_clones
 from virtomate.services.clone.target import scan_identities
 from virtomate.services.clone.volume_names import TakenNames
 from virtomate.services.clone_records import CloneRequest, DiskOptions
@@ -41,6 +41,8 @@ from virtomate.services.transaction import new_journal
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from virtomate.services.clone.clone_plan import ClonePlan
 
 SHUT_OFF, RUNNING = 5, 1
 DISK = (

@@ -93,6 +93,18 @@ def _title(value: str) -> str:
     return _text(value, "\t")
 
 
+def _user(value: str) -> str:
+    """Return the name of a user."""
+    from virtomate.errors import UsageError  # noqa: PLC0415 - few clones get a seed
+    from virtomate.services.seed import check_user  # noqa: PLC0415 - as above
+
+    try:
+        check_user(value)
+    except UsageError as error:
+        raise click.BadParameter(error.message) from error
+    return value
+
+
 def _wait(value: str) -> Wait:
     """Return what to wait for, and how long: agent|ip[,SECONDS]."""
     from virtomate.services.clone_records import Wait  # noqa: PLC0415 - help and completion need no records
@@ -254,6 +266,59 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             type=_text,
             metavar="TEXT",
             help="Description of the clone, '' for none. [default: the original's]",
+        ),
+    ),
+    "Seed": (
+        click.Option(
+            ["--seed"],
+            is_flag=True,
+            help="Make a disk for each clone from which cloud-init takes the host name and what the options below say. "
+            "A seed of the original is replaced. [default: no disk]",
+        ),
+        click.Option(
+            ["--hostname"],
+            metavar="NAME",
+            help="Host name of the guest; {} stands for the number of the clone, as in NEWNAME. [default: the name "
+            "of the clone]",
+        ),
+        click.Option(
+            ["--ssh-key", "ssh_keys"],
+            metavar="FILE|TEXT",
+            multiple=True,
+            type=click.Path(),
+            help="Public key of SSH, or a file with such keys, that may log in as the default user. Can be repeated. "
+            "[default: no key]",
+        ),
+        click.Option(
+            ["--user"],
+            metavar="NAME",
+            type=_user,
+            help="Name of the default user. [default: as the image has it, such as debian]",
+        ),
+        click.Option(
+            ["--user-data"],
+            metavar="FILE",
+            type=click.Path(),
+            help="User data for cloud-init, instead of --ssh-key and --user. [default: none]",
+        ),
+        click.Option(
+            ["--network-data"],
+            metavar="FILE",
+            type=click.Path(),
+            help="Network configuration for cloud-init. [default: DHCP]",
+        ),
+        click.Option(
+            ["--vendor-data"],
+            metavar="FILE",
+            type=click.Path(),
+            help="Vendor data for cloud-init. [default: none]",
+        ),
+        click.Option(
+            ["--seed-dir"],
+            metavar="DIR",
+            type=click.Path(file_okay=False),
+            help="Directory with the files of the seed: meta-data, user-data, network-config, vendor-data. "
+            "[default: the options above]",
         ),
     ),
     "Running": (

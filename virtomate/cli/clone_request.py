@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virtomate.cli.clone_options import KEEP, SHUTDOWN_SECONDS
+from virtomate.cli.seed_request import SeedWords, read_seed_words
 from virtomate.enums import DiskAction, Mode, Quiesce, Transfer
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def clone_request(
 
     clone_names = _names(names, count, auto_name=auto_name)
     auto_names = (count or 1) if auto_name else 0
-    if len(clone_names) > 1 or auto_names > 1:
+    many = max(len(clone_names), auto_names)
+    if many > 1:
         only_for_one = {
             "--uuid": fields["uuid"] is not None,
             "--mac with an address": any(mac != KEEP for mac in macs),
@@ -68,6 +70,7 @@ def clone_request(
         raise click.UsageError(f"--mac {twice} is given twice, and every interface needs an address of its own.")
     if (twice := _repeated([disk.target for disk in disks])) is not None:
         raise click.UsageError(f"--disk is given twice for {twice}.")
+    seed_words = SeedWords(**{word: fields.pop(word) for word in SeedWords._fields})
     _check_running(
         live={
             **{word: fields[word[2:].replace("-", "_")] for word in ("--live", "--live-devices", "--risk-original")},
@@ -82,6 +85,7 @@ def clone_request(
     )
     if fields["freeze"]:
         _check_freeze(mode, disks, is_live=fields["live"], is_snapshot=fields["snapshot"] is not None)
+    seed, host_names = read_seed_words(seed_words, many, None if count is None else numbered_names)
     seconds = SHUTDOWN_SECONDS if shutdown_timeout is None else shutdown_timeout
     return CloneRequest(
         names=clone_names,
@@ -98,6 +102,8 @@ def clone_request(
         start=start or wait is not None,
         wait=wait,
         fail_on=frozenset().union(*fail_on),
+        seed=seed,
+        host_names=host_names,
         **fields,
     )
 

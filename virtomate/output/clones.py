@@ -40,6 +40,7 @@ _WORDS = {
     Action.REFLINKED: ("reflink to", "reflinked to"),
     Action.SHARED: ("share with the original", "shared with the original"),
     Action.DROPPED: ("drop", "dropped"),
+    Action.REPLACED: ("replace by the seed", "replaced by the seed"),
 }
 _WAYS = {
     Transfer.HOST: "directly",
@@ -239,6 +240,11 @@ def _clone_lines(result: CloneResult) -> list[str]:
     rows += [(disk.target, _disk_words(disk, is_plan=is_plan)) for disk in result.disks]
     if result.nvram is not None:
         rows.append(("NVRAM", f"{result.nvram.clone or 'no file'} ({result.nvram.action.value})"))
+    if result.seed is not None:
+        files = "" if not result.seed.files else f"; {', '.join(result.seed.files)}"
+        rows.append(
+            ("seed", f"{result.seed.clone.path} ({result.seed.target}; host name {result.seed.host_name}{files})")
+        )
     for interface in result.interfaces:
         before = "as before" if interface.mac == interface.source_mac else f"was {interface.source_mac}"
         rows.append(("MAC", f"{interface.mac} ({before})"))

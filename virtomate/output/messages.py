@@ -52,6 +52,8 @@ SENTENCES: dict[Code, str] = {
     CloneWarning.SHARED_BASE: "do not change '{base}' any more: disk {subject} of original and clone both rest on it",
     CloneWarning.SHARED_DISK: "disk {subject} ({location}) is shared with the original ({reason}): both write to it",
     CloneWarning.SHARED_NVRAM: "the {subject} is not a file and is shared with the original: both write to it",
+    CloneWarning.SHARED_SEED: "disk {subject} ({location}) has the label '{label}' and is shared: original "
+    "and clone get the same host name and instance ID from it, unless --seed gives the clone its own",
     CloneWarning.UNCLEAN_IMAGE: "the image of disk {subject} ('{path}') was not closed properly, and the clone's disk "
     "starts from it",
     CloneWarning.UNFROZEN: "the file systems of '{subject}' were not frozen ({reason}): the disks of the clone are as "
@@ -86,6 +88,7 @@ SENTENCES: dict[Code, str] = {
     Change.AUTOMATIC: "{subject}: chosen by libvirt at every start",
     Change.OWN_PATH: "{subject}: {path}",
     Change.NAMED_FIRMWARE: "firmware: {subject}, and no other that libvirt selects",
+    Change.TOLD: "{told} in {subject}",
     ScanWarning.RESTORED_DEFINITION: "'{subject}' has its definition back, which an interrupted deletion had put aside",
     ScanWarning.COMPLETED_FREEZE: "'{subject}' is frozen: a run that was killed had moved its disks onto overlays",
     ScanWarning.UNREADABLE_DOCUMENT: "{subject} cannot be read ({reason}): the files that it uses are not known",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.notices import CloneWarning, Notice
+    from virtomate.services.seed import SeedFiles
     from virtomate.services.storage import SpaceNeed
 
 
@@ -65,6 +66,8 @@ class CloneRequest(NamedTuple):
         live: Whether to clone an original that runs.
         live_devices: Whether the clone of a running original has the devices that the original has now.
         risk_original: Whether to clone a running original although its guest may see I/O errors.
+        seed: Files for a seed of each clone, None for no seed.
+        host_names: Host names of the clones, in order; empty for their names.
         quiesce: Whether the file systems of the guest of a running original are frozen when its disks are copied.
         freeze: Whether the original's linked disks move onto overlays, so that it can be started.
     """
@@ -96,6 +99,8 @@ class CloneRequest(NamedTuple):
     risk_original: bool = False
     quiesce: Quiesce = Quiesce.AUTO
     freeze: bool = False
+    seed: SeedFiles | None = None
+    host_names: tuple[str, ...] = ()
 
 
 class SnapshotReference(NamedTuple):
@@ -169,6 +174,20 @@ class NvramResult(NamedTuple):
     format: str
 
 
+class SeedResult(NamedTuple):
+    """The seed of a clone, from which cloud-init takes what the guest is called.
+
+    Attributes:
+        target: Name of the disk in the guest.
+        files: Names of the files in it that the user gave, such as `user-data`.
+    """
+
+    target: str
+    clone: VolumeReference
+    host_name: str
+    files: tuple[str, ...]
+
+
 class InterfaceResult(NamedTuple):
     """One network interface of a clone."""
 
@@ -190,6 +209,7 @@ class CloneResult(NamedTuple):
             be. None if the original is not shut down.
         addresses: The IP addresses of a started clone that was waited for.
         snapshot: The snapshot of the original that the clone is made of, None where there is none.
+        seed: The seed of the clone, None where there is none.
         error: Why there is no clone, or what failed after the clone was complete.
     """
 
@@ -214,4 +234,5 @@ class CloneResult(NamedTuple):
     restarted: bool | None = None
     addresses: tuple[DomainInterface, ...] | None = None
     snapshot: SnapshotReference | None = None
+    seed: SeedResult | None = None
     error: VirtomateError | None = None

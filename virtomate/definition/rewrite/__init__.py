@@ -21,7 +21,9 @@ from virtomate.definition.rewrite.own import (
     with_sources,
     without_disks,
 )
+from virtomate.definition.rewrite.seed import SeedDrive, can_hold_seed, seed_drive, with_seed
 from virtomate.definition.rewrite.still_shared import not_carried_over, same_identity, shared_things
+from virtomate.definition.rewrite.told import own_title, tells_name, with_told_name
 from virtomate.definition.rewrite.unshared import Outcome, auto_allocated, own_paths
 
 if TYPE_CHECKING:
@@ -32,9 +34,13 @@ __all__ = [
     "NewNvram",
     "NewSource",
     "Outcome",
+    "SeedDrive",
     "auto_allocated",
+    "can_hold_seed",
     "clone_domain_definition",
     "new_mac_addresses",
+    "seed_drive",
+    "tells_name",
     "with_identity",
     "with_named_firmware",
 ]
@@ -46,6 +52,7 @@ def clone_domain_definition(
     sources: Mapping[int, NewSource],
     nvram: NewNvram | None,
     dropped: Collection[int] = (),
+    seed: tuple[SeedDrive, str] | None = None,
 ) -> Outcome:
     """Return a clone's definition, what was renewed, and what original and clone still share.
 
@@ -55,17 +62,32 @@ def clone_domain_definition(
         sources: New sources of the duplicated disks, by position.
         nvram: The clone's NVRAM; None without NVRAM or with the original's.
         dropped: Positions of the disks that the clone does not get.
+        seed: The disk for the clone's seed, and the path of the seed; None without a seed.
     """
     original = prepared.domain
-    domain = without_disks(with_sources(with_identity(original, identity), sources), dropped)
+    title = readers.text(original.get("title"))
+    if identity.host_name is not None and identity.title is None and title:
+        identity = identity._replace(title=own_title(title, readers.name(original), identity.name))
+    domain = with_sources(with_identity(original, identity), sources)
+    if seed is not None:
+        domain = with_seed(domain, *seed)
+    domain = without_disks(domain, dropped)
     if nvram is not None:
         domain = with_nvram(domain, nvram)
-    renamed = own_paths(domain, readers.name(original), identity.name)
-    changes = (*renewed_identifiers(original, identity), *prepared.changes, *renamed.changes)
+    told = Outcome(domain)
+    if identity.host_name is not None:
+        told = with_told_name(domain, identity.host_name, identity.uuid)
+    renamed = own_paths(told.domain, readers.name(original), identity.name)
+    changes = (*renewed_identifiers(original, identity), *told.changes, *prepared.changes, *renamed.changes)
     warnings = (
         *renamed.warnings,
         *shared_things(renamed.domain),
-        *same_identity(original, sources, has_new_title=identity.title is not None),
+        *same_identity(
+            original,
+            sources,
+            has_new_title=identity.title is not None,
+            has_new_name=identity.host_name is not None,
+        ),
         *not_carried_over(renamed.domain),
     )
     # several interfaces may have the same change

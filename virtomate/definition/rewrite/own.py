@@ -30,6 +30,7 @@ class Identity(NamedTuple):
         mac_addresses: New addresses by position of the interface; other interfaces keep theirs.
         title: A new title; None keeps the original's, an empty text removes it.
         description: A new description, as for the title.
+        host_name: Host name of the guest, None where the definition tells what the original's tells.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Identity(NamedTuple):
     mac_addresses: Mapping[int, str]
     title: str | None = None
     description: str | None = None
+    host_name: str | None = None
 
 
 def with_identity(domain: Document, identity: Identity) -> Document:

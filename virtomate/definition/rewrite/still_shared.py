@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from virtomate.definition.readers import as_list, child, command_line_arguments, devices, text
+from virtomate.definition.readers import as_list, child, devices, text
+from virtomate.definition.rewrite.told import smbios_serials, told_from_outside, told_in
 from virtomate.definition.rewrite.unshared import CHARACTER_DEVICES, character_devices
 from virtomate.notices import CloneWarning, Notice, notice
 
@@ -77,27 +78,6 @@ _SUSPECT_ARGUMENT = (
     r"(?i)/|:\d|port=|hostfwd|socket(?!s=)|tcp:|udp:|unix:|ifname="
     r"|cid=|mac=|uuid=|guid=|serial=|ww[np]n=|[\da-f]{8}-[\da-f]{4}-|usb-host|hostbus=|hostaddr=|vfio|(?-i:^-s$)"
 )
-
-_HOST_NAME, _INSTANCE_ID, _MACHINE_ID, _ADDRESS = "host name", "instance ID", "machine ID", "IP address"
-
-# https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html: settings follow the name of the data source.
-_NO_CLOUD = r"ds=nocloud(?:-net)?((?:;[^;\s]*)+)"
-_NO_CLOUD_SETTINGS = {
-    "h": _HOST_NAME, "local-hostname": _HOST_NAME, "i": _INSTANCE_ID, "instance-id": _INSTANCE_ID,
-}  # fmt: skip
-# https://systemd.io/CREDENTIALS/, systemd.system-credentials(7), kernel-command-line(7), machine-id(5); ip= is of
-# https://docs.kernel.org/admin-guide/nfs/nfsroot.html and dracut.cmdline(7)
-_CREDENTIAL = (
-    r"(?:io\.systemd\.credential(?:\.binary)?:|io\.systemd\.credentials/|systemd\.set_credential(?:_binary)?=)system\."
-)
-_TELLING = (
-    (rf"{_CREDENTIAL}hostname\b", _HOST_NAME),
-    (rf"{_CREDENTIAL}machine_id\b", _MACHINE_ID),
-    (r"^(?:systemd\.)?hostname=.", _HOST_NAME),
-    (r"^systemd\.machine_id=(?!firmware$).", _MACHINE_ID),
-    (r"^ip=(?:\d+\.\d|\[)", _ADDRESS),
-)
-_SMBIOS_WITH_SERIAL = ("system", "baseBoard", "chassis")
 
 
 def shared_things(domain: Document) -> tuple[Notice, ...]:
@@ -292,27 +272,21 @@ def _telling_values(value: Any, place: str) -> Iterator[tuple[str, str]]:  # noq
         yield place, value
 
 
-def same_identity(domain: Document, duplicated: Collection[int], *, has_new_title: bool) -> tuple[Notice, ...]:
-    """Return a warning for each thing that identifies both the original and its clone with these duplicated disks."""
+def same_identity(
+    domain: Document, duplicated: Collection[int], *, has_new_title: bool, has_new_name: bool = False
+) -> tuple[Notice, ...]:
+    """Return a warning for each thing that identifies both the original and its clone with these duplicated disks.
+
+    With a new host name, what the definition tells the guest of host name and instance ID is no such thing.
+    """
     title = None if has_new_title else text(domain.get("title"))
-    serials = [(table, serial) for table, serial in _smbios_serials(domain) if not _told(serial)]
+    serials = [(table, serial) for table, serial in smbios_serials(domain) if not told_in(serial)]
     return (
         *([Notice(CloneWarning.SAME_TITLE, title)] if title else []),
         *(notice(CloneWarning.SAME_SERIALS, table, serial=serial) for table, serial in serials),
         *_disks(domain, duplicated),
-        *_told_from_outside(domain),
+        *told_from_outside(domain, has_new_name=has_new_name),
     )
-
-
-def _smbios_serials(domain: Document) -> Iterator[tuple[str, str]]:
-    """Yield serial numbers of SMBIOS tables (#smbios-system-information), which identify machines in inventories."""
-    for sysinfo in as_list(domain.get("sysinfo")):
-        for table in _SMBIOS_WITH_SERIAL:
-            for element in as_list(sysinfo.get(table)):
-                for entry in as_list(element.get("entry")):
-                    value = text(entry)
-                    if entry.get("@name") == "serial" and value:
-                        yield table, value
 
 
 def _disks(domain: Document, duplicated: Collection[int]) -> Iterator[Notice]:
@@ -323,38 +297,3 @@ def _disks(domain: Document, duplicated: Collection[int]) -> Iterator[Notice]:
         if names and index in duplicated:
             target = child(disk, "target").get("@dev", str(index))
             yield notice(CloneWarning.SAME_DISK_SERIALS, target, identifiers=" and ".join(names))
-
-
-def _told_from_outside(domain: Document) -> Iterator[Notice]:
-    """Yield warnings of identities that the definition tells the guest."""
-    for where, value in _messages(domain):
-        if told := dict.fromkeys(_told(value)):
-            yield notice(CloneWarning.SAME_GUEST_DATA, where, told=" and ".join(told))
-
-
-def _messages(domain: Document) -> Iterator[tuple[str, str]]:
-    """Yield each text that a guest reads from its definition, with a phrase for it."""
-    for _, serial in _smbios_serials(domain):
-        yield f"SMBIOS serial number '{serial}'", serial
-    for sysinfo in as_list(domain.get("sysinfo")):
-        for entry in child(sysinfo, "oemStrings").get("entry", []):
-            value = text(entry) or ""
-            yield f"SMBIOS OEM string '{value}'", value
-        for entry in as_list(sysinfo.get("entry")):
-            name = str(entry.get("@name", ""))
-            yield f"firmware configuration '{name}'", name
-    for word in (text(child(domain, "os").get("cmdline")) or "").split():
-        yield f"kernel argument '{word}'", word
-    for argument in command_line_arguments(domain):
-        yield f"QEMU argument '{argument}'", argument
-
-
-def _told(value: str) -> list[str]:
-    """Return the kinds of identity in a text."""
-    told = []
-    for word in value.split():
-        if settings := re.search(_NO_CLOUD, word):
-            keys = [setting.partition("=")[0] for setting in settings[1].split(";")]
-            told += [_NO_CLOUD_SETTINGS[key] for key in keys if key in _NO_CLOUD_SETTINGS]
-        told += [what for pattern, what in _TELLING if re.search(pattern, word)]
-    return told

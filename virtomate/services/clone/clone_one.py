@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from concurrent.futures import Executor
 
+    from virtomate.services.clone.clone_plan import ClonePlan
     from virtomate.services.clone.disks import DiskPlan
-    from virtomate.services.clone.plan import ClonePlan
+    from virtomate.services.clone.seeds import SeedPlan
     from virtomate.services.transaction import Acceptance, Guard
 
 _CLAIM_ATTEMPTS = 6
@@ -152,7 +153,7 @@ def clone_result(
         uuid=plan.uuid,
         source=plan.source.reference,
         mode=plan.mode,
-        disks=tuple(_disk_result(disk, filled) for disk in plan.disks),
+        disks=tuple(_disk_result(disk, filled, plan.seed) for disk in plan.disks),
         nvram=None if nvram is None else NvramResult(nvram.action, nvram.source_path, nvram.path, nvram.format),
         interfaces=plan.interfaces,
         changes=plan.changes,
@@ -163,12 +164,18 @@ def clone_result(
         moment=None if plan.base is None else plan.base.name,
         frozen=plan.frozen,
         snapshot=None if plan.source.snapshot is None else describe_snapshot(plan.source.snapshot),
+        seed=None if plan.seed is None else plan.seed.result(),
         error=error,
     )
 
 
-def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled]) -> DiskResult:
+def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled], seed: SeedPlan | None) -> DiskResult:
     duplication = plan.duplication
+    if duplication is None and plan.action is Action.REPLACED and seed is not None:
+        capacity = seed.job.total_bytes
+        return DiskResult(
+            plan.disk.target, plan.action, plan.reason, plan.source, seed.volume, capacity, capacity, None
+        )
     if duplication is None:
         clone = VolumeReference(None, None, None, None) if plan.action is Action.DROPPED else plan.source
         return DiskResult(plan.disk.target, plan.action, plan.reason, plan.source, clone, None, 0, None)

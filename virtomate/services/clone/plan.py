@@ -15,10 +15,20 @@ from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
 from virtomate.names import check_clone_name, check_volume_name
 from virtomate.notices import CloneWarning, Notice
+from virtomate.services.clone.clone_plan import ClonePlan
 from virtomate.services.clone.disk_survey import survey_disks
 from virtomate.services.clone.disks import DiskPlan, plan_disks
 from virtomate.services.clone.moment import MomentPlan, needs_moment, plan_moment
-from virtomate.services.clone.original import Source, read_source
+from virtomate.services.clone.original import read_source
+from virtomate.services.clone.seeds import (
+    SeedPlan,
+    SurveyedSeed,
+    check_host_names,
+    find_seeds,
+    plan_seed,
+    refuse_unheard_name,
+    survey_seed,
+)
 from virtomate.services.clone.side_files import SideFilePlan, SurveyedNvram, plan_nvram, settle_nvram, survey_nvram
 from virtomate.services.clone.target import (
     Survey,
@@ -32,8 +42,7 @@ from virtomate.services.clone.warnings import clone_warnings, refuse_to_start, r
 from virtomate.services.clone_records import InterfaceResult
 from virtomate.services.firmware import read_firmware
 from virtomate.services.linked import refuse_broken
-from virtomate.services.storage import SpaceLedger, SpaceNeed, read_pools
-from virtomate.services.transaction import VolumeJob, duplicating
+from virtomate.services.storage import SpaceLedger, read_pools
 from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
 from virtomate.words import counted
@@ -42,91 +51,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.cancel import CancelToken
-    from virtomate.definition.codec import Definition
     from virtomate.definition.rewrite.unshared import Outcome
-    from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.freezing import Freezing
     from virtomate.services.clone.target import Borrow
-    from virtomate.services.clone_records import CloneRequest, FrozenDiskResult
+    from virtomate.services.clone_records import CloneRequest
     from virtomate.services.storage import TemporaryPools
 
 _LOG = logging.getLogger(__name__)
 
 # After so many taken names in a row, something else than the name is taken.
 _MAX_TAKEN_NAMES = 1000
-
-
-class ClonePlan(NamedTuple):
-    """Everything that will be done to make one clone.
-
-    Attributes:
-        is_uuid_given: Whether the user chose the UUID, so that other clones may be asked to have it, too.
-        definition: The clone's definition without a record of ours.
-        reserved: MAC addresses and paths that the user chose, and that another run may be asked for as well.
-        needs: The space that the clone's volumes will take, by pool.
-        moment: The images of a running original that the clone starts from.
-        frozen: The disks of the original that are frozen.
-    """
-
-    source: Source
-    name: str
-    uuid: str
-    is_uuid_given: bool
-    mode: Mode
-    disks: tuple[DiskPlan, ...]
-    side_files: tuple[SideFilePlan, ...]
-    interfaces: tuple[InterfaceResult, ...]
-    definition: Definition
-    changes: tuple[Notice, ...]
-    warnings: tuple[Notice, ...]
-    fail_on: frozenset[CloneWarning]
-    reserved: tuple[str, ...] = ()
-    needs: tuple[SpaceNeed, ...] = ()
-    moment: MomentPlan | None = None
-    frozen: tuple[FrozenDiskResult, ...] = ()
-
-    @property
-    def base(self) -> MomentPlan | None:
-        """The images of a running original that it rests on when it is complete."""
-        return self.moment if any(disk.action is Action.LINKED for disk in self.disks) else None
-
-    @property
-    def rests_on_frozen_bases(self) -> bool:
-        """Whether the original may be started and written to meanwhile."""
-        frozen = {disk.target for disk in self.frozen}
-        duplicated = [disk.disk for disk in self.disks if disk.duplication is not None]
-        return bool(frozen) and all(disk.target in frozen or disk.is_readonly for disk in duplicated)
-
-    @property
-    def duplications(self) -> tuple[Duplication, ...]:
-        """Every volume to be duplicated, once, even if two disks share it."""
-        every = (*(disk.duplication for disk in self.disks), *(file.duplication for file in self.side_files))
-        return tuple({item.place.path: item for item in every if item is not None}.values())
-
-    @property
-    def jobs(self) -> tuple[VolumeJob, ...]:
-        """Every volume that is to be made."""
-        return tuple(map(duplicating, self.duplications))
-
-    @property
-    def all_warnings(self) -> tuple[Notice, ...]:
-        """The warnings of the plan and of its side files, each once."""
-        side_files = (warning for file in self.side_files for warning in file.warnings)
-        return tuple(dict.fromkeys((*self.warnings, *side_files)))
-
-    @property
-    def sources(self) -> tuple[VolumeDescription, ...]:
-        """The volumes that must not change: what the clone is made of or rests on, down to the last image."""
-        still = (duplication for duplication in self.duplications if not duplication.is_moving)
-        return tuple(volume for duplication in still for volume in (duplication.source, *duplication.below))
-
-    @property
-    def new_paths(self) -> tuple[str, ...]:
-        """The paths of the clone's new volumes and side files."""
-        paths = (*(item.place.path for item in self.duplications), *(file.path for file in self.side_files))
-        return tuple(path for path in paths if path is not None)
 
 
 class ClonePlanner(NamedTuple):
@@ -142,6 +78,7 @@ class ClonePlanner(NamedTuple):
         names: Names for clones that have none.
         moment: The images of a running original that the clones start from, None where they need none.
         freezing: The freeze of the original, None where nothing is frozen.
+        seed: What the seeds of the clones have in common, None without seeds.
     """
 
     survey: Survey
@@ -155,19 +92,32 @@ class ClonePlanner(NamedTuple):
     names: Iterator[str]
     moment: MomentPlan | None
     freezing: Freezing | None
+    seed: SurveyedSeed | None
 
-    def plan(self, name: str) -> ClonePlan:
-        """Plan the clone of this name, which has been checked; for the errors see `plan_disks` and `plan_nvram`."""
+    def plan(self, name: str, host_name: str | None = None) -> ClonePlan:
+        """Plan the clone of this name, which has been checked.
+
+        For the errors see `plan_disks`, `plan_nvram` and `plan_seed`. Without a host name, a clone with a seed is
+        called by its own name.
+        """
         _LOG.info("planning to clone %r to %r", self.survey.source.reference.name, name)
+        uuid = self.survey.request.uuid or str(uuid4())
         with self.taken.for_clone():
             source = self.survey.source.reference.name if self.moment is None else self.moment.name
             disks = plan_disks(self.survey, self.disks, source, name, self.taken)
             nvram = None if self.nvram is None else plan_nvram(self.survey, self.nvram, name, self.taken)
-        plan = self._assemble(name, disks, nvram)
-        return plan._replace(needs=self.space.add_clone(plan.duplications, self.survey.pools))
+            seed = None
+            if self.seed is not None:
+                seed = plan_seed(self.survey, self.seed, name, uuid, host_name, self.taken)
+        host_name = host_name if seed is None else seed.host_name
+        plan = self._assemble(name, uuid, host_name, disks, nvram, seed)
+        others = {} if seed is None else {seed.job.place.pool: seed.job.total_bytes}
+        return plan._replace(needs=self.space.add_clone(plan.duplications, self.survey.pools, others))
 
-    def plan_automatically(self, instead_of: ClonePlan | None = None) -> ClonePlan:
+    def plan_automatically(self, instead_of: ClonePlan | None = None, host_name: str | None = None) -> ClonePlan:
         """Plan a clone with the next free name; the volume names of the plan that it replaces are free again.
+
+        A host name that was asked for is used again, whatever the clone is called.
 
         Raises:
             ConflictError: Something else than the name is taken.
@@ -176,6 +126,7 @@ class ClonePlanner(NamedTuple):
             # the UUID may be the conflict, and stays the same
             refuse_taken_uuid(self.survey.connection, self.survey.request)
             self.taken.give_back(instead_of.new_paths)
+            host_name = instead_of.host_name if self.survey.request.host_names else None
         taken = None
         for _ in range(_MAX_TAKEN_NAMES):
             name = next(self.names)
@@ -183,7 +134,7 @@ class ClonePlanner(NamedTuple):
             if name in self.survey.identities.names:
                 continue
             try:
-                return self.plan(name)
+                return self.plan(name, host_name)
             except ConflictError as error:
                 taken = error
         raise taken or ConflictError(f"there are no names left for clones of '{self.survey.source.reference.name}'")
@@ -204,10 +155,17 @@ class ClonePlanner(NamedTuple):
         in_use = self.survey.identities.in_use
         return address in self.mac_addresses or in_use.owner_of_address(address) is not None
 
-    def _assemble(self, name: str, disks: tuple[DiskPlan, ...], nvram: SideFilePlan | None) -> ClonePlan:
+    def _assemble(
+        self,
+        name: str,
+        uuid: str,
+        host_name: str | None,
+        disks: tuple[DiskPlan, ...],
+        nvram: SideFilePlan | None,
+        seed: SeedPlan | None,
+    ) -> ClonePlan:
         request, source = self.survey.request, self.survey.source
         domain = source.definition.domain
-        uuid = request.uuid or str(uuid4())
         addresses: dict[int, str] = {}
         if not request.keep_mac_addresses:
             addresses = changes.new_mac_addresses(domain, self._has_address, os.urandom, request.mac_addresses)
@@ -215,10 +173,11 @@ class ClonePlanner(NamedTuple):
         reserved_paths = () if request.nvram is None or nvram is None or nvram.path is None else (nvram.path,)
         outcome = changes.clone_domain_definition(
             self.prepared,
-            changes.Identity(name, uuid, addresses, request.title, request.description),
+            changes.Identity(name, uuid, addresses, request.title, request.description, host_name),
             {plan.disk.position: _new_source(plan.duplication) for plan in disks if plan.duplication is not None},
             None if nvram is None or nvram.path is None else changes.NewNvram(nvram.path, nvram.format),
             [plan.disk.position for plan in disks if plan.action is Action.DROPPED],
+            None if self.seed is None or seed is None else (self.seed.drive, seed.job.place.path),
         )
         macs = [
             str(readers.child(interface, "mac").get("@address", "")).lower()
@@ -239,6 +198,8 @@ class ClonePlanner(NamedTuple):
             fail_on=request.fail_on,
             moment=self.moment,
             frozen=() if self.freezing is None else self.freezing.disks,
+            seed=seed,
+            host_name=host_name,
             reserved=tuple(address.lower() for address in request.mac_addresses) + reserved_paths,
         )
 
@@ -263,9 +224,11 @@ def plan_clones(
     """
     planner = _survey(connection, request, borrow)
     plans = []
-    for name in request.names or (None,) * request.auto_names:
+    names = request.names or (None,) * request.auto_names
+    for name, host_name in zip(names, request.host_names or (None,) * len(names), strict=True):
         cancel.check()
-        plans.append(planner.plan_automatically() if name is None else planner.plan(name))
+        plan = planner.plan_automatically(None, host_name) if name is None else planner.plan(name, host_name)
+        plans.append(plan)
     for plan in plans:
         refuse_warnings(plan.fail_on, plan.all_warnings)
     if request.check_space:
@@ -287,6 +250,7 @@ def check_request(request: CloneRequest) -> None:
         check_clone_name(name)
         if count > 1:
             raise UsageError(f"'{name}' is given twice, and every clone needs a name of its own")
+    check_host_names(request)
     for chosen in request.disks:
         if chosen.name is not None:
             check_volume_name(chosen.name)
@@ -308,6 +272,10 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
     survey = Survey(connection, request, source, identities, pools, gate)
     disks = survey_disks(survey)
+    seeds, seed = find_seeds(survey, disks), None
+    refuse_unheard_name(survey)
+    if request.seed is not None:
+        seed, disks = survey_seed(survey, request.seed, disks, seeds)
     if not source.stands_still:
         from virtomate.services.clone.shutdown import refuse_restart_of_base  # noqa: PLC0415 - few originals run
 
@@ -339,8 +307,9 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         disks=disks,
         nvram=nvram,
         warnings=(
-            *clone_warnings(survey, disks, firmware, nvram),
+            *clone_warnings(survey, disks, seeds, firmware, nvram),
             *(() if freezing is None else freezing.warnings),
+            *(() if seed is None else seed.warnings),
             *(Notice(CloneWarning.UNCOMPARED_MAC_ADDRESSES, other) for other in uncompared),
         ),
         space=space,
@@ -349,6 +318,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         names=automatic_names(name),
         moment=moment,
         freezing=freezing,
+        seed=seed,
     )
 
 

@@ -14,8 +14,9 @@ from virtomate.enums import Action, Status
 from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.rollback import Rollback
 from virtomate.services.clone.clone_one import CloneRun, clone_one, clone_result
+from virtomate.services.clone.clone_plan import ClonePlan
 from virtomate.services.clone.moment import make_moment
-from virtomate.services.clone.plan import ClonePlan, check_request, plan_clones
+from virtomate.services.clone.plan import check_request, plan_clones
 from virtomate.services.clone.snapshot import require_kept
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.storage import refresh_all, temporary_pools_of

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
-import stat
 from typing import TYPE_CHECKING
 
 from virtomate.definition import readers
-from virtomate.duplication.hostfs import open_visible
-from virtomate.duplication.labels import LABEL_BYTES, file_system_label
 from virtomate.enums import Action, DiskAction
-from virtomate.errors import ConnectionLostError, RefusedWarningError, UnsupportedError, VirtomateError
-from virtomate.hypervisor.storage import read_head
+from virtomate.errors import RefusedWarningError, UnsupportedError
 from virtomate.notices import CloneWarning, Notice, notice
-from virtomate.paths import normalise
+from virtomate.services.clone.seeds import seed_warnings
 from virtomate.services.clone.snapshot import snapshot_warnings
 from virtomate.words import virsh
 
@@ -23,19 +17,19 @@ if TYPE_CHECKING:
 
     from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.original import Source
+    from virtomate.services.clone.seeds import FoundSeed
     from virtomate.services.clone.side_files import SurveyedNvram
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone_records import CloneRequest
     from virtomate.services.firmware import Firmware
 
-# https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html and configdrive.html; in capitals, too
-_LABELS = frozenset({"cidata", "config-2"})
-# A configuration drive has at most 64 MB, and a seed is smaller; larger duplicated disks are not read.
-_MAX_SEED_BYTES = 64 << 20
-
 
 def clone_warnings(
-    survey: Survey, disks: tuple[DiskPlan, ...], firmware: Firmware, nvram: SurveyedNvram | None
+    survey: Survey,
+    disks: tuple[DiskPlan, ...],
+    seeds: tuple[FoundSeed, ...],
+    firmware: Firmware,
+    nvram: SurveyedNvram | None,
 ) -> tuple[Notice, ...]:
     """Return the warnings about all clones."""
     source = survey.source
@@ -46,7 +40,7 @@ def clone_warnings(
         *(() if survey.request.freeze else _links(source, disks)),
         *_shared_bases(source, disks),
         *(warning for item in disks for warning in item.warnings),
-        *_seeds(survey, disks),
+        *seed_warnings(disks, seeds),
         *(() if nvram is None else nvram.warnings),
         *(() if source.snapshot is None else snapshot_warnings(source.snapshot)),
         *(() if firmware.missing is None else (firmware.missing,)),
@@ -121,72 +115,6 @@ def _snapshots(source: Source, disks: Iterable[DiskPlan]) -> Iterator[Notice]:
         yield notice(CloneWarning.UNLISTED_SNAPSHOTS, target, original=name)
     if external:
         yield Notice(CloneWarning.EXTERNAL_SNAPSHOTS, name)
-
-
-def _seeds(survey: Survey, disks: Iterable[DiskPlan]) -> Iterator[Notice]:
-    """Yield a warning for each readable disk that gives original and clone the same identity.
-
-    The first bytes of a disk on another host are read over the connection.
-    """
-    for item in disks:
-        head = _head(survey, item)
-        label = None if head is None else file_system_label(head)
-        if label is not None and label.lower() in _LABELS:
-            yield notice(CloneWarning.SAME_SEED, item.disk.target, location=item.disk.location, label=label)
-
-
-def _head(survey: Survey, item: DiskPlan) -> bytes | None:
-    """Return the first bytes of a disk that may be a seed."""
-    disk, descriptor = item.disk, None
-    if item.duplication is not None:
-        source = item.duplication.source
-        if source.format != "raw" or source.capacity > _MAX_SEED_BYTES:
-            return None
-        # the file with that path here may be another file than the daemon's
-        path, descriptor = source.path, open_visible(source, os.O_RDONLY)
-    elif item.action is Action.SHARED and disk.is_readonly:
-        named = disk.path if disk.volume is None else survey.pools.path_of(disk.pool or "", disk.volume)
-        if named is None:
-            return None
-        path, descriptor = named, _open_here(named) if survey.connection.is_local else None
-    else:
-        return None
-    return _read_there(survey, path) if descriptor is None else _read_here(descriptor)
-
-
-def _open_here(path: str) -> int | None:
-    """Open a file that is not a volume; never wait for a device or a pipe."""
-    try:
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return None
-
-
-def _read_here(descriptor: int) -> bytes | None:
-    """Return the first bytes of a regular file, and close the file."""
-    try:
-        return os.pread(descriptor, LABEL_BYTES, 0) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-
-
-def _read_there(survey: Survey, path: str) -> bytes | None:
-    """Return the first bytes of the volume with a path, over the connection."""
-    directory, name = posixpath.split(normalise(path))
-    known = survey.pools.covering(directory)
-    if known is None or not known.is_active:
-        return None
-    try:
-        volume = known.pool.find_volume(name)
-        if volume is None or not volume.is_file():
-            return None
-        return read_head(survey.connection, volume, LABEL_BYTES)
-    except ConnectionLostError:
-        raise
-    except VirtomateError:
-        return None
 
 
 def refuse_warnings(refused: Collection[CloneWarning], warnings: Iterable[Notice]) -> None:

@@ -17,7 +17,7 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import binary_size, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from virtomate.definition.volume import PoolDescription, VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
@@ -67,9 +67,14 @@ class SpaceLedger:
             self._spaces[pool.name] = space or counted_space(pool)
         return SpaceNeed(pool.name, needed_bytes, self._spaces[pool.name].available, self._needed[pool.name])
 
-    def add_clone(self, duplications: Iterable[Duplication], pools: PoolIndex) -> tuple[SpaceNeed, ...]:
-        """Add the volumes of one clone, and return what it needs of each of these pools."""
-        needed: defaultdict[str, int] = defaultdict(int)
+    def add_clone(
+        self, duplications: Iterable[Duplication], pools: PoolIndex, others: Mapping[str, int] | None = None
+    ) -> tuple[SpaceNeed, ...]:
+        """Add the volumes of one clone, and return what it needs of each of these pools.
+
+        `others` are the bytes of volumes that are no duplicates, by pool.
+        """
+        needed: defaultdict[str, int] = defaultdict(int, others or {})
         sources = []
         for duplication in duplications:
             needed[duplication.place.pool] += duplication.needed_bytes

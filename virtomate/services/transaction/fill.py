@@ -30,7 +30,7 @@ from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.quiesce import Guest, begin_frozen, thaw_abandoned, thaw_own, thawed_note
 from virtomate.services.storage import PoolEntry, describe
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_token, remove_artifact
-from virtomate.services.transaction.jobs import OverlayOn, VolumeJob
+from virtomate.services.transaction.jobs import Bytes, OverlayOn, VolumeJob
 from virtomate.services.transaction.run_context import submit
 from virtomate.tuples import NamedTuple
 
@@ -188,8 +188,9 @@ class VolumeInTheMaking:
     def _fill(self, created: VolumeDescription, workplace: TransferContext) -> Filled:
         job = self.job
         written = job.fill(created, workplace)
-        # libvirt may have stopped a pool in which it met a half-written image
-        get_pool(workplace.connection, job.place.pool).keep_active()
+        if not isinstance(job.content, Bytes):
+            # libvirt may have stopped a pool in which it met a half-written image
+            get_pool(workplace.connection, job.place.pool).keep_active()
         subclusters = workplace.connection.knows_subclusters if isinstance(job.content, OverlayOn) else None
         cautions = () if job.way is None else job.way.cautions
         return Filled(written, job.transfer, subclusters, (*self._warnings, *cautions), job.way, self._reason)
@@ -241,12 +242,17 @@ def _thaw(run: Run, original: DomainReference, token: str) -> None:
 
 def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Executor) -> dict[str, Filled]:
     """Fill volumes side by side; return how, by their paths. The first failure or signal stops all and is raised."""
-    works: list[tuple[VolumeInTheMaking, ...]] = [(volume,) for volume in volumes if not volume.job.is_backed_up]
-    if backed_up := tuple(volume for volume in volumes if volume.job.is_backed_up):
+    filled: dict[str, Filled] = {}
+    for volume in (volume for volume in volumes if isinstance(volume.job.content, Bytes)):
+        # a few bytes are written sooner than a thread has a connection
+        filled |= _fill(run, (volume,), run.target.connection, run.cancel)
+    others = [volume for volume in volumes if not isinstance(volume.job.content, Bytes)]
+    works: list[tuple[VolumeInTheMaking, ...]] = [(volume,) for volume in others if not volume.job.is_backed_up]
+    if backed_up := tuple(volume for volume in others if volume.job.is_backed_up):
         works.append(backed_up)
-    if len(works) == 1:
+    if len(works) <= 1:
         # the calling thread and its connection have nothing else to do
-        return _fill(run, works[0], run.target.connection, run.cancel)
+        return filled | (_fill(run, works[0], run.target.connection, run.cancel) if works else {})
     stop = CancelToken(run.cancel)
     running = [submit(transfers, _fill_beside, run, work, stop) for work in works]
     failure: BaseException | None = None
@@ -261,7 +267,7 @@ def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Ex
     run.cancel.check()
     if failure is not None:
         raise failure
-    return {path: filled for future in running for path, filled in future.result().items()}
+    return filled | {path: done for future in running for path, done in future.result().items()}
 
 
 def _fill_beside(run: Run, work: tuple[VolumeInTheMaking, ...], stop: CancelToken) -> dict[str, Filled]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, TypeAlias
 
 from virtomate.definition.provenance import Artifact, LowerImage, fingerprint_base
 from virtomate.definition.volume import NewVolume, VolumeDescription
 from virtomate.duplication import transfers
+from virtomate.duplication.hostfs import open_visible, refuse_link, write_failure
+from virtomate.duplication.transfers.base import TransferUnavailableError
 from virtomate.duplication.transfers.stream import LocalFile, upload
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Transfer
 from virtomate.hypervisor.storage import get_volume, open_upload
@@ -32,9 +35,10 @@ class OverlayOn(NamedTuple):
 
 
 class Bytes(NamedTuple):
-    """These bytes."""
+    """These bytes, written to the file itself or through libvirt: the best way first."""
 
     data: bytes
+    transfers: tuple[Transfer, ...] = (Transfer.HOST, Transfer.STREAM)
 
 
 Content: TypeAlias = CopyOf | OverlayOn | LocalFile | Bytes
@@ -60,8 +64,11 @@ class VolumeJob(NamedTuple):
 
     @property
     def new(self) -> NewVolume:
-        """The volume to ask libvirt for: an empty file, unless libvirt copies while it creates."""
-        return NewVolume(self.place.name, 0, 0, "raw") if self.way is None else self.way.new
+        """The volume to ask libvirt for: an empty file, unless the size is known or libvirt copies what it creates."""
+        if self.way is not None:
+            return self.way.new
+        size = len(self.content.data) if isinstance(self.content, Bytes) else 0
+        return NewVolume(self.place.name, size, size, "raw")
 
     @property
     def transfer(self) -> Transfer | None:
@@ -84,7 +91,7 @@ class VolumeJob(NamedTuple):
         match self.content:
             case LocalFile() as file:
                 return file.data_bytes
-            case Bytes(data):
+            case Bytes(data, _):
                 return len(data)
             case CopyOf(way):
                 return way.total_bytes
@@ -119,15 +126,39 @@ class VolumeJob(NamedTuple):
         """Fill the volume and return the bytes written, or raise TransferUnavailableError."""
         if self.way is not None:
             return transfers.FILL[self.way.transfer](self.way, created, workplace)
-        volume = get_volume(workplace.connection, created.pool, created.name)
         match self.content:
             case LocalFile() as file:
+                volume = get_volume(workplace.connection, created.pool, created.name)
                 upload(file, volume, workplace.connection, workplace.progress, workplace.cancel)
                 file.require_unchanged()
-            case Bytes(data):
-                with open_upload(workplace.connection, volume) as stream:
-                    stream.send(data)
+            case Bytes() as content:
+                _write(content, created, workplace)
         return self.total_bytes
+
+
+def _write(content: Bytes, created: VolumeDescription, workplace: TransferContext) -> None:
+    """Write bytes into a new volume of their size, where possible without libvirt."""
+    descriptor = open_visible(created, os.O_WRONLY) if Transfer.HOST in content.transfers else None
+    if descriptor is not None:
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content.data)
+                file.flush()
+                os.fdatasync(file.fileno())
+        except OSError as error:
+            raise write_failure(error, created.path) from error
+        return
+    if Transfer.HOST in content.transfers:
+        # libvirt would follow the link
+        refuse_link(created.path)
+    if Transfer.STREAM not in content.transfers:
+        raise TransferUnavailableError(
+            f"'{created.path}' cannot be opened here, so it cannot be filled without libvirt",
+            hint="Give --trust-pool if you trust whoever can write to the pool's directory.",
+        )
+    volume = get_volume(workplace.connection, created.pool, created.name)
+    with open_upload(workplace.connection, volume) as stream:
+        stream.send(content.data)
 
 
 def duplicating(way: Duplication) -> VolumeJob:

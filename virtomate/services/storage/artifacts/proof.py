@@ -35,6 +35,8 @@ class Verdict(StrEnum):
     AWAY = "away"
 
 
+_NOUNS = {ArtifactKind.VOLUME: "volume", ArtifactKind.NVRAM: "NVRAM", ArtifactKind.SEED: "seed"}
+
 # What a run may remove that it made a moment ago; and what it may remove that it was about to make when that failed.
 OWN = frozenset({Verdict.PROVED, Verdict.UNPROVED, Verdict.EMPTY})
 BEGUN = frozenset({Verdict.PROVED, Verdict.EMPTY})
@@ -152,5 +154,4 @@ def name_artifact(made: Artifact) -> str:
     """Return a phrase that names an artifact."""
     if made.kind is ArtifactKind.POOL:
         return f"temporary storage pool '{made.pool}'"
-    what = "NVRAM" if made.kind is ArtifactKind.NVRAM else "volume"
-    return f"{what} '{made.path}'"
+    return f"{_NOUNS[made.kind]} '{made.path}'"

@@ -1,0 +1,99 @@
+"""The plan of one clone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.enums import Action
+from virtomate.services.transaction import VolumeJob, duplicating
+from virtomate.tuples import NamedTuple
+
+if TYPE_CHECKING:
+    from virtomate.definition.codec import Definition
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.base import Duplication
+    from virtomate.enums import Mode
+    from virtomate.notices import CloneWarning, Notice
+    from virtomate.services.clone.disks import DiskPlan
+    from virtomate.services.clone.moment import MomentPlan
+    from virtomate.services.clone.original import Source
+    from virtomate.services.clone.seeds import SeedPlan
+    from virtomate.services.clone.side_files import SideFilePlan
+    from virtomate.services.clone_records import FrozenDiskResult, InterfaceResult
+    from virtomate.services.storage import SpaceNeed
+
+
+class ClonePlan(NamedTuple):
+    """Everything that will be done to make one clone.
+
+    Attributes:
+        is_uuid_given: Whether the user chose the UUID, so that other clones may be asked to have it, too.
+        definition: The clone's definition without a record of ours.
+        reserved: MAC addresses and paths that the user chose, and that another run may be asked for as well.
+        needs: The space that the clone's volumes will take, by pool.
+        moment: The images of a running original that the clone starts from.
+        frozen: The disks of the original that are frozen.
+        seed: The seed of the clone, None without a seed.
+        host_name: Host name of the clone; None where the clone keeps the host name of the original.
+    """
+
+    source: Source
+    name: str
+    uuid: str
+    is_uuid_given: bool
+    mode: Mode
+    disks: tuple[DiskPlan, ...]
+    side_files: tuple[SideFilePlan, ...]
+    interfaces: tuple[InterfaceResult, ...]
+    definition: Definition
+    changes: tuple[Notice, ...]
+    warnings: tuple[Notice, ...]
+    fail_on: frozenset[CloneWarning]
+    reserved: tuple[str, ...] = ()
+    needs: tuple[SpaceNeed, ...] = ()
+    moment: MomentPlan | None = None
+    frozen: tuple[FrozenDiskResult, ...] = ()
+    seed: SeedPlan | None = None
+    host_name: str | None = None
+
+    @property
+    def base(self) -> MomentPlan | None:
+        """The images of a running original that it rests on when it is complete."""
+        return self.moment if any(disk.action is Action.LINKED for disk in self.disks) else None
+
+    @property
+    def rests_on_frozen_bases(self) -> bool:
+        """Whether the original may be started and written to meanwhile."""
+        frozen = {disk.target for disk in self.frozen}
+        duplicated = [disk.disk for disk in self.disks if disk.duplication is not None]
+        return bool(frozen) and all(disk.target in frozen or disk.is_readonly for disk in duplicated)
+
+    @property
+    def duplications(self) -> tuple[Duplication, ...]:
+        """Every volume to be duplicated, once, even if two disks share it."""
+        every = (*(disk.duplication for disk in self.disks), *(file.duplication for file in self.side_files))
+        return tuple({item.place.path: item for item in every if item is not None}.values())
+
+    @property
+    def jobs(self) -> tuple[VolumeJob, ...]:
+        """Every volume that is to be made."""
+        return (*map(duplicating, self.duplications), *(() if self.seed is None else (self.seed.job,)))
+
+    @property
+    def all_warnings(self) -> tuple[Notice, ...]:
+        """The warnings of the plan and of its side files, each once."""
+        side_files = (warning for file in self.side_files for warning in file.warnings)
+        return tuple(dict.fromkeys((*self.warnings, *side_files)))
+
+    @property
+    def sources(self) -> tuple[VolumeDescription, ...]:
+        """The volumes that must not change: what the clone is made of or rests on, down to the last image."""
+        still = (duplication for duplication in self.duplications if not duplication.is_moving)
+        return tuple(volume for duplication in still for volume in (duplication.source, *duplication.below))
+
+    @property
+    def new_paths(self) -> tuple[str, ...]:
+        """The paths of the clone's new volumes and side files."""
+        seeds = () if self.seed is None else (self.seed.job.place.path,)
+        paths = (*(item.place.path for item in self.duplications), *(file.path for file in self.side_files), *seeds)
+        return tuple(path for path in paths if path is not None)
