@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lab import images
-from virtomate.duplication.overlays import holds_nothing, read_here
+from virtomate.duplication.overlays import holds_data, holds_nothing, read_here
 from virtomate.duplication.transfers.link import overlay_image
 
 if TYPE_CHECKING:
@@ -91,3 +91,20 @@ def test_cut_image_is_not_empty(overlay: Path, share: float) -> None:
     os.truncate(overlay, int(overlay.stat().st_size * share))
 
     assert not is_empty(overlay)
+
+
+def test_data_of_an_overlay(overlay: Path) -> None:
+    """An overlay holds data as soon as somebody has written to it; a part of an overlay, or no overlay, holds none."""
+
+    def has_data(path: Path) -> bool:
+        content = path.read_bytes()
+        return holds_data(lambda offset, length: content[offset : offset + length])
+
+    assert not has_data(overlay)
+    images.qemu_io(overlay, "qcow2", "write -P 1 0 4k")
+    assert has_data(overlay)
+    begun = overlay.with_name("begun")
+    begun.write_bytes(overlay.read_bytes()[:100])
+    assert not has_data(begun)
+    begun.write_bytes(b"QFI\xfa" + bytes(1000))
+    assert not has_data(begun)

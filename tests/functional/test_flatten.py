@@ -620,3 +620,19 @@ def require_sound_if_there(path: Path) -> None:
     """Make sure that an image is sound, unless a copy has taken its place."""
     if path.exists():
         require_sound(path)
+
+
+def test_image_that_libvirt_remembers_in_another_format(lab: Lab, virtomate: Program) -> None:
+    """An overlay that was made over a raw volume is no image without a base, although libvirt has not looked again."""
+    base = lab.pool.qcow2("base.qcow2", data_bytes=MIB)
+    document = "<volume><name>late.qcow2</name><capacity>65536</capacity><target><format type='raw'/></target></volume>"
+    lab.pool.handle.createXML(document, 0)
+    overlay = lab.pool.path / "late.qcow2"
+    make_plain(overlay, base, "qcow2")
+    lab.define(domain("late", disks=[disk(overlay)]))
+    before = images.guest_digest(overlay, "qcow2")
+
+    assert flattened(virtomate("domain-flatten", "late", json=True))["status"] == "flattened"
+
+    assert not has_base(overlay)
+    assert images.guest_digest(overlay, "qcow2") == before

@@ -462,6 +462,28 @@ def test_killed_freeze_is_cleared_up_by_domain_delete(
     assert chain_length(clone_path(document)) == 2
 
 
+def test_data_of_an_original_that_was_undefined_stays(lab: Lab, original: Original, virtomate: Program) -> None:
+    """After a freeze that was killed, no deletion of its record loses what the original has written since."""
+    kill_at(virtomate, MOMENTS[2])
+    (record,) = names(lab) - {"original"}
+    overlay, _ = original.disks()["vda"]
+    write(overlay)
+    text = definition(lab, "original")
+    original.domain.undefine()
+    before = lab.inventory()
+
+    result = virtomate("domain-delete", record, json=True)
+
+    assert result.status == 1, str(result)
+    assert str(overlay) in result.json["message"]
+    assert "vol-delete" in result.json["hint"]
+    unchanged(before, lab)
+    original.domain = lab.define(text)
+    assert virtomate("domain-delete", record).status == 0
+    assert names(lab) == {"original"}
+    assert overlay.exists()
+
+
 def sweep(
     lab: Lab, virtomate: Program, original: Original, numbers: Sequence[signal.Signals]
 ) -> Iterator[tuple[Result, dict[str, tuple[Path, str]]]]:

@@ -52,6 +52,21 @@ def holds_nothing(read: Callable[[int, int], bytes], capacity: int) -> bool:
     return len(table) == length * _ENTRY_BYTES and not any(table)
 
 
+def holds_data(read: Callable[[int, int], bytes]) -> bool:
+    """Return whether somebody has written to an image after it was made as an empty overlay.
+
+    Args:
+        read: Returns bytes of the image, by offset and length; an image that is not complete holds nothing.
+    """
+    head = read(0, _FIELDS.size)
+    if len(head) < _FIELDS.size:
+        return False
+    magic, version, _, _, length, offset, snapshots, *_ = _FIELDS.unpack(head)
+    if (magic, version) != (b"QFI\xfb", _VERSION):
+        return False
+    return snapshots > 0 or (length > 0 and any(read(offset, length * _ENTRY_BYTES)))
+
+
 def read_here(descriptor: int, offset: int, length: int) -> bytes:
     """Return bytes of an open image, for `holds_nothing`."""
     return os.pread(descriptor, length, offset)
@@ -71,6 +86,11 @@ def is_empty_overlay(connection: Connection, overlay: VolumeDescription, base: V
 def _rests_alone(read: Callable[[int, int], bytes], base: VolumeDescription) -> bool:
     header = read_qcow2_header(read(0, HEADER_BYTES))
     return header is not None and header.backing_file == base.path and holds_nothing(read, base.capacity)
+
+
+def is_written_overlay(connection: Connection, overlay: VolumeDescription) -> bool:
+    """Return whether somebody has written to a volume after it was made as an empty overlay."""
+    return holds_data(partial(_read_there, connection, overlay))
 
 
 def _read_there(connection: Connection, overlay: VolumeDescription, offset: int, length: int) -> bytes:

@@ -11,14 +11,14 @@ from virtomate.duplication.image_headers import HEADER_BYTES, header_digest, rea
 from virtomate.enums import Mode
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError
 from virtomate.hypervisor.storage import read_head
-from virtomate.services.storage import FoundVolume, describe, refresh_when_idle
-from virtomate.words import shell_word, virsh
+from virtomate.words import shell_word
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.image_headers import Qcow2Header
     from virtomate.services.clone.disk_rules import DiskCase
     from virtomate.services.clone.target import Survey
+    from virtomate.services.storage import FoundVolume
 
 
 def with_images(survey: Survey, case: DiskCase, found: FoundVolume) -> DiskCase:
@@ -29,28 +29,6 @@ def with_images(survey: Survey, case: DiskCase, found: FoundVolume) -> DiskCase:
     case = case._replace(images=images, headers=headers)
     # without a base the top image is all of the disk
     return case._replace(mode=Mode.COPY) if case.mode is Mode.SHALLOW and not case.rests_on_image else case
-
-
-def with_known_format(survey: Survey, found: FoundVolume, format_: str) -> FoundVolume:
-    """Return the volume, read again if libvirt remembers another format than the definition's."""
-    if format_ in {"raw", found.description.format}:
-        return found
-    has_looked = refresh_when_idle(found.pool)
-    volume = found.pool.find_volume(found.volume.name)
-    again = found if volume is None else describe(found.pool, volume)
-    path, format_now = found.description.path, again.description.format
-    if format_now == format_:
-        return again
-    if not has_looked:
-        raise IllegalStateError(
-            f"libvirt takes '{path}' for {format_now} and not for {format_}, and cannot look again while something is "
-            f"being built in storage pool '{found.pool.name}'",
-            hint="Try again when that is done.",
-        )
-    raise UnsupportedError(
-        f"'{path}' is {format_now}, but the definition calls it {format_}",
-        hint=f"Put that right first: {virsh('edit', survey.source.reference.name)}",
-    )
 
 
 def _with_header(

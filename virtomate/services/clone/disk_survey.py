@@ -16,7 +16,7 @@ from virtomate.enums import Action, ArtifactKind, DiskAction, Mode, Transfer
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
-from virtomate.services.clone.disk_images import with_images, with_known_format
+from virtomate.services.clone.disk_images import with_images
 from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskCase
 from virtomate.services.clone.disks import DiskPlan
 from virtomate.services.clone.frozen import (
@@ -28,6 +28,7 @@ from virtomate.services.clone.frozen import (
 )
 from virtomate.services.clone.last_freeze import below_empty_overlay
 from virtomate.services.clone_records import DiskOptions, VolumeReference
+from virtomate.services.storage import with_known_format
 from virtomate.services.transaction import without_acl
 from virtomate.words import virsh
 
@@ -143,7 +144,7 @@ def _duplicate(
     case = _case(survey, below, chosen, found, mode)
     for rule in VOLUME_RULES:
         rule(case)
-    found = with_known_format(survey, found, case.format)
+    found = with_known_format(survey.source.reference.name, found, case.format)
     case = with_images(survey, case, found)
     for rule in IMAGE_RULES:
         rule(case)

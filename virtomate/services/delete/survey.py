@@ -89,7 +89,12 @@ def read_clones(
         if (clone := _read(domain, refusals, selection)) is not None and _restore(connection, clone):
             warn((Notice(ScanWarning.RESTORED_DEFINITION, domain.name),))
             clone = _read(domain, refusals, selection)
-        if clone is not None and _complete_freeze(connection, clone):
+        try:
+            is_completed = clone is not None and _complete_freeze(connection, clone)
+        except IllegalStateError as error:
+            refusals.others.append(error)
+            continue
+        if clone is not None and is_completed:
             warn((Notice(ScanWarning.COMPLETED_FREEZE, clone.provenance.source.name),))
             clone = _read(domain, refusals, selection)
         if clone is not None:

@@ -15,6 +15,7 @@ from virtomate.enums import Mode
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError
 from virtomate.hypervisor.storage import read_head
 from virtomate.paths import files_in, normalise
+from virtomate.services.storage import with_known_format
 from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word, virtomate
 
@@ -80,15 +81,18 @@ def find_disk_volume(pools: PoolIndex, disk: DiskDefinition) -> FoundVolume:
         raise type(error)(f"disk {disk.target}: {error.message}", error.hint) from error
 
 
-def read_chain(connection: Connection, pools: PoolIndex, disk: DiskDefinition) -> DiskChain:
-    """Read the chain of a disk whose source is a file.
+def read_chain(connection: Connection, pools: PoolIndex, name: str, disk: DiskDefinition) -> DiskChain:
+    """Read the chain of a disk, whose source is a file, of the domain with a name.
 
     Raises:
         NotFoundError: An image is missing.
-        IllegalStateError: The disk's own image is in no active storage pool.
-        UnsupportedError: An image keeps its data elsewhere, is corrupt, or does not say what the image below is.
+        IllegalStateError: The disk's own image is in no active storage pool, or libvirt cannot look at it now.
+        UnsupportedError: The disk's own image has another format than the definition says, or an image keeps its data
+            elsewhere, is corrupt, or does not say what the image below is.
     """
     found = find_disk_volume(pools, disk)
+    if disk.format is not None:
+        found = with_known_format(name, found, disk.format)
     volume = select.as_format(found.description, disk.format or found.description.format)
     if volume.format != "qcow2":
         return DiskChain(disk, volume, None, ())

@@ -166,7 +166,7 @@ def _plan_domain(
     definition = codec.parse_definition(text).domain
     _refuse_template(domain, definition)
     disks = file_readers.disks(definition)
-    chains = [read_chain(connection, pools, disk) for disk in _chosen(domain.name, disks, request.disks)]
+    chains = [read_chain(connection, pools, domain.name, disk) for disk in _chosen(domain.name, disks, request.disks)]
     based = [chain for chain in chains if chain.below]
     if based:
         _refuse_state(domain, based, is_active=is_active)

@@ -18,6 +18,7 @@ from virtomate.definition import freeze as marks
 from virtomate.definition.placeholders import claim_definition
 from virtomate.definition.provenance import BaseFingerprint, find_provenance
 from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
+from virtomate.duplication.overlays import is_written_overlay
 from virtomate.enums import ArtifactState
 from virtomate.errors import IllegalStateError, VirtomateError
 from virtomate.hypervisor.changes import set_metadata_element
@@ -25,11 +26,11 @@ from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.hypervisor.storage import get_volume, read_head
 from virtomate.paths import normalise
 from virtomate.services.linked.record import find_record, write_record
-from virtomate.services.storage import may_be_running, read_pools, this_process
+from virtomate.services.storage import find_volume, may_be_running, read_pools, this_process
 from virtomate.services.storage.artifacts import BEGUN, locked, remove_artifact
 from virtomate.services.storage.references import scan_references
 from virtomate.services.transaction import Claim
-from virtomate.words import virtomate
+from virtomate.words import shell_word, virsh, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -113,15 +114,21 @@ def complete_freeze(connection: Connection, domain: Domain, record: Provenance) 
         connection: The connection of the domains.
         domain: The domain that holds the record; afterwards it lists only the overlays that no disk is.
         record: The record.
+
+    Raises:
+        IllegalStateError: An overlay that no disk is any more holds data of the original.
     """
     original = find_domain_by_uuid(connection, record.source.uuid)
-    if original is None:
-        return False
-    definition = codec.parse_definition(original.inactive_definition_without_secrets())
     pools = read_pools(connection)
-    targets = {made.path: find_disk(definition, made, pools) for made in record.made}
-    moved = [made for made in record.made if targets[made.path] is not None]
-    if not moved:
+    targets: dict[str, str | None] = {}
+    if original is not None:
+        definition = codec.parse_definition(original.inactive_definition_without_secrets())
+        targets = {made.path: find_disk(definition, made, pools) for made in record.made}
+    moved = [made for made in record.made if targets.get(made.path) is not None]
+    for made in record.made:
+        if made not in moved:
+            _refuse_written(connection, pools, record, made)
+    if original is None or not moved:
         return False
     frozen = [_frozen_disk(connection, pools, made, targets[made.path] or "") for made in moved]
     mark_original(original, frozen, [made._replace(state=ArtifactState.MADE) for made in moved])
@@ -129,6 +136,22 @@ def complete_freeze(connection: Connection, domain: Domain, record: Provenance) 
     text = claim_definition(domain.name, rest, codec.parse_definition(domain.inactive_definition()).domain)
     define_domain(connection, domain.name, codec.unparse_definition(text))
     return True
+
+
+def _refuse_written(connection: Connection, pools: PoolIndex, record: Provenance, made: Artifact) -> None:
+    """Refuse to lose what the original has written since: a disk moves in one call, and the run is killed after it."""
+    known = pools.find(made.pool)
+    if made.volume is None or known is None or not known.is_active:
+        return
+    found = find_volume(known.pool, made.volume)
+    if found is None or not is_written_overlay(connection, found.description):
+        return
+    delete = virsh("vol-delete", made.volume, options=f"--pool {shell_word(made.pool)}")
+    raise IllegalStateError(
+        f"volume '{made.path}' holds what domain '{record.source.name}' has written, and is not a disk of that domain "
+        "any more",
+        hint=f"Define the domain with this volume again. Or, if nothing of the volume is needed, delete it: {delete}",
+    )
 
 
 def _find(connection: Connection, original: DomainReference) -> tuple[Domain, Provenance] | None:

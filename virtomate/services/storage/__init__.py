@@ -16,6 +16,7 @@ from virtomate.services.storage.pools import get_active_pool as get_active_pool
 from virtomate.services.storage.pools import read_pools as read_pools
 from virtomate.services.storage.pools import refresh_all as refresh_all
 from virtomate.services.storage.pools import refresh_when_idle as refresh_when_idle
+from virtomate.services.storage.pools import with_known_format as with_known_format
 from virtomate.services.storage.space import SpaceLedger as SpaceLedger
 from virtomate.services.storage.space import SpaceNeed as SpaceNeed
 from virtomate.services.storage.space import counted_space as counted_space

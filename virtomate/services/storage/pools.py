@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import CancelToken, backoff
 from virtomate.definition.volume import PoolDescription, VolumeDescription, describe_pool, describe_volume
-from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
+from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, VirtomateError
 from virtomate.hypervisor.storage import find_pool, get_pool, list_pools
 from virtomate.paths import normalise
 from virtomate.services.storage.file_pools import backend_of
@@ -194,6 +194,33 @@ def _inactive(name: str) -> IllegalStateError:
 def refresh_when_idle(pool: Pool, cancel: CancelToken | None = None) -> bool:
     """Refresh a pool, waiting a while for what libvirt is building there; return whether libvirt has refreshed it."""
     return any(pool.refresh() for _ in backoff(_BUSY_SECONDS, cancel))
+
+
+def with_known_format(name: str, found: FoundVolume, format_: str) -> FoundVolume:
+    """Return a volume of the domain with a name, read again if libvirt remembers another format than the definition's.
+
+    Raises:
+        IllegalStateError: libvirt cannot look again now.
+        UnsupportedError: The volume has another format.
+    """
+    if format_ in {"raw", found.description.format}:
+        return found
+    has_looked = refresh_when_idle(found.pool)
+    volume = found.pool.find_volume(found.volume.name)
+    again = found if volume is None else describe(found.pool, volume)
+    path, format_now = found.description.path, again.description.format
+    if format_now == format_:
+        return again
+    if not has_looked:
+        raise IllegalStateError(
+            f"libvirt takes '{path}' for {format_now} and not for {format_}, and cannot look again while something is "
+            f"being built in storage pool '{found.pool.name}'",
+            hint="Try again when that is done.",
+        )
+    raise UnsupportedError(
+        f"'{path}' is {format_now}, but the definition calls it {format_}",
+        hint=f"Put that right first: {virsh('edit', name)}",
+    )
 
 
 def refresh_all(session: Session, names: Iterable[str]) -> None:
