@@ -110,6 +110,7 @@ class Stage:
             self._make_programs()
             self._host.connection.networkDefineXML(NETWORK).create()
             self._definitions = _definitions()
+            self._images: dict[Path, tuple[int, int, int]] = {}
             self._furnish()
             self._kept = set(self._files())
             self._stack = stack.pop_all()
@@ -211,8 +212,11 @@ class Stage:
         images, guest = POOLS["default"], self._lab.guest
         for name, image, data_mib in zip(DOMAINS, (guest.bios_disk(), guest.uefi_disk()), (200, 300), strict=True):
             path = self._host.on_host(images) / f"{name}.qcow2"
-            if not path.exists():
+            # A page may have left a snapshot in it, or taken its write bits away.
+            if not path.exists() or _state(path) != self._images.get(path):
+                path.unlink(missing_ok=True)
                 _make_image(path, image, 20, data_mib)
+                self._images[path] = _state(path)
         connection = self._host.connection
         known = {pool.name() for pool in connection.listAllStoragePools()}
         for name, directory in POOLS.items():
@@ -222,6 +226,11 @@ class Stage:
         shutil.copyfile(OVMF_TEMPLATE, self._host.on_host(NVRAM) / "ubuntu-24.04_VARS.fd")
         for definition in self._definitions:
             connection.defineXML(definition)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_mode
 
 
 def _make_image(path: Path, image: Path, capacity_gib: int, data_mib: int) -> None:
