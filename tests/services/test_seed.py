@@ -70,7 +70,7 @@ def test_no_users(name: str) -> None:
         b"#part-handler\n",
         b"## template: jinja\n#cloud-config\n",
         b"Content-Type: multipart/mixed\nMIME-Version: 1.0\n\n",
-        gzip.compress(b"#!/bin/sh\n"),
+        gzip.compress(b"#!/bin/sh\n", mtime=0),
         b"#ps1_sysnative\n",
     ],
 )
