@@ -246,6 +246,24 @@ def test_refusal_leaves_the_original_running(
     unchanged(before, lab)
 
 
+def test_no_live_is_offered_for_a_freeze(lab: Lab, web: Any, virtomate: Program) -> None:
+    """A running original that is to be frozen has to be shut down: --freeze cannot be given with --live."""
+    before = lab.inventory()
+    words = ("domain-clone", "--freeze", "--mode", "linked", "web", "a")
+
+    running = error_of(virtomate(*words, json=True))
+    web.suspend()
+    paused = error_of(virtomate(*words, json=True))
+
+    assert running["hint"].startswith(
+        "--shutdown shuts it down, and starts it again after cloning. Shut it down first: "
+    )
+    assert paused["hint"].startswith("Shut it down first: ")
+    assert "--live" not in running["hint"] + paused["hint"]
+    web.resume()
+    unchanged(before, lab)
+
+
 def test_states_that_cannot_be_shut_down(lab: Lab, web: Any, virtomate: Program) -> None:
     """A guest that cannot hear is not asked, and what libvirt would forget or restart is left alone."""
     lab.connection.createXML(domain("passing", disks=[disk(lab.pool.qcow2("passing.qcow2", MIB))]), 0)

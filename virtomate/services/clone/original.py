@@ -106,9 +106,11 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
     is_active = snapshot is None and domain.is_active()
     if is_active and not request.live and request.shutdown is None:
         state = domain.state()
+        # --freeze cannot be given with --live
+        offer = "" if request.freeze else _OFFER
         raise IllegalStateError(
             f"domain '{domain.name}' is {state}, and must be shut off to be cloned",
-            hint=f"{_OFFER}{_OTHER_OFFER if state in _LISTENING else ''}Shut it down first: "
+            hint=f"{offer}{_OTHER_OFFER if state in _LISTENING else ''}Shut it down first: "
             + shutdown_commands(domain.name, state),
         )
     marked = codec.parse_definition(domain.inactive_definition())
