@@ -333,7 +333,21 @@ def test_finished_clone_needs_somebody_to_agree(lab: Lab, virtomate: Program) ->
     for result in (human, machine):
         assert (result.status, result.stdout) == (2, ""), str(result)
         assert "'web'" in result.stderr
-        assert "--yes" in result.stderr
+        assert "--yes is required to delete 'web' when not at a terminal" in result.stderr
+    unchanged(before, lab)
+
+
+def test_several_finished_clones_are_counted(lab: Lab, virtomate: Program) -> None:
+    """Who named clones by a pattern reads how many clones need --yes."""
+    define_source(lab)
+    make_clone(virtomate, "web")
+    make_clone(virtomate, "web-2")
+    before = lab.inventory()
+
+    result = virtomate("domain-delete", "web*")
+
+    assert (result.status, result.stdout) == (2, ""), str(result)
+    assert "--yes is required to delete 2 clones when not at a terminal" in result.stderr
     unchanged(before, lab)
 
 

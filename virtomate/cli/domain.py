@@ -15,7 +15,7 @@ from virtomate.cli.completion import CLONE, DOMAIN
 from virtomate.cli.help import Group
 from virtomate.enums import AddressSource
 from virtomate.errors import EXIT_FAILED, UsageError, combined_exit_status
-from virtomate.words import quoted
+from virtomate.words import counted, quoted
 
 if TYPE_CHECKING:
     from virtomate.cli.app import App
@@ -178,7 +178,8 @@ def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
 
     if settings.format.is_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         if plan.wanted and not yes:
-            raise UsageError(f"--yes is required to delete '{plan.wanted[0]}' when not at a terminal")
+            what = quoted(plan.wanted) if len(plan.wanted) == 1 else counted(len(plan.wanted), "clone")
+            raise UsageError(f"--yes is required to delete {what} when not at a terminal")
         raise UsageError(
             f"nothing proves that these were made for the clones: {', '.join(plan.doubts)}; look at them, then give "
             "--yes-unproved"
