@@ -182,12 +182,13 @@ def test_named_backing_store_changes_with_the_image(lab: Lab, virtomate: Program
     [
         (("--base", "{pool}/original.qcow2", "missing"), 1, ("'missing'",)),
         (("--base", "original.qcow2", "clone"), 2, ("'original.qcow2'", "POOL/NAME")),
+        (("--base", "{pool}/nope", "clone"), 1, ("there is no volume 'nope' in pool '{pool}'",)),
         (("--base", "/nowhere/base.qcow2", "clone"), 1, ("'/nowhere/base.qcow2'",)),
         (("--base", "{pool}/clone.qcow2", "clone"), 2, ("'{pool}/clone.qcow2'",)),
         (("--base", "{pool}/original.qcow2", "original"), 1, ("'original'", "no disk with a base")),
         (("--base", "{pool}/original.qcow2", "--disk", "vdz", "clone"), 2, ("'vdz'", "vda")),
     ],
-    ids=["no-domain", "no-name", "no-file", "itself", "no-base", "no-disk"],
+    ids=["no-domain", "no-name", "no-volume", "no-file", "itself", "no-base", "no-disk"],
 )
 def test_bad_arguments(
     lab: Lab, virtomate: Program, words: tuple[str, ...], status: int, parts: tuple[str, ...]

@@ -124,7 +124,7 @@ class PoolIndex:
 
     def find_named(self, pool_name: str, volume_name: str) -> FoundVolume:
         """Return the volume with a name, or raise NotFoundError; for the pool see `named`."""
-        return self._find(self.named(pool_name), volume_name, f"{pool_name}/{volume_name}")
+        return self._find(self.named(pool_name), volume_name, volume_name)
 
     @staticmethod
     def _find(known: PoolEntry, name: str, what: str) -> FoundVolume:
