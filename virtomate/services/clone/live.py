@@ -135,17 +135,17 @@ def read_running(
         UnsupportedError: The hypervisor cannot make backups, or something else was asked for that needs an original
             that is shut off.
     """
-    shut_down = f"Shut the domain down first: {shutdown_commands(domain.name, domain.state())}"
+    commands = shutdown_commands(domain.name, domain.state())
     if not knows_backups(connection):
         raise UnsupportedError(
             f"domain '{domain.name}' is running, and this hypervisor cannot make the backup of it that --live needs: "
             "that takes libvirt 6.0 and QEMU 4.2",
-            hint=shut_down,
+            hint=f"Shut the domain down first: {commands}",
         )
     if request.transfer is not None:
         raise UnsupportedError(
             f"domain '{domain.name}' is running, and --transfer {request.transfer.value} needs one that is shut off",
-            hint=shut_down,
+            hint=f"Leave out --transfer, or shut the domain down first: {commands}",
         )
     if (job := find_job(domain)) is not None:
         raise IllegalStateError(

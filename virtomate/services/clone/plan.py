@@ -235,7 +235,14 @@ def plan_clones(
         # one linked clone of a running original needs an image of each disk, as a copy does
         is_smallest = request.mode is Mode.LINKED or (len(plans) == 1 and plans[0].source.running is not None)
         smaller = "" if is_smallest else ", use --mode linked"
-        advice = f"Make room{smaller}, or, where the file system compresses, use --no-space-check."
+        if plans[0].source.running is not None and not request.risk_original:
+            # the backup reserves the space in fact: with --no-space-check, it would fail for lack of space
+            advice = (
+                "A backup of a running original reserves the full capacity of its disks: "
+                f"make room{smaller}, or choose another pool with --pool."
+            )
+        else:
+            advice = f"Make room{smaller}, or, where the file system compresses, use --no-space-check."
         planner.space.refuse_lack(advice, f" for {counted(len(plans), 'clone')}" if len(plans) > 1 else "")
     return planner, tuple(plan._replace(needs=planner.space.up_to_date(plan.needs)) for plan in plans)
 
