@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -66,6 +67,13 @@ def test_what_is_no_place_for_a_number(place: str) -> None:
 def test_numbers_outgrow_their_digits() -> None:
     """A number that has more digits than asked for is written in full."""
     assert numbered_names("{:02}", 100)[-2:] == ("99", "100")
+
+
+def test_help_names_every_way_to_handle_a_disk() -> None:
+    """Who reads the help text of --disk need not try what --mode offers."""
+    (said,) = (option.help or "" for option in SECTIONS["Storage"] if option.name == "disks")
+
+    assert set(DiskAction) <= set(re.findall(r"\w+", said))
 
 
 def test_what_is_asked_for() -> None:
@@ -135,6 +143,8 @@ ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
         (("--freeze", "--mode", "linked", "--live", "a"), ("--freeze", "cannot be given with --live")),
         (("--freeze", "--mode", "linked", "--snapshot", "s", "a"), ("--freeze", "cannot be given with --snapshot")),
         (("--shutdown", "--shutdown-timeout", "soon", "a"), ("'soon'", "number of seconds")),
+        (("--shutdown", "--shutdown-timeout", "0", "a"), ("'0'", "expected: a number of seconds greater than 0")),
+        (("--shutdown", "--shutdown-timeout", "0.0", "a"), ("'0.0'", "a number of seconds greater than 0")),
         (("--shutdown", "--shutdown-timeout", "-1", "a"), ("'-1'", "number of seconds")),
         (("--shutdown", "--shutdown-timeout", "nan", "a"), ("'nan'", "number of seconds")),
         (("--shutdown", "--shutdown-timeout", "1_0", "a"), ("'1_0'", "number of seconds")),

@@ -118,10 +118,11 @@ def _wait(value: str) -> Wait:
 
 
 def _seconds(value: str) -> float:
-    """Return a time, which may have a fraction."""
+    """Return a time above 0, which may have a fraction."""
     seconds = read_seconds(value)
-    if seconds is None:
-        raise click.BadParameter(f"'{value}' is not a number of seconds, such as {SHUTDOWN_SECONDS} or 0.5")
+    if not seconds:
+        expected = f"a number of seconds greater than 0, such as {SHUTDOWN_SECONDS} or 0.5"
+        raise click.BadParameter(f"'{value}' is not a valid time; expected: {expected}")
     return seconds
 
 
@@ -175,8 +176,8 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
         click.Option(
             ["--freeze"],
             is_flag=True,
-            help="Move the linked disks of DOMAIN onto overlays first, so that DOMAIN can be started, too: its former "
-            "volumes become bases that nobody writes to.",
+            help="With --mode linked or --disk TARGET=linked, move the linked disks of DOMAIN onto overlays first, so "
+            "that DOMAIN can be started, too: its former volumes become bases that nobody writes to.",
         ),
         click.Option(
             ["--count"],
@@ -217,8 +218,9 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             type=_disk_choice,
             metavar="TARGET=HOW",
             multiple=True,
-            help="How to handle one disk: copy, linked, reflink, share (use the original's volume) or drop; then where "
-            "the new volume goes, such as vda=linked,name=NAME,pool=POOL. Can be repeated. [default: as --mode says]",
+            help="How to handle one disk: copy, shallow, linked, reflink or auto (see --mode), share (use the "
+            "original's volume) or drop; then where the new volume goes, such as vda=linked,name=NAME,pool=POOL. Can "
+            "be repeated. [default: as --mode says]",
         ),
         click.Option(
             ["--pool"],
@@ -325,8 +327,9 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
         click.Option(
             ["--live"],
             is_flag=True,
-            help="Clone DOMAIN also while it runs or is paused; all disks are copied as of one moment, as after a "
-            "power cut. [default: DOMAIN must be shut off]",
+            help="Clone DOMAIN also while it runs or is paused; all disks are copied as of one moment, with "
+            "frozen file systems if the guest agent answers (see --quiesce), else as after a power cut. [default: "
+            "DOMAIN must be shut off]",
         ),
         click.Option(
             ["--live-devices"],
