@@ -297,6 +297,49 @@ def test_written_base_is_refused(lab: Lab, virtomate: Program) -> None:
     assert "original.qcow2" in refused(lab, before, result)["message"]
 
 
+def test_broken_clone_is_refused(lab: Lab, virtomate: Program) -> None:
+    """A flattened image would not tell that its base was written to; with --unsafe, a warning tells so."""
+    base, other = (lab.pool.qcow2(f"{name}.qcow2", data_bytes=MIB) for name in ("original", "other"))
+    lab.define(domain("original", disks=[disk(base), disk(other, target="vdb")]))
+    clone(virtomate, "--mode", "linked")
+    images.qemu_io(base, "qcow2", "write -P 9 5M 192k")
+    refusal = Refusal(
+        "IllegalStateError",
+        ("'clone' is a broken linked clone", f"'{base}' was written to"),
+        ("virtomate domain-verify clone", "--unsafe"),
+    )
+    check_refusal(lab, virtomate, ("domain-flatten", "clone"), refusal)
+
+    # the base of the other disk is intact
+    (found,) = flattened(virtomate("domain-flatten", "--disk", "vdb", "clone", json=True))["disks"]
+    assert found["target"] == "vdb"
+    check_refusal(lab, virtomate, ("domain-flatten", "--disk", "vda", "clone"), refusal)
+
+    forced = flattened(virtomate("domain-flatten", "--unsafe", "clone", json=True))
+    assert [item["code"] for item in forced["notices"]] == ["base-written"]
+    assert forced["warnings"][0].startswith(f"'{base}' was written to")
+    assert mode_of(virtomate, "clone") == "copy"
+
+
+def test_clone_with_a_moved_base_is_refused(lab: Lab, virtomate: Program) -> None:
+    """The hint names the command that gives the clone its base again, with the new place if that is known."""
+    make_clone(lab, virtomate)
+    base = lab.pool.path / "original.qcow2"
+    moved = base.rename(base.with_name("moved base.qcow2"))
+    lab.pool.refresh()
+    broken = Refusal(
+        "IllegalStateError",
+        ("'clone' is a broken linked clone", f"'{base}' was moved"),
+        (f"virtomate domain-rebase --base '{moved}' clone",),
+    )
+    check_refusal(lab, virtomate, ("domain-flatten", "clone"), broken)
+    gone = Refusal("NotFoundError", (str(base), "no such file"), ("virtomate domain-rebase --base PATH clone",))
+    check_refusal(lab, virtomate, ("domain-flatten", "--unsafe", "clone"), gone)
+
+    assert virtomate("domain-rebase", "--base", str(moved), "clone").status == 0
+    assert flattened(virtomate("domain-flatten", "clone", json=True))["warnings"] == []
+
+
 @pytest.mark.parametrize(
     ("words", "status", "parts"),
     [

@@ -202,7 +202,7 @@ REFUSALS: dict[str, tuple[Callable[[Lab, Path], None], str, tuple[str, ...], str
         ("'web' is a broken linked clone", "written to"),
         "delete the clone",
     ),
-    "base moved": (_remove_base, "IllegalStateError", ("'web' is a broken linked clone", "moved"), "delete the clone"),
+    "base moved": (_remove_base, "IllegalStateError", ("'web' is a broken linked clone", "moved"), "moved.qcow2 web"),
     "flattened": (
         _flatten,
         "UnsupportedError",

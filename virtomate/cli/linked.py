@@ -31,6 +31,11 @@ FLATTEN_OPTIONS = (
         is_flag=True,
         help="Delete internal snapshots of the domain, which need the base and would be damaged.",
     ),
+    click.Option(
+        ["--unsafe"],
+        is_flag=True,
+        help="Flatten clones that are broken, since their base is not what it was, with what they read now.",
+    ),
 )
 
 
@@ -67,6 +72,7 @@ def flatten(
     *,
     disks: tuple[str, ...],
     discard_snapshots: bool,
+    unsafe: bool,
     no_space_check: bool,
     trust_pool: bool,
 ) -> int:
@@ -84,6 +90,7 @@ def flatten(
         discard_snapshots=discard_snapshots,
         check_space=not no_space_check,
         trust_pool=trust_pool,
+        is_checked=not unsafe,
     )
     with open_app(settings) as app:
         with app.making() as run:

@@ -103,7 +103,7 @@ def read_chain(connection: Connection, pools: PoolIndex, name: str, disk: DiskDe
     below: list[Image] = []
     path: str | None = volume.path
     while path is not None and header is not None and header.has_backing_file:
-        image, header = _below(connection, pools, path, header)
+        image, header = _below(connection, pools, name, path, header)
         if image.path in {volume.path, *(other.path for other in below)} - {None} or len(below) > _MAX_DEPTH:
             raise UnsupportedError(f"'{image.path}' rests on itself")
         below.append(image)
@@ -131,25 +131,25 @@ def plain_path(directory: str, name: str) -> str | None:
 
 
 def _below(
-    connection: Connection, pools: PoolIndex, above: str, header: Qcow2Header
+    connection: Connection, pools: PoolIndex, name: str, above: str, header: Qcow2Header
 ) -> tuple[Image, Qcow2Header | None]:
-    """Return the image below another one, and its header where it is a qcow2 that can be read."""
-    name, format_ = header.backing_file or "", header.backing_format
+    """Return the image below an image of the domain with a name, and its header if that can be read."""
+    below, format_ = header.backing_file or "", header.backing_format
     if format_ is None:
         raise UnsupportedError(
             f"the image '{above}' does not say what format the one below it has",
             hint=f"Write it down: qemu-img rebase -u -F FORMAT -b BELOW {shell_word(above)}",
         )
-    path = plain_path(posixpath.dirname(above), name)
+    path = plain_path(posixpath.dirname(above), below)
     if path is None:
-        return Image(name, None, format_), None
+        return Image(below, None, format_), None
     try:
         found = pools.find_path(path)
     except NotFoundError as error:
-        raise missing(above, path) from error
+        raise missing(name, above, path) from error
     except IllegalStateError:
-        return _below_outside(connection, above, Image(name, path, format_))
-    image = Image(name, path, format_, found.description.allocation, select.as_format(found.description, format_))
+        return _below_outside(connection, name, above, Image(below, path, format_))
+    image = Image(below, path, format_, found.description.allocation, select.as_format(found.description, format_))
     if format_ != "qcow2":
         return image, None
     base_header = read_header(connection, found)
@@ -157,7 +157,7 @@ def _below(
     return image, base_header
 
 
-def _below_outside(connection: Connection, above: str, image: Image) -> tuple[Image, Qcow2Header | None]:
+def _below_outside(connection: Connection, name: str, above: str, image: Image) -> tuple[Image, Qcow2Header | None]:
     """Return an image in no active storage pool, as far as it can be seen here."""
     path = image.path
     if not connection.is_local or path is None:
@@ -165,7 +165,7 @@ def _below_outside(connection: Connection, above: str, image: Image) -> tuple[Im
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
-        raise missing(above, path) from error
+        raise missing(name, above, path) from error
     except (OSError, ValueError):
         return image, None
     image = image._replace(allocation=status.st_blocks * _BLOCK_BYTES)
@@ -181,9 +181,9 @@ def _below_outside(connection: Connection, above: str, image: Image) -> tuple[Im
     return image, header
 
 
-def missing(above: str, path: str) -> NotFoundError:
-    """Return the error for an image whose base is not there."""
+def missing(name: str, above: str, path: str) -> NotFoundError:
+    """Return the error for an image of the domain with a name whose base is not there."""
     return NotFoundError(
         f"'{above}' rests on '{path}', and there is no such file",
-        hint=f"Bring the file back, or name its new place: {virtomate('domain-rebase', options='--base PATH')}",
+        hint=f"Bring the file back, or name its new place: {virtomate('domain-rebase', name, options='--base PATH')}",
     )

@@ -102,7 +102,7 @@ class _Flattening:
                 again = virtomate("domain-flatten", domain.name)
                 error = error.adding(hint=f"'{domain.name}' can be used as before. {again} goes on with the work.")
         seconds = round(time.monotonic() - begin, 3)
-        warnings = tuple(warning for disk in self._plan.disks for warning in disk.warnings)
+        warnings = (*self._plan.warnings, *(warning for disk in self._plan.disks for warning in disk.warnings))
         done, kept = tuple(self._done), tuple(self._kept)
         return FlattenResult(status, domain.name, domain.uuid, done, warnings, kept, seconds, error)
 

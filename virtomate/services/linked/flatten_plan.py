@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers
 from virtomate.definition.provenance import Artifact
-from virtomate.definition.snapshot import EXTERNAL, read_snapshot
-from virtomate.definition.template import is_template
 from virtomate.duplication.hostfs import visible_status
 from virtomate.duplication.qemu_img import is_installed
 from virtomate.duplication.rebasing import ClosedImageError, opened_for_reading
 from virtomate.enums import ArtifactKind, ArtifactState, FlattenWay
 from virtomate.errors import (
     IllegalStateError,
-    MalformedDocumentError,
     UnsupportedError,
     UsageError,
     VirtomateError,
@@ -28,18 +25,25 @@ from virtomate.hypervisor import block_jobs
 from virtomate.hypervisor.domains import find_domain
 from virtomate.services.linked.chain import DiskChain, read_chain
 from virtomate.services.linked.flatten_copy import plan_copy, refuse_busy
+from virtomate.services.linked.flatten_refusals import (
+    judge_bases,
+    refuse_placeholder,
+    refuse_snapshots,
+    refuse_state,
+    refuse_template,
+)
 from virtomate.services.linked.record import find_record
+from virtomate.services.linked.sight import Sights
 from virtomate.services.storage import SpaceLedger, read_pools
 from virtomate.services.storage.references import ReferenceCache, ReferenceKind, scan_references
 from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
-from virtomate.words import quoted, shutdown_commands, virsh, virtomate
+from virtomate.words import quoted, shutdown_commands, virsh
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
 
     from virtomate.cancel import CancelToken
-    from virtomate.definition.codec import Document
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.provenance import Provenance
     from virtomate.duplication.transfers.base import Duplication
@@ -93,6 +97,7 @@ class DomainPlan(NamedTuple):
         disks: The disks to flatten.
         independent: Other disks, whose images have no base.
         is_all: Whether no disk has a base afterwards.
+        warnings: What has happened to the bases of the disks.
         needs: UUIDs of the domains that must be flattened before, since they rest on this one.
     """
 
@@ -102,6 +107,7 @@ class DomainPlan(NamedTuple):
     disks: tuple[DiskPlan, ...]
     independent: tuple[DiskChain, ...]
     is_all: bool
+    warnings: tuple[Notice, ...] = ()
     needs: frozenset[str] = frozenset()
 
 
@@ -120,7 +126,7 @@ def plan_flatten(connection: Connection, request: FlattenRequest, cancel: Cancel
         UsageError: A domain is named twice, or has no disk that was named.
         VirtomateError: A domain is missing or cannot be flattened.
     """
-    pools = read_pools(connection)
+    pools, sights = read_pools(connection), Sights(connection)
     gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
     errors: list[VirtomateError] = []
     plans: dict[str, DomainPlan] = {}
@@ -129,7 +135,7 @@ def plan_flatten(connection: Connection, request: FlattenRequest, cancel: Cancel
         try:
             domain = find_domain(connection, name)
             _refuse_repetition(domain, plans)
-            plans[domain.uuid] = _plan_domain(connection, pools, gate, domain, request)
+            plans[domain.uuid] = _plan_domain(connection, pools, sights, gate, domain, request)
         except UsageError:
             raise
         except VirtomateError as error:
@@ -156,49 +162,31 @@ def _refuse_repetition(domain: Domain, known: Container[str]) -> None:
 
 
 def _plan_domain(
-    connection: Connection, pools: PoolIndex, gate: PoolGate, domain: Domain, request: FlattenRequest
+    connection: Connection, pools: PoolIndex, sights: Sights, gate: PoolGate, domain: Domain, request: FlattenRequest
 ) -> DomainPlan:
     refuse_busy(connection, domain)
     record = find_record(domain)
-    _refuse_placeholder(domain, record)
+    refuse_placeholder(domain, record)
     is_active = domain.is_active()
     text = domain.live_definition() if is_active else domain.inactive_definition_without_secrets()
     definition = codec.parse_definition(text).domain
-    _refuse_template(domain, definition)
+    refuse_template(domain, definition)
     disks = file_readers.disks(definition)
-    chains = [read_chain(connection, pools, domain.name, disk) for disk in _chosen(domain.name, disks, request.disks)]
+    chosen = _chosen(domain.name, disks, request.disks)
+    left = [disk for disk in disks if disk not in chosen]
+    warnings = judge_bases(sights, pools, domain.name, record, left, is_checked=request.is_checked)
+    chains = [read_chain(connection, pools, domain.name, disk) for disk in chosen]
     based = [chain for chain in chains if chain.below]
     if based:
-        _refuse_state(domain, based, is_active=is_active)
+        refuse_state(domain, based, is_active=is_active)
     plans = []
     for chain in based:
-        _refuse_snapshots(domain, chain, request)
+        refuse_snapshots(domain, chain, request)
         plans.append(_plan_disk(connection, pools, gate, domain, chain, is_active=is_active))
     # what was not looked at may have a base
     is_all = not request.disks or {disk.target for disk in disks if _may_have_base(disk)} <= {*request.disks}
     independent = tuple(chain for chain in chains if not chain.below)
-    return DomainPlan(domain, is_active, record, tuple(plans), independent, is_all)
-
-
-def _refuse_placeholder(domain: Domain, record: Provenance | None) -> None:
-    if record is not None and not record.finished:
-        raise IllegalStateError(
-            f"domain '{domain.name}' is an unfinished {record.what} of '{record.source.name}'",
-            hint=f"{virtomate('domain-delete', domain.name)} removes the domain and its volumes.",
-        )
-    if record is not None and record.is_moment:
-        raise IllegalStateError(
-            f"domain '{domain.name}' only keeps images of '{record.source.name}' for linked clones",
-            hint="Flatten these clones.",
-        )
-
-
-def _refuse_template(domain: Domain, definition: Document) -> None:
-    if is_template(definition):
-        raise IllegalStateError(
-            f"domain '{domain.name}' is a template, whose volumes nobody writes to",
-            hint=f"Make it an ordinary domain first: {virtomate('domain-template', domain.name, options='--undo')}",
-        )
+    return DomainPlan(domain, is_active, record, tuple(plans), independent, is_all, warnings)
 
 
 def _chosen(name: str, disks: Sequence[DiskDefinition], wanted: tuple[str, ...]) -> list[DiskDefinition]:
@@ -222,60 +210,6 @@ def _chosen(name: str, disks: Sequence[DiskDefinition], wanted: tuple[str, ...])
 def _may_have_base(disk: DiskDefinition) -> bool:
     is_file = disk.type in _FILE_TYPES and not disk.is_empty
     return is_file and not disk.is_readonly and disk.format != "raw"
-
-
-def _refuse_state(domain: Domain, chains: Sequence[DiskChain], *, is_active: bool) -> None:
-    """Refuse a domain that would not find its disks as it knows them, or whose disks are busy."""
-    name = domain.name
-    if domain.has_managed_save():
-        raise IllegalStateError(
-            f"domain '{name}' has a managed-save image, which knows the chains of its disks",
-            hint=f"Start the domain, which restores it: {virsh('start', name)}. It can be flattened while it runs.",
-        )
-    if not is_active:
-        return
-    if domain.is_persistent():
-        later = file_readers.disks(codec.parse_definition(domain.inactive_definition_without_secrets()).domain)
-        sources = {disk.target: (disk.path, disk.pool, disk.volume) for disk in later}
-        for disk in (chain.disk for chain in chains):
-            if sources.get(disk.target) not in {(disk.path, disk.pool, disk.volume), None}:
-                raise IllegalStateError(
-                    f"disk {disk.target} of '{name}' will be another one with the next start",
-                    hint=f"Shut it down first: {virsh('shutdown', name)}",
-                )
-    for disk in (chain.disk for chain in chains):
-        job = block_jobs.find_job(domain, disk.target)
-        if job is not None and not job.is_pull:
-            raise IllegalStateError(
-                f"disk {disk.target} of '{name}' is busy with a block job",
-                hint=f"Wait for its end: {virsh('blockjob', name, disk.target, options='--info')} shows it.",
-            )
-
-
-def _refuse_snapshots(domain: Domain, chain: DiskChain, request: FlattenRequest) -> None:
-    """Refuse a disk whose snapshots would be lost."""
-    name, target, path = domain.name, chain.disk.target, chain.volume.path
-    for snapshot, document in domain.external_snapshots():
-        if _is_on(document, target):
-            raise IllegalStateError(
-                f"disk {target} of '{name}' rests on what the external snapshot '{snapshot}' has frozen, and the "
-                "snapshot would be lost",
-                hint=f"Delete the snapshot first: {virsh('snapshot-delete', name, snapshot)}",
-            )
-    if chain.header is not None and chain.header.snapshot_count and not request.discard_snapshots:
-        raise IllegalStateError(
-            f"disk {target} of '{name}' ('{path}') has internal snapshots, which need the base, too",
-            hint="--discard-snapshots deletes them.",
-        )
-
-
-def _is_on(document: str, target: str) -> bool:
-    """Return whether an external snapshot has frozen an image of a disk; True for a document that tells nothing."""
-    try:
-        held = read_snapshot(document).disks.get(target)
-    except MalformedDocumentError:
-        return True
-    return held is not None and held.kind == EXTERNAL
 
 
 def _plan_disk(

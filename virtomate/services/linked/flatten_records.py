@@ -21,6 +21,7 @@ class FlattenRequest(NamedTuple):
         discard_snapshots: Whether internal snapshots, which need the base, are deleted.
         check_space: Whether too little free space is a reason to refuse.
         trust_pool: Whether libvirt may write in directories where others could put a symbolic link.
+        is_checked: Whether a base that is not what it was is a reason to refuse, and not only a warning.
     """
 
     names: tuple[str, ...]
@@ -28,6 +29,7 @@ class FlattenRequest(NamedTuple):
     discard_snapshots: bool = False
     check_space: bool = True
     trust_pool: bool = False
+    is_checked: bool = True
 
 
 class FlattenedDisk(NamedTuple):
@@ -53,7 +55,7 @@ class FlattenResult(NamedTuple):
 
     Attributes:
         disks: The disks that were flattened.
-        warnings: What to know about the copies of images.
+        warnings: What has become of the bases of a broken clone, and what to know about the copies of images.
         kept: Overlays that copies have replaced and that were not removed.
     """
 

@@ -18,7 +18,7 @@ from virtomate.services.linked.comparison import compare
 from virtomate.services.linked.record import find_record
 from virtomate.services.linked.sight import Sight, Sights
 from virtomate.tuples import NamedTuple
-from virtomate.words import virtomate
+from virtomate.words import shell_word, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +36,8 @@ _BREAKING: dict[Code, str] = {
     BaseFinding.MOVED: "was moved",
     BaseFinding.MISSING: "does not exist any more",
 }
+# What another base mends, if it has the same content.
+_REBASED = frozenset({BaseFinding.REPLACED, BaseFinding.MOVED, BaseFinding.MISSING})
 # A file that has not these is not known to be the same.
 _ESSENTIAL = frozenset({BaseProperty.SIZE, BaseProperty.MODIFIED})
 _QCOW2 = "qcow2"
@@ -114,15 +116,33 @@ def refuse_broken(connection: Connection, name: str, record: Provenance | None, 
 
     Several clones can share what was seen of their bases.
     """
+    if broken := find_broken(sights or Sights(connection), record):
+        raise broken_clone(name, broken[0])
+
+
+def find_broken(sights: Sights, record: Provenance | None) -> tuple[VerifiedVolume, ...]:
+    """Return the volumes of a clone with this record that rest on an image that is not what it was."""
     if record is None or not rests_on_images(record):
-        return
-    _, volumes = verify_record(sights or Sights(connection), record)
-    finding = next((volume.message for volume in volumes if volume.status is Integrity.BROKEN), None)
-    if finding is not None:
-        raise IllegalStateError(
-            f"'{name}' is a broken linked clone: its base '{finding.subject}' {_BREAKING[finding.code]}",
-            hint=f"{virtomate('domain-verify', name)} tells more. Bring the base back as it was, or delete the clone.",
-        )
+        return ()
+    _, volumes = verify_record(sights, record)
+    return tuple(volume for volume in volumes if volume.status is Integrity.BROKEN)
+
+
+def broken_clone(name: str, volume: VerifiedVolume) -> IllegalStateError:
+    """Return the error for a clone with a volume that rests on an image that is not what it was."""
+    finding = volume.message
+    if finding is None:
+        raise AssertionError("a broken volume has a finding")
+    hint, otherwise = f"{virtomate('domain-verify', name)} tells more.", "Bring"
+    if finding.code in _REBASED and finding.subject == volume.base:
+        place = "PATH" if volume.found is None else shell_word(volume.found)
+        command = virtomate("domain-rebase", name, options=f"--base {place}")
+        hint = f"{hint} {command} is for a base that was moved, or replaced by the same content."
+        otherwise = "Otherwise bring"
+    return IllegalStateError(
+        f"'{name}' is a broken linked clone: its base '{finding.subject}' {_BREAKING[finding.code]}",
+        hint=f"{hint} {otherwise} the base back as it was, or delete the clone.",
+    )
 
 
 def _named(connection: Connection, names: tuple[str, ...]) -> Iterator[tuple[Domain, Provenance]]:
