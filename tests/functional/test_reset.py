@@ -170,6 +170,10 @@ def _write_base(lab: Lab, _path: Path) -> None:
     images.qemu_io(lab.pool.path / "src.qcow2", "qcow2", "write -P 1 0 64k")
 
 
+def _open_base(lab: Lab, _path: Path) -> None:
+    lab.connection.lookupByName("src").create()
+
+
 def _remove_base(lab: Lab, _path: Path) -> None:
     (lab.pool.path / "src.qcow2").rename(lab.pool.path / "moved.qcow2")
     lab.pool.refresh()
@@ -201,6 +205,12 @@ REFUSALS: dict[str, tuple[Callable[[Lab, Path], None], str, tuple[str, ...], str
         "IllegalStateError",
         ("'web' is a broken linked clone", "written to"),
         "delete the clone",
+    ),
+    "base open": (
+        _open_base,
+        "IllegalStateError",
+        ("'web' cannot be reset", "src.qcow2", "open for writing by domain 'src', which is active"),
+        "virsh shutdown src",
     ),
     "base moved": (_remove_base, "IllegalStateError", ("'web' is a broken linked clone", "moved"), "moved.qcow2 web"),
     "flattened": (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers
@@ -20,9 +22,10 @@ from virtomate.errors import (
     VirtomateError,
     combined_error,
 )
-from virtomate.hypervisor.domains import find_domain
+from virtomate.hypervisor.domains import find_domain, list_active_domains
 from virtomate.hypervisor.storage import get_volume, read_head
 from virtomate.paths import normalise
+from virtomate.services.definitions import Definitions
 from virtomate.services.linked.sight import Sights
 from virtomate.services.linked.verify import refuse_broken
 from virtomate.services.storage import read_pools
@@ -140,6 +143,7 @@ class _Planner:
             raise combined_error(errors)
         disks = tuple(self._disks(domain, definition, provenance))
         refuse_broken(self._connection, domain.name, provenance, self._sights)
+        self._refuse_written_bases(domain, disks)
         return ResetPlan(domain, definition, provenance, disks)
 
     def _refusals(self, domain: Domain) -> Iterator[IllegalStateError]:
@@ -210,6 +214,29 @@ class _Planner:
             pools, what = [(known.pool, known.description)], f"disk {target} of '{domain.name}'"
             self._gate.admit(self._connection, (Transfer.STREAM,), pools, what)
         return LinkedDisk(target, made, known, is_seen)
+
+    def _refuse_written_bases(self, domain: Domain, disks: Sequence[LinkedDisk]) -> None:
+        """Refuse a clone that would read what another domain writes; nothing tells so before the first write."""
+        for target, made in ((disk.target, disk.made) for disk in disks):
+            bases = (self._sights.look_for_base(made.path).backing, made.base, *(image.path for image in made.below))
+            for base in (normalise(base) for base in bases if base is not None):
+                if (writer := self._writers.get(base)) is not None:
+                    raise IllegalStateError(
+                        f"'{domain.name}' cannot be reset: '{base}', on which disk {target} rests, is open for writing "
+                        f"by domain '{writer}', which is active",
+                        hint=f"Shut it down first: {virsh('shutdown', writer)}",
+                    )
+
+    @cached_property
+    def _writers(self) -> dict[str, str]:
+        """The names of the active domains that have images open for writing, by the paths of the images."""
+        definitions, writers = Definitions(), dict[str, str]()
+        for domain in list_active_domains(self._connection):
+            with suppress(NotFoundError):
+                for disk in file_readers.open_for_writing(codec.parse_definition(definitions.live(domain)).domain):
+                    path = disk.path or self._pools.path_of(disk.pool or "", disk.volume or "")
+                    writers |= {} if path is None else {normalise(path): domain.name}
+        return writers
 
     def _head(self, volume: VolumeDescription) -> bytes:
         descriptor = open_visible(volume, os.O_RDONLY)
