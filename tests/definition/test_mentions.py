@@ -41,7 +41,8 @@ def test_nothing_is_missed(name: str) -> None:
     assert mentions.is_whole
     assert {place for place in found if isinstance(place, str)} <= mentions.paths
     assert {place for place in found if not isinstance(place, str)} <= mentions.volumes
-    assert set(readers.command_line_arguments(definition.domain)) <= set(mentions.arguments)
+    arguments = readers.as_list(readers.child(definition.domain, "qemu:commandline").get("qemu:arg"))
+    assert {argument["@value"] for argument in arguments} <= set(mentions.arguments)
     assert set(readers.mac_addresses(definition.domain)) <= mentions.mac_addresses
     assert mentions.name == readers.name(definition.domain)
     assert (mentions.uuid or "") == readers.uuid(definition.domain)

@@ -333,16 +333,6 @@ def test_firmware_only_leaves_out_what_needs_more() -> None:
     }
 
 
-def test_command_line_arguments() -> None:
-    """What a definition adds to QEMU's command line."""
-    content = (
-        "<qemu:commandline xmlns:qemu='u'><qemu:arg value='-drive'/><qemu:arg value='file=/x'/></qemu:commandline>"
-    )
-
-    assert readers.command_line_arguments(parse(content)) == ("-drive", "file=/x")
-    assert readers.command_line_arguments(parse("<os/>")) == ()
-
-
 def test_networks_of_interfaces() -> None:
     """Networks of libvirt's are named once each, and interfaces that are in none are passed over."""
     sources = ("network='lab'", "network='lab' portgroup='a'", "bridge='br0'", "network='b b'")

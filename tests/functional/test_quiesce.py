@@ -24,8 +24,8 @@ from tests.lab.program import Background
 from tests.lab.programs import require_program
 from tests.lab.ssh import SshServer
 from virtomate.cancel import CancelToken
-from virtomate.definition.freeze_mark import FreezeMark, read_mark, write_mark
 from virtomate.definition.provenance import Owner
+from virtomate.definition.quiesce_mark import QuiesceMark, read_mark, write_mark
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor import freeze, watchdog
 from virtomate.hypervisor.connection import Connection
@@ -357,7 +357,7 @@ def test_time_of_the_watchdog(lab: Lab, original: Any, monkeypatch: pytest.Monke
     """When the time is over the watchdog thaws although the process that froze the guest still runs."""
     monkeypatch.setattr(watchdog, "THAW_AFTER_SECONDS", 0.1)
     domain_ = Domain(original)
-    mark = FreezeMark("some token", domain_.run_id, Owner("host", 1, 2))
+    mark = QuiesceMark("some token", domain_.run_id, Owner("host", 1, 2))
     freeze.put_mark(domain_, write_mark(mark))
     assert read_mark(freeze.find_mark(domain_)) == mark
     assert freeze.freeze(domain_) == 1
@@ -373,7 +373,7 @@ def test_watchdog_thaws_no_freeze_of_others(
     monkeypatch.setenv("HOME", virtomate.env()["HOME"])
     domain_ = Domain(original)
     agent(original, "guest-fsfreeze-freeze")
-    freeze.put_mark(domain_, write_mark(FreezeMark("other token", domain_.run_id, Owner("host", 1, 2))))
+    freeze.put_mark(domain_, write_mark(QuiesceMark("other token", domain_.run_id, Owner("host", 1, 2))))
     with watchdog.start_watchdog(Connection(lab.connection), domain_.uuid, "some token", CancelToken()):
         assert len(watchdogs(virtomate)) == 1
     wait_for(lambda: watchdogs(virtomate) == [], "the watchdog ends")

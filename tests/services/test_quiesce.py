@@ -13,8 +13,8 @@ import pytest
 
 from tests.clock import Clock
 from virtomate.cancel import CancelToken
-from virtomate.definition.freeze_mark import FreezeMark, read_mark, write_mark
 from virtomate.definition.provenance import Owner
+from virtomate.definition.quiesce_mark import QuiesceMark, read_mark, write_mark
 from virtomate.enums import Consistency, Quiesce
 from virtomate.errors import (
     AgentUnresponsiveError,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TOKEN = "uuid:token"
 RUN_ID = 7
-OTHERS = write_mark(FreezeMark("other token", RUN_ID, Owner("elsewhere", 1, 2)))
+OTHERS = write_mark(QuiesceMark("other token", RUN_ID, Owner("elsewhere", 1, 2)))
 REFUSED = ProgramError("the agent does not freeze")
 SILENT = AgentUnresponsiveError("the agent does not answer")
 LOST = ConnectionLostError("the connection was lost")
@@ -352,7 +352,7 @@ def test_lost_connection_is_no_obstacle(guest: FakeGuest) -> None:
 
 def own_mark(*, run_id: int = RUN_ID, host: str = "elsewhere") -> str:
     """The mark of a run."""
-    return write_mark(FreezeMark(TOKEN, run_id, Owner(host, 1, 2)))
+    return write_mark(QuiesceMark(TOKEN, run_id, Owner(host, 1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_freeze_of_a_run_that_ended(guest: FakeGuest, monkeypatch: pytest.Monkey
 
 def test_mark_of_a_host_with_a_strange_name() -> None:
     """A mark can be read again, whatever it holds."""
-    mark = FreezeMark("a'b\"<", 3, Owner("ho&st", 1, 2))
+    mark = QuiesceMark("a'b\"<", 3, Owner("ho&st", 1, 2))
 
     assert read_mark(write_mark(mark)) == mark
     assert read_mark("<freeze run='3'") is None

@@ -171,6 +171,13 @@ def tag_of(element: str) -> str:
     return re.split(r"[\s/>]", element[1:], maxsplit=1)[0]
 
 
+def parse_own(element: str, name: str) -> tuple[Document, str]:
+    """Parse an element of ours, and return the prefix of its names, too: another tool may have rewritten the prefix."""
+    tag = tag_of(element)
+    prefix = tag[: tag.rfind(":") + 1]
+    return parse(element, f"{prefix}{name}"), prefix
+
+
 def element_end(data: bytes, tag: str, index: int) -> int:
     """Return the offset after an element whose end expat reports at this index; an empty-element tag ends there."""
     return data.index(b">", index) + 1 if data.startswith(f"</{tag}".encode(), index) else index

@@ -132,10 +132,7 @@ def returned_disk(domain: Document, position: int, former: Document) -> str:
 
 
 def _read(element: str) -> FreezeMark:
-    # libvirt keeps the prefix, but another tool may have rewritten it
-    tag = codec.tag_of(element)
-    prefix = tag[: tag.rfind(":") + 1]
-    mark = codec.parse(element, f"{prefix}{_ELEMENT}")
+    mark, prefix = codec.parse_own(element, _ELEMENT)
     if mark["@schema"] != _SCHEMA:
         raise ValueError(f"a mark of schema {mark['@schema']} is for a newer version")
     return FreezeMark(

@@ -298,10 +298,7 @@ def _write_base(base: BaseFingerprint | None, prefix: str) -> dict[str, str]:
 
 
 def _read(element: str) -> Provenance:
-    # libvirt keeps the prefix, but another tool may have rewritten it
-    tag = codec.tag_of(element)
-    prefix = tag[: tag.rfind(":") + 1]
-    record = codec.parse(element, f"{prefix}{_ELEMENT}")
+    record, prefix = codec.parse_own(element, _ELEMENT)
     if record["@schema"] not in _READ_SCHEMAS:
         raise ValueError(f"a record of schema {record['@schema']} is for a newer version")
     created = float(record["@created"])

@@ -84,12 +84,6 @@ def network_names(domain: Document) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(network) for source in sources if (network := source.get("@network"))))
 
 
-def command_line_arguments(domain: Document) -> tuple[str, ...]:
-    """Return the arguments that the definition adds to QEMU's command line."""
-    arguments = as_list(child(domain, "qemu:commandline").get("qemu:arg"))
-    return tuple(str(argument.get("@value", "")) for argument in arguments)
-
-
 def dhcp_entries(document: str) -> tuple[DhcpEntry, ...]:
     """Return a network's DHCP entries for MAC addresses, in lower case; entries for names or client IDs are left out.
 

@@ -138,10 +138,7 @@ def _write(mark: TemplateMark) -> str:
 
 
 def _read(element: str) -> TemplateMark:
-    # libvirt keeps the prefix, but another tool may have rewritten it
-    tag = codec.tag_of(element)
-    prefix = tag[: tag.rfind(":") + 1]
-    mark = codec.parse(element, f"{prefix}{_ELEMENT}")
+    mark, prefix = codec.parse_own(element, _ELEMENT)
     if mark["@schema"] != _SCHEMA:
         raise ValueError(f"a mark of schema {mark['@schema']} is for a newer version")
     return TemplateMark(

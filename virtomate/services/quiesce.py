@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
-from virtomate.definition.freeze_mark import FreezeMark, read_mark, write_mark
+from virtomate.definition.quiesce_mark import QuiesceMark, read_mark, write_mark
 from virtomate.duplication.transfers.backup import BackupStart
 from virtomate.enums import Consistency, Quiesce
 from virtomate.errors import ConnectionLostError, HypervisorError, IllegalStateError, ProgramError, VirtomateError
@@ -129,7 +129,7 @@ def begin_frozen(guest: Guest, begin: Callable[[], None]) -> BackupStart:
 def _begin_in_own_freeze(guest: Guest, begin: Callable[[], None], watchdog: Watchdog) -> BackupStart:
     domain = guest.domain
     try:
-        freeze.put_mark(domain, write_mark(FreezeMark(guest.token, domain.run_id, this_process())))
+        freeze.put_mark(domain, write_mark(QuiesceMark(guest.token, domain.run_id, this_process())))
         begun = time.monotonic()
         count = _freeze(domain, watchdog)
     except StillFrozenError:
@@ -256,7 +256,7 @@ def _thaw_marked(domain: Domain) -> bool:
     return was_frozen
 
 
-def _find_mark(domain: Domain) -> FreezeMark | None:
+def _find_mark(domain: Domain) -> QuiesceMark | None:
     """Return the mark of a freeze in this run of the domain."""
     mark = read_mark(freeze.find_mark(domain)) if domain.is_active() else None
     return mark if mark is not None and mark.run_id == domain.run_id else None

@@ -10,7 +10,7 @@ from virtomate.tuples import NamedTuple
 _ELEMENT = "freeze"
 
 
-class FreezeMark(NamedTuple):
+class QuiesceMark(NamedTuple):
     """The mark of a freeze.
 
     Attributes:
@@ -24,20 +24,20 @@ class FreezeMark(NamedTuple):
     maker: Owner
 
 
-def write_mark(mark: FreezeMark) -> str:
+def write_mark(mark: QuiesceMark) -> str:
     """Return the element of a mark."""
     maker = mark.maker
     values = {"token": mark.token, "run": mark.run_id, "host": maker.host, "pid": maker.pid, "started": maker.started}
     return codec.unparse({f"@{key}": str(value) for key, value in values.items()}, _ELEMENT)
 
 
-def read_mark(element: str | None) -> FreezeMark | None:
+def read_mark(element: str | None) -> QuiesceMark | None:
     """Return the mark in an element as libvirt returns it, None where there is no mark that can be read."""
     if element is None:
         return None
     try:
         values = codec.parse(element, codec.tag_of(element))
         maker = Owner(values["@host"], int(values["@pid"]), int(values["@started"]))
-        return FreezeMark(values["@token"], int(values["@run"]), maker)
+        return QuiesceMark(values["@token"], int(values["@run"]), maker)
     except (MalformedDocumentError, KeyError, ValueError):
         return None
