@@ -2,8 +2,8 @@
 
 MOMENT is a function of libvirt's C library, which has just been called; `freeze`, when a guest has just been frozen;
 `sync-N`, when the program has just waited the N-th time until a file was on the disk; or volumes, separated by commas,
-of each of which some has been written. SIGCONT lets the program go on. A backup that has just begun goes on at 1 MiB/s,
-and a guest that is frozen stays so.
+of each of which some has been written. SIGCONT lets the program go on. A backup or a block pull that has just begun
+goes on at 1 MiB/s, and a guest that is frozen stays so.
 """
 
 import functools
@@ -38,6 +38,9 @@ def pause_after(name: str, module: Any = libvirtmod) -> None:
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
+        if name == "virDomainBlockPull":
+            domain, disk, _rate, flags = arguments
+            arguments = (domain, disk, 1, flags)
         result = function(*arguments)
         if name == "virDomainBackupBegin":
             slow_down(*arguments)
