@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from virtomate.cli.clone_options import KEEP, SHUTDOWN_SECONDS
+from virtomate.cli.clone_values import KEEP, SHUTDOWN_SECONDS
 from virtomate.cli.seed_request import SeedWords, read_seed_words
 from virtomate.enums import DiskAction, Mode, Quiesce, Transfer
 
