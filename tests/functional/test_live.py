@@ -3,7 +3,7 @@
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -774,8 +774,10 @@ def remove_clones(virtomate: Program) -> set[str]:
     return {clone["status"] for clone in clones.values()}
 
 
-def disturb(lab: Lab, virtomate: Program, words: Sequence[str], disturber: Disturber, moments: int) -> Counter[str]:
-    """Disturb clones of `brief` at moments spread over their making: nothing is left, or one command removes it.
+def disturb(
+    lab: Lab, virtomate: Program, words: Sequence[str], disturber: Disturber, moments: Iterable[float]
+) -> Counter[str]:
+    """Disturb clones of `brief` at moments of their making, 0 to 1: nothing is left, or one command removes it.
 
     The original goes on as before, without a backup. Return what the disturbances left: nothing, finished or unfinished
     clones.
@@ -789,9 +791,9 @@ def disturb(lab: Lab, virtomate: Program, words: Sequence[str], disturber: Distu
     assert first.status == 0, str(first)
     assert remove_clones(program) == {"finished"}
     outcomes: Counter[str] = Counter()
-    for number in range(moments):
+    for moment in moments:
         with program.start(*words, json=True) as run:
-            time.sleep(first.seconds * (number + 1) / (moments + 1))
+            time.sleep(first.seconds * moment)
             result = disturber.disturb(run)
         assert "Traceback" not in result.stderr, str(result)
         left = remove_clones(program)
@@ -822,11 +824,12 @@ def test_disturbed_at_some_moments(
     lab: Lab, virtomate: Program, request: pytest.FixtureRequest, disturbance: str
 ) -> None:
     """Whatever disturbs a clone of a domain that runs, the clone is complete or one command removes what is left."""
-    disturb(lab, virtomate, WAYS["linked"], Disturber(lab, disturbance, request), 3)
+    disturb(lab, virtomate, WAYS["linked"], Disturber(lab, disturbance, request), (0.25, 0.5, 0.75))
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(2400)
+@pytest.mark.parametrize("part", range(3))
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
 @pytest.mark.parametrize("way", WAYS)
 def test_disturbed_at_every_moment(
@@ -836,17 +839,22 @@ def test_disturbed_at_every_moment(
     capsys: pytest.CaptureFixture[str],
     way: str,
     disturbance: str,
+    part: int,
 ) -> None:
-    """Likewise, at thirty moments, while a guest writes all the time, which reads back everything that it wrote."""
+    """Likewise, at thirty moments, while a guest writes all the time, which reads back everything that it wrote.
+
+    Each part has ten of the moments, all over the making of a clone.
+    """
     disks = [disk(lab.pool.qcow2("brief.qcow2", 48 * MIB, data_bytes=32 * MIB))]
     disks.append(disk(lab.pool.raw("brief-data.raw", 48 * MIB, data_bytes=32 * MIB), "raw", "vdb"))
     lab.define(domain("brief", disks=disks, guest=lab.guest, cmdline="lab.write"))
     with running(lab.connection, "brief") as guest:
-        outcomes = disturb(lab, virtomate, WAYS[way], Disturber(lab, disturbance, request), 30)
+        moments = [(number + 1) / 31 for number in range(part, 30, 3)]
+        outcomes = disturb(lab, virtomate, WAYS[way], Disturber(lab, disturbance, request), moments)
         report = require_whole(lab, guest)
 
     with capsys.disabled():
-        print(f"\n{way}, {disturbance}: left {dict(outcomes)}; the guest wrote {report.checked} records")
+        print(f"\n{way}, {disturbance}, part {part}: left {dict(outcomes)}; the guest wrote {report.checked} records")
 
 
 def require_whole(lab: Lab, guest: RunningGuest) -> GuestReport:
