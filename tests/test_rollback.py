@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from virtomate.cancel import CancelToken
-from virtomate.errors import IllegalStateError, VirtomateError
+from virtomate.errors import ConnectionLostError, IllegalStateError, VirtomateError
 from virtomate.notices import Leftover, Notice
 from virtomate.output.messages import sentence, sentences
 from virtomate.rollback import Rollback
@@ -92,6 +92,24 @@ def test_unforeseen_error_in_an_undo_does_not_stop_the_others() -> None:
 
     assert sentence(leftover).startswith("b (")
     assert undone == ["a"]
+
+
+@pytest.mark.parametrize(("failures", "is_left"), [(0, False), (1, False), (2, False), (3, True)])
+def test_undo_whose_connection_breaks_is_repeated(failures: int, is_left: bool) -> None:
+    """An undo is run again over another connection, unless the connections go on breaking."""
+    errors = [ConnectionLostError("lost")] * failures
+    undone: list[str] = []
+    rollback = Rollback()
+
+    def undo() -> None:
+        if errors:
+            raise errors.pop()
+        undone.append("volume")
+
+    rollback.push("volume", undo)
+
+    assert bool(rollback.run()) is is_left
+    assert undone == ([] if is_left else ["volume"])
 
 
 @pytest.mark.parametrize(("leftovers", "status"), [((), 1), ((Notice(Leftover.CLAIM, "x"),), 3)])

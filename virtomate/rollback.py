@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, TypeVar
 
-from virtomate.errors import VirtomateError
+from virtomate.errors import ConnectionLostError, VirtomateError
 from virtomate.notices import Leftover, Notice, notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+Result = TypeVar("Result")
+
+# A new connection may break as well.
+_ATTEMPTS = 3
+
 
 class Rollback:
     """Undo actions of one transaction.
 
     An action is pushed when the thing to remove exists, or just before a call that may end half way; then the action
-    finds out whether there is anything to undo.
+    finds out whether there is anything to undo. So an action can be run again if its connection breaks.
     """
 
     def __init__(self) -> None:
@@ -43,8 +48,20 @@ class Rollback:
             leftover, undo = self._actions.pop()
             try:
                 with awaiting(f"the removal of {leftover}"):
-                    undo()
+                    persist(undo)
             except Exception as error:  # noqa: BLE001 - the other actions must still run
                 reason = error.message if isinstance(error, VirtomateError) else repr(error)
                 self._leftovers.append(notice(Leftover.UNREMOVED, leftover, reason=reason))
         return self.leftovers
+
+
+def persist(undo: Callable[[], Result]) -> Result:
+    """Undo something, and do so again while the connection breaks: a session then opens another one.
+
+    Raises:
+        VirtomateError: What `undo` raises; where no connection can be opened, that is a NoConnectionError.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(ConnectionLostError):
+            return undo()
+    return undo()

@@ -21,7 +21,9 @@ from tests.functional.runs import (
     midway,
     paused,
     wait_for,
+    wait_until_still,
 )
+from tests.functional.support import unchanged
 from tests.functional.test_terminal import Terminal
 from tests.lab import Lab, Program, disk, domain, images, interface, running
 from tests.lab.images import MIB, file_digest
@@ -31,7 +33,7 @@ from virtomate.hypervisor.connection import connect
 
 if TYPE_CHECKING:
     from tests.lab import Hypervisor
-    from tests.lab.program import Background
+    from tests.lab.program import Background, Result
     from tests.lab.ssh import SshServer
 
 NAMES = """
@@ -230,6 +232,64 @@ def test_a_link_that_is_cut_is_mended_for_the_undo(
     assert "the connection to libvirt was lost" in result.json["message"]
     assert "leftovers" not in result.json
     assert root_lab.pool.volumes() == []
+
+
+# Numbers of procedures in libvirt's remote_protocol.x.
+CREATE_VOLUME = 93
+DELETE_VOLUME = 94
+UNDEFINE_DOMAIN = 231
+
+
+def interrupt_clone(sshd: SshServer, virtomate: Program, uri: str, *words: str) -> tuple[Result, list[int]]:
+    """Interrupt a clone when its first volume has been created; return how it ended, and its calls."""
+    run = virtomate.pausing("virStorageVolCreateXML").start("domain-clone", *words, json=True, uri=uri)
+    wait_until_still(run.process.pid)
+    run.signal(signal.SIGTERM)
+    run.signal(signal.SIGCONT)
+    return run.wait(), sshd.calls(uri)
+
+
+@pytest.mark.parametrize("is_answered", [False, True], ids=["before", "after"])
+def test_link_that_is_cut_during_the_undo(
+    root_lab: Lab, sshd: SshServer, virtomate: Program, is_answered: bool
+) -> None:
+    """An undo goes on over a new link, whether or not libvirt has removed what it was asked to when the link broke."""
+    root_lab.define(domain("original", disks=[disk(root_lab.pool.qcow2("original.qcow2", 8 * MIB))]))
+    words = ("--mode", "linked", "original", "clone")
+    before = root_lab.inventory()
+    _, calls = interrupt_clone(sshd, virtomate, sshd.uri(root_lab.hypervisor), *words)
+
+    for procedure in (DELETE_VOLUME, UNDEFINE_DOMAIN):
+        number = calls.index(procedure) + 1
+        uri = sshd.uri(root_lab.hypervisor, cuts={number: is_answered})
+        result, made = interrupt_clone(sshd, virtomate, uri, *words)
+
+        assert len(made) > len(calls), "the undo had to look again"
+        assert result.status == -signal.SIGTERM, str(result)
+        assert "leftovers" not in error_of(result), str(result)
+        unchanged(root_lab, before)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(900)
+def test_link_that_is_cut_at_every_call(
+    root_lab: Lab, sshd: SshServer, virtomate: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever call breaks the link, from the creation of a volume to the end of its undo, nothing is left."""
+    root_lab.define(domain("original", disks=[disk(root_lab.pool.qcow2("original.qcow2", 8 * MIB))]))
+    words = ("--mode", "linked", "original", "clone")
+    before = root_lab.inventory()
+    _, calls = interrupt_clone(sshd, virtomate, sshd.uri(root_lab.hypervisor), *words)
+    created = calls.index(CREATE_VOLUME)
+    for number in range(created + 2, len(calls) + 1):
+        for is_answered in (False, True):
+            uri = sshd.uri(root_lab.hypervisor, cuts={number: is_answered})
+            result, _ = interrupt_clone(sshd, virtomate, uri, *words)
+
+            assert result.status == -signal.SIGTERM, f"{number}, {is_answered}: {result}"
+            unchanged(root_lab, before)
+    with capsys.disabled():
+        print(f"\ncut at calls {created + 2} to {len(calls)}, twice each: nothing was left")
 
 
 @pytest.mark.parametrize("words", [("domain-list",), ("domain-clone", "original", "clone")], ids=lambda words: words[0])

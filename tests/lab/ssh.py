@@ -8,10 +8,11 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from tests.lab.hypervisor import Hypervisor
 from tests.lab.programs import require_program, run, unpack_packages
@@ -26,11 +27,13 @@ START_TIMEOUT_SECONDS = 60.0
 # As a netcat for libvirt: `nc -U SOCKET`. It can have the link to its client go dead: then the server's process for it
 # stands still, and so it does for every other link of the same URI. What opens a connection does not count
 # (REMOTE_PROC_CONNECT_OPEN, _SUPPORTS_FEATURE and _AUTH_LIST in libvirt's remote_protocol.x), and neither does what
-# keeps the link alive, since how much there is of that is a matter of time.
+# keeps the link alive, since how much there is of that is a matter of time. And it can break the link at certain calls,
+# counted over all links of the URI: before libvirt gets the call, or with libvirt's answer.
 NETCAT = """#!{python} -I
-import atexit, os, pathlib, select, signal, socket, sys
+import atexit, fcntl, os, pathlib, select, signal, socket, sys
 OPENING = {{1, 60, 66}}
 LAST_CALL = {last_call}
+CUTS = {cuts}
 KEEPALIVE = int.from_bytes(b"keep")
 
 pid, name = os.getpid(), ""
@@ -47,7 +50,15 @@ def die():
     os.kill(server, signal.SIGSTOP)
     dead.touch()
 
-def received():
+def number_of(procedure):
+    # The number of a call, over all links.
+    with open(sys.argv[0] + ".calls", "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        print(procedure, file=file, flush=True)
+        file.seek(0)
+        return len(file.readlines())
+
+def received(buffer):
     # The program and the procedure of each message that has come whole.
     while len(buffer) >= 4 and len(buffer) >= (length := int.from_bytes(buffer[:4])):
         yield int.from_bytes(buffer[4:8]), int.from_bytes(buffer[12:16])
@@ -68,11 +79,19 @@ while True:
             die()
         elif ready == 0:
             buffer += data
-            for program, procedure in received():
+            for program, procedure in received(buffer):
                 if program != KEEPALIVE:
                     calls += calls > 0 or procedure not in OPENING
                     if calls == LAST_CALL:
                         die()
+                    if calls and (number := number_of(procedure)) in CUTS:
+                        answer = bytearray()
+                        if CUTS[number]:
+                            link.sendall(data)
+                        while CUTS[number] and all(program == KEEPALIVE for program, _ in received(answer)):
+                            answer += link.recv(65536)
+                        os.kill(server, signal.SIGKILL)
+                        sys.exit()
             link.sendall(data)
         else:
             while data:
@@ -177,18 +196,20 @@ class SshServer:
             with suppress(ProcessLookupError):
                 os.kill(int(mark.name.partition("-")[2]), number)
 
-    def uri(self, hypervisor: Hypervisor, last_call: int | None = None) -> str:
+    def uri(self, hypervisor: Hypervisor, last_call: int | None = None, cuts: Mapping[int, bool] | None = None) -> str:
         """Return the URI that leads to a hypervisor through this server.
 
         Args:
             hypervisor: where it leads to.
             last_call: the link goes dead with this call, counted from 1 in each connection; 0 is its opening.
+            cuts: calls with which their link breaks, counted from 1 over all connections; and whether libvirt answers
+                the call before that.
         """
         self._count += 1
         netcat = f"nc-{self._count}"
         self._write(
             netcat,
-            NETCAT.format(python=sys.executable, last_call=last_call, directory=self.directory),
+            NETCAT.format(python=sys.executable, last_call=last_call, cuts=dict(cuts or {}), directory=self.directory),
             executable=True,
         )
         kind = "system" if hypervisor.privileged else "session"
@@ -199,6 +220,11 @@ class SshServer:
             "proxy": "netcat",
         }
         return f"qemu+ssh://{getpass.getuser()}@127.0.0.1:{self.port}/{kind}?{urlencode(words, safe='/')}"
+
+    def calls(self, uri: str) -> list[int]:
+        """Return which procedures of libvirt were called over all connections of a URI, in order."""
+        netcat = dict(parse_qsl(urlsplit(uri).query))["netcat"]
+        return [int(line) for line in Path(f"{netcat}.calls").read_text().splitlines()]
 
     def _write(self, name: str, text: str, *, executable: bool = False) -> None:
         path = self.directory / name

@@ -13,9 +13,10 @@ from uuid import UUID, uuid5
 from virtomate.definition import codec
 from virtomate.definition.provenance import read_provenance
 from virtomate.enums import Mode
-from virtomate.errors import ConflictError, IllegalStateError
+from virtomate.errors import ConflictError, ConnectionLostError, IllegalStateError
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.notices import Leftover, notice
+from virtomate.rollback import persist
 from virtomate.services.storage import may_be_running, this_process
 from virtomate.services.transaction import Claim, new_journal
 from virtomate.words import virtomate
@@ -63,6 +64,7 @@ class Restart:
         self.original = original
         self._session = session
         self._is_inherited = is_inherited
+        self._is_started = False
         journal = new_journal(_record_uuid(original), original, Mode.COPY, ())._replace(restarts=True)
         self._claim = Claim(session, record_name(original), journal, like, is_uuid_given=not is_inherited)
 
@@ -93,13 +95,21 @@ class Restart:
         Raises:
             VirtomateError: The original cannot be started, and the record stays.
         """
+        return persist(self._fulfil)
+
+    def _fulfil(self) -> bool:
         try:
             self._claim.require_intact()
         except IllegalStateError:
-            return False
-        is_started = start_again(self._session.connection, self.original)
+            return self._is_started
+        try:
+            self._is_started |= start_again(self._session.connection, self.original)
+        except ConnectionLostError:
+            # libvirt may have started the original all the same, and then `start_again` does not
+            self._is_started = True
+            raise
         self._claim.release()
-        return is_started
+        return self._is_started
 
 
 def start_again(connection: Connection, original: DomainReference) -> bool:

@@ -233,18 +233,30 @@ def test_file_that_others_put_in_the_place_of_a_full_one(making: Making) -> None
 
 
 @pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("fault", Fault)
-def test_volume_that_cannot_be_deleted(making: Making, number: int, fault: Fault) -> None:
+@pytest.mark.parametrize(("fault", "times"), [(Fault.REFUSED, 1), (Fault.LOST, 3)])
+def test_volume_that_cannot_be_deleted(making: Making, number: int, fault: Fault, times: int) -> None:
     """The undo goes on with the others, and the claim stays as the record of what is left."""
     making.make()
-    making.host.faults["delete", number] = fault
+    making.host.faults |= {("delete", number + attempt): fault for attempt in range(times)}
 
     leftovers = sentences(making.undo.run())
 
     assert len(leftovers) == 2
     assert leftovers[-1].startswith(f"domain '{NAME}'")
-    assert len(making.files) == (0 if fault is Fault.CARRIED_OUT else 1)
+    assert len(making.files) == 1
     assert record_of(making.host) is not None
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.CARRIED_OUT])
+def test_volume_that_is_deleted_at_the_second_attempt(making: Making, number: int, fault: Fault) -> None:
+    """Where the connection breaks, another one shows whether there is still something to delete."""
+    making.make()
+    making.host.faults["delete", number] = fault
+
+    assert making.undo.run() == ()
+    assert making.files == {}
+    assert record_of(making.host) is None
 
 
 def test_reflink_that_turns_out_to_be_impossible(making: Making, monkeypatch: pytest.MonkeyPatch) -> None:

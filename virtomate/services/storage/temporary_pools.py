@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import Owner, find_provenance
@@ -14,6 +15,7 @@ from virtomate.hypervisor.domains import list_domains
 from virtomate.hypervisor.storage import find_pool, list_pools, start_transient_pool
 from virtomate.notices import Leftover, Notice, notice
 from virtomate.paths import normalise
+from virtomate.rollback import persist
 from virtomate.services.definitions import Definitions
 from virtomate.services.storage.owner import may_be_running, this_process
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, best_effort
@@ -63,12 +65,15 @@ class TemporaryPools:
         left = []
         for name in self._names.values():
             try:
-                if (pool := find_pool(self._session.connection, name)) is not None:
-                    pool.stop()
+                persist(partial(self._stop, name))
             except Exception as error:  # noqa: BLE001 - the results of the run must be told all the same
                 reason = error.message if isinstance(error, VirtomateError) else repr(error)
                 left.append(notice(Leftover.UNREMOVED, f"temporary storage pool '{name}'", reason=reason))
         self.left = tuple(left)
+
+    def _stop(self, name: str) -> None:
+        if (pool := find_pool(self._session.connection, name)) is not None:
+            pool.stop()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from virtomate.duplication.transfers.backup import (
 from virtomate.duplication.transfers.backup import fill as fill_by_backup
 from virtomate.duplication.transfers.base import TransferContext, TransferUnavailableError
 from virtomate.enums import ArtifactState, Quiesce, TokenPlace
-from virtomate.errors import ConflictError, IllegalStateError, UnsupportedError
+from virtomate.errors import ConflictError, ConnectionLostError, IllegalStateError, UnsupportedError
 from virtomate.hypervisor.backup import begin_backup
 from virtomate.hypervisor.storage import get_pool
 from virtomate.notices import CloneWarning, Notice, notice
@@ -208,7 +208,12 @@ class VolumeInTheMaking:
         if (made := self._made) is not None:
             _LOG.info("removing %s", made.path)
             accepted = OWN if made.state is ArtifactState.MADE else BEGUN
-            was_there = remove_artifact(connection, made, self._claim.token, accepted, backoff(_UNDO_WAIT_SECONDS))
+            try:
+                was_there = remove_artifact(connection, made, self._claim.token, accepted, backoff(_UNDO_WAIT_SECONDS))
+            except ConnectionLostError:
+                # libvirt may have removed the file all the same
+                self._is_created = False
+                raise
             if not was_there and self._is_created and made.state is ArtifactState.PLANNED:
                 raise IllegalStateError("the file is gone; its file system may not be mounted")
         self._made, self._is_created, self._created = None, False, None
