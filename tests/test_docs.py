@@ -80,6 +80,7 @@ TABLES: dict[str, type] = {
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,
     "SeedDocument": clone_records.SeedResult,
+    "PreparedDocument": clone_records.PreparedResult,
     "SnapshotDocument": clone_records.SnapshotReference,
     "ResetDocument": reset.ResetResult,
     "ResetDiskDocument": reset.ResetDisk,
@@ -112,7 +113,7 @@ def documented_options(name: str) -> dict[frozenset[str], tuple[bool, str]]:
     found = {}
     for block in re.split(r"^\.\. option:: ", page_text(name), flags=re.MULTILINE)[1:]:
         head, _, rest = block.partition("\n")
-        words = [word.split(" ", 1) for word in re.split(r",\s+(?=-)", head)]
+        words = [re.split(r" |(?=\[=)", word, maxsplit=1) for word in re.split(r",\s+(?=-)", head)]
         body = "\n".join(re.findall(r"^(?: {3}.*)?$", rest.split("\n\n.. ")[0], flags=re.MULTILINE))
         found[frozenset(word[0] for word in words)] = (all(len(word) > 1 for word in words), f"{head}\n{body}")
     return found

@@ -16,6 +16,7 @@ from virtomate.enums import DiskAction, Mode, WaitFor
 from virtomate.notices import CloneWarning
 from virtomate.services.clone_records import CloneRequest, DiskOptions, Shutdown, Wait
 from virtomate.services.seed import SeedFiles
+from virtomate.services.sysprep import Preparation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -187,6 +188,11 @@ ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
         (("--seed", "--hostname", "web_1", "a"), ("'web_1' cannot be a host name",)),
         (("--seed", "web_1"), ("'web_1' cannot be a host name", "--hostname")),
         (("--seed", "--user", "a:b", "a"), ("'a:b' cannot be the name of a user",)),
+        (("--sysprep", "web_1"), ("'web_1' cannot be a host name", "--hostname")),
+        (("--sysprep=machine-id,", "a"), ("'' in --sysprep=machine-id, is not an operation", "machine-id")),
+        (("--sysprep=MACHINE-ID", "a"), ("'MACHINE-ID'", "--list-operations")),
+        (("--customize", "--add /dev/sda", "a"), ("'--add'", "--install")),
+        (("--sysprep", "--hostname", "w", "a", "b"), ("--hostname is for one clone",)),
         (("--title", "two\nlines", "a"), ("control character",)),
         (("--description", "\x1b[31m", "a"), ("control character",)),
         (("--description", "\uffff", "a"), ("control character",)),
@@ -237,6 +243,42 @@ def test_codes_are_completed(begun: str, expected: list[str]) -> None:
     completed = option.shell_complete(click.Context(words), begun)
 
     assert [item.value for item in completed] == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "operations", "names"),
+    [
+        (("--sysprep", "a"), (), ("a",)),
+        (("--sysprep", "machine-id", "b"), (), ("machine-id", "b")),
+        (("a", "--sysprep"), (), ("a",)),
+        (("--sysprep=", "a"), (), ("a",)),
+        (("--sysprep=machine-id,-customize", "a"), ("machine-id", "-customize"), ("a",)),
+        (("--sysprep", "--", "a"), (), ("a",)),
+        (("a", "--sysprep", "--mode", "linked", "b"), (), ("a", "b")),
+    ],
+)
+def test_word_after_sysprep_is_a_name(
+    arguments: tuple[str, ...], operations: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    """The operations stand after an equals sign; the word after the option is what it would be without the option."""
+    made = request(*arguments)
+
+    assert made.names == names
+    assert made.preparation == Preparation("virt-sysprep", operations)
+
+
+def test_sysprep_as_a_value() -> None:
+    """A value that looks like the option is a value, and after `--` the word is a name."""
+    assert request("--title", "--sysprep", "a").title == "--sysprep"
+    assert request("--title", "--sysprep", "a").preparation is None
+    assert request("--", "a", "--sysprep").names == ("a", "--sysprep")
+
+
+def test_customize() -> None:
+    """The words of several options follow each other."""
+    made = request("--customize", "--touch /a", "--customize=--touch '/b c'", "a").preparation
+
+    assert made == Preparation("virt-customize", (), ("--touch", "/a", "--touch", "/b c"))
 
 
 def test_seeds(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from virtomate.cli.clone_values import (
 )
 from virtomate.cli.completion import POOL, SNAPSHOT
 from virtomate.cli.options import VOLUME_OPTIONS
+from virtomate.cli.sysprep_options import OPTIONS as SYSPREP_OPTIONS
 from virtomate.enums import Mode, Quiesce, Transfer
 
 _MAX_COUNT = 9999
@@ -189,6 +190,7 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             "[default: the options above]",
         ),
     ),
+    "Guest": SYSPREP_OPTIONS,
     "Running": (
         click.Option(
             ["--live"],

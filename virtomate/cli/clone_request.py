@@ -43,6 +43,8 @@ def clone_request(
     start: bool,
     wait: Wait | None,
     fail_on: Sequence[frozenset[CloneWarning]],
+    sysprep: str | None,
+    customize: Sequence[str],
     **fields: Any,  # noqa: ANN401 - as the request has them
 ) -> CloneRequest:
     """Make a request of the words of the command line, or raise click.UsageError if they do not go together."""
@@ -86,6 +88,11 @@ def clone_request(
     if fields["freeze"]:
         _check_freeze(mode, disks, is_live=fields["live"], is_snapshot=fields["snapshot"] is not None)
     seed, host_names = read_seed_words(seed_words, many, None if count is None else numbered_names)
+    preparation = None
+    if sysprep is not None or customize:
+        from virtomate.services.sysprep import read_preparation  # noqa: PLC0415 - few clones are prepared
+
+        preparation = read_preparation(sysprep, customize)
     seconds = SHUTDOWN_SECONDS if shutdown_timeout is None else shutdown_timeout
     return CloneRequest(
         names=clone_names,
@@ -104,6 +111,7 @@ def clone_request(
         fail_on=frozenset().union(*fail_on),
         seed=seed,
         host_names=host_names,
+        preparation=preparation,
         **fields,
     )
 

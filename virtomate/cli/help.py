@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from virtomate.cli.optional_value import with_equals_signs
 from virtomate.cli.options import COMMON_OPTIONS, CONTEXT_SETTINGS
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class Command(click.Command):
         listed = [option for options in (sections or {}).values() for option in options]
         attributes |= {"params": [*COMMON_OPTIONS, *listed, *own], "context_settings": CONTEXT_SETTINGS}
         super().__init__(*arguments, **attributes)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        return super().parse_args(ctx, list(with_equals_signs(self.params, args)))
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options into the help, those of all sections in the same column."""

@@ -149,6 +149,7 @@ class Provenance(NamedTuple):
         frozen: Whether the original does not write to the bases of the clone's overlays any more.
         freezes: Whether this records overlays that are being made for the original itself, and no clone.
         owner: UUID of the clone whose token these overlays get, if the original is a clone.
+        prepared: Whether the content of the clone's volumes was changed after they were made of the original's.
     """
 
     finished: bool
@@ -168,6 +169,7 @@ class Provenance(NamedTuple):
     frozen: bool = False
     freezes: bool = False
     owner: str | None = None
+    prepared: bool = False
 
     @property
     def is_moment(self) -> bool:
@@ -248,7 +250,7 @@ def _write(provenance: Provenance) -> str:
         element["@restarts"] = "yes"
     if provenance.moment is not None:
         element["@moment"] = provenance.moment
-    for name in ("frozen", "freezes"):
+    for name in ("frozen", "freezes", "prepared"):
         if getattr(provenance, name):
             element[f"@{name}"] = "yes"
     if provenance.owner is not None:
@@ -320,6 +322,7 @@ def _read(element: str) -> Provenance:
         moment=record.get("@moment"),
         frozen=record.get("@frozen") == "yes",
         freezes=record.get("@freezes") == "yes",
+        prepared=record.get("@prepared") == "yes",
         owner=record.get("@owner"),
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
         snapshot=source.get("@snapshot"),

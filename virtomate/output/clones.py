@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.notices import Notice
     from virtomate.output.streams import Format
-    from virtomate.services.clone_records import CloneResult, DiskResult, FrozenDiskResult
+    from virtomate.services.clone_records import CloneResult, DiskResult, FrozenDiskResult, PreparedResult
     from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 
 # What is planned for a disk, and what was done.
@@ -245,6 +245,8 @@ def _clone_lines(result: CloneResult) -> list[str]:
         rows.append(
             ("seed", f"{result.seed.clone.path} ({result.seed.target}; host name {result.seed.host_name}{files})")
         )
+    if result.prepared is not None:
+        rows.append(("inside", _prepared_words(result.prepared, is_plan=is_plan)))
     for interface in result.interfaces:
         before = "as before" if interface.mac == interface.source_mac else f"was {interface.source_mac}"
         rows.append(("MAC", f"{interface.mac} ({before})"))
@@ -265,6 +267,14 @@ def _clone_lines(result: CloneResult) -> list[str]:
         rows.append(("state", "started"))
     head = f"{verb} {_original(result)} to {printable(result.name)} ({result.mode.value}){took}"
     return [head, *aligned_below(rows)]
+
+
+def _prepared_words(prepared: PreparedResult, *, is_plan: bool) -> str:
+    """Describe what a program changes in the guest."""
+    parts = [] if prepared.host_name is None else [f"host name {prepared.host_name}"]
+    parts += [", ".join(prepared.operations)] if prepared.operations else []
+    to_do = "to be prepared" if is_plan else "prepared"
+    return f"{to_do} by {prepared.program}" + (f" ({'; '.join(parts)})" if parts else "")
 
 
 def _frozen_words(result: CloneResult) -> str | None:

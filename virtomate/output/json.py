@@ -26,7 +26,10 @@ Document = dict[str, Any]
 _KEYS = {"volume_count": "number_of_volumes", ("Location", "format"): "format_type"}
 # Fields whose key is left out if the value is None; other fields are null then.
 OPTIONAL_FIELDS = frozenset(
-    {"addresses", "base", "definition", "dependents", "error", "integrity", "restarted", "seed", "snapshot", "type"}
+    {
+        *("addresses", "base", "definition", "dependents", "error", "integrity", "prepared", "restarted", "seed"),
+        *("snapshot", "type"),
+    }
 )
 # Fields that hold notices; a record that has any of them has the key `notices` as well.
 NOTICE_FIELDS = ("warnings", "changes", "kept")
@@ -105,6 +108,7 @@ def clone_document(result: CloneResult, reach: Reach) -> Document:
     if result.status in {Status.FAILED, Status.INTERRUPTED}:
         clone |= {"disks": [], "nvram": None, "interfaces": [], "frozen": []}
         clone.pop("seed", None)
+        clone.pop("prepared", None)
     if result.status is not Status.PLANNED:
         del clone["space"]
     return clone

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from virtomate.notices import CloneWarning, Notice
     from virtomate.services.seed import SeedFiles
     from virtomate.services.storage import SpaceNeed
+    from virtomate.services.sysprep import Preparation
 
 
 class DiskOptions(NamedTuple):
@@ -68,6 +69,7 @@ class CloneRequest(NamedTuple):
         risk_original: Whether to clone a running original although its guest may see I/O errors.
         seed: Files for a seed of each clone, None for no seed.
         host_names: Host names of the clones, in order; empty for their names.
+        preparation: What virt-sysprep or virt-customize changes in the guest of each clone, None for nothing.
         quiesce: Whether the file systems of the guest of a running original are frozen when its disks are copied.
         freeze: Whether the original's linked disks move onto overlays, so that it can be started.
     """
@@ -101,6 +103,7 @@ class CloneRequest(NamedTuple):
     freeze: bool = False
     seed: SeedFiles | None = None
     host_names: tuple[str, ...] = ()
+    preparation: Preparation | None = None
 
 
 class SnapshotReference(NamedTuple):
@@ -188,6 +191,22 @@ class SeedResult(NamedTuple):
     files: tuple[str, ...]
 
 
+class PreparedResult(NamedTuple):
+    """What virt-sysprep or virt-customize changed in the guest of a clone.
+
+    Attributes:
+        program: `virt-sysprep` or `virt-customize`.
+        operations: Operations of virt-sysprep.
+        host_name: Host name that the guest got; None if it keeps the original's.
+        disks: The disks of the clone that were opened.
+    """
+
+    program: str
+    operations: tuple[str, ...]
+    host_name: str | None
+    disks: tuple[str, ...]
+
+
 class InterfaceResult(NamedTuple):
     """One network interface of a clone."""
 
@@ -210,6 +229,7 @@ class CloneResult(NamedTuple):
         addresses: The IP addresses of a started clone that was waited for.
         snapshot: The snapshot of the original that the clone is made of, None where there is none.
         seed: The seed of the clone, None where there is none.
+        prepared: What was changed in the guest, None where nothing was.
         error: Why there is no clone, or what failed after the clone was complete.
     """
 
@@ -235,4 +255,5 @@ class CloneResult(NamedTuple):
     addresses: tuple[DomainInterface, ...] | None = None
     snapshot: SnapshotReference | None = None
     seed: SeedResult | None = None
+    prepared: PreparedResult | None = None
     error: VirtomateError | None = None

@@ -86,6 +86,11 @@ def clone_one(shared: CloneRun, plan: ClonePlan) -> CloneResult:
         # some warnings come only with the files: of an access control list that cannot be copied
         refuse_warnings(plan.fail_on, (warning for done in filled.values() for warning in done.warnings))
         guard.require_unchanged(run.source.connection)
+        if plan.prepared is not None:
+            from virtomate.services.clone.preparing import prepare  # noqa: PLC0415 - few clones are prepared
+
+            prepare(run, plan.prepared, plan.disks, filled, claim)
+            guard.require_unchanged(run.source.connection)
         claim.require_intact()
         run.cancel.check()
         claim.become(plan.definition)
@@ -111,7 +116,7 @@ def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
     made = (*pools, *(job.planned() for job in plan.jobs))
     snapshot = None if plan.source.snapshot is None else plan.source.snapshot.name
     journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved, snapshot)
-    journal = journal._replace(frozen=bool(plan.frozen))
+    journal = journal._replace(frozen=bool(plan.frozen), prepared=plan.prepared is not None)
     if plan.moment is not None:
         journal = journal._replace(moment=plan.moment.uuid)
     return Claim(
@@ -165,6 +170,7 @@ def clone_result(
         frozen=plan.frozen,
         snapshot=None if plan.source.snapshot is None else describe_snapshot(plan.source.snapshot),
         seed=None if plan.seed is None else plan.seed.result(),
+        prepared=None if plan.prepared is None else plan.prepared.result(),
         error=error,
     )
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.moment import MomentPlan
     from virtomate.services.clone.original import Source
+    from virtomate.services.clone.preparing import PreparedPlan
     from virtomate.services.clone.seeds import SeedPlan
     from virtomate.services.clone.side_files import SideFilePlan
     from virtomate.services.clone_records import FrozenDiskResult, InterfaceResult
@@ -34,6 +35,7 @@ class ClonePlan(NamedTuple):
         moment: The images of a running original that the clone starts from.
         frozen: The disks of the original that are frozen.
         seed: The seed of the clone, None without a seed.
+        prepared: What is changed in the guest of the clone, None for nothing.
         host_name: Host name of the clone; None where the clone keeps the host name of the original.
     """
 
@@ -55,6 +57,7 @@ class ClonePlan(NamedTuple):
     frozen: tuple[FrozenDiskResult, ...] = ()
     seed: SeedPlan | None = None
     host_name: str | None = None
+    prepared: PreparedPlan | None = None
 
     @property
     def base(self) -> MomentPlan | None:

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.freezing import Freezing
+    from virtomate.services.clone.preparing import SurveyedPreparation
     from virtomate.services.clone.target import Borrow
     from virtomate.services.clone_records import CloneRequest
     from virtomate.services.storage import TemporaryPools
@@ -79,6 +80,7 @@ class ClonePlanner(NamedTuple):
         moment: The images of a running original that the clones start from, None where they need none.
         freezing: The freeze of the original, None where nothing is frozen.
         seed: What the seeds of the clones have in common, None without seeds.
+        preparation: What the preparations of the clones have in common, None where nothing is prepared.
     """
 
     survey: Survey
@@ -93,6 +95,7 @@ class ClonePlanner(NamedTuple):
     moment: MomentPlan | None
     freezing: Freezing | None
     seed: SurveyedSeed | None
+    preparation: SurveyedPreparation | None
 
     def plan(self, name: str, host_name: str | None = None) -> ClonePlan:
         """Plan the clone of this name, which has been checked.
@@ -110,8 +113,11 @@ class ClonePlanner(NamedTuple):
             if self.seed is not None:
                 seed = plan_seed(self.survey, self.seed, name, uuid, host_name, self.taken)
         host_name = host_name if seed is None else seed.host_name
+        prepared = None if self.preparation is None else self.preparation.plan(name, host_name)
+        host_name = host_name if prepared is None else prepared.host_name or host_name
         plan = self._assemble(name, uuid, host_name, disks, nvram, seed)
         others = {} if seed is None else {seed.job.place.pool: seed.job.total_bytes}
+        plan = plan._replace(prepared=prepared)
         return plan._replace(needs=self.space.add_clone(plan.duplications, self.survey.pools, others))
 
     def plan_automatically(self, instead_of: ClonePlan | None = None, host_name: str | None = None) -> ClonePlan:
@@ -292,6 +298,11 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
             f"domain '{name}' has a managed-save image, so its disks are not in a consistent state",
             hint="Start it and shut it down, or use --mode copy.",
         )
+    preparation = None
+    if request.preparation is not None:
+        from virtomate.services.clone.preparing import survey_preparation  # noqa: PLC0415 - few clones are prepared
+
+        preparation = survey_preparation(survey, request.preparation, disks)
     firmware = read_firmware(connection, domain)
     nvram = survey_nvram(survey, firmware)
     refuse_to_start(request, disks, nvram)
@@ -326,6 +337,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         moment=moment,
         freezing=freezing,
         seed=seed,
+        preparation=preparation,
     )
 
 

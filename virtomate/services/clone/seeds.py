@@ -91,7 +91,8 @@ class SeedPlan(NamedTuple):
 
 def check_host_names(request: CloneRequest) -> None:
     """Raise UsageError if a clone of a request would get a host name that is not valid."""
-    if request.seed is None and not request.host_names:
+    is_prepared = request.preparation is not None and request.preparation.gives_host_name
+    if request.seed is None and not request.host_names and not is_prepared:
         return
     from virtomate.services.seed import check_host_name, host_name_of  # noqa: PLC0415 - few clones get a host name
 
@@ -104,10 +105,12 @@ def check_host_names(request: CloneRequest) -> None:
 def refuse_unheard_name(survey: Survey) -> None:
     """Raise UsageError if nothing would tell the guests of clones the host names that were asked for."""
     request, source = survey.request, survey.source
-    if request.seed is None and request.host_names and not changes.tells_name(source.definition.domain):
+    is_told = request.seed is not None or request.preparation is not None
+    if not is_told and request.host_names and not changes.tells_name(source.definition.domain):
         raise UsageError(
             "--hostname would reach no guest, since nothing in the definition of "
-            f"'{source.reference.name}' tells a host name or an instance ID; --seed makes a disk that does"
+            f"'{source.reference.name}' tells a host name or an instance ID; --seed makes a disk that "
+            "does, and --sysprep writes the name into the disks"
         )
 
 

@@ -83,7 +83,7 @@ def plan_resets(
         connection: Where the clones are.
         names: The clones.
         cancel: A signal ends the look.
-        is_forced: Whether active clones are ended, and saved states discarded.
+        is_forced: Whether active clones are ended, saved states discarded, and prepared clones made like the original.
 
     Raises:
         UsageError: A clone is named twice.
@@ -139,6 +139,14 @@ class _Planner:
                 hint=f"{virtomate('domain-template', domain.name, options='--undo')} makes an ordinary domain of it.",
             )
         errors = list(self._refusals(domain))
+        if provenance.prepared and not self._is_forced:
+            errors.append(
+                IllegalStateError(
+                    f"domain '{domain.name}' was made with --sysprep or --customize, and a reset would undo what these "
+                    "changed in its guest",
+                    hint=f"--force resets it all the same; its guest then is like the original's. {_AGAIN}",
+                )
+            )
         if errors:
             raise combined_error(errors)
         disks = tuple(self._disks(domain, definition, provenance))

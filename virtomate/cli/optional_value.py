@@ -1,0 +1,39 @@
+"""Options that may stand without their value."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class OptionalValue(click.Option):
+    """An option whose value stands after an equals sign or not at all, as `--colour[=WHEN]` of other programs.
+
+    Click would take the next word for the value, which may be the name of a domain. An option without a value has an
+    empty value.
+    """
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:  # noqa: ARG002 - Click's own
+        """Return the option with its value in brackets, and its help."""
+        return f"{self.opts[0]}[={self.metavar}]", self.help or ""
+
+
+def with_equals_signs(parameters: Iterable[click.Parameter], words: Iterable[str]) -> Iterator[str]:
+    """Yield the words of a command line, with `=` after each option that has no value and may have one."""
+    options = [parameter for parameter in parameters if isinstance(parameter, click.Option)]
+    optional = {name for option in options if isinstance(option, OptionalValue) for name in option.opts}
+    with_value = {name for option in options if not option.is_flag and not option.count for name in option.opts}
+    left = iter(words)
+    for word in left:
+        yield f"{word}=" if word in optional else word
+        if word == "--":
+            break
+        if word in with_value - optional:
+            # a value may look like an option
+            yield from islice(left, 1)
+    yield from left
