@@ -1,5 +1,6 @@
 """Originals that run: they are shut down, cloned and started again, and no kill makes anybody forget to start them."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.functional.support import cloned
 from tests.lab import Lab, Program, disk, domain, images, interface, running
 from tests.lab.guest import RunningGuest
 from tests.lab.images import MIB
+from tests.lab.processes import has_unread, qemu_of
 from tests.lab.program import Background
 
 # Much longer than it takes.
@@ -324,6 +326,21 @@ def test_interruption_while_copying(lab: Lab, web: Any, virtomate: Program) -> N
     assert result.json[0]["restarted"] is True
     assert web.isActive()
     assert (names(lab), files(lab)) == ({"web"}, before)
+
+
+def test_guest_that_ends_while_it_is_being_asked(root_lab: Lab, web: Any, virtomate: Program) -> None:
+    """A request that libvirt reports as failed, since QEMU ended before QEMU answered, is no reason to give up."""
+    process = qemu_of(web)
+    run = virtomate.pausing("virConnectListAllStoragePools").start("domain-clone", *WORDS, "web", "a", json=True)
+    with paused(run):
+        os.kill(process, signal.SIGSTOP)
+    wait_for(lambda: has_unread(process), "libvirt has asked QEMU, which stands still")
+    os.kill(process, signal.SIGKILL)
+    result = run.wait()
+
+    assert cloned(result)["restarted"] is True
+    assert web.isActive()
+    assert names(root_lab) == {"web", "a"}
 
 
 def test_refusal_after_the_shutdown(lab: Lab, web: Any, virtomate: Program) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # A guest that boots ignores ACPI, and libvirt falls back to ACPI where a busy agent is late.
 _REQUEST_EVERY_SECONDS = 15.0
+# libvirt fails the request where QEMU ends before it answers, and learns of QEMU's end a moment later.
+_END_SECONDS = 5.0
 
 
 def refuse_restart_of_base(source: Source, request: CloneRequest, disks: Iterable[DiskPlan]) -> None:
@@ -189,7 +191,11 @@ def _request(run: Run, uuid: str) -> None:
         domain = find_domain(connection, uuid)
         try:
             domain.shut_down()
-        except IllegalStateError:
-            # the guest was faster
-            if domain.is_active():
-                raise
+        except ConnectionLostError:
+            raise
+        except VirtomateError:
+            # the guest may have been faster
+            for _ in backoff(_END_SECONDS, run.cancel):
+                if not domain.is_active():
+                    return
+            raise
