@@ -77,6 +77,7 @@ TABLES: dict[str, type] = {
     "PoolDocument": pool_listings.PoolListing,
     "RelatedImageDocument": listings.RelatedImage,
     "RunDocument": agent.RunResult,
+    "ReplacedDocument": clone_records.ReplacedClone,
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,
     "SeedDocument": clone_records.SeedResult,

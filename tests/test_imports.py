@@ -54,6 +54,7 @@ SERVICES: dict[str, set[str]] = {
         *("clone_records", "clone_start", "seed", "sysprep"),
     },
     "delete": {"firmware", "origins", "storage", "linked", "restart", "quiesce"},
+    "existing": {"clone", "clone_records", "clone_start", "delete", "linked", "storage", "transaction"},
     "volume_import": {"trust", "storage", "transaction"},
     "listings": {"guest", "linked", "origins"},
     "domain_tree": {"listings", "storage"},

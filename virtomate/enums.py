@@ -25,6 +25,7 @@ class Action(StrEnum):
     SHARED = "shared"
     DROPPED = "dropped"
     REPLACED = "replaced"
+    KEPT = "kept"
 
 
 class Transfer(StrEnum):
@@ -61,6 +62,15 @@ class Status(StrEnum):
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     PLANNED = "planned"
+    UNCHANGED = "unchanged"
+
+
+class IfExists(StrEnum):
+    """What happens where a domain has the name of a clone: a refusal, or the domain is kept or replaced."""
+
+    FAIL = "fail"
+    KEEP = "keep"
+    REPLACE = "replace"
 
 
 class DiskAction(StrEnum):
@@ -93,6 +103,7 @@ class NvramAction(StrEnum):
     COPIED = "copied"
     FRESH = "fresh"
     SHARED = "shared"
+    KEPT = "kept"
 
 
 class ArtifactState(StrEnum):

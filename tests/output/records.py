@@ -8,7 +8,14 @@ from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, T
 from virtomate.errors import ConflictError
 from virtomate.hypervisor.agent import Address, DomainInterface, RunResult
 from virtomate.notices import Change, CloneWarning, FileWarning, Kept, Leftover, Notice, notice
-from virtomate.services.clone_records import CloneResult, DiskResult, InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.clone_records import (
+    CloneResult,
+    DiskResult,
+    InterfaceResult,
+    NvramResult,
+    ReplacedClone,
+    VolumeReference,
+)
 from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 from virtomate.services.guest import PingResult
 from virtomate.services.listings import CloneOrigin, DomainListing
@@ -37,6 +44,22 @@ CLONED = CloneResult(
     changes=(Notice(Change.NEW, "UUID"), Notice(Change.NEW, "MAC addresses")),
     warnings=(notice(CloneWarning.SHARED_DISK, "sda", location="/dev/lun", reason="block disk, not file-based"),),
     seconds=1.234,
+)
+UNCHANGED = CLONED._replace(
+    status=Status.UNCHANGED,
+    disks=(DiskResult("vda", Action.KEPT, None, VolumeReference(None, None, None, None), NEW, None, 0, None),),
+    nvram=None,
+    interfaces=(InterfaceResult("52:54:00:00:00:02", None),),
+    changes=(),
+    warnings=(),
+    consistency=None,
+)
+REPLACED = ReplacedClone(
+    "11111111-2222-4333-8444-555555555555",
+    SOURCE,
+    Mode.LINKED,
+    ("volume '/srv/web-1.qcow2'",),
+    (notice(Kept.DISK, "vdb", location="/srv/mine.qcow2"),),
 )
 PLANNED = CLONED._replace(status=Status.PLANNED, space=(SpaceNeed("images", 1610612736, 1 << 40, 3221225472),))
 STARTED = CLONED._replace(

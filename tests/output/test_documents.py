@@ -314,13 +314,14 @@ def test_values_of_enumerations() -> None:
         "shared",
         "dropped",
         "replaced",
+        "kept",
     }
     assert {transfer.value for transfer in Transfer} == {"host", "server", "stream", "link", "backup", "convert"}
     assert {consistency.value for consistency in Consistency} == {"crash", "filesystem", "offline"}
-    assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned"}
+    assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned", "unchanged"}
     assert {source.value for source in AddressSource} == {"lease", "agent", "arp"}
     assert {status.value for status in DeletionStatus} == {"deleted", "failed", "interrupted"}
-    assert {action.value for action in NvramAction} == {"copied", "fresh", "shared"}
+    assert {action.value for action in NvramAction} == {"copied", "fresh", "shared", "kept"}
 
 
 @pytest.mark.parametrize("pretty", [True, False])

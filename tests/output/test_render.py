@@ -21,10 +21,12 @@ from tests.output.records import (
     PLANNED,
     POOL,
     PREVIEW,
+    REPLACED,
     RUN,
     SCRIPT,
     SHARED_LUN,
     STARTED,
+    UNCHANGED,
     VOLUME,
 )
 from virtomate.definition.provenance import DomainReference
@@ -201,6 +203,42 @@ def test_interrupted_clones_that_left_something(capsys: pytest.CaptureFixture[st
         "Error: interrupted",
         "0 of 2 clones are complete",
     ]
+
+
+def test_kept_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """A clone that was there is not said to have been made, alone and among others."""
+    clones.render_clones([UNCHANGED], HUMAN, 0.1)
+    assert capsys.readouterr().out.splitlines() == [
+        "web-1 is there already, a clone of ubuntu (copy)",
+        "  UUID  f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe",
+        "  vda   kept /srv/web-1.qcow2",
+        "  MAC   52:54:00:00:00:02",
+    ]
+    clones.render_clones([UNCHANGED, CLONED._replace(name="web-2", warnings=())], HUMAN, 1.52)
+    assert capsys.readouterr().out.splitlines() == [
+        "Name   MAC address        State",
+        "web-1  52:54:00:00:00:02  unchanged",
+        "web-2  52:54:00:00:00:02",
+        "1 clone of ubuntu (copy) in 1.5 s, and 1 clone was there before",
+    ]
+
+
+def test_replaced_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """The clone that gave way is told with what was removed and kept; an interruption says what is gone for each."""
+    clones.render_clones([CLONED._replace(replaced=REPLACED, warnings=())], HUMAN, 1.5)
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "  replaced  the clone 11111111-2222-4333-8444-555555555555 of ubuntu (linked)",
+        "  replaced  volume '/srv/web-1.qcow2'",
+        "  replaced  kept: disk vdb (/srv/mine.qcow2), which cloning did not make",
+    ]
+    clones.render_clones([PLANNED._replace(replaced=REPLACED, warnings=())], HUMAN)
+    assert "  replaces  volume '/srv/web-1.qcow2'" in capsys.readouterr().out.splitlines()
+    gone = InterruptedBySignalError(2).adding("; gone")
+    interrupted = FAILED._replace(status=Status.INTERRUPTED, error=InterruptedBySignalError(2))
+    clones.render_clones(
+        [interrupted._replace(name="a", replaced=REPLACED, error=gone), interrupted._replace(name="b")], HUMAN, 1.5
+    )
+    assert capsys.readouterr().err.splitlines()[:2] == ["Error: a: interrupted; gone", "Error: interrupted"]
 
 
 def test_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:

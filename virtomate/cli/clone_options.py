@@ -23,7 +23,7 @@ from virtomate.cli.clone_values import (
 from virtomate.cli.completion import POOL, SNAPSHOT
 from virtomate.cli.options import VOLUME_OPTIONS
 from virtomate.cli.sysprep_options import OPTIONS as SYSPREP_OPTIONS
-from virtomate.enums import Mode, Quiesce, Transfer
+from virtomate.enums import IfExists, Mode, Quiesce, Transfer
 
 _MAX_COUNT = 9999
 _JOBS = 4
@@ -62,6 +62,13 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             "[default: as it is now]",
         ),
         click.Option(["--auto-name"], is_flag=True, help="Choose a free name for each clone, such as DOMAIN-clone-2."),
+        click.Option(
+            ["--if-exists"],
+            type=click.Choice([choice.value for choice in IfExists]),
+            default=IfExists.FAIL.value,
+            help="If a domain has the name NEWNAME: fail, or keep that domain if it is such a clone and whole, and "
+            "make only the missing clones, or replace that clone by a new one. [default: fail]",
+        ),
         click.Option(
             ["--jobs"],
             type=WholeNumber(1, _MAX_JOBS),

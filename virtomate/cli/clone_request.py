@@ -9,7 +9,7 @@ import click
 
 from virtomate.cli.clone_values import KEEP, SHUTDOWN_SECONDS
 from virtomate.cli.seed_request import SeedWords, read_seed_words
-from virtomate.enums import DiskAction, Mode, Quiesce, Transfer
+from virtomate.enums import DiskAction, IfExists, Mode, Quiesce, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +30,7 @@ def clone_request(
     names: Sequence[str],
     count: int | None,
     auto_name: bool,
+    if_exists: str,
     mode: str,
     disks: Sequence[DiskOptions],
     macs: Sequence[str],
@@ -53,6 +54,8 @@ def clone_request(
         Shutdown,
     )
 
+    if auto_name and if_exists != IfExists.FAIL:
+        raise click.UsageError(f"--if-exists {if_exists} is for names that exist, and --auto-name chooses free names.")
     clone_names = _names(names, count, auto_name=auto_name)
     auto_names = (count or 1) if auto_name else 0
     many = max(len(clone_names), auto_names)
@@ -112,6 +115,7 @@ def clone_request(
         seed=seed,
         host_names=host_names,
         preparation=preparation,
+        if_exists=IfExists(if_exists),
         **fields,
     )
 

@@ -13,13 +13,14 @@ from virtomate.cli.app import open_app
 from virtomate.cli.clone_options import EXAMPLES, SECTIONS
 from virtomate.cli.completion import CLONE, DOMAIN
 from virtomate.cli.help import Group
-from virtomate.enums import AddressSource
+from virtomate.enums import AddressSource, IfExists
 from virtomate.errors import EXIT_FAILED, UsageError, combined_exit_status
 from virtomate.words import counted, quoted
 
 if TYPE_CHECKING:
     from virtomate.cli.app import App
     from virtomate.cli.options import Settings
+    from virtomate.services.clone_records import CloneRequest
     from virtomate.services.delete import DeletionPlan
     from virtomate.services.listings import DomainFilter
 
@@ -44,9 +45,9 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     """
     from virtomate.cli.clone_request import clone_request  # noqa: PLC0415
     from virtomate.output.clones import render_answers, render_clones  # noqa: PLC0415
-    from virtomate.services import clone as service  # noqa: PLC0415 - help and completion need no libvirt
 
     request = clone_request(**words)
+    service = _clone_service(request, settings)
     is_plan = print_xml or dry_run
     begin = time.monotonic()
     with open_app(settings) as app:
@@ -66,6 +67,17 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
             answers = wait_for_clones(app.session, results, request.wait, app.progress, app.cancel)
             results = render_answers(results, answers, request.wait.what, settings.format, seconds)
     return combined_exit_status(result.error for result in results if result.error is not None)
+
+
+def _clone_service(request: CloneRequest, settings: Settings) -> Any:  # noqa: ANN401 - a module, or an object like it
+    if request.if_exists is IfExists.FAIL:
+        from virtomate.services import clone  # noqa: PLC0415 - help and completion need no libvirt
+
+        return clone
+    from virtomate.output.streams import render_warnings  # noqa: PLC0415 - few names exist
+    from virtomate.services.existing import ExistingClones  # noqa: PLC0415 - as above
+
+    return ExistingClones(partial(render_warnings, format_=settings.format))
 
 
 @domain.command("list")

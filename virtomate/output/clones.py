@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from virtomate.errors import VirtomateError
     from virtomate.notices import Notice
     from virtomate.output.streams import Format
-    from virtomate.services.clone_records import CloneResult, DiskResult, FrozenDiskResult, PreparedResult
+    from virtomate.services.clone_records import (
+        CloneResult,
+        DiskResult,
+        FrozenDiskResult,
+        PreparedResult,
+        ReplacedClone,
+    )
     from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 
 # What is planned for a disk, and what was done.
@@ -40,6 +46,7 @@ _WORDS = {
     Action.REFLINKED: ("reflink to", "reflinked to"),
     Action.SHARED: ("share with the original", "shared with the original"),
     Action.DROPPED: ("drop", "dropped"),
+    Action.KEPT: ("keep", "kept"),
     Action.REPLACED: ("replace by the seed", "replaced by the seed"),
 }
 _WAYS = {
@@ -56,7 +63,7 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
 
     `seconds` is what all clones took together; None for plans, and for clones that were shown before.
     """
-    present = [result for result in results if result.status in {Status.CLONED, Status.PLANNED}]
+    present = [result for result in results if result.status in {Status.CLONED, Status.PLANNED, Status.UNCHANGED}]
     if format_.is_json:
         print_json([clone_document(result, format_.reach) for result in results], format_)
     elif seconds is not None and len(results) > 1:
@@ -68,7 +75,7 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
         return
     interruption = None
     for result in results:
-        if _is_only_interrupted(result.error) and not format_.has_json_messages:
+        if _is_only_interrupted(result.error) and result.replaced is None and not format_.has_json_messages:
             interruption = result.error
         elif result.error is not None:
             error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
@@ -205,31 +212,46 @@ def _print_several(results: Sequence[CloneResult], seconds: float) -> None:
     """Print a line for each clone, and a line for all of them."""
     if not results:
         return
+    kept = sum(result.is_kept for result in results)
     has_addresses = any(result.addresses for result in results)
-    is_shown = (True, True, has_addresses, any(result.is_started for result in results))
+    is_shown = (True, True, has_addresses, any(_state(result) for result in results))
     rows = [("Name", "MAC address", "Addresses", "State")]
     for result in results:
         macs = ", ".join(printable(interface.mac) for interface in result.interfaces)
-        state = "started" if result.is_started else ""
-        rows.append((printable(result.name), macs, addresses_text(result.addresses or ()), state))
+        rows.append((printable(result.name), macs, addresses_text(result.addresses or ()), _state(result)))
     print_table([tuple(compress(row, is_shown)) for row in rows])
     original, mode = _original(results[0]), results[0].mode.value
-    print_lines([f"{counted(len(results), 'clone')} of {original} ({mode}) in {seconds:.1f} s"])
+    there = f", and {counted(kept, 'clone')} {'was' if kept == 1 else 'were'} there before" if kept else ""
+    print_lines([f"{counted(len(results) - kept, 'clone')} of {original} ({mode}) in {seconds:.1f} s{there}"])
     moved = [disk for disk in results[0].frozen if disk.is_new]
     print_lines([printable(f"{disk.target} of the original moved to {disk.overlay.path}") for disk in moved])
     if (frozen := _frozen_words(results[0])) is not None:
         print_lines([f"  guest  {frozen}"])
 
 
+def _state(result: CloneResult) -> str:
+    """Describe what became of a clone besides its making."""
+    words = (
+        (result.is_kept, "unchanged"),
+        (result.replaced is not None, "replaced"),
+        (result.is_started, "running" if result.is_kept else "started"),
+    )
+    return ", ".join(word for is_so, word in words if is_so)
+
+
 def _print_each(results: Sequence[CloneResult]) -> None:
     """Print each clone, plan or definition, and after several plans the space that all of them need."""
     for result in results:
-        print_lines(_clone_lines(result) if result.definition is None else [_xml(result.definition)])
+        if result.definition is not None:
+            print_lines([_xml(result.definition)])
+        else:
+            print_lines(_kept_lines(result) if result.is_kept else _clone_lines(result))
     needs = {need.pool: need for result in results for need in result.space if result.definition is None}
-    if len(results) > 1:
+    planned = sum(not result.is_kept for result in results)
+    if planned > 1:
         for need in needs.values():
             needed, available = binary_size(need.total_needed_bytes), binary_size(need.available_bytes)
-            clones = counted(len(results), "clone")
+            clones = counted(planned, "clone")
             print_lines([f"{clones} need {needed} in pool {printable(need.pool)}, which has {available}"])
 
 
@@ -263,6 +285,7 @@ def _clone_lines(result: CloneResult) -> list[str]:
     if result.moment is not None:
         rows.append(("base", f"{result.moment}, which domain-delete removes with the last clone that rests on it"))
     rows += [("original", _move_words(disk, is_plan=is_plan)) for disk in result.frozen]
+    rows += [("replaces" if is_plan else "replaced", words) for words in _replaced_words(result.replaced)]
     if result.is_started:
         rows.append(("state", "started"))
     head = f"{verb} {_original(result)} to {printable(result.name)} ({result.mode.value}){took}"
@@ -277,10 +300,27 @@ def _prepared_words(prepared: PreparedResult, *, is_plan: bool) -> str:
     return f"{to_do} by {prepared.program}" + (f" ({'; '.join(parts)})" if parts else "")
 
 
+def _kept_lines(result: CloneResult) -> list[str]:
+    rows = [("UUID", result.uuid)]
+    rows += [(disk.target, f"kept {disk.clone.path}") for disk in result.disks if disk.clone.path is not None]
+    rows += [("MAC", interface.mac) for interface in result.interfaces]
+    rows += [("state", "running")] if result.is_started else []
+    head = f"{printable(result.name)} is there already, a clone of {_original(result)} ({result.mode.value})"
+    return [head, *aligned_below(rows)]
+
+
+def _replaced_words(replaced: ReplacedClone | None) -> list[str]:
+    """Describe the clone that gives way to a new one, and what is removed and kept of the former clone."""
+    if replaced is None:
+        return []
+    clone = f"the clone {replaced.uuid} of {printable(replaced.source.name)} ({replaced.mode.value})"
+    return [clone, *replaced.removed, *(f"kept: {item}" for item in sentences(replaced.kept))]
+
+
 def _frozen_words(result: CloneResult) -> str | None:
     """Describe whether the file systems of the running original were frozen; None for an original that was off."""
     is_plan = result.status is Status.PLANNED
-    if result.consistency is Consistency.OFFLINE or result.snapshot is not None:
+    if result.consistency in {None, Consistency.OFFLINE} or result.snapshot is not None:
         return None
     if result.consistency is Consistency.CRASH:
         return f"file systems not frozen, disks {'will be ' if is_plan else ''}as after a power cut"

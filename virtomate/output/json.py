@@ -27,8 +27,8 @@ _KEYS = {"volume_count": "number_of_volumes", ("Location", "format"): "format_ty
 # Fields whose key is left out if the value is None; other fields are null then.
 OPTIONAL_FIELDS = frozenset(
     {
-        *("addresses", "base", "definition", "dependents", "error", "integrity", "prepared", "restarted", "seed"),
-        *("snapshot", "type"),
+        *("addresses", "base", "definition", "dependents", "error", "integrity", "prepared", "replaced", "restarted"),
+        *("seed", "snapshot", "type"),
     }
 )
 # Fields that hold notices; a record that has any of them has the key `notices` as well.

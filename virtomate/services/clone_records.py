@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.enums import Consistency, Mode, Quiesce
+from virtomate.enums import Consistency, IfExists, Mode, Quiesce, Status
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from virtomate.definition.provenance import DomainReference
-    from virtomate.enums import Action, DiskAction, NvramAction, Status, Transfer, WaitFor
+    from virtomate.enums import Action, DiskAction, NvramAction, Transfer, WaitFor
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.notices import CloneWarning, Notice
@@ -47,6 +49,21 @@ class Shutdown(NamedTuple):
     restarts: bool = True
 
 
+class GivingWay(NamedTuple):
+    """Clones that are deleted before new clones with their names are made, so that they do not stand in the way.
+
+    Attributes:
+        uuids: UUIDs of the clones.
+        paths: Normalised paths of the files that are deleted with the clones.
+    """
+
+    uuids: frozenset[str] = frozenset()
+    paths: frozenset[str] = frozenset()
+
+
+_NOBODY = GivingWay()
+
+
 class CloneRequest(NamedTuple):
     """The arguments of `domain-clone`; None leaves the choice to virtomate or to the original.
 
@@ -72,6 +89,8 @@ class CloneRequest(NamedTuple):
         preparation: What virt-sysprep or virt-customize changes in the guest of each clone, None for nothing.
         quiesce: Whether the file systems of the guest of a running original are frozen when its disks are copied.
         freeze: Whether the original's linked disks move onto overlays, so that it can be started.
+        if_exists: What happens where a domain has the name of a clone.
+        giving_way: Clones that are deleted before these clones are made.
     """
 
     source: str
@@ -104,6 +123,16 @@ class CloneRequest(NamedTuple):
     seed: SeedFiles | None = None
     host_names: tuple[str, ...] = ()
     preparation: Preparation | None = None
+    if_exists: IfExists = IfExists.FAIL
+    giving_way: GivingWay = _NOBODY
+
+    def only(self, names: Container[str]) -> CloneRequest:
+        """Return the request for those of its clones that have one of these names."""
+        chosen = [number for number, name in enumerate(self.names) if name in names]
+        return self._replace(
+            names=tuple(self.names[number] for number in chosen),
+            host_names=tuple(self.host_names[number] for number in chosen) if self.host_names else (),
+        )
 
 
 class SnapshotReference(NamedTuple):
@@ -208,10 +237,25 @@ class PreparedResult(NamedTuple):
 
 
 class InterfaceResult(NamedTuple):
-    """One network interface of a clone."""
+    """One network interface of a clone; the MAC address of the original's is None if the clone is not a new one."""
 
     mac: str
-    source_mac: str
+    source_mac: str | None
+
+
+class ReplacedClone(NamedTuple):
+    """The clone that had the name of a new clone, and was deleted before.
+
+    Attributes:
+        removed: What was removed besides the definition, each a phrase; in a plan, what will be removed.
+        kept: Disks, bases and NVRAM that the clone had and cloning did not make.
+    """
+
+    uuid: str
+    source: DomainReference
+    mode: Mode
+    removed: tuple[str, ...]
+    kept: tuple[Notice, ...]
 
 
 class CloneResult(NamedTuple):
@@ -220,7 +264,8 @@ class CloneResult(NamedTuple):
     Attributes:
         space: In a plan, the space that the clone needs in each pool; else empty.
         definition: In a plan, the definition of the clone, if that was asked for.
-        consistency: In what state the disks are; in a plan, in what state they probably will be.
+        consistency: In what state the disks are; in a plan, in what state they probably will be; None of a clone that
+            is not a new one.
         frozen_seconds: How long virtomate froze the file systems of the running guest; None where it did not.
         moment: Name of the domain with the images that a linked clone of a running original rests on.
         frozen: The disks of the original that are frozen.
@@ -230,6 +275,7 @@ class CloneResult(NamedTuple):
         snapshot: The snapshot of the original that the clone is made of, None where there is none.
         seed: The seed of the clone, None where there is none.
         prepared: What was changed in the guest, None where nothing was.
+        replaced: The clone that had the name before, None where there was none.
         error: Why there is no clone, or what failed after the clone was complete.
     """
 
@@ -244,7 +290,7 @@ class CloneResult(NamedTuple):
     changes: tuple[Notice, ...]
     warnings: tuple[Notice, ...]
     seconds: float
-    consistency: Consistency = Consistency.OFFLINE
+    consistency: Consistency | None = Consistency.OFFLINE
     frozen_seconds: float | None = None
     moment: str | None = None
     frozen: tuple[FrozenDiskResult, ...] = ()
@@ -256,4 +302,15 @@ class CloneResult(NamedTuple):
     snapshot: SnapshotReference | None = None
     seed: SeedResult | None = None
     prepared: PreparedResult | None = None
+    replaced: ReplacedClone | None = None
     error: VirtomateError | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the clone existed before, and is as it was."""
+        return self.status is Status.UNCHANGED
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the clone exists."""
+        return self.status in {Status.CLONED, Status.UNCHANGED}

@@ -84,7 +84,8 @@ def _named(survey: Survey, surveyed: Duplication, source_name: str, clone_name: 
         # the times of a file that is being written are never those that libvirt has told
         is_seen = survey.connection.is_local
     stands_here = is_seen and os.path.lexists(place.path)
-    if stands_here or survey.pools.named(place.pool).pool.find_volume(place.name) is not None:
+    stands_there = survey.pools.named(place.pool).pool.find_volume(place.name) is not None
+    if (stands_here or stands_there) and not survey.gives_way(place.path):
         raise ConflictError(f"there is already a volume '{place.name}' in storage pool '{place.pool}'", advice)
     taken.take(place.directory, place.name, advice)
     return surveyed._replace(label=f"{clone_name}/{target}" if survey.has_siblings else target, place=place)

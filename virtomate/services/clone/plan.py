@@ -273,7 +273,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     """Look once at everything that is the same for all clones of a run."""
     source = read_source(connection, request)
     domain, name = source.definition.domain, source.reference.name
-    identities = scan_identities(connection, borrow)
+    identities = scan_identities(connection, borrow, request.giving_way.uuids)
     if source.is_active or source.running is not None:
         identities = identities.without_writer(name)
     refuse_taken_names(connection, [name for name in request.names if name in identities.names])

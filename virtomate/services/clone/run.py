@@ -21,9 +21,12 @@ from virtomate.services.clone.snapshot import require_kept
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.storage import refresh_all, temporary_pools_of
 from virtomate.services.transaction import Acceptance, Filled, guarded, require_acceptable, require_off, submit
+from virtomate.tuples import NamedTuple
 from virtomate.words import virtomate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.plan import ClonePlanner
@@ -31,12 +34,32 @@ if TYPE_CHECKING:
     from virtomate.services.storage import TemporaryPools
     from virtomate.services.transaction import Run
 
+    MakeRoom = Callable[[tuple[ClonePlan, ...]], Mapping[str, VirtomateError]]
+
 # Volumes that are filled at a time; more only compete for the same disks.
 _MAX_TRANSFERS = 4
 # How often an original that others change meanwhile is frozen anew.
 _FREEZE_ATTEMPTS = 3
 
 _COPIED = frozenset({Action.COPIED, Action.SHALLOW_COPIED})
+
+
+def _keep_all(_plans: tuple[ClonePlan, ...]) -> Mapping[str, VirtomateError]:
+    """Delete nothing."""
+    return {}
+
+
+class _Site(NamedTuple):
+    """Where clones are made.
+
+    Attributes:
+        pools: The temporary pools of the run.
+        make_room: Deletes what gives way to planned clones, once, and returns by name the errors for clones that have
+            no room.
+    """
+
+    pools: TemporaryPools
+    make_room: MakeRoom
 
 
 def preview_clones(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
@@ -53,18 +76,29 @@ def preview_definitions(run: Run, request: CloneRequest) -> tuple[CloneResult, .
     results = []
     for plan in plans:
         run.cancel.check()
-        # With the original's UUID, under which libvirt judges the definition and then defines no second domain. The
-        # name of another domain has the same effect if the original vanishes meanwhile.
-        identity = changes.Identity(planner.other_domain or plan.name, plan.source.reference.uuid, {})
-        probe = plan.definition._replace(domain=changes.with_identity(plan.definition.domain, identity))
-        require_acceptable(run.target.connection, plan.name, probe, plan.source.definition)
+        _judge(run, planner, plan)
         result = _planned_result(plan, request, begin)
         results.append(result._replace(definition=codec.unparse_definition(plan.definition, is_indented=True)))
     return tuple(results)
 
 
-def clone_domains(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
+def _judge(run: Run, planner: ClonePlanner, plan: ClonePlan) -> None:
+    """Have libvirt judge the definition of a planned clone, and raise HypervisorError if libvirt refuses it."""
+    # With the original's UUID, under which libvirt judges the definition and then defines no second domain. The name of
+    # another domain has the same effect if the original vanishes meanwhile.
+    identity = changes.Identity(planner.other_domain or plan.name, plan.source.reference.uuid, {})
+    probe = plan.definition._replace(domain=changes.with_identity(plan.definition.domain, identity))
+    require_acceptable(run.target.connection, plan.name, probe, plan.source.definition)
+
+
+def clone_domains(run: Run, request: CloneRequest, make_room: MakeRoom = _keep_all) -> tuple[CloneResult, ...]:
     """Clone a domain, once or several times.
+
+    Args:
+        run: What the command works with.
+        request: The clones.
+        make_room: Deletes what gives way to the planned clones before the first one is made, and returns by name the
+            errors for clones that have no room.
 
     Returns:
         The clones in the order of their names; for a clone that failed after its name was claimed, the failed attempt
@@ -78,13 +112,16 @@ def clone_domains(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     run = run._replace(pace=Pace(request.bandwidth_bytes))
     planner, plans = _plan_alone(run, request)
     with temporary_pools_of(run.target) as pools:
-        plans = tuple(_settle(run, planner, plan, pools) for plan in plans)
+        plans, site = tuple(_settle(run, planner, plan, pools) for plan in plans), _Site(pools, make_room)
+        if request.giving_way.uuids:
+            # what libvirt refuses later costs the former clones
+            _judge(run, planner, plans[0])
         if plans[0].source.stands_still:
-            results = _make_all(run, request, planner, plans, pools)
+            results = _make_all(run, request, planner, plans, site)
         else:
             from virtomate.services.clone.shutdown import while_shut_off  # noqa: PLC0415 - few originals run
 
-            clone = partial(_clone_anew, run, request._replace(shutdown=None), pools)
+            clone = partial(_clone_anew, run, request._replace(shutdown=None), site)
             results = while_shut_off(run, plans[0].source, request, clone)
         temporary = set(pools.names.values())
     _have_libvirt_look(run, plans, temporary)
@@ -115,12 +152,12 @@ def _plan_alone(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[Cl
 
 
 def _clone_anew(
-    run: Run, request: CloneRequest, pools: TemporaryPools, attempts: int = _FREEZE_ATTEMPTS
+    run: Run, request: CloneRequest, site: _Site, attempts: int = _FREEZE_ATTEMPTS
 ) -> tuple[CloneResult, ...]:
     """Plan once more, now that the original is shut off or is not being frozen any more, and make the clones."""
     planner, plans = _plan_alone(run, request)
-    plans = tuple(_settle(run, planner, plan, pools) for plan in plans)
-    return _make_all(run, request, planner, plans, pools, attempts)
+    plans = tuple(_settle(run, planner, plan, site.pools) for plan in plans)
+    return _make_all(run, request, planner, plans, site, attempts)
 
 
 def _make_all(
@@ -128,10 +165,32 @@ def _make_all(
     request: CloneRequest,
     planner: ClonePlanner,
     plans: tuple[ClonePlan, ...],
-    pools: TemporaryPools,
+    site: _Site,
     attempts: int = _FREEZE_ATTEMPTS,
 ) -> tuple[CloneResult, ...]:
+    """Make room for the clones, and then the clones that have room."""
+    failed = site.make_room(plans)
+    if not failed:
+        return _make_planned(run, request, planner, plans, site, attempts)
+    left = tuple(plan for plan in plans if plan.name not in failed)
+    made = {plan.name: clone_result(plan, Status.FAILED, error=failed.get(plan.name)) for plan in plans}
+    made = {name: _explained(result, run.cancel) for name, result in made.items()}
+    if left:
+        request = request.only({plan.name for plan in left})
+        made |= {result.name: result for result in _make_planned(run, request, planner, left, site, attempts)}
+    return tuple(made[plan.name] for plan in plans)
+
+
+def _make_planned(
+    run: Run,
+    request: CloneRequest,
+    planner: ClonePlanner,
+    plans: tuple[ClonePlan, ...],
+    site: _Site,
+    attempts: int,
+) -> tuple[CloneResult, ...]:
     """Make the clones as planned, after the images or overlays that they need; plan anew if others were faster."""
+    pools = site.pools
     if planner.moment is not None:
         return _from_moment(run, request, planner, plans, pools)
     if planner.freezing is None:
@@ -145,7 +204,7 @@ def _make_all(
     except VirtomateError as error:
         if isinstance(error, OvertakenError) and attempts > 1 and not error.leftovers:
             # another run has frozen the original since the plan, and its overlay holds nothing yet
-            return _clone_anew(run, request, pools, attempts - 1)
+            return _clone_anew(run, request, site, attempts - 1)
         results = (clone_result(plan, Status.FAILED, seconds=time.monotonic() - begin, error=error) for plan in plans)
         return tuple(_explained(result, run.cancel) for result in results)
     return make_frozen(freeze, partial(_side_by_side, run, request, planner, plans, pools))

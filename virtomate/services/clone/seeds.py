@@ -213,7 +213,9 @@ def plan_seed(
     directory = known.description.path or ""
     place = Place(known.pool.name, known.pool.uuid, directory, name)
     # libvirt does not see a new file
-    if known.pool.find_volume(name) is not None or (survey.connection.is_local and os.path.lexists(place.path)):
+    stands_there = known.pool.find_volume(name) is not None
+    stands_there = stands_there or (survey.connection.is_local and os.path.lexists(place.path))
+    if stands_there and not survey.gives_way(place.path):
         raise ConflictError(f"there is already a volume '{name}' in storage pool '{place.pool}'", advice)
     taken.take(directory, name, advice)
     image = seed_image(surveyed.files.of_clone(uuid, host_name))

@@ -177,7 +177,7 @@ def plan_nvram(survey: Survey, nvram: SurveyedNvram, clone_name: str, taken: Tak
     fresh = fresh._replace(uncovered=frozenset(place for place, pool in covering if pool is None))
     # The daemon probably sees what this process sees; the temporary pools will tell for sure.
     if survey.connection.is_local:
-        if os.path.lexists(path):
+        if os.path.lexists(path) and not survey.gives_way(path):
             raise _taken(path)
         if nvram.name is not None and _is_missing(directory):
             raise NotFoundError(
@@ -217,7 +217,8 @@ def _settled(
     path = fresh.path or ""
     # libvirt would silently use the file as the clone's NVRAM; a pool does not list a link to a missing file
     is_there = survey.connection.is_local and os.path.lexists(path)
-    if is_there or target.find_volume(posixpath.basename(path)) is not None:
+    is_there = is_there or target.find_volume(posixpath.basename(path)) is not None
+    if is_there and not survey.gives_way(path):
         raise _taken(path)
     if content is None:
         return fresh

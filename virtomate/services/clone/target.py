@@ -83,19 +83,25 @@ class Survey(NamedTuple):
         """Whether the request is for several clones."""
         return max(len(self.request.names), self.request.auto_names) > 1
 
+    def gives_way(self, path: str) -> bool:
+        """Return whether the file with a path is deleted before the clones are made."""
+        return normalise(path) in self.request.giving_way.paths
+
     @property
     def keeps_owner(self) -> bool:
         """Whether new volumes get the owners of their originals; an unprivileged daemon cannot give files away."""
         return not self.connection.is_session
 
 
-def scan_identities(connection: Connection, borrow: Borrow | None = None) -> Identities:
+def scan_identities(
+    connection: Connection, borrow: Borrow | None = None, leaving: frozenset[str] = frozenset()
+) -> Identities:
     """Look at every domain once; at an active domain twice, since its next start may use other things.
 
-    A domain that vanishes meanwhile is ignored. `borrow` opens further connections, so that several threads can look at
-    many domains.
+    A domain that vanishes meanwhile is ignored, and so are the domains with the UUIDs in `leaving`. `borrow` opens
+    further connections, so that several threads can look at many domains.
     """
-    domains = list_domains(connection)
+    domains = [domain for domain in list_domains(connection) if domain.uuid not in leaving]
     scan = _Scan(domains)
     scan.run(borrow)
     writers: dict[str | tuple[str, str], str] = {}
@@ -181,7 +187,8 @@ def refuse_taken_names(connection: Connection, names: Iterable[str]) -> None:
 def check_identity(connection: Connection, request: CloneRequest, source: Source, identities: Identities) -> None:
     """Refuse a UUID or MAC address that was asked for and that the clone cannot have."""
     refuse_taken_uuid(connection, request)
-    if request.uuid is not None:
+    if request.uuid is not None and request.uuid not in request.giving_way.uuids:
+        # the state of a clone that is deleted before goes with it
         _refuse_tpm_state(connection, request.uuid, source.definition.domain)
     count = len(readers.mac_addresses(source.definition.domain))
     if len(request.mac_addresses) > count:
@@ -199,7 +206,9 @@ def check_identity(connection: Connection, request: CloneRequest, source: Source
 
 def refuse_taken_uuid(connection: Connection, request: CloneRequest) -> None:
     """Raise ConflictError if another domain has the UUID that was asked for."""
-    if request.uuid is None or (holder := find_domain_by_uuid(connection, request.uuid)) is None:
+    if request.uuid is None or request.uuid in request.giving_way.uuids:
+        return
+    if (holder := find_domain_by_uuid(connection, request.uuid)) is None:
         return
     advice = "Leave out --uuid, or choose another UUID."
     if (unfinished := _unfinished(holder)) is None:

@@ -9,3 +9,4 @@ from virtomate.services.delete.records import DoomedThing as DoomedThing
 from virtomate.services.delete.records import Selection as Selection
 from virtomate.services.delete.run import delete_clones as delete_clones
 from virtomate.services.delete.run import execute_plan as execute_plan
+from virtomate.services.delete.survey import judge_made as judge_made

@@ -219,7 +219,9 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
     for made in provenance.made:
         if made.kind is ArtifactKind.POOL:
             continue
-        judgement, is_outside = _judge(connection, clone, made, references.pools.find(made.pool))
+        judgement, is_outside = judge_made(
+            connection, clone.definition, clone.provenance, made, references.pools.find(made.pool)
+        )
         if judgement.verdict is Verdict.GONE:
             continue
         if judgement.verdict is Verdict.AWAY:
@@ -246,9 +248,11 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
     )
 
 
-def _judge(connection: Connection, clone: Clone, made: Artifact, known: PoolEntry | None) -> tuple[Judgement, bool]:
-    """Judge an artifact; return also whether that was done without a storage pool that has it."""
-    token = clone.provenance.artifact_token
+def judge_made(
+    connection: Connection, definition: Definition, record: Provenance, made: Artifact, known: PoolEntry | None
+) -> tuple[Judgement, bool]:
+    """Judge an artifact of a clone; return also whether that was done without a storage pool that has the artifact."""
+    token = record.artifact_token
     if known is None and made.pool.startswith(TEMPORARY_POOL_PREFIX):
         # a killed run may have left the temporary pool running, in which it made an NVRAM
         known = find_entry(connection, made.pool)
@@ -258,7 +262,7 @@ def _judge(connection: Connection, clone: Clone, made: Artifact, known: PoolEntr
     if not is_stopped and bears_token_here(made, token):
         return Judgement(Verdict.PROVED), True
     if known is None and made.kind is ArtifactKind.NVRAM:
-        directories = _nvram_directories(connection, clone.definition)
+        directories = _nvram_directories(connection, definition)
         return judge_outside_pools(made, token, directories, is_local=connection.is_local), True
     hint = f"Start it: {virsh('pool-start', made.pool)}" if is_stopped else None
     return Judgement(Verdict.AWAY, why_not_in(made, known) or "", hint=hint), False

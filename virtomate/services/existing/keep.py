@@ -1,0 +1,143 @@
+"""Clones that stand for those that are asked for: of the same original, made in the same mode, and whole."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+from virtomate.definition import codec, file_readers, readers
+from virtomate.enums import Action, ArtifactKind, NvramAction, Status
+from virtomate.errors import ConflictError, NotFoundError, VirtomateError, combined_error
+from virtomate.hypervisor.domains import find_domain, find_domain_by_name
+from virtomate.paths import normalise
+from virtomate.services.clone_records import CloneResult, DiskResult, InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.delete import judge_made
+from virtomate.services.linked import Sights, find_record, refuse_broken
+from virtomate.services.storage import is_running, read_pools
+from virtomate.services.storage.artifacts import OWN, Verdict, name_artifact
+
+if TYPE_CHECKING:
+    from virtomate.cancel import CancelToken
+    from virtomate.definition.codec import Definition
+    from virtomate.definition.provenance import Provenance
+    from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
+    from virtomate.services.clone_records import CloneRequest
+    from virtomate.services.storage import PoolIndex
+
+_NO_VOLUME = VolumeReference(None, None, None, None)
+_ADVICE = "Choose another name for the clone, or delete that domain first."
+
+
+def find_kept(connection: Connection, request: CloneRequest, cancel: CancelToken) -> dict[str, CloneResult]:
+    """Return the clones of a request that exist already, by name.
+
+    Raises:
+        NotFoundError: There is no original of that name or UUID.
+        ConflictError: A domain has the name of a clone, and is another one than is asked for.
+        IllegalStateError: Such a clone is not finished, lacks a volume, or rests on an image that was changed.
+        InterruptedBySignalError: A signal arrived.
+    """
+    domain = find_domain(connection, request.source)
+    look = _Look(connection, request, domain)
+    kept, errors = {}, []
+    for name in request.names:
+        cancel.check()
+        if (found := find_domain_by_name(connection, name)) is None:
+            continue
+        try:
+            kept[name] = look.keep(found)
+        except NotFoundError:
+            # it has vanished meanwhile
+            continue
+        except VirtomateError as error:
+            errors.append(error)
+    if errors:
+        raise combined_error(errors)
+    return kept
+
+
+class _Look:
+    """Judges the domains that have the names of clones; pools and bases are looked at once."""
+
+    def __init__(self, connection: Connection, request: CloneRequest, original: Domain) -> None:
+        self._connection = connection
+        self._request = request
+        self._original = original
+        self._pools: PoolIndex = read_pools(connection)
+        self._sights = Sights(connection)
+
+    def keep(self, domain: Domain) -> CloneResult:
+        """Return the clone that a domain is, or raise the error that names the difference."""
+        name, record = domain.name, find_record(domain)
+        definition = codec.parse_definition(domain.inactive_definition_without_secrets())
+        if record is None:
+            raise ConflictError(f"there is already a domain '{name}', which virtomate did not make", hint=_ADVICE)
+        if (difference := _unfitness(record) or self._difference(definition, record)) is not None:
+            raise ConflictError(f"there is already a domain '{name}', which {difference}", hint=_ADVICE)
+        for made in record.made:
+            if made.kind is ArtifactKind.POOL:
+                continue
+            known = self._pools.find(made.pool)
+            judgement, _ = judge_made(self._connection, definition, record, made, known)
+            # without a pool, the NVRAM on another host cannot be seen
+            is_hidden = judgement.verdict is Verdict.AWAY and made.kind is ArtifactKind.NVRAM
+            if judgement.verdict not in OWN and not is_hidden:
+                reason = judgement.reason or "does not exist any more"
+                raise ConflictError(f"the clone '{name}' is not whole: {name_artifact(made)} {reason}", hint=_ADVICE)
+        refuse_broken(self._connection, name, record, self._sights)
+        return self._result(domain, definition, record)
+
+    def _difference(self, definition: Definition, record: Provenance) -> str | None:
+        """Return how a finished clone differs from the clone that is asked for, as the end of a sentence."""
+        request, source = self._request, f"'{record.source.name}'"
+        if record.source.uuid != self._original.uuid:
+            other = record.source.name != self._original.name
+            return f"is a clone of {source}" if other else f"is a clone of another domain that was called {source}"
+        if record.snapshot != request.snapshot:
+            at = "at no snapshot" if record.snapshot is None else f"at snapshot '{record.snapshot}'"
+            return f"is a clone of {source} {at}"
+        if record.mode is not request.mode:
+            return f"is a clone of {source} in mode {record.mode.value}"
+        wanted, uuid = request.mac_addresses, readers.uuid(definition.domain)
+        macs = readers.mac_addresses(definition.domain)
+        if request.uuid not in {None, uuid}:
+            return f"has the UUID '{uuid}'"
+        return None if macs[: len(wanted)] == wanted else f"has the MAC addresses {', '.join(macs)}"
+
+    def _result(self, domain: Domain, definition: Definition, record: Provenance) -> CloneResult:
+        described = definition.domain
+        nvram = file_readers.nvram(described)
+        return CloneResult(
+            status=Status.UNCHANGED,
+            name=domain.name,
+            uuid=domain.uuid,
+            source=record.source._replace(name=self._original.name),
+            mode=record.mode,
+            disks=tuple(self._disk(disk) for disk in file_readers.disks(described)),
+            nvram=None if nvram is None else NvramResult(NvramAction.KEPT, None, nvram.path, nvram.format),
+            interfaces=tuple(InterfaceResult(mac, None) for mac in readers.mac_addresses(described)),
+            changes=(),
+            warnings=(),
+            seconds=0.0,
+            consistency=None,
+        )
+
+    def _disk(self, disk: file_readers.DiskDefinition) -> DiskResult:
+        pool, volume, path = disk.pool, disk.volume, disk.path
+        if pool is not None and volume is not None:
+            path = self._pools.path_of(pool, volume)
+        elif path is not None and (known := self._pools.covering(posixpath.dirname(normalise(path)))) is not None:
+            pool, volume = known.pool.name, posixpath.basename(path)
+        clone = VolumeReference(pool, volume, path or disk.address, disk.format)
+        return DiskResult(disk.target, Action.KEPT, None, _NO_VOLUME, clone, None, 0, None)
+
+
+def _unfitness(record: Provenance) -> str | None:
+    """Return why a domain with a record is not a finished clone, as the end of a sentence."""
+    source = f"'{record.source.name}'"
+    if record.finished:
+        return f"keeps images of {source} for linked clones" if record.is_moment else None
+    if record.maker is not None and is_running(record.maker):
+        return f"is an unfinished {record.what} of {source}; process {record.maker.pid} is still at work on it"
+    return f"is an unfinished {record.what} of {source}"
