@@ -57,6 +57,7 @@ SERVICES: dict[str, set[str]] = {
     "existing": {"clone", "clone_records", "clone_start", "delete", "linked", "storage", "transaction"},
     "volume_import": {"trust", "storage", "transaction"},
     "listings": {"guest", "linked", "origins"},
+    "inventory": {"listings"},
     "domain_tree": {"listings", "storage"},
     "pool_listings": {"storage"},
     "completion": set(),

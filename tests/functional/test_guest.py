@@ -88,6 +88,8 @@ def test_listing_with_addresses(lab: Lab, virtomate: Program, guest: str) -> Non
     assert [interface["hwaddr"] for interface in item["addresses"]] == ([MAC] if lab.privileged else [])
     known = [address["address"] for interface in item["addresses"] for address in interface["addresses"]]
     assert line.split() == [guest, "running", *known, item["uuid"]]
+    (host,) = virtomate("domain-list", "--output", "ansible").json["_meta"]["hostvars"].values()
+    assert (host.get("ansible_host"), host["virtomate_addresses"]) == (next(iter(known), None), known)
 
 
 def test_ping_of_domains_that_do_not_answer(lab: Lab, virtomate: Program) -> None:

@@ -91,9 +91,21 @@ def _clone_service(request: CloneRequest, settings: Settings) -> Any:  # noqa: A
 )
 @click.option("--addresses", is_flag=True, help="Show the IP addresses of running domains, as far as they are known.")
 @click.option("--tree", is_flag=True, help="Show which domains and volumes rest on which.")
+@click.option(
+    "--output",
+    type=click.Choice(["ansible"]),
+    help="Write another document: ansible, a dynamic inventory of the domains that run, in JSON. [default: a list]",
+)
 @click.pass_obj
 def list_(
-    settings: Settings, *, running: bool, clones: bool, clones_of: str | None, addresses: bool, tree: bool
+    settings: Settings,
+    *,
+    running: bool,
+    clones: bool,
+    clones_of: str | None,
+    addresses: bool,
+    tree: bool,
+    output: str | None,
 ) -> None:
     """List domains, and tell which are clones.
 
@@ -102,8 +114,13 @@ def list_(
     from virtomate.output.lists import render_domains  # noqa: PLC0415
     from virtomate.services import listings as service  # noqa: PLC0415 - help and completion need no records
 
+    if tree and output is not None:
+        raise click.UsageError(f"--output {output} is a flat list, and cannot be given with --tree.")
     with open_app(settings) as app:
         wanted = service.DomainFilter(running, clones, clones_of)
+        if output is not None:
+            _show_inventory(app, wanted, settings)
+            return
         if tree:
             _show_tree(app, wanted, settings, has_addresses=addresses)
             return
@@ -111,6 +128,13 @@ def list_(
         if addresses:
             listings = service.with_addresses(app.session, listings)
         render_domains(listings, settings.format)
+
+
+def _show_inventory(app: App, wanted: DomainFilter, settings: Settings) -> None:
+    from virtomate.output.inventory import render_inventory  # noqa: PLC0415 - few lists are inventories
+    from virtomate.services.inventory import list_hosts  # noqa: PLC0415 - as above
+
+    render_inventory(list_hosts(app.session, wanted), settings.format)
 
 
 def _show_tree(app: App, wanted: DomainFilter, settings: Settings, *, has_addresses: bool) -> None:
