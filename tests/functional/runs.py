@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
+import libvirt
 import pexpect
 
 from tests.lab import Inventory, Lab, Pool, Program, Result, disk, domain, interface
+from tests.lab.held_reads import HeldReads
 from tests.lab.images import MIB, allocated_bytes
 from tests.lab.program import Background
 
@@ -22,6 +25,9 @@ TRANSFERS = ("host", "stream", "server")
 
 # Enough that a copy can be caught in the middle: it takes a third of a second at least.
 BIG_BYTES = 320 * MIB
+
+# libvirt reads a MiB at a time, and a few times to find out what a file is.
+READS_BEFORE_THE_MIDDLE = 64
 
 WAIT_SECONDS = 120.0
 
@@ -100,9 +106,14 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 @dataclass
 class Watched:
-    """A run with `--progress json`, whose events are read while it goes on."""
+    """A run with `--progress json`, whose events are read while it goes on.
+
+    Attributes:
+        held: What keeps libvirt in the middle of reading, where libvirt copies; None where nothing does.
+    """
 
     run: Background
+    held: HeldReads | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     _rest: bytes = b""
 
@@ -125,10 +136,25 @@ class Watched:
 def start_clone(virtomate: Program, *words: str | Path, json: bool = True, moment: str = "vda") -> Watched:
     """Start `domain-clone` with progress that can be followed, to stand still at a moment; see `Program.pausing`.
 
-    Where libvirt does the work, it does not.
+    Where libvirt does the work, it is libvirt that does not get further than to the middle, until `midway` holds it.
     """
-    program = virtomate if "server" in words else virtomate.pausing(moment)
-    return Watched(program.start("--progress", "json", "domain-clone", *words, json=json))
+    words = ("--progress", "json", "domain-clone", *words)
+    if "server" not in words:
+        return Watched(virtomate.pausing(moment).start(*words, json=json))
+    held = None
+    # an ordinary user cannot hold others
+    if os.geteuid() == 0:
+        held = HeldReads(_only_disk(str(virtomate.uri), str(words[-2])), READS_BEFORE_THE_MIDDLE)
+        held.hold()
+    return Watched(virtomate.start(*words, json=json), held)
+
+
+def _only_disk(uri: str, name: str) -> Path:
+    """Return the path of a domain's disk."""
+    connection = libvirt.open(uri)
+    (source,) = ET.fromstring(connection.lookupByName(name).XMLDesc()).iterfind("devices/disk/source")
+    connection.close()
+    return Path(source.attrib["file"])
 
 
 def consent(words: Sequence[str | Path]) -> list[str]:
@@ -197,6 +223,8 @@ def midway(lab: Lab, watched: Watched, transfer: str, target: Path) -> Iterator[
         watched.wait_for_event("started")
         wait_for(lambda: target.exists() and allocated_bytes(target) > 0, f"{target} is being written")
         with held_daemon(lab):
+            if watched.held is not None:
+                watched.held.release()
             assert 0 < allocated_bytes(target) < BIG_BYTES, "The copy was over before it could be caught"
             yield
     else:

@@ -298,9 +298,14 @@ def test_pool_busy_with_another_build_is_waited_out(lab: Lab, big: Path, virtoma
     lab.define(domain("small", disks=[disk(path, "raw")]))
     slow = start_clone(virtomate, "--transfer", "server", "big", "slow")
     slow.wait_for_event("started")
+    target = lab.pool.path / "slow.raw"
+    wait_for(lambda: target.exists() and images.allocated_bytes(target) > 0, "libvirt builds")
 
     clone = virtomate("domain-clone", "small", "web", json=True)
     refused = virtomate("domain-clone", "--transfer", "server", "--mode", "reflink", "small", "other", json=True)
+    if slow.held is not None:
+        assert slow.run.running
+        slow.held.release()
 
     assert clone.status == 0, clone
     assert refused.status == 1, refused

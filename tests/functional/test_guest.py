@@ -115,16 +115,31 @@ def test_ping_of_domains_that_do_not_answer(lab: Lab, virtomate: Program) -> Non
     assert refused(virtomate, "guest-ping", "--wait", "3600", "deaf")["type"] == "IllegalStateError"
 
 
+# Stops the agent again and again, each time for longer, until a file says that it is enough.
+HANG = """
+seconds=7
+while [ ! -e /tmp/enough ]; do
+    kill -STOP $(pidof qemu-ga)
+    sleep $seconds
+    kill -CONT $(pidof qemu-ga)
+    left=$seconds
+    while [ $left -gt 0 ] && [ ! -e /tmp/enough ]; do sleep 1; left=$((left - 1)); done
+    seconds=$((seconds * 2))
+done
+rm /tmp/enough
+touch /tmp/awake"""
+
+
 def test_ping_waits_for_an_agent_that_hangs(virtomate: Program, guest: str) -> None:
     """An agent that takes what it is sent and says nothing is silent; when it wakes up, the waiting ends."""
-    script = "sleep 1; kill -STOP $(pidof qemu-ga); sleep 7; kill -CONT $(pidof qemu-ga); touch /tmp/awake"
-    assert virtomate("guest-run", guest, "sh", "-c", f"({script}) >/dev/null 2>&1 &").status == 0
+    assert virtomate("guest-run", guest, "sh", "-c", f"(sleep 1; {HANG}) >/dev/null 2>&1 &").status == 0
 
-    # An agent that merely has much to do is no silent one.
+    # A slow machine may come too late while the agent is stopped for the first time.
     while (status := virtomate("guest-ping", "--wait", "2", guest).status) == 0:
         pass
     assert status == 125
     assert virtomate("guest-ping", "--wait", "200", guest).status == 0
+    wait_for(lambda: virtomate("guest-run", guest, "touch", "/tmp/enough").status == 0, "the agent hears that")
     wait_for(lambda: virtomate("guest-run", guest, "rm", "/tmp/awake").status == 0, "the agent is not stopped any more")
 
 
@@ -281,7 +296,7 @@ def test_addresses(root_lab: Lab, virtomate: Program, guest: str) -> None:
     assert root_lab.privileged
 
 
-# Answers once that it has addresses, one of which is none, and leaves the port to the agent that was there before.
+# Answers that it has addresses, one of which is none. A ping has it leave the port to the agent that was there before.
 FAKE_AGENT = r"""
 sleep 0.5
 agent=$(pidof qemu-ga)
@@ -305,7 +320,7 @@ while :; do
         ;;
     esac
     echo "{\"return\": $(echo $answer)}" >&3
-    case $line in *guest-network-get-interfaces*) break ;; esac
+    case $line in *guest-ping*) break ;; esac
 done
 sleep 1
 exec 3>&-
@@ -330,3 +345,4 @@ def test_agent_whose_addresses_are_none(root_lab: Lab, virtomate: Program, guest
     assert interfaces.pop("tun0") == {"name": "tun0", "hwaddr": None, "addresses": addresses}
     assert {item["hwaddr"] for item in interfaces.values()} == {MAC, OTHER_MAC}
     assert virtomate("guest-ping", "--wait", "100", guest).status == 0
+    wait_for(lambda: "lo" in {item["name"] for item in listed()}, "the agent that was there before is back")
