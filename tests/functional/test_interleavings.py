@@ -37,6 +37,7 @@ LIVE = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | libvirt.VIR_DOMAIN_SNAPSHO
 # Into the image below, and not down to the original.
 COMMIT = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE | libvirt.VIR_DOMAIN_BLOCK_COMMIT_SHALLOW
 JOB_SECONDS = 20.0
+RESTART_SECONDS = 120.0
 
 
 def digest(path: Path) -> str:
@@ -99,7 +100,7 @@ class Service:
 
     def _start(self) -> None:
         """Start it; while the one that crashed is still ending, another one does not come up."""
-        deadline = time.monotonic() + JOB_SECONDS
+        deadline = time.monotonic() + RESTART_SECONDS
         while True:
             try:
                 self.hypervisor.start()
@@ -145,9 +146,10 @@ class Worker:
         weights = [weight for weight, _ in actions]
         while time.monotonic() < deadline:
             _, action = self.draw.choices(actions, weights)[0]
-            if self.connection is None or not self.connection.isAlive():
-                self.connection = self.service.connect()
+            # The daemon may crash while somebody connects, too.
             with suppress(libvirt.libvirtError, FileNotFoundError, FileExistsError, IndexError):
+                if self.connection is None or not self.connection.isAlive():
+                    self.connection = self.service.connect()
                 action()
                 self.done.append(action.__name__)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import libvirt
 import pytest
 
+from tests.clock import Clock
 from virtomate.cancel import CancelToken
 from virtomate.errors import InterruptedBySignalError, SilentHostError
 from virtomate.hypervisor import opening
@@ -105,13 +106,18 @@ def test_connection_for_an_undo_is_tried_after_a_signal(silent_tcp: str) -> None
         Opening(silent_tcp, None).run(SHORT_SECONDS, cancel, is_patient=True)
 
 
-def test_person_who_is_asked_has_time() -> None:
+def test_person_who_is_asked_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time that a person takes for an answer does not count; no answer is a refusal."""
     asked: list[tuple[str, bool]] = []
+    # a machine that is busy takes no time, only the person does
+    clock = Clock()
+    monkeypatch.setattr(opening, "time", clock)
 
     def ask(prompt: str, is_secret: bool) -> str | None:
         asked.append((prompt, is_secret))
-        time.sleep(2 * SHORT_SECONDS)
+        clock.sleep(2 * SHORT_SECONDS)
+        # who opens the connection looks at the clock meanwhile
+        time.sleep(SHORT_SECONDS)
         return None if is_secret else "somebody"
 
     # A driver that wants to know who is there before it looks for the host.

@@ -35,7 +35,7 @@ def test_without_a_thread_the_caller_works(running: int, monkeypatch: pytest.Mon
     with ThreadPoolExecutor(3) as executor:
         futures = [submit(executor, done.append, number) for number in range(5)]
         for future in futures:
-            future.result(timeout=10)
+            future.result(timeout=60)
 
     assert sorted(done) == list(range(5))
 
@@ -45,7 +45,7 @@ def test_work_that_is_cancelled_is_not_done() -> None:
     done: list[str] = []
     gate = threading.Event()
     with ThreadPoolExecutor(1) as executor:
-        submit(executor, gate.wait, 10)
+        submit(executor, gate.wait, 60)
         waiting = submit(executor, done.append, "late")
         assert waiting.cancel()
         gate.set()
