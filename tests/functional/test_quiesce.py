@@ -37,6 +37,12 @@ FEATURES = slice(1024 + 0x60, 1024 + 0x64)
 RECOVER = 0x4
 
 
+@pytest.fixture
+def virtomate(virtomate: Program) -> Program:
+    """The program, with more patience for guests than users have."""
+    return virtomate.pausing("never")
+
+
 @pytest.fixture(scope="module")
 def writing_guest(session_lab: Lab) -> Iterator[str]:
     """The name of a domain whose guest has an agent, and writes to a file system on its disk vdb all the time."""

@@ -16,6 +16,9 @@ from tests.functional.runs import BIG_BYTES, Watched, make_big_source, midway, s
 from tests.lab import Lab, Program, disk, domain, interface
 from tests.lab.images import MIB
 
+# Whoever copies pauses again and again, so that bars are drawn meanwhile, whatever else the machine does.
+SLOW_CLONE = ("domain-clone", "--transfer", "stream", "--bandwidth", "200")
+
 ESCAPE = "\x1b"
 ROWS = 24
 HIDE_CURSOR = "\x1b[?25l"
@@ -121,7 +124,7 @@ def screens(text: str, columns: int) -> list[list[str]]:
 @pytest.mark.usefixtures("big")
 def test_bars_show_bytes_and_go_away(lab: Lab, virtomate: Program) -> None:
     """At a terminal a copy shows a bar with bytes, rate and percentage; afterwards only the summary is there."""
-    status, shown = Terminal(virtomate, "domain-clone", "--transfer", "stream", "big", "web").finish()
+    status, shown = Terminal(virtomate, *SLOW_CLONE, "big", "web").finish()
 
     assert status == 0, shown
     plain = COLOUR.sub("", shown)
@@ -142,7 +145,7 @@ def test_several_volumes_have_a_total(lab: Lab, virtomate: Program) -> None:
         disks.append(disk(path, "raw", target))
     lab.define(domain("two", disks=disks))
 
-    status, shown = Terminal(virtomate, "domain-clone", "--transfer", "stream", "two", "web").finish()
+    status, shown = Terminal(virtomate, *SLOW_CLONE, "two", "web").finish()
 
     assert status == 0, shown
     plain = COLOUR.sub("", shown)
@@ -204,9 +207,7 @@ def test_no_color_takes_colours_and_no_bars(virtomate: Program) -> None:
     """With NO_COLOR bars move as otherwise, without colours; nothing else has an escape code, tables included."""
     no_colour = {"NO_COLOR": "1"}
 
-    status, shown = Terminal(
-        virtomate, "domain-clone", "--transfer", "stream", "big", "web", env=no_colour, columns=60
-    ).finish()
+    status, shown = Terminal(virtomate, *SLOW_CLONE, "big", "web", env=no_colour, columns=60).finish()
 
     assert status == 0, shown
     bars, _, summary = shown.partition("Cloned")
@@ -251,7 +252,7 @@ def test_terminal_without_bars(virtomate: Program, words: tuple[str, ...], varia
 )
 def test_wide_and_narrow_terminals(virtomate: Program, columns: int, bar: str | None) -> None:
     """However narrow the terminal is, a volume takes one line, of what fits; afterwards there is only the summary."""
-    status, shown = Terminal(virtomate, "domain-clone", "--transfer", "stream", "big", "web", columns=columns).finish()
+    status, shown = Terminal(virtomate, *SLOW_CLONE, "big", "web", columns=columns).finish()
 
     assert status == 0, shown
     assert "Traceback" not in shown

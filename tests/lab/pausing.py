@@ -1,6 +1,6 @@
 """virtomate, which stands still at a certain moment: `pausing.py MOMENT ARGUMENT...`.
 
-MOMENT is a function of libvirt's C library, which has just been called; `freeze`, when a guest has just been frozen;
+MOMENT is a function of libvirt's C library, which has just been called; `freeze`, when a guest has just been frozen; `never`;
 `sync-N`, when the program has just waited the N-th time until a file was on the disk; or volumes, separated by commas,
 of each of which some has been written. SIGCONT lets the program go on. A backup or a block pull that has just begun
 goes on at 1 MiB/s, and a guest that is frozen stays so.
@@ -24,6 +24,8 @@ from virtomate.output import progress as output
 # Who has lost a connection meanwhile may take long to get a new one on a busy machine.
 connection._RECONNECT_SECONDS = 60.0
 watchdog.THAW_AFTER_SECONDS = 600.0
+# A guest on a busy machine may take long to answer, and to freeze its file systems.
+freeze._ANSWER_SECONDS = freeze._FREEZE_SECONDS = 60
 
 
 def stand_still() -> None:
@@ -103,7 +105,7 @@ def main() -> None:
         pause_after(moment, freeze)
     elif moment.startswith("sync-"):
         pause_after_sync(int(moment.removeprefix("sync-")))
-    else:
+    elif moment != "never":
         pause_while_writing(moment.split(","))
     from virtomate.__main__ import main as run  # noqa: PLC0415 - it must find the functions as they are now
 
