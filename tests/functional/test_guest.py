@@ -228,7 +228,7 @@ def test_program_that_outlives_its_time(virtomate: Program, guest: str) -> None:
     """A program that takes too long goes on; the error names its process, and nothing else is left in the guest."""
     before = spools(virtomate, guest)
 
-    error = refused(virtomate, "guest-run", "--timeout", "0.3", guest, "sleep", "7001")
+    error = refused(virtomate.pausing("never"), "guest-run", "--timeout", "0.3", guest, "sleep", "7001")
 
     assert error["type"] == "TimeoutError"
     pid = process(virtomate, guest, "sleep 7001")

@@ -1,9 +1,9 @@
 """virtomate, which stands still at a certain moment: `pausing.py MOMENT ARGUMENT...`.
 
-MOMENT is a function of libvirt's C library, which has just been called; `freeze`, when a guest has just been frozen; `never`;
+MOMENT is a function of libvirt's C library, which has just been called; `freeze`, when a guest has just been frozen;
 `sync-N`, when the program has just waited the N-th time until a file was on the disk; or volumes, separated by commas,
-of each of which some has been written. SIGCONT lets the program go on. A backup or a block pull that has just begun
-goes on at 1 MiB/s, and a guest that is frozen stays so.
+of each of which some has been written; or `never`. SIGCONT lets the program go on. A backup or a block pull that has
+just begun goes on at 1 MiB/s, and a guest that is frozen stays so.
 """
 
 import functools
@@ -20,12 +20,14 @@ import libvirtmod
 
 from virtomate.hypervisor import connection, freeze, watchdog
 from virtomate.output import progress as output
+from virtomate.services.guest import program
 
 # Who has lost a connection meanwhile may take long to get a new one on a busy machine.
 connection._RECONNECT_SECONDS = 60.0
 watchdog.THAW_AFTER_SECONDS = 600.0
-# A guest on a busy machine may take long to answer, and to freeze its file systems.
+# A guest on a busy machine may take long to answer, to freeze its file systems, and to start a program.
 freeze._ANSWER_SECONDS = freeze._FREEZE_SECONDS = 60
+program._CLEANUP_SECONDS = 60.0
 
 
 def stand_still() -> None:

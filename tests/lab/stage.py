@@ -74,6 +74,12 @@ virtomate guest-ping --wait 200 $1
 until virtomate domain-iface-list $1 | grep -q 192.168; do sleep 0.2; done
 """
 
+# Takes a domain its guest until the end of the page, so that no agent comes up while commands run beside the guest.
+NO_GUEST = """#!/bin/sh
+virsh dumpxml --inactive $1 | sed "s|<boot dev='hd'/>|<boot dev='fd'/>|" >no-guest.xml
+grep -q "dev='fd'" no-guest.xml && virsh define no-guest.xml && rm no-guest.xml
+"""
+
 # As if it led to another host.
 SSH = """#!/bin/sh
 exec {directory}/ssh -o HostName=127.0.0.1 -o Port={port} -o HostKeyAlias=[127.0.0.1]:{port} "$@"
@@ -203,6 +209,7 @@ class Stage:
         self._write_program("midway", MIDWAY.format(python=sys.executable, pausing=PAUSING))
         self._write_program("empty-host", EMPTY_HOST)
         self._write_program("boot", BOOT)
+        self._write_program("no-guest", NO_GUEST)
         _make_image(self._directory / "home/debian-13.qcow2", self._lab.guest.bios_disk(), 3, 100)
         # The daemon's socket is elsewhere; without a URI clients look for it here.
         (self._host.on_host("/run/libvirt") / "libvirt-sock").symlink_to(self._host.socket_path)
