@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from tests.lab.storage import Pool
 from tests.lab.workspace import Workspace
 
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
+
+# For QEMU to end when a domain is removed.
+END_TIMEOUT_SECONDS = 60.0
 
 # Forwarding is open so that libvirt makes no firewall rules, which would need more of the kernel. The host's network
 # is its own anyway.
@@ -219,11 +223,16 @@ class Lab:
 def remove_domain(domain: Any) -> None:
     """Switch a domain off and forget it, with its snapshots and its variable store; its volumes stay."""
     persistent = domain.isPersistent()
-    try:
-        domain.destroy()
-    except libvirt.libvirtError:
-        # It was off, or went off at this very moment.
-        if persistent and domain.isActive():
-            raise
+    deadline = time.monotonic() + END_TIMEOUT_SECONDS
+    while True:
+        try:
+            domain.destroy()
+        except libvirt.libvirtError:
+            # It was off, or went off at this very moment; or libvirt gave up, which gives QEMU 15 s to end.
+            if persistent and domain.isActive():
+                if time.monotonic() > deadline:
+                    raise
+                continue
+        break
     if persistent:
         domain.undefineFlags(UNDEFINE_ALL)
