@@ -67,6 +67,7 @@ class Change(StrEnum):
     OWN_PATH = "own-path"
     NAMED_FIRMWARE = "named-firmware"
     TOLD = "own-name"
+    ASKED = "as-asked"
 
 
 class ScanWarning(StrEnum):

@@ -14,7 +14,7 @@ from virtomate.cli.clone_request import clone_request, numbered_names
 from virtomate.cli.help import Command
 from virtomate.enums import DiskAction, Mode, WaitFor
 from virtomate.notices import CloneWarning
-from virtomate.services.clone_records import CloneRequest, DiskOptions, Shutdown, Wait
+from virtomate.services.clone_records import CloneRequest, DiskOptions, NetworkChoice, Shape, Shutdown, Wait
 from virtomate.services.seed import SeedFiles
 from virtomate.services.sysprep import Preparation
 
@@ -111,11 +111,36 @@ def test_what_is_asked_for() -> None:
         ("vda=name=x.raw", DiskOptions("vda", None, "x.raw")),
         ("vda=copy,pool=my pool,name=a=b", DiskOptions("vda", DiskAction.COPY, "a=b", "my pool")),
         ("vda=copy,name=a,,b", DiskOptions("vda", DiskAction.COPY, "a,b")),
+        ("vda=size=40G", DiskOptions("vda", size=40 << 30)),
+        ("vda=linked,size=1.5GiB", DiskOptions("vda", DiskAction.LINKED, size=3 << 29)),
+        ("vda=pool=x,size=512KB", DiskOptions("vda", None, None, "x", 512_000)),
     ],
 )
 def test_disk_choice(word: str, expected: DiskOptions) -> None:
     """A disk's treatment, and the place of its volume; a comma that is written twice is part of a name."""
     assert request("--disk", word, "a").disks == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [
+        (("--memory", "2g"), Shape(memory_bytes=2 << 30)),
+        (("--vcpus", "4", "--autostart"), Shape(vcpus=4, autostart=True)),
+        (("--network", "lab"), Shape(networks=(NetworkChoice("lab", None, "network", "lab"),))),
+        (
+            ("--network", "1=bridge:br0", "--network", "52:54:00:AA:BB:02=lab"),
+            Shape(
+                networks=(
+                    NetworkChoice("1=bridge:br0", "1", "bridge", "br0"),
+                    NetworkChoice("52:54:00:AA:BB:02=lab", "52:54:00:AA:BB:02", "network", "lab"),
+                )
+            ),
+        ),
+    ],
+)
+def test_shape(arguments: tuple[str, ...], shape: Shape) -> None:
+    """Memory, virtual CPUs, networks and autostart are those that were asked for."""
+    assert request(*arguments, "a").shape == shape
 
 
 ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
@@ -177,6 +202,18 @@ ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
         (("--disk", "vda=share,name=x", "a"), ("with share there is none",)),
         (("--disk", "vda=drop,pool=x", "a"), ("with drop there is none",)),
         (("--disk", "vda=copy", "--disk", "vda=drop", "a"), ("twice for vda",)),
+        (("--disk", "vda=size=40", "a"), ("'40' is not a size", "such as 40G")),
+        (("--disk", "vda=size=0G", "a"), ("'0G' cannot be the size here", "a multiple of 512 bytes")),
+        (("--disk", "vda=size=1.0001K", "a"), ("'1.0001K' cannot be the size here",)),
+        (("--disk", "vda=share,size=4G", "a"), ("names the size of a new volume, but with share there is none",)),
+        (("--memory", "4096", "a"), ("'4096' is not a size",)),
+        (("--memory", "1.5KB", "a"), ("'1.5KB' cannot be the size here", "a multiple of 1024 bytes")),
+        (("--memory", "99999999T", "a"), ("'99999999T' cannot be the size here",)),
+        (("--vcpus", "0", "a"), ("'0'", "from 1 to 4096")),
+        (("--network", "=lab", "a"), ("'=lab' names no interface",)),
+        (("--network", "1=", "a"), ("'' in '1=' cannot be the name of a network",)),
+        (("--network", "bridge:a/b", "a"), ("'a/b' in 'bridge:a/b' cannot be the name of a bridge",)),
+        (("--network", "lab", "--network", "2=lab", "a"), ("--network lab names no interface",)),
         (("--seed", "--user-data", "f", "--ssh-key", "k", "a"), ("--user-data", "cannot be given with --ssh-key")),
         (("--seed", "--user-data", "f", "--user", "u", "a"), ("--user-data", "cannot be given with --user")),
         (("--seed", "--seed-dir", "d", "--network-data", "n", "a"), ("--seed-dir", "given with --network-data")),

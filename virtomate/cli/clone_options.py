@@ -13,6 +13,8 @@ from virtomate.cli.clone_values import (
     complete_codes,
     disk_choice,
     mac_address,
+    memory_size,
+    network,
     seconds,
     text_value,
     title,
@@ -26,6 +28,7 @@ from virtomate.cli.sysprep_options import OPTIONS as SYSPREP_OPTIONS
 from virtomate.enums import IfExists, Mode, Quiesce, Transfer
 
 _MAX_COUNT = 9999
+_MAX_VCPUS = 4096
 _JOBS = 4
 _MAX_JOBS = 64
 _MAX_BANDWIDTH = 1024 * 1024
@@ -93,8 +96,8 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             metavar="TARGET=HOW",
             multiple=True,
             help="How to handle one disk: copy, shallow, linked, reflink or auto (see --mode), share (use the "
-            "original's volume) or drop; then where the new volume goes, such as vda=linked,name=NAME,pool=POOL. Can "
-            "be repeated. [default: as --mode says]",
+            "original's volume) or drop; then where the new volume goes and how large it is, such as "
+            "vda=linked,name=NAME,pool=POOL,size=40G. Can be repeated. [default: as --mode says, as large as it is]",
         ),
         click.Option(
             ["--pool"],
@@ -143,6 +146,29 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             metavar="TEXT",
             help="Description of the clone, '' for none. [default: the original's]",
         ),
+    ),
+    "Shape": (
+        click.Option(
+            ["--memory"],
+            type=memory_size,
+            metavar="SIZE",
+            help="Memory of the clone, such as 2G or 512M (binary units). [default: the original's]",
+        ),
+        click.Option(
+            ["--vcpus"],
+            type=WholeNumber(1, _MAX_VCPUS),
+            metavar="N",
+            help="Number of virtual CPUs of the clone. [default: the original's]",
+        ),
+        click.Option(
+            ["--network", "networks"],
+            type=network,
+            multiple=True,
+            metavar="[IF=]NETWORK|bridge:NAME",
+            help="Connect an interface to a network of libvirt, or to a bridge of the host; IF is its number from 1 "
+            "on, its MAC address or its target device. Can be repeated. [default: as the original]",
+        ),
+        click.Option(["--autostart"], is_flag=True, help="Start each clone with its host."),
     ),
     "Seed": (
         click.Option(

@@ -75,6 +75,11 @@ def clone_request(
         raise click.UsageError(f"--mac {twice} is given twice, and every interface needs an address of its own.")
     if (twice := _repeated([disk.target for disk in disks])) is not None:
         raise click.UsageError(f"--disk is given twice for {twice}.")
+    words = {word: fields.pop(word) for word in ("memory", "vcpus", "networks", "autostart")}
+    if any(words.values()):
+        from virtomate.cli.shape_request import read_shape  # noqa: PLC0415 - most clones are like their originals
+
+        fields["shape"] = read_shape(**words)
     seed_words = SeedWords(**{word: fields.pop(word) for word in SeedWords._fields})
     _check_running(
         live={

@@ -12,7 +12,7 @@ from virtomate.enums import DiskAction, WaitFor
 
 if TYPE_CHECKING:
     from virtomate.notices import CloneWarning
-    from virtomate.services.clone_records import DiskOptions, Wait
+    from virtomate.services.clone_records import DiskOptions, NetworkChoice, Wait
 
 WAIT_SECONDS = 120
 SHUTDOWN_SECONDS = 120
@@ -36,20 +36,44 @@ def disk_choice(value: str) -> DiskOptions:
     target, equals, rest = value.partition("=")
     if not equals or not target or not rest:
         raise click.BadParameter(f"'{value}' is not of the form TARGET=HOW, such as vda=linked")
-    treatment = None
+    treatment, size = None, None
     places: dict[str, str] = {}
     for number, part in enumerate(re.split(_COMMA, rest)):
         key, has_value, text = part.replace(",,", ",").partition("=")
         if has_value and key in {"name", "pool"} and text and key not in places:
             places[key] = text
+        elif has_value and key == "size" and size is None:
+            size = _disk_size(text)
         elif number == 0 and not has_value and key in set(DiskAction):
             treatment = DiskAction(key)
         else:
-            expected = f"{', '.join(DiskAction)}, name=NAME or pool=POOL, each once"
+            expected = f"{', '.join(DiskAction)}, name=NAME, pool=POOL or size=SIZE, each once"
             raise click.BadParameter(f"'{part}' in '{value}' is not understood; expected: {expected}")
-    if places and treatment in {DiskAction.SHARE, DiskAction.DROP}:
-        raise click.BadParameter(f"'{value}' names a place for a new volume, but with {treatment} there is none")
-    return DiskOptions(target, treatment, places.get("name"), places.get("pool"))
+    if (places or size is not None) and treatment in {DiskAction.SHARE, DiskAction.DROP}:
+        what = "a place for" if places else "the size of"
+        raise click.BadParameter(f"'{value}' names {what} a new volume, but with {treatment} there is none")
+    return DiskOptions(target, treatment, places.get("name"), places.get("pool"), size)
+
+
+def _disk_size(value: str) -> int:
+    """Return a size in bytes that a disk can have."""
+    from virtomate.cli.shape_request import SECTOR_BYTES, read_size  # noqa: PLC0415 - few clones change their size
+
+    return read_size(value, SECTOR_BYTES)
+
+
+def memory_size(value: str) -> int:
+    """Return a size in bytes that memory can have."""
+    from virtomate.cli.shape_request import MEMORY_BYTES, read_size  # noqa: PLC0415 - as above
+
+    return read_size(value, MEMORY_BYTES)
+
+
+def network(value: str) -> NetworkChoice:
+    """Return the network of an interface: [IF=]NETWORK or [IF=]bridge:NAME."""
+    from virtomate.cli.shape_request import read_network  # noqa: PLC0415 - as above
+
+    return read_network(value)
 
 
 def mac_address(value: str) -> str:

@@ -69,6 +69,12 @@ class Volume:
         with translating_errors(f"cannot read volume '{self.name}'"):
             return int(self.handle.info()[2])
 
+    def resize(self, capacity: int, *, allocates: bool) -> None:
+        """Make the volume larger, in bytes as a guest sees them, and allocate what it has more if that is asked for."""
+        flags = libvirt.VIR_STORAGE_VOL_RESIZE_ALLOCATE if allocates else 0
+        with translating_errors(f"cannot resize volume '{self.name}'"):
+            self.handle.resize(capacity, flags)
+
     def delete(self) -> None:
         """Delete the volume, which the caller has identified; NotFoundError where it is gone."""
         with translating_errors(f"cannot delete volume '{self.name}'"):

@@ -89,6 +89,7 @@ SENTENCES: dict[Code, str] = {
     Change.OWN_PATH: "{subject}: {path}",
     Change.NAMED_FIRMWARE: "firmware: {subject}, and no other that libvirt selects",
     Change.TOLD: "{told} in {subject}",
+    Change.ASKED: "{subject}: {new} instead of {old}",
     ScanWarning.RESTORED_DEFINITION: "'{subject}' has its definition back, which an interrupted deletion had put aside",
     ScanWarning.COMPLETED_FREEZE: "'{subject}' is frozen: a run that was killed had moved its disks onto overlays",
     ScanWarning.UNREADABLE_DOCUMENT: "{subject} cannot be read ({reason}): the files that it uses are not known",

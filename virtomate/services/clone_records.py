@@ -27,12 +27,39 @@ class DiskOptions(NamedTuple):
         target: Name of the device in the guest, `vda`.
         name: Name of the new volume.
         pool: Pool of the new volume.
+        size: Size of the new volume in bytes, as the guest sees it.
     """
 
     target: str
     treatment: DiskAction | None = None
     name: str | None = None
     pool: str | None = None
+    size: int | None = None
+
+
+class NetworkChoice(NamedTuple):
+    """The network of an interface.
+
+    Attributes:
+        word: The word of the command line.
+        interface: Name on the host, MAC address or number of the original's interface; None for the only interface.
+        kind: `network` or `bridge`.
+        name: Name of the network or bridge.
+    """
+
+    word: str
+    interface: str | None
+    kind: str
+    name: str
+
+
+class Shape(NamedTuple):
+    """What the clones have otherwise than the original; None keeps what the original has."""
+
+    memory_bytes: int | None = None
+    vcpus: int | None = None
+    networks: tuple[NetworkChoice, ...] = ()
+    autostart: bool = False
 
 
 class Wait(NamedTuple):
@@ -87,6 +114,7 @@ class CloneRequest(NamedTuple):
         seed: Files for a seed of each clone, None for no seed.
         host_names: Host names of the clones, in order; empty for their names.
         preparation: What virt-sysprep or virt-customize changes in the guest of each clone, None for nothing.
+        shape: What the clones have otherwise than the original, None where all stays.
         quiesce: Whether the file systems of the guest of a running original are frozen when its disks are copied.
         freeze: Whether the original's linked disks move onto overlays, so that it can be started.
         if_exists: What happens where a domain has the name of a clone.
@@ -125,6 +153,7 @@ class CloneRequest(NamedTuple):
     preparation: Preparation | None = None
     if_exists: IfExists = IfExists.FAIL
     giving_way: GivingWay = _NOBODY
+    shape: Shape | None = None
 
     def only(self, names: Container[str]) -> CloneRequest:
         """Return the request for those of its clones that have one of these names."""
@@ -133,6 +162,16 @@ class CloneRequest(NamedTuple):
             names=tuple(self.names[number] for number in chosen),
             host_names=tuple(self.host_names[number] for number in chosen) if self.host_names else (),
         )
+
+    @property
+    def autostarts(self) -> bool:
+        """Whether the clones start with their host."""
+        return self.shape is not None and self.shape.autostart
+
+    @property
+    def is_shaped(self) -> bool:
+        """Whether the clones differ from the original in size or shape."""
+        return self.shape is not None or any(disk.size is not None for disk in self.disks)
 
 
 class SnapshotReference(NamedTuple):

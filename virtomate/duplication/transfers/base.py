@@ -87,6 +87,7 @@ class Duplication(NamedTuple):
         is_moving: Whether a guest may write to the source meanwhile; then a stream reads it until two readings agree.
         otherwise: The copy to be made if a reflink turns out to be impossible; None if there is to be no copy.
         cautions: Warnings about a volume that is filled in this way after another way turned out to be impossible.
+        capacity: A larger size of the new volume as the guest sees it, in bytes; None for the size of the source.
     """
 
     label: str
@@ -103,6 +104,17 @@ class Duplication(NamedTuple):
     is_moving: bool = False
     otherwise: Duplication | None = None
     cautions: tuple[Notice, ...] = ()
+    capacity: int | None = None
+
+    @property
+    def new_capacity(self) -> int:
+        """The size of the new volume as the guest sees it."""
+        return self.capacity or self.source.capacity
+
+    @property
+    def allocates_growth(self) -> bool:
+        """Whether what a larger volume has more is allocated at once, as all of the source is."""
+        return self.action is not Action.LINKED and self.source.format == "raw" and self.source.is_preallocated
 
     @property
     def base_path(self) -> str | None:
@@ -171,10 +183,11 @@ class Duplication(NamedTuple):
         if self.otherwise is not None:
             return self.otherwise.needed_bytes
         source = self.source
+        growth = self.new_capacity - source.capacity if self.allocates_growth else 0
         if self.running is None or not self.running.is_reserved:
-            return self.total_bytes
+            return self.total_bytes + growth
         if source.format != "qcow2":
-            return source.capacity
+            return source.capacity + growth
         cluster = source.cluster_size or _CLUSTER_BYTES
         # For each cluster an entry of a table (16 bytes with subclusters) and a reference count; the header and the
         # upper tables take some clusters of their own.

@@ -93,6 +93,8 @@ def clone_one(shared: CloneRun, plan: ClonePlan) -> CloneResult:
             guard.require_unchanged(run.source.connection)
         claim.require_intact()
         run.cancel.check()
+        if plan.autostarts:
+            claim.have_autostarted()
         claim.become(plan.definition)
     except Exception as unforeseen:
         error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
@@ -195,7 +197,7 @@ def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled], seed: SeedPlan | 
         reason=done.reason or plan.reason,
         source=plan.source,
         clone=VolumeReference(place.pool, place.name, place.path, format_),
-        capacity=duplication.source.capacity,
+        capacity=duplication.new_capacity,
         bytes_copied=done.written_bytes,
         transfer=done.transfer,
         subclusters=done.subclusters,

@@ -37,6 +37,7 @@ class ClonePlan(NamedTuple):
         seed: The seed of the clone, None without a seed.
         prepared: What is changed in the guest of the clone, None for nothing.
         host_name: Host name of the clone; None where the clone keeps the host name of the original.
+        autostarts: Whether the clone starts with its host.
     """
 
     source: Source
@@ -58,6 +59,7 @@ class ClonePlan(NamedTuple):
     seed: SeedPlan | None = None
     host_name: str | None = None
     prepared: PreparedPlan | None = None
+    autostarts: bool = False
 
     @property
     def base(self) -> MomentPlan | None:

@@ -154,7 +154,8 @@ def _duplicate(
         # two disks of one volume stay two disks of one volume
         duplication, action = other.duplication, select.ACTIONS[case.mode]
         is_same = duplication is not None and (duplication.source, duplication.action) == (source, action)
-        if is_same and chosen.name is None and chosen.pool is None:
+        is_same_place = chosen.name is None and chosen.pool is None
+        if is_same and is_same_place and chosen.size in {None, duplication and duplication.capacity}:
             return DiskPlan(disk, action, other.reason, other.source, duplication)
     is_internal = held is not None and held.kind == INTERNAL
     running = survey.source.running
@@ -164,6 +165,10 @@ def _duplicate(
         duplication, cautions = _internal_duplication(survey, case, chosen)
     else:
         duplication, cautions = _duplication(survey, case, chosen, found)
+    if chosen.size is not None:
+        from virtomate.services.clone.shape import grown  # noqa: PLC0415 - few disks become larger
+
+        duplication = grown(case, duplication, chosen.size)
     return DiskPlan(
         disk=disk,
         action=duplication.action,
@@ -319,7 +324,7 @@ def _find(survey: Survey, disk: DiskDefinition) -> FoundVolume:
 def _refuse_choice(disk: DiskDefinition, chosen: DiskOptions, reason: str) -> None:
     """Raise UnsupportedError if a disk is to be duplicated that cannot be duplicated for this reason."""
     is_chosen = chosen.treatment is not None and chosen.treatment.duplicates
-    if is_chosen or chosen.name is not None or chosen.pool is not None:
+    if is_chosen or {chosen.name, chosen.pool, chosen.size} != {None}:
         raise UnsupportedError(
             f"disk {disk.target} cannot be duplicated: {reason}",
             hint=f"Use --disk {disk.target}=share or --disk {disk.target}=drop.",

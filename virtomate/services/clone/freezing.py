@@ -126,7 +126,9 @@ def _plan_move(
         survey.connection, (Transfer.LINK,), [(known.pool, known.description)], f"disk {item.disk.target}"
     )
     label = f"{survey.source.reference.name}/{item.disk.target}"
-    return DiskMove(item.disk.target, way._replace(label=label, place=place, transfers=transfers)), cautions
+    return DiskMove(
+        item.disk.target, way._replace(label=label, place=place, transfers=transfers, capacity=None)
+    ), cautions
 
 
 def overlay_names(base: str) -> Iterator[str]:

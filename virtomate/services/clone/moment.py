@@ -118,7 +118,9 @@ def plan_moment(
     """
     original = survey.source.reference
     # the name that was asked for is the clone's
-    wanted = _mapped(disks, lambda way: way._replace(action=Action.COPIED, place=way.place._replace(name="")))
+    wanted = _mapped(
+        disks, lambda way: way._replace(action=Action.COPIED, place=way.place._replace(name=""), capacity=None)
+    )
     for name in itertools.islice(_moment_names(original.name), _MAX_TAKEN_NAMES):
         if name in survey.identities.names or name in survey.request.names:
             continue

@@ -143,7 +143,7 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
         _require_stoppable(domain, definition)
     not_carried_over = {
         CloneWarning.CHECKPOINTS: domain.checkpoint_count() > 0,
-        CloneWarning.AUTOSTART: domain.is_autostarted(),
+        CloneWarning.AUTOSTART: domain.is_autostarted() and not request.autostarts,
     }
     snapshot_count, external_count = domain.snapshot_count(), domain.external_snapshot_count()
     return Source(

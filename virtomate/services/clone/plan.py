@@ -206,6 +206,7 @@ class ClonePlanner(NamedTuple):
             frozen=() if self.freezing is None else self.freezing.disks,
             seed=seed,
             host_name=host_name,
+            autostarts=request.autostarts,
             reserved=tuple(address.lower() for address in request.mac_addresses) + reserved_paths,
         )
 
@@ -318,6 +319,10 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         if (freezing := plan_freeze(survey, disks, taken)) is not None:
             space.add_clone(freezing.duplications, pools)
     prepared = changes.auto_allocated(domain)
+    if request.is_shaped:
+        from virtomate.services.clone.shape import shaped  # noqa: PLC0415 - most clones are like their originals
+
+        prepared = shaped(survey, prepared, disks)
     uncompared = sorted(identities.abridged) if readers.mac_addresses(domain) else ()
     return ClonePlanner(
         survey,

@@ -163,6 +163,12 @@ class Claim:
         self._require_ours()
         require_intact(self._session.connection, self._files, self.token)
 
+    def have_autostarted(self) -> None:
+        """Have libvirt start the domain with the host, once it is the clone: the claim cannot be started."""
+        self._require_ours()
+        if (domain := self._find()) is not None:
+            domain.set_autostart(True)
+
     def become(self, definition: Definition) -> None:
         """Replace the claim by the clone, which is complete then.
 

@@ -30,6 +30,7 @@ from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.quiesce import Guest, begin_frozen, thaw_abandoned, thaw_own, thawed_note
 from virtomate.services.storage import PoolEntry, describe
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_token, remove_artifact
+from virtomate.services.transaction.growth import grow
 from virtomate.services.transaction.jobs import Bytes, OverlayOn, VolumeJob
 from virtomate.services.transaction.run_context import submit
 from virtomate.tuples import NamedTuple
@@ -191,6 +192,8 @@ class VolumeInTheMaking:
         if not isinstance(job.content, Bytes):
             # libvirt may have stopped a pool in which it met a half-written image
             get_pool(workplace.connection, job.place.pool).keep_active()
+        if job.way is not None:
+            grow(job.way, workplace.connection, workplace.cancel)
         subclusters = workplace.connection.knows_subclusters if isinstance(job.content, OverlayOn) else None
         cautions = () if job.way is None else job.way.cautions
         return Filled(written, job.transfer, subclusters, (*self._warnings, *cautions), job.way, self._reason)
@@ -297,6 +300,8 @@ def _fill(
             first.workplace(connection, cancel),
             partial(first.begin_backup, connection, cancel),
         )
+        for volume in work:
+            grow(volume.to_be_backed_up[0], connection, cancel)
     except BaseException:
         run.progress.dropped(label)
         raise
