@@ -82,6 +82,7 @@ TABLES: dict[str, type] = {
     "SpaceDocument": space.SpaceNeed,
     "SeedDocument": clone_records.SeedResult,
     "PreparedDocument": clone_records.PreparedResult,
+    "CredentialDocument": clone_records.CredentialResult,
     "SnapshotDocument": clone_records.SnapshotReference,
     "ResetDocument": reset.ResetResult,
     "ResetDiskDocument": reset.ResetDisk,

@@ -119,11 +119,19 @@ class ArtifactKind(StrEnum):
     VOLUME = "volume"
     NVRAM = "nvram"
     SEED = "seed"
+    CREDENTIAL = "credential"
     POOL = "pool"
 
 
+class CredentialWay(StrEnum):
+    """How a credential gets to a guest: by an OEM string of SMBIOS, or by QEMU's firmware configuration."""
+
+    SMBIOS = "smbios"
+    FW_CFG = "fw_cfg"
+
+
 class TokenPlace(StrEnum):
-    """Where a file has its token: in an extended attribute, or in the header of an overlay."""
+    """Where a file has its token: in an extended attribute, or in the header of an overlay or seed."""
 
     ATTRIBUTE = "attribute"
     HEADER = "header"

@@ -15,6 +15,7 @@ from virtomate.cli.help import Command
 from virtomate.enums import DiskAction, Mode, WaitFor
 from virtomate.notices import CloneWarning
 from virtomate.services.clone_records import CloneRequest, DiskOptions, NetworkChoice, Shape, Shutdown, Wait
+from virtomate.services.credentials import Credential
 from virtomate.services.seed import SeedFiles
 from virtomate.services.sysprep import Preparation
 
@@ -143,6 +144,13 @@ def test_shape(arguments: tuple[str, ...], shape: Shape) -> None:
     assert request(*arguments, "a").shape == shape
 
 
+def test_credentials() -> None:
+    """A value is the same for all clones, or has the number of each clone; other braces are a part of it."""
+    assert request("--credential", "key=a=b", "a").credentials == (Credential("key", (b"a=b",), is_secret=True),)
+    made = request("--credential", 'system.hostname={"a"}-{:02}', "--count", "2", "a").credentials
+    assert made == (Credential("system.hostname", (b'{"a"}-01', b'{"a"}-02'), is_secret=False),)
+
+
 ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
 
 
@@ -202,6 +210,12 @@ ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
         (("--disk", "vda=share,name=x", "a"), ("with share there is none",)),
         (("--disk", "vda=drop,pool=x", "a"), ("with drop there is none",)),
         (("--disk", "vda=copy", "--disk", "vda=drop", "a"), ("twice for vda",)),
+        (("--credential", "key", "a"), ("--credential 'key' has no value",)),
+        (("--credential", "key=", "a"), ("--credential 'key' has no value", "NAME=@FILE")),
+        (("--credential", "a/b=c", "a"), ("'a/b' cannot be the name of a credential",)),
+        (("--credential", "k=a", "--credential", "k=b", "a"), ("--credential is given twice for 'k'",)),
+        (("--credential", "k=w-{}", "a"), ("The value of --credential 'k' has a place for a number without --count",)),
+        (("--credential", "k=@/nonexistent", "a"), ("'/nonexistent' for credential 'k' cannot be read",)),
         (("--disk", "vda=size=40", "a"), ("'40' is not a size", "such as 40G")),
         (("--disk", "vda=size=0G", "a"), ("'0G' cannot be the size here", "a multiple of 512 bytes")),
         (("--disk", "vda=size=1.0001K", "a"), ("'1.0001K' cannot be the size here",)),

@@ -488,7 +488,8 @@ def test_help_of_cloning_is_grouped(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["domain-clone", "-h"]) == 0
 
     sections = re.split(r"^(\w+):\n", capsys.readouterr().out, flags=re.MULTILINE)
-    assert sections[1::2] == ["Clone", "Storage", "Identity", "Seed", "Guest", "Running", "Output", "Examples"]
+    names = ["Clone", "Storage", "Identity", "Shape", "Seed", "Guest", "Running", "Output", "Examples"]
+    assert sections[1::2] == names
     *options, examples = sections[2::2]
     assert (
         len({len(found) for text in options for found in re.findall(r"^  --\S+(?: \S+)?  +", text, re.MULTILINE)}) == 1

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.images import make_iso, qemu_img
 from tests.lab.programs import require_program, run
-from virtomate.duplication.labels import LABEL_BYTES, file_system_label
+from virtomate.duplication.labels import LABEL_BYTES, TOKEN_OFFSET, file_system_label, iso_token, token_field
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,3 +125,16 @@ def test_root_directory_beyond_what_is_read(tmp_path: Path) -> None:
 def test_no_label(head: bytes) -> None:
     """What is no such file system, or has been cut short, has no label."""
     assert file_system_label(head) is None
+
+
+def test_token(tmp_path: Path) -> None:
+    """A token stands in a field that nobody else uses, and only in a file system of ours is it one."""
+    image = bytearray(make_iso(tmp_path / "a.iso", "cidata").read_bytes())
+    assert iso_token(bytes(image)) is None
+    field = token_field("uuid:random")
+    image[TOKEN_OFFSET : TOKEN_OFFSET + len(field)] = field
+
+    assert iso_token(bytes(image[:LABEL_BYTES])) == "uuid:random"
+    assert file_system_label(bytes(image)) == "cidata"
+    assert iso_token(bytes(32768) + bytes(image[32768 + 8 :])) is None
+    assert iso_token(b"") is None

@@ -6,17 +6,22 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+import libvirt
 import pytest
 
 from tests.functional.runs import Watched, make_big_source, midway
 from tests.functional.support import by_target, clone, cloned, definition, pool_on, refused, unchanged
+from tests.functional.test_remote import make_far_pool
 from tests.lab import Lab, Program, disk, domain, images
 from tests.lab.cloud_init import make_command, read_seed
 from tests.lab.images import MIB
-from virtomate.duplication.labels import LABEL_BYTES, file_system_label
+from virtomate.duplication.labels import LABEL_BYTES, TOKEN_OFFSET, file_system_label
+
+if TYPE_CHECKING:
+    from tests.lab.ssh import SshServer
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEzUqYBhWnkrwVLmHWyy8GIkbEGPQw9Ll1K6YtNhVQ3f ada@example.org"
 CONFIG = "#cloud-config\nruncmd: [[touch, /secret-of-the-test]]\n"
@@ -224,6 +229,69 @@ def test_modes_of_a_running_original(lab: Lab, virtomate: Program, tmp_path: Pat
     assert (read["instance_id"], read["host_name"]) == (made["uuid"], "clone")
     assert virtomate("domain-delete", "-y", "clone").status == 0
     assert not (pool.path / "clone-seed.iso").exists()
+
+
+def test_frozen_original(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
+    """A linked clone of an original that is frozen gets a seed, and the original gets none."""
+    define(lab)
+    before = drives(lab, "original").keys()
+
+    made = clone(virtomate, "--mode", "linked", "--freeze", "--seed")
+
+    assert read_seed(lab.guest.cache, seed_of(lab), tmp_path)["instance_id"] == made["uuid"]
+    assert drives(lab, "original").keys() == before
+    for name in ("original", "clone"):
+        lab.connection.lookupByName(name).create()
+        lab.connection.lookupByName(name).destroy()
+    assert virtomate("domain-delete", "-y", "clone").status == 0
+    assert not seed_of(lab).exists()
+
+
+def test_snapshot_of_the_original(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
+    """A clone of what a snapshot holds gets a seed."""
+    define(lab)
+    external = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+    lab.connection.lookupByName("original").snapshotCreateXML(
+        "<domainsnapshot><name>then</name></domainsnapshot>", external
+    )
+
+    made = clone(virtomate, "--snapshot", "then", "--seed", "--hostname", "web")
+
+    read = read_seed(lab.guest.cache, seed_of(lab), tmp_path)
+    assert (made["snapshot"]["name"], read["instance_id"], read["host_name"]) == ("then", made["uuid"], "web")
+    lab.connection.lookupByName("clone").create()
+
+
+def test_seed_on_a_host_whose_files_are_not_seen(
+    root_lab: Lab, sshd: "SshServer", virtomate: Program, tmp_path: Path
+) -> None:
+    """A seed goes over the connection and proves itself there; what has another token, or none, is left alone."""
+    reasons = {None: None, "other": "was made for another clone", "none": "does not bear the clone's token"}
+    with root_lab.make_host("far") as far:
+        make_far_pool(far)
+        storage, uri = far.on_host("/var/lib/libvirt/images"), sshd.uri(far)
+        images.make_qcow2(storage / "original.qcow2", 4 * MIB)
+        far.connection.storagePoolLookupByName("images").refresh()
+        far.connection.defineXML(domain("original", disks=[disk("/var/lib/libvirt/images/original.qcow2")]))
+        path = storage / "clone-seed.iso"
+        for token, reason in reasons.items():
+            made = clone(virtomate, "--mode", "linked", "--seed", uri=uri)
+            data = path.read_bytes()
+            if token is None:
+                assert read_seed(root_lab.guest.cache, path, tmp_path)["instance_id"] == made["uuid"]
+            elif token == "other":
+                path.write_bytes(data.replace(f"virtomate:{made['uuid']}".encode(), b"virtomate:" + 36 * b"0"))
+            else:
+                path.write_bytes(data[:TOKEN_OFFSET] + bytes(4096))
+
+            deleted = virtomate("domain-delete", "-y", "clone", json=True, uri=uri)
+
+            left = [] if reason is None else [f"seed '/var/lib/libvirt/images/clone-seed.iso' ({reason})"]
+            assert deleted.status == (3 if left else 0), str(deleted)
+            assert deleted.json[0].get("error", {}).get("leftovers", []) == left
+            assert path.exists() == bool(left)
+            path.unlink(missing_ok=True)
+            far.connection.storagePoolLookupByName("images").refresh()
 
 
 def test_taken_name_of_a_seed(lab: Lab, virtomate: Program) -> None:

@@ -32,6 +32,8 @@ MODULES = [
 ]
 FILE_SYSTEM_MODULES = ["crc16", "mbcache", "jbd2", "ext4"]
 SCSI_MODULES = ["scsi_common", "scsi_mod", "sd_mod", "virtio_scsi"]
+# What shows the firmware configuration to the guest.
+FIRMWARE_MODULES = ["qemu_fw_cfg"]
 
 UDHCPC_SCRIPT = """#!/bin/sh
 case $1 in
@@ -167,7 +169,7 @@ def _fill_root(root: Path, packages: Path) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, copy)
     order = []
-    for module in MODULES + FILE_SYSTEM_MODULES + SCSI_MODULES:
+    for module in MODULES + FILE_SYSTEM_MODULES + SCSI_MODULES + FIRMWARE_MODULES:
         # Some are built into one kernel and a module of the next.
         for found in packages.glob(f"**/lib/modules/*/kernel/**/{module}.ko*"):
             # Debian 13 compresses them, and busybox cannot load what is compressed.

@@ -223,7 +223,18 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             "[default: the options above]",
         ),
     ),
-    "Guest": SYSPREP_OPTIONS,
+    "Guest": (
+        *SYSPREP_OPTIONS,
+        click.Option(
+            ["--credential", "credentials"],
+            metavar="NAME=VALUE|@FILE",
+            multiple=True,
+            help="Credential for systemd in the guest, such as system.hostname=web-{} or "
+            "passwd.hashed-password.root=@FILE; {} in VALUE stands for the number of the clone, as in NEWNAME. What "
+            "may be a secret gets to the guest by a file that only its owner can read. Can be repeated. [default: "
+            "those of the original]",
+        ),
+    ),
     "Running": (
         click.Option(
             ["--live"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -75,11 +76,7 @@ def clone_request(
         raise click.UsageError(f"--mac {twice} is given twice, and every interface needs an address of its own.")
     if (twice := _repeated([disk.target for disk in disks])) is not None:
         raise click.UsageError(f"--disk is given twice for {twice}.")
-    words = {word: fields.pop(word) for word in ("memory", "vcpus", "networks", "autostart")}
-    if any(words.values()):
-        from virtomate.cli.shape_request import read_shape  # noqa: PLC0415 - most clones are like their originals
-
-        fields["shape"] = read_shape(**words)
+    fields |= _shape_and_credentials(fields, count)
     seed_words = SeedWords(**{word: fields.pop(word) for word in SeedWords._fields})
     _check_running(
         live={
@@ -125,6 +122,22 @@ def clone_request(
     )
 
 
+def _shape_and_credentials(fields: dict[str, Any], count: int | None) -> dict[str, Any]:
+    """Take the words about size, shape and credentials, and return what they make of a request."""
+    found: dict[str, Any] = {}
+    words = {word: fields.pop(word) for word in ("memory", "vcpus", "networks", "autostart")}
+    if any(words.values()):
+        from virtomate.cli.shape_request import read_shape  # noqa: PLC0415 - most clones are like their originals
+
+        found["shape"] = read_shape(**words)
+    if credentials := fields.pop("credentials"):
+        from virtomate.cli.credential_request import read_credentials  # noqa: PLC0415 - few clones get any
+
+        numbered = None if count is None else partial(numbered_values, count=count)
+        found["credentials"] = read_credentials(credentials, _NUMBER, numbered)
+    return found
+
+
 def _check_running(live: Mapping[str, bool], shutdown: Mapping[str, bool], *, is_snapshot: bool) -> None:
     """Refuse words about an original that runs without the first word of their kind, and words of several kinds."""
     if live["--live"] and shutdown["--shutdown"]:
@@ -162,11 +175,16 @@ def numbered_names(template: str, count: int) -> tuple[str, ...]:
             raise click.UsageError(f"'{place}' in '{template}' is not understood; expected: {expected}.")
     if re.search(_NUMBER, template) is None:
         template = f"{template}-{{}}"
+    return numbered_values(template, count)
 
-    def name(number: int) -> str:
+
+def numbered_values(template: str, count: int) -> tuple[str, ...]:
+    """Return texts with the numbers from 1 on in the places for a number, see `numbered_names`."""
+
+    def value(number: int) -> str:
         return re.sub(_NUMBER, lambda match: str(number).zfill(int(match["digits"] or 1)), template)
 
-    return tuple(name(number) for number in range(1, count + 1))
+    return tuple(value(number) for number in range(1, count + 1))
 
 
 def _names(names: Sequence[str], count: int | None, *, auto_name: bool) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Labels of file systems, by the first bytes of a file system."""
+"""Labels of file systems, and tokens in those that we make, by the first bytes of a file system."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ LABEL_BYTES = 64 << 10
 _ISO_DESCRIPTOR = 16 * 2048
 _ISO_SIGNATURE = b"\x01CD001"
 _ISO_LABEL = slice(_ISO_DESCRIPTOR + 40, _ISO_DESCRIPTOR + 72)
+# ECMA-119, 8.4.32: 512 bytes for the use of whoever makes the file system
+TOKEN_OFFSET = _ISO_DESCRIPTOR + 883
+_TOKEN_FIELD_BYTES = 512
+_TOKEN_MARK = b"virtomate:"
 
 # Microsoft's FAT specification, 3 and 6
 _FAT_SIGNATURE = b"\x55\xaa"
@@ -24,6 +28,19 @@ _FAT_DELETED = 0xE5
 def file_system_label(head: bytes) -> str | None:
     """Return the label of an ISO 9660 or FAT file system by its first `LABEL_BYTES`; None for any other content."""
     return _text(head[_ISO_LABEL]) if head.startswith(_ISO_SIGNATURE, _ISO_DESCRIPTOR) else _fat_label(head)
+
+
+def token_field(token: str) -> bytes:
+    """Return what stands at `TOKEN_OFFSET` in an ISO 9660 file system with a token."""
+    return (_TOKEN_MARK + token.encode()).ljust(_TOKEN_FIELD_BYTES, b"\0")
+
+
+def iso_token(head: bytes) -> str | None:
+    """Return the token in an ISO 9660 file system, by its first `LABEL_BYTES`, if there is one."""
+    field = head[TOKEN_OFFSET : TOKEN_OFFSET + _TOKEN_FIELD_BYTES]
+    if not head.startswith(_ISO_SIGNATURE, _ISO_DESCRIPTOR) or not field.startswith(_TOKEN_MARK):
+        return None
+    return field.removeprefix(_TOKEN_MARK).rstrip(b"\0").decode(errors="replace")
 
 
 def _fat_label(head: bytes) -> str | None:

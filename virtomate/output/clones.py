@@ -6,7 +6,7 @@ import sys
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from virtomate.enums import Action, Consistency, Status, Transfer, WaitFor
+from virtomate.enums import Action, Consistency, CredentialWay, Status, Transfer, WaitFor
 from virtomate.errors import InterruptedBySignalError
 from virtomate.output.json import clone_document
 from virtomate.output.messages import sentences
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from virtomate.output.streams import Format
     from virtomate.services.clone_records import (
         CloneResult,
+        CredentialResult,
         DiskResult,
         FrozenDiskResult,
         PreparedResult,
@@ -269,6 +270,7 @@ def _clone_lines(result: CloneResult) -> list[str]:
         )
     if result.prepared is not None:
         rows.append(("inside", _prepared_words(result.prepared, is_plan=is_plan)))
+    rows += [("credential", _credential_words(item)) for item in result.credentials or ()]
     for interface in result.interfaces:
         before = "as before" if interface.mac == interface.source_mac else f"was {interface.source_mac}"
         rows.append(("MAC", f"{interface.mac} ({before})"))
@@ -315,6 +317,15 @@ def _replaced_words(replaced: ReplacedClone | None) -> list[str]:
         return []
     clone = f"the clone {replaced.uuid} of {printable(replaced.source.name)} ({replaced.mode.value})"
     return [clone, *replaced.removed, *(f"kept: {item}" for item in sentences(replaced.kept))]
+
+
+def _credential_words(credential: CredentialResult) -> str:
+    """Describe a credential, without the value of a secret."""
+    where = "SMBIOS" if credential.way is CredentialWay.SMBIOS else "fw_cfg"
+    if credential.clone is not None:
+        where += f", {credential.clone.path}"
+    value = "" if credential.value is None else f"={credential.value}"
+    return f"{credential.name}{value} ({where})"
 
 
 def _frozen_words(result: CloneResult) -> str | None:

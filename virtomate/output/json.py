@@ -27,8 +27,8 @@ _KEYS = {"volume_count": "number_of_volumes", ("Location", "format"): "format_ty
 # Fields whose key is left out if the value is None; other fields are null then.
 OPTIONAL_FIELDS = frozenset(
     {
-        *("addresses", "base", "definition", "dependents", "error", "integrity", "prepared", "replaced", "restarted"),
-        *("seed", "snapshot", "type"),
+        *("addresses", "base", "credentials", "definition", "dependents", "error", "integrity", "prepared", "replaced"),
+        *("restarted", "seed", "snapshot", "type"),
     }
 )
 # Fields that hold notices; a record that has any of them has the key `notices` as well.
@@ -107,8 +107,8 @@ def clone_document(result: CloneResult, reach: Reach) -> Document:
     clone = document(result, reach)
     if result.status in {Status.FAILED, Status.INTERRUPTED}:
         clone |= {"disks": [], "nvram": None, "interfaces": [], "frozen": []}
-        clone.pop("seed", None)
-        clone.pop("prepared", None)
+        for made in ("seed", "prepared", "credentials"):
+            clone.pop(made, None)
     if result.status is not Status.PLANNED:
         del clone["space"]
     return clone

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from virtomate.definition.provenance import DomainReference
-    from virtomate.enums import Action, DiskAction, NvramAction, Transfer, WaitFor
+    from virtomate.enums import Action, CredentialWay, DiskAction, NvramAction, Transfer, WaitFor
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.notices import CloneWarning, Notice
+    from virtomate.services.credentials import Credential
     from virtomate.services.seed import SeedFiles
     from virtomate.services.storage import SpaceNeed
     from virtomate.services.sysprep import Preparation
@@ -114,6 +115,7 @@ class CloneRequest(NamedTuple):
         seed: Files for a seed of each clone, None for no seed.
         host_names: Host names of the clones, in order; empty for their names.
         preparation: What virt-sysprep or virt-customize changes in the guest of each clone, None for nothing.
+        credentials: Credentials for systemd in the guests.
         shape: What the clones have otherwise than the original, None where all stays.
         quiesce: Whether the file systems of the guest of a running original are frozen when its disks are copied.
         freeze: Whether the original's linked disks move onto overlays, so that it can be started.
@@ -154,6 +156,7 @@ class CloneRequest(NamedTuple):
     if_exists: IfExists = IfExists.FAIL
     giving_way: GivingWay = _NOBODY
     shape: Shape | None = None
+    credentials: tuple[Credential, ...] = ()
 
     def only(self, names: Container[str]) -> CloneRequest:
         """Return the request for those of its clones that have one of these names."""
@@ -161,6 +164,7 @@ class CloneRequest(NamedTuple):
         return self._replace(
             names=tuple(self.names[number] for number in chosen),
             host_names=tuple(self.host_names[number] for number in chosen) if self.host_names else (),
+            credentials=tuple(item.only(chosen) for item in self.credentials),
         )
 
     @property
@@ -275,6 +279,20 @@ class PreparedResult(NamedTuple):
     disks: tuple[str, ...]
 
 
+class CredentialResult(NamedTuple):
+    """A credential of a clone, for systemd in the guest.
+
+    Attributes:
+        value: The value; None for a secret, and for bytes that are no text.
+        clone: The volume with the value, None where the definition has the value.
+    """
+
+    name: str
+    way: CredentialWay
+    value: str | None
+    clone: VolumeReference | None
+
+
 class InterfaceResult(NamedTuple):
     """One network interface of a clone; the MAC address of the original's is None if the clone is not a new one."""
 
@@ -315,6 +333,7 @@ class CloneResult(NamedTuple):
         seed: The seed of the clone, None where there is none.
         prepared: What was changed in the guest, None where nothing was.
         replaced: The clone that had the name before, None where there was none.
+        credentials: The credentials of the clone, None where there are none.
         error: Why there is no clone, or what failed after the clone was complete.
     """
 
@@ -342,6 +361,7 @@ class CloneResult(NamedTuple):
     seed: SeedResult | None = None
     prepared: PreparedResult | None = None
     replaced: ReplacedClone | None = None
+    credentials: tuple[CredentialResult, ...] | None = None
     error: VirtomateError | None = None
 
     @property

@@ -30,6 +30,7 @@ MADE = Artifact(
 )
 PLANNED = MADE._replace(state=ArtifactState.PLANNED, fingerprint=None, token_place=None)
 OVERLAY = MADE._replace(transfer=Transfer.LINK, token_place=TokenPlace.HEADER, fingerprint=Fingerprint("1767225600"))
+SEED = OVERLAY._replace(kind=ArtifactKind.SEED, transfer=None)
 UNSEEN = MADE._replace(token_place=None, fingerprint=Fingerprint("1767225600", file_system_bytes=100))
 
 SEEN = Sighting(RAW, is_seen=True, attribute=TOKEN, header=None, fingerprint=THEN)
@@ -94,6 +95,10 @@ EMPTY = RAW._replace(physical=0)
         pytest.param(
             MADE, SEEN._replace(volume=RAW._replace(path="/q/a.raw")), Verdict.FOREIGN, id="the pool is another one"
         ),
+        pytest.param(SEED, FAR._replace(header=TOKEN), Verdict.PROVED, id="a seed that is read over a connection"),
+        pytest.param(SEED, FAR._replace(header=OTHER), Verdict.FOREIGN, id="the seed of another clone"),
+        pytest.param(SEED, FAR, Verdict.FOREIGN, id="no seed of any clone"),
+        pytest.param(SEED._replace(token_place=None), FAR, Verdict.UNPROVED, id="a seed that was not written, perhaps"),
         pytest.param(MADE._replace(volume=None), SEEN, Verdict.FOREIGN, id="a line that names no volume"),
         pytest.param(
             MADE._replace(volume="b.raw"), SEEN, Verdict.FOREIGN, id="a line whose volume is not what its path names"

@@ -188,7 +188,7 @@ def _refuse(domain: Document, what: str, obstacles: Iterator[str], option: str) 
 
 
 def _virt_xml(option: str) -> str:
-    return f"Leave out {option}, and change the clone with virt-xml or {virsh('edit')}."
+    return f"Leave out {option}, and change the clone with {virsh('edit')} or virt-xml."
 
 
 def _changed(domain: Document, what: str, old: str, new: str) -> Outcome:

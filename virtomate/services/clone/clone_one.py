@@ -173,6 +173,7 @@ def clone_result(
         snapshot=None if plan.source.snapshot is None else describe_snapshot(plan.source.snapshot),
         seed=None if plan.seed is None else plan.seed.result(),
         prepared=None if plan.prepared is None else plan.prepared.result(),
+        credentials=tuple(item.result() for item in plan.credentials) or None,
         error=error,
     )
 

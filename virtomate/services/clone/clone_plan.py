@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.enums import Mode
     from virtomate.notices import CloneWarning, Notice
+    from virtomate.services.clone.credentials import CredentialPlan
     from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.moment import MomentPlan
     from virtomate.services.clone.original import Source
@@ -37,6 +38,8 @@ class ClonePlan(NamedTuple):
         seed: The seed of the clone, None without a seed.
         prepared: What is changed in the guest of the clone, None for nothing.
         host_name: Host name of the clone; None where the clone keeps the host name of the original.
+        credentials: The credentials of the clone.
+        number: Number of the clone in the request, from 0 on.
         autostarts: Whether the clone starts with its host.
     """
 
@@ -59,6 +62,8 @@ class ClonePlan(NamedTuple):
     seed: SeedPlan | None = None
     host_name: str | None = None
     prepared: PreparedPlan | None = None
+    credentials: tuple[CredentialPlan, ...] = ()
+    number: int = 0
     autostarts: bool = False
 
     @property
@@ -82,7 +87,13 @@ class ClonePlan(NamedTuple):
     @property
     def jobs(self) -> tuple[VolumeJob, ...]:
         """Every volume that is to be made."""
-        return (*map(duplicating, self.duplications), *(() if self.seed is None else (self.seed.job,)))
+        return (*map(duplicating, self.duplications), *self.small_jobs)
+
+    @property
+    def small_jobs(self) -> tuple[VolumeJob, ...]:
+        """The volumes of seed and credentials."""
+        files = (plan.job for plan in self.credentials if plan.job is not None)
+        return (*(() if self.seed is None else (self.seed.job,)), *files)
 
     @property
     def all_warnings(self) -> tuple[Notice, ...]:
@@ -99,6 +110,6 @@ class ClonePlan(NamedTuple):
     @property
     def new_paths(self) -> tuple[str, ...]:
         """The paths of the clone's new volumes and side files."""
-        seeds = () if self.seed is None else (self.seed.job.place.path,)
-        paths = (*(item.place.path for item in self.duplications), *(file.path for file in self.side_files), *seeds)
+        small = (job.place.path for job in self.small_jobs)
+        paths = (*(item.place.path for item in self.duplications), *(file.path for file in self.side_files), *small)
         return tuple(path for path in paths if path is not None)

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from virtomate.definition.rewrite.unshared import Outcome
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
+    from virtomate.services.clone.credentials import CredentialPlan, SurveyedCredentials
     from virtomate.services.clone.freezing import Freezing
     from virtomate.services.clone.preparing import SurveyedPreparation
     from virtomate.services.clone.target import Borrow
@@ -81,6 +82,7 @@ class ClonePlanner(NamedTuple):
         freezing: The freeze of the original, None where nothing is frozen.
         seed: What the seeds of the clones have in common, None without seeds.
         preparation: What the preparations of the clones have in common, None where nothing is prepared.
+        credentials: What the credentials of the clones have in common, None without credentials.
     """
 
     survey: Survey
@@ -96,13 +98,16 @@ class ClonePlanner(NamedTuple):
     freezing: Freezing | None
     seed: SurveyedSeed | None
     preparation: SurveyedPreparation | None
+    credentials: SurveyedCredentials | None
 
-    def plan(self, name: str, host_name: str | None = None) -> ClonePlan:
-        """Plan the clone of this name, which has been checked.
+    def plan(self, name: str, number: int = 0) -> ClonePlan:
+        """Plan the clone of this name, which has been checked, and of this number in the request, from 0 on.
 
-        For the errors see `plan_disks`, `plan_nvram` and `plan_seed`. Without a host name, a clone with a seed is
-        called by its own name.
+        For the errors see `plan_disks`, `plan_nvram`, `plan_seed` and `plan_credentials`. Without a host name, a clone
+        with a seed is called by its own name.
         """
+        host_names = self.survey.request.host_names
+        host_name = host_names[number] if host_names else None
         _LOG.info("planning to clone %r to %r", self.survey.source.reference.name, name)
         uuid = self.survey.request.uuid or str(uuid4())
         with self.taken.for_clone():
@@ -112,18 +117,30 @@ class ClonePlanner(NamedTuple):
             seed = None
             if self.seed is not None:
                 seed = plan_seed(self.survey, self.seed, name, uuid, host_name, self.taken)
+            credentials: tuple[CredentialPlan, ...] = ()
+            if self.credentials is not None:
+                from virtomate.services.clone.credentials import plan_credentials  # noqa: PLC0415 - few clones get any
+
+                credentials = plan_credentials(self.survey, self.credentials, number, name, self.taken)
         host_name = host_name if seed is None else seed.host_name
         prepared = None if self.preparation is None else self.preparation.plan(name, host_name)
         host_name = host_name if prepared is None else prepared.host_name or host_name
         plan = self._assemble(name, uuid, host_name, disks, nvram, seed)
-        others = {} if seed is None else {seed.job.place.pool: seed.job.total_bytes}
-        plan = plan._replace(prepared=prepared)
-        return plan._replace(needs=self.space.add_clone(plan.duplications, self.survey.pools, others))
+        if credentials:
+            from virtomate.services.clone.credentials import carrying  # noqa: PLC0415 - as above
 
-    def plan_automatically(self, instead_of: ClonePlan | None = None, host_name: str | None = None) -> ClonePlan:
+            definition = plan.definition._replace(domain=carrying(plan.definition.domain, credentials))
+            plan = plan._replace(definition=definition, credentials=credentials)
+        others: Counter[str] = Counter()
+        for job in plan.small_jobs:
+            others[job.place.pool] += job.total_bytes
+        needs = self.space.add_clone(plan.duplications, self.survey.pools, others)
+        return plan._replace(needs=needs, number=number, prepared=prepared)
+
+    def plan_automatically(self, instead_of: ClonePlan | None = None, number: int = 0) -> ClonePlan:
         """Plan a clone with the next free name; the volume names of the plan that it replaces are free again.
 
-        A host name that was asked for is used again, whatever the clone is called.
+        The clone has the number of the clone that it replaces, and with it the host name that was asked for.
 
         Raises:
             ConflictError: Something else than the name is taken.
@@ -132,7 +149,7 @@ class ClonePlanner(NamedTuple):
             # the UUID may be the conflict, and stays the same
             refuse_taken_uuid(self.survey.connection, self.survey.request)
             self.taken.give_back(instead_of.new_paths)
-            host_name = instead_of.host_name if self.survey.request.host_names else None
+            number = instead_of.number
         taken = None
         for _ in range(_MAX_TAKEN_NAMES):
             name = next(self.names)
@@ -140,7 +157,7 @@ class ClonePlanner(NamedTuple):
             if name in self.survey.identities.names:
                 continue
             try:
-                return self.plan(name, host_name)
+                return self.plan(name, number)
             except ConflictError as error:
                 taken = error
         raise taken or ConflictError(f"there are no names left for clones of '{self.survey.source.reference.name}'")
@@ -232,9 +249,9 @@ def plan_clones(
     planner = _survey(connection, request, borrow)
     plans = []
     names = request.names or (None,) * request.auto_names
-    for name, host_name in zip(names, request.host_names or (None,) * len(names), strict=True):
+    for number, name in enumerate(names):
         cancel.check()
-        plan = planner.plan_automatically(None, host_name) if name is None else planner.plan(name, host_name)
+        plan = planner.plan_automatically(None, number) if name is None else planner.plan(name, number)
         plans.append(plan)
     for plan in plans:
         refuse_warnings(plan.fail_on, plan.all_warnings)
@@ -319,10 +336,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         if (freezing := plan_freeze(survey, disks, taken)) is not None:
             space.add_clone(freezing.duplications, pools)
     prepared = changes.auto_allocated(domain)
-    if request.is_shaped:
-        from virtomate.services.clone.shape import shaped  # noqa: PLC0415 - most clones are like their originals
-
-        prepared = shaped(survey, prepared, disks)
+    prepared, credentials = _as_asked(survey, prepared, disks)
     uncompared = sorted(identities.abridged) if readers.mac_addresses(domain) else ()
     return ClonePlanner(
         survey,
@@ -332,7 +346,8 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         warnings=(
             *clone_warnings(survey, disks, seeds, firmware, nvram),
             *(() if freezing is None else freezing.warnings),
-            *(() if seed is None else seed.warnings),
+            *(() if seed is None else seed.place.warnings),
+            *(() if credentials is None or credentials.place is None else credentials.place.warnings),
             *(Notice(CloneWarning.UNCOMPARED_MAC_ADDRESSES, other) for other in uncompared),
         ),
         space=space,
@@ -343,7 +358,24 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         freezing=freezing,
         seed=seed,
         preparation=preparation,
+        credentials=credentials,
     )
+
+
+def _as_asked(
+    survey: Survey, prepared: Outcome, disks: tuple[DiskPlan, ...]
+) -> tuple[Outcome, SurveyedCredentials | None]:
+    """Return the definition of the clones with the shape that was asked for, and their credentials."""
+    if survey.request.is_shaped:
+        from virtomate.services.clone.shape import shaped  # noqa: PLC0415 - most clones are like their originals
+
+        prepared = shaped(survey, prepared, disks)
+    if not survey.request.credentials:
+        return prepared, None
+    from virtomate.services.clone.credentials import survey_credentials  # noqa: PLC0415 - few clones get any
+
+    credentials, without = survey_credentials(survey, prepared.domain, disks)
+    return prepared._replace(domain=without), credentials
 
 
 def _new_source(duplication: Duplication) -> changes.NewSource:

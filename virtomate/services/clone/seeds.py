@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import rewrite as changes
 from virtomate.duplication.hostfs import open_visible
-from virtomate.duplication.labels import LABEL_BYTES, file_system_label
-from virtomate.duplication.transfers.base import Place
-from virtomate.enums import Action, ArtifactKind, Transfer
-from virtomate.errors import ConflictError, ConnectionLostError, UsageError, VirtomateError
+from virtomate.duplication.labels import LABEL_BYTES, TOKEN_OFFSET, file_system_label
+from virtomate.enums import Action, ArtifactKind
+from virtomate.errors import ConnectionLostError, UsageError, VirtomateError
 from virtomate.hypervisor.storage import read_head
-from virtomate.names import check_volume_name
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
+from virtomate.services.clone.beside import PlaceBeside, plan_beside, survey_place
 from virtomate.services.clone_records import SeedResult, VolumeReference
-from virtomate.services.transaction import Bytes, VolumeJob
-from virtomate.services.trust import runs_unprivileged
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -30,7 +27,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.volume_names import TakenNames
     from virtomate.services.clone_records import CloneRequest
     from virtomate.services.seed import SeedFiles
-    from virtomate.services.storage import PoolEntry
+    from virtomate.services.transaction import VolumeJob
 
 # https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html and configdrive.html; in capitals, too
 _LABELS = frozenset({"cidata", "config-2"})
@@ -53,16 +50,13 @@ class SurveyedSeed(NamedTuple):
     """What the seeds of all clones have in common.
 
     Attributes:
-        known: The pool of the new volumes.
+        place: Where the new volumes go.
         drive: The disk of the clone that gets the volume.
-        transfers: How the volume may be filled, the best way first.
     """
 
     files: SeedFiles
-    known: PoolEntry
+    place: PlaceBeside
     drive: changes.SeedDrive
-    transfers: tuple[Transfer, ...]
-    warnings: tuple[Notice, ...]
 
 
 class SeedPlan(NamedTuple):
@@ -167,31 +161,9 @@ def survey_seed(
         )
     position = next((item.disk.position for item in left if item.action is Action.REPLACED), None)
     gone = {item.disk.position for item in left if item.action is Action.DROPPED}
-    known = _pool(survey, disks, left)
-    directory_is_ours = survey.connection.is_local and (os.geteuid() == 0 or runs_unprivileged(survey.connection))
-    possible = (Transfer.HOST, Transfer.STREAM) if directory_is_ours else (Transfer.STREAM,)
-    transfers, warnings = survey.gate.admit(survey.connection, possible, [(known.pool, known.description)], _WHAT)
+    place = survey_place(survey, disks, left, _WHAT)
     drive = changes.seed_drive(survey.source.definition.domain, position, gone)
-    return SurveyedSeed(files, known, drive, transfers, warnings), tuple(left)
-
-
-def _pool(survey: Survey, disks: Iterable[DiskPlan], left: Iterable[DiskPlan]) -> PoolEntry:
-    """Return the pool that was asked for, else that of the first new volume, else that of any disk."""
-    if survey.request.pool is not None:
-        return survey.pools.for_new_volumes(survey.request.pool)
-    places = [item.duplication.place.directory for item in left if item.duplication is not None]
-    there = [_path(survey, item) for item in disks]
-    for directory in (*places, *(posixpath.dirname(path) for path in there if path is not None)):
-        known = survey.pools.covering(normalise(directory))
-        if known is not None and known.is_active:
-            known.backend.require_new_volumes(known.description)
-            return known
-    raise UsageError("no disk of the original tells in which storage pool the seed belongs: expected is --pool POOL")
-
-
-def _path(survey: Survey, item: DiskPlan) -> str | None:
-    source = item.source
-    return source.path or survey.pools.path_of(source.pool or "", source.volume or "")
+    return SurveyedSeed(files, place, drive), tuple(left)
 
 
 def plan_seed(
@@ -208,19 +180,10 @@ def plan_seed(
     from virtomate.services.seed import host_name_of, seed_image  # noqa: PLC0415 - few clones get a seed
 
     host_name = host_name or host_name_of(clone_name)
-    known, name, advice = surveyed.known, f"{clone_name}{_SUFFIX}", "Choose another name for the clone."
-    check_volume_name(name)
-    directory = known.description.path or ""
-    place = Place(known.pool.name, known.pool.uuid, directory, name)
-    # libvirt does not see a new file
-    stands_there = known.pool.find_volume(name) is not None
-    stands_there = stands_there or (survey.connection.is_local and os.path.lexists(place.path))
-    if stands_there and not survey.gives_way(place.path):
-        raise ConflictError(f"there is already a volume '{name}' in storage pool '{place.pool}'", advice)
-    taken.take(directory, name, advice)
     image = seed_image(surveyed.files.of_clone(uuid, host_name))
     label = f"{clone_name}/seed" if survey.has_siblings else "seed"
-    job = VolumeJob(label, ArtifactKind.SEED, place, Bytes(image, surveyed.transfers))
+    names = (label, f"{clone_name}{_SUFFIX}")
+    job = plan_beside(survey, surveyed.place, ArtifactKind.SEED, names, image, taken, TOKEN_OFFSET)
     return SeedPlan(job, surveyed.drive.target, host_name, surveyed.files.names)
 
 

@@ -189,7 +189,9 @@ class VolumeInTheMaking:
     def _fill(self, created: VolumeDescription, workplace: TransferContext) -> Filled:
         job = self.job
         written = job.fill(created, workplace)
-        if not isinstance(job.content, Bytes):
+        if isinstance(job.content, Bytes):
+            self._note_inner_token(job.content)
+        else:
             # libvirt may have stopped a pool in which it met a half-written image
             get_pool(workplace.connection, job.place.pool).keep_active()
         if job.way is not None:
@@ -197,6 +199,12 @@ class VolumeInTheMaking:
         subclusters = workplace.connection.knows_subclusters if isinstance(job.content, OverlayOn) else None
         cautions = () if job.way is None else job.way.cautions
         return Filled(written, job.transfer, subclusters, (*self._warnings, *cautions), job.way, self._reason)
+
+    def _note_inner_token(self, content: Bytes) -> None:
+        """Note that a volume whose file is not seen here bears its token in its content, now that it has content."""
+        if content.token_offset is not None and self._made is not None and self._made.token_place is None:
+            self._made = self._made._replace(token_place=TokenPlace.HEADER)
+            self._claim.note(self._made)
 
     def undo(self) -> None:
         """Remove the volume, if it was made."""

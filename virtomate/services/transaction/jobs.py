@@ -9,6 +9,7 @@ from virtomate.definition.provenance import Artifact, LowerImage, fingerprint_ba
 from virtomate.definition.volume import NewVolume, VolumeDescription
 from virtomate.duplication import transfers
 from virtomate.duplication.hostfs import open_visible, refuse_link, write_failure
+from virtomate.duplication.labels import token_field
 from virtomate.duplication.transfers.base import TransferUnavailableError
 from virtomate.duplication.transfers.stream import LocalFile, upload
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Transfer
@@ -35,10 +36,21 @@ class OverlayOn(NamedTuple):
 
 
 class Bytes(NamedTuple):
-    """These bytes, written to the file itself or through libvirt: the best way first."""
+    """These bytes, written to the file itself or through libvirt: the best way first.
+
+    With an offset, the token of the clone is put there, see `token_field`.
+    """
 
     data: bytes
     transfers: tuple[Transfer, ...] = (Transfer.HOST, Transfer.STREAM)
+    token_offset: int | None = None
+
+    def marked(self, token: str) -> Bytes:
+        """Return the bytes with the token of a clone."""
+        if self.token_offset is None:
+            return self
+        field, begin = token_field(token), self.token_offset
+        return self._replace(data=self.data[:begin] + field + self.data[begin + len(field) :])
 
 
 Content: TypeAlias = CopyOf | OverlayOn | LocalFile | Bytes
@@ -132,7 +144,7 @@ class VolumeJob(NamedTuple):
                 upload(file, volume, workplace.connection, workplace.progress, workplace.cancel)
                 file.require_unchanged()
             case Bytes() as content:
-                _write(content, created, workplace)
+                _write(content.marked(workplace.token), created, workplace)
         return self.total_bytes
 
 

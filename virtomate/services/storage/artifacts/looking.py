@@ -4,7 +4,7 @@ A record in a definition proves nothing by itself, since whoever may define a do
 the clone and a random text, stands in the record and on the file; on somebody else's file a forger cannot put it, and
 where a file or a record is copied along, the UUID is another clone's. It is an extended attribute wherever the file can
 be seen here (ext4, XFS and Btrfs keep it through chown, relabelling and starts of the domain), and a header extension
-of the overlays that we make, which is read over a connection, too.
+of the overlays that we make, and a field of the file systems of seeds, which are read over a connection, too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import posixpath
 from collections import defaultdict
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
@@ -20,7 +21,8 @@ from virtomate.definition.provenance import Fingerprint
 from virtomate.duplication.blank import is_blank
 from virtomate.duplication.hostfs import NANOSECONDS, open_visible
 from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
-from virtomate.enums import ArtifactState, TokenPlace
+from virtomate.duplication.labels import LABEL_BYTES, iso_token
+from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace
 from virtomate.errors import HypervisorError, IllegalStateError
 from virtomate.hypervisor.storage import read_head
 from virtomate.services.storage.artifacts.proof import (
@@ -36,7 +38,7 @@ from virtomate.services.storage.file_pools import directory_inode
 from virtomate.services.storage.pools import FoundVolume, PoolEntry, find_entry, find_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from virtomate.definition.provenance import Artifact
     from virtomate.definition.volume import VolumeDescription
@@ -79,6 +81,13 @@ def read_header_token(head: bytes) -> str | None:
     return None if header is None else header.token
 
 
+def _read_inner_token(made: Artifact, read: Callable[[int], bytes]) -> str | None:
+    """Return the token in the content of an artifact: in the file system of a seed, or in the header of an overlay."""
+    if made.kind is ArtifactKind.SEED:
+        return iso_token(read(LABEL_BYTES))
+    return read_header_token(read(HEADER_BYTES))
+
+
 def sight(connection: Connection, known: PoolEntry, made: Artifact) -> tuple[Sighting, Volume | None]:
     """Look at an artifact's place; again while a file cannot be seen because somebody is just writing to it."""
     then = made.fingerprint
@@ -112,7 +121,8 @@ def _sight(connection: Connection, known: PoolEntry, found: FoundVolume, made: A
     descriptor = open_visible(volume, os.O_RDONLY)
     if descriptor is not None:
         try:
-            header, attribute = read_header_token(os.pread(descriptor, HEADER_BYTES, 0)), read_attribute(descriptor)
+            header = _read_inner_token(made, lambda length: os.pread(descriptor, length, 0))
+            attribute = read_attribute(descriptor)
             # libvirt reserves space while it creates a volume, before anybody can put a token on it
             has_no_token = attribute is None and header is None and made.state is ArtifactState.PLANNED
             return sighting._replace(
@@ -126,7 +136,8 @@ def _sight(connection: Connection, known: PoolEntry, found: FoundVolume, made: A
     if volume.physical > 0:
         # libvirt refuses to send what it is still building
         with suppress(HypervisorError, IllegalStateError):
-            return sighting._replace(header=read_header_token(read_head(connection, found.volume, HEADER_BYTES)))
+            read = partial(read_head, connection, found.volume)
+            return sighting._replace(header=_read_inner_token(made, read))
     return sighting
 
 

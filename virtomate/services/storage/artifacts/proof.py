@@ -35,7 +35,12 @@ class Verdict(StrEnum):
     AWAY = "away"
 
 
-_NOUNS = {ArtifactKind.VOLUME: "volume", ArtifactKind.NVRAM: "NVRAM", ArtifactKind.SEED: "seed"}
+_NOUNS = {
+    ArtifactKind.VOLUME: "volume",
+    ArtifactKind.NVRAM: "NVRAM",
+    ArtifactKind.SEED: "seed",
+    ArtifactKind.CREDENTIAL: "credential",
+}
 
 # What a run may remove that it made a moment ago; and what it may remove that it was about to make when that failed.
 OWN = frozenset({Verdict.PROVED, Verdict.UNPROVED, Verdict.EMPTY})
@@ -49,7 +54,7 @@ class Sighting(NamedTuple):
         volume: The volume as libvirt describes it, None if there is none.
         is_seen: Whether its file can be read here.
         attribute: Token in the extended attribute of a file that is seen.
-        header: Token in the header of an overlay.
+        header: Token in the header of an overlay, or in the file system of a seed.
         fingerprint: Fingerprint of the file, or of its place if there is no file.
         is_blank: Whether the file certainly reads as zeroes from its begin to its end.
     """
@@ -97,7 +102,7 @@ def judge(made: Artifact, token: str | None, sighting: Sighting) -> Judgement:
         verdict, reason = Verdict.FOREIGN, f"is not where storage pool '{made.pool}' has that volume now"
     elif token is not None and token in {sighting.attribute, sighting.header}:
         verdict, reason = (Verdict.UNPROVED, "is a copy of what was made") if is_other else (Verdict.PROVED, "")
-    elif sighting.attribute is not None:
+    elif sighting.attribute is not None or (made.kind is ArtifactKind.SEED and sighting.header is not None):
         verdict, reason = Verdict.FOREIGN, "was made for another clone"
     elif is_other:
         verdict, reason = Verdict.FOREIGN, "is another file than the one that was made"
