@@ -19,7 +19,7 @@ from virtomate.cli import root as command_line
 from virtomate.cli import signals
 from virtomate.cli.options import CONTEXT_SETTINGS
 from virtomate.definition import provenance, volume
-from virtomate.hypervisor import agent
+from virtomate.hypervisor import agent, networks
 from virtomate.notices import Code
 from virtomate.output import json as documents
 from virtomate.output.log import start_log
@@ -76,6 +76,7 @@ TABLES: dict[str, type] = {
     "PingDocument": PingResult,
     "PoolDocument": pool_listings.PoolListing,
     "RelatedImageDocument": listings.RelatedImage,
+    "ReservedAddressDocument": networks.ReservedAddress,
     "RunDocument": agent.RunResult,
     "ReplacedDocument": clone_records.ReplacedClone,
     "ReferenceDocument": provenance.DomainReference,
@@ -96,12 +97,24 @@ TABLES: dict[str, type] = {
 # What the types of records are called where they stand for type checkers alone.
 RECORDS = {
     name: value
-    for module in (agent, clone_records, enums, errors, flatten_records, listings, notices, provenance, space, volume)
+    for module in (
+        agent,
+        clone_records,
+        enums,
+        errors,
+        flatten_records,
+        listings,
+        networks,
+        notices,
+        provenance,
+        space,
+        volume,
+    )
     for name, value in vars(module).items()
 }
 # What `clone_document` and `import_document` take away.
 ONLY_IN_PLANS = {("CloneDocument", "space")}
-NEVER_SHOWN = {("ImportDocument", "path")}
+NEVER_SHOWN = {("ImportDocument", "path"), ("CloneDocument", "leases")}
 
 
 def page_text(name: str) -> str:

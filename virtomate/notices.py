@@ -83,6 +83,12 @@ class ScanWarning(StrEnum):
     UNREADABLE_POOL = "unreadable-pool"
 
 
+class StartWarning(StrEnum):
+    """Warnings about clones that run."""
+
+    SAME_MACHINE_ID = "same-machine-id"
+
+
 class FileWarning(StrEnum):
     """Warnings about an imported file."""
 
@@ -111,6 +117,7 @@ class Kept(StrEnum):
     BASE = "kept-base"
     DISK = "kept-disk"
     NVRAM = "kept-nvram"
+    ENTRY = "kept-dhcp-entry"
     FOREIGN = "foreign-file"
     UNREACHABLE = "unreachable-file"
 
@@ -139,7 +146,16 @@ class BaseFinding(StrEnum):
 
 
 Code = (
-    CloneWarning | Change | ScanWarning | FileWarning | TemplateWarning | ResetWarning | Kept | Leftover | BaseFinding
+    CloneWarning
+    | StartWarning
+    | Change
+    | ScanWarning
+    | FileWarning
+    | TemplateWarning
+    | ResetWarning
+    | Kept
+    | Leftover
+    | BaseFinding
 )
 
 

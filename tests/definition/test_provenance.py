@@ -12,6 +12,7 @@ import pytest
 from tests.definition.trees import canonical
 from virtomate.definition import codec
 from virtomate.definition.codec import Definition
+from virtomate.definition.host_entries import HostEntry
 from virtomate.definition.placeholders import claim_definition, half_deleted_definition, restored_definition
 from virtomate.definition.provenance import (
     NAMESPACE,
@@ -99,6 +100,9 @@ RECORDS = {
     "nothing made": FULL._replace(made=()),
     "of a snapshot": FULL._replace(snapshot=NASTY),
     "one thing made": FULL._replace(made=FULL.made[:1]),
+    "with DHCP entries": FULL._replace(
+        entries=(HostEntry(NASTY, "52:54:00:00:00:01", "192.0.2.7", NASTY), HostEntry("n", "52:54:00:00:00:02", "::1"))
+    ),
     "on frozen bases": FULL._replace(frozen=True),
     "freeze": FULL._replace(freezes=True, owner="5b3cf5b8-7d2c-4f4e-9a9f-0d6ab0f3c111"),
     **{f"mode {mode.value}": FULL._replace(mode=mode) for mode in Mode},

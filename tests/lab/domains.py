@@ -166,7 +166,8 @@ def domain(
         interfaces: what `interface` returns.
         devices: further devices.
         guest: boot this kernel directly; otherwise the firmware boots a disk.
-        cmdline: added to the guest's command line (`lab.dhcp` has it ask for an address).
+        cmdline: added to the guest's command line (`lab.dhcp` has it ask for an address,
+            `lab.client-id=HEX` under another client ID than its MAC address).
         firmware: what `nvram` returns, or "auto" to let libvirt select UEFI firmware; without it there is BIOS.
         uuid_: its UUID; libvirt chooses one otherwise.
         smbios: give the guest's SMBIOS tables a system UUID (which must equal the domain's) and a serial number.

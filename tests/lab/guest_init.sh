@@ -119,11 +119,14 @@ if [ -n "$agent" ] && ! flag lab.noagent; then
 	qemu-ga --daemonize --method virtio-serial --path "$agent" --statedir /run --logfile /run/qemu-ga.log
 fi
 
+# What a guest calls itself (`lab.client-id`, in hexadecimal digits) instead of by its MAC address.
+client_id=$(sed -n 's/.*lab\.client-id=\([0-9a-f]*\).*/-x 0x3d:\1/p' /proc/cmdline)
 for interface in /sys/class/net/*; do
 	name=${interface##*/}
 	[ "$name" = lo ] && continue
 	ip link set "$name" up
-	flag lab.dhcp && udhcpc -q -n -t 60 -T 1 -i "$name" -s /bin/udhcpc-script >/dev/null 2>&1
+	# shellcheck disable=SC2086 - two words or none
+	flag lab.dhcp && udhcpc $client_id -q -n -t 60 -T 1 -i "$name" -s /bin/udhcpc-script >/dev/null 2>&1
 done
 
 uuid=$(cat /sys/class/dmi/id/product_uuid)

@@ -34,7 +34,7 @@ from virtomate.definition.volume import Location
 from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
 from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError, RefusedWarningError
 from virtomate.notices import Change, CloneWarning, Kept, Notice, notice
-from virtomate.output import clones, lists, render
+from virtomate.output import clones, deletions, lists, render
 from virtomate.output import json as documents
 from virtomate.output.streams import Format
 from virtomate.services.clone_records import InterfaceResult, NvramResult, VolumeReference
@@ -81,7 +81,7 @@ RENDERINGS: dict[str, tuple[Callable[[Format], None], object]] = {
     ),
     "an answer": (lambda form: render.render_ping(PING, form), documents.document(PING, REACH)),
     "deletions": (
-        lambda form: clones.render_deletions([DELETION, FAILED_DELETION, STOPPED_DELETION], form),
+        lambda form: deletions.render_deletions([DELETION, FAILED_DELETION, STOPPED_DELETION], form),
         [documents.document(item, REACH) for item in (DELETION, FAILED_DELETION, STOPPED_DELETION)],
     ),
     "an error": (lambda form: render.render_error(ERROR, form), documents.error_document(ERROR, REACH)),
@@ -395,7 +395,7 @@ def test_completion_script_for_shells(capsys: pytest.CaptureFixture[str]) -> Non
 def test_deletions_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """What was deleted and what was kept is named; however many a signal left alone, they get one sentence."""
     stopped = [STOPPED_DELETION._replace(name=f"web-{number}") for number in range(3, 15)]
-    clones.render_deletions([DELETION, FAILED_DELETION, *stopped], HUMAN)
+    deletions.render_deletions([DELETION, FAILED_DELETION, *stopped], HUMAN)
 
     captured = capsys.readouterr()
     assert captured.out.splitlines() == [
@@ -424,7 +424,7 @@ def test_deletion_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     above = Deletion("web-4", "w4", PREVIEW.provenance, needs=frozenset({"w3"}))
     freed = notice(Kept.BASE, "/srv/base.qcow2", command=virsh("vol-delete", "base.qcow2", options="--pool p"))
     reach = HUMAN._replace(reach=Reach(virsh="test:///x"))
-    clones.render_deletion_plan([PREVIEW, overlay, base, above], [freed], reach)
+    deletions.render_deletion_plan([PREVIEW, overlay, base, above], [freed], reach)
 
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -543,11 +543,11 @@ EVIL_RENDERINGS: dict[str, Callable[[], None]] = {
     ),
     "interfaces": lambda: lists.render_interfaces([INTERFACE._replace(name=EVIL)], HUMAN),
     "answer": lambda: render.render_ping(PING._replace(name=EVIL), HUMAN),
-    "deletion": lambda: clones.render_deletions(
+    "deletion": lambda: deletions.render_deletions(
         [DELETION._replace(name=EVIL, removed=(EVIL,), kept=EVIL_NOTICES)], HUMAN
     ),
-    "stopped deletion": lambda: clones.render_deletions([STOPPED_DELETION._replace(name=EVIL)], HUMAN),
-    "deletion plan": lambda: clones.render_deletion_plan(
+    "stopped deletion": lambda: deletions.render_deletions([STOPPED_DELETION._replace(name=EVIL)], HUMAN),
+    "deletion plan": lambda: deletions.render_deletion_plan(
         [
             PREVIEW._replace(
                 name=EVIL,

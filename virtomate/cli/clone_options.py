@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from virtomate.cli.address_options import ADDRESS_OPTIONS
 from virtomate.cli.clone_values import (
     KEEP,
     SHUTDOWN_SECONDS,
@@ -136,6 +137,7 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             help="MAC address of the first interface; a repeated --mac is for the next interface; keep leaves all "
             "addresses as they are. [default: random]",
         ),
+        *ADDRESS_OPTIONS,
         click.Option(["--uuid"], type=uuid, metavar="UUID", help="UUID of the clone. [default: random]"),
         click.Option(
             ["--title"], type=title, metavar="TEXT", help="Title of the clone, '' for none. [default: the original's]"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from virtomate.cli.address_options import read_addresses
 from virtomate.cli.clone_values import KEEP, SHUTDOWN_SECONDS
 from virtomate.cli.seed_request import SeedWords, read_seed_words
 from virtomate.enums import DiskAction, IfExists, Mode, Quiesce, Transfer
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from virtomate.notices import CloneWarning
+    from virtomate.services.address_wish import AddressWish
     from virtomate.services.clone_records import CloneRequest, DiskOptions, Wait
 
 _MIB = 1024 * 1024
@@ -35,6 +37,8 @@ def clone_request(
     mode: str,
     disks: Sequence[DiskOptions],
     macs: Sequence[str],
+    ips: Sequence[AddressWish],
+    ip_ranges: Sequence[AddressWish],
     transfer: str | None,
     bandwidth: int,
     no_space_check: bool,
@@ -77,6 +81,7 @@ def clone_request(
     if (twice := _repeated([disk.target for disk in disks])) is not None:
         raise click.UsageError(f"--disk is given twice for {twice}.")
     fields |= _shape_and_credentials(fields, count)
+    addresses = read_addresses(ips, ip_ranges, many, keeps_mac_addresses=KEEP in macs)
     seed_words = SeedWords(**{word: fields.pop(word) for word in SeedWords._fields})
     _check_running(
         live={
@@ -118,6 +123,7 @@ def clone_request(
         host_names=host_names,
         preparation=preparation,
         if_exists=IfExists(if_exists),
+        addresses=addresses,
         **fields,
     )
 

@@ -181,7 +181,7 @@ def delete(
     virtomate also asks before it deletes files of which nothing proves that they were made for the clone, such as raw
     volumes on a remote host.
     """
-    from virtomate.output.clones import render_deletions  # noqa: PLC0415
+    from virtomate.output.deletions import render_deletions  # noqa: PLC0415
     from virtomate.output.streams import render_warnings  # noqa: PLC0415
     from virtomate.services.delete import Consent, Selection, delete_clones  # noqa: PLC0415
 
@@ -209,7 +209,7 @@ def delete(
 
 def _agrees(plan: DeletionPlan, settings: Settings, *, yes: bool) -> bool:
     """Ask whether to delete finished clones and unproved files; raise UsageError if not at a terminal."""
-    from virtomate.output.clones import render_deletion_plan  # noqa: PLC0415
+    from virtomate.output.deletions import render_deletion_plan  # noqa: PLC0415
     from virtomate.output.streams import tell  # noqa: PLC0415
 
     if settings.format.is_json or not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -10,6 +10,7 @@ from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
+from virtomate.definition.host_entries import read_entry, written_entry
 from virtomate.definition.mentions import read_mentions
 from virtomate.definition.readers import child, uuid
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from virtomate.definition.codec import Definition, Document
+    from virtomate.definition.host_entries import HostEntry
     from virtomate.definition.volume import VolumeDescription
 
 Value = TypeVar("Value")
@@ -150,6 +152,7 @@ class Provenance(NamedTuple):
         freezes: Whether this records overlays that are being made for the original itself, and no clone.
         owner: UUID of the clone whose token these overlays get, if the original is a clone.
         prepared: Whether the content of the clone's volumes was changed after they were made of the original's.
+        entries: DHCP entries that are going to be made for the clone, or were made.
     """
 
     finished: bool
@@ -170,6 +173,7 @@ class Provenance(NamedTuple):
     freezes: bool = False
     owner: str | None = None
     prepared: bool = False
+    entries: tuple[HostEntry, ...] = ()
 
     @property
     def is_moment(self) -> bool:
@@ -261,6 +265,7 @@ def _write(provenance: Provenance) -> str:
     # an empty list writes no element
     element[f"{_PREFIX}:reserved"] = [{"@value": value} for value in provenance.reserved]
     element[f"{_PREFIX}:made"] = [_write_made(made) for made in provenance.made]
+    element[f"{_PREFIX}:entry"] = [written_entry(entry) for entry in provenance.entries]
     if provenance.replaced is not None:
         element[f"{_PREFIX}:replaced"] = b64encode(zlib.compress(provenance.replaced.encode())).decode()
     return codec.unparse(element, f"{_PREFIX}:{_ELEMENT}")
@@ -327,6 +332,7 @@ def _read(element: str) -> Provenance:
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
         snapshot=source.get("@snapshot"),
         replaced=_optional(_unpack, record.get(f"{prefix}replaced")),
+        entries=tuple(read_entry(item) for item in _repeated(record, f"{prefix}entry")),
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.domains import Domain
+    from virtomate.hypervisor.networks import ReservedAddress
 
 # Since libvirt 11.2; an older binding does not have their names.
 _AGENT_COMMAND_TIMEOUT = 112
@@ -61,11 +62,13 @@ class DomainInterface(NamedTuple):
     Attributes:
         name: The name on the host, or in the guest where the agent tells it.
         hwaddr: The MAC address, None for an interface without one.
+        dhcp_entry: The address that its network keeps for it, None where there is none or that was not asked for.
     """
 
     name: str
     hwaddr: str | None
     addresses: tuple[Address, ...]
+    dhcp_entry: ReservedAddress | None = None
 
 
 class RunResult(NamedTuple):

@@ -1,4 +1,4 @@
-"""How cloning and deleting went, for people and as JSON."""
+"""How cloning went, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.enums import Action, Consistency, CredentialWay, Status, Transfer, WaitFor
 from virtomate.errors import InterruptedBySignalError
+from virtomate.notices import StartWarning
 from virtomate.output.json import clone_document
 from virtomate.output.messages import sentences
 from virtomate.output.streams import (
@@ -15,19 +16,17 @@ from virtomate.output.streams import (
     message,
     print_json,
     print_lines,
-    print_records,
     print_table,
     render_warnings,
     tell,
 )
-from virtomate.output.text import addresses_text, aligned, aligned_below, listed, printable
+from virtomate.output.text import addresses_text, aligned_below, listed, printable
 from virtomate.words import binary_size, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from virtomate.errors import VirtomateError
-    from virtomate.notices import Notice
     from virtomate.output.streams import Format
     from virtomate.services.clone_records import (
         CloneResult,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
         PreparedResult,
         ReplacedClone,
     )
-    from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
+    from virtomate.services.delete import DeletionResult
 
 # What is planned for a disk, and what was done.
 _WORDS = {
@@ -76,7 +75,7 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
         return
     interruption = None
     for result in results:
-        if _is_only_interrupted(result.error) and result.replaced is None and not format_.has_json_messages:
+        if is_only_interrupted(result.error) and result.replaced is None and not format_.has_json_messages:
             interruption = result.error
         elif result.error is not None:
             error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
@@ -107,88 +106,26 @@ def render_answers(
         if isinstance(result.error, InterruptedBySignalError):
             interrupted.append(result)
         elif result.error is not None:
+            _tell_since_start(result, format_)
             error_message(result.error, format_)
         else:
             print_lines(_answer_lines(result, what))
-    _tell_interrupted(interrupted, "kept and running, but not waited for any longer", format_)
+            _tell_since_start(result, format_)
+    tell_interrupted(interrupted, "kept and running, but not waited for any longer", format_)
     return answered
 
 
-def render_deletions(results: Sequence[DeletionResult], format_: Format) -> None:
-    """Show how deleting went."""
-    if format_.is_json:
-        print_records(results, format_)
-        return
-    untouched = []
-    for result in results:
-        if result.error is None:
-            lines = [*result.removed, *(f"kept: {format_.reach.fill(item)}" for item in sentences(result.kept))]
-            if result.restarted is not None:
-                lines.append(f"started '{result.restarted}' again, which an interrupted run had shut down")
-            print_lines([f"Deleted {printable(result.name)}", *(f"  {printable(line)}" for line in lines)])
-        elif _is_only_interrupted(result.error):
-            untouched.append(result)
-        else:
-            error_message(result.error, format_)
-    _tell_interrupted(untouched, "not deleted", format_)
+def _tell_since_start(result: CloneResult, format_: Format) -> None:
+    """Show the warnings about a clone that runs; the others were shown when the clone was complete."""
+    render_warnings((warning for warning in result.warnings if isinstance(warning.code, StartWarning)), format_)
 
 
-def render_deletion_plan(deletions: Sequence[Deletion], freed: Iterable[Notice], format_: Format) -> None:
-    """Show on stderr what will be deleted, before the question: each clone below the clone that it rests on."""
-    for deletion, level in _as_tree(deletions):
-        what = "clone" if deletion.is_finished else "unfinished clone"
-        running = "" if deletion.state is None else f"; {deletion.state}, and ended first"
-        rows = [
-            (printable(thing.what), "" if thing.size_bytes is None else binary_size(thing.size_bytes))
-            for thing in deletion.doomed
-        ]
-        record = deletion.provenance
-        lines = [f"{deletion.name} ({what} of {record.source.name}, {record.mode.value}{running})"]
-        lines += [f"  {line}" for line in aligned(rows)]
-        lines += [f"  not proved: {_doubt(thing)}" for thing in deletion.doomed if thing.doubt is not None]
-        lines += [f"  kept: {item}" for item in sentences(deletion.kept)]
-        tell("".join(f"{'  ' * level}{printable(line)}\n" for line in lines))
-    tell("".join(f"kept: {printable(format_.reach.fill(item))}\n" for item in sentences(freed)))
-    total = sum(thing.size_bytes or 0 for deletion in deletions for thing in deletion.doomed)
-    tell(f"{counted(len(deletions), 'domain')}, {binary_size(total)} in volumes\n")
-
-
-def _as_tree(deletions: Sequence[Deletion]) -> Iterator[tuple[Deletion, int]]:
-    """Yield each deletion with its level, after the deletion of the clone directly below."""
-    by_uuid = {deletion.uuid: deletion for deletion in deletions}
-    above = {deletion.uuid: _all_above(deletion, by_uuid) for deletion in deletions}
-    levels = {uuid: sum(uuid in others for others in above.values()) for uuid in by_uuid}
-    shown: set[str] = set()
-
-    def show(deletion: Deletion, level: int) -> Iterator[tuple[Deletion, int]]:
-        if deletion.uuid in shown:
-            return
-        shown.add(deletion.uuid)
-        yield deletion, level
-        for other in sorted(above[deletion.uuid], key=lambda uuid: (levels[uuid], by_uuid[uuid].name)):
-            yield from show(by_uuid[other], level + 1)
-
-    for deletion in sorted(deletions, key=lambda deletion: levels[deletion.uuid]):
-        yield from show(deletion, 0)
-
-
-def _all_above(deletion: Deletion, by_uuid: Mapping[str, Deletion]) -> set[str]:
-    """Return the UUIDs of all clones that must be deleted before a clone."""
-    found: set[str] = set()
-    left = [deletion]
-    while left:
-        new = (left.pop().needs - found) & by_uuid.keys()
-        found |= new
-        left += (by_uuid[uuid] for uuid in new)
-    return found
-
-
-def _is_only_interrupted(error: VirtomateError | None) -> bool:
+def is_only_interrupted(error: VirtomateError | None) -> bool:
     """Tell whether an error is an interruption by a signal that left nothing behind."""
     return isinstance(error, InterruptedBySignalError) and not error.leftovers
 
 
-def _tell_interrupted(results: Sequence[CloneResult | DeletionResult], what: str, format_: Format) -> None:
+def tell_interrupted(results: Sequence[CloneResult | DeletionResult], what: str, format_: Format) -> None:
     """Show one interruption, and a note with the names of all clones that it concerns."""
     if results and results[0].error is not None:
         error_message(results[0].error, format_)
@@ -214,12 +151,13 @@ def _print_several(results: Sequence[CloneResult], seconds: float) -> None:
     if not results:
         return
     kept = sum(result.is_kept for result in results)
-    has_addresses = any(result.addresses for result in results)
+    texts = [addresses_text(result.addresses or ()) or ", ".join(_kept_addresses(result)) for result in results]
+    has_addresses = any(texts)
     is_shown = (True, True, has_addresses, any(_state(result) for result in results))
     rows = [("Name", "MAC address", "Addresses", "State")]
-    for result in results:
+    for result, addresses in zip(results, texts, strict=True):
         macs = ", ".join(printable(interface.mac) for interface in result.interfaces)
-        rows.append((printable(result.name), macs, addresses_text(result.addresses or ()), _state(result)))
+        rows.append((printable(result.name), macs, addresses, _state(result)))
     print_table([tuple(compress(row, is_shown)) for row in rows])
     original, mode = _original(results[0]), results[0].mode.value
     there = f", and {counted(kept, 'clone')} {'was' if kept == 1 else 'were'} there before" if kept else ""
@@ -238,6 +176,11 @@ def _state(result: CloneResult) -> str:
         (result.is_started, "running" if result.is_kept else "started"),
     )
     return ", ".join(word for is_so, word in words if is_so)
+
+
+def _kept_addresses(result: CloneResult) -> list[str]:
+    """Return the addresses that DHCP entries keep for a clone."""
+    return [interface.dhcp_entry.address for interface in result.interfaces if interface.dhcp_entry is not None]
 
 
 def _print_each(results: Sequence[CloneResult]) -> None:
@@ -271,9 +214,7 @@ def _clone_lines(result: CloneResult) -> list[str]:
     if result.prepared is not None:
         rows.append(("inside", _prepared_words(result.prepared, is_plan=is_plan)))
     rows += [("credential", _credential_words(item)) for item in result.credentials or ()]
-    for interface in result.interfaces:
-        before = "as before" if interface.mac == interface.source_mac else f"was {interface.source_mac}"
-        rows.append(("MAC", f"{interface.mac} ({before})"))
+    rows += _interface_rows(result)
     rows += [("new", text) for text in sentences(result.changes) if is_plan]
     for need in result.space:
         needed, available = binary_size(need.needed_bytes), binary_size(need.available_bytes)
@@ -326,6 +267,16 @@ def _credential_words(credential: CredentialResult) -> str:
         where += f", {credential.clone.path}"
     value = "" if credential.value is None else f"={credential.value}"
     return f"{credential.name}{value} ({where})"
+
+
+def _interface_rows(result: CloneResult) -> Iterator[tuple[str, str]]:
+    """Yield the rows about the network interfaces."""
+    for interface in result.interfaces:
+        before = "as before" if interface.mac == interface.source_mac else f"was {interface.source_mac}"
+        yield "MAC", f"{interface.mac} ({before})"
+        if (entry := interface.dhcp_entry) is not None:
+            name = "" if entry.name is None else f"; name {entry.name}"
+            yield "IP", f"{entry.address} (DHCP entry of network {entry.network}{name})"
 
 
 def _frozen_words(result: CloneResult) -> str | None:
@@ -384,16 +335,3 @@ def _xml(definition: str) -> str:
     if not sys.stdout.isatty():
         return definition
     return "".join(sign if sign in "\t\n" or printable(sign) == sign else f"&#{ord(sign)};" for sign in definition)
-
-
-def _doubt(thing: DoomedThing) -> str:
-    """Describe a file that may belong to something other than the clone."""
-    from datetime import UTC, datetime  # noqa: PLC0415 - few files are unproved
-
-    parts = [f"it {thing.doubt}"]
-    if thing.owner is not None:
-        parts.append(f"it belongs to {thing.owner}")
-    if thing.modified is not None:
-        written = datetime.fromtimestamp(thing.modified, tz=UTC).astimezone()
-        parts.append(f"it was last written to on {written:%Y-%m-%d at %H:%M}")
-    return f"{thing.what}: {', '.join(parts)}"

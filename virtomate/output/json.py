@@ -27,7 +27,8 @@ _KEYS = {"volume_count": "number_of_volumes", ("Location", "format"): "format_ty
 # Fields whose key is left out if the value is None; other fields are null then.
 OPTIONAL_FIELDS = frozenset(
     {
-        *("addresses", "base", "credentials", "definition", "dependents", "error", "integrity", "prepared", "replaced"),
+        *("addresses", "base", "credentials", "definition", "dependents", "dhcp_entry", "error", "integrity"),
+        *("prepared", "replaced"),
         *("restarted", "seed", "snapshot", "type"),
     }
 )
@@ -105,6 +106,7 @@ def notice_document(notice: Notice, reach: Reach) -> NoticeDocument:
 def clone_document(result: CloneResult, reach: Reach) -> Document:
     """Return a clone; only a plan says how much space it needs, and a clone that does not exist has no disks."""
     clone = document(result, reach)
+    del clone["leases"]
     if result.status in {Status.FAILED, Status.INTERRUPTED}:
         clone |= {"disks": [], "nvram": None, "interfaces": [], "frozen": []}
         for made in ("seed", "prepared", "credentials"):

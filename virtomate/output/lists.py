@@ -118,13 +118,16 @@ def render_interfaces(interfaces: Sequence[DomainInterface], format_: Format) ->
     if format_.is_json:
         print_records(interfaces, format_)
         return
-    rows = [("Name", "MAC address", "Address")]
+    rows = [("Name", "MAC address", "Address", "DHCP entry")]
     for interface in interfaces:
         head = (printable(interface.name), printable(interface.hwaddr or ""))
+        entry = interface.dhcp_entry
+        tail = "" if entry is None else printable(f"{entry.address} ({entry.network})")
         for address in [f"{address.address}/{address.prefix}" for address in interface.addresses] or [""]:
-            rows.append((*head, printable(address)))
-            head = ("", "")
-    print_table(rows)
+            rows.append((*head, printable(address), tail))
+            head, tail = ("", ""), ""
+    has_entries = any(interface.dhcp_entry is not None for interface in interfaces)
+    print_table([tuple(compress(row, (True, True, True, has_entries))) for row in rows])
 
 
 def _domain_table(listings: Sequence[DomainListing], parts: _Parts) -> Table:

@@ -13,6 +13,7 @@ from virtomate.notices import (
     Leftover,
     ResetWarning,
     ScanWarning,
+    StartWarning,
     TemplateWarning,
 )
 from virtomate.words import virsh
@@ -84,6 +85,9 @@ SENTENCES: dict[Code, str] = {
     CloneWarning.WRITABLE_BASE: "the base '{subject}' keeps its write permission ({reason}): nothing keeps other "
     "programs from writing to it, which would corrupt original and clones",
     CloneWarning.WRITABLE_DIRECTORY: "{subject}: '{directory}' {reason}, and libvirt follows symbolic links there",
+    StartWarning.SAME_MACHINE_ID: "'{subject}' has the same {what} as {others}, and only one of them can be reached: "
+    "empty /etc/machine-id in the original before cloning, or in each clone with --sysprep; "
+    "where the guest has a fixed address, give each clone its own with --seed and --network-data",
     Change.NEW: "{subject}",
     Change.AUTOMATIC: "{subject}: chosen by libvirt at every start",
     Change.OWN_PATH: "{subject}: {path}",
@@ -103,6 +107,7 @@ SENTENCES: dict[Code, str] = {
     "the image",
     Kept.DISK: "disk {subject} ({location}), which cloning did not make",
     Kept.NVRAM: "NVRAM '{subject}', which cloning did not make",
+    Kept.ENTRY: "{subject}, which is not as cloning made the entry",
     Kept.FOREIGN: "{subject} ({reason})",
     Kept.UNREACHABLE: "{subject} ({reason})",
     Leftover.UNREMOVED: "{subject} ({reason})",

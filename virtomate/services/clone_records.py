@@ -10,11 +10,14 @@ from virtomate.tuples import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from virtomate.definition.host_entries import HostEntry
     from virtomate.definition.provenance import DomainReference
     from virtomate.enums import Action, CredentialWay, DiskAction, NvramAction, Transfer, WaitFor
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.agent import DomainInterface
+    from virtomate.hypervisor.networks import Lease, ReservedAddress
     from virtomate.notices import CloneWarning, Notice
+    from virtomate.services.address_wish import AddressWish
     from virtomate.services.credentials import Credential
     from virtomate.services.seed import SeedFiles
     from virtomate.services.storage import SpaceNeed
@@ -83,10 +86,12 @@ class GivingWay(NamedTuple):
     Attributes:
         uuids: UUIDs of the clones.
         paths: Normalised paths of the files that are deleted with the clones.
+        entries: DHCP entries that are removed with the clones.
     """
 
     uuids: frozenset[str] = frozenset()
     paths: frozenset[str] = frozenset()
+    entries: frozenset[HostEntry] = frozenset()
 
 
 _NOBODY = GivingWay()
@@ -121,6 +126,7 @@ class CloneRequest(NamedTuple):
         freeze: Whether the original's linked disks move onto overlays, so that it can be started.
         if_exists: What happens where a domain has the name of a clone.
         giving_way: Clones that are deleted before these clones are made.
+        addresses: The addresses that DHCP entries keep for the clones.
     """
 
     source: str
@@ -157,6 +163,7 @@ class CloneRequest(NamedTuple):
     giving_way: GivingWay = _NOBODY
     shape: Shape | None = None
     credentials: tuple[Credential, ...] = ()
+    addresses: tuple[AddressWish, ...] = ()
 
     def only(self, names: Container[str]) -> CloneRequest:
         """Return the request for those of its clones that have one of these names."""
@@ -165,6 +172,7 @@ class CloneRequest(NamedTuple):
             names=tuple(self.names[number] for number in chosen),
             host_names=tuple(self.host_names[number] for number in chosen) if self.host_names else (),
             credentials=tuple(item.only(chosen) for item in self.credentials),
+            addresses=tuple(wish.only(chosen) for wish in self.addresses),
         )
 
     @property
@@ -294,10 +302,15 @@ class CredentialResult(NamedTuple):
 
 
 class InterfaceResult(NamedTuple):
-    """One network interface of a clone; the MAC address of the original's is None if the clone is not a new one."""
+    """One network interface of a clone; the MAC address of the original's is None if the clone is not a new one.
+
+    Attributes:
+        dhcp_entry: The address that its network keeps for it, None where no address was asked for.
+    """
 
     mac: str
     source_mac: str | None
+    dhcp_entry: ReservedAddress | None = None
 
 
 class ReplacedClone(NamedTuple):
@@ -334,6 +347,7 @@ class CloneResult(NamedTuple):
         prepared: What was changed in the guest, None where nothing was.
         replaced: The clone that had the name before, None where there was none.
         credentials: The credentials of the clone, None where there are none.
+        leases: The leases in the networks of a clone that is waited for, right before it was started.
         error: Why there is no clone, or what failed after the clone was complete.
     """
 
@@ -362,6 +376,7 @@ class CloneResult(NamedTuple):
     prepared: PreparedResult | None = None
     replaced: ReplacedClone | None = None
     credentials: tuple[CredentialResult, ...] | None = None
+    leases: tuple[Lease, ...] = ()
     error: VirtomateError | None = None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff, call_interruptibly
@@ -22,17 +23,20 @@ from virtomate.errors import (
 )
 from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid
 from virtomate.services.guest import (
+    LeaseHistory,
     has_usable_address,
     read_addresses,
+    read_leases,
     usable_interfaces,
     wait_for_agent,
     with_all_interfaces,
 )
 from virtomate.services.linked import find_record, refuse_broken
+from virtomate.services.same_machines import same_machines
 from virtomate.words import counted, quoted, virsh, virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.agent import DomainInterface
@@ -49,8 +53,13 @@ _RESTING = frozenset({Action.LINKED, Action.SHALLOW_COPIED, Action.REFLINKED})
 _SOURCES = (AddressSource.LEASE, AddressSource.ARP, AddressSource.AGENT)
 
 
-def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> CloneResult:
-    """Start a complete clone, and return its result; with the error where the clone could not be started."""
+def start_clone(
+    session: Session, result: CloneResult, cancel: CancelToken, networks: Iterable[str] = ()
+) -> CloneResult:
+    """Start a complete clone, and return its result; with the error where the clone could not be started.
+
+    The result has the leases that these networks had before, since the clone's guest may take a lease over.
+    """
     try:
         cancel.check()
         domain = find_domain_by_uuid(session.connection, result.uuid)
@@ -60,6 +69,7 @@ def start_clone(session: Session, result: CloneResult, cancel: CancelToken) -> C
         if any(disk.action in _RESTING for disk in result.disks):
             # somebody may have written to the base since the clone was planned
             refuse_broken(session.connection, domain.name, find_record(domain))
+        result = result._replace(leases=read_leases(session.connection, networks))
         domain.start()
     except VirtomateError as error:
         hint = _advise(session, result, error) if error.hint is None else None
@@ -91,8 +101,11 @@ def wait_for_clones(
     """Wait until the clones that were started answer, one after another, since they boot in parallel.
 
     Each clone has the whole time of `wait`, counted from now, so the last clone gets no more time than the first. Yield
-    each result in its order as soon as it is known: with the clone's addresses, or with the error.
+    each result in its order as soon as it is known: with the clone's addresses, or with the error. Where an IP address
+    is waited for, there is a warning about a clone whose guest is taken for another guest.
     """
+    history = LeaseHistory(lease for result in results for lease in result.leases)
+    answers: list[CloneResult] = []
     begin = time.monotonic()
     started = [result.name for result in results if result.is_started]
     if started:
@@ -105,23 +118,38 @@ def wait_for_clones(
         progress.waiting(result.name, begin)
         try:
             domain = find_domain(session.connection, result.uuid)
-            addresses = _wait(domain, wait, max(0.0, begin + wait.seconds - time.monotonic()), cancel)
+            observe = partial(history.look, session.connection)
+            addresses = _wait(domain, wait, max(0.0, begin + wait.seconds - time.monotonic()), cancel, observe)
         except VirtomateError as error:
             answered = result._replace(addresses=(), error=error)
         else:
             answered = result._replace(addresses=addresses)
         finally:
             progress.close()
+        if wait.what is WaitFor.IP and not cancel.is_set:
+            with suppress(VirtomateError):
+                warnings = tuple(same_machines(session.connection, answered, history, answers))
+                answered = answered._replace(warnings=(*answered.warnings, *warnings))
+        answers.append(answered)
         yield answered
 
 
-def _wait(domain: Domain, wait: Wait, left_seconds: float, cancel: CancelToken) -> tuple[DomainInterface, ...]:
+def _wait(
+    domain: Domain, wait: Wait, left_seconds: float, cancel: CancelToken, observe: Callable[[Iterable[str]], None]
+) -> tuple[DomainInterface, ...]:
     if wait.what is WaitFor.AGENT:
         wait_for_agent(domain, wait.seconds, cancel, left=left_seconds)
         return usable_interfaces(with_all_interfaces(domain, _ask(domain, AddressSource.AGENT)))
+    networks = readers.network_names(codec.parse_definition(domain.live_definition()).domain)
+
+    def look() -> tuple[DomainInterface, ...]:
+        known = _find_addresses(domain)
+        observe(networks)
+        return known
+
     for left in backoff(left_seconds, cancel):
         with suppress(TimedOutError):
-            known = call_interruptibly(lambda: _find_addresses(domain), cancel, left if left_seconds else None)
+            known = call_interruptibly(look, cancel, left if left_seconds else None)
             if known:
                 return usable_interfaces(with_all_interfaces(domain, known))
     raise NoAnswerError(

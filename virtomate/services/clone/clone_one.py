@@ -81,6 +81,11 @@ def clone_one(shared: CloneRun, plan: ClonePlan) -> CloneResult:
         guard.refuse_deletion(run.source.connection)
         run.cancel.check()
         shared.acceptance.require(run.target.connection, plan.name, plan.definition, plan.source.definition)
+        if plan.entries:
+            from virtomate.services.clone.addresses import make_entries, with_entries  # noqa: PLC0415 - few clones
+
+            entries = make_entries(run, claim, plan.entries, undo)
+            plan = plan._replace(interfaces=with_entries(plan.interfaces, entries))
         volumes = create_volumes(run, plan.jobs, claim, undo)
         filled = fill_volumes(run, volumes, shared.transfers)
         # some warnings come only with the files: of an access control list that cannot be copied
@@ -119,6 +124,7 @@ def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
     snapshot = None if plan.source.snapshot is None else plan.source.snapshot.name
     journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved, snapshot)
     journal = journal._replace(frozen=bool(plan.frozen), prepared=plan.prepared is not None)
+    journal = journal._replace(entries=tuple(planned.entry for planned in plan.entries))
     if plan.moment is not None:
         journal = journal._replace(moment=plan.moment.uuid)
     return Claim(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.enums import Mode
     from virtomate.notices import CloneWarning, Notice
+    from virtomate.services.clone.addresses import EntryPlan
     from virtomate.services.clone.credentials import CredentialPlan
     from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.moment import MomentPlan
@@ -41,6 +42,7 @@ class ClonePlan(NamedTuple):
         credentials: The credentials of the clone.
         number: Number of the clone in the request, from 0 on.
         autostarts: Whether the clone starts with its host.
+        entries: The DHCP entries that are to be made.
     """
 
     source: Source
@@ -65,6 +67,7 @@ class ClonePlan(NamedTuple):
     credentials: tuple[CredentialPlan, ...] = ()
     number: int = 0
     autostarts: bool = False
+    entries: tuple[EntryPlan, ...] = ()
 
     @property
     def base(self) -> MomentPlan | None:

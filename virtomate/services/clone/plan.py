@@ -15,6 +15,7 @@ from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError, IllegalStateError, UsageError
 from virtomate.names import check_clone_name, check_volume_name
 from virtomate.notices import CloneWarning, Notice
+from virtomate.services.clone.asked import as_asked, survey_asked_addresses
 from virtomate.services.clone.clone_plan import ClonePlan
 from virtomate.services.clone.disk_survey import survey_disks
 from virtomate.services.clone.disks import DiskPlan, plan_disks
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from virtomate.definition.rewrite.unshared import Outcome
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
+    from virtomate.services.clone.addresses import SurveyedAddresses
     from virtomate.services.clone.credentials import CredentialPlan, SurveyedCredentials
     from virtomate.services.clone.freezing import Freezing
     from virtomate.services.clone.preparing import SurveyedPreparation
@@ -83,6 +85,7 @@ class ClonePlanner(NamedTuple):
         seed: What the seeds of the clones have in common, None without seeds.
         preparation: What the preparations of the clones have in common, None where nothing is prepared.
         credentials: What the credentials of the clones have in common, None without credentials.
+        addresses: The addresses that DHCP entries keep for the clones.
     """
 
     survey: Survey
@@ -99,12 +102,13 @@ class ClonePlanner(NamedTuple):
     seed: SurveyedSeed | None
     preparation: SurveyedPreparation | None
     credentials: SurveyedCredentials | None
+    addresses: tuple[SurveyedAddresses, ...]
 
     def plan(self, name: str, number: int = 0) -> ClonePlan:
         """Plan the clone of this name, which has been checked, and of this number in the request, from 0 on.
 
-        For the errors see `plan_disks`, `plan_nvram`, `plan_seed` and `plan_credentials`. Without a host name, a clone
-        with a seed is called by its own name.
+        For the errors see `plan_disks`, `plan_nvram`, `plan_seed`, `plan_credentials` and `plan_entries`. Without
+        a host name, a clone with a seed is called by its own name.
         """
         host_names = self.survey.request.host_names
         host_name = host_names[number] if host_names else None
@@ -122,10 +126,10 @@ class ClonePlanner(NamedTuple):
                 from virtomate.services.clone.credentials import plan_credentials  # noqa: PLC0415 - few clones get any
 
                 credentials = plan_credentials(self.survey, self.credentials, number, name, self.taken)
-        host_name = host_name if seed is None else seed.host_name
-        prepared = None if self.preparation is None else self.preparation.plan(name, host_name)
-        host_name = host_name if prepared is None else prepared.host_name or host_name
-        plan = self._assemble(name, uuid, host_name, disks, nvram, seed)
+            host_name = host_name if seed is None else seed.host_name
+            prepared = None if self.preparation is None else self.preparation.plan(name, host_name)
+            host_name = host_name if prepared is None else prepared.host_name or host_name
+            plan = self._with_entries(self._assemble(name, uuid, host_name, disks, nvram, seed), number)
         if credentials:
             from virtomate.services.clone.credentials import carrying  # noqa: PLC0415 - as above
 
@@ -177,6 +181,16 @@ class ClonePlanner(NamedTuple):
     def _has_address(self, address: str) -> bool:
         in_use = self.survey.identities.in_use
         return address in self.mac_addresses or in_use.owner_of_address(address) is not None
+
+    def _with_entries(self, plan: ClonePlan, number: int) -> ClonePlan:
+        """Return a plan with the DHCP entries of the clone."""
+        if not self.addresses:
+            return plan
+        from virtomate.services.clone.addresses import plan_entries, with_entries  # noqa: PLC0415 - few clones
+
+        entries = plan_entries(self.addresses, number, plan.host_name or plan.name, plan.interfaces)
+        interfaces = with_entries(plan.interfaces, (planned.entry for planned in entries))
+        return plan._replace(entries=entries, interfaces=interfaces)
 
     def _assemble(
         self,
@@ -336,7 +350,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         if (freezing := plan_freeze(survey, disks, taken)) is not None:
             space.add_clone(freezing.duplications, pools)
     prepared = changes.auto_allocated(domain)
-    prepared, credentials = _as_asked(survey, prepared, disks)
+    prepared, credentials = as_asked(survey, prepared, disks)
     uncompared = sorted(identities.abridged) if readers.mac_addresses(domain) else ()
     return ClonePlanner(
         survey,
@@ -359,23 +373,8 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         seed=seed,
         preparation=preparation,
         credentials=credentials,
+        addresses=survey_asked_addresses(survey, prepared),
     )
-
-
-def _as_asked(
-    survey: Survey, prepared: Outcome, disks: tuple[DiskPlan, ...]
-) -> tuple[Outcome, SurveyedCredentials | None]:
-    """Return the definition of the clones with the shape that was asked for, and their credentials."""
-    if survey.request.is_shaped:
-        from virtomate.services.clone.shape import shaped  # noqa: PLC0415 - most clones are like their originals
-
-        prepared = shaped(survey, prepared, disks)
-    if not survey.request.credentials:
-        return prepared, None
-    from virtomate.services.clone.credentials import survey_credentials  # noqa: PLC0415 - few clones get any
-
-    credentials, without = survey_credentials(survey, prepared.domain, disks)
-    return prepared._replace(domain=without), credentials
 
 
 def _new_source(duplication: Duplication) -> changes.NewSource:

@@ -7,10 +7,10 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec
+from virtomate.definition import codec, readers
 from virtomate.definition import rewrite as changes
 from virtomate.duplication.pace import Pace
-from virtomate.enums import Action, Status
+from virtomate.enums import Action, Status, WaitFor
 from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.rollback import Rollback
 from virtomate.services.clone.clone_one import CloneRun, clone_one, clone_result
@@ -78,6 +78,8 @@ def preview_definitions(run: Run, request: CloneRequest) -> tuple[CloneResult, .
         run.cancel.check()
         _judge(run, planner, plan)
         result = _planned_result(plan, request, begin)
+        for planned in plan.entries:
+            run.progress.note(f"'{plan.name}' gets the {planned.entry.what}")
         results.append(result._replace(definition=codec.unparse_definition(plan.definition, is_indented=True)))
     return tuple(results)
 
@@ -337,16 +339,19 @@ def _make(shared: CloneRun, plan: ClonePlan, request: CloneRequest) -> CloneResu
     try:
         with shared.here.beside() as mine:
             result = clone_one(shared._replace(here=mine), plan)
-            return _started(mine, result) if request.start and result.error is None else result
+            if not request.start or result.error is not None:
+                return result
+            is_waited_for = request.wait is not None and request.wait.what is WaitFor.IP
+            return _started(mine, result, readers.network_names(plan.definition.domain) if is_waited_for else ())
     except Exception as error:  # noqa: BLE001 - the other clones are still being made
         return _known(error)
 
 
-def _started(run: Run, result: CloneResult) -> CloneResult:
+def _started(run: Run, result: CloneResult, networks: tuple[str, ...]) -> CloneResult:
     from virtomate.services.clone_start import start_clone  # noqa: PLC0415 - few clones are started
 
     try:
-        return start_clone(run.target, result, run.cancel)
+        return start_clone(run.target, result, run.cancel, networks)
     except Exception as error:  # noqa: BLE001 - the clone is complete all the same
         return result._replace(error=InternalError(error))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from virtomate.definition.host_entries import HostEntry
     from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.enums import DeletionStatus
     from virtomate.errors import VirtomateError
@@ -39,7 +40,8 @@ class DoomedThing(NamedTuple):
         doubt: Why it is not proved that the thing was made for the clone; None if that is proved, or needs no proof.
         owner: User and group of a file in doubt, as numbers, if they are known.
         modified: When a file in doubt was last written to, in seconds since 1970, if that is known.
-        artifact: The volume or NVRAM, None for what libvirt keeps of the clone and removes with its definition.
+        artifact: The volume or NVRAM, None for anything else.
+        entry: The DHCP entry. What is neither is kept by libvirt, and removed with the clone's definition.
         verdict: What is proved of the artifact; the verdict must be the same when the artifact is removed.
         is_outside: Whether the artifact is in no storage pool, so that its removal needs a temporary pool.
     """
@@ -50,6 +52,7 @@ class DoomedThing(NamedTuple):
     owner: str | None = None
     modified: float | None = None
     artifact: Artifact | None = None
+    entry: HostEntry | None = None
     verdict: Verdict | None = None
     is_outside: bool = False
 
@@ -63,7 +66,7 @@ class Deletion(NamedTuple):
         doomed: What would be removed besides the definition.
         foreign: Files at the places of artifacts that belong to somebody else by now.
         unreachable: Artifacts of an unfinished clone that cannot be looked at.
-        kept_disks: The clone's disks and NVRAM that cloning did not make.
+        kept_disks: The clone's disks, NVRAM and DHCP entries that cloning did not make.
         needs: UUIDs of clones that must be deleted before, since they use artifacts of this one.
         state: State of a running clone, which is ended first; None of a clone that is shut off.
     """
@@ -119,7 +122,7 @@ class DeletionResult(NamedTuple):
 
     Attributes:
         removed: What was removed besides the definition, each a phrase.
-        kept: Disks, bases and NVRAM that the clone had and cloning did not make.
+        kept: Disks, bases, NVRAM and DHCP entries that the clone had and cloning did not make.
         restarted: Name of the original, if it was started again: a run that was killed had shut it down.
     """
 

@@ -212,7 +212,7 @@ class _CloneDeletion:
         if deletion.provenance.restarts:
             self._restart()
         self._placeholder.undefine()
-        self._removed += [thing.what for thing in deletion.doomed if thing.artifact is None]
+        self._removed += [thing.what for thing in deletion.doomed if thing.artifact is None and thing.entry is None]
         if self._replaced or deletion.foreign:
             raise ConflictError(
                 f"{_kind(deletion)} '{deletion.name}' was removed, but files that are not certainly its own are in the "
@@ -262,6 +262,11 @@ class _CloneDeletion:
                 self._removed.insert(0, thing.what)
                 if thing.artifact.kind is ArtifactKind.VOLUME:
                     self._run.lighter_pools.add(thing.artifact.pool)
+        for thing in self._deletion.doomed:
+            # a finished clone of which nothing could be removed stays whole
+            is_next = thing.entry is not None and not self._failed
+            if is_next and self._attempt(thing.what, partial(self._remove_entry, thing)):
+                self._removed.append(thing.what)
         connection = self._run.session.connection
         # a killed run has left them, for all of its clones; what failed here needs them again
         pools = [made for made in self._deletion.provenance.made if made.kind is ArtifactKind.POOL and not self._failed]
@@ -289,6 +294,12 @@ class _CloneDeletion:
         token = self._deletion.provenance.artifact_token
         accepted = () if thing.verdict is None else (thing.verdict,)
         return remove_artifact(run.session.connection, made, token, accepted, self._turns())
+
+    def _remove_entry(self, thing: DoomedThing) -> bool:
+        from virtomate.services.host_entries import remove_entry  # noqa: PLC0415 - few clones have an entry
+
+        self._placeholder.require()
+        return thing.entry is not None and remove_entry(self._run.session.connection, thing.entry)
 
     def _turns(self) -> Iterator[float]:
         """Yield when to try to remove a file: at once, and while libvirt still writes it, until a signal comes."""

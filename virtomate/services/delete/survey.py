@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
+    from virtomate.definition.host_entries import HostEntry
     from virtomate.definition.provenance import Artifact, DomainReference, Provenance
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
@@ -177,6 +178,8 @@ def _restore(connection: Connection, clone: Clone) -> bool:
         return False
     if not all(_is_there(connection, provenance, made) for made in provenance.made):
         return False
+    if not all(entry in found for entry, found in _entries(connection, provenance)):
+        return False
     definition = restored_definition(clone.definition.domain, provenance.replaced)
     try:
         define_domain(connection, clone.domain.name, codec.unparse_definition(definition))
@@ -212,7 +215,9 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
     Raise IllegalStateError if an artifact of a finished clone cannot be looked at: it would be left without a record.
     """
     domain, provenance = clone.domain, clone.provenance
-    doomed: list[DoomedThing] = []
+    # removed after the files: a deletion that was killed before that is told by the files
+    entries = list(_entries(connection, provenance))
+    doomed = [DoomedThing(entry.what, entry=entry) for entry, found in entries if entry in found]
     foreign: list[Notice] = []
     unreachable: list[Notice] = []
     hints: dict[str, None] = {}
@@ -243,7 +248,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         doomed=(*doomed, *map(DoomedThing, _kept_by_libvirt(domain))),
         foreign=tuple(foreign),
         unreachable=tuple(unreachable),
-        kept_disks=(*_foreign_disks(clone, references), *_foreign_nvram(clone, references)),
+        kept_disks=(*_foreign_disks(clone, references), *_foreign_nvram(clone, references), *_foreign_entries(entries)),
         state=clone.state,
     )
 
@@ -304,6 +309,24 @@ def _foreign_nvram(clone: Clone, references: References) -> Iterator[Notice]:
     path = normalise(nvram.path) if nvram is not None and nvram.type == "file" and nvram.path else None
     if path is not None and path not in clone.own_paths and references.is_there(path):
         yield Notice(Kept.NVRAM, path)
+
+
+def _entries(connection: Connection, provenance: Provenance) -> Iterator[tuple[HostEntry, tuple[HostEntry, ...]]]:
+    """Yield the DHCP entries of the record, each with the entries that its network has now for the MAC address."""
+    if not provenance.entries:
+        return
+    from virtomate.services.host_entries import find_entries  # noqa: PLC0415 - few clones have an entry
+
+    for entry in provenance.entries:
+        yield entry, find_entries(connection, entry)
+
+
+def _foreign_entries(entries: Iterable[tuple[HostEntry, tuple[HostEntry, ...]]]) -> Iterator[Notice]:
+    """Yield the DHCP entries for the clone that are not as they were made."""
+    for entry, found in entries:
+        for other in found:
+            if other != entry:
+                yield notice(Kept.ENTRY, other.what)
 
 
 def _kept_by_libvirt(domain: Domain) -> Iterator[str]:

@@ -39,14 +39,14 @@ def find_kept(connection: Connection, request: CloneRequest, cancel: CancelToken
         InterruptedBySignalError: A signal arrived.
     """
     domain = find_domain(connection, request.source)
-    look = _Look(connection, request, domain)
+    look = _Look(connection, domain)
     kept, errors = {}, []
     for name in request.names:
         cancel.check()
         if (found := find_domain_by_name(connection, name)) is None:
             continue
         try:
-            kept[name] = look.keep(found)
+            kept[name] = look.keep(found, request.only({name}))
         except NotFoundError:
             # it has vanished meanwhile
             continue
@@ -60,20 +60,19 @@ def find_kept(connection: Connection, request: CloneRequest, cancel: CancelToken
 class _Look:
     """Judges the domains that have the names of clones; pools and bases are looked at once."""
 
-    def __init__(self, connection: Connection, request: CloneRequest, original: Domain) -> None:
+    def __init__(self, connection: Connection, original: Domain) -> None:
         self._connection = connection
-        self._request = request
         self._original = original
         self._pools: PoolIndex = read_pools(connection)
         self._sights = Sights(connection)
 
-    def keep(self, domain: Domain) -> CloneResult:
-        """Return the clone that a domain is, or raise the error that names the difference."""
+    def keep(self, domain: Domain, wanted: CloneRequest) -> CloneResult:
+        """Return the clone that a domain is, or raise the error that names the difference to the request for it."""
         name, record = domain.name, find_record(domain)
         definition = codec.parse_definition(domain.inactive_definition_without_secrets())
         if record is None:
             raise ConflictError(f"there is already a domain '{name}', which virtomate did not make", hint=_ADVICE)
-        if (difference := _unfitness(record) or self._difference(definition, record)) is not None:
+        if (difference := _unfitness(record) or self._difference(definition, record, wanted)) is not None:
             raise ConflictError(f"there is already a domain '{name}', which {difference}", hint=_ADVICE)
         for made in record.made:
             if made.kind is ArtifactKind.POOL:
@@ -88,9 +87,9 @@ class _Look:
         refuse_broken(self._connection, name, record, self._sights)
         return self._result(domain, definition, record)
 
-    def _difference(self, definition: Definition, record: Provenance) -> str | None:
+    def _difference(self, definition: Definition, record: Provenance, request: CloneRequest) -> str | None:
         """Return how a finished clone differs from the clone that is asked for, as the end of a sentence."""
-        request, source = self._request, f"'{record.source.name}'"
+        source = f"'{record.source.name}'"
         if record.source.uuid != self._original.uuid:
             other = record.source.name != self._original.name
             return f"is a clone of {source}" if other else f"is a clone of another domain that was called {source}"
@@ -103,7 +102,12 @@ class _Look:
         macs = readers.mac_addresses(definition.domain)
         if request.uuid not in {None, uuid}:
             return f"has the UUID '{uuid}'"
-        return None if macs[: len(wanted)] == wanted else f"has the MAC addresses {', '.join(macs)}"
+        if macs[: len(wanted)] != wanted:
+            return f"has the MAC addresses {', '.join(macs)}"
+        kept = {entry.address for entry in record.entries}
+        addresses = (address for wish in request.addresses for address in wish.addresses)
+        missing = next((address for address in addresses if address not in kept), None)
+        return None if missing is None else f"has no DHCP entry with the address '{missing}'"
 
     def _result(self, domain: Domain, definition: Definition, record: Provenance) -> CloneResult:
         described = definition.domain
@@ -116,7 +120,7 @@ class _Look:
             mode=record.mode,
             disks=tuple(self._disk(disk) for disk in file_readers.disks(described)),
             nvram=None if nvram is None else NvramResult(NvramAction.KEPT, None, nvram.path, nvram.format),
-            interfaces=tuple(InterfaceResult(mac, None) for mac in readers.mac_addresses(described)),
+            interfaces=_interfaces(definition, record),
             changes=(),
             warnings=(),
             seconds=0.0,
@@ -131,6 +135,16 @@ class _Look:
             pool, volume = known.pool.name, posixpath.basename(path)
         clone = VolumeReference(pool, volume, path or disk.address, disk.format)
         return DiskResult(disk.target, Action.KEPT, None, _NO_VOLUME, clone, None, 0, None)
+
+
+def _interfaces(definition: Definition, record: Provenance) -> tuple[InterfaceResult, ...]:
+    macs = readers.mac_addresses(definition.domain)
+    if not record.entries:
+        return tuple(InterfaceResult(mac, None) for mac in macs)
+    from virtomate.services.host_entries import reserved_addresses  # noqa: PLC0415 - few clones have an entry
+
+    kept = reserved_addresses(record.entries)
+    return tuple(InterfaceResult(mac, None, kept.get(mac)) for mac in macs)
 
 
 def _unfitness(record: Provenance) -> str | None:

@@ -80,6 +80,9 @@ class Replacement:
         return GivingWay(
             frozenset(deletion.uuid for deletion in self._plan.deletions),
             frozenset(normalise(made.path) for deletion in self._plan.deletions for made in deletion.artifacts),
+            frozenset(
+                thing.entry for deletion in self._plan.deletions for thing in deletion.doomed if thing.entry is not None
+            ),
         )
 
     def make_room(self, plans: Sequence[object]) -> Mapping[str, VirtomateError]:

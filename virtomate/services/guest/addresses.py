@@ -13,6 +13,7 @@ from virtomate.enums import AddressSource
 from virtomate.errors import HypervisorError, IllegalStateError, VirtomateError
 from virtomate.hypervisor.agent import DomainInterface, interface_addresses
 from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid
+from virtomate.hypervisor.networks import ReservedAddress
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
@@ -56,7 +57,23 @@ def list_interfaces(connection: Connection, name_or_uuid: str, source: AddressSo
             hint = "libvirt cannot read the ARP table of its host. Use --source lease or --source agent."
             raise error.adding(hint=hint) from error
         raise
-    return with_all_interfaces(domain, known)
+    definition = codec.parse_definition(domain.live_definition()).domain
+    listed = join_interfaces(known, readers.interfaces(definition))
+    return _with_entries(connection, listed, readers.network_names(definition))
+
+
+def _with_entries(
+    connection: Connection, interfaces: Iterable[DomainInterface], networks: Iterable[str]
+) -> tuple[DomainInterface, ...]:
+    """Return interfaces with the addresses that these networks keep for them now."""
+    kept = {
+        entry.mac_address: ReservedAddress(network, entry.address, entry.name)
+        for network in networks
+        for definition in connection.network_definitions(network)[:1]
+        for entry in readers.dhcp_entries(definition)
+        if entry.address is not None
+    }
+    return tuple(item._replace(dhcp_entry=kept.get((item.hwaddr or "").lower())) for item in interfaces)
 
 
 def with_all_interfaces(domain: Domain, known: Iterable[DomainInterface]) -> tuple[DomainInterface, ...]:

@@ -41,6 +41,7 @@ from virtomate.services.storage.artifacts import require_intact
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Definition, Document
+    from virtomate.definition.host_entries import HostEntry
     from virtomate.definition.provenance import Artifact, DomainReference
     from virtomate.enums import Mode
     from virtomate.hypervisor.connection import Connection
@@ -152,6 +153,13 @@ class Claim:
         with self._lock:
             self._require_ours()
             self.note(made)
+            self._write()
+
+    def record_entries(self, entries: tuple[HostEntry, ...]) -> None:
+        """Write which DHCP entries are going to be made."""
+        with self._lock:
+            self._require_ours()
+            self.provenance = self.provenance._replace(entries=entries)
             self._write()
 
     @property

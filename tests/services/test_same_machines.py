@@ -1,0 +1,98 @@
+"""Guests that are taken for one machine, by the leases that were seen and the addresses that they have."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.output.records import STARTED
+from virtomate.hypervisor.agent import Address, DomainInterface
+from virtomate.hypervisor.networks import Lease
+from virtomate.notices import StartWarning
+from virtomate.services.clone_records import InterfaceResult
+from virtomate.services.guest import LeaseHistory, Twin
+from virtomate.services.same_machines import same_machines
+
+MINE, OTHER, THIRD = (f"52:54:00:00:00:0{number}" for number in (2, 3, 4))
+ADDRESS = "192.0.2.7"
+
+
+def lease(mac: str | None, address: str = ADDRESS, client: str | None = "ff:01", network: str = "default") -> Lease:
+    """A lease."""
+    return Lease(network, address, mac, None, client)
+
+
+@pytest.mark.parametrize(
+    ("leases", "expected"),
+    [
+        ([lease(MINE)], []),
+        # the server gave the lease of one guest to the other
+        ([lease(OTHER), lease(MINE)], [Twin(OTHER, "ff:01", ADDRESS)]),
+        ([lease(OTHER, "192.0.2.8"), lease(MINE)], [Twin(OTHER, "ff:01", None)]),
+        ([lease(OTHER, client="ff:02"), lease(MINE)], [Twin(OTHER, None, ADDRESS)]),
+        ([lease(OTHER, "192.0.2.8", network="other"), lease(MINE)], []),
+        ([lease(OTHER, "192.0.2.8", client=None), lease(MINE, client=None)], []),
+        ([lease(OTHER, "192.0.2.8"), lease(OTHER, ADDRESS, "ff:02"), lease(MINE)], [Twin(OTHER, "ff:01", ADDRESS)]),
+        # of IPv6 the server may not know the MAC address
+        ([lease(None, "fd00::1"), lease(MINE)], []),
+    ],
+)
+def test_twins(leases: list[Lease], expected: list[Twin]) -> None:
+    """Whoever had a lease under the same client ID, or the same address, is told."""
+    assert LeaseHistory(leases).twins({MINE}, {ADDRESS}) == tuple(expected)
+
+
+def test_interfaces_of_one_guest() -> None:
+    """A guest with two interfaces may call itself the same on both."""
+    assert LeaseHistory([lease(MINE), lease(OTHER, "192.0.2.8")]).twins({MINE, OTHER}, {ADDRESS}) == ()
+
+
+@pytest.fixture
+def active(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The active domains: one called `running`, with the third MAC address."""
+    definition = f"<domain><devices><interface><mac address='{THIRD}'/></interface></devices></domain>"
+    domains = [SimpleNamespace(name="running", uuid="1", live_definition=lambda: definition)]
+    monkeypatch.setattr("virtomate.services.same_machines.list_active_domains", lambda _connection: domains)
+    return domains
+
+
+def warnings(leases: list[Lease], *others: Any) -> list[dict[str, str]]:
+    """The details of the warnings about a clone."""
+    found = list(same_machines(None, STARTED, LeaseHistory(leases), others))  # type: ignore[arg-type]
+    assert all((item.code, item.subject) == (StartWarning.SAME_MACHINE_ID, "web-1") for item in found)
+    return [dict(item.details) for item in found]
+
+
+@pytest.mark.usefixtures("active")
+def test_what_is_said() -> None:
+    """Others are called by the names of their domains where these are known, and a shut off original by its name."""
+    client = f"DHCP client ID (ff:01) and IP address {ADDRESS}"
+    original = STARTED.interfaces[0].source_mac
+
+    assert warnings([lease(THIRD), lease(MINE)]) == [{"what": client, "others": "'running'"}]
+    assert warnings([lease(original), lease(MINE)]) == [{"what": client, "others": f"'{STARTED.source.name}'"}]
+    assert warnings([lease(OTHER), lease(MINE)]) == [{"what": client, "others": OTHER}]
+    address = f"IP address {ADDRESS}"
+    assert warnings([lease(THIRD, client="a"), lease(MINE)]) == [{"what": address, "others": "'running'"}]
+    # nobody has that address any more
+    assert warnings([lease(OTHER, client="a"), lease(original, client="b"), lease(MINE)]) == []
+
+
+@pytest.mark.usefixtures("active")
+def test_clones_of_one_command() -> None:
+    """A fixed address of the guest shows in the addresses of the clones alone; many clones make one warning."""
+    clones = [
+        STARTED._replace(name=f"web-{number}", interfaces=(InterfaceResult(f"52:54:00:00:01:{number:02}", "x"),))
+        for number in range(2, 9)
+    ]
+    elsewhere = (DomainInterface("eth0", "52:54:00:00:01:99", (Address("IPv4", "192.0.2.99", 24),)),)
+
+    assert warnings([], clones[0], clones[1]._replace(addresses=elsewhere)) == [
+        {"what": f"IP address {ADDRESS}", "others": "'web-2'"}
+    ]
+    leases = [lease(clone.interfaces[0].mac) for clone in clones]
+    assert warnings([*leases, lease(MINE)], *clones) == [
+        {"what": f"DHCP client ID (ff:01) and IP address {ADDRESS}", "others": "'web-2', 'web-3', 'web-4' and 4 more"}
+    ]
