@@ -12,13 +12,16 @@ import pytest
 
 from tests.functional.runs import Watched, make_big_source, midway
 from tests.functional.support import clone, cloned, definition, refused, unchanged
+from tests.functional.test_remote import make_far_pool
 from tests.functional.test_seed import command_lines
 from tests.lab import Lab, Program, disk, domain, images, running
 from tests.lab.images import MIB
+from tests.lab.ordinary_user import NOBODY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.lab import Hypervisor
     from tests.lab.ssh import SshServer
 
 SECRET = "secret-of-the-test"
@@ -157,7 +160,7 @@ def test_credentials_of_the_original(lab: Lab, virtomate: Program, tmp_path: Pat
         {"opt/com.example/other": "kept", "opt/io.systemd.credentials/key": str(file_of(lab))},
     )
     assert [notice["code"] for notice in made["notices"] if notice["code"] == "same-guest-data"] == []
-    # the file of this clone is used by a clone of the clone, too
+    # a clone of the clone uses the same file, unless it has its own
     cloned(virtomate("domain-clone", "clone", "third", json=True))
     refusal = virtomate("domain-delete", "-y", "clone")
     assert (refusal.status, "third" in refusal.stderr) == (1, True), str(refusal)
@@ -169,23 +172,49 @@ def test_credentials_of_the_original(lab: Lab, virtomate: Program, tmp_path: Pat
 def test_credentials_over_ssh(root_lab: Lab, sshd: SshServer, virtomate: Program, tmp_path: Path) -> None:
     """A file goes over the connection; where it is not seen, nothing proves it, and deletion asks."""
     with root_lab.make_host("far") as far:
-        storage = far.on_host("/var/lib/libvirt/images")
-        far.connection.storagePoolCreateXML(
-            "<pool type='dir'><name>images</name><target><path>/var/lib/libvirt/images</path></target></pool>"
-        )
-        images.make_raw(storage / "original.raw", MIB)
-        far.connection.storagePoolLookupByName("images").refresh()
-        far.connection.defineXML(domain("original", disks=[disk("/var/lib/libvirt/images/original.raw", "raw")]))
-        uri = sshd.uri(far)
+        path = clone_there(far, virtomate, tmp_path, sshd.uri(far))
 
-        clone(virtomate, "--credential", f"key=@{key_file(tmp_path)}", uri=uri)
-
-        path = storage / "clone-key.credential"
-        assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == (f"{SECRET}\n", 0o600)
-        far.connection.lookupByName("clone").create()
-        far.connection.lookupByName("clone").destroy()
-        assert virtomate("domain-delete", "-y", "--yes-unproved", "clone", uri=uri).status == 0
+        assert (path.read_text(), owner_and_mode(path)) == (f"{SECRET}\n", (0, 0o600))
+        unproved = virtomate("domain-delete", "-y", "clone", uri=sshd.uri(far))
+        assert (unproved.status, path.exists()) == (2, True), str(unproved)
+        assert virtomate("domain-delete", "-y", "--yes-unproved", "clone", uri=sshd.uri(far)).status == 0
         assert not path.exists()
+
+
+@pytest.mark.stress
+def test_user_of_qemu_reads_the_file(root_lab: Lab, sshd: SshServer, virtomate: Program, tmp_path: Path) -> None:
+    """Libvirt gives the file to a QEMU that does not run as root, for as long as the clone runs.
+
+    libvirt probes QEMU anew at each definition here, since that user may not open /dev/kvm.
+    """
+    far = root_lab.make_host("far")
+    settings = far.on_host("/etc/libvirt") / "qemu.conf"
+    settings.write_text(settings.read_text().replace('"root"', f'"+{NOBODY}"'))
+    with far:
+        path = clone_there(far, virtomate, tmp_path, sshd.uri(far))
+
+        clone_ = far.connection.lookupByName("clone")
+        clone_.create()
+        assert owner_and_mode(path) == (NOBODY, 0o600)
+        clone_.destroy()
+        assert owner_and_mode(path) == (0, 0o600)
+
+
+def clone_there(far: Hypervisor, virtomate: Program, directory: Path, uri: str) -> Path:
+    """Clone a domain on another host with a credential, and return where its file is, as seen from here."""
+    make_far_pool(far)
+    storage = far.on_host("/var/lib/libvirt/images")
+    images.make_raw(storage / "original.raw", MIB)
+    far.connection.storagePoolLookupByName("images").refresh()
+    far.connection.defineXML(domain("original", disks=[disk("/var/lib/libvirt/images/original.raw", "raw")]))
+    clone(virtomate, "--credential", f"key=@{key_file(directory)}", uri=uri)
+    return storage / "clone-key.credential"
+
+
+def owner_and_mode(path: Path) -> tuple[int, int]:
+    """Return the user ID of a file's owner, and its permission bits."""
+    status = path.stat()
+    return status.st_uid, stat.S_IMODE(status.st_mode)
 
 
 def test_credential_of_an_unfinished_clone(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
@@ -202,6 +231,28 @@ def test_credential_of_an_unfinished_clone(lab: Lab, virtomate: Program, tmp_pat
     deleted = virtomate("domain-delete", "half", json=True)
     assert f"credential '{file_of(lab, 'half')}'" in deleted.json[0]["removed"]
     unchanged(lab, before)
+
+
+def test_clone_that_replaces_another(lab: Lab, virtomate: Program) -> None:
+    """The file of a clone that gives way is no obstacle to the file of the new clone."""
+    define(lab)
+    clone(virtomate, "--mode", "linked", "--credential", "key=old")
+
+    clone(virtomate, "--mode", "linked", "--if-exists", "replace", "--credential", "key=new")
+
+    assert file_of(lab).read_text() == "new"
+    kept = virtomate(
+        *("domain-clone", "--mode", "linked", "--if-exists", "keep", "--count", "2", "--credential", "key=w{}"),
+        *("original", "{}"),
+    )
+    assert kept.status == 0, str(kept)
+    assert virtomate("domain-delete", "-y", "2").status == 0
+    again = virtomate(
+        *("domain-clone", "--mode", "linked", "--if-exists", "keep", "--count", "2", "--credential", "key=w{}"),
+        *("original", "{}"),
+    )
+    assert again.status == 0, str(again)
+    assert [file_of(lab, name).read_text() for name in ("1", "2")] == ["w1", "w2"]
 
 
 def test_taken_name_of_a_file(lab: Lab, virtomate: Program) -> None:
