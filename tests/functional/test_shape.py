@@ -190,3 +190,34 @@ def test_refused_shapes(lab: Lab, virtomate: Program, words: list[str], status: 
     said = result.stdout + result.stderr
     assert (result.status, message in said) == (status, True), str(result)
     unchanged(lab, before)
+
+
+def test_larger_reflink_or_copy(lab: Lab, virtomate: Program) -> None:
+    """With --mode auto, a disk becomes larger in the way that is possible."""
+    for file_system in ("ext4", "xfs"):
+        pool = pool_on(lab, file_system)
+        path = pool.raw(f"{file_system}.raw", 32 * MIB, data_bytes=MIB)
+        lab.define(domain(file_system, disks=[disk(path, "raw")]))
+        name = f"{file_system}-clone"
+
+        made = cloned(
+            virtomate("domain-clone", "--mode", "auto", "--disk", "vda=size=96M", file_system, name, json=True)
+        )
+
+        assert clone_path(made).stat().st_size == LARGER
+        assert made["disks"][0]["action"] == ("copied" if file_system == "ext4" else "reflinked")
+
+
+def test_larger_overlay_stays_larger(lab: Lab, virtomate: Program) -> None:
+    """A reset empties a larger overlay, and flattening fills it: the guest finds the same size afterwards."""
+    path = lab.pool.qcow2("original.qcow2", 32 * MIB, data_bytes=MIB)
+    lab.define(domain("original", disks=[disk(path)]))
+    new = clone_path(clone(virtomate, "--mode", "linked", "--disk", "vda=size=96M"))
+
+    for words in (("domain-reset", "clone"), ("domain-flatten", "clone")):
+        done = virtomate(*words, json=True)
+
+        assert done.status == 0, str(done)
+        assert image_info(new)["virtual-size"] == LARGER
+    assert "backing-filename" not in image_info(new)
+    assert b"Images are identical" in images.qemu_img("compare", path, new)
