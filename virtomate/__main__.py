@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+# built into the interpreter, so that there is nothing to load
+import _signal  # type: ignore[import-not-found]
+
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+    # no traceback for Ctrl-C during the imports
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
 import gc
 import os
 import signal

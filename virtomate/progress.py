@@ -24,6 +24,9 @@ class Progress:
     def note(self, text: str) -> None:
         """Hear a sentence for a waiting user."""
 
+    def remark(self, text: str) -> None:
+        """Hear a sentence about what is being made, which stays true when it is complete."""
+
     def waiting(self, what: str, since: float) -> None:
         """Hear a word for what the work waits for, and since when by `time.monotonic`; `close` ends the waiting."""
 

@@ -185,6 +185,8 @@ ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
         (("--shutdown", "--shutdown-timeout", "1e308", "a"), ("'1e308'", "number of seconds")),
         (("--shutdown", "--shutdown-timeout", "1234567890", "a"), ("'1234567890'", "number of seconds")),
         (("--start", "--wait", "agent,soon", "a"), ("'agent,soon'", "agent,SECONDS")),
+        (("--start", "--wait", "agent,0", "a"), ("'agent,0'", "SECONDS greater than 0")),
+        (("--start", "--wait", "ip,0.0", "a"), ("'ip,0.0'", "SECONDS greater than 0")),
         (("--start", "--wait", "ip,-1", "a"), ("'ip,-1'", "ip,SECONDS")),
         (("--start", "--wait", "ip,inf", "a"), ("'ip,inf'",)),
         (("--start", "--wait", "ip,1_0", "a"), ("'ip,1_0'", "ip,SECONDS")),

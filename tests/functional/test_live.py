@@ -194,6 +194,7 @@ def test_dry_run(lab: Lab, virtomate: Program, busy: Any) -> None:
     assert plan["space"][0]["needed"] >= BUSY_BYTES
     said = virtomate("domain-clone", "--live", "--dry-run", "busy", "clone").stdout
     assert "by a backup of the running original" in said
+    assert "; the backup reserves the full capacity of the disks while it runs\n" in said
     unchanged(lab, before)
     assert is_running(busy)
 

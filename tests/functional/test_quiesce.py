@@ -206,7 +206,7 @@ def test_paused_original(lab: Lab, virtomate: Program, original: Any) -> None:
     assert "--quiesce auto" in error["hint"]
     assert result.status == 0, str(result)
     assert "guest  file systems not frozen, disks as after a power cut" in result.stdout
-    assert result.stderr == "the file systems of the guest are not frozen: it is paused\n"
+    assert result.stderr == "Note: the file systems of the guest are not frozen: it is paused\n"
     assert remove_clones(virtomate) == {"finished"}
 
 

@@ -51,6 +51,23 @@ connection._KEEPALIVE_INTERVAL_SECONDS = -1
 runpy.run_path({str(PAUSING)!r}, run_name="__main__")
 """
 
+# The program, but one that gets Ctrl-C when it begins to import a module.
+HASTY = """
+import os, signal, sys
+
+class Interrupting:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "typing":
+            os.kill(os.getpid(), signal.SIGINT)
+
+for name in ("typing", "virtomate", "virtomate.__main__"):
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Interrupting)
+from virtomate.__main__ import main
+main()
+"""
+
 # A driver that asks who is there before it looks for the host.
 ASKING = "esx://127.0.0.1/"
 
@@ -273,3 +290,12 @@ def test_repeated_signals_say_what_is_waited_for(lab: Lab, virtomate: Program) -
     assert notes == [f"Interrupted, cleaning up… {awaited}", *[f"Still cleaning up… {awaited}"] * 2]
     assert result.status == -signal.SIGINT, str(result)
     unchanged(before, lab)
+
+
+def test_interruption_of_the_first_imports() -> None:
+    """Ctrl-C ends the program without a traceback, however early it comes."""
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", HASTY, "--version"], capture_output=True, text=True, check=False
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")

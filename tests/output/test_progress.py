@@ -142,10 +142,26 @@ def test_auto_in_a_pipe_shows_notes_only(capsys: pytest.CaptureFixture[str]) -> 
     assert captured.out == ""
 
 
+@pytest.mark.parametrize(
+    ("style", "shown"),
+    [
+        ("auto", "Note: a \\x1b[31m remark\n"),
+        ("json", '{"event":"note","message":"a \\u001b[31m remark"}\n'),
+        ("none", "Note: a \\x1b[31m remark\n"),
+    ],
+)
+def test_remark(style: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A remark is told apart from what happens at the moment, and is a note for front ends."""
+    make_progress(style, quiet=False).remark("a \x1b[31m remark")
+
+    assert capsys.readouterr().err == shown
+
+
 @pytest.mark.parametrize("style", ["auto", "bar", "none"])
 def test_quiet(style: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Quiet shows nothing, neither bars nor notes."""
     _use(make_progress(style, quiet=True))
+    make_progress(style, quiet=True).remark("a remark")
 
     assert capsys.readouterr() == ("", "")
 

@@ -189,6 +189,22 @@ def test_interrupted_clones_for_people(capsys: pytest.CaptureFixture[str], compl
     assert said == ["Error: interrupted", line]
 
 
+def test_interrupted_clones_for_front_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    """An interruption is one event, however many clones it concerns; another error names its clone."""
+    left = FAILED.error
+    assert left is not None
+    interrupted = FAILED._replace(status=Status.INTERRUPTED, error=InterruptedBySignalError(2))
+    clones.render_clones(
+        [FAILED._replace(name="web-1"), interrupted, interrupted], HUMAN._replace(has_json_messages=True), 1.52
+    )
+
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(event["event"], event["message"], event.get("name")) for event in events] == [
+        ("error", left.message, "web-1"),
+        ("error", "interrupted", None),
+    ]
+
+
 def test_interrupted_clones_that_left_something(capsys: pytest.CaptureFixture[str]) -> None:
     """A clone of which something is left is named, however it ended."""
     error = InterruptedBySignalError(2)

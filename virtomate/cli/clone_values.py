@@ -130,8 +130,8 @@ def wait(value: str) -> Wait:
 
     what, comma, rest = value.partition(",")
     seconds = read_seconds(rest) if comma else WAIT_SECONDS
-    if what not in set(WaitFor) or seconds is None:
-        expected = "agent or ip, or agent,SECONDS or ip,SECONDS"
+    if what not in set(WaitFor) or not seconds:
+        expected = "agent or ip, or agent,SECONDS or ip,SECONDS with SECONDS greater than 0"
         raise click.BadParameter(f"'{value}' is not understood; expected: {expected}")
     return Wait(WaitFor(what), seconds)
 

@@ -112,6 +112,10 @@ class BarProgress(Listener):
         """Write a line above the bars."""
         self._console.print(printable(text), markup=False, highlight=False)
 
+    def remark(self, text: str) -> None:
+        """Write a line above the bars, as where there are none."""
+        self.note(f"Note: {text}")
+
     def waiting(self, what: str, since: float) -> None:
         """Replace the bars by what is waited for, and the seconds since then."""
         with self._lock:

@@ -75,10 +75,10 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
         return
     interruption = None
     for result in results:
-        if is_only_interrupted(result.error) and result.replaced is None and not format_.has_json_messages:
+        if is_only_interrupted(result.error) and result.replaced is None:
             interruption = result.error
         elif result.error is not None:
-            error_message(result.error, format_, "" if len(results) == 1 else f"{result.name}: ")
+            error_message(result.error, format_, "" if len(results) == 1 else result.name)
     if interruption is not None:
         error_message(interruption, format_)
     if not format_.has_json_messages:
@@ -202,6 +202,7 @@ def _print_each(results: Sequence[CloneResult]) -> None:
 def _clone_lines(result: CloneResult) -> list[str]:
     is_plan = result.status is Status.PLANNED
     verb, took = ("Would clone", "") if is_plan else ("Cloned", f" in {result.seconds:.1f} s")
+    frozen = _frozen_words(result)
     rows = [("UUID", result.uuid)]
     rows += [(disk.target, _disk_words(disk, is_plan=is_plan)) for disk in result.disks]
     if result.nvram is not None:
@@ -218,12 +219,13 @@ def _clone_lines(result: CloneResult) -> list[str]:
     rows += [("new", text) for text in sentences(result.changes) if is_plan]
     for need in result.space:
         needed, available = binary_size(need.needed_bytes), binary_size(need.available_bytes)
-        rows.append(("space", f"{needed} in pool {need.pool}, which has {available}"))
+        reserved = "" if frozen is None else "; the backup reserves the full capacity of the disks while it runs"
+        rows.append(("space", f"{needed} in pool {need.pool}, which has {available}{reserved}"))
     if result.restarted is not None:
         done = "started again" if result.restarted else "shut off"
         to_do = "shut down for cloning" + (", then started again" if result.restarted else "")
         rows.append(("original", to_do if is_plan else done))
-    if (frozen := _frozen_words(result)) is not None:
+    if frozen is not None:
         rows.append(("guest", frozen))
     if result.moment is not None:
         rows.append(("base", f"{result.moment}, which domain-delete removes with the last clone that rests on it"))

@@ -41,7 +41,7 @@ def render_flattened(results: Sequence[FlattenResult], format_: Format) -> None:
             print_lines([f"Flattened {name} in {result.seconds:.1f} s", *aligned_below(rows), *kept])
         render_warnings(result.warnings, format_)
         if result.error is not None:
-            error_message(result.error, format_, f"{name}: " if len(results) > 1 else "")
+            error_message(result.error, format_, name if len(results) > 1 else "")
 
 
 def render_rebased(result: RebaseResult, format_: Format) -> None:

@@ -8,7 +8,7 @@ import threading
 
 from virtomate.output.json import dump
 from virtomate.output.streams import tell
-from virtomate.output.text import printable
+from virtomate.output.text import printable, styled
 from virtomate.progress import Progress
 
 
@@ -33,6 +33,10 @@ class NoteProgress(Progress):
     def note(self, text: str) -> None:
         """Write the note."""
         tell(f"{printable(text)}\n")
+
+    def remark(self, text: str) -> None:
+        """Write the remark, with a word before it that sets it apart from what happens at the moment."""
+        tell(f"{styled('Note:', 'note')} {printable(text)}\n")
 
 
 class JsonProgress(Progress):
@@ -67,6 +71,10 @@ class JsonProgress(Progress):
     def note(self, text: str) -> None:
         """Write a note."""
         self._write("note", message=text)
+
+    def remark(self, text: str) -> None:
+        """Write a remark as a note."""
+        self.note(text)
 
     def _write(self, event: str, **more: str | int) -> None:
         with self._lock:

@@ -107,13 +107,14 @@ def message(kind: str, text: str, format_: Format, **more: object) -> None:
     tell(f"{line}\n")
 
 
-def error_message(error: VirtomateError, format_: Format, subject: str = "") -> None:
-    """Write an error with its leftovers and its hint to stderr."""
+def error_message(error: VirtomateError, format_: Format, name: str = "") -> None:
+    """Write an error with its leftovers and its hint to stderr, and the name of the clone if there are several."""
     if format_.has_json_messages:
-        message("error", error.message, format_, **documents.error_document(error, format_.reach))
+        named = {"name": name} if name else {}
+        message("error", error.message, format_, **named, **documents.error_document(error, format_.reach))
         return
     render_warnings(error.notices, format_)
-    message("error", subject + error.message, format_)
+    message("error", f"{name}: {error.message}" if name else error.message, format_)
     if error.leftovers:
         leftovers = [printable(format_.reach.fill(item)) for item in sentences(error.leftovers)]
         tell("Left behind:\n" + "".join(f"  {item}\n" for item in leftovers))

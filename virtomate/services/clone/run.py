@@ -140,7 +140,7 @@ def _plan(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePla
     run.cancel.check()
     running = planner.survey.source.running
     if running is not None and running.readiness.obstacle:
-        run.progress.note(f"the file systems of the guest are not frozen: {running.readiness.obstacle}")
+        run.progress.remark(f"the file systems of the guest are not frozen: {running.readiness.obstacle}")
     return planner, plans
 
 
