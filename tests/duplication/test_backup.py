@@ -1,13 +1,17 @@
 """The end of a backup that was begun by a run of virtomate."""
 
+import threading
+from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from tests.clock import Clock
+from virtomate.cancel import CancelToken
+from virtomate.duplication.pace import Pace
 from virtomate.duplication.transfers import backup
-from virtomate.errors import IllegalStateError
+from virtomate.errors import IllegalStateError, UnsupportedError
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
@@ -34,3 +38,34 @@ def test_aborted_backup_that_does_not_end(monkeypatch: pytest.MonkeyPatch, call_
     with pytest.raises(IllegalStateError, match="does not end"):
         backup.end_backup(cast("Connection", None), "uuid", ["/p/a"])
     assert aborted == [domain]
+
+
+@pytest.mark.parametrize("is_waiting", [False, True])
+def test_limit_for_which_libvirt_waits(monkeypatch: pytest.MonkeyPatch, is_waiting: bool) -> None:
+    """Disks share the limit; where libvirt would limit a backup only when it has ended, there is no backup."""
+    end = threading.Event()
+    limits: list[tuple[str, int]] = []
+
+    def limit_backup(_: object, disk: str, rate_bytes: int) -> None:
+        if is_waiting:
+            end.wait()
+        limits.append((disk, rate_bytes))
+
+    domain: Any = SimpleNamespace(name="web", uuid="uuid")
+    lent: Any = SimpleNamespace(
+        borrow=lambda: nullcontext("another connection"), cancel=CancelToken(), pace=Pace(10 << 20)
+    )
+    monkeypatch.setattr(backup, "backup", SimpleNamespace(limit_backup=limit_backup))
+    monkeypatch.setattr(backup, "find_domain_by_uuid", lambda connection, uuid: (connection, uuid))
+
+    try:
+        if is_waiting:
+            monkeypatch.setattr(backup, "_LIMIT_SECONDS", 0)
+            with pytest.raises(UnsupportedError, match="cannot limit the backup of domain 'web'"):
+                backup._limit(lent, domain, ["vda", "vdb"])
+        else:
+            backup._limit(lent, domain, ["vda", "vdb"])
+    finally:
+        end.set()
+
+    assert is_waiting or limits == [("vda", 5 << 20), ("vdb", 5 << 20)]

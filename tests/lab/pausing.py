@@ -7,8 +7,8 @@ just begun goes on at 1 MiB/s, and a guest that is frozen stays so.
 """
 
 import functools
+import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -17,6 +17,7 @@ from typing import Any
 
 import libvirt  # noqa: F401 - what it calls while it is being imported is none of the program's
 import libvirtmod
+import libvirtmod_qemu
 
 from virtomate.hypervisor import connection, freeze, watchdog
 from virtomate.output import progress as output
@@ -47,7 +48,7 @@ def pause_after(name: str, module: Any = libvirtmod) -> None:
             arguments = (domain, disk, 1, flags)
         result = function(*arguments)
         if name == "virDomainBackupBegin":
-            slow_down(*arguments)
+            slow_down(arguments[0])
         setattr(module, name, function)
         stand_still()
         return result
@@ -69,10 +70,12 @@ def pause_after_sync(number: int) -> None:
     os.fdatasync = call
 
 
-def slow_down(domain: Any, document: str, *_: object) -> None:
-    """Let the backup of a domain take very long, unless it is over already."""
-    for disk in re.findall(r'name="(\w+)" type=', document):
-        libvirtmod.virDomainBlockJobSetSpeed(domain, disk, 1, 0)
+def slow_down(domain: Any) -> None:
+    """Let the backup of a domain take very long, unless it is over already; libvirt's own call can wait for the end."""
+    jobs = json.loads(libvirtmod_qemu.virDomainQemuMonitorCommand(domain, '{"execute": "query-block-jobs"}', 0))
+    for job in jobs["return"]:
+        speed = {"execute": "block-job-set-speed", "arguments": {"device": job["device"], "speed": 1 << 20}}
+        libvirtmod_qemu.virDomainQemuMonitorCommand(domain, json.dumps(speed), 0)
 
 
 def pause_while_writing(volumes: list[str]) -> None:

@@ -32,6 +32,13 @@ def speed_up(domain: Any) -> None:
     _limit(domain, 0)
 
 
+def limit_backup(domain: Any, target: str, rate_bytes: int) -> None:
+    """Limit the backup of a disk, through QEMU: libvirt 11.3 does that only when the backup has ended."""
+    for job in _ask(domain, "query-block-jobs"):
+        if job["device"].startswith(f"backup-{target}-"):
+            _ask(domain, "block-job-set-speed", device=job["device"], speed=rate_bytes)
+
+
 def pause_jobs(domain: Any) -> None:
     """Have QEMU copy nothing more by itself; what the guest is about to overwrite is copied first all the same."""
     for job in _ask(domain, "query-jobs"):

@@ -14,7 +14,8 @@ What libvirt 9.0 with QEMU 7.2 does beyond that:
 - A job that was refused or has failed leaves the domain as it was, with one exception: where the target of the job has
   no room for what the guest is about to overwrite, the guest waits, and libvirt reports the state paused (I/O error).
   The domain stays paused after the abort; resumed, it writes what it was about to write.
-- `blockJobSetSpeed` limits a job, too.
+- `blockJobSetSpeed` limits a job, too. In libvirt 11.3 the call waits until the backup has ended, but for 30 seconds at
+  most: it asks for a kind of lock (VIR_JOB_MODIFY_MIGRATION_SAFE) that a backup does not share.
 - Checkpoints, overlays and the state paused are no obstacles.
 """
 

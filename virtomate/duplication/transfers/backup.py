@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 # An aborted job ends within some tenths of a second, unless the host's disks are very busy.
 _ABORT_SECONDS = 60
 
+# A limit takes libvirt some milliseconds, unless it waits for the end of the backup.
+_LIMIT_SECONDS = 10
+
 # libvirt gives a file back to its owner so soon after the backup has ended.
 _CLOSED_SECONDS = 5
 _FOREVER = float("inf")
@@ -137,8 +140,7 @@ def fill(
     try:
         start = begin(domain, backup_document(targets, others))
         if context.pace.rate_bytes:
-            for target in targets:
-                backup.limit_backup(domain, target.disk, context.pace.rate_bytes // len(targets))
+            _limit(context, domain, [target.disk for target in targets])
         for share in job.follow(context.cancel):
             context.progress.advanced(label, int(total * share))
     except VirtomateError as error:
@@ -146,6 +148,29 @@ def fill(
             raise error.adding(f"; {RESUMED.format(domain.name)}") from error
         raise
     return tuple(_finish(*item, context.connection, start) for item in filled)
+
+
+def _limit(context: TransferContext, domain: Domain, disks: list[str]) -> None:
+    """Limit a backup that has begun, all disks together, on a connection that nobody else waits for.
+
+    Raises:
+        UnsupportedError: libvirt would not do that before the end of the backup.
+        InterruptedBySignalError: A signal arrived.
+    """
+
+    def limit() -> None:
+        with context.borrow() as connection:
+            if (found := find_domain_by_uuid(connection, domain.uuid)) is not None:
+                for disk in disks:
+                    backup.limit_backup(found, disk, context.pace.rate_bytes // len(disks))
+
+    try:
+        call_interruptibly(limit, context.cancel, _LIMIT_SECONDS)
+    except TimedOutError as error:
+        raise UnsupportedError(
+            f"libvirt on that host cannot limit the backup of domain '{domain.name}' while the backup runs",
+            hint="Leave out --bandwidth. libvirt 11.3 has this defect, and libvirt 9.0 has not.",
+        ) from error
 
 
 def begin_unfrozen(domain: Domain, document: str) -> BackupStart:
