@@ -199,6 +199,20 @@ def test_fault_at_any_call(name: str, number: int, fault: Fault) -> None:
 
 
 @pytest.mark.usefixtures("dead")
+@pytest.mark.parametrize("call", ["start", "undefine"])
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.CARRIED_OUT])
+def test_connection_that_breaks_during_the_restart(call: str, fault: Fault) -> None:
+    """Over another connection the original is started after all, and the result says so."""
+    host = host_with()
+    host.faults[call, 0] = fault
+
+    results = clone(host, source(), Shutdown(60.0))
+
+    assert [(item.restarted, item.error) for item in results] == [(True, None)] * 2
+    assert web(host).active
+    assert names(host) == {"web"}
+
+
 def test_owed_restart_is_taken_over() -> None:
     """The next run clones the original, which is off, and starts it."""
     host = host_with()
