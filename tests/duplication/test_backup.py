@@ -9,6 +9,7 @@ import pytest
 
 from tests.clock import Clock
 from virtomate.cancel import CancelToken
+from virtomate.definition.provenance import DomainReference
 from virtomate.duplication.pace import Pace
 from virtomate.duplication.transfers import backup
 from virtomate.errors import IllegalStateError, UnsupportedError
@@ -69,3 +70,21 @@ def test_limit_for_which_libvirt_waits(monkeypatch: pytest.MonkeyPatch, is_waiti
         end.set()
 
     assert is_waiting or limits == [("vda", 5 << 20), ("vdb", 5 << 20)]
+
+
+def test_progress_of_a_backup_that_has_just_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress never goes back, also where the job ends between two questions about it."""
+    documents, shares = [DOCUMENT, DOCUMENT, None], [0.8, 0.0]
+    domain: Any = SimpleNamespace(name="web", run_id=1, is_active=lambda: True)
+    fake = SimpleNamespace(
+        find_backup=lambda _: documents.pop(0),
+        processed_share=lambda _: shares.pop(0),
+        waits_for_room=lambda _: False,
+        wait_for_close=lambda _: None,
+        end_of_job=lambda _: SimpleNamespace(is_success=True, reason=""),
+    )
+    monkeypatch.setattr(backup, "backup", fake)
+    monkeypatch.setattr(backup, "find_domain_by_uuid", lambda *_: domain)
+    job = backup._Job(cast("Any", None), domain, DomainReference("web", "uuid"), 1, frozenset({"/p/a"}), False)
+
+    assert list(job.follow(CancelToken())) == [0.8, 0.8]

@@ -205,7 +205,7 @@ class _Job(NamedTuple):
             raise
 
     def _follow(self, cancel: CancelToken) -> Iterator[float]:
-        domain = self.domain
+        domain, share = self.domain, 0.0
         for _ in backoff(_FOREVER, cancel):
             if (document := backup.find_backup(domain)) is None:
                 break
@@ -220,7 +220,9 @@ class _Job(NamedTuple):
                     f"the backup of domain '{domain.name}' has no room for what its guest is about to overwrite",
                     hint=_MAKE_ROOM,
                 )
-            yield backup.processed_share(domain)
+            # of a job that has ended since the look above, libvirt tells nothing
+            share = max(share, backup.processed_share(domain))
+            yield share
         call_interruptibly(partial(backup.wait_for_close, domain), cancel)
         _same_run(self.connection, self.original, self.run_id)
         end = backup.end_of_job(domain)
