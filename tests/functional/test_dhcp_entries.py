@@ -88,6 +88,16 @@ def test_guest_gets_its_address(root_lab: Lab, virtomate: Program, network: Any)
     (deleted,) = result.json
     assert deleted["removed"][-1] == f"DHCP entry of network 'lab' for {mac} (192.168.77.9, clone)"
     assert state(root_lab) == before
+    # dnsmasq gives the address of a lease to nobody else
+    again = ("domain-clone", "--ip", "192.168.77.9", "--dry-run", "original", "clone")
+    refusal = virtomate(*again, json=True)
+    assert (refusal.status, refusal.json["type"]) == (1, "Conflict")
+    assert f"address '192.168.77.9' is leased to {mac}" in refusal.json["message"]
+    other = virtomate(
+        "domain-clone", "--ip-range", "192.168.77.9-192.168.77.12", "--dry-run", "original", "clone", json=True
+    )
+    assert other.json[0]["interfaces"][1]["dhcp_entry"]["address"] == "192.168.77.10"
+    assert virtomate("--quiet", *again, "--mac", mac_address(9), "--mac", mac).status == 0
 
 
 def test_free_addresses_of_a_range(root_lab: Lab, virtomate: Program, network: Any) -> None:
@@ -254,23 +264,23 @@ def test_clones_that_exist(root_lab: Lab, virtomate: Program, network: Any) -> N
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
-@pytest.mark.parametrize("moment", ["virNetworkUpdate", "vda"])
+@pytest.mark.parametrize("moment", ["virDomainDefineXMLFlags", "virNetworkUpdate", "vda"])
 def test_undone(root_lab: Lab, virtomate: Program, network: Any, moment: str, signal_number: signal.Signals) -> None:
     """The entry goes with a clone that is interrupted, and one command removes what a killed run has left."""
     define(root_lab)
     before = state(root_lab)
     run = start_clone(virtomate, "--ip", "192.168.77.9", "original", "clone", moment=moment).run
 
+    made = [] if moment == "virDomainDefineXMLFlags" else ["192.168.77.9"]
     with paused(run):
-        assert [address for _, _, address in entries(network)] == ["192.168.77.9"]
+        assert [address for _, _, address in entries(network)] == made
         assert "192.168.77.9" in definition(root_lab, "clone")
         run.signal(signal_number)
     result = run.wait()
 
     if signal_number is signal.SIGKILL:
-        assert len(entries(network)) == 1
-        deleted = virtomate("domain-delete", "clone", json=True).json
-        assert deleted[0]["removed"][-1].startswith("DHCP entry of network 'lab'")
+        (deleted,) = virtomate("domain-delete", "clone", json=True).json
+        assert len(made) == sum("DHCP entry of network 'lab'" in what for what in deleted["removed"])
     else:
         assert result.json[0]["status"] == "interrupted"
     assert state(root_lab) == before
@@ -319,3 +329,23 @@ def test_address_that_others_take_meanwhile(
     assert ("clone", "192.168.77.11") in {item[1:] for item in entries(network)}
     assert virtomate("domain-delete", "--yes", "clone").status == 0
     assert entries(network) == others
+
+
+def test_interface_in_no_network_of_libvirt(lab: Lab, virtomate: Program) -> None:
+    """Also where an ordinary user has no networks, the error says that libvirt gives such an interface no address."""
+    define(lab, interface())
+    before = lab.inventory()
+
+    error = refused(lab, before, virtomate("domain-clone", "--ip-range", "10.0.2.0/24", "original", "clone", json=True))
+
+    assert error["type"] == "UnsupportedError"
+    assert "no interface of domain 'original' is connected to a libvirt network" in error["message"]
+
+
+def test_other_network_of_the_clone(root_lab: Lab, virtomate: Program, network: Any) -> None:
+    """The entry is in the network that --network connects the interface to."""
+    define(root_lab, interface())
+
+    made = clone(virtomate, "--mode", "linked", "--network", "lab", "--ip", "192.168.77.9")
+
+    assert entries(network) == [(made["interfaces"][0]["mac"], "clone", "192.168.77.9")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtomate.definition import codec, readers
 from virtomate.enums import IfExists
 from virtomate.errors import VirtomateError
 from virtomate.hypervisor.domains import find_domain
@@ -91,4 +92,7 @@ def _with_definition(run: Run, result: CloneResult) -> CloneResult:
 def _running(run: Run, result: CloneResult) -> CloneResult:
     """Start a kept clone unless it runs."""
     domain = find_domain(run.target.connection, result.uuid)
-    return result._replace(is_started=True) if domain.is_active() else start_clone(run.target, result, run.cancel)
+    if domain.is_active():
+        return result._replace(is_started=True)
+    networks = readers.network_names(codec.parse_definition(domain.inactive_definition_without_secrets()).domain)
+    return start_clone(run.target, result, run.cancel, networks)
