@@ -547,6 +547,7 @@ def test_killed_deletion_is_finished_by_the_same_command(lab: Lab, virtomate: Pr
         time.sleep(seconds * (0.5 + 0.5 * moment / (moments - 1)))
         run.signal(signal.SIGKILL)
         run.wait()
+        lab.hypervisor.wait_until_idle()
         if "web" in names_of(lab):
             web = lab.connection.lookupByName("web")
             found.add("whole" if web.XMLDesc(EVERYTHING) == whole else "unfinished")

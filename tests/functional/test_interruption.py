@@ -271,6 +271,9 @@ def check_left_by_kill(
     Returns:
         What it was: nothing, unfinished or finished.
     """
+    # libvirt builds a volume for long, and what is tried meanwhile has to cope with that
+    if "server" not in words or not is_there(lab, name):
+        lab.hypervisor.wait_until_idle()
     if not is_there(lab, name):
         stop_stale_pools(lab, virtomate, source)
         unchanged(before, lab)
@@ -386,6 +389,8 @@ def sweep_several(
             if run.running:
                 run.signal(number)
         result = run.wait()
+        if "server" not in words:
+            lab.hypervisor.wait_until_idle()
         there = several_there(virtomate)
         found |= set(there.values())
         if number == signal.SIGKILL:

@@ -796,6 +796,7 @@ def disturb(
         with program.start(*words, json=True) as run:
             time.sleep(first.seconds * moment)
             result = disturber.disturb(run)
+        lab.hypervisor.wait_until_idle()
         assert "Traceback" not in result.stderr, str(result)
         left = remove_clones(program)
         assert disturber.leaves or left <= {"finished"}, str(result)

@@ -15,11 +15,12 @@ from typing import Any, Self
 import libvirt
 
 from tests.lab import mounts
-from tests.lab.programs import MissingPackageError, require_program
+from tests.lab.programs import MissingPackageError, require_program, run
 from tests.lab.workspace import Workspace
 
 START_TIMEOUT_SECONDS = 120.0
 REMOVAL_ATTEMPTS = 50
+IDLE_TIMEOUT_SECONDS = 120.0
 
 # The longest paths below their directories: of the daemon's own sockets, and of those that a session daemon keeps for
 # domains beside its configuration. libvirt cuts a domain's name to 20 characters there.
@@ -144,6 +145,21 @@ class Hypervisor:
         except (AttributeError, libvirt.libvirtError):
             self._connection = self.connect()
         return self._connection
+
+    def wait_until_idle(self) -> None:
+        """Wait until the daemon has carried out what it was asked for, also by programs that were killed since."""
+        admin = require_program("virt-admin", "libvirt-clients")
+        kind = "system" if self.privileged else "session"
+        uri = f"libvirtd:///{kind}?socket={self._sockets / DAEMON_SOCKET}"
+        deadline = time.monotonic() + IDLE_TIMEOUT_SECONDS
+        while True:
+            said = run(admin, "-c", uri, "server-threadpool-info", "libvirtd").decode()
+            found = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in said.splitlines()}
+            if found["nWorkers"] == found["freeWorkers"] and found["jobQueueDepth"] == "0":
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"libvirtd is still busy: {found}")
+            time.sleep(0.02)
 
     def answers(self) -> bool:
         """Tell whether the daemon is there."""
