@@ -329,7 +329,8 @@ def broken_domains(lab: Lab, listed: dict[str, Any]) -> dict[str, str]:
 
 def test_processes_side_by_side(root_lab: Lab, virtomate: Program) -> None:
     """For a minute, eight processes clone, delete, start, save, pull, commit, snapshot and rename on one host."""
-    run_side_by_side(root_lab, virtomate, SAMPLE_SECONDS, random.SystemRandom().getrandbits(32))
+    # chance is for the long sweep
+    run_side_by_side(root_lab, virtomate, SAMPLE_SECONDS, seed=1)
 
 
 @pytest.mark.stress
