@@ -48,7 +48,7 @@ SERVICES: dict[str, set[str]] = {
     "quiesce": {"storage"},
     "transaction": {"definitions", "storage", "quiesce"},
     "guest": set(),
-    "linked": {"definitions", "firmware", "trust", "storage", "transaction", "guest"},
+    "linked": {"definitions", "firmware", "trust", "storage", "transaction", "guest", "quiesce"},
     "restart": {"storage", "transaction"},
     "clone_records": {"storage", "seed", "sysprep", "credentials", "address_wish"},
     "same_machines": {"guest", "clone_records"},

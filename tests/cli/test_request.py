@@ -86,6 +86,7 @@ def test_what_is_asked_for() -> None:
     assert request("web-{a}", "{").names == ("web-{a}", "{")
     assert request("--freeze", "--mode", "linked", "a") == CloneRequest("src", ("a",), mode=Mode.LINKED, freeze=True)
     assert request("--freeze", "--disk", "vda=linked", "a").freeze
+    assert request("--freeze", "--live", "--mode", "linked", "a").live
     assert request("--auto-name") == CloneRequest("src", auto_names=1)
     assert request("--auto-name", "--count", "3").auto_names == 3
     assert request("--mac", "keep", "a").keep_mac_addresses
@@ -174,7 +175,6 @@ ONE_OF = "copy, shallow, linked, reflink, auto, share, drop"
         (("--shutdown", "--snapshot", "s", "a"), ("--shutdown", "cannot be given with --snapshot")),
         (("--freeze", "a"), ("--freeze is for linked clones", "--mode linked or --disk TARGET=linked")),
         (("--freeze", "--mode", "reflink", "--disk", "vda=copy", "a"), ("--freeze is for linked clones",)),
-        (("--freeze", "--mode", "linked", "--live", "a"), ("--freeze", "cannot be given with --live")),
         (("--freeze", "--mode", "linked", "--snapshot", "s", "a"), ("--freeze", "cannot be given with --snapshot")),
         (("--shutdown", "--shutdown-timeout", "soon", "a"), ("'soon'", "number of seconds")),
         (("--shutdown", "--shutdown-timeout", "0", "a"), ("'0'", "expected: a number of seconds greater than 0")),

@@ -248,6 +248,8 @@ def test_overlay_that_was_written_to_becomes_a_base(original: Original, virtomat
     assert [(item["target"], item["new"]) for item in document["frozen"]] == [("vda", True), ("vdb", False)]
     assert [path.name for path, _ in original.disks().values()] == ["original-overlay-2.qcow2", "data-overlay.qcow2"]
     assert [chain_length(clone_path(document, target)) for target in ("vda", "vdb")] == [3, 2]
+    # as if the original had never been frozen
+    assert [clone_path(document, target).name for target in ("vda", "vdb")] == ["second.qcow2", "second-data.qcow2"]
     assert original.content() == content
     assert {t: images.guest_digest(clone_path(document, t), "qcow2") for t in content} == content
     assert not mode_of(original.disks()["vda"][0].with_name("original-overlay.qcow2")) & 0o222
@@ -370,7 +372,7 @@ def test_signal_takes_the_freeze_back(lab: Lab, original: Original, virtomate: P
 def started(original: Original) -> str:
     """The original runs meanwhile."""
     original.domain.create()
-    return "is open in a running guest"
+    return "domain 'original' runs"
 
 
 def written_to(original: Original) -> str:

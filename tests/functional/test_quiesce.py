@@ -31,7 +31,7 @@ from virtomate.hypervisor import freeze, watchdog
 from virtomate.hypervisor.connection import Connection
 from virtomate.hypervisor.domains import Domain
 
-NAMESPACE = "urn:virtomate:freeze:1"
+NAMESPACE = "urn:virtomate:quiesce:1"
 # of an ext4 file system: where its superblock says what a reader must understand, and that its journal is needed
 FEATURES = slice(1024 + 0x60, 1024 + 0x64)
 RECOVER = 0x4

@@ -248,8 +248,8 @@ def test_refusal_leaves_the_original_running(
     unchanged(before, lab)
 
 
-def test_no_live_is_offered_for_a_freeze(lab: Lab, web: Any, virtomate: Program) -> None:
-    """A running original that is to be frozen has to be shut down: --freeze cannot be given with --live."""
+def test_live_and_shutdown_are_offered_for_a_freeze(lab: Lab, web: Any, virtomate: Program) -> None:
+    """A running original is frozen as it is, or shut down for that; a paused one would not hear the latter."""
     before = lab.inventory()
     words = ("domain-clone", "--freeze", "--mode", "linked", "web", "a")
 
@@ -258,10 +258,9 @@ def test_no_live_is_offered_for_a_freeze(lab: Lab, web: Any, virtomate: Program)
     paused = error_of(virtomate(*words, json=True))
 
     assert running["hint"].startswith(
-        "--shutdown shuts it down, and starts it again after cloning. Shut it down first: "
+        "--live clones it as it is. --shutdown shuts it down, and starts it again after cloning. Shut it down first: "
     )
-    assert paused["hint"].startswith("Shut it down first: ")
-    assert "--live" not in running["hint"] + paused["hint"]
+    assert paused["hint"].startswith("--live clones it as it is. Shut it down first: ")
     web.resume()
     unchanged(before, lab)
 

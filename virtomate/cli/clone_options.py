@@ -48,7 +48,8 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             ["--freeze"],
             is_flag=True,
             help="With --mode linked or --disk TARGET=linked, move the linked disks of DOMAIN onto overlays first, so "
-            "that DOMAIN can be started, too: its former volumes become bases that nobody writes to.",
+            "that DOMAIN can be started, too: its former volumes become bases that nobody writes to. With --live, a "
+            "DOMAIN that runs goes on in its overlays.",
         ),
         click.Option(
             ["--count"],

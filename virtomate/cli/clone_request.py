@@ -96,7 +96,7 @@ def clone_request(
         is_snapshot=fields["snapshot"] is not None,
     )
     if fields["freeze"]:
-        _check_freeze(mode, disks, is_live=fields["live"], is_snapshot=fields["snapshot"] is not None)
+        _check_freeze(mode, disks, is_snapshot=fields["snapshot"] is not None)
     seed, host_names = read_seed_words(seed_words, many, None if count is None else numbered_names)
     preparation = None
     if sysprep is not None or customize:
@@ -159,12 +159,10 @@ def _check_running(live: Mapping[str, bool], shutdown: Mapping[str, bool], *, is
             raise click.UsageError(f"{word} is for an original as it is now, and cannot be given with --snapshot.")
 
 
-def _check_freeze(mode: str, disks: Sequence[DiskOptions], *, is_live: bool, is_snapshot: bool) -> None:
+def _check_freeze(mode: str, disks: Sequence[DiskOptions], *, is_snapshot: bool) -> None:
     """Refuse to freeze an original of which nothing is linked, and what is no image of the original itself."""
     if mode != Mode.LINKED and not any(disk.treatment is DiskAction.LINKED for disk in disks):
         raise click.UsageError("--freeze is for linked clones, and needs --mode linked or --disk TARGET=linked.")
-    if is_live:
-        raise click.UsageError("--freeze needs an original that is shut off, and cannot be given with --live.")
     if is_snapshot:
         raise click.UsageError("--freeze is for an original as it is now, and cannot be given with --snapshot.")
 

@@ -58,6 +58,11 @@ class FreezeMark(NamedTuple):
         return next((disk for disk in self.disks if disk.target == target), None)
 
     @property
+    def paths(self) -> frozenset[str]:
+        """Return the paths of all overlays and bases."""
+        return frozenset(path for disk in self.disks for path in (disk.overlay, disk.base))
+
+    @property
     def modes(self) -> dict[str, int]:
         """Return the permission bits that the bases had before, by path."""
         return {disk.base: int(disk.mode, 8) for disk in self.disks if disk.mode is not None}
@@ -110,11 +115,18 @@ def moved_disk(domain: Document, position: int, overlay: NewSource) -> str:
     return codec.unparse(devices(moved, "disk")[position], "disk")
 
 
+def settled_disk(domain: Document, position: int, overlay: NewSource, former: Document) -> str:
+    """Return the `<disk>` element at this position with an overlay in place of the source in a former definition."""
+    domain = copied(domain)
+    element = devices(domain, "disk")[position]
+    before = _element(former, disks(domain)[position].target)
+    element["@type"], element["source"] = before.get("@type"), copied(child(before, "source"))
+    return moved_disk(domain, position, overlay)
+
+
 def returned_disk(domain: Document, position: int, former: Document) -> str:
     """Return the `<disk>` element at this position with the source that it had in a former definition of the domain."""
-    target = disks(domain)[position].target
-    before = next(disk for disk in disks(former) if disk.target == target)
-    old: dict[str, Any] = copied(devices(former, "disk")[before.position])
+    old: dict[str, Any] = copied(_element(former, disks(domain)[position].target))
     element: dict[str, Any] = copied(devices(domain, "disk")[position])
     for key in ("@type", "source", "backingStore"):
         element.pop(key, None)
@@ -129,6 +141,11 @@ def returned_disk(domain: Document, position: int, former: Document) -> str:
     else:
         element.pop("driver", None)
     return codec.unparse(element, "disk")
+
+
+def _element(domain: Document, target: str) -> dict[str, Any]:
+    found = next(disk for disk in disks(domain) if disk.target == target)
+    return devices(domain, "disk")[found.position]
 
 
 def _read(element: str) -> FreezeMark:

@@ -11,7 +11,7 @@ from virtomate.errors import MalformedDocumentError
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from virtomate.definition.codec import Definition, Document
     from virtomate.definition.file_readers import DiskDefinition
@@ -92,6 +92,27 @@ def read_snapshot(document: str) -> Snapshot:
         },
         definition=definition,
     )
+
+
+def overlays_document(overlays: Mapping[str, str], all_disks: Iterable[str]) -> str:
+    """Return the document of a snapshot that moves disks onto overlays that are there already.
+
+    Args:
+        overlays: Paths of qcow2 overlays, by the targets of the disks.
+        all_disks: Targets of all disks of the domain; libvirt would make an overlay for a disk that is not named.
+    """
+    moved = [
+        {
+            "@name": target,
+            "@snapshot": EXTERNAL,
+            "@type": "file",
+            "driver": {"@type": "qcow2"},
+            "source": {"@file": path},
+        }
+        for target, path in overlays.items()
+    ]
+    others = [{"@name": target, "@snapshot": "no"} for target in all_disks if target not in overlays]
+    return codec.unparse({"disks": {"disk": [*moved, *others]}}, "domainsnapshot")
 
 
 def _renamed(inactive: str) -> str:

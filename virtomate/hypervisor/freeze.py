@@ -28,8 +28,9 @@ _ANSWER_SECONDS = 5
 # The watchdog thaws after 10 s; the backup must have begun before that.
 _FREEZE_SECONDS = 8
 
-_NAMESPACE = "urn:virtomate:freeze:1"
-_PREFIX = "virtomate-freeze"
+# not that of the mark of a frozen original: libvirt keeps one element for each namespace
+_NAMESPACE = "urn:virtomate:quiesce:1"
+_PREFIX = "virtomate-quiesce"
 
 
 def is_frozen(domain: Domain) -> bool:

@@ -49,6 +49,21 @@ def find_commit(domain: Domain, targets: Iterable[str]) -> str | None:
     return None
 
 
+def move_onto_overlays(domain: Domain, document: str) -> None:
+    """Have an active domain go on in overlays that are there already, all disks at one moment.
+
+    libvirt changes the definition for the next start in the same call, and keeps no snapshot.
+
+    Raises:
+        HypervisorError: libvirt refuses, and has changed nothing.
+        ConnectionLostError: The connection broke; the disks may have moved.
+    """
+    flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+    flags |= libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+    with translating_errors(f"cannot move the disks of domain '{domain.name}' onto overlays"):
+        domain.handle.snapshotCreateXML(document, flags)
+
+
 def delete_internal_snapshots(domain: Domain) -> None:
     """Delete the snapshots that libvirt keeps inside of images, from all disks of a domain."""
     with translating_errors(f"cannot delete the snapshots of domain '{domain.name}'"):

@@ -289,7 +289,8 @@ def _frozen_words(result: CloneResult) -> str | None:
     if result.consistency is Consistency.CRASH:
         return f"file systems not frozen, disks {'will be ' if is_plan else ''}as after a power cut"
     if is_plan:
-        return "file systems to be frozen for the moment in which the copy begins"
+        then = "the disks move" if result.frozen else "the copy begins"
+        return f"file systems to be frozen for the moment in which {then}"
     by = "by somebody else" if result.frozen_seconds is None else f"for {result.frozen_seconds:.2f} s"
     return f"file systems frozen {by}"
 

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from tests.output.records import CLONED
-from virtomate.enums import Status
+from virtomate.duplication.transfers.backup import BackupStart
+from virtomate.enums import Consistency, Status
 from virtomate.errors import IllegalStateError
 from virtomate.notices import CloneWarning, Leftover, Notice, notice
 from virtomate.services.clone.freezing import make_frozen, overlay_names
@@ -50,6 +51,9 @@ WRITABLE = notice(CloneWarning.WRITABLE_BASE, "/base", reason="seen later")
 class FakeFreeze:
     """A freeze that notes what is done with it."""
 
+    warnings: tuple[Notice, ...] = ()
+    start: BackupStart | None = None
+
     def __init__(self) -> None:
         self.calls: list[str] = []
 
@@ -78,7 +82,7 @@ def made(freeze: FakeFreeze, *results: Any) -> Any:
                 raise result
         return results
 
-    return make_frozen(cast("Any", freeze), make)
+    return make_frozen(cast("Any", freeze), (), make)
 
 
 def test_one_clone_keeps_the_freeze() -> None:
@@ -88,6 +92,18 @@ def test_one_clone_keeps_the_freeze() -> None:
 
     assert made(freeze, FAILED, CLONED, warned)[1:] == (CLONED._replace(warnings=(*CLONED.warnings, WRITABLE)), warned)
     assert freeze.calls == ["keep"]
+
+
+def test_clones_are_of_the_moment_of_the_freeze() -> None:
+    """How the disks were when they moved is told of all clones, with the warning about that."""
+    freeze = FakeFreeze()
+    freeze.start = BackupStart(Consistency.FILESYSTEM, 0.25)
+    freeze.warnings = (notice(CloneWarning.UNFROZEN, "original", reason="no agent"),)
+
+    (result,) = made(freeze, CLONED)
+
+    assert (result.consistency, result.frozen_seconds) == (Consistency.FILESYSTEM, 0.25)
+    assert result.warnings == (*CLONED.warnings, *freeze.warnings, WRITABLE)
 
 
 def test_without_a_clone_the_freeze_is_undone() -> None:

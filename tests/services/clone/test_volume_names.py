@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from virtomate.errors import UsageError
-from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
+from virtomate.services.clone.volume_names import distinct_volume_name, name_before_freezes, new_volume_name
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,21 @@ def test_new_volume_name(volume: str, source: str, clone: str, copied: str, link
     """The domain's name at the beginning becomes the clone's, else that is put in front; an overlay is a qcow2."""
     assert new_volume_name(volume, source, clone, is_overlay=False) == copied
     assert new_volume_name(volume, source, clone, is_overlay=True) == linked
+
+
+@pytest.mark.parametrize(
+    ("volume", "expected"),
+    [
+        ("web-overlay.qcow2", "web.qcow2"),
+        ("web-overlay-12.qcow2", "web.qcow2"),
+        ("web-overlay-0.qcow2", "web-overlay-0.qcow2"),
+        ("web-overlays.qcow2", "web-overlays.qcow2"),
+        ("web-overlay.raw", "web-overlay.raw"),
+    ],
+)
+def test_name_before_freezes(volume: str, expected: str) -> None:
+    """What a freeze adds to the name of a volume is taken away, and nothing else."""
+    assert name_before_freezes(volume) == expected
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def _with_header(
         return source, None
     head = read_head(survey.connection, found.volume, HEADER_BYTES)
     header = read_qcow2_header(head)
-    if header is not None and survey.source.is_active:
-        # QEMU closes the image properly when the original is shut down
+    if header is not None and (survey.source.is_active or survey.source.running is not None):
+        # QEMU closes the image properly when the original is shut down, or goes on in an overlay
         header = header._replace(is_dirty=False)
     select.check_header(source, header, mode)
     return select.as_headed(source, header)._replace(header=header_digest(head)), header
@@ -86,6 +86,6 @@ def _find_below(survey: Survey, path: str, mode: Mode) -> FoundVolume | None:
     except NotFoundError as error:
         raise NotFoundError(error.message, hint="The image is incomplete without it: bring it back.") from error
     except IllegalStateError:
-        if mode is Mode.COPY and survey.source.running is None:
+        if mode is Mode.COPY and survey.source.backed_up is None:
             raise
         return None

@@ -26,14 +26,14 @@ from virtomate.services.clone.frozen import (
     refuse_sharing,
     require_copyable,
 )
-from virtomate.services.clone.last_freeze import below_empty_overlay
+from virtomate.services.clone.last_freeze import below_empty_overlay, is_of_several_moments
 from virtomate.services.clone_records import DiskOptions, VolumeReference
 from virtomate.services.storage import with_known_format
 from virtomate.services.transaction import without_acl
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.snapshot import SnapshotDisk
@@ -59,12 +59,19 @@ def survey_disks(survey: Survey) -> tuple[DiskPlan, ...]:
     if (unknown := next((target for target in choices if target not in targets), None)) is not None:
         there = f"it has {', '.join(targets)}" if targets else "it has no disks"
         raise UsageError(f"domain '{survey.source.reference.name}' has no disk '{unknown}': {there}")
+    surveyed = _survey_each(survey, disks, choices)
+    if is_of_several_moments(survey, surveyed):
+        surveyed = _survey_each(survey._replace(source=survey.source._replace(freeze_mark=None)), disks, choices)
+    _refuse_shared_base(survey.pools, surveyed)
+    return tuple(surveyed)
+
+
+def _survey_each(survey: Survey, disks: Iterable[DiskDefinition], choices: Mapping[str, DiskOptions]) -> list[DiskPlan]:
     surveyed: list[DiskPlan] = []
     for disk in disks:
         chosen = choices.get(disk.target, DiskOptions(disk.target))
         surveyed.append(_survey_disk(survey, disk, chosen, surveyed))
-    _refuse_shared_base(survey.pools, surveyed)
-    return tuple(surveyed)
+    return surveyed
 
 
 def _refuse_shared_base(pools: PoolIndex, surveyed: list[DiskPlan]) -> None:
@@ -119,7 +126,7 @@ def _reflink_or_copy(survey: Survey, duplicate: Callable[[Mode], DiskPlan]) -> D
 
 def _is_certain(survey: Survey, way: Duplication) -> bool:
     """Return whether a volume can be reflinked, as far as a try shows, or raise UnsupportedError if it cannot be."""
-    running = survey.source.running is not None
+    running = survey.source.backed_up is not None
     if running and not survey.has_siblings:
         raise UnsupportedError(f"the backup of the running original fills the copy of '{way.source.path}' itself")
     is_seen = survey.connection.is_local if running else visible_status(way.source) is not None
@@ -140,6 +147,7 @@ def _duplicate(
     mode: Mode,
 ) -> DiskPlan:
     """Plan the duplication of a disk's volume in a mode."""
+    moving = _moving(survey, disk, found, mode)
     below, found, overlay = below_empty_overlay(survey, disk, mode, found)
     case = _case(survey, below, chosen, found, mode)
     for rule in VOLUME_RULES:
@@ -158,11 +166,15 @@ def _duplicate(
         if is_same and is_same_place and chosen.size in {None, duplication and duplication.capacity}:
             return DiskPlan(disk, action, other.reason, other.source, duplication)
     is_internal = held is not None and held.kind == INTERNAL
-    running = survey.source.running
+    running = survey.source.backed_up
     if running is not None:
         duplication, cautions = _backup(survey, case, chosen, running)
     elif is_internal:
         duplication, cautions = _internal_duplication(survey, case, chosen)
+    elif moving is not None and overlay is None:
+        still = case.source._replace(capacity=moving, changed=None, modified=None, inode=None, birth_time=None)
+        case = case._replace(images=(still._replace(header=None), *case.images[1:]))
+        duplication, cautions = _duplication(survey, case, chosen, found)
     else:
         duplication, cautions = _duplication(survey, case, chosen, found)
     if chosen.size is not None:
@@ -189,6 +201,25 @@ def _duplicate(
     )
 
 
+def _moving(survey: Survey, disk: DiskDefinition, found: FoundVolume, mode: Mode) -> int | None:
+    """Return the capacity of a disk that moves onto an overlay while the original runs; None for any other disk.
+
+    Raises:
+        IllegalStateError: Something else writes to the disk, see `RunningOriginal.move`.
+        UnsupportedError: The disk cannot move, or is not to be linked: it would not be of the moment of the others.
+    """
+    running = survey.source.running
+    if running is None or not running.is_to_move or disk.is_readonly:
+        return None
+    if mode is not Mode.LINKED:
+        raise UnsupportedError(
+            f"disk {disk.target} is not to be linked, and with --live --freeze all disks are that the running domain "
+            "writes to",
+            hint=f"Use --disk {disk.target}=linked, or --disk {disk.target}=drop. Or leave out --freeze.",
+        )
+    return running.move(disk, found.description, survey.pools)
+
+
 def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: FoundVolume, mode: Mode) -> DiskCase:
     volume = found.description
     pool = chosen.pool or survey.request.pool
@@ -204,7 +235,7 @@ def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: Foun
         pools=survey.pools,
         writers=survey.identities.writers,
         is_running=survey.source.is_active or survey.source.running is not None,
-        is_backed_up=survey.source.running is not None,
+        is_backed_up=survey.source.backed_up is not None,
     )
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from virtomate.duplication.hostfs import visible_status
 from virtomate.enums import Action
 from virtomate.errors import ConflictError
-from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
+from virtomate.services.clone.volume_names import distinct_volume_name, name_before_freezes, new_volume_name
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.notices import Notice
@@ -76,7 +78,9 @@ def _named(survey: Survey, surveyed: Duplication, source_name: str, clone_name: 
     if not place.name:
         advice = "Choose another name for the clone, or --disk TARGET=MODE,name=NAME."
         is_overlay = surveyed.action is Action.LINKED
-        name = new_volume_name(source.name, source_name, clone_name, is_overlay=is_overlay)
+        mark = survey.source.freeze_mark
+        model = name_before_freezes(source.name) if mark is not None and source.path in mark.paths else source.name
+        name = new_volume_name(model, source_name, clone_name, is_overlay=is_overlay)
         place = place._replace(name=distinct_volume_name(name, target, taken.latest_names(place.directory)))
     # libvirt does not see a new file, nor a link to a missing file; qemu-img would write through the link
     is_seen = visible_status(source) is not None
@@ -89,3 +93,15 @@ def _named(survey: Survey, surveyed: Duplication, source_name: str, clone_name: 
         raise ConflictError(f"there is already a volume '{place.name}' in storage pool '{place.pool}'", advice)
     taken.take(place.directory, place.name, advice)
     return surveyed._replace(label=f"{clone_name}/{target}" if survey.has_siblings else target, place=place)
+
+
+def with_ways(disks: tuple[DiskPlan, ...], change: Callable[[Duplication], Duplication]) -> tuple[DiskPlan, ...]:
+    """Change every duplication once; two disks of one volume share the duplication afterwards, too."""
+    changed: dict[int, Duplication] = {}
+    plans = []
+    for disk in disks:
+        way = disk.duplication
+        if way is not None and id(way) not in changed:
+            changed[id(way)] = change(way)
+        plans.append(disk if way is None else disk._replace(duplication=changed[id(way)]))
+    return tuple(plans)

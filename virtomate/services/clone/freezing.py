@@ -18,11 +18,15 @@ from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.names import MAX_FILE_NAME_BYTES
 from virtomate.notices import CloneWarning, notice
+from virtomate.services.clone.disks import with_ways
+from virtomate.services.clone.volume_names import OVERLAY
+from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.clone_records import FrozenDiskResult, VolumeReference
 from virtomate.services.linked import (
     DiskMove,
     Freeze,
     FreezePlan,
+    LiveFreeze,
     await_freeze,
     refuse_written,
     why_write_bits_stay,
@@ -30,18 +34,18 @@ from virtomate.services.linked import (
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.notices import Notice
     from virtomate.services.clone.disks import DiskPlan
+    from virtomate.services.clone.live import RunningOriginal
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone.volume_names import TakenNames
     from virtomate.services.clone_records import CloneRequest, CloneResult
     from virtomate.services.transaction import Run
 
 _SUFFIX = r"(?i)\.(raw|img|qcow2)$"
-_OVERLAY = r"-overlay(?:-(?P<number>[1-9][0-9]*))?$"
 _MAX_TAKEN_NAMES = 1000
 
 
@@ -52,11 +56,19 @@ class Freezing(NamedTuple):
         plan: What is done.
         disks: The frozen disks, for the results.
         warnings: Warnings for all clones.
+        running: The original, if it runs.
     """
 
     plan: FreezePlan
     disks: tuple[FrozenDiskResult, ...]
     warnings: tuple[Notice, ...]
+    running: RunningOriginal | None
+
+    def begin(self, run: Run) -> Freeze:
+        """Return the freeze, which is still to be made."""
+        if self.running is None:
+            return Freeze(run, self.plan)
+        return LiveFreeze(run, self.plan, self.running.run_id, self.running.readiness.quiesce)
 
     @property
     def duplications(self) -> tuple[Duplication, ...]:
@@ -97,11 +109,16 @@ def plan_freeze(survey: Survey, disks: tuple[DiskPlan, ...], taken: TakenNames) 
                 warnings += cautions
             results.append(FrozenDiskResult(item.disk.target, item.source, overlay, is_new=move is not None))
             # the times of a file that is being written are never those that libvirt has told
-            obstacle = why_write_bits_stay(way.source) if survey.source.stands_still else None
+            obstacle = why_write_bits_stay(way.source) if _is_still(survey) else None
             if obstacle is not None:
                 warnings.append(notice(CloneWarning.WRITABLE_BASE, way.source.path, reason=obstacle))
     plan = FreezePlan(survey.source.reference, survey.source.definition, tuple(moves), tuple(bases.values()))
-    return Freezing(plan, tuple(results), tuple(warnings))
+    return Freezing(plan, tuple(results), tuple(warnings), survey.source.running)
+
+
+def _is_still(survey: Survey) -> bool:
+    """Return whether nobody writes to the disks of the original."""
+    return survey.source.stands_still and survey.source.running is None
 
 
 def _plan_move(
@@ -112,7 +129,7 @@ def _plan_move(
     known = survey.pools.named(base.pool)
     directory = os.path.dirname(base.path)
     place = way.place._replace(pool=known.pool.name, pool_uuid=known.pool.uuid, directory=directory)
-    is_seen = visible_status(base) is not None or (survey.connection.is_local and not survey.source.stands_still)
+    is_seen = visible_status(base) is not None or (survey.connection.is_local and not _is_still(survey))
     for name in itertools.islice(overlay_names(base.name), _MAX_TAKEN_NAMES):
         place = place._replace(name=name)
         if known.pool.find_volume(name) is not None or (is_seen and os.path.lexists(place.path)):
@@ -138,7 +155,7 @@ def overlay_names(base: str) -> Iterator[str]:
     """
     stem = re.sub(_SUFFIX, "", base)
     first = 1
-    if (named := re.search(_OVERLAY, stem)) is not None:
+    if (named := re.search(rf"{OVERLAY}$", stem)) is not None:
         stem, first = stem[: named.start()], int(named["number"] or 1) + 1
     for number in itertools.count(first):
         ending = "-overlay.qcow2" if number == 1 else f"-overlay-{number}.qcow2"
@@ -152,21 +169,34 @@ def await_other_freeze(run: Run, request: CloneRequest) -> None:
     await_freeze(run, DomainReference(domain.name, domain.uuid))
 
 
-def make_frozen(freeze: Freeze, make: Callable[[], tuple[CloneResult, ...]]) -> tuple[CloneResult, ...]:
+def on_bases(freeze: Freeze, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, ...]:
+    """Return the plans of disks with the bases as they are now that the original is frozen."""
+    return with_ways(disks, lambda way: way._replace(source=freeze.bases.get(way.source.path, way.source)))
+
+
+def make_frozen(
+    freeze: Freeze, fail_on: Collection[CloneWarning], make: Callable[[], tuple[CloneResult, ...]]
+) -> tuple[CloneResult, ...]:
     """Make the clones of an original that is frozen now, and take the freeze back if there is no clone afterwards.
 
     Raises:
+        RefusedWarningError: There is a warning about the moment of the freeze that the user does not accept.
         VirtomateError: What `make` raises.
     """
     try:
+        refuse_warnings(fail_on, freeze.warnings)
         results = make()
     except Exception as unforeseen:
         error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
         if stays := freeze.undo():
             raise error.adding(leftovers=stays) from unforeseen
         raise
+    if (start := freeze.start) is not None:
+        results = tuple(
+            result._replace(consistency=start.consistency, frozen_seconds=start.frozen_seconds) for result in results
+        )
     if any(result.status is Status.CLONED for result in results):
-        warnings = freeze.keep()
+        warnings = (*freeze.warnings, *freeze.keep())
         return tuple(result._replace(warnings=_merged(result.warnings, warnings)) for result in results)
     is_clean = not any(_has_leftovers(result) for result in results)
     stays = freeze.undo() if is_clean else freeze.give_up("what is left of a clone may rest on a base")

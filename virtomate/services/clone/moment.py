@@ -22,7 +22,7 @@ from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError
 from virtomate.hypervisor.storage import get_pool, get_volume, read_head
 from virtomate.names import check_clone_name
-from virtomate.services.clone.disks import DiskPlan, plan_disks
+from virtomate.services.clone.disks import DiskPlan, plan_disks, with_ways
 from virtomate.services.clone_records import VolumeReference
 from virtomate.services.storage import describe
 from virtomate.services.transaction import (
@@ -36,7 +36,7 @@ from virtomate.services.transaction import (
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from virtomate.definition.codec import Document
     from virtomate.definition.provenance import DomainReference
@@ -88,7 +88,7 @@ class Moment(NamedTuple):
 
     def bound(self, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, ...]:
         """Return the plans of disks with the images as they are by now."""
-        return _mapped(disks, lambda way: way._replace(source=self.images.get(way.source.path, way.source)))
+        return with_ways(disks, lambda way: way._replace(source=self.images.get(way.source.path, way.source)))
 
     def keep(self) -> None:
         """Keep the images for linked clones."""
@@ -118,7 +118,7 @@ def plan_moment(
     """
     original = survey.source.reference
     # the name that was asked for is the clone's
-    wanted = _mapped(
+    wanted = with_ways(
         disks, lambda way: way._replace(action=Action.COPIED, place=way.place._replace(name=""), capacity=None)
     )
     for name in itertools.islice(_moment_names(original.name), _MAX_TAKEN_NAMES):
@@ -144,7 +144,7 @@ def plan_moment(
         started, cautions[id(started)] = _from_image(survey, way, images[id(way)])
         return started
 
-    starting = tuple(_resting(disk, cautions.get(id(disk.duplication), ())) for disk in _mapped(disks, start))
+    starting = tuple(_resting(disk, cautions.get(id(disk.duplication), ())) for disk in with_ways(disks, start))
     every = tuple({image.place.path: image for image in images.values()}.values())
     return MomentPlan(name, str(uuid4()), original, survey.source.definition.domain, every), starting
 
@@ -178,18 +178,6 @@ def _moment_names(original: str) -> Iterator[str]:
     yield f"{original}-moment"
     for number in itertools.count(2):
         yield f"{original}-moment-{number}"
-
-
-def _mapped(disks: tuple[DiskPlan, ...], change: Callable[[Duplication], Duplication]) -> tuple[DiskPlan, ...]:
-    """Change every duplication once; two disks of one volume share the duplication afterwards, too."""
-    changed: dict[int, Duplication] = {}
-    plans = []
-    for disk in disks:
-        way = disk.duplication
-        if way is not None and id(way) not in changed:
-            changed[id(way)] = change(way)
-        plans.append(disk if way is None else disk._replace(duplication=changed[id(way)]))
-    return tuple(plans)
 
 
 def _from_image(survey: Survey, way: Duplication, image_way: Duplication) -> tuple[Duplication, tuple[Notice, ...]]:

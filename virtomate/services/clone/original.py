@@ -50,7 +50,7 @@ class Source(NamedTuple):
     Attributes:
         snapshot: The snapshot that the definition and the disks are taken from; None for the original as it is now.
         not_carried_over: Warnings of what libvirt stores beside the definition and a clone does not get.
-        running: The original that runs and is cloned by a backup meanwhile, else None.
+        running: The original that runs and is cloned meanwhile, by a backup or a freeze, else None.
         is_active: Whether the original runs, and will be shut down before anything is copied.
         is_owed: Whether a run that was killed has shut the original down, and not started it again.
         is_template: Whether nobody can start the original.
@@ -81,8 +81,13 @@ class Source(NamedTuple):
         return Consistency.OFFLINE if self.running is None and not is_of_running else Consistency.CRASH
 
     @property
+    def backed_up(self) -> RunningOriginal | None:
+        """The running original of which a backup is made, else None."""
+        return None if self.running is None or self.running.is_to_move else self.running
+
+    @property
     def stands_still(self) -> bool:
-        """Whether the original is shut off, and nobody has to start it again."""
+        """Whether the original is cloned as it is now, and nobody has to start it again."""
         return not (self.is_active or self.is_owed)
 
     def as_writable(self, volume: VolumeDescription, found: VolumeDescription) -> VolumeDescription:
@@ -106,11 +111,9 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
     is_active = snapshot is None and domain.is_active()
     if is_active and not request.live and request.shutdown is None:
         state = domain.state()
-        # --freeze cannot be given with --live
-        offer = "" if request.freeze else _OFFER
         raise IllegalStateError(
             f"domain '{domain.name}' is {state}, and must be shut off to be cloned",
-            hint=f"{offer}{_OTHER_OFFER if state in _LISTENING else ''}Shut it down first: "
+            hint=f"{_OFFER}{_OTHER_OFFER if state in _LISTENING else ''}Shut it down first: "
             + shutdown_commands(domain.name, state),
         )
     marked = codec.parse_definition(domain.inactive_definition())
@@ -134,7 +137,7 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
     running = None
     left_out: tuple[Notice, ...] = ()
     if is_active and request.live:
-        running = read_running(connection, domain, reference, request)
+        running = read_running(connection, domain, reference, definition.domain, request)
         if request.live_devices:
             definition = definition._replace(domain=with_active_devices(definition.domain, running.active))
         else:

@@ -271,9 +271,9 @@ def plan_clones(
         refuse_warnings(plan.fail_on, plan.all_warnings)
     if request.check_space:
         # one linked clone of a running original needs an image of each disk, as a copy does
-        is_smallest = request.mode is Mode.LINKED or (len(plans) == 1 and plans[0].source.running is not None)
+        is_smallest = request.mode is Mode.LINKED or (len(plans) == 1 and plans[0].source.backed_up is not None)
         smaller = "" if is_smallest else ", use --mode linked"
-        if plans[0].source.running is not None and not request.risk_original:
+        if plans[0].source.backed_up is not None and not request.risk_original:
             # the backup reserves the space in fact: with --no-space-check, it would fail for lack of space
             advice = (
                 "A backup of a running original reserves the full capacity of its disks: "
@@ -340,7 +340,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     refuse_to_start(request, disks, nvram)
     taken = TakenNames(identities.in_use, pools.directory_of, is_local=connection.is_local)
     space, moment = SpaceLedger(is_local=connection.is_local), None
-    if source.running is not None and needs_moment(survey, disks):
+    if source.backed_up is not None and needs_moment(survey, disks):
         moment, disks = plan_moment(survey, disks, taken)
         space.add_clone(moment.duplications, pools)
     freezing = None

@@ -197,10 +197,10 @@ def _make_planned(
         return _from_moment(run, request, planner, plans, pools)
     if planner.freezing is None:
         return _side_by_side(run, request, planner, plans, pools)
-    from virtomate.services.clone.freezing import make_frozen  # noqa: PLC0415 - few originals are frozen
-    from virtomate.services.linked import Freeze, OvertakenError  # noqa: PLC0415 - as above
+    from virtomate.services.clone.freezing import make_frozen, on_bases  # noqa: PLC0415 - few originals are frozen
+    from virtomate.services.linked import OvertakenError  # noqa: PLC0415 - as above
 
-    freeze, begin = Freeze(run, planner.freezing.plan), time.monotonic()
+    freeze, begin = planner.freezing.begin(run), time.monotonic()
     try:
         freeze.make()
     except VirtomateError as error:
@@ -209,7 +209,9 @@ def _make_planned(
             return _clone_anew(run, request, site, attempts - 1)
         results = (clone_result(plan, Status.FAILED, seconds=time.monotonic() - begin, error=error) for plan in plans)
         return tuple(_explained(result, run.cancel) for result in results)
-    return make_frozen(freeze, partial(_side_by_side, run, request, planner, plans, pools))
+    planner = planner._replace(disks=on_bases(freeze, planner.disks))
+    plans = tuple(plan._replace(disks=on_bases(freeze, plan.disks)) for plan in plans)
+    return make_frozen(freeze, request.fail_on, partial(_side_by_side, run, request, planner, plans, pools))
 
 
 def _planned_result(plan: ClonePlan, request: CloneRequest, begin: float) -> CloneResult:
@@ -240,7 +242,7 @@ def _side_by_side(
     The calling thread waits, and plans again if an automatic name was taken.
     """
     # a backup of a running original is of one moment, whatever is written since
-    watched = [volume for plan in plans for volume in plan.sources if plan.source.running is None]
+    watched = [volume for plan in plans for volume in plan.sources if plan.source.backed_up is None]
     results: dict[int, CloneResult] = {}
     with (
         guarded(run.source.connection, partial(_require_original, plans[0]), watched) as guard,

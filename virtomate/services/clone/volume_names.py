@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from virtomate.definition.mentions import Mentions
     from virtomate.services.clone.in_use import InUse
 
+# What a freeze adds to the name of a volume, for an overlay on it.
+OVERLAY = r"-overlay(?:-(?P<number>[1-9][0-9]*))?"
 _IMAGE_SUFFIX = r"(?i)\.(raw|img|qcow2)$"
 
 
@@ -41,6 +43,11 @@ def new_volume_name(volume: str, source: str, clone: str, *, is_overlay: bool) -
     is_named_after_source = rest != volume and (not rest or rest[0] in ".-_")
     name = clone + rest if is_named_after_source else f"{clone}-{volume}"
     return re.sub(_IMAGE_SUFFIX, ".qcow2", name) if is_overlay else name
+
+
+def name_before_freezes(volume: str) -> str:
+    """Return what the volume of a disk may have been called before the disk moved onto overlays of freezes."""
+    return re.sub(rf"{OVERLAY}(?=\.qcow2$)", "", volume)
 
 
 def distinct_volume_name(name: str, target: str, taken: set[str]) -> str:

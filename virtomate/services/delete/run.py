@@ -121,10 +121,12 @@ class _Run:
 
     def undo_backup(self, record: Provenance) -> None:
         """Thaw the guest, and end the backup, that a killed run has left: it would go on when its volumes are gone."""
-        if record.finished or not record.backed_up:
+        if record.finished or not (record.backed_up or record.freezes):
             return
         if thaw_own(self.session.connection, record.source.uuid, record.artifact_token or ""):
             self.note(thawed_note(record.source.name))
+        if not record.backed_up:
+            return
         if end_backup(self.session.connection, record.source.uuid, record.backed_up):
             self.note(RESUMED.format(record.source.name))
         # nothing is removed that QEMU still has open

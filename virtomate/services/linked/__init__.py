@@ -16,6 +16,7 @@ from virtomate.services.linked.freeze import FreezePlan as FreezePlan
 from virtomate.services.linked.freeze import OvertakenError as OvertakenError
 from virtomate.services.linked.freeze_record import await_freeze as await_freeze
 from virtomate.services.linked.freeze_record import complete_freeze as complete_freeze
+from virtomate.services.linked.live_freeze import LiveFreeze as LiveFreeze
 from virtomate.services.linked.rebase import RebaseRequest as RebaseRequest
 from virtomate.services.linked.rebase import RebaseResult as RebaseResult
 from virtomate.services.linked.rebase import rebase_domain as rebase_domain

@@ -25,10 +25,11 @@ from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.notices import CloneWarning, Leftover, Notice, notice
 from virtomate.paths import normalise
-from virtomate.rollback import Rollback
+from virtomate.rollback import Rollback, persist
 from virtomate.services.linked.base import remove_write_bits
 from virtomate.services.linked.freeze_record import (
     busy,
+    definitions_of,
     find_disk,
     mark_original,
     record_name,
@@ -51,14 +52,18 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import virtomate
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from virtomate.definition.codec import Definition
     from virtomate.definition.freeze import FrozenDisk
     from virtomate.definition.provenance import DomainReference, Provenance
     from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.backup import BackupStart
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
-    from virtomate.services.transaction import Run
+    from virtomate.services.storage import PoolIndex
+    from virtomate.services.transaction import Guard, Run
 
 _LOG = logging.getLogger(__name__)
 _UNDO_WAIT_SECONDS = 30
@@ -91,9 +96,14 @@ class FreezePlan(NamedTuple):
 
 
 class Freeze:
-    """The freeze of one original, and its undo, by one thread."""
+    """The freeze of one original, and its undo, by one thread.
+
+    Attributes:
+        start: How the disks of a running original were when they moved; None where no disk has moved in that way.
+    """
 
     def __init__(self, run: Run, plan: FreezePlan) -> None:
+        self.start: BackupStart | None = None
         self._run = run
         self._plan = plan
         self._claim = Claim(
@@ -119,8 +129,7 @@ class Freeze:
         undo.push(*release)
         try:
             connection = run.source.connection
-            watched = {volume.path: volume for move in plan.moves for volume in (move.way.source, *move.way.below)}
-            with guarded(connection, partial(require_off, original=plan.original), watched.values()) as guard:
+            with self._guarded() as guard:
                 self._take()
                 guard.refuse_deletion(connection)
                 for volume in create_volumes(run, tuple(duplicating(move.way) for move in plan.moves), claim, undo):
@@ -132,7 +141,7 @@ class Freeze:
                 undo.commit()
                 self._is_moving = True
                 self._move()
-            mark_original(self._original(), self._frozen_disks(), claim.provenance.made)
+            mark_original(self._original(), map(frozen_disk, self._plan.moves), claim.provenance.made)
             claim.release()
             self._is_made = True
         except Exception as unforeseen:
@@ -150,6 +159,18 @@ class Freeze:
             return (self._stays(error.message),)
         return self._reverse()
 
+    @property
+    def warnings(self) -> tuple[Notice, ...]:
+        """Warnings about the moment in which the disks moved."""
+        if self.start is None or not self.start.problem:
+            return ()
+        return (notice(CloneWarning.UNFROZEN, self._plan.original.name, reason=self.start.problem),)
+
+    @property
+    def bases(self) -> dict[str, VolumeDescription]:
+        """The volumes that have become bases, by their paths."""
+        return {move.way.source.path: move.way.source for move in self._plan.moves}
+
     def give_up(self, reason: str) -> tuple[Notice, ...]:
         """Return what stays if nothing is undone."""
         return (self._stays(reason),) if self._is_made else ()
@@ -166,6 +187,12 @@ class Freeze:
             if obstacle is not None:
                 warnings.append(notice(CloneWarning.WRITABLE_BASE, base.path, reason=obstacle))
         return tuple(warnings)
+
+    def _guarded(self) -> AbstractContextManager[Guard]:
+        """Watch over the original and its images until the disks have moved."""
+        images = {image.path: image for move in self._plan.moves for image in (move.way.source, *move.way.below)}
+        require = partial(require_off, original=self._plan.original)
+        return guarded(self._run.source.connection, require, images.values())
 
     def _take(self) -> None:
         try:
@@ -186,24 +213,12 @@ class Freeze:
         for move in self._plan.moves:
             # libvirt cannot compare and replace in one call: nothing stands between the two
             definition = codec.parse_definition(domain.inactive_definition())
-            position = _position(definition, move.target)
-            disk = file_readers.disks(definition.domain)[position]
-            path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
-            if path is None or normalise(path) != move.way.source.path:
-                raise OvertakenError(
-                    f"disk {move.target} of domain '{domain.name}' was changed while the domain was being frozen",
-                    hint="Try again.",
-                )
+            position = require_disk(domain.name, definition, move, pools)
             self._former = self._former or definition
-            place = move.way.place
-            overlay = NewSource(place.path, place.pool, place.name, "qcow2")
-            _LOG.info("moving disk %s of %r onto %s", move.target, domain.name, place.path)
-            update_disk(domain, marks.moved_disk(definition.domain, position, overlay))
+            _LOG.info("moving disk %s of %r onto %s", move.target, domain.name, move.way.place.path)
+            update_disk(domain, marks.moved_disk(definition.domain, position, new_source(move)))
         # a guest that was started meanwhile writes to the bases
         require_off(self._run.source.connection, self._plan.original)
-
-    def _frozen_disks(self) -> tuple[FrozenDisk, ...]:
-        return tuple(frozen_disk(move) for move in self._plan.moves)
 
     def _reverse(self) -> tuple[Notice, ...]:
         """Move the disks back and remove the overlays and the record; return what stays.
@@ -212,7 +227,7 @@ class Freeze:
         """
         with self._run.cancel.awaiting(f"the undo of the freeze of '{self._plan.original.name}'"):
             try:
-                return self._try_to_reverse()
+                return persist(self._try_to_reverse)
             except Exception as unforeseen:  # noqa: BLE001 - the first error is the one to report
                 return (
                     self._stays(unforeseen.message if isinstance(unforeseen, VirtomateError) else repr(unforeseen)),
@@ -222,16 +237,17 @@ class Freeze:
         connection, claim = self._run.source.connection, self._claim
         domain = find_domain_by_uuid(connection, self._plan.original.uuid)
         pools = read_pools(connection)
-        definition = None if domain is None else codec.parse_definition(domain.inactive_definition())
+        definitions = () if domain is None else definitions_of(domain)
         made = {item.path: item for item in claim.provenance.made}
         moved = [
-            move
-            for move in self._plan.moves
-            if definition is not None and find_disk(definition, made[move.way.place.path], pools) == move.target
+            move for move in self._plan.moves if find_disk(definitions, made[move.way.place.path], pools) == move.target
         ]
         with ExitStack() as stack:
-            reason = self._why_not(stack, moved)
-            if reason is None and domain is not None:
+            reason = None
+            if moved:
+                runs = domain is not None and domain.is_active()
+                reason = f"domain '{self._plan.original.name}' runs" if runs else self._why_not(stack, moved)
+            if reason is None and domain is not None and moved:
                 self._move_back(domain, moved)
             left = [made[move.way.place.path] for move in self._plan.moves if reason is None or move not in moved]
             for artifact in left:
@@ -245,8 +261,6 @@ class Freeze:
     def _why_not(self, stack: ExitStack, moved: list[DiskMove]) -> str | None:
         """Return why disks cannot move back; if they can, QEMU's locks on all images are held until the stack ends."""
         connection, plan = self._run.source.connection, self._plan
-        if not moved:
-            return None
         for move in moved:
             for path in (move.way.place.path, move.way.source.path):
                 try:
@@ -284,7 +298,7 @@ class Freeze:
             raise AssertionError("no disk was moved")
         for move in reversed(moved):
             definition = codec.parse_definition(domain.inactive_definition())
-            position = _position(definition, move.target)
+            position = disk_position(definition, move.target)
             update_disk(domain, marks.returned_disk(definition.domain, position, self._former.domain))
         former = marks.read_freeze_mark(self._former)
         set_metadata_element(
@@ -319,7 +333,26 @@ def _new_journal(plan: FreezePlan) -> Provenance:
     return journal._replace(owner=record.uuid, mark=record.mark)
 
 
-def _position(definition: Definition, target: str) -> int:
+def new_source(move: DiskMove) -> NewSource:
+    """Return the overlay as the source of the disk."""
+    place = move.way.place
+    return NewSource(place.path, place.pool, place.name, "qcow2")
+
+
+def require_disk(name: str, definition: Definition, move: DiskMove, pools: PoolIndex) -> int:
+    """Return the position of a disk that is to move, or raise OvertakenError if the disk is another one by now."""
+    position = disk_position(definition, move.target)
+    disk = file_readers.disks(definition.domain)[position]
+    path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
+    if path is None or normalise(path) != move.way.source.path:
+        raise OvertakenError(
+            f"disk {move.target} of domain '{name}' was changed while the domain was being frozen", hint="Try again."
+        )
+    return position
+
+
+def disk_position(definition: Definition, target: str) -> int:
+    """Return the position of a disk, or raise OvertakenError if the definition has no such disk any more."""
     disks = file_readers.disks(definition.domain)
     position = next((disk.position for disk in disks if disk.target == target), None)
     if position is None:

@@ -7,6 +7,7 @@ original at once.
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -16,16 +17,19 @@ from virtomate.cancel import backoff
 from virtomate.definition import codec, file_readers
 from virtomate.definition import freeze as marks
 from virtomate.definition.placeholders import claim_definition
-from virtomate.definition.provenance import BaseFingerprint, find_provenance
+from virtomate.definition.provenance import BaseFingerprint, find_provenance, fingerprint_base
+from virtomate.definition.rewrite import NewSource
+from virtomate.duplication.hostfs import with_identity
 from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
 from virtomate.duplication.overlays import is_written_overlay
 from virtomate.enums import ArtifactState
-from virtomate.errors import IllegalStateError, VirtomateError
-from virtomate.hypervisor.changes import set_metadata_element
+from virtomate.errors import ConnectionLostError, IllegalStateError, VirtomateError
+from virtomate.hypervisor.changes import set_metadata_element, update_disk
 from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.hypervisor.storage import get_volume, read_head
 from virtomate.paths import normalise
 from virtomate.services.linked.record import find_record, write_record
+from virtomate.services.quiesce import thaw_own, thawed_note
 from virtomate.services.storage import find_volume, may_be_running, read_pools, this_process
 from virtomate.services.storage.artifacts import BEGUN, locked, remove_artifact
 from virtomate.services.storage.references import scan_references
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
     from virtomate.services.storage import PoolIndex
     from virtomate.services.transaction import Run
 
+_LOG = logging.getLogger(__name__)
+
 _UUIDS = UUID("b7a53c0e-8d21-4f4a-9f27-52f6a1c9e3d4")
 # A freeze takes a fraction of a second.
 _WAIT_SECONDS = 30
@@ -59,9 +65,17 @@ def record_uuid(original_uuid: str) -> str:
     return str(uuid5(_UUIDS, original_uuid))
 
 
-def find_disk(definition: Definition, made: Artifact, pools: PoolIndex) -> str | None:
+def definitions_of(domain: Domain) -> tuple[Definition, ...]:
+    """Return the definition of a domain, and of a running one also the definition that it runs with."""
+    texts = [domain.inactive_definition_without_secrets()]
+    if domain.is_active():
+        texts.append(domain.live_definition())
+    return tuple(map(codec.parse_definition, texts))
+
+
+def find_disk(definitions: Iterable[Definition], made: Artifact, pools: PoolIndex) -> str | None:
     """Return the target of the disk that is an overlay, None where no disk is."""
-    for disk in file_readers.disks(definition.domain):
+    for disk in (disk for definition in definitions for disk in file_readers.disks(definition.domain)):
         path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
         if path is not None and normalise(path) == made.path:
             return disk.target
@@ -77,6 +91,28 @@ def mark_original(domain: Domain, frozen: Iterable[FrozenDisk], overlays: Iterab
     if record is not None and record.finished and record.mark is not None:
         listed = {made.path: made for made in (*record.made, *overlays)}
         write_record(domain, record._replace(made=tuple(listed.values())))
+
+
+def settle_disk(domain: Domain, target: str, overlay: NewSource, former: Definition) -> None:
+    """Write a disk that libvirt has moved onto an overlay as a freeze writes the disk of a domain that is off.
+
+    libvirt writes the backing chain into the definition, and forgets what else the source of the disk held. Where the
+    definition cannot be changed, it stays as libvirt has written it, which is right, too.
+
+    Raises:
+        ConnectionLostError: The connection broke.
+    """
+    try:
+        definition = codec.parse_definition(domain.inactive_definition())
+        position = next(
+            (disk.position for disk in file_readers.disks(definition.domain) if disk.target == target), None
+        )
+        if position is not None:
+            update_disk(domain, marks.settled_disk(definition.domain, position, overlay, former.domain))
+    except ConnectionLostError:
+        raise
+    except VirtomateError as error:
+        _LOG.info("disk %s of %r stays as libvirt has defined it: %s", target, domain.name, error)
 
 
 def await_freeze(run: Run, original: DomainReference) -> None:
@@ -121,17 +157,24 @@ def complete_freeze(connection: Connection, domain: Domain, record: Provenance) 
     original = find_domain_by_uuid(connection, record.source.uuid)
     pools = read_pools(connection)
     targets: dict[str, str | None] = {}
+    definitions: tuple[Definition, ...] = ()
     if original is not None:
-        definition = codec.parse_definition(original.inactive_definition_without_secrets())
-        targets = {made.path: find_disk(definition, made, pools) for made in record.made}
+        definitions = definitions_of(original)
+        targets = {made.path: find_disk(definitions, made, pools) for made in record.made}
     moved = [made for made in record.made if targets.get(made.path) is not None]
     for made in record.made:
         if made not in moved:
             _refuse_written(connection, pools, record, made)
     if original is None or not moved:
         return False
-    frozen = [_frozen_disk(connection, pools, made, targets[made.path] or "") for made in moved]
-    mark_original(original, frozen, [made._replace(state=ArtifactState.MADE) for made in moved])
+    overlays = [_with_base(pools, made)._replace(state=ArtifactState.MADE) for made in moved]
+    frozen = [_frozen_disk(connection, pools, made, targets[made.path] or "") for made in overlays]
+    mark_original(original, frozen, overlays)
+    if original.is_active():
+        # libvirt has moved the disks itself
+        for made in moved:
+            overlay = NewSource(made.path, made.pool, made.volume or "", "qcow2")
+            settle_disk(original, targets[made.path] or "", overlay, definitions[0])
     rest = record._replace(made=tuple(made for made in record.made if made not in moved))
     text = claim_definition(domain.name, rest, codec.parse_definition(domain.inactive_definition()).domain)
     define_domain(connection, domain.name, codec.unparse_definition(text))
@@ -163,6 +206,8 @@ def _find(connection: Connection, original: DomainReference) -> tuple[Domain, Pr
 def _settle(run: Run, domain: Domain, record: Provenance) -> None:
     """Complete or undo the freeze of a run that was killed, and remove the record."""
     connection = run.source.connection
+    if thaw_own(connection, record.source.uuid, record.artifact_token or ""):
+        run.progress.note(thawed_note(record.source.name))
     like = codec.parse_definition(domain.inactive_definition()).domain
     # with a token of this run: another run may take the record over, too
     claim = Claim(run.source, domain.name, record._replace(maker=this_process(), token=os.urandom(16).hex()), like)
@@ -183,6 +228,16 @@ def _settle(run: Run, domain: Domain, record: Provenance) -> None:
         with locked(connection, [made], claim.token):
             remove_artifact(connection, made, claim.token, BEGUN, backoff(_REMOVAL_SECONDS))
     claim.release()
+
+
+def _with_base(pools: PoolIndex, made: Artifact) -> Artifact:
+    """Return an overlay with what its base is like now, if the original ran and wrote to the base until the freeze."""
+    planned = made.base_fingerprint
+    if made.base is None or planned is None or planned.modified is not None:
+        return made
+    with suppress(VirtomateError):
+        return made._replace(base_fingerprint=fingerprint_base(with_identity(pools.find_path(made.base).description)))
+    return made
 
 
 def _frozen_disk(connection: Connection, pools: PoolIndex, made: Artifact, target: str) -> FrozenDisk:

@@ -11,8 +11,9 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfs import visible_status
+from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.services.storage.backend import VolumeKey
-from virtomate.services.storage.pools import read_pools
+from virtomate.services.storage.pools import describe, read_pools
 from virtomate.services.storage.references.documents import ReferenceCache, read_documents
 from virtomate.services.storage.references.graph import stands_in
 from virtomate.services.storage.references.whereabouts import Locator
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from virtomate.notices import Notice
     from virtomate.services.storage.references.documents import DomainDocument
     from virtomate.services.storage.references.whereabouts import Key, Whereabouts
+
+
+# The times of a file that is being written may change between two looks.
+_LOOKS = 5
 
 
 class Writer(NamedTuple):
@@ -58,10 +63,19 @@ def find_writers(
     volumes = tuple(volumes)
     warnings: list[Notice] = []
     documents = read_documents(connection, cache or ReferenceCache(), warnings)
-    is_seen = connection.is_local and all(visible_status(volume) is not None for volume in volumes)
+    is_seen = connection.is_local and all(_is_seen(connection, volume) for volume in volumes)
     locator = Locator(read_pools(connection), is_local=is_seen)
     found = {volume.path: tuple(_writers(volume, documents, locator)) for volume in volumes}
     return found, tuple(warnings)
+
+
+def _is_seen(connection: Connection, volume: VolumeDescription) -> bool:
+    """Return whether the file of a volume is seen here; a file that a guest writes to is looked at several times."""
+    if visible_status(volume) is not None:
+        return True
+    pool, name = get_pool(connection, volume.pool), volume.name
+    looks = (describe(pool, get_volume(connection, volume.pool, name)).description for _ in range(_LOOKS))
+    return any(visible_status(seen) is not None for seen in looks)
 
 
 def _writers(volume: VolumeDescription, documents: Iterable[DomainDocument], locator: Locator) -> Iterator[Writer]:
