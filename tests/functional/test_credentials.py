@@ -31,10 +31,10 @@ READ = (
 )
 
 
-def define(lab: Lab, **fields: str) -> None:
+def define(lab: Lab) -> None:
     """Define the original, with a disk in the pool."""
     path = lab.pool.qcow2("original.qcow2", 4 * MIB)
-    lab.define(domain("original", disks=[disk(path)], **fields))  # type: ignore[arg-type]
+    lab.define(domain("original", disks=[disk(path)]))
 
 
 def key_file(directory: Path) -> Path:
@@ -255,6 +255,21 @@ def test_clone_that_replaces_another(lab: Lab, virtomate: Program) -> None:
     assert [file_of(lab, name).read_text() for name in ("1", "2")] == ["w1", "w2"]
 
 
+def test_string_that_becomes_a_file(lab: Lab, virtomate: Program) -> None:
+    """A secret that the original has as its only OEM string goes by a file in the clone, which can be started."""
+    strings = "<oemStrings><entry>io.systemd.credential:key=old</entry></oemStrings>"
+    text = domain("original", disks=[disk(lab.pool.qcow2("original.qcow2", 4 * MIB))])
+    lab.define(
+        text.replace("<os>", f"<sysinfo type='smbios'>{strings}</sysinfo><os>").replace(
+            "</os>", "<smbios mode='sysinfo'/></os>"
+        )
+    )
+
+    clone(virtomate, "--credential", "key=new", "--start")
+
+    assert told(lab) == ([], {"opt/io.systemd.credentials/key": str(file_of(lab))})
+
+
 def test_taken_name_of_a_file(lab: Lab, virtomate: Program) -> None:
     """A file that is there already is nobody's to overwrite, and nothing is made."""
     define(lab)
@@ -267,15 +282,19 @@ def test_taken_name_of_a_file(lab: Lab, virtomate: Program) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "words", "message"),
+    ("words", "message"),
     [
-        ("q35", ["passwd.plaintext-password.root=x"], "is a secret, and the firmware configuration takes names of at"),
-        ("q35", [f"network.network.{'x' * 20}={'y' * 5000}"], "is long, and the firmware configuration takes names"),
+        (["passwd.plaintext-password.root=x"], "is a secret, and the firmware configuration takes names of at"),
+        (
+            [f"network.network.{number}={4096 * 'x'}" for number in range(14)],
+            "bytes together as OEM strings, and SMBIOS takes 57344",
+        ),
+        ([f"network.network.{'x' * 20}={'y' * 5000}"], "is long, and the firmware configuration takes names"),
     ],
 )
-def test_what_no_machine_carries(lab: Lab, virtomate: Program, machine: str, words: list[str], message: str) -> None:
+def test_what_no_machine_carries(lab: Lab, virtomate: Program, words: list[str], message: str) -> None:
     """A secret that cannot get to the guest unseen is refused, and the hint names the way by a disk."""
-    define(lab, machine=machine)
+    define(lab)
     before = lab.inventory()
 
     options = [part for word in words for part in ("--credential", word)]

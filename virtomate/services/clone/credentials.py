@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _MAX_ENTRY_BYTES = 55
 # A word of QEMU's command line has at most 128 KiB, and the tables of SMBIOS 2.1 have at most 64 KiB together.
 _MAX_STRING_BYTES = 4096
-_MAX_STRINGS_BYTES = 48 << 10
+_MAX_STRINGS_BYTES = 56 << 10
 _SMBIOS, _FW_CFG = CredentialWay.SMBIOS, CredentialWay.FW_CFG
 _SUFFIX = ".credential"
 _SEED = "--seed gives the guest what it needs by a disk."
@@ -79,12 +79,16 @@ def survey_credentials(
     there = carriers(domain)
     ways = [_way(survey, credential, there) for credential in credentials]
     total = max(
-        sum(len(item.value(number)) for item, (way, _) in zip(credentials, ways, strict=True) if way is _SMBIOS)
+        sum(
+            len(oem_string(item.name, item.value(number)).encode())
+            for item, (way, _) in zip(credentials, ways, strict=True)
+            if way is _SMBIOS
+        )
         for number in range(max(len(item.values) for item in credentials))
     )
     if total > _MAX_STRINGS_BYTES:
         raise UnsupportedError(
-            f"the credentials have {total} bytes together, and the tables of SMBIOS take {_MAX_STRINGS_BYTES}",
+            f"the credentials have {total} bytes together as OEM strings, and SMBIOS takes {_MAX_STRINGS_BYTES}",
             hint=_SEED,
         )
     place = None
