@@ -32,7 +32,18 @@ def controllers(*kinds: str) -> str:
         (controllers("scsi"), ("cdrom", "scsi", "sda", ("0", "0", "0"))),
         (controllers("usb", "pci"), ("disk", "virtio", "vda", None)),
         (controllers("usb") + drive("vda", "virtio"), ("disk", "virtio", "vdb", None)),
-        # the bus of a CD-ROM comes first
+        # the guest has drivers for the bus of its disks, whatever else the machine has
+        (controllers("sata", "scsi") + drive("vda", "virtio"), ("disk", "virtio", "vdb", None)),
+        (
+            controllers("sata") + drive("sda", "sata", 0, "cdrom") + drive("vda", "virtio"),
+            ("disk", "virtio", "vdb", None),
+        ),
+        (controllers("sata", "scsi") + drive("sda", "scsi", 0), ("cdrom", "scsi", "sdb", ("0", "0", "1"))),
+        (
+            controllers("sata", "scsi") + drive("sda", "scsi", 0) + drive("vda", "virtio"),
+            ("cdrom", "scsi", "sdb", ("0", "0", "1")),
+        ),
+        # of other buses, the bus of a CD-ROM comes first
         (controllers("sata", "scsi") + drive("sda", "scsi", 0, "cdrom"), ("cdrom", "scsi", "sdb", ("0", "0", "1"))),
         # neither a name nor an address is given twice
         (controllers("sata") + drive("sdb", "sata", 0), ("cdrom", "sata", "sda", ("0", "0", "1"))),

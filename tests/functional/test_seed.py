@@ -62,14 +62,14 @@ def drives(lab: Lab, name: str = "clone") -> dict[str, ET.Element]:
 
 
 def test_cloud_init_reads_host_name_and_instance_id(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
-    """A seed without options tells who the clone is; it is a read-only CD-ROM that only its owner can read."""
+    """A seed without options tells who the clone is; it is a read-only disk that only its owner can read."""
     define(lab)
 
     made = clone(virtomate, "--mode", "linked", "--seed")
 
     path = seed_of(lab)
     assert made["seed"] == {
-        "target": "sda",
+        "target": "vdb",
         "clone": {"format": "raw", "path": str(path), "pool": lab.pool.name, "volume": "clone-seed.iso"},
         "host_name": "clone",
         "files": [],
@@ -80,8 +80,8 @@ def test_cloud_init_reads_host_name_and_instance_id(lab: Lab, virtomate: Program
     read = read_seed(lab.guest.cache, path, tmp_path)
     assert (read["found"], read["instance_id"], read["host_name"]) == (True, made["uuid"], "clone")
     assert (read["user_data"], read["vendor_data"], read["network"]) == ([], [], None)
-    drive = drives(lab)["sda"]
-    assert (drive.get("device"), drive.find("readonly") is not None) == ("cdrom", True)
+    drive = drives(lab)["vdb"]
+    assert (drive.get("device"), drive.find("readonly") is not None) == ("disk", True)
     assert drive.find("source").get("file") == str(path)  # type: ignore[union-attr]
     lab.connection.lookupByName("clone").create()
 

@@ -94,14 +94,17 @@ def with_seed(domain: Document, drive: SeedDrive, path: str) -> Document:
 def _free_place(domain: Document, disks: list[dict[str, Any]]) -> tuple[str, dict[str, str] | None]:
     """Return a bus for a CD-ROM and a free address there; a virtio disk, whose address libvirt chooses, otherwise.
 
-    A bus that has a CD-ROM already comes first.
+    The guest certainly has drivers for the bus of its disks: Debian's kernel for cloud images has no driver for SATA. The
+    next best bus has a CD-ROM already.
     """
     used = {(str(child(disk, "target").get("@bus")), _drive_address(child(disk, "address"))) for disk in disks}
     for device in devices(domain, "hostdev"):
         used.add(("scsi", _drive_address(child(device, "address"))))
     with_drive = {child(disk, "target").get("@bus") for disk in disks if disk.get("@device") == "cdrom"}
-    buses = sorted(("sata", "ide", "scsi"), key=lambda bus: bus not in with_drive)
-    for bus in buses:
+    with_disk = {child(disk, "target").get("@bus") for disk in disks if disk.get("@device", "disk") in {"disk", "lun"}}
+    for bus in sorted(("sata", "ide", "scsi"), key=lambda bus: (bus not in with_disk, bus not in with_drive)):
+        if bus not in with_disk and "virtio" in with_disk:
+            break
         for place in _addresses(domain, bus):
             if (bus, place) not in used:
                 controller, bus_number, unit = map(str, place)
