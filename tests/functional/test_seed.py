@@ -173,7 +173,7 @@ def test_plan_shows_the_seed(lab: Lab, virtomate: Program) -> None:
     assert "seed" not in without.json[0]
     # the label of an ISO 9660 file system is in its 17th sector of 2 KiB
     assert plan.json[0]["space"][0]["needed"] - without.json[0]["space"][0]["needed"] > 17 * 2048
-    assert f"{seed_of(lab)} (sda; host name clone)" in shown.stdout
+    assert f"{seed_of(lab)} (vdb; host name clone)" in shown.stdout
     sources = [item.get("file") for item in ET.fromstring(printed.stdout).findall("devices/disk/source")]
     assert str(seed_of(lab)) in sources
     unchanged(lab, before)
