@@ -96,9 +96,9 @@ def unchanged(before: Inventory, lab: Lab) -> None:
     assert not difference, difference
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"It never came to this: {what}"
         time.sleep(0.002)

@@ -1,5 +1,6 @@
 """What virt-sysprep and virt-customize are told to do, and what becomes of a clone when they fail or are ended."""
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,9 @@ def test_each_clone_has_a_run_of_its_own(lab: Lab, virtomate: Program, tmp_path:
     )
 
     assert result.status == 0, str(result)
+    assert sorted(re.findall(r"^virt-sysprep, (.*)$", result.stderr, re.MULTILINE)) == [
+        f"web-{number}: Examining the guest" for number in (1, 2, 3)
+    ]
     assert {(stand_in.option(run, "--add")[0], stand_in.option(run, "--hostname")[0]) for run in stand_in.said} == {
         (str(lab.pool.path / f"web-{number}.qcow2"), f"w{number}.example.org") for number in (1, 2, 3)
     }

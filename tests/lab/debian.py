@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from tests.lab.workspace import CHECKOUT, Workspace
+from tests.lab.workspace import CHECKOUT, Cache, Workspace
 
 RELEASES = ("bookworm", "trixie")
 
@@ -40,13 +40,7 @@ class Debian:
         self._root = self._workspace.directory / "root"
 
     def __enter__(self) -> Self:
-        base = self._workspace.cache.build(f"debian-{self.release}", self._bootstrap)
-        _run("cp", "--archive", "--reflink=auto", base, self._root)
-        for path in ("etc/hosts", "etc/resolv.conf"):
-            (self._root / path).write_bytes(Path("/", path).read_bytes())
-        for name in CERTIFICATES:
-            if name in os.environ:
-                (self._root / "etc" / name).write_bytes(Path(os.environ[name]).read_bytes())
+        _run("cp", "--archive", "--reflink=auto", bootstrap(self._workspace.cache, self.release), self._root)
         self._copy_checkout()
         self.run("apt-get update", "apt-get install man-db")
         return self
@@ -56,21 +50,7 @@ class Debian:
 
     def run(self, *commands: str) -> str:
         """Run commands in one shell, in the checkout, up to the first that fails; return what they wrote to stdout."""
-        # Mounts and processes are gone when the shell has ended.
-        enter = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", f"--root={self._root}")
-        script = "\n".join(("set -e", "cd /checkout", *commands))
-        return _run(*enter, "env", "-i", *self._variables(), "bash", "-c", script)
-
-    def _bootstrap(self, directory: Path) -> None:
-        # It mounts /proc there, which must not stay, whatever ends it.
-        apart = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
-        _run(*apart, "debootstrap", "--variant=minbase", self.release, directory, *_mirror())
-        configuration = _run("apt-config", "dump", "Acquire") if _has_apt() else ""
-        own = [line for line in configuration.splitlines() if "::IndexTargets" not in line]  # of other releases, maybe
-        (directory / "etc/apt/apt.conf.d/99lab").write_text("\n".join([*own, APT]))
-        sudo = directory / "usr/local/bin/sudo"
-        sudo.write_text(SUDO)
-        sudo.chmod(0o755)
+        return run_in_root(self._root, "cd /checkout", *commands)
 
     def _copy_checkout(self) -> None:
         files = _run("git", "-C", CHECKOUT, "ls-files", "-z").rstrip("\0").split("\0")
@@ -78,15 +58,45 @@ class Debian:
         target.mkdir()
         _run("cp", "--parents", "--no-dereference", f"--target-directory={target}", *files)
 
-    def _variables(self) -> Iterable[str]:
-        yield from ("HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "MANWIDTH=80")
-        yield "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        for name in CERTIFICATES:
-            if name in os.environ:
-                yield f"{name}=/etc/{name}"
-        for name in NETWORK:
-            if name in os.environ:
-                yield f"{name}={os.environ[name]}"
+
+def bootstrap(cache: Cache, release: str) -> Path:
+    """Return a directory with nothing but the essential packages of a release. Copy it; it is shared by all runs."""
+    return cache.build(f"debian-{release}", lambda directory: _bootstrap(release, directory))
+
+
+def run_in_root(root: Path, *commands: str) -> str:
+    """Run commands in one shell, in a system in a directory, up to the first that fails; return what they wrote."""
+    for path in ("etc/hosts", "etc/resolv.conf"):
+        (root / path).write_bytes(Path("/", path).read_bytes())
+    for name in CERTIFICATES:
+        if name in os.environ:
+            (root / "etc" / name).write_bytes(Path(os.environ[name]).read_bytes())
+    # Mounts and processes are gone when the shell has ended.
+    enter = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", f"--root={root}")
+    return _run(*enter, "env", "-i", *_variables(), "bash", "-c", "\n".join(("set -e", *commands)))
+
+
+def _bootstrap(release: str, directory: Path) -> None:
+    # It mounts /proc there, which must not stay, whatever ends it.
+    apart = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+    _run(*apart, "debootstrap", "--variant=minbase", release, directory, *_mirror())
+    configuration = _run("apt-config", "dump", "Acquire") if _has_apt() else ""
+    own = [line for line in configuration.splitlines() if "::IndexTargets" not in line]  # of other releases, maybe
+    (directory / "etc/apt/apt.conf.d/99lab").write_text("\n".join([*own, APT]))
+    sudo = directory / "usr/local/bin/sudo"
+    sudo.write_text(SUDO)
+    sudo.chmod(0o755)
+
+
+def _variables() -> Iterable[str]:
+    yield from ("HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "MANWIDTH=80")
+    yield "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    for name in CERTIFICATES:
+        if name in os.environ:
+            yield f"{name}=/etc/{name}"
+    for name in NETWORK:
+        if name in os.environ:
+            yield f"{name}={os.environ[name]}"
 
 
 def _has_apt() -> bool:

@@ -66,7 +66,7 @@ _APT = Manager(
             bash fish jq man-db zsh
         """,
         "peers": "virtinst",
-        "debian": "debootstrap",
+        "debian": "debootstrap guestfs-tools",
     },
 )
 
@@ -98,7 +98,7 @@ _DNF = Manager(
             bash fish jq man-db zsh
         """,
         "peers": "virt-install",
-        "debian": "debootstrap",
+        "debian": "debootstrap guestfs-tools",
     },
 )
 

@@ -39,7 +39,8 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
 
     DOMAIN must be shut off, unless --live, --shutdown or an external --snapshot is given. Its writable file-based
     volumes, which must be in storage pools, and its NVRAM are duplicated. The clone gets its own UUID, MAC addresses
-    and ports. The content of its disks is not changed: host name, addresses and keys are the original's.
+    and ports. The content of its disks is not changed, unless --sysprep or --customize is given: host name, addresses
+    and keys are the original's.
 
     Several NEWNAMEs make several clones in parallel.
     """

@@ -94,8 +94,8 @@ def with_seed(domain: Document, drive: SeedDrive, path: str) -> Document:
 def _free_place(domain: Document, disks: list[dict[str, Any]]) -> tuple[str, dict[str, str] | None]:
     """Return a bus for a CD-ROM and a free address there; a virtio disk, whose address libvirt chooses, otherwise.
 
-    The guest certainly has drivers for the bus of its disks: Debian's kernel for cloud images has no driver for SATA. The
-    next best bus has a CD-ROM already.
+    The guest certainly has drivers for the bus of its disks; Debian's kernel for cloud images has none for SATA. Next
+    comes a bus that has a CD-ROM already.
     """
     used = {(str(child(disk, "target").get("@bus")), _drive_address(child(disk, "address"))) for disk in disks}
     for device in devices(domain, "hostdev"):

@@ -44,6 +44,7 @@ _LOG = logging.getLogger(__name__)
 _ROOT = 0
 # Both programs write "[   1.2] Performing "machine-id" ..."; commands and texts of users are not passed on.
 _STEP = re.compile(r'\[ *[0-9.]+\] (Examining the guest|Performing "[a-z0-9-]+"|Setting the (?:hostname|machine ID))')
+_FIRST_STEP = "Examining"
 _ERROR = re.compile(r"virt-(?:sysprep|customize): error: (?:libguestfs error: )?(.*)")
 _LAUNCH = re.compile(r"guestfs_launch|appliance|supermin|/dev/kvm")
 # A process of 64 bits also runs programs of 32 bits.
@@ -58,6 +59,7 @@ class PreparedPlan(NamedTuple):
         host_name: Host name that the guest gets, None for none.
         targets: The disks of the clone that the program opens.
         runs_commands: Whether programs of the guest can run on this host.
+        tells_steps: Whether each step is a note; of several clones, only the first step is.
     """
 
     program: str
@@ -65,6 +67,7 @@ class PreparedPlan(NamedTuple):
     host_name: str | None
     targets: tuple[str, ...]
     runs_commands: bool
+    tells_steps: bool
 
     def result(self) -> PreparedResult:
         """Return the preparation for the result of a clone."""
@@ -79,6 +82,7 @@ class SurveyedPreparation(NamedTuple):
     preparation: Preparation
     targets: tuple[str, ...]
     runs_commands: bool
+    tells_steps: bool
 
     def plan(self, clone_name: str, host_name: str | None) -> PreparedPlan:
         """Plan the preparation of one clone, which is called by its own name if no host name was asked for."""
@@ -88,7 +92,9 @@ class SurveyedPreparation(NamedTuple):
             host_name = host_name_of(clone_name)
         if not self.preparation.may_customize:
             host_name = None
-        return PreparedPlan(self.program, self.preparation, host_name, self.targets, self.runs_commands)
+        return PreparedPlan(
+            self.program, self.preparation, host_name, self.targets, self.runs_commands, self.tells_steps
+        )
 
 
 def survey_preparation(survey: Survey, preparation: Preparation, disks: Iterable[DiskPlan]) -> SurveyedPreparation:
@@ -122,6 +128,7 @@ def survey_preparation(survey: Survey, preparation: Preparation, disks: Iterable
         preparation,
         tuple(item.disk.target for item in own),
         runs_commands=_ALIKE.get(architecture, architecture) == _ALIKE.get(machine, machine),
+        tells_steps=not survey.has_siblings,
     )
 
 
@@ -195,7 +202,8 @@ def prepare(
 
     def hear(line: str) -> None:
         _LOG.info("%s for %r: %s", name, claim.name, line)
-        if (step := _STEP.match(line)) is not None:
+        step = _STEP.match(line)
+        if step is not None and (prepared.tells_steps or step[1].startswith(_FIRST_STEP)):
             run.progress.note(f"{name}, {claim.name}: {step[1]}")
 
     _LOG.info("running %s in the volumes of %r", name, claim.name)
