@@ -13,7 +13,7 @@ from virtomate.hypervisor.networks import Lease
 from virtomate.notices import StartWarning
 from virtomate.services.clone_records import InterfaceResult
 from virtomate.services.guest import LeaseHistory, Twin
-from virtomate.services.same_machines import same_machines
+from virtomate.services.same_machines import Machine, clone_machine, original_machine, same_machines
 
 MINE, OTHER, THIRD = (f"52:54:00:00:00:0{number}" for number in (2, 3, 4))
 ADDRESS = "192.0.2.7"
@@ -58,9 +58,10 @@ def active(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return domains
 
 
-def warnings(leases: list[Lease], *others: Any) -> list[dict[str, str]]:
-    """The details of the warnings about a clone."""
-    found = list(same_machines(None, STARTED, LeaseHistory(leases), others))  # type: ignore[arg-type]
+def warnings(leases: list[Lease], *others: Machine) -> list[dict[str, str]]:
+    """The details of the warnings about a clone whose original has no address, beside other machines."""
+    every = (original_machine(STARTED, ()), *others)
+    found = list(same_machines(None, STARTED, LeaseHistory(leases), every))  # type: ignore[arg-type]
     assert all((item.code, item.subject) == (StartWarning.SAME_MACHINE_ID, "web-1") for item in found)
     return [dict(item.details) for item in found]
 
@@ -82,17 +83,20 @@ def test_what_is_said() -> None:
 
 @pytest.mark.usefixtures("active")
 def test_clones_of_one_command() -> None:
-    """A fixed address of the guest shows in the addresses of the clones alone; many clones make one warning."""
+    """A fixed address of the guest shows in the addresses of clones and original alone; many make one warning."""
     clones = [
         STARTED._replace(name=f"web-{number}", interfaces=(InterfaceResult(f"52:54:00:00:01:{number:02}", "x"),))
         for number in range(2, 9)
     ]
     elsewhere = (DomainInterface("eth0", "52:54:00:00:01:99", (Address("IPv4", "192.0.2.99", 24),)),)
 
-    assert warnings([], clones[0], clones[1]._replace(addresses=elsewhere)) == [
+    machines = [clone_machine(clone) for clone in clones]
+    assert warnings([], machines[0], clone_machine(clones[1]._replace(addresses=elsewhere))) == [
         {"what": f"IP address {ADDRESS}", "others": "'web-2'"}
     ]
+    original = original_machine(STARTED, STARTED.addresses or ())
+    assert warnings([], original) == [{"what": f"IP address {ADDRESS}", "others": f"'{STARTED.source.name}'"}]
     leases = [lease(clone.interfaces[0].mac) for clone in clones]
-    assert warnings([*leases, lease(MINE)], *clones) == [
+    assert warnings([*leases, lease(MINE)], *machines) == [
         {"what": f"DHCP client ID (ff:01) and IP address {ADDRESS}", "others": "'web-2', 'web-3', 'web-4' and 4 more"}
     ]

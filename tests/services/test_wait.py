@@ -50,6 +50,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(
         "virtomate.services.clone_start.find_domain", lambda _, uuid: SimpleNamespace(name=uuid, **vars(found))
     )
+    monkeypatch.setattr("virtomate.services.clone_start.find_domain_by_uuid", lambda *_words: None)
     return SimpleNamespace(connection=None)
 
 

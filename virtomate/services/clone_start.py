@@ -32,7 +32,7 @@ from virtomate.services.guest import (
     with_all_interfaces,
 )
 from virtomate.services.linked import find_record, refuse_broken
-from virtomate.services.same_machines import same_machines
+from virtomate.services.same_machines import Machine, clone_machine, original_machine, same_machines
 from virtomate.words import counted, quoted, virsh, virtomate
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ _LOG = logging.getLogger(__name__)
 _RESTING = frozenset({Action.LINKED, Action.SHALLOW_COPIED, Action.REFLINKED})
 # The host's own sources first: an agent that does not answer is noticed after seconds.
 _SOURCES = (AddressSource.LEASE, AddressSource.ARP, AddressSource.AGENT)
+# How long the addresses of an original that runs are waited for.
+_PATIENCE_SECONDS = 10.0
 
 
 def start_clone(
@@ -105,7 +107,7 @@ def wait_for_clones(
     is waited for, there is a warning about a clone whose guest is taken for another guest.
     """
     history = LeaseHistory(lease for result in results for lease in result.leases)
-    answers: list[CloneResult] = []
+    machines: list[Machine] = []
     begin = time.monotonic()
     started = [result.name for result in results if result.is_started]
     if started:
@@ -128,10 +130,21 @@ def wait_for_clones(
             progress.close()
         if wait.what is WaitFor.IP and not cancel.is_set:
             with suppress(VirtomateError):
-                warnings = tuple(same_machines(session.connection, answered, history, answers))
+                machines = machines or [_original(session, answered, cancel)]
+                warnings = tuple(same_machines(session.connection, answered, history, machines))
                 answered = answered._replace(warnings=(*answered.warnings, *warnings))
-        answers.append(answered)
+        machines.append(clone_machine(answered))
         yield answered
+
+
+def _original(session: Session, result: CloneResult, cancel: CancelToken) -> Machine:
+    """Return the original of a clone with the addresses of its guest, if it runs and they are known soon."""
+    domain = find_domain_by_uuid(session.connection, result.source.uuid)
+    known: tuple[DomainInterface, ...] = ()
+    if domain is not None and domain.is_active():
+        with suppress(TimedOutError):
+            known = call_interruptibly(lambda: _find_addresses(domain), cancel, _PATIENCE_SECONDS)
+    return original_machine(result, usable_interfaces(known))
 
 
 def _wait(
