@@ -37,19 +37,19 @@ def is_alive(pid: int) -> bool:
 def test_only_volumes_of_the_clone_are_opened(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
     """virt-sysprep gets each new volume with its format, in the order of the disks, and no shared or read-only disk."""
     pool = lab.pool
-    system, data = pool.qcow2("original.qcow2", 4 * MIB), pool.raw("original-data.raw", 4 * MIB)
+    system, data = pool.raw("original.raw", 4 * MIB), pool.raw("original-data.raw", 4 * MIB)
     shared, cdrom = pool.raw("shared.raw", MIB), images.make_iso(pool.path / "tools.iso", "tools")
     disks = [
         disk(data, "raw", "vdb"),
         disk(shared, "raw", "vdc"),
-        disk(system),
+        disk(system, "raw"),
         disk(cdrom, "raw", "sda", bus="sata", device="cdrom"),
     ]
     lab.define(domain("original", disks=disks))
     stand_in = StandIn(tmp_path / "bin")
 
     result = virtomate(
-        *("domain-clone", "--disk", "vdc=share", "--disk", "vda=linked", "--sysprep", "original", "clone"),
+        *("domain-clone", "--disk", "vdc=share", "--disk", "vdb=linked", "--sysprep", "original", "clone"),
         json=True,
         env=stand_in.env,
     )
@@ -57,8 +57,8 @@ def test_only_volumes_of_the_clone_are_opened(lab: Lab, virtomate: Program, tmp_
     made = cloned(result)
     (words,) = stand_in.said
     assert words[:9] == [
-        *("virt-sysprep", "--format", "qcow2", "--add", str(pool.path / "clone.qcow2")),
-        *("--format", "raw", "--add", str(pool.path / "clone-data.raw")),
+        *("virt-sysprep", "--format", "raw", "--add", str(pool.path / "clone.raw")),
+        *("--format", "qcow2", "--add", str(pool.path / "clone-data.qcow2")),
     ]
     assert words[9:13] == ["--operations", USUAL, "--hostname", "clone"]
     assert made["prepared"] == {
@@ -75,6 +75,7 @@ def test_only_volumes_of_the_clone_are_opened(lab: Lab, virtomate: Program, tmp_
     [
         *((mode, more) for mode in ("copy", "linked", "reflink") for more in ((), ("--live",))),
         ("linked", ("--freeze",)),
+        ("linked", ("--freeze", "--live")),
     ],
 )
 def test_volumes_stay_the_clones_own(
