@@ -408,6 +408,42 @@ def flatten(bench: Workbench, name: str) -> CaseResult:
     return CaseResult(name, title, series=found, bars=(at_most(1.25, CONVERT, OURS),))
 
 
+def tree(bench: Workbench, name: str) -> CaseResult:
+    """Show what rests on what, on a host that has many domains and many images that rest on each other."""
+    count, chains = bench.scaled(CROWD), bench.scaled(2 * CROWD) // CHAIN
+    pool = bench.make_pool("ext4", bench.scaled(GIB))
+    tops = make_chains(pool.path, chains, CHAIN)
+    others = [domain(f"other-{number}", disks=[disk(tops[number % chains])]) for number in range(count)]
+    with bench.crowded_host(pool, domain(ORIGINAL), others) as uri:
+        found = bench.race(
+            [
+                Contender(f"{OURS} --tree", who.list_with_ours(uri, "--tree"), sync=False),
+                Contender(OURS, who.list_with_ours(uri), sync=False),
+                Contender(f"{BARE}: scan", who.scan(uri), sync=False),
+            ],
+            pool,
+        )
+    title = f"domain-list with {count} domains and {chains * CHAIN} images in chains of {CHAIN}, ext4"
+    return CaseResult(name, title, series=found, bars=())
+
+
+def verify(bench: Workbench, name: str) -> CaseResult:
+    """Tell whether what many linked clones rest on is intact."""
+    count, data = bench.scaled(GREAT_MANY), bench.scaled(64 * MIB)
+    pool = bench.make_pool("ext4", 4 * data)
+    source = pool.qcow2("original.qcow2", data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "qcow2"))
+    made = [who.clone_many_with_ours(bench.uri, "linked", count)]
+    found = bench.race(
+        [
+            Contender(OURS, who.verify_with_ours(bench.uri), [source], sync=False, prepare=made),
+            Contender(f"{BARE}: scan", who.scan(bench.uri), sync=False, prepare=made),
+        ],
+        pool,
+    )
+    return CaseResult(name, f"domain-verify of {count} linked clones, ext4", series=found, bars=())
+
+
 def crowd(bench: Workbench, name: str) -> CaseResult:
     """Make a linked clone on a host that has many domains, and on one that has none."""
     count, data = bench.scaled(CROWD), bench.scaled(64 * MIB)
@@ -517,6 +553,8 @@ CASES: Mapping[str, Case] = {
     "seed": seed,
     "reset": reset,
     "flatten": flatten,
+    "tree": tree,
+    "verify": verify,
     "crowd": crowd,
     "delete": delete,
     "many-memory": many_memory,

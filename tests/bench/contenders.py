@@ -172,6 +172,16 @@ def flatten_with_ours(uri: str) -> Argv:
     return [find_ours(), "-c", uri, "--json", "domain-flatten", CLONE]
 
 
+def list_with_ours(uri: str, *options: str) -> Argv:
+    """Compose a list of all domains by virtomate."""
+    return [find_ours(), "-c", uri, "--json", "domain-list", *options]
+
+
+def verify_with_ours(uri: str) -> Argv:
+    """Compose the verification of all linked clones by virtomate."""
+    return [find_ours(), "-c", uri, "--json", "domain-verify"]
+
+
 def convert(source: Path, target: Path) -> Argv:
     """Compose a copy of a chain into one image by qemu-img."""
     program = require_program("qemu-img", "qemu-utils")

@@ -13,14 +13,13 @@ from tests.definition.trees import canonical
 from virtomate.definition import codec
 from virtomate.definition.codec import Definition
 from virtomate.definition.host_entries import HostEntry
+from virtomate.definition.lower_images import BaseFingerprint, LowerImage, Rebasing
 from virtomate.definition.placeholders import claim_definition, half_deleted_definition, restored_definition
 from virtomate.definition.provenance import (
     NAMESPACE,
     Artifact,
-    BaseFingerprint,
     DomainReference,
     Fingerprint,
-    LowerImage,
     Owner,
     Provenance,
     find_provenance,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 UUID = "6e0c7d7e-2c68-4d3e-a2f3-6d1c2f1f3a4b"
 NASTY = """a&b<"c">'d' ü ]]>"""
+NOTHING = BaseFingerprint(None, 0)
 FULL = Provenance(
     finished=False,
     uuid=UUID,
@@ -70,6 +70,7 @@ FULL = Provenance(
                 LowerImage(NASTY, BaseFingerprint("1767225600.000000003", 1)),
                 LowerImage("/below/that", BaseFingerprint(None, 0, 7)),
             ),
+            Rebasing(NASTY, "0123", (LowerImage("/x", BaseFingerprint(None, 0, 7)), LowerImage(NASTY, NOTHING))),
         ),
         Artifact(
             ArtifactKind.VOLUME,
@@ -78,7 +79,8 @@ FULL = Provenance(
             "q",
             "/p/q",
             base=NASTY,
-            base_fingerprint=BaseFingerprint(None, 0),
+            base_fingerprint=NOTHING,
+            rebasing=Rebasing("/p/q", None, (LowerImage(NASTY, NOTHING),)),
         ),
         Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, "p", "w", "/p/w", Fingerprint("1767225600")),
         Artifact(ArtifactKind.NVRAM, ArtifactState.MADE, "p", "n", "/p/n", Fingerprint(None)),

@@ -155,7 +155,7 @@ def test_mac_addresses(lab: Lab, virtomate: Program, original: dict[str, Path]) 
     assert given["interfaces"][1]["mac"] not in {MAC_1, MAC_2, MAC_NEW}
     assert [item["mac"] for item in kept["interfaces"]] == [MAC_1, MAC_2]
     assert "MAC addresses" not in kept["changes"]
-    assert any("same MAC addresses" in warning for warning in kept["warnings"])
+    assert any("the clone has the MAC addresses of" in warning for warning in kept["warnings"])
     made = clone(virtomate, "--mode", "linked", "--mac", MAC_NEW, "--mac", "52:54:00:00:00:0a")
     assert [item["mac"] for item in made["interfaces"]] == [MAC_NEW, "52:54:00:00:00:0a"]
     assert definition(lab, "clone").count(MAC_NEW) == 1

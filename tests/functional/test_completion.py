@@ -219,6 +219,13 @@ def test_what_is_offered(lab: Lab, virtomate: Program) -> None:
     assert offered("domain-delete", "--clones-of") == ["one", "src", "two"]
     assert offered("domain-verify", "two") == ["one"]
     assert offered("volume-list") == sorted(lab.pools)
+    assert offered("domain-flatten", "one", "--disk") == ["vda"]
+    assert offered("domain-flatten", "--disk") == []
+    assert offered("domain-rebase", "one", "--disk") == ["vda"]
+    assert f"{lab.pool.name}/src.raw" in offered("domain-rebase", "one", "--base")
+    assert virtomate("domain-template", "two").status == 0
+    assert offered("domain-template", "--undo") == ["two"]
+    assert offered("domain-template") == ["one", "src", "two"]
 
     for snapshot in ("s 2", "s1"):
         flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY

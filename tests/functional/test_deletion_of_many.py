@@ -85,6 +85,13 @@ def test_clones_of_a_running_original(lab: Lab, virtomate: Program) -> None:
     made = virtomate("domain-clone", "--live", "--mode", "linked", "src", "src-a", "src-b", json=True)
     assert made.status == 0, str(made)
 
+    listed = {item["name"]: item["clone"] for item in virtomate("domain-list", "--clones", json=True).json}
+    assert listed["src-moment"]["images"] == [str(path.with_name("src-moment.qcow2"))]
+    assert "images" not in listed["src-a"]
+    table = virtomate("domain-list", "--clones", env={"COLUMNS": "200"}).stdout
+    assert "src (images for its clones)" in table
+    verified = virtomate("domain-verify", "src-moment", json=True)
+    assert (verified.status, "only keeps images of 'src'" in verified.json["message"]) == (1, True)
     assert list(outcome(delete(virtomate, "src-*"))) == ["src-a", "src-b", "src-moment"]
     unchanged(before, lab)
 

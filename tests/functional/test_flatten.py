@@ -400,6 +400,23 @@ def test_too_little_space(root_lab: Lab, virtomate: Program) -> None:
     require_sound(overlay)
 
 
+def test_base_that_nobody_uses_any_more_is_named(lab: Lab, virtomate: Program) -> None:
+    """The last domain that rested on the former volume of a frozen original names the command that deletes it."""
+    base = lab.pool.qcow2("original.qcow2", data_bytes=MIB)
+    lab.define(domain("original", disks=[disk(base)]))
+    clone(virtomate, "--mode", "linked", "--freeze")
+
+    first = flattened(virtomate("domain-flatten", "original", json=True))
+    last = flattened(virtomate("domain-flatten", "clone", json=True))
+
+    assert first["kept"] == []
+    (kept,) = last["kept"]
+    assert f"image '{base}'" in kept
+    assert f"vol-delete --pool {lab.pool.name} {base.name}" in kept
+    assert [notice["code"] for notice in last["notices"]] == ["kept-base"]
+    assert base.exists()
+
+
 def make_big_clone(lab: Lab, virtomate: Program) -> Path:
     """Make a linked clone of an original with much data, and return its overlay."""
     base = lab.pool.raw("original.raw", BIG_BYTES, data_bytes=BIG_BYTES)
@@ -578,6 +595,36 @@ def test_kill_of_a_copy(lab: Lab, virtomate: Program, without_qemu_img: Program,
     assert mode_of(virtomate, "clone") == "copy"
     assert {found.name() for found in lab.connection.listAllDomains()} == {"original", "clone"}
     assert [name for name in lab.pool.volumes() if "clone" in name] == [copy.name]
+
+
+@pytest.mark.parametrize("moment", ["virDomainUpdateDeviceFlags", "virStorageVolDelete"])
+def test_copy_of_a_domain_that_was_undefined_is_kept(
+    lab: Lab, virtomate: Program, without_qemu_img: Program, moment: str
+) -> None:
+    """After a kill the copy may be the only content; no command deletes it, and the domain can be brought back."""
+    overlay = make_clone(lab, virtomate)
+    content, copy = images.guest_digest(overlay, "qcow2"), lab.pool.path / "clone-flat.qcow2"
+    run = without_qemu_img.pausing(moment).start("domain-flatten", "clone")
+    with paused(run):
+        run.signal(signal.SIGKILL)
+    run.wait()
+    found = lab.connection.lookupByName("clone")
+    document, claim = found.XMLDesc(), f"virtomate-flatten-{found.UUIDString()}"
+    found.undefine()
+    hint = (f"virsh undefine {claim}", "virtomate domain-flatten clone", f"virsh vol-delete --pool {lab.pool.name}")
+    refusal = Refusal("IllegalStateError", (str(copy), "'clone'", "may be all that there is"), hint)
+
+    check_refusal(lab, virtomate, ("domain-delete", "--yes", "--yes-unproved", claim), refusal)
+
+    assert images.guest_digest(copy, "qcow2") == content
+    other = lab.pool.qcow2("other.qcow2")
+    lab.define(document.replace(str(copy), str(other)))
+    assert str(copy) in error_of(without_qemu_img("domain-flatten", "clone", json=True))["message"]
+    assert copy.exists()
+    lab.define(document)
+    flattened(without_qemu_img("domain-flatten", "clone", json=True))
+    assert images.guest_digest(copy, "qcow2") == content
+    assert {found.name() for found in lab.connection.listAllDomains()} == {"original", "clone"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)

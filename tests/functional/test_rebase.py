@@ -2,13 +2,15 @@
 
 import shutil
 import signal
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.functional.runs import Refusal, check_refusal, error_of, paused
-from tests.functional.support import clone, clone_path, definition, image_info
+from tests.functional.support import clone, clone_path, cloned, definition, image_info
 from tests.functional.test_flatten import make_clone, without_record
 from tests.lab import Lab, Program, Result, disk, domain, images
 from tests.lab.images import MIB
@@ -261,3 +263,109 @@ def test_interrupted_run_is_completed(lab: Lab, virtomate: Program, number: sign
     assert image_info(overlay)["backing-filename"] == str(copy)
     assert images.guest_digest(overlay, "qcow2") == content
     assert verified(virtomate, "clone") == ["intact"]
+
+
+MOMENTS = (
+    "virDomainSetMetadata",
+    "virDomainSetMetadata-2",
+    "sync-1",
+    "virDomainSetMetadata-3",
+    "virDomainSetMetadata-4",
+)
+
+
+def begin_rebase(lab: Lab, virtomate: Program, moment: str) -> tuple[Path, Path, tuple[str, ...]]:
+    """Kill a run at a moment that rebases a clone with a clone; return the images of both, and the run's words."""
+    overlay = make_clone(lab, virtomate)
+    second = clone_path(cloned(virtomate("domain-clone", "--mode", "linked", "clone", "second", json=True)))
+    base, copy = lab.pool.path / "original.qcow2", lab.pool.path / "copy.qcow2"
+    images.qemu_img("convert", "-f", "qcow2", "-O", "qcow2", base, copy)
+    lab.pool.refresh()
+    words = ("domain-rebase", "--base", str(copy), "clone")
+    run = virtomate.pausing(moment).start(*words)
+    with paused(run):
+        run.signal(signal.SIGKILL)
+    run.wait()
+    return overlay, second, words
+
+
+def integrity(virtomate: Program) -> dict[str, Any]:
+    """Return what `domain-list` says of clones."""
+    return {item["name"]: item["integrity"] for item in virtomate("domain-list", "--clones", json=True).json}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_run_breaks_no_clone_of_the_clone(lab: Lab, virtomate: Program, moment: str) -> None:
+    """At every moment all commands know on what the clones rest, and domain-verify writes it down."""
+    overlay, second, words = begin_rebase(lab, virtomate, moment)
+    content = images.guest_digest(second, "qcow2")
+    is_rebased = moment not in MOMENTS[:2]
+    assert (image_info(overlay)["backing-filename"] == words[2]) is is_rebased
+
+    assert integrity(virtomate) == {"clone": "intact", "second": "intact"}
+    assert verified(virtomate, "second") == ["intact"]
+    assert verified(virtomate) == ["intact", "intact"]
+    if is_rebased:
+        assert "rebasing" not in definition(lab, "clone") + definition(lab, "second")
+    cloned(virtomate("domain-clone", "--mode", "linked", "second", "third", json=True))
+    rebased(virtomate(*words, json=True))
+
+    assert "rebasing" not in definition(lab, "clone") + definition(lab, "second")
+    assert image_info(overlay)["backing-filename"] == words[2]
+    assert verified(virtomate) == ["intact", "intact", "intact"]
+    assert images.guest_digest(second, "qcow2") == content
+
+
+@pytest.mark.parametrize("moment", [MOMENTS[1], "sync-1"], ids=["before", "after"])
+def test_image_that_was_written_to_after_the_kill(lab: Lab, virtomate: Program, moment: str) -> None:
+    """A clone of the clone is broken when somebody has written to the clone, whether it has its new base or not."""
+    overlay, _, words = begin_rebase(lab, virtomate, moment)
+    # into a part that the image holds already: neither its length nor its tables change
+    images.qemu_io(overlay, "qcow2", "write -P 99 5M 4k")
+
+    assert integrity(virtomate)["second"] == "broken"
+    assert verified(virtomate, "clone", "second") == ["intact", "broken"]
+    rebased(virtomate(*words, json=True))
+    assert verified(virtomate, "clone", "second") == ["intact", "broken"]
+
+
+def test_deletion_after_a_killed_run_names_the_new_base(lab: Lab, virtomate: Program) -> None:
+    """The base that the image names by now is one that nobody uses any more."""
+    _, _, words = begin_rebase(lab, virtomate, "sync-1")
+
+    (clone_, second) = virtomate("domain-delete", "--yes", "clone", "second", json=True).json
+
+    assert (clone_["status"], second["status"]) == ("deleted", "deleted")
+    assert any(words[2] in kept for kept in clone_["kept"] + second["kept"])
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_ends_at_every_moment(lab: Lab, virtomate: Program, number: signal.Signals) -> None:
+    """Whenever a run ends, all clones read the same and are intact, and the same command completes the work."""
+    overlay = make_clone(lab, virtomate)
+    second = clone_path(cloned(virtomate("domain-clone", "--mode", "linked", "clone", "second", json=True)))
+    bases = (lab.pool.path / "original.qcow2", lab.pool.path / "copy.qcow2")
+    images.qemu_img("convert", "-f", "qcow2", "-O", "qcow2", *bases)
+    lab.pool.refresh()
+    content = [images.guest_digest(path, "qcow2") for path in (*bases, overlay, second)]
+    digests = [images.file_digest(path) for path in bases]
+    seconds, ends = 0.0, Counter[str]()
+    for moment in range(32):
+        target = bases[(moment + 1) % 2]
+        words = ("domain-rebase", "--base", str(target), "clone")
+        run = virtomate.start(*words, json=True)
+        if moment > 1:
+            time.sleep(seconds * (moment - 2) / 29)
+            run.signal(number)
+        seconds = max(seconds, run.wait().seconds)
+        is_rebased = image_info(overlay)["backing-filename"] == str(target)
+        is_noted = "rebasing" not in definition(lab, "clone") + definition(lab, "second")
+        ends[f"rebased: {is_rebased}, noted: {is_noted}"] += 1
+        assert verified(virtomate) == ["intact", "intact"]
+        assert [images.guest_digest(path, "qcow2") for path in (*bases, overlay, second)] == content
+        rebased(virtomate(*words, json=True))
+        assert verified(virtomate) == ["intact", "intact"]
+    assert [images.file_digest(path) for path in bases] == digests
+    print(f"{number.name}: {dict(ends)}")

@@ -202,6 +202,18 @@ def test_file_outside_pools_stays_writable_with_a_warning(lab: Lab, virtomate: P
     assert f"'{path}' could not be removed: '{path}' is in no storage pool" in made["warnings"][0]
 
 
+def test_encrypted_disk_is_refused(lab: Lab, virtomate: Program) -> None:
+    """The hint names a whole command, since a template is not made by cloning."""
+    path = lab.pool.path / "golden.qcow2"
+    luks = "encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=s"
+    images.qemu_img("create", "-q", "--object", "secret,id=s,data=x", "-f", "qcow2", "-o", luks, path, "1M")
+    lab.pool.refresh()
+    lab.define(domain("golden", disks=[disk(path)]))
+    refusal = Refusal("UnsupportedError", ("disk vda", "is encrypted"), ("virtomate domain-clone --mode copy golden",))
+
+    check_refusal(lab, virtomate, ("domain-template", "golden"), refusal)
+
+
 def test_one_refusal_refuses_all(lab: Lab, virtomate: Program) -> None:
     """Nothing is changed before everything is looked at; a name that is given twice is a mistake in the command."""
     define_original(lab)

@@ -1,9 +1,9 @@
 """virtomate, which stands still at a certain moment: `pausing.py MOMENT ARGUMENT...`.
 
-MOMENT is a function of libvirt's C library, which has just been called; `freeze`, when a guest has just been frozen;
-`sync-N`, when the program has just waited the N-th time until a file was on the disk; or volumes, separated by commas,
-of each of which some has been written; or `never`. SIGCONT lets the program go on. A backup or a block pull that has
-just begun goes on at 1 MiB/s, and a guest that is frozen stays so.
+MOMENT is a function of libvirt's C library, which has just been called, with `-N` for the N-th time; `freeze`, when a
+guest has just been frozen; `sync-N`, when the program has just waited the N-th time until a file was on the disk;
+volumes, separated by commas, of each of which some has been written; or `never`. SIGCONT lets the program go on. A
+backup or a block pull that has just begun goes on at 1 MiB/s, and a guest that is frozen stays so.
 """
 
 import functools
@@ -37,20 +37,23 @@ def stand_still() -> None:
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
-def pause_after(name: str, module: Any = libvirtmod) -> None:
-    """Stand still when a function has been called for the first time."""
-    function = getattr(module, name)
+def pause_after(name: str, module: Any = libvirtmod, number: int = 1) -> None:
+    """Stand still when a function has been called so many times."""
+    function, left = getattr(module, name), number
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
+        nonlocal left
         if name == "virDomainBlockPull":
             domain, disk, _rate, flags = arguments
             arguments = (domain, disk, 1, flags)
         result = function(*arguments)
         if name == "virDomainBackupBegin":
             slow_down(arguments[0])
-        setattr(module, name, function)
-        stand_still()
+        left -= 1
+        if left == 0:
+            setattr(module, name, function)
+            stand_still()
         return result
 
     setattr(module, name, call)
@@ -105,7 +108,8 @@ def main() -> None:
     """Run the program."""
     moment = sys.argv.pop(1)
     if moment.startswith("vir"):
-        pause_after(moment)
+        name, _, number = moment.partition("-")
+        pause_after(name, number=int(number or 1))
     elif moment == "freeze":
         pause_after(moment, freeze)
     elif moment.startswith("sync-"):

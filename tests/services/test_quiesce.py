@@ -322,7 +322,7 @@ OBSTACLES: dict[str, tuple[dict[str, Any], str]] = {
     "no agent": ({"faults": {"look": NoAgentError("has no guest agent")}}, "has no guest agent"),
     "silent agent": ({"faults": {"look": SILENT}}, SILENT.message),
     "agent without the command": ({"faults": {"look": REFUSED}}, REFUSED.message),
-    "nothing mounted": ({"count": 0}, "it has no file system that could be frozen"),
+    "nothing mounted": ({"count": 0}, "the guest has mounted no file system that can be frozen"),
     "paused": ({"state_": "paused"}, "it is paused"),
 }
 

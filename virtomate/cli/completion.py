@@ -68,13 +68,43 @@ class _SnapshotName(_Name):
     def _names(self, ctx: click.Context) -> list[str]:
         from virtomate.services.completion import list_snapshots  # noqa: PLC0415 - only names need libvirt
 
-        # Click does not tell arguments apart while the value of an option is missing
-        domain = ctx.params.get("source") or next(iter(ctx.args), None)
-        return [] if domain is None else list_snapshots(str(domain), ctx.ensure_object(Settings).uri)
+        domain = _domain_of(ctx, "source")
+        return [] if domain is None else list_snapshots(domain, ctx.ensure_object(Settings).uri)
+
+
+class _Target(_Name):
+    """The target of a disk of the domain that the command line contains, of the first one if there are several."""
+
+    def _names(self, ctx: click.Context) -> list[str]:
+        from virtomate.services.completion import list_targets  # noqa: PLC0415 - only names need libvirt
+
+        domain = _domain_of(ctx, "name", "names")
+        return [] if domain is None else list_targets(domain, ctx.ensure_object(Settings).uri)
+
+
+class _TemplateName(_Name):
+    """The name of a domain, of a template where only templates are meant."""
+
+    def _names(self, ctx: click.Context) -> list[str]:
+        return TEMPLATE._names(ctx) if ctx.params.get("undo") else super()._names(ctx)  # noqa: SLF001 - as here
+
+
+def _domain_of(ctx: click.Context, *arguments: str) -> str | None:
+    """Return the domain that a command line contains already in one of these arguments."""
+    for argument in arguments:
+        given = ctx.params.get(argument)
+        if given:
+            return str(given[0] if isinstance(given, tuple) else given)
+    # Click does not tell arguments apart while the value of an option is missing
+    return next(iter(ctx.args), None)
 
 
 DOMAIN = _Name("domain", "the name or UUID of a domain")
 CLONE = _Name("clone", "the name or UUID of a clone")
 POOL = _Name("pool", "the name of a storage pool")
+TEMPLATE = _Name("template", "the name or UUID of a template")
+TEMPLATE_OR_DOMAIN = _TemplateName("domain", "the name or UUID of a domain")
+TARGET = _Target(None, "the target of a disk, such as vda")
+VOLUME = _Name("volume", "an absolute path, or POOL/NAME")
 SNAPSHOT = _SnapshotName(None, "the name of a snapshot")
 PROGRAM = _Name(None, "a program in the guest")

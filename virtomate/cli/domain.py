@@ -13,6 +13,7 @@ from virtomate.cli.app import open_app
 from virtomate.cli.clone_options import EXAMPLES, SECTIONS
 from virtomate.cli.completion import CLONE, DOMAIN
 from virtomate.cli.help import Group
+from virtomate.cli.options import OptionalArgument
 from virtomate.enums import AddressSource, IfExists
 from virtomate.errors import EXIT_FAILED, UsageError, combined_exit_status
 from virtomate.words import counted, quoted
@@ -32,7 +33,7 @@ def domain() -> None:
 
 @domain.command("clone", short_help="Clone a domain.", sections=SECTIONS, examples=EXAMPLES)
 @click.argument("source", metavar="DOMAIN", type=DOMAIN)
-@click.argument("names", metavar="[NEWNAME]...", nargs=-1)
+@click.argument("names", cls=OptionalArgument, metavar="[NEWNAME]...", nargs=-1)
 @click.pass_obj
 def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any) -> int:  # noqa: ANN401
     """Clone DOMAIN, given by name or UUID, and call the clone NEWNAME.
@@ -162,7 +163,7 @@ def _show_tree(app: App, wanted: DomainFilter, settings: Settings, *, has_addres
 )
 @click.option("--with-dependents", is_flag=True, help="Also delete the clones that rest on these clones.")
 @click.option("--force", is_flag=True, help="End running clones first, as a power cut does.")
-@click.argument("names", metavar="[NAME]...", nargs=-1, type=CLONE)
+@click.argument("names", cls=OptionalArgument, metavar="[NAME]...", nargs=-1, type=CLONE)
 @click.pass_obj
 def delete(
     settings: Settings,
@@ -188,7 +189,7 @@ def delete(
 
     chosen = Selection(names, **selection)
     if not chosen.names and not chosen.clones_of:
-        raise click.UsageError("Missing argument 'NAME'. Name a clone, or give --clones-of.")
+        raise click.UsageError("Missing argument 'NAME...'. Name a clone, or give --clones-of.")
     with open_app(settings) as app, app.working() as progress:
         results = delete_clones(
             app.session,

@@ -10,7 +10,7 @@ import click
 from virtomate.cli.app import open_app
 from virtomate.cli.completion import DOMAIN, PROGRAM
 from virtomate.cli.help import Command, Group
-from virtomate.cli.options import read_seconds
+from virtomate.cli.options import OptionalArgument, read_seconds
 from virtomate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def ping(settings: Settings, name: str, *, seconds: float) -> None:
 )
 @click.argument("domain", metavar="DOMAIN", type=DOMAIN)
 @click.argument("program", metavar="PROGRAM", type=PROGRAM)
-@click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", cls=OptionalArgument, metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def run(settings: Settings, /, *, has_stdin: bool, encode: bool, **words: Any) -> int:  # noqa: ANN401
     """Run PROGRAM in the guest of DOMAIN, given by name or UUID.

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from virtomate.cli.app import open_app
-from virtomate.cli.completion import CLONE, DOMAIN
+from virtomate.cli.completion import CLONE, DOMAIN, TARGET, TEMPLATE_OR_DOMAIN, VOLUME
 from virtomate.cli.domain import domain
-from virtomate.cli.options import VOLUME_OPTIONS
+from virtomate.cli.options import VOLUME_OPTIONS, OptionalArgument
 from virtomate.errors import EXIT_FAILED, combined_exit_status
 
 # `load_group` takes the group from here, with the commands of this module.
@@ -24,6 +24,7 @@ FLATTEN_OPTIONS = (
         ["--disk", "disks"],
         metavar="TARGET",
         multiple=True,
+        type=TARGET,
         help="Flatten only the disk TARGET, such as vda; may be given several times. [default: all disks with a base]",
     ),
     click.Option(
@@ -41,10 +42,12 @@ FLATTEN_OPTIONS = (
 
 @domain.command("template", short_help="Make a domain one that is only cloned.")
 @click.option("--undo", is_flag=True, help="Make ordinary domains of templates, as they were before.")
-@click.argument("names", metavar="DOMAIN...", nargs=-1, required=True, type=DOMAIN)
+@click.argument("names", metavar="DOMAIN...", nargs=-1, required=True, type=TEMPLATE_OR_DOMAIN)
 @click.pass_obj
 def template(settings: Settings, names: tuple[str, ...], *, undo: bool) -> int:
-    """Make a template of each DOMAIN, given by name or UUID: a domain that is only cloned.
+    """Make a template of each DOMAIN: a domain that is only cloned.
+
+    DOMAIN is a name, a UUID, or a pattern for names in quotes, such as 'gold-*'; with --undo for names of templates.
 
     A template cannot be started, so that its linked clones stay whole. It is not started with its host, and its
     volumes cannot be written to, except by root. DOMAIN must be shut off.
@@ -76,7 +79,9 @@ def flatten(
     no_space_check: bool,
     trust_pool: bool,
 ) -> int:
-    """Make the domains NAME..., each given by name or UUID, independent of the images that their disks rest on.
+    """Make the domains NAME... independent of the images that their disks rest on.
+
+    NAME is a name, a UUID, or a pattern for names of clones in quotes, such as 'web-*'.
 
     What a disk lacks is copied into its image. The guest reads the same as before, and the base is not needed any more:
     the original of a linked clone may be started again. A domain may be shut off or running.
@@ -105,7 +110,9 @@ def flatten(
 @click.argument("names", metavar="CLONE...", nargs=-1, required=True, type=CLONE)
 @click.pass_obj
 def reset(settings: Settings, names: tuple[str, ...], *, force: bool, start: bool) -> int:
-    """Take each linked CLONE, given by name or UUID, back to its first moment.
+    """Take each linked CLONE back to its first moment.
+
+    CLONE is a name, a UUID, or a pattern for names of clones in quotes, such as 'web-*'.
 
     Everything that was written to its disks is lost, and its NVRAM is a copy of the original's again. Its definition
     stays as it is, with UUID and MAC addresses. CLONE must be shut off, unless --force is given.
@@ -121,13 +128,14 @@ def reset(settings: Settings, names: tuple[str, ...], *, force: bool, start: boo
 
 
 @domain.command("verify", short_help="Tell whether what linked clones rest on is intact.")
-@click.argument("names", metavar="[NAME]...", nargs=-1, type=CLONE)
+@click.argument("names", cls=OptionalArgument, metavar="[NAME]...", nargs=-1, type=CLONE)
 @click.pass_obj
 def verify(settings: Settings, names: tuple[str, ...]) -> int:
     """Tell whether the images that the clones NAME... rest on are what they were when the clones were made.
 
-    Each clone is given by name or UUID. Without NAME, all clones that rest on other images are verified. A clone is
-    broken if somebody has written to such an image, or truncated, replaced, moved or deleted it.
+    NAME is a name, a UUID, or a pattern for names of clones in quotes, such as 'web-*'. Without NAME, all clones that
+    rest on other images are verified. A clone is broken if somebody has written to such an image, or truncated,
+    replaced, moved or deleted it.
     """
     from virtomate.output.verified import render_verifications  # noqa: PLC0415
     from virtomate.services import linked as service  # noqa: PLC0415 - help and completion need no libvirt
@@ -143,11 +151,13 @@ def verify(settings: Settings, names: tuple[str, ...]) -> int:
     "--base",
     metavar="VOLUME",
     required=True,
+    type=VOLUME,
     help="The new base: an absolute path, or POOL/NAME.",
 )
 @click.option(
     "--disk",
     metavar="TARGET",
+    type=TARGET,
     help="The disk that gets the new base, such as vda. [default: the only disk with a base]",
 )
 @click.option(

@@ -21,6 +21,14 @@ CONTEXT_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_
 _SECONDS = r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}"
 
 
+class OptionalArgument(click.Argument):
+    """An argument that may be missing; a usage error names it without the brackets of the usage line."""
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Return the name of the argument for a usage error."""
+        return super().get_error_hint(ctx).replace("[", "").replace("]", "")
+
+
 class Settings:
     """The values of the common options; an option after the command's name overrides the same option before it."""
 

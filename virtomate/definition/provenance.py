@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
 from virtomate.definition.host_entries import read_entry, written_entry
+from virtomate.definition.lower_images import Rebasing, read_base, read_images, write_base, write_images
 from virtomate.definition.mentions import read_mentions
 from virtomate.definition.readers import child, uuid
 from virtomate.enums import ArtifactKind, ArtifactState, Mode, TokenPlace, Transfer
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.codec import Definition, Document
     from virtomate.definition.host_entries import HostEntry
-    from virtomate.definition.volume import VolumeDescription
+    from virtomate.definition.lower_images import BaseFingerprint, LowerImage
 
 Value = TypeVar("Value")
 
@@ -35,8 +36,6 @@ _READ_SCHEMAS = frozenset({"1", _SCHEMA})
 
 # The attributes for the numbers of a fingerprint.
 _NUMBERS = {"inode": "@inode", "birth_time": "@born", "directory": "@directory", "file_system_bytes": "@filesystem"}
-# The attributes for the properties of an image below, in their order.
-_BASE_ATTRIBUTES = ("modified", "size", "inode", "born", "header")
 # libvirt takes 4 MiB, with the placeholder around it.
 _LONGEST_REPLACED = 3 << 20
 # the year 10000, which calendars do not reach
@@ -78,34 +77,6 @@ class Fingerprint(NamedTuple):
     file_system_bytes: int | None = None
 
 
-class BaseFingerprint(NamedTuple):
-    """Properties of an image below an overlay that change when somebody writes to the image or replaces the file.
-
-    The change time is none of them: libvirt changes the owner of a base when a domain is started. Records of earlier
-    versions have only the first two.
-
-    Attributes:
-        modified: Modification time, as libvirt reports it (seconds and nanoseconds since 1970).
-        size: Length of the file in bytes.
-        inode: Inode number, if the file could be seen.
-        birth_time: Nanoseconds since 1970, if the file could be seen and the file system stores the time.
-        header: Digest of the header of a qcow2 (`header_digest`), if the header was read.
-    """
-
-    modified: str | None
-    size: int
-    inode: int | None = None
-    birth_time: int | None = None
-    header: str | None = None
-
-
-class LowerImage(NamedTuple):
-    """An image below the base of an overlay, by its path, and what it was like when the overlay was planned."""
-
-    path: str
-    fingerprint: BaseFingerprint
-
-
 class Artifact(NamedTuple):
     """A line of the journal, and later of the provenance.
 
@@ -118,6 +89,7 @@ class Artifact(NamedTuple):
         base: Path of an overlay's base.
         base_fingerprint: What the base was like when the overlay was planned.
         below: The volumes below the base, nearest first; none in records of earlier versions.
+        rebasing: Another base that the volume or an image below is about to get.
     """
 
     kind: ArtifactKind
@@ -131,6 +103,7 @@ class Artifact(NamedTuple):
     base: str | None = None
     base_fingerprint: BaseFingerprint | None = None
     below: tuple[LowerImage, ...] = ()
+    rebasing: Rebasing | None = None
 
 
 class Provenance(NamedTuple):
@@ -271,11 +244,6 @@ def _write(provenance: Provenance) -> str:
     return codec.unparse(element, f"{_PREFIX}:{_ELEMENT}")
 
 
-def fingerprint_base(base: VolumeDescription) -> BaseFingerprint:
-    """Return what the base of an overlay is like."""
-    return BaseFingerprint(base.modified, base.physical, base.inode, base.birth_time, base.header)
-
-
 def _write_made(made: Artifact) -> Document:
     fingerprint = made.fingerprint or Fingerprint(None)
     values = {
@@ -286,22 +254,18 @@ def _write_made(made: Artifact) -> Document:
         "@path": made.path,
         "@transfer": made.transfer,
         "@base": made.base,
-        **_write_base(made.base_fingerprint, "@base-"),
+        **write_base(made.base_fingerprint, "@base-"),
         "@token": made.token_place,
         "@changed": fingerprint.changed,
         **{attribute: getattr(fingerprint, field) for field, attribute in _NUMBERS.items()},
     }
     written: Document = {key: str(value) for key, value in values.items() if value is not None}
     if made.below:
-        written[f"{_PREFIX}:below"] = [
-            {"@path": image.path, **_write_base(image.fingerprint, "@")} for image in made.below
-        ]
+        written[f"{_PREFIX}:below"] = write_images(made.below)
+    if (mark := made.rebasing) is not None:
+        content = {} if mark.content is None else {"@content": mark.content}
+        written[f"{_PREFIX}:rebasing"] = {"@path": mark.path, **content, f"{_PREFIX}:below": write_images(mark.chain)}
     return written
-
-
-def _write_base(base: BaseFingerprint | None, prefix: str) -> dict[str, str]:
-    values = () if base is None else zip(_BASE_ATTRIBUTES, base, strict=True)
-    return {f"{prefix}{name}": str(value) for name, value in values if value is not None}
 
 
 def _read(element: str) -> Provenance:
@@ -355,11 +319,10 @@ def _unpack(packed: str) -> str | None:
         return None
 
 
-def _read_made(item: Mapping[str, Any], prefix: str) -> Artifact:
+def _read_made(item: dict[str, Any], prefix: str) -> Artifact:
     state = ArtifactState(item["@state"])
     numbers = {field: _optional(int, item.get(attribute)) for field, attribute in _NUMBERS.items()}
     fingerprint = Fingerprint(item.get("@changed"), **numbers)
-    below = _repeated(item, f"{prefix}below")
     return Artifact(
         kind=ArtifactKind(item["@kind"]),
         state=state,
@@ -370,15 +333,9 @@ def _read_made(item: Mapping[str, Any], prefix: str) -> Artifact:
         token_place=_optional(TokenPlace, item.get("@token")),
         transfer=_optional(Transfer, item.get("@transfer")),
         base=item.get("@base"),
-        base_fingerprint=_read_base(item, "@base-"),
-        below=tuple(
-            LowerImage(lower["@path"], base) for lower in below if (base := _read_base(lower, "@")) is not None
-        ),
+        base_fingerprint=read_base(item, "@base-"),
+        below=read_images(_repeated(item, f"{prefix}below")),
+        rebasing=Rebasing(mark["@path"], mark.get("@content"), read_images(_repeated(mark, f"{prefix}below")))
+        if (mark := child(item, f"{prefix}rebasing"))
+        else None,
     )
-
-
-def _read_base(item: Mapping[str, Any], prefix: str) -> BaseFingerprint | None:
-    modified, size, inode, birth_time, header = (item.get(f"{prefix}{name}") for name in _BASE_ATTRIBUTES)
-    if size is None:
-        return None
-    return BaseFingerprint(modified, int(size), _optional(int, inode), _optional(int, birth_time), header)

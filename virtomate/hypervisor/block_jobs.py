@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.domains import Domain
 
 # Earlier ones end with a failed assertion when they pull into a cluster of which a part is in the image (7.2: tried).
+# QEMU's commit fc6b211f920a ("block/io: align requests to subcluster_size") mends that. It came with the first pull
+# request for the block layer of 8.2: https://lists.gnu.org/archive/html/qemu-devel/2023-08/
 _PULLING_SUBCLUSTERS = 8_002_000
 
 

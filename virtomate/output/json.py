@@ -61,6 +61,7 @@ class OriginDocument(TypedDict):
     source: Document
     mode: str
     snapshot: NotRequired[str]
+    images: NotRequired[list[str]]
     created: str
 
 
@@ -130,6 +131,8 @@ def domain_document(listing: DomainListing, reach: Reach) -> Document:
         }
         if clone.snapshot is not None:
             origin["snapshot"] = clone.snapshot
+        if clone.images is not None:
+            origin["images"] = [*clone.images]
     return document(listing, reach) | {"clone": origin}
 
 

@@ -149,7 +149,8 @@ def origin_text(item: DomainListing, parts: _Parts = _STEPS[0]) -> str:
     clone = item.clone
     if clone is None:
         return ""
-    more = f" ({clone.mode.value})" if parts.has_modes else ""
+    mode = clone.mode.value if clone.images is None else "images for its clones"
+    more = f" ({mode})" if parts.has_modes else ""
     if parts.has_modes and clone.snapshot is not None:
         more = f" at {printable(clone.snapshot)}{more}"
     more += "" if clone.finished else ", unfinished"

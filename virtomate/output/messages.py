@@ -43,8 +43,8 @@ SENTENCES: dict[Code, str] = {
     f"does not list them there: {virsh('snapshot-create', options='--redefine')} adds them to the list",
     CloneWarning.SAME_DISK_SERIALS: "disk {subject} has the same {identifiers} in original and clone",
     CloneWarning.SAME_GUEST_DATA: "{subject} gives original and clone the same {told}",
-    CloneWarning.SAME_MAC_ADDRESSES: "'{subject}' and its clone have the same MAC addresses and will conflict on a "
-    "shared network",
+    CloneWarning.SAME_MAC_ADDRESSES: "the clone has the MAC addresses of '{subject}', as all clones made with --mac "
+    "keep: domains with the same addresses conflict on a shared network",
     CloneWarning.SAME_SEED: "disk {subject} ({location}) has the label '{label}': original and clone get the same host "
     "name and instance ID from it",
     CloneWarning.SAME_SERIALS: "the SMBIOS serial number '{serial}' ({subject}) is the same in original and clone",

@@ -9,7 +9,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from virtomate.definition import PROVENANCE_NAMESPACE
+from virtomate.definition import PROVENANCE_NAMESPACE, TEMPLATE_NAMESPACE
 from virtomate.hypervisor.connection import connect_read_only
 
 if TYPE_CHECKING:
@@ -26,17 +26,24 @@ class Kind(Enum):
 
     DOMAIN = "domain"
     CLONE = "clone"
+    TEMPLATE = "template"
+    VOLUME = "volume"
     POOL = "pool"
 
 
 def list_names(kind: Kind, uri: str | None) -> list[str]:
-    """Return the names of all domains, clones or storage pools, sorted; none where libvirt needs too long."""
+    """Return the names of all such things, sorted; none where libvirt needs too long. Volumes are POOL/NAME."""
     return _listed(uri, partial(_names, kind))
 
 
 def list_snapshots(domain: str, uri: str | None) -> list[str]:
     """Return the names of a domain's snapshots, as `list_names` does."""
     return _listed(uri, partial(_snapshots, domain))
+
+
+def list_targets(domain: str, uri: str | None) -> list[str]:
+    """Return the targets of a domain's disks, as `list_names` does."""
+    return _listed(uri, partial(_targets, domain))
 
 
 def _listed(uri: str | None, names: Callable[[Connection], list[str]]) -> list[str]:
@@ -85,14 +92,27 @@ def _snapshots(domain: str, connection: Connection) -> list[str]:
     return snapshot_names(find_domain(connection, domain))
 
 
+def _targets(domain: str, connection: Connection) -> list[str]:
+    from virtomate.definition import codec, file_readers  # noqa: PLC0415 - as above
+    from virtomate.hypervisor.domains import find_domain  # noqa: PLC0415 - as above
+
+    definition = codec.parse_definition(find_domain(connection, domain).inactive_definition_without_secrets())
+    return [disk.target for disk in file_readers.disks(definition.domain)]
+
+
 def _names(kind: Kind, connection: Connection) -> list[str]:
-    if kind is Kind.POOL:
+    if kind in {Kind.POOL, Kind.VOLUME}:
         from virtomate.hypervisor.storage import list_pools  # noqa: PLC0415 - either pools or domains are completed
 
-        return [pool.name for pool in list_pools(connection)]
+        pools = list_pools(connection)
+        if kind is Kind.POOL:
+            return [pool.name for pool in pools]
+        return [f"{pool.name}/{volume.name}" for pool in pools if pool.is_active() for volume in pool.list_volumes()]
     from virtomate.hypervisor.domains import list_domains  # noqa: PLC0415 - as above
 
     domains = list_domains(connection)
     if kind is Kind.CLONE:
         domains = [domain for domain in domains if domain.metadata_element(PROVENANCE_NAMESPACE)]
+    if kind is Kind.TEMPLATE:
+        domains = [domain for domain in domains if domain.metadata_element(TEMPLATE_NAMESPACE)]
     return [domain.name for domain in domains]

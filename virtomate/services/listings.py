@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition import TEMPLATE_NAMESPACE
+from virtomate.enums import ArtifactKind
 from virtomate.errors import NotFoundError
 from virtomate.hypervisor.domains import (
     SHUT_OFF,
@@ -12,6 +13,7 @@ from virtomate.hypervisor.domains import (
     list_active_domains,
     list_domains,
 )
+from virtomate.paths import normalise
 from virtomate.services.origins import find_record, is_original
 from virtomate.tuples import NamedTuple
 
@@ -30,6 +32,7 @@ class CloneOrigin(NamedTuple):
 
     Attributes:
         snapshot: Name of the original's snapshot that the clone was made of; None for a clone of the original itself.
+        images: Paths of the images that the domain keeps for linked clones of a running original; None for a clone.
     """
 
     finished: bool
@@ -37,6 +40,7 @@ class CloneOrigin(NamedTuple):
     mode: Mode
     created: float
     snapshot: str | None = None
+    images: tuple[str, ...] | None = None
 
 
 class DomainFilter(NamedTuple):
@@ -140,7 +144,9 @@ def list_all_domains(
 
 
 def _origin(record: Provenance) -> CloneOrigin:
-    return CloneOrigin(record.finished, record.source, record.mode, record.created, record.snapshot)
+    images = tuple(normalise(made.path) for made in record.made if made.kind is ArtifactKind.VOLUME)
+    kept = images if record.is_moment else None
+    return CloneOrigin(record.finished, record.source, record.mode, record.created, record.snapshot, kept)
 
 
 def _verifier(connection: Connection) -> Callable[[Provenance], Integrity | None]:

@@ -91,7 +91,7 @@ def _find_obstacle(domain: Domain) -> str:
         return f"it is {state}"
     try:
         if not freeze.is_frozen(domain) and freeze.count_file_systems(domain) == 0:
-            return "it has no file system that could be frozen"
+            return "the guest has mounted no file system that can be frozen"
     except ConnectionLostError:
         raise
     except (HypervisorError, IllegalStateError, ProgramError) as error:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from virtomate.definition.provenance import Artifact, BaseFingerprint, LowerImage
+from virtomate.definition.lower_images import BaseFingerprint, LowerImage
+from virtomate.definition.provenance import Artifact
 from virtomate.enums import ArtifactKind, ArtifactState
 from virtomate.services.linked.chain import plain_path
-from virtomate.services.linked.record import with_rebased
+from virtomate.services.linked.rebase_record import with_rebased
 
 OLD, NEW = BaseFingerprint("1.5", 100, header="old"), BaseFingerprint("2.5", 100, header="new")
 BOTTOM, OTHER = BaseFingerprint("0.5", 50), BaseFingerprint("0.7", 60)

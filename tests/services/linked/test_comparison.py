@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from virtomate.definition.provenance import BaseFingerprint
+from virtomate.definition.lower_images import BaseFingerprint
 from virtomate.enums import BaseProperty
 from virtomate.notices import BaseFinding, Notice, notice
 from virtomate.services.linked.comparison import compare

@@ -16,7 +16,7 @@ from virtomate.services.delete.survey import SAVED_STATE, read_clones, read_depe
 from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.storage.references import scan_references
 from virtomate.tuples import NamedTuple
-from virtomate.words import virsh
+from virtomate.words import virsh, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,7 +125,7 @@ def plan_deletion(
         except IllegalStateError as error:
             refusals.others.append(error)
     refusals.raise_if_any()
-    deletions = _with_needs(deletions, references, clones)
+    deletions = _with_needs(connection, deletions, references, clones)
     try:
         order = tuple(TopologicalSorter({deletion.uuid: deletion.needs for deletion in deletions}).static_order())
     except CycleError as error:
@@ -146,7 +146,9 @@ def _is_used_by_none_but(moment: Clone, clones: Iterable[Clone], references: Ref
     return all(user.domain_uuid in uuids or user.path in paths for user in users)
 
 
-def _with_needs(deletions: list[Deletion], references: References, clones: list[Clone]) -> list[Deletion]:
+def _with_needs(
+    connection: Connection, deletions: list[Deletion], references: References, clones: list[Clone]
+) -> list[Deletion]:
     """Find out which clone must be deleted before which; refuse the plan if something that stays uses an artifact."""
     owners = {made.path: deletion.uuid for deletion in deletions for made in deletion.artifacts}
     uuids = {deletion.uuid for deletion in deletions}
@@ -162,7 +164,8 @@ def _with_needs(deletions: list[Deletion], references: References, clones: list[
                 elif uuid != deletion.uuid:
                     needs[deletion.uuid].add(uuid)
             if staying:
-                refusals.others.append(in_use(deletion.name, made, staying, _advise(clone, staying, references.pools)))
+                advice = _advise_on_freeze(connection, clone, staying) or _advise(clone, staying, references.pools)
+                refusals.others.append(in_use(deletion.name, made, staying, advice))
     refusals.raise_if_any()
     return [deletion._replace(needs=frozenset(needs[deletion.uuid])) for deletion in deletions]
 
@@ -177,6 +180,20 @@ def in_use(name: str, made: Artifact, users: Sequence[Reference], advice: str | 
         hint=advice
         or "Delete the named domain or volume first. A clone can be named in the same command; --with-dependents adds "
         "all clones that rest on it.",
+    )
+
+
+def _advise_on_freeze(connection: Connection, clone: Clone, users: Sequence[Reference]) -> str | None:
+    """Return how an unfinished freeze of the clone is ended; None if anything but its overlays uses the volume."""
+    from virtomate.services.linked import find_freeze  # noqa: PLC0415 - few clones in use are deleted
+
+    found = find_freeze(connection, clone.domain.uuid)
+    overlays = set() if found is None else {made.path for made in found[1].made}
+    if found is None or any(user.path is None or normalise(user.path) not in overlays for user in users):
+        return None
+    command = virtomate("domain-delete", found[0].name)
+    return (
+        f"A freeze of '{clone.domain.name}' was killed: {command} completes or undoes it. Then run the command again."
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from virtomate.errors import IllegalStateError, NotFoundError, combined_error
+from virtomate.services.selection import unmatched_error
 from virtomate.words import quoted, shutdown_commands, virsh, virtomate
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ class Refusals:
         else:
             errors += self.missing.values()
         if self.unmatched:
-            message = f"no clone on {self.where} has a name like {quoted(self.unmatched)}"
-            hint = f"{virtomate('domain-list', options='--clones')} shows the clones of this connection."
-            errors.append(NotFoundError(message, hint=hint))
+            errors.append(unmatched_error(tuple(self.unmatched), self.where, "clone", "--clones"))
         if self.strangers:
             errors.append(_strangers(self.strangers))
         if self.active:

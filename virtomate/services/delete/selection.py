@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from virtomate.errors import NotFoundError, UsageError
-from virtomate.hypervisor.domains import find_domain, list_domains
+from virtomate.hypervisor.domains import list_domains
 from virtomate.services.origins import find_record, is_original
+from virtomate.services.selection import select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.domains import Domain
     from virtomate.services.delete.records import Selection
     from virtomate.services.delete.refusals import Refusals
-
-_SIGNS_OF_PATTERNS = frozenset("*?[")
 
 
 def select_domains(
@@ -33,24 +30,10 @@ def select_domains(
         UsageError: Two words name one domain.
         NotFoundError: An original does not exist, and has no clones.
     """
-    found: dict[str, Domain] = {}
-    named: set[str] = set()
-    for word in selection.names:
-        cancel.check()
-        try:
-            domain = find_domain(connection, word)
-        except NotFoundError as error:
-            if not _SIGNS_OF_PATTERNS.intersection(word):
-                refusals.missing[word] = error
-            elif matching := tuple(_matching(connection, word)):
-                found |= {domain.uuid: domain for domain in matching if domain.uuid not in found}
-            else:
-                refusals.unmatched.append(word)
-            continue
-        if domain.uuid in named:
-            raise UsageError(f"domain '{domain.name}' is named twice")
-        named.add(domain.uuid)
-        found.setdefault(domain.uuid, domain)
+    selected = select(connection, selection.names, cancel, lambda domain: any(_clones([domain])))
+    refusals.missing |= selected.missing
+    refusals.unmatched += selected.unmatched
+    found = {domain.uuid: domain for domain in selected.domains}
     for original in selection.clones_of:
         cancel.check()
         is_wanted = is_original(connection, original)
@@ -58,11 +41,6 @@ def select_domains(
             if is_wanted(record.source):
                 found.setdefault(domain.uuid, domain)
     return tuple(found.values())
-
-
-def _matching(connection: Connection, pattern: str) -> Iterator[Domain]:
-    matching = [domain for domain in list_domains(connection) if fnmatchcase(domain.name, pattern)]
-    return (domain for domain, _ in _clones(matching))
 
 
 def _clones(domains: list[Domain]) -> Iterator[tuple[Domain, Provenance]]:

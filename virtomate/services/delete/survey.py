@@ -92,6 +92,8 @@ def read_clones(
             clone = _read(domain, refusals, selection)
         try:
             is_completed = clone is not None and _complete_freeze(connection, clone)
+            if clone is not None:
+                _refuse_only_copy(connection, clone)
         except IllegalStateError as error:
             refusals.others.append(error)
             continue
@@ -198,6 +200,15 @@ def _complete_freeze(connection: Connection, clone: Clone) -> bool:
     from virtomate.services.linked import complete_freeze  # noqa: PLC0415 - few runs are killed
 
     return complete_freeze(connection, clone.domain, record)
+
+
+def _refuse_only_copy(connection: Connection, clone: Clone) -> None:
+    """Refuse to delete what a flattening that was killed has made, if that may be all that there is of a disk."""
+    if clone.provenance.finished or clone.provenance.source.uuid == clone.domain.uuid:
+        return
+    from virtomate.services.linked import refuse_only_copy  # noqa: PLC0415 - few runs are killed
+
+    refuse_only_copy(connection, clone.provenance)
 
 
 def _is_there(connection: Connection, provenance: Provenance, made: Artifact) -> bool:

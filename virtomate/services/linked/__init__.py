@@ -7,6 +7,7 @@ from virtomate.services.linked.base import remove_write_bits as remove_write_bit
 from virtomate.services.linked.base import restore_write_bits as restore_write_bits
 from virtomate.services.linked.base import why_write_bits_stay as why_write_bits_stay
 from virtomate.services.linked.flatten import flatten_domains as flatten_domains
+from virtomate.services.linked.flatten_journal import refuse_only_copy as refuse_only_copy
 from virtomate.services.linked.flatten_records import FlattenedDisk as FlattenedDisk
 from virtomate.services.linked.flatten_records import FlattenRequest as FlattenRequest
 from virtomate.services.linked.flatten_records import FlattenResult as FlattenResult
@@ -16,6 +17,7 @@ from virtomate.services.linked.freeze import FreezePlan as FreezePlan
 from virtomate.services.linked.freeze import OvertakenError as OvertakenError
 from virtomate.services.linked.freeze_record import await_freeze as await_freeze
 from virtomate.services.linked.freeze_record import complete_freeze as complete_freeze
+from virtomate.services.linked.freeze_record import find_freeze as find_freeze
 from virtomate.services.linked.live_freeze import LiveFreeze as LiveFreeze
 from virtomate.services.linked.rebase import RebaseRequest as RebaseRequest
 from virtomate.services.linked.rebase import RebaseResult as RebaseResult

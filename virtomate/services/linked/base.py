@@ -50,7 +50,7 @@ class WriteBits(NamedTuple):
 
 
 def refuse_written(
-    connection: Connection, domain: Domain, disks: Mapping[str, VolumeDescription]
+    connection: Connection, domain: Domain, disks: Mapping[str, VolumeDescription], copying: str = "--mode copy"
 ) -> tuple[Notice, ...]:
     """Refuse volumes that somebody may write to later by another way than a start of the domain.
 
@@ -58,6 +58,7 @@ def refuse_written(
         connection: The connection of the domain.
         domain: The domain whose disks the volumes are.
         disks: The volumes that are to become bases, by the targets of the domain's disks.
+        copying: The option or command that clones the domain without bases, which a hint names.
 
     Returns:
         Warnings about documents that could not be read: the volumes that they name are not known.
@@ -69,11 +70,11 @@ def refuse_written(
     """
     errors: list[VirtomateError] = [*_refusals_of_domain(domain)]
     for target, volume in disks.items():
-        errors += _refusals_of_image(connection, domain.name, target, volume)
+        errors += _refusals_of_image(connection, domain.name, target, volume, copying)
     writers, warnings = find_writers(connection, disks.values())
     for target, volume in disks.items():
         if others := _without_own(writers[volume.path], domain.uuid, target):
-            errors.append(_named_elsewhere(target, volume, others))
+            errors.append(_named_elsewhere(target, volume, others, copying))
     if errors:
         raise combined_error(errors)
     return warnings
@@ -95,13 +96,13 @@ def _refusals_of_domain(domain: Domain) -> Iterator[IllegalStateError]:
 
 
 def _refusals_of_image(
-    connection: Connection, name: str, target: str, volume: VolumeDescription
+    connection: Connection, name: str, target: str, volume: VolumeDescription, copying: str
 ) -> Iterator[IllegalStateError | UnsupportedError]:
     header = _read_header(connection, volume)
     if volume.is_encrypted or (header is not None and header.is_encrypted):
         yield UnsupportedError(
             f"disk {target} ('{volume.path}') is encrypted, and an overlay on it would not be",
-            hint="Use --mode copy, which keeps the encryption.",
+            hint=f"Use {copying}, which keeps the encryption.",
         )
     if header is not None and header.snapshot_count:
         yield IllegalStateError(
@@ -140,7 +141,7 @@ def _without_own(writers: tuple[Writer, ...], uuid: str, target: str) -> list[st
     return list(others)
 
 
-def _named_elsewhere(target: str, volume: VolumeDescription, others: list[str]) -> IllegalStateError:
+def _named_elsewhere(target: str, volume: VolumeDescription, others: list[str], copying: str) -> IllegalStateError:
     named = others[:_NAMED_WRITERS]
     if len(others) > len(named):
         named.append(f"{len(others) - len(named)} more")
@@ -148,7 +149,7 @@ def _named_elsewhere(target: str, volume: VolumeDescription, others: list[str]) 
     listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
     return IllegalStateError(
         f"disk {target} ('{volume.path}') may be written to by others: {listed} {uses} it",
-        hint="Delete what is named, or take the volume out of it. Or use --mode copy.",
+        hint=f"Delete what is named, or take the volume out of it. Or use {copying}.",
     )
 
 

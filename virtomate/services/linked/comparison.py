@@ -10,7 +10,7 @@ from virtomate.notices import BaseFinding, Notice, notice
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from virtomate.definition.provenance import BaseFingerprint
+    from virtomate.definition.lower_images import BaseFingerprint
 
 _WORDS = {
     BaseProperty.SIZE: "length",

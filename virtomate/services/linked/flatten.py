@@ -12,7 +12,7 @@ import logging
 import os
 import posixpath
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
@@ -32,6 +32,7 @@ from virtomate.hypervisor.snapshots import delete_internal_snapshots as delete_l
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.services.linked.chain import read_header
 from virtomate.services.linked.flatten_copy import flatten_by_copy, recover
+from virtomate.services.linked.flatten_freed import find_freed_bases
 from virtomate.services.linked.flatten_plan import DiskPlan, DomainPlan, artifact_of, in_use, plan_flatten, users_of
 from virtomate.services.linked.flatten_records import FlattenedDisk, FlattenResult
 from virtomate.services.linked.record import change_disk, note_independence, without_backing_store
@@ -69,6 +70,11 @@ def flatten_domains(run: Run, request: FlattenRequest) -> tuple[FlattenResult, .
         in_the_way = [by_uuid[other].domain.name for other in by_uuid[uuid].needs if results[other].error is not None]
         several = len(plan.domains) > 1
         results[uuid] = _Flattening(run, request, by_uuid[uuid], plan.cache, has_others=several).execute(in_the_way)
+    done = tuple(by_uuid[uuid] for uuid in plan.order if results[uuid].error is None)
+    # a failure here must not hide what became of the domains
+    with suppress(VirtomateError):
+        for uuid, freed in find_freed_bases(run.source.connection, done).items():
+            results[uuid] = results[uuid]._replace(kept=(*results[uuid].kept, *freed))
     return tuple(results[domain_plan.domain.uuid] for domain_plan in plan.domains)
 
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 import posixpath
 from functools import partial
 from typing import TYPE_CHECKING
-from uuid import UUID, uuid5
 
 from virtomate.cancel import backoff
-from virtomate.definition import codec, file_readers
+from virtomate.definition import codec
 from virtomate.definition.provenance import DomainReference
 from virtomate.duplication import select
 from virtomate.duplication.hostfs import find_obstacle
@@ -31,10 +30,10 @@ from virtomate.errors import (
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.notices import Kept, notice
-from virtomate.paths import normalise
 from virtomate.rollback import Rollback
+from virtomate.services.linked.flatten_journal import claim_name, claim_uuid, has_disk, refuse_only_copy
 from virtomate.services.linked.record import change_disk, find_record, write_record
-from virtomate.services.storage import describe, find_entry, may_be_running, read_pools, this_process
+from virtomate.services.storage import describe, find_entry, may_be_running, this_process
 from virtomate.services.storage.artifacts import (
     BEGUN,
     OWN,
@@ -68,8 +67,6 @@ if TYPE_CHECKING:
     from virtomate.services.transaction import Run
     from virtomate.services.trust import PoolGate
 
-_UUIDS = UUID("d3b2c1f0-6f0e-4f6c-9a53-5b1a6b1f5c0a")
-_CLAIM_PREFIX = "virtomate-flatten-"
 # How long libvirt may take to let go of a volume.
 _REMOVE_SECONDS = 30
 
@@ -152,7 +149,8 @@ def recover(run: Run, domain: Domain) -> tuple[Notice, ...]:
     """Complete what a killed run has begun with a copy, or remove what it has left; return what was kept.
 
     Raises:
-        IllegalStateError: The run may still go on, or nothing proves that a volume is what the run has made.
+        IllegalStateError: The run may still go on, nothing proves that a volume is what the run has made, or the volume
+            may be all that there is of a disk.
     """
     connection = run.target.connection
     refuse_busy(connection, domain)
@@ -161,9 +159,10 @@ def recover(run: Run, domain: Domain) -> tuple[Notice, ...]:
         return ()
     claim, journal = found
     (made,) = journal.made
-    if _is_named(connection, domain, made.path):
+    if has_disk(connection, domain, made.path):
         kept = _finish(run, domain, journal)
     else:
+        refuse_only_copy(connection, journal)
         kept = ()
         accepted = OWN if made.state is ArtifactState.MADE else BEGUN
         try:
@@ -202,7 +201,7 @@ def flatten_by_copy(run: Run, domain: Domain, target: str, copy: Duplication) ->
         change_disk(domain, target, partial(_take_place, place=copy.place))
     except Exception as unforeseen:
         error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
-        if _is_named(connection, domain, copy.place.path):
+        if has_disk(connection, domain, copy.place.path):
             raise error.adding(hint=f"{virtomate('domain-flatten', domain.name)} completes the work.") from unforeseen
         if leftovers := undo.run(run.cancel.awaiting):
             hint = f"{virtomate('domain-delete', claim.name)} removes what is left."
@@ -217,9 +216,9 @@ def flatten_by_copy(run: Run, domain: Domain, target: str, copy: Duplication) ->
 def _new_claim(run: Run, domain: Domain, copy: Duplication) -> Claim:
     reference = DomainReference(domain.name, domain.uuid)
     planned = (duplicating(copy).planned(),)
-    journal = new_journal(_claim_uuid(domain), reference, Mode.COPY, planned, reserved=(copy.source.path,))
+    journal = new_journal(claim_uuid(domain.uuid), reference, Mode.COPY, planned, reserved=(copy.source.path,))
     like = codec.parse_definition(domain.inactive_definition_without_secrets()).domain
-    return Claim(run.target, f"{_CLAIM_PREFIX}{domain.uuid}", journal, like, is_uuid_given=True)
+    return Claim(run.target, claim_name(domain.uuid), journal, like, is_uuid_given=True)
 
 
 def _take(claim: Claim, domain: Domain) -> None:
@@ -233,29 +232,17 @@ def _busy(domain: Domain) -> IllegalStateError:
     return IllegalStateError(
         f"domain '{domain.name}' is being flattened by another virtomate",
         hint="Wait for its end. If it was killed on another host, "
-        f"{virtomate('domain-delete', f'{_CLAIM_PREFIX}{domain.uuid}')} removes what it has left.",
+        f"{virtomate('domain-delete', claim_name(domain.uuid))} removes what it has left.",
     )
-
-
-def _claim_uuid(domain: Domain) -> str:
-    return str(uuid5(_UUIDS, domain.uuid))
 
 
 def _find_claim(connection: Connection, domain: Domain) -> tuple[Domain, Provenance] | None:
     """Return the claim of a copy for a domain, and the journal in it."""
-    claim = find_domain_by_uuid(connection, _claim_uuid(domain))
+    claim = find_domain_by_uuid(connection, claim_uuid(domain.uuid))
     journal = None if claim is None else find_record(claim)
     if claim is None or journal is None or journal.finished or journal.source.uuid != domain.uuid:
         return None
     return claim, journal
-
-
-def _is_named(connection: Connection, domain: Domain, path: str) -> bool:
-    """Return whether a disk of the definition for the next start has the file at a path."""
-    pools = read_pools(connection)
-    definition = codec.parse_definition(domain.inactive_definition_without_secrets()).domain
-    found = (disk.path or pools.path_of(disk.pool or "", disk.volume or "") for disk in file_readers.disks(definition))
-    return path in {normalise(name) for name in found if name is not None}
 
 
 def _require_unchanged(connection: Connection, domain: Domain, copy: Duplication) -> None:

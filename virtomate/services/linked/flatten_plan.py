@@ -22,7 +22,6 @@ from virtomate.errors import (
     combined_error,
 )
 from virtomate.hypervisor import block_jobs
-from virtomate.hypervisor.domains import find_domain
 from virtomate.services.linked.chain import DiskChain, read_chain
 from virtomate.services.linked.flatten_copy import plan_copy, refuse_busy
 from virtomate.services.linked.flatten_refusals import (
@@ -32,7 +31,7 @@ from virtomate.services.linked.flatten_refusals import (
     refuse_state,
     refuse_template,
 )
-from virtomate.services.linked.record import find_record
+from virtomate.services.linked.record import find_record, select_clones
 from virtomate.services.linked.sight import Sights
 from virtomate.services.storage import SpaceLedger, read_pools
 from virtomate.services.storage.references import ReferenceCache, ReferenceKind, scan_references
@@ -41,7 +40,7 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import quoted, shutdown_commands, virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.file_readers import DiskDefinition
@@ -128,13 +127,11 @@ def plan_flatten(connection: Connection, request: FlattenRequest, cancel: Cancel
     """
     pools, sights = read_pools(connection), Sights(connection)
     gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
-    errors: list[VirtomateError] = []
+    domains, errors = select_clones(connection, request.names, cancel)
     plans: dict[str, DomainPlan] = {}
-    for name in request.names:
+    for domain in domains:
         cancel.check()
         try:
-            domain = find_domain(connection, name)
-            _refuse_repetition(domain, plans)
             plans[domain.uuid] = _plan_domain(connection, pools, sights, gate, domain, request)
         except UsageError:
             raise
@@ -145,20 +142,15 @@ def plan_flatten(connection: Connection, request: FlattenRequest, cancel: Cancel
     if errors:
         raise combined_error(errors)
     cache = ReferenceCache()
-    domains = _with_needs(connection, tuple(plans.values()), cache)
+    planned = _with_needs(connection, tuple(plans.values()), cache)
     cancel.check()
     if request.check_space:
-        _require_space(pools, domains, is_local=connection.is_local)
+        _require_space(pools, planned, is_local=connection.is_local)
     try:
-        order = tuple(TopologicalSorter({plan.domain.uuid: plan.needs for plan in domains}).static_order())
+        order = tuple(TopologicalSorter({plan.domain.uuid: plan.needs for plan in planned}).static_order())
     except CycleError as error:
         raise IllegalStateError("the images of these domains rest on each other") from error
-    return FlattenPlan(domains, order, cache)
-
-
-def _refuse_repetition(domain: Domain, known: Container[str]) -> None:
-    if domain.uuid in known:
-        raise UsageError(f"domain '{domain.name}' is named twice")
+    return FlattenPlan(planned, order, cache)
 
 
 def _plan_domain(

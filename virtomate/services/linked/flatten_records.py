@@ -56,7 +56,7 @@ class FlattenResult(NamedTuple):
     Attributes:
         disks: The disks that were flattened.
         warnings: What has become of the bases of a broken clone, and what to know about the copies of images.
-        kept: Overlays that copies have replaced and that were not removed.
+        kept: Overlays that copies have replaced and that were not removed, and bases that nobody uses any more.
     """
 
     status: FlattenStatus

@@ -16,8 +16,9 @@ from uuid import UUID, uuid5
 from virtomate.cancel import backoff
 from virtomate.definition import codec, file_readers
 from virtomate.definition import freeze as marks
+from virtomate.definition.lower_images import BaseFingerprint, fingerprint_base
 from virtomate.definition.placeholders import claim_definition
-from virtomate.definition.provenance import BaseFingerprint, find_provenance, fingerprint_base
+from virtomate.definition.provenance import find_provenance
 from virtomate.definition.rewrite import NewSource
 from virtomate.duplication.hostfs import with_identity
 from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
@@ -124,7 +125,7 @@ def await_freeze(run: Run, original: DomainReference) -> None:
     """
     connection = run.source.connection
     for _ in backoff(_WAIT_SECONDS, run.cancel):
-        found = _find(connection, original)
+        found = find_freeze(connection, original.uuid)
         if found is None:
             return
         domain, record = found
@@ -197,8 +198,9 @@ def _refuse_written(connection: Connection, pools: PoolIndex, record: Provenance
     )
 
 
-def _find(connection: Connection, original: DomainReference) -> tuple[Domain, Provenance] | None:
-    domain = find_domain_by_uuid(connection, record_uuid(original.uuid))
+def find_freeze(connection: Connection, original_uuid: str) -> tuple[Domain, Provenance] | None:
+    """Return the domain that records an unfinished freeze of an original, and the record; None if there is none."""
+    domain = find_domain_by_uuid(connection, record_uuid(original_uuid))
     record = None if domain is None else find_provenance(domain.inactive_definition_without_secrets(), domain.uuid)
     return None if domain is None or record is None or not record.freezes else (domain, record)
 
@@ -213,7 +215,7 @@ def _settle(run: Run, domain: Domain, record: Provenance) -> None:
     claim = Claim(run.source, domain.name, record._replace(maker=this_process(), token=os.urandom(16).hex()), like)
     claim.take()
     if complete_freeze(connection, domain, claim.provenance):
-        found = _find(connection, record.source)
+        found = find_freeze(connection, record.source.uuid)
         if found is None:
             return
         claim.provenance = found[1]

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers
-from virtomate.definition.provenance import fingerprint_base
+from virtomate.definition.lower_images import fingerprint_base
 from virtomate.definition.snapshot import overlays_document
 from virtomate.duplication import select
 from virtomate.duplication.hostfs import with_identity

@@ -1,8 +1,8 @@
 """Rebasing: a linked clone gets another base with the same content, since its base was moved, renamed or replaced.
 
-Only the name of the base in the header of an image changes, in one write, then the definition and the record. So
-nothing has to be undone: whatever ends the run, the image names the former base or the new one, and the same command
-completes the work.
+Only the name of the base in the header of an image changes, in one write, then the definition and the records, which
+say before what is about to happen. So nothing has to be undone: whatever ends the run, the image names the former base
+or the new one, the records tell which one counts, and the same command completes the work.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import posixpath
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers
-from virtomate.definition.provenance import LowerImage
+from virtomate.definition.lower_images import LowerImage
 from virtomate.definition.readers import child
 from virtomate.definition.template import is_template
 from virtomate.duplication.host_images import alone_with
@@ -27,14 +27,20 @@ from virtomate.duplication.rebasing import (
     opened_for_reading,
 )
 from virtomate.enums import BaseCheck
-from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
+from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError, VirtomateError
 from virtomate.hypervisor.domains import find_domain, find_domain_by_uuid
 from virtomate.hypervisor.storage import get_pool
 from virtomate.notices import CloneWarning, Notice
 from virtomate.paths import is_relative, normalise
 from virtomate.services.linked.chain import find_disk_volume, plain_path, read_header
 from virtomate.services.linked.rebase_check import QCOW2, RAW, NewBase, chain_of, check_base
-from virtomate.services.linked.record import change_disk, find_record, note_base, note_rebased
+from virtomate.services.linked.rebase_record import (
+    complete_intention,
+    note_base,
+    note_intention,
+    note_rebased,
+)
+from virtomate.services.linked.record import change_disk, find_record
 from virtomate.services.linked.sight import Sights
 from virtomate.services.storage import read_pools, refresh_when_idle
 from virtomate.services.storage.references import find_writers
@@ -46,7 +52,8 @@ if TYPE_CHECKING:
 
     from virtomate.definition.codec import Document
     from virtomate.definition.file_readers import DiskDefinition
-    from virtomate.definition.provenance import Artifact, BaseFingerprint, Provenance
+    from virtomate.definition.lower_images import BaseFingerprint
+    from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.duplication.image_headers import Qcow2Header
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
@@ -123,6 +130,12 @@ class _Plan(NamedTuple):
         return self.chain[0][0].path
 
     @property
+    def images(self) -> tuple[LowerImage, ...]:
+        """The new base and the images below it as they are now; nothing if one of them cannot be looked at."""
+        found = [LowerImage(sight.path, sight.fingerprint) for sight, _ in self.chain if sight.fingerprint is not None]
+        return tuple(found) if len(found) == len(self.chain) else ()
+
+    @property
     def format(self) -> str:
         """Format of the new base."""
         return self.chain[0][1]
@@ -145,8 +158,11 @@ def rebase_domain(run: Run, request: RebaseRequest) -> RebaseResult:
     domain = find_domain(connection, request.name)
     record = find_record(domain)
     _refuse_state(domain, record)
-    pools, sights = read_pools(connection), Sights(connection)
+    pools, sights = read_pools(connection), Sights(connection, run.cancel)
     plan = _plan(connection, pools, sights, domain, record, request)
+    # of a run that was killed
+    complete_intention(connection, sights, plan.path)
+    plan = plan._replace(made=_line(find_record(domain), plan.path))
     former = plan.header.backing_file or ""
     before = sights.look(plan.path, is_qcow2=True).fingerprint
     with ExitStack() as stack:
@@ -154,7 +170,7 @@ def rebase_domain(run: Run, request: RebaseRequest) -> RebaseResult:
         check = _check(run, sights, plan, new) if request.is_checked else BaseCheck.SKIPPED
         run.cancel.begin()
         if plan.former != plan.base or plan.header.backing_format != plan.format:
-            _change_image(run, plan)
+            _change_image(run, sights, plan)
     change_disk(domain, plan.disk.target, partial(_name_base, base=plan.base, format_=plan.format))
     lower = [LowerImage(sight.path, sight.fingerprint) for sight, _ in plan.chain[1:] if sight.fingerprint is not None]
     writers = _writers(connection, pools, plan)
@@ -195,8 +211,8 @@ def _writers(connection: Connection, pools: PoolIndex, plan: _Plan) -> tuple[str
 def _note_above(connection: Connection, plan: _Plan, before: BaseFingerprint | None) -> None:
     """Write into the records of clones that rest on the image what it is like now, since its header was written to."""
     now = Sights(connection).look(plan.path, is_qcow2=True).fingerprint
-    images = [LowerImage(sight.path, sight.fingerprint) for sight, _ in plan.chain if sight.fingerprint is not None]
-    if before is not None and now is not None and before != now and len(images) == len(plan.chain):
+    images = plan.images
+    if before is not None and now is not None and before != now and images:
         note_rebased(connection, LowerImage(plan.path, before), (LowerImage(plan.path, now), *images))
 
 
@@ -237,13 +253,18 @@ def _plan(
         )
     disk, found, header = _choose_disk(connection, pools, domain.name, file_readers.disks(definition), request.disk)
     path = found.description.path
-    made = next((item for item in record.made if item.path == path), None) if record is not None else None
+    made = _line(record, path)
     former = plain_path(posixpath.dirname(path), header.backing_file or "")
     base = _find_base(pools, request.base)
     chain = chain_of(sights, base, _format_of(sights, base, header, request.base_format))
     if path in {sight.path for sight, _ in chain}:
         raise UsageError(f"--base: '{request.base}' rests on the clone's own image '{path}', or is that image")
     return _Plan(domain, disk, found, header, former, made, chain)
+
+
+def _line(record: Provenance | None, path: str) -> Artifact | None:
+    """Return the line of a record for the volume at a path."""
+    return next((item for item in record.made if item.path == path), None) if record is not None else None
 
 
 def _choose_disk(
@@ -268,7 +289,8 @@ def _choose_disk(
         raise UnsupportedError(f"domain '{name}' has {what}", hint=f"{virsh('domblklist', name)} shows the disks.")
     if len(based) > 1:
         raise UsageError(
-            f"--disk: domain '{name}' has several disks with a base: {', '.join(b[0].target for b in based)}"
+            f"domain '{name}' has several disks with a base ({', '.join(b[0].target for b in based)}): choose one with "
+            "--disk TARGET"
         )
     return based[0]
 
@@ -332,8 +354,9 @@ def _check(run: Run, sights: Sights, plan: _Plan, new: NewBase) -> BaseCheck:
         run.progress.dropped(label)
 
 
-def _change_image(run: Run, plan: _Plan) -> None:
+def _change_image(run: Run, sights: Sights, plan: _Plan) -> None:
     """Write the name and the format of the new base into the image, which nobody else may have open."""
+    connection = run.source.connection
     name = plan.base
     if is_relative(plan.header.backing_file or "") and posixpath.dirname(plan.base) == posixpath.dirname(plan.path):
         name = posixpath.basename(plan.base)
@@ -349,7 +372,14 @@ def _change_image(run: Run, plan: _Plan) -> None:
     try:
         with alone_with(plan.path):
             pass
-        change_base(OpenImage(plan.path, QCOW2, descriptor), name, plan.format, run.cancel)
+        try:
+            if plan.images:
+                note_intention(connection, sights, plan.path, plan.images)
+            change_base(OpenImage(plan.path, QCOW2, descriptor), name, plan.format, run.cancel)
+        except Exception:
+            with suppress(VirtomateError):
+                complete_intention(connection, Sights(connection), plan.path)
+            raise
     finally:
         os.close(descriptor)
 

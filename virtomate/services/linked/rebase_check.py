@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from virtomate.cancel import CancelToken
-    from virtomate.definition.provenance import Artifact, BaseFingerprint
+    from virtomate.definition.lower_images import BaseFingerprint
+    from virtomate.definition.provenance import Artifact
     from virtomate.services.linked.sight import Sight, Sights
 
 QCOW2, RAW = "qcow2", "raw"

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
-from virtomate.definition.provenance import LowerImage, read_record, with_provenance
+from virtomate.definition.provenance import read_record, with_provenance
 from virtomate.definition.readers import child, devices
 from virtomate.enums import ArtifactKind, Mode, Transfer
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.changes import set_metadata_element, update_disk
-from virtomate.hypervisor.domains import list_domains
-from virtomate.services.linked.comparison import compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Document
-    from virtomate.definition.provenance import Artifact, BaseFingerprint, Provenance
+    from virtomate.definition.provenance import Artifact, Provenance
+    from virtomate.errors import VirtomateError
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
 
@@ -29,6 +29,25 @@ def find_record(domain: Domain) -> Provenance | None:
     """Return the record of cloning in a domain's metadata, if there is one about this very domain."""
     element = domain.metadata_element(PROVENANCE_NAMESPACE)
     return None if element is None else read_record(element, domain.uuid)
+
+
+def select_clones(
+    connection: Connection, words: tuple[str, ...], cancel: CancelToken
+) -> tuple[tuple[Domain, ...], list[VirtomateError]]:
+    """Return the domains that words mean, and what is wrong with words; a pattern means finished clones alone.
+
+    Raises:
+        UsageError: Two words are the name or UUID of one domain.
+    """
+    from virtomate.services.selection import select  # noqa: PLC0415 - domain-clone takes no patterns
+
+    selected = select(connection, words, cancel, _is_finished_clone)
+    return selected.domains, list(selected.errors(connection.name, "clone"))
+
+
+def _is_finished_clone(domain: Domain) -> bool:
+    record = find_record(domain)
+    return record is not None and record.finished and not record.is_moment
 
 
 def write_record(domain: Domain, record: Provenance) -> None:
@@ -65,65 +84,7 @@ def note_independence(domain: Domain, independent: Collection[str], *, is_all: b
 def _without_base(made: Artifact) -> Artifact:
     if made.kind is not ArtifactKind.VOLUME:
         return made
-    return made._replace(base=None, base_fingerprint=None, below=(), transfer=None)
-
-
-def note_base(
-    domain: Domain,
-    path: str,
-    base: str,
-    fingerprint: BaseFingerprint | None,
-    below: tuple[LowerImage, ...],
-    *,
-    is_written_to: bool,
-) -> None:
-    """Write into a clone's record on what a volume rests now; nothing happens to a domain without a record.
-
-    Args:
-        domain: The domain.
-        path: Path of the volume.
-        base: Path of the base.
-        fingerprint: What the base is like.
-        below: The images below the base.
-        is_written_to: Whether a domain writes to the base when it is started.
-    """
-    record = find_record(domain)
-    if record is None:
-        return
-    made = tuple(
-        item._replace(base=base, base_fingerprint=fingerprint, below=below) if item.path == path else item
-        for item in record.made
-    )
-    frozen = record.frozen and not is_written_to
-    if (made, frozen) != (record.made, record.frozen):
-        write_record(domain, record._replace(made=made, frozen=frozen))
-
-
-def note_rebased(connection: Connection, before: LowerImage, now: tuple[LowerImage, ...]) -> None:
-    """Write into the records of all clones that rest on an image that the image and those below are other ones now.
-
-    Args:
-        connection: Where the clones are.
-        before: The image as it was; a record of which the image was already another one stays as it is.
-        now: The image as it is now, and the images below it, nearest first.
-    """
-    for domain in list_domains(connection):
-        record = find_record(domain)
-        made = () if record is None else tuple(with_rebased(item, before, now) for item in record.made)
-        if record is not None and made != record.made:
-            write_record(domain, record._replace(made=made))
-
-
-def with_rebased(made: Artifact, before: LowerImage, now: tuple[LowerImage, ...]) -> Artifact:
-    """Return a line of a record with an image and those below as they are now; see `note_rebased`."""
-    if made.base is None or made.base_fingerprint is None:
-        return made
-    chain = (LowerImage(made.base, made.base_fingerprint), *made.below)
-    for depth, image in enumerate(chain):
-        if image.path == before.path and compare(image.path, image.fingerprint, before.fingerprint).finding is None:
-            images = [*chain[:depth], *now]
-            return made._replace(base=images[0].path, base_fingerprint=images[0].fingerprint, below=tuple(images[1:]))
-    return made
+    return made._replace(base=None, base_fingerprint=None, below=(), transfer=None, rebasing=None)
 
 
 def change_disk(domain: Domain, target: str, change: Callable[[Document], None]) -> bool:

@@ -18,14 +18,13 @@ from virtomate.errors import (
     IllegalStateError,
     NotFoundError,
     UnsupportedError,
-    UsageError,
-    VirtomateError,
     combined_error,
 )
-from virtomate.hypervisor.domains import find_domain, list_active_domains
+from virtomate.hypervisor.domains import list_active_domains
 from virtomate.hypervisor.storage import get_volume, read_head
 from virtomate.paths import normalise
 from virtomate.services.definitions import Definitions
+from virtomate.services.linked.record import select_clones
 from virtomate.services.linked.sight import Sights
 from virtomate.services.linked.verify import refuse_broken
 from virtomate.services.storage import read_pools
@@ -91,20 +90,17 @@ def plan_resets(
     """
     gate = PoolGate(is_open=runs_unprivileged(connection))
     planner = _Planner(connection, read_pools(connection), Sights(connection), gate, is_forced=is_forced)
-    plans: dict[str, ResetPlan] = {}
-    errors: list[VirtomateError] = []
-    for name in names:
+    domains, errors = select_clones(connection, names, cancel)
+    plans = []
+    for domain in domains:
         cancel.check()
         try:
-            domain = find_domain(connection, name)
-            if domain.uuid in plans:
-                raise UsageError(f"domain '{domain.name}' is named twice")
-            plans[domain.uuid] = planner.plan(domain)
+            plans.append(planner.plan(domain))
         except (IllegalStateError, NotFoundError, UnsupportedError) as error:
             errors.append(error)
     if errors:
         raise combined_error(errors)
-    return list(plans.values())
+    return plans
 
 
 class _Planner:
@@ -188,15 +184,17 @@ class _Planner:
             made = None if path is None else made_at.get(normalise(path))
             # an image with data of the original may rest on a base, too, such as a shallow copy
             if made is None or made.transfer is not Transfer.LINK:
-                what = "is not linked, but a copy" if made is not None else "was not made by cloning"
+                what = "was not made by cloning" if made is None else "is a copy, and not linked"
+                if made is not None and made.base is not None:
+                    what = f"is a copy of the original's own image, and only rests on the same base ('{made.base}')"
                 raise UnsupportedError(
                     f"'{domain.name}' cannot be reset: disk {disk.target} ({disk.location}) {what}",
                     hint=_AGAIN,
                 )
             if made.base is not None and normalise(made.base) in made_at:
                 raise UnsupportedError(
-                    f"'{domain.name}' cannot be reset: its own linked clones rest on the former volume of disk "
-                    f"{disk.target} ('{made.base}'), since it was cloned with --freeze",
+                    f"'{domain.name}' cannot be reset: since it was cloned with --freeze, disk {disk.target} rests on "
+                    f"its own former volume '{made.base}', with all that the guest had written until then",
                     hint=_AGAIN,
                 )
             yield self._linked(domain, disk.target, made, provenance)

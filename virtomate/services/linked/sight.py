@@ -9,8 +9,10 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from virtomate.definition.provenance import BaseFingerprint
+from virtomate.cancel import CancelToken
+from virtomate.definition.lower_images import BaseFingerprint
 from virtomate.definition.volume import describe_volume
+from virtomate.duplication.content import digest_beside_header
 from virtomate.duplication.host_images import made_up_devices, read_head_here
 from virtomate.duplication.hostfs import NANOSECONDS, birth_time, nanoseconds
 from virtomate.duplication.image_headers import (
@@ -20,7 +22,8 @@ from virtomate.duplication.image_headers import (
     header_digest,
     read_links,
 )
-from virtomate.errors import NotFoundError, VirtomateError
+from virtomate.duplication.rebasing import opened_for_reading
+from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.storage import read_head
 from virtomate.paths import files_in, normalise
 from virtomate.services.storage import read_pools, refresh_when_idle
@@ -65,8 +68,10 @@ class Sight(NamedTuple):
 class Sights:
     """Looks at images, at each once."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, cancel: CancelToken | None = None) -> None:
         self._connection = connection
+        self._cancel = cancel or CancelToken()
+        self._contents: dict[str, str | None] = {}
         self._locator = Locator(read_pools(connection), is_local=connection.is_local)
         self._made_up = made_up_devices() if connection.is_local else frozenset[int]()
         self._seen: dict[tuple[str, bool], Sight] = {}
@@ -80,6 +85,20 @@ class Sights:
         if (path, is_qcow2) not in self._seen:
             self._seen[path, is_qcow2] = self._look(path, is_qcow2=is_qcow2)
         return self._seen[path, is_qcow2]
+
+    def content(self, path: str) -> str | None:
+        """Return a digest of what a qcow2 holds beside its header, None where it cannot be read here without change."""
+        if path not in self._contents:
+            self._contents[path] = self._digest(path) if self._is_seen(posixpath.dirname(path)) else None
+        return self._contents[path]
+
+    def _digest(self, path: str) -> str | None:
+        try:
+            with opened_for_reading([(path, _QCOW2)]) as (image,):
+                return digest_beside_header(image.descriptor, self._cancel)
+        except (IllegalStateError, OSError):
+            # somebody may be writing to the image
+            return None
 
     def look_for_base(self, path: str) -> Sight:
         """Look at a qcow2 of which nothing counts but the image below.

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, file_readers
+from virtomate.definition import TEMPLATE_NAMESPACE, codec, file_readers
 from virtomate.definition.provenance import Artifact, read_provenance
 from virtomate.definition.template import MarkedImage, TemplateMark, as_ordinary, as_template, is_template, read_mark
 from virtomate.definition.volume import VolumeDescription, describe_volume
@@ -28,16 +28,16 @@ from virtomate.errors import (
     InterruptedBySignalError,
     NotFoundError,
     UnsupportedError,
-    UsageError,
     VirtomateError,
     combined_error,
 )
-from virtomate.hypervisor.domains import define_domain, find_domain
+from virtomate.hypervisor.domains import define_domain
 from virtomate.hypervisor.storage import get_volume
 from virtomate.notices import Notice, TemplateWarning, notice
 from virtomate.paths import normalise
 from virtomate.rollback import Rollback
 from virtomate.services.linked.base import WRITE_BITS, WriteBits, refuse_written, remove_write_bits, restore_write_bits
+from virtomate.services.linked.record import find_record
 from virtomate.services.storage import read_pools
 from virtomate.services.storage.references import scan_references
 from virtomate.tuples import NamedTuple
@@ -104,7 +104,11 @@ def make_templates(connection: Connection, names: tuple[str, ...], cancel: Cance
     Raises:
         VirtomateError: A domain is refused, and nothing was changed.
     """
-    plans = _plan_all(connection, names, cancel, _plan_template)
+    from virtomate.services.selection import select  # noqa: PLC0415 - domain-clone takes no patterns
+
+    selected = select(connection, names, cancel, _is_ordinary)
+    errors = list(selected.errors(connection.name, "domain", None))
+    plans = _plan_all(connection, selected.domains, errors, cancel, _plan_template)
     return _change_all(plans, cancel, TemplateStatus.TEMPLATE, partial(_make, connection))
 
 
@@ -113,32 +117,44 @@ def undo_templates(connection: Connection, names: tuple[str, ...], cancel: Cance
 
     A template on whose volumes anything rests is refused: as soon as somebody starts the domain, that is destroyed.
     """
-    plans = _plan_all(connection, names, cancel, _plan_ordinary)
+    from virtomate.services.selection import select  # noqa: PLC0415 - domain-clone takes no patterns
+
+    selected = select(connection, names, cancel, _has_mark)
+    errors = list(selected.errors(connection.name, "template", None))
+    plans = _plan_all(connection, selected.domains, errors, cancel, _plan_ordinary)
     _refuse_used(_scan(connection, plans), plans)
     return _change_all(plans, cancel, TemplateStatus.ORDINARY, partial(_undo, connection))
 
 
 def _plan_all(
     connection: Connection,
-    names: tuple[str, ...],
+    domains: tuple[Domain, ...],
+    errors: list[VirtomateError],
     cancel: CancelToken,
     plan: Callable[[Connection, PoolIndex, Domain], _Plan],
 ) -> list[_Plan]:
+    """Plan the change of all domains; raise one error for the errors that are known already and all refusals."""
     pools = read_pools(connection)
-    plans: dict[str, _Plan] = {}
-    errors: list[VirtomateError] = []
-    for name in names:
+    plans = []
+    for domain in domains:
         cancel.check()
         try:
-            domain = find_domain(connection, name)
-            if domain.uuid in plans:
-                raise UsageError(f"domain '{domain.name}' is named twice")
-            plans[domain.uuid] = plan(connection, pools, domain)
+            plans.append(plan(connection, pools, domain))
         except (IllegalStateError, NotFoundError, UnsupportedError) as error:
             errors.append(error)
     if errors:
         raise combined_error(errors)
-    return list(plans.values())
+    return plans
+
+
+def _has_mark(domain: Domain) -> bool:
+    return domain.metadata_element(TEMPLATE_NAMESPACE) is not None
+
+
+def _is_ordinary(domain: Domain) -> bool:
+    """Return whether a pattern means a domain that is to become a template: not one that only records something."""
+    record = find_record(domain)
+    return record is None or (record.finished and not record.is_moment)
 
 
 def _plan_template(connection: Connection, pools: PoolIndex, domain: Domain) -> _Plan:
@@ -155,7 +171,8 @@ def _plan_template(connection: Connection, pools: PoolIndex, domain: Domain) -> 
             f"domain '{domain.name}' is {domain.state()}, and must be shut off to become a template",
             hint=f"Shut it down first: {shutdown_commands(domain.name, domain.state())}",
         )
-    return plan._replace(warnings=(*plan.warnings, *refuse_written(connection, domain, plan.disks)))
+    copying = virtomate("domain-clone", domain.name, "NEWNAME", options="--mode copy")
+    return plan._replace(warnings=(*plan.warnings, *refuse_written(connection, domain, plan.disks, copying)))
 
 
 def _plan_ordinary(_connection: Connection, pools: PoolIndex, domain: Domain) -> _Plan:
@@ -221,7 +238,8 @@ def _used(name: str, target: str, path: str, users: Sequence[Reference]) -> Ille
         f"'{name}' must stay a template, since to start it would corrupt what uses disk {target} ('{path}'): "
         + ", ".join(says),
         hint=f"Copy the template to change it: {virtomate('domain-clone', name, 'NEWNAME')}. Then make a template of "
-        "the changed copy. Or delete first what uses the volume.",
+        f"the changed copy. Or first make linked clones independent ({virtomate('domain-flatten', 'CLONE')}), or delete"
+        " what uses the volume.",
     )
 
 

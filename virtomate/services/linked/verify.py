@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.enums import ArtifactKind, ArtifactState, BaseProperty, Integrity
-from virtomate.errors import IllegalStateError, NotFoundError, UsageError, VirtomateError, combined_error
-from virtomate.hypervisor.domains import find_domain, list_domains
+from virtomate.errors import IllegalStateError, combined_error
+from virtomate.hypervisor.domains import list_domains
 from virtomate.notices import BaseFinding, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.linked.comparison import compare
-from virtomate.services.linked.record import find_record
+from virtomate.services.linked.rebase_record import is_undecided, settle, settled
+from virtomate.services.linked.record import find_record, select_clones
 from virtomate.services.linked.sight import Sight, Sights
 from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word, virtomate
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.cancel import CancelToken
-    from virtomate.definition.provenance import Artifact, BaseFingerprint, Provenance
+    from virtomate.definition.lower_images import BaseFingerprint
+    from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.notices import Code
@@ -83,17 +85,19 @@ class Verification(NamedTuple):
 def verify_clones(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> tuple[Verification, ...]:
     """Verify the clones with these names or UUIDs, in this order; without names all clones that rest on other images.
 
+    Where a run was killed that gave an image below another base, the record of the clone is completed.
+
     Raises:
-        NotFoundError: There is no such domain.
+        NotFoundError: There is no such domain, or no clone whose name matches a pattern.
         IllegalStateError: A domain is not a finished clone.
         UsageError: A domain is named twice.
     """
-    clones = list(_named(connection, names)) if names else list(_all_linked(connection))
-    sights = Sights(connection)
+    clones = list(_named(connection, names, cancel)) if names else list(_all_linked(connection))
+    sights = Sights(connection, cancel)
     found = []
     for domain, record in clones:
         cancel.check()
-        found.append(Verification(domain.name, domain.uuid, *verify_record(sights, record)))
+        found.append(Verification(domain.name, domain.uuid, *verify_record(sights, settle(sights, domain, record))))
     return tuple(found)
 
 
@@ -145,20 +149,17 @@ def broken_clone(name: str, volume: VerifiedVolume) -> IllegalStateError:
     )
 
 
-def _named(connection: Connection, names: tuple[str, ...]) -> Iterator[tuple[Domain, Provenance]]:
-    errors: list[VirtomateError] = []
-    found: dict[str, tuple[Domain, Provenance]] = {}
-    for name in names:
+def _named(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> Iterator[tuple[Domain, Provenance]]:
+    domains, errors = select_clones(connection, names, cancel)
+    found = []
+    for domain in domains:
         try:
-            domain = find_domain(connection, name)
-            if domain.uuid in found:
-                raise UsageError(f"domain '{domain.name}' is named twice")
-            found[domain.uuid] = domain, _require_clone(domain)
-        except (NotFoundError, IllegalStateError) as error:
+            found.append((domain, _require_clone(domain)))
+        except IllegalStateError as error:
             errors.append(error)
     if errors:
         raise combined_error(errors)
-    yield from found.values()
+    yield from found
 
 
 def _require_clone(domain: Domain) -> Provenance:
@@ -172,6 +173,11 @@ def _require_clone(domain: Domain) -> Provenance:
         raise IllegalStateError(
             f"domain '{domain.name}' is an unfinished {record.what} of '{record.source.name}'",
             hint=f"{virtomate('domain-delete', domain.name)} removes it if nobody is making it any more.",
+        )
+    if record.is_moment:
+        raise IllegalStateError(
+            f"domain '{domain.name}' only keeps images of '{record.source.name}', on which linked clones rest",
+            hint=f"{virtomate('domain-verify')} verifies these clones.",
         )
     return record
 
@@ -201,6 +207,7 @@ class _Chain(NamedTuple):
 
 def _verify(sights: Sights, made: Artifact) -> VerifiedVolume | None:
     """Verify what a volume of a clone rests on; return None if the volume does not rest on any image any more."""
+    made = settled(sights, made)
     own = sights.look_for_base(made.path)
     if own.is_read and own.backing is None:
         return None
@@ -243,6 +250,8 @@ def _descend(sights: Sights, own: Sight, made: Artifact) -> _Chain:
             unchecked |= comparison.unchecked
             if comparison.finding is not None and path != normalise(then_path):
                 finding = notice(BaseFinding.OTHER, path, overlay=above.path, then=then_path)
+            elif comparison.finding is not None and is_undecided(sights, made):
+                finding = notice(BaseFinding.UNSEEN, path, reason="its base was changed by a run that was killed")
             elif comparison.finding is not None:
                 finding, found = _with_former(sights, comparison.finding, then)
             elif not comparison.checked >= _ESSENTIAL:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypeAlias
 
-from virtomate.definition.provenance import Artifact, LowerImage, fingerprint_base
+from virtomate.definition.lower_images import LowerImage, fingerprint_base
+from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import NewVolume, VolumeDescription
 from virtomate.duplication import transfers
 from virtomate.duplication.hostfs import open_visible, refuse_link, write_failure

@@ -1,6 +1,8 @@
 """References: who uses which file, by all definitions and all images of a connection."""
 
 from virtomate.services.storage.references.documents import ReferenceCache as ReferenceCache
+from virtomate.services.storage.references.freed import freed_base as freed_base
+from virtomate.services.storage.references.freed import users_of_file as users_of_file
 from virtomate.services.storage.references.graph import Reference as Reference
 from virtomate.services.storage.references.graph import ReferenceKind as ReferenceKind
 from virtomate.services.storage.references.graph import References as References
