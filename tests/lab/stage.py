@@ -1,5 +1,6 @@
 """The host on which the examples of the documentation run: a reader's, with the standard paths and two domains."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import libvirt
 
 from tests.lab import mounts, storage
 from tests.lab.domains import OVMF_TEMPLATE, disk, domain, interface, mac_address, nvram, vnc
@@ -26,11 +29,12 @@ NVRAM = Path("/var/lib/libvirt/qemu/nvram")
 RUNNING = "dev-1"
 DOMAINS = ("debian-13", "ubuntu-24.04")
 
+# The addresses below the range are for the entries that pages make: a guest of another page may have any of the range.
 NETWORK = """
 <network>
   <name>default</name><forward mode='open'/><bridge name='virbr0' stp='off' delay='0'/>
   <ip address='192.168.122.1' netmask='255.255.255.0'>
-    <dhcp><range start='192.168.122.2' end='192.168.122.254'/></dhcp>
+    <dhcp><range start='192.168.122.100' end='192.168.122.254'/></dhcp>
   </ip>
 </network>"""
 
@@ -167,6 +171,7 @@ class Stage:
         for pool in connection.listAllStoragePools():
             if pool.name() not in POOLS:
                 storage.remove_pool(pool)
+        _remove_dhcp_entries(connection.networkLookupByName("default"))
         for path in set(self._files()) - self._kept:
             if path.stem == kept:
                 continue
@@ -233,6 +238,13 @@ class Stage:
         shutil.copyfile(OVMF_TEMPLATE, self._host.on_host(NVRAM) / "ubuntu-24.04_VARS.fd")
         for definition in self._definitions:
             connection.defineXML(definition)
+
+
+def _remove_dhcp_entries(network: Any) -> None:
+    for entry in re.findall(r"<host [^>]*>", network.XMLDesc()):
+        both = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE | libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
+        where = (libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1)
+        network.update(*where, entry, both)
 
 
 def _state(path: Path) -> tuple[int, int, int]:
