@@ -15,8 +15,8 @@ import pytest
 
 from tests.lab.examples import examples
 from virtomate import enums, errors, notices
+from virtomate.cli import clone_file, signals
 from virtomate.cli import root as command_line
-from virtomate.cli import signals
 from virtomate.cli.options import CONTEXT_SETTINGS
 from virtomate.definition import provenance, volume
 from virtomate.hypervisor import agent, networks
@@ -363,3 +363,14 @@ def test_changelog_names_commands_and_options() -> None:
     }
 
     assert sorted(name for name in names if f"`{name}" not in changelog and name != "virtomate") == []
+
+
+def test_options_of_clone_files_are_documented() -> None:
+    """The page about files of clones lists the options that stand only at the top, and those that stand nowhere."""
+    page = " ".join((DOCS / "reference" / "clone-file.rst").read_text().split())
+    for beginning, keys in (
+        ("These options can only stand at the top:", clone_file._FOR_ALL),
+        ("These cannot stand in a file:", clone_file._NOT_IN_FILE),
+    ):
+        listed = re.findall(r"``([a-z-]+)``", page.partition(beginning)[2].partition(".")[0])
+        assert sorted(listed) == sorted(keys)

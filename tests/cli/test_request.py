@@ -29,6 +29,7 @@ def words(**parameters: Any) -> CloneRequest:
     """Make a request of words."""
     for preview in ("dry_run", "print_xml"):
         assert parameters.pop(preview) is False
+    assert parameters.pop("from_file") is None
     return clone_request(source="src", **parameters)
 
 

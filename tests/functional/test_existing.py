@@ -362,7 +362,8 @@ def test_signal_between_leaves_neither(lab: Lab, virtomate: Program, monkeypatch
     monkeypatch.setattr(Placeholder, "undefine", then_interrupt)
     request = CloneRequest("original", ("web-1", "web-2"), mode=Mode.LINKED, if_exists=IfExists.REPLACE)
     with open_session(lab.uri) as session:
-        one, two = ExistingClones(lambda _: None).clone_domains(Run(session, session, Progress(), cancel), request)
+        run = Run(session, session, Progress(), cancel)
+        one, two = ExistingClones(lambda _: None).clone_each(run, (request,))
 
     assert one.status is two.status is Status.INTERRUPTED
     assert one.replaced is not None

@@ -84,7 +84,9 @@ def test_playbook_of_the_documentation(root_lab: Lab, virtomate: Program, tmp_pa
         )
         assert run.returncode == 0, run.stdout + run.stderr
         said.append(run.stdout)
-        assert "[WARNING]" not in run.stderr, run.stderr
+        # before the first clone is there, the inventory is empty
+        warnings = [line for line in run.stderr.splitlines() if "[WARNING]" in line and "list is empty" not in line]
+        assert warnings == []
 
     assert "changed: [localhost]" in said[0]
     assert "changed: [localhost]" not in said[1]

@@ -66,6 +66,13 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             help="Clone DOMAIN as it was at its snapshot NAME; if the snapshot is external, DOMAIN may run meanwhile. "
             "[default: as it is now]",
         ),
+        click.Option(
+            ["--from", "from_file"],
+            type=click.Path(),
+            metavar="FILE",
+            help="Make the clones that FILE lists, in TOML or JSON, each with options of its own; - is standard input. "
+            "[default: the clones NEWNAME...]",
+        ),
         click.Option(["--auto-name"], is_flag=True, help="Choose a free name for each clone, such as DOMAIN-clone-2."),
         click.Option(
             ["--if-exists"],

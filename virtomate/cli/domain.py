@@ -19,6 +19,8 @@ from virtomate.errors import EXIT_FAILED, UsageError, combined_exit_status
 from virtomate.words import counted, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from virtomate.cli.app import App
     from virtomate.cli.options import Settings
     from virtomate.services.clone_records import CloneRequest
@@ -32,10 +34,10 @@ def domain() -> None:
 
 
 @domain.command("clone", short_help="Clone a domain.", sections=SECTIONS, examples=EXAMPLES)
-@click.argument("source", metavar="DOMAIN", type=DOMAIN)
+@click.argument("source", metavar="DOMAIN", type=DOMAIN, required=False)
 @click.argument("names", cls=OptionalArgument, metavar="[NEWNAME]...", nargs=-1)
 @click.pass_obj
-def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any) -> int:  # noqa: ANN401
+def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, from_file: str | None, **words: Any) -> int:  # noqa: ANN401
     """Clone DOMAIN, given by name or UUID, and call the clone NEWNAME.
 
     DOMAIN must be shut off, unless --live, --shutdown or an external --snapshot is given. Its writable file-based
@@ -43,23 +45,23 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
     and ports. The content of its disks is not changed, unless --sysprep or --customize is given: host name, addresses
     and keys are the original's.
 
-    Several NEWNAMEs make several clones in parallel.
+    Several NEWNAMEs make several clones in parallel. With --from, a file names clones with options of their own.
     """
-    from virtomate.cli.clone_request import clone_request  # noqa: PLC0415
     from virtomate.output.clones import render_answers, render_clones  # noqa: PLC0415
 
-    request = clone_request(**words)
+    requests = _clone_requests(from_file, words)
+    request = requests[0]
     service = _clone_service(request, settings)
     is_plan = print_xml or dry_run
     begin = time.monotonic()
     with open_app(settings) as app:
         with app.making() as run:
             if print_xml:
-                results = service.preview_definitions(run, request)
+                results = service.preview_each_definition(run, requests)
             elif dry_run:
-                results = service.preview_clones(run, request)
+                results = service.preview_each(run, requests)
             else:
-                results = service.clone_domains(run, request)
+                results = service.clone_each(run, requests)
         seconds = time.monotonic() - begin
         if request.wait is None or not any(result.is_started for result in results):
             render_clones(results, settings.format, None if is_plan else seconds)
@@ -69,6 +71,18 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, **words: Any
             answers = wait_for_clones(app.session, results, request.wait, app.progress, app.cancel)
             results = render_answers(results, answers, request.wait.what, settings.format, seconds)
     return combined_exit_status(result.error for result in results if result.error is not None)
+
+
+def _clone_requests(from_file: str | None, words: Mapping[str, Any]) -> tuple[CloneRequest, ...]:
+    if from_file is not None:
+        from virtomate.cli.clone_file import read_requests  # noqa: PLC0415 - few clones come from files
+
+        return read_requests(click.get_current_context(), from_file, words)
+    from virtomate.cli.clone_request import clone_request  # noqa: PLC0415
+
+    if words["source"] is None:
+        raise click.UsageError("Missing argument 'DOMAIN'.")
+    return (clone_request(**words),)
 
 
 def _clone_service(request: CloneRequest, settings: Settings) -> Any:  # noqa: ANN401 - a module, or an object like it

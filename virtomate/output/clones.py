@@ -159,7 +159,7 @@ def _print_several(results: Sequence[CloneResult], seconds: float) -> None:
         macs = ", ".join(printable(interface.mac) for interface in result.interfaces)
         rows.append((printable(result.name), macs, addresses, _state(result)))
     print_table([tuple(compress(row, is_shown)) for row in rows])
-    original, mode = _original(results[0]), results[0].mode.value
+    original, mode = _original(results[0]), ", ".join(dict.fromkeys(result.mode.value for result in results))
     there = f", and {counted(kept, 'clone')} {'was' if kept == 1 else 'were'} there before" if kept else ""
     print_lines([f"{counted(len(results) - kept, 'clone')} of {original} ({mode}) in {seconds:.1f} s{there}"])
     moved = [disk for disk in results[0].frozen if disk.is_new]

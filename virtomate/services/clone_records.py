@@ -127,6 +127,8 @@ class CloneRequest(NamedTuple):
         if_exists: What happens where a domain has the name of a clone.
         giving_way: Clones that are deleted before these clones are made.
         addresses: The addresses that DHCP entries keep for the clones.
+        beside: How many clones other requests of the same run are for.
+        taken_addresses: The addresses that DHCP entries keep for clones of other requests of the same run.
     """
 
     source: str
@@ -164,6 +166,8 @@ class CloneRequest(NamedTuple):
     shape: Shape | None = None
     credentials: tuple[Credential, ...] = ()
     addresses: tuple[AddressWish, ...] = ()
+    beside: int = 0
+    taken_addresses: frozenset[str] = frozenset()
 
     def only(self, names: Container[str]) -> CloneRequest:
         """Return the request for those of its clones that have one of these names."""

@@ -24,7 +24,7 @@ def test_all_active_domains_are_named() -> None:
 
     assert error.message == "domains 'a', 'b b' and 'c' are running or paused, and must be shut off to be deleted"
     assert Reach().fill(str(error.hint)) == (
-        "Use --force, which ends them at once, or shut them down first: virsh shutdown a; virsh resume 'b b'; "
+        "--force of domain-delete ends them at once. Or shut them down first: virsh shutdown a; virsh resume 'b b'; "
         "virsh shutdown 'b b'; virsh shutdown c"
     )
 

@@ -94,7 +94,8 @@ def survey_addresses(survey: Survey, prepared: Document) -> tuple[SurveyedAddres
         network = _network(prepared, name, position)
         if network not in networks:
             networks[network] = read_dhcp_network(survey.connection, network).without(request.giving_way.entries)
-        known, taken = networks[network], {address for other in found for address in other.addresses}
+        known = networks[network]
+        taken = {*request.taken_addresses, *(address for other in found for address in other.addresses)}
         if wish.addresses:
             refusals += _refusals(known, wish.addresses, request.mac_addresses)
             addresses = wish.addresses

@@ -19,6 +19,7 @@ from virtomate.services.clone.asked import as_asked, survey_asked_addresses
 from virtomate.services.clone.clone_plan import ClonePlan
 from virtomate.services.clone.disk_survey import survey_disks
 from virtomate.services.clone.disks import DiskPlan, plan_disks
+from virtomate.services.clone.ground import Ground, look
 from virtomate.services.clone.moment import MomentPlan, needs_moment, plan_moment
 from virtomate.services.clone.original import read_source
 from virtomate.services.clone.seeds import (
@@ -36,14 +37,12 @@ from virtomate.services.clone.target import (
     check_identity,
     refuse_taken_names,
     refuse_taken_uuid,
-    scan_identities,
 )
 from virtomate.services.clone.volume_names import TakenNames, automatic_names
 from virtomate.services.clone.warnings import clone_warnings, refuse_to_start, refuse_warnings
 from virtomate.services.clone_records import InterfaceResult
 from virtomate.services.firmware import read_firmware
 from virtomate.services.linked import refuse_broken
-from virtomate.services.storage import SpaceLedger, read_pools
 from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
 from virtomate.words import counted
@@ -61,7 +60,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.preparing import SurveyedPreparation
     from virtomate.services.clone.target import Borrow
     from virtomate.services.clone_records import CloneRequest
-    from virtomate.services.storage import TemporaryPools
+    from virtomate.services.storage import SpaceLedger, TemporaryPools
 
 _LOG = logging.getLogger(__name__)
 
@@ -174,6 +173,11 @@ class ClonePlanner(NamedTuple):
         return plan._replace(side_files=tuple(files))
 
     @property
+    def ground(self) -> Ground:
+        """What the clones planned so far leave for further requests."""
+        return Ground(self.survey.identities, self.survey.pools, self.space, self.taken, self.mac_addresses)
+
+    @property
     def other_domain(self) -> str | None:
         """Name of a domain other than the original, None where there is no other domain."""
         return min(self.survey.identities.names - {self.survey.source.reference.name}, default=None)
@@ -243,9 +247,13 @@ class ClonePlanner(NamedTuple):
 
 
 def plan_clones(
-    connection: Connection, request: CloneRequest, cancel: CancelToken, borrow: Borrow | None = None
+    connection: Connection,
+    request: CloneRequest,
+    cancel: CancelToken,
+    borrow: Borrow | None = None,
+    ground: Ground | None = None,
 ) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
-    """Plan all clones of a request; nothing is changed by it, and one refusal refuses all.
+    """Plan all clones of a request, beside those of `ground`; nothing is changed, and one refusal refuses all.
 
     Returns:
         A planner of further clones, on the same connection, and the plans.
@@ -260,7 +268,7 @@ def plan_clones(
         RefusedWarningError: There is a warning that the request refuses.
         InterruptedBySignalError: A signal arrived.
     """
-    planner = _survey(connection, request, borrow)
+    planner = _survey(connection, request, borrow, ground)
     plans = []
     names = request.names or (None,) * request.auto_names
     for number, name in enumerate(names):
@@ -301,17 +309,19 @@ def check_request(request: CloneRequest) -> None:
             check_volume_name(chosen.name)
 
 
-def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None) -> ClonePlanner:
+def _survey(
+    connection: Connection, request: CloneRequest, borrow: Borrow | None, ground: Ground | None
+) -> ClonePlanner:
     """Look once at everything that is the same for all clones of a run."""
     source = read_source(connection, request)
     domain, name = source.definition.domain, source.reference.name
-    identities = scan_identities(connection, borrow, request.giving_way.uuids)
+    ground = ground or look(connection, request, borrow)
+    identities, pools = ground.identities, ground.pools
     if source.is_active or source.running is not None:
         identities = identities.without_writer(name)
     refuse_taken_names(connection, [name for name in request.names if name in identities.names])
     check_identity(connection, request, source, identities)
     refuse_broken(connection, name, read_provenance(source.definition))
-    pools = read_pools(connection)
     if request.pool is not None:
         pools.for_new_volumes(request.pool)
     gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
@@ -338,8 +348,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
     firmware = read_firmware(connection, domain)
     nvram = survey_nvram(survey, firmware)
     refuse_to_start(request, disks, nvram)
-    taken = TakenNames(identities.in_use, pools.directory_of, is_local=connection.is_local)
-    space, moment = SpaceLedger(is_local=connection.is_local), None
+    taken, space, moment = ground.taken, ground.space, None
     if source.backed_up is not None and needs_moment(survey, disks):
         moment, disks = plan_moment(survey, disks, taken)
         space.add_clone(moment.duplications, pools)
@@ -366,7 +375,7 @@ def _survey(connection: Connection, request: CloneRequest, borrow: Borrow | None
         ),
         space=space,
         taken=taken,
-        mac_addresses=set(),
+        mac_addresses=ground.mac_addresses,
         names=automatic_names(name),
         moment=moment,
         freezing=freezing,

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, readers
+from virtomate.definition import codec
 from virtomate.definition import rewrite as changes
 from virtomate.duplication.pace import Pace
-from virtomate.enums import Action, Status, WaitFor
-from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
+from virtomate.enums import Action, Status
+from virtomate.errors import IllegalStateError, UsageError, VirtomateError
 from virtomate.rollback import Rollback
-from virtomate.services.clone.clone_one import CloneRun, clone_one, clone_result
-from virtomate.services.clone.clone_plan import ClonePlan
+from virtomate.services.clone.clone_one import clone_result
 from virtomate.services.clone.moment import make_moment
+from virtomate.services.clone.parallel import Work, explained, known, make_in_parallel, settle
 from virtomate.services.clone.plan import check_request, plan_clones
-from virtomate.services.clone.snapshot import require_kept
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.storage import refresh_all, temporary_pools_of
-from virtomate.services.transaction import Acceptance, Filled, guarded, require_acceptable, require_off, submit
+from virtomate.services.transaction import Filled, require_acceptable
 from virtomate.tuples import NamedTuple
 from virtomate.words import virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from virtomate.cancel import CancelToken
-    from virtomate.hypervisor.connection import Connection
+    from virtomate.services.clone.clone_plan import ClonePlan
     from virtomate.services.clone.plan import ClonePlanner
     from virtomate.services.clone_records import CloneRequest, CloneResult
     from virtomate.services.storage import TemporaryPools
@@ -36,15 +33,13 @@ if TYPE_CHECKING:
 
     MakeRoom = Callable[[tuple[ClonePlan, ...]], Mapping[str, VirtomateError]]
 
-# Volumes that are filled at a time; more only compete for the same disks.
-_MAX_TRANSFERS = 4
 # How often an original that others change meanwhile is frozen anew.
 _FREEZE_ATTEMPTS = 3
 
 _COPIED = frozenset({Action.COPIED, Action.SHALLOW_COPIED})
 
 
-def _keep_all(_plans: tuple[ClonePlan, ...]) -> Mapping[str, VirtomateError]:
+def keep_all(_plans: tuple[ClonePlan, ...]) -> Mapping[str, VirtomateError]:
     """Delete nothing."""
     return {}
 
@@ -66,25 +61,27 @@ def preview_clones(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Return what cloning would do, and change nothing; raise VirtomateError if cloning would be refused."""
     begin = time.monotonic()
     _, plans = _plan(run, request)
-    return tuple(_planned_result(plan, request, begin) for plan in plans)
+    return tuple(planned_result(plan, request, begin) for plan in plans)
 
 
 def preview_definitions(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Return what cloning would do, with the definitions of the clones, which libvirt must accept."""
     begin = time.monotonic()
     planner, plans = _plan(run, request)
-    results = []
-    for plan in plans:
-        run.cancel.check()
-        _judge(run, planner, plan)
-        result = _planned_result(plan, request, begin)
-        for planned in plan.entries:
-            run.progress.note(f"'{plan.name}' gets the {planned.entry.what}")
-        results.append(result._replace(definition=codec.unparse_definition(plan.definition, is_indented=True)))
-    return tuple(results)
+    works = _works(request, planner, plans)
+    return tuple(with_definition(run, work, planned_result(work.plan, request, begin)) for work in works)
 
 
-def _judge(run: Run, planner: ClonePlanner, plan: ClonePlan) -> None:
+def with_definition(run: Run, work: Work, result: CloneResult) -> CloneResult:
+    """Return a planned clone with its definition, or raise HypervisorError if libvirt refuses the definition."""
+    run.cancel.check()
+    judge(run, work.planner, work.plan)
+    for planned in work.plan.entries:
+        run.progress.note(f"'{work.plan.name}' gets the {planned.entry.what}")
+    return result._replace(definition=codec.unparse_definition(work.plan.definition, is_indented=True))
+
+
+def judge(run: Run, planner: ClonePlanner, plan: ClonePlan) -> None:
     """Have libvirt judge the definition of a planned clone, and raise HypervisorError if libvirt refuses it."""
     # With the original's UUID, under which libvirt judges the definition and then defines no second domain. The name of
     # another domain has the same effect if the original vanishes meanwhile.
@@ -93,7 +90,7 @@ def _judge(run: Run, planner: ClonePlanner, plan: ClonePlan) -> None:
     require_acceptable(run.target.connection, plan.name, probe, plan.source.definition)
 
 
-def clone_domains(run: Run, request: CloneRequest, make_room: MakeRoom = _keep_all) -> tuple[CloneResult, ...]:
+def clone_domains(run: Run, request: CloneRequest, make_room: MakeRoom = keep_all) -> tuple[CloneResult, ...]:
     """Clone a domain, once or several times.
 
     Args:
@@ -114,10 +111,10 @@ def clone_domains(run: Run, request: CloneRequest, make_room: MakeRoom = _keep_a
     run = run._replace(pace=Pace(request.bandwidth_bytes))
     planner, plans = _plan_alone(run, request)
     with temporary_pools_of(run.target) as pools:
-        plans, site = tuple(_settle(run, planner, plan, pools) for plan in plans), _Site(pools, make_room)
+        plans, site = tuple(settle(run, planner, plan, pools) for plan in plans), _Site(pools, make_room)
         if request.giving_way.uuids:
             # what libvirt refuses later costs the former clones
-            _judge(run, planner, plans[0])
+            judge(run, planner, plans[0])
         if plans[0].source.stands_still:
             results = _make_all(run, request, planner, plans, site)
         else:
@@ -125,13 +122,40 @@ def clone_domains(run: Run, request: CloneRequest, make_room: MakeRoom = _keep_a
 
             clone = partial(_clone_anew, run, request._replace(shutdown=None), site)
             results = while_shut_off(run, plans[0].source, request, clone)
-        temporary = set(pools.names.values())
-    _have_libvirt_look(run, plans, temporary)
-    if pools.left:
-        first = results[0]
-        error = first.error or IllegalStateError(f"the clone '{first.name}' is complete, but something is left")
-        results = (first._replace(error=error.adding(leftovers=pools.left)), *results[1:])
-    return results
+    return finished(run, plans, pools, results)
+
+
+def check_requests(requests: tuple[CloneRequest, ...]) -> None:
+    """Refuse what is not possible on any hypervisor, and identities that two clones are to have.
+
+    Raises:
+        UsageError: There is such a thing.
+    """
+    for request in requests:
+        check_request(request)
+    _refuse_repeated("the name '{}'", (name for request in requests for name in request.names))
+    _refuse_repeated("the UUID '{}'", (request.uuid for request in requests if request.uuid is not None))
+    _refuse_repeated("the MAC address '{}'", (mac for request in requests for mac in request.mac_addresses))
+
+
+def _refuse_repeated(what: str, values: Iterable[str]) -> None:
+    seen = set[str]()
+    for value in values:
+        if value in seen:
+            raise UsageError(f"{what.format(value)} is given twice, and every clone needs its own")
+        seen.add(value)
+
+
+def finished(
+    run: Run, plans: Sequence[ClonePlan], pools: TemporaryPools, results: tuple[CloneResult, ...]
+) -> tuple[CloneResult, ...]:
+    """Return the results of a run, with what is left of its temporary pools, after libvirt has looked at new files."""
+    _have_libvirt_look(run, plans, set(pools.names.values()))
+    if not pools.left:
+        return results
+    first = results[0]
+    error = first.error or IllegalStateError(f"the clone '{first.name}' is complete, but something is left")
+    return (first._replace(error=error.adding(leftovers=pools.left)), *results[1:])
 
 
 def _plan(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
@@ -158,7 +182,7 @@ def _clone_anew(
 ) -> tuple[CloneResult, ...]:
     """Plan once more, now that the original is shut off or is not being frozen any more, and make the clones."""
     planner, plans = _plan_alone(run, request)
-    plans = tuple(_settle(run, planner, plan, site.pools) for plan in plans)
+    plans = tuple(settle(run, planner, plan, site.pools) for plan in plans)
     return _make_all(run, request, planner, plans, site, attempts)
 
 
@@ -171,15 +195,30 @@ def _make_all(
     attempts: int = _FREEZE_ATTEMPTS,
 ) -> tuple[CloneResult, ...]:
     """Make room for the clones, and then the clones that have room."""
-    failed = site.make_room(plans)
+
+    def make(left: tuple[ClonePlan, ...]) -> tuple[CloneResult, ...]:
+        mine = request if left == plans else request.only({plan.name for plan in left})
+        return _make_planned(run, mine, planner, left, site, attempts)
+
+    return make_with_room(run, plans, site.make_room, make)
+
+
+def make_with_room(
+    run: Run,
+    plans: tuple[ClonePlan, ...],
+    make_room: MakeRoom,
+    make: Callable[[tuple[ClonePlan, ...]], tuple[CloneResult, ...]],
+) -> tuple[CloneResult, ...]:
+    """Make room for clones, then those that have room; the others have failed."""
+    failed = make_room(plans)
     if not failed:
-        return _make_planned(run, request, planner, plans, site, attempts)
-    left = tuple(plan for plan in plans if plan.name not in failed)
-    made = {plan.name: clone_result(plan, Status.FAILED, error=failed.get(plan.name)) for plan in plans}
-    made = {name: _explained(result, run.cancel) for name, result in made.items()}
-    if left:
-        request = request.only({plan.name for plan in left})
-        made |= {result.name: result for result in _make_planned(run, request, planner, left, site, attempts)}
+        return make(plans)
+    made = {
+        plan.name: explained(clone_result(plan, Status.FAILED, error=failed.get(plan.name)), run.cancel)
+        for plan in plans
+    }
+    if left := tuple(plan for plan in plans if plan.name not in failed):
+        made |= dict(zip((plan.name for plan in left), make(left), strict=True))
     return tuple(made[plan.name] for plan in plans)
 
 
@@ -196,7 +235,7 @@ def _make_planned(
     if planner.moment is not None:
         return _from_moment(run, request, planner, plans, pools)
     if planner.freezing is None:
-        return _side_by_side(run, request, planner, plans, pools)
+        return make_in_parallel(run, _works(request, planner, plans), pools)
     from virtomate.services.clone.freezing import make_frozen, on_bases  # noqa: PLC0415 - few originals are frozen
     from virtomate.services.linked import OvertakenError  # noqa: PLC0415 - as above
 
@@ -208,13 +247,14 @@ def _make_planned(
             # another run has frozen the original since the plan, and its overlay holds nothing yet
             return _clone_anew(run, request, site, attempts - 1)
         results = (clone_result(plan, Status.FAILED, seconds=time.monotonic() - begin, error=error) for plan in plans)
-        return tuple(_explained(result, run.cancel) for result in results)
+        return tuple(explained(result, run.cancel) for result in results)
     planner = planner._replace(disks=on_bases(freeze, planner.disks))
     plans = tuple(plan._replace(disks=on_bases(freeze, plan.disks)) for plan in plans)
-    return make_frozen(freeze, request.fail_on, partial(_side_by_side, run, request, planner, plans, pools))
+    return make_frozen(freeze, request.fail_on, partial(make_in_parallel, run, _works(request, planner, plans), pools))
 
 
-def _planned_result(plan: ClonePlan, request: CloneRequest, begin: float) -> CloneResult:
+def planned_result(plan: ClonePlan, request: CloneRequest, begin: float) -> CloneResult:
+    """Return what would be done according to a plan."""
     filled = {
         item.place.path: Filled(item.total_bytes if item.action in _COPIED else 0, item.transfer, None)
         for item in plan.duplications
@@ -225,56 +265,8 @@ def _planned_result(plan: ClonePlan, request: CloneRequest, begin: float) -> Clo
     return result._replace(restarted=request.shutdown is None or request.shutdown.restarts)
 
 
-def _settle(run: Run, planner: ClonePlanner, plan: ClonePlan, pools: TemporaryPools) -> ClonePlan:
-    """Answer the last open question of a plan, for which temporary pools are started."""
-    if any(file.uncovered for file in plan.side_files):
-        run.cancel.begin()
-        plan = planner.settle(plan, pools)
-        refuse_warnings(plan.fail_on, plan.all_warnings)
-    return plan
-
-
-def _side_by_side(
-    run: Run, request: CloneRequest, planner: ClonePlanner, plans: tuple[ClonePlan, ...], pools: TemporaryPools
-) -> tuple[CloneResult, ...]:
-    """Make clones in parallel, each independently in a thread with its own connections.
-
-    The calling thread waits, and plans again if an automatic name was taken.
-    """
-    # a backup of a running original is of one moment, whatever is written since
-    watched = [volume for plan in plans for volume in plan.sources if plan.source.backed_up is None]
-    results: dict[int, CloneResult] = {}
-    with (
-        guarded(run.source.connection, partial(_require_original, plans[0]), watched) as guard,
-        ThreadPoolExecutor(max(_MAX_TRANSFERS, request.jobs), "transfer-") as transfers,
-        ThreadPoolExecutor(min(request.jobs, len(plans)), "clone-") as clones,
-    ):
-        if not request.auto_names:
-            # nothing more will be planned
-            run.source.give_back()
-            run.target.give_back()
-        if len(plans) > 1:
-            jobs = [job for plan in plans for job in plan.jobs]
-            run.progress.expected(sum(job.total_bytes for job in jobs), len(jobs))
-        shared = CloneRun(run, guard, transfers, pools.names, Acceptance())
-        running = {submit(clones, _make, shared, plan, request): (number, plan) for number, plan in enumerate(plans)}
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                number, plan = running.pop(future)
-                outcome = future.result()
-                if isinstance(outcome, ConflictError) and request.auto_names and not run.cancel.is_set:
-                    # another run took that name after this run had looked
-                    again = _plan_again(run, planner, plan, pools)
-                    if isinstance(again, ClonePlan):
-                        running[submit(clones, _make, shared, again, request)] = number, again
-                        continue
-                    outcome = again
-                if isinstance(outcome, VirtomateError):
-                    if len(plans) == 1 and not run.cancel.is_set:
-                        raise outcome
-                    outcome = clone_result(plan, Status.FAILED, error=outcome)
-                results[number] = _explained(outcome, run.cancel)
-    return tuple(results[number] for number in range(len(plans)))
+def _works(request: CloneRequest, planner: ClonePlanner, plans: tuple[ClonePlan, ...]) -> tuple[Work, ...]:
+    return tuple(Work(plan, planner, request) for plan in plans)
 
 
 def _from_moment(
@@ -288,10 +280,10 @@ def _from_moment(
         moment = make_moment(run, planner.moment, undo)
         refuse_warnings(request.fail_on, moment.warnings)
     except Exception as unforeseen:  # noqa: BLE001 - what was made must be undone
-        error = _known(unforeseen)
+        error = known(unforeseen)
         error = _undone(run, name, undo, error) or error
         results = (clone_result(plan, Status.FAILED, seconds=time.monotonic() - begin, error=error) for plan in plans)
-        return tuple(_explained(result, run.cancel) for result in results)
+        return tuple(explained(result, run.cancel) for result in results)
     seconds = time.monotonic() - begin
     try:
         bound = planner._replace(disks=moment.bound(planner.disks))
@@ -303,13 +295,13 @@ def _from_moment(
                 frozen_seconds=moment.start.frozen_seconds,
                 warnings=result.warnings if result.moment is None else (*result.warnings, *moment.warnings),
             )
-            for result in _side_by_side(run, request, bound, plans, pools)
+            for result in make_in_parallel(run, _works(request, bound, plans), pools)
         )
         if any(result.moment is not None and result.status is Status.CLONED for result in made):
             moment.keep()
             undo.commit()
     except Exception as unforeseen:
-        error = _known(unforeseen)
+        error = known(unforeseen)
         raise _undone(run, name, undo, error) or error from unforeseen
     first = made[0]
     error = first.error or IllegalStateError(f"the clone '{first.name}' is complete, but something is left")
@@ -325,62 +317,7 @@ def _undone(run: Run, moment: str, undo: Rollback, error: VirtomateError) -> Vir
     return error.adding(hint=f"{virtomate('domain-delete', moment)} removes what is left.", leftovers=leftovers)
 
 
-def _require_original(plan: ClonePlan, connection: Connection) -> None:
-    """Raise SourceChangedError if the original is not as it was when it was read, and the clones need that."""
-    source = plan.source
-    if source.running is not None or plan.rests_on_frozen_bases:
-        return
-    if source.snapshot is None:
-        require_off(connection, source.reference)
-    else:
-        require_kept(connection, source.snapshot, source.reference)
-
-
-def _make(shared: CloneRun, plan: ClonePlan, request: CloneRequest) -> CloneResult | VirtomateError:
-    """Make one clone, and start it if that was asked for; a clone that cannot be started is kept."""
-    try:
-        with shared.here.beside() as mine:
-            result = clone_one(shared._replace(here=mine), plan)
-            if not request.start or result.error is not None:
-                return result
-            is_waited_for = request.wait is not None and request.wait.what is WaitFor.IP
-            return _started(mine, result, readers.network_names(plan.definition.domain) if is_waited_for else ())
-    except Exception as error:  # noqa: BLE001 - the other clones are still being made
-        return _known(error)
-
-
-def _started(run: Run, result: CloneResult, networks: tuple[str, ...]) -> CloneResult:
-    from virtomate.services.clone_start import start_clone  # noqa: PLC0415 - few clones are started
-
-    try:
-        return start_clone(run.target, result, run.cancel, networks)
-    except Exception as error:  # noqa: BLE001 - the clone is complete all the same
-        return result._replace(error=InternalError(error))
-
-
-def _plan_again(run: Run, planner: ClonePlanner, plan: ClonePlan, pools: TemporaryPools) -> ClonePlan | VirtomateError:
-    try:
-        return _settle(run, planner, planner.plan_automatically(instead_of=plan), pools)
-    except Exception as error:  # noqa: BLE001 - the other clones are still being made
-        return _known(error)
-
-
-def _known(error: Exception) -> VirtomateError:
-    return error if isinstance(error, VirtomateError) else InternalError(error)
-
-
-def _explained(result: CloneResult, cancel: CancelToken) -> CloneResult:
-    """Return the result with a signal as its error, if a signal came before the failure."""
-    error, number = result.error, cancel.signal_number
-    if result.status is not Status.FAILED or error is None or number is None:
-        return result
-    if not isinstance(error, InterruptedBySignalError):
-        hint = error.hint if error.leftovers else None
-        error = InterruptedBySignalError(number).adding(hint=hint, leftovers=error.leftovers)
-    return result._replace(status=Status.INTERRUPTED, error=error)
-
-
-def _have_libvirt_look(run: Run, plans: tuple[ClonePlan, ...], temporary: set[str]) -> None:
+def _have_libvirt_look(run: Run, plans: Sequence[ClonePlan], temporary: set[str]) -> None:
     """Let libvirt look once at the files that it made empty and that were filled without it.
 
     Only what libvirt tells of volumes and pools depends on that, so a pool that cannot be refreshed is ignored. For a

@@ -80,8 +80,8 @@ class Survey(NamedTuple):
 
     @property
     def has_siblings(self) -> bool:
-        """Whether the request is for several clones."""
-        return max(len(self.request.names), self.request.auto_names) > 1
+        """Whether the run makes several clones."""
+        return self.request.beside + max(len(self.request.names), self.request.auto_names) > 1
 
     def gives_way(self, path: str) -> bool:
         """Return whether the file with a path is deleted before the clones are made."""

@@ -77,7 +77,7 @@ def _active(states: Mapping[str, str]) -> IllegalStateError:
     commands = "; ".join(shutdown_commands(name, state) for name, state in states.items())
     return IllegalStateError(
         f"{_domains_are(states)} {' or '.join(dict.fromkeys(states.values()))}, and must be shut off to be deleted",
-        hint=f"Use --force, which ends {them} at once, or shut {them} down first: {commands}",
+        hint=f"--force of domain-delete ends {them} at once. Or shut {them} down first: {commands}",
     )
 
 

@@ -29,8 +29,10 @@ _NO_VOLUME = VolumeReference(None, None, None, None)
 _ADVICE = "Choose another name for the clone, or delete that domain first."
 
 
-def find_kept(connection: Connection, request: CloneRequest, cancel: CancelToken) -> dict[str, CloneResult]:
-    """Return the clones of a request that exist already, by name.
+def find_kept(
+    connection: Connection, requests: tuple[CloneRequest, ...], cancel: CancelToken
+) -> dict[str, CloneResult]:
+    """Return the clones of requests for one original that exist already, by name.
 
     Raises:
         NotFoundError: There is no original of that name or UUID.
@@ -38,10 +40,11 @@ def find_kept(connection: Connection, request: CloneRequest, cancel: CancelToken
         IllegalStateError: Such a clone is not finished, lacks a volume, or rests on an image that was changed.
         InterruptedBySignalError: A signal arrived.
     """
-    domain = find_domain(connection, request.source)
+    domain = find_domain(connection, requests[0].source)
     look = _Look(connection, domain)
     kept, errors = {}, []
-    for name in request.names:
+    wanted = {name: request for request in requests for name in request.names}
+    for name, request in wanted.items():
         cancel.check()
         if (found := find_domain_by_name(connection, name)) is None:
             continue

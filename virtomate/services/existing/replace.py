@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from virtomate.services.transaction import Run
 
 
-def plan_replacement(run: Run, request: CloneRequest, warn: Callable[[tuple[Notice, ...]], None]) -> Replacement | None:
+def plan_replacement(
+    run: Run, requests: tuple[CloneRequest, ...], warn: Callable[[tuple[Notice, ...]], None]
+) -> Replacement | None:
     """Plan the deletion of the clones that have the names of new clones; None where no domain has such a name.
 
-    The request is the consent to delete finished clones. Files of which nothing proves that they were made for a clone
-    are not covered.
+    The requests, for one original, are the consent to delete finished clones. Files of which nothing proves that they
+    were made for a clone are not covered.
 
     Raises:
         NotFoundError: There is no original of that name or UUID.
@@ -36,8 +38,9 @@ def plan_replacement(run: Run, request: CloneRequest, warn: Callable[[tuple[Noti
         InterruptedBySignalError: A signal arrived.
     """
     connection = run.target.connection
-    original = find_domain(connection, request.source)
-    found = [domain for name in request.names if (domain := find_domain_by_name(connection, name)) is not None]
+    original = find_domain(connection, requests[0].source)
+    names = (name for request in requests for name in request.names)
+    found = [domain for name in names if (domain := find_domain_by_name(connection, name)) is not None]
     if not found:
         return None
     if original.uuid in {domain.uuid for domain in found}:

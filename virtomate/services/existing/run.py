@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from virtomate.notices import Notice
     from virtomate.services.clone_records import CloneRequest, CloneResult
+    from virtomate.services.existing.replace import Replacement
     from virtomate.services.transaction import Run
 
-    Clone = Callable[[Run, CloneRequest], tuple[CloneResult, ...]]
+    Clone = Callable[[Run, tuple[CloneRequest, ...]], tuple[CloneResult, ...]]
 
 
 class ExistingClones:
@@ -33,54 +34,59 @@ class ExistingClones:
     def __init__(self, warn: Callable[[tuple[Notice, ...]], None]) -> None:
         self._warn = warn
 
-    def preview_clones(self, run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
-        """Return what cloning would do, as `clone.preview_clones`; also what would be kept and replaced."""
-        return self._preview(run, request, service.preview_clones)
+    def preview_each(self, run: Run, requests: tuple[CloneRequest, ...]) -> tuple[CloneResult, ...]:
+        """Return what cloning would do, as `clone.preview_each`; also what would be kept and replaced."""
+        return self._preview(run, requests, service.preview_each)
 
-    def preview_definitions(self, run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
+    def preview_each_definition(self, run: Run, requests: tuple[CloneRequest, ...]) -> tuple[CloneResult, ...]:
         """Return likewise with the definitions of all clones, those of kept clones as they are."""
-        results = self._preview(run, request, service.preview_definitions)
+        results = self._preview(run, requests, service.preview_each_definition)
         return tuple(_with_definition(run, result) if result.is_kept else result for result in results)
 
-    def clone_domains(self, run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
-        """Make the clones as `clone.clone_domains`, and start those that are kept if that was asked for."""
-        if request.if_exists is IfExists.REPLACE:
-            return self._replace(run, request)
-        results = _with_kept(run, request, service.clone_domains)
-        if not request.start:
-            return results
-        return tuple(_running(run, result) if result.is_kept else result for result in results)
+    def clone_each(self, run: Run, requests: tuple[CloneRequest, ...]) -> tuple[CloneResult, ...]:
+        """Make the clones as `clone.clone_each`, and start those that are kept if that was asked for."""
+        if requests[0].if_exists is IfExists.REPLACE:
+            return self._replace(run, requests)
+        results = _with_kept(run, requests, service.clone_each)
+        started = {name for request in requests if request.start for name in request.names}
+        return tuple(
+            _running(run, result) if result.is_kept and result.name in started else result for result in results
+        )
 
-    def _preview(self, run: Run, request: CloneRequest, preview: Clone) -> tuple[CloneResult, ...]:
-        if request.if_exists is IfExists.KEEP:
-            return _with_kept(run, request, preview)
-        service.check_request(request)
-        replacement = plan_replacement(run, request, self._warn)
+    def _preview(self, run: Run, requests: tuple[CloneRequest, ...], preview: Clone) -> tuple[CloneResult, ...]:
+        if requests[0].if_exists is IfExists.KEEP:
+            return _with_kept(run, requests, preview)
+        service.check_requests(requests)
+        replacement = plan_replacement(run, requests, self._warn)
         if replacement is None:
-            return preview(run, request)
-        results = preview(run, request._replace(giving_way=replacement.giving_way))
-        return tuple(map(replacement.planned, results))
+            return preview(run, requests)
+        return tuple(map(replacement.planned, preview(run, _giving_way(requests, replacement))))
 
-    def _replace(self, run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
-        service.check_request(request)
-        replacement = plan_replacement(run, request, self._warn)
+    def _replace(self, run: Run, requests: tuple[CloneRequest, ...]) -> tuple[CloneResult, ...]:
+        service.check_requests(requests)
+        replacement = plan_replacement(run, requests, self._warn)
         if replacement is None:
-            return service.clone_domains(run, request)
-        request = request._replace(giving_way=replacement.giving_way)
+            return service.clone_each(run, requests)
         try:
-            results = service.clone_domains(run, request, replacement.make_room)
+            results = service.clone_each(run, _giving_way(requests, replacement), replacement.make_room)
         except VirtomateError as error:
             raise replacement.explained(error) from error
         return tuple(map(replacement.done, results))
 
 
-def _with_kept(run: Run, request: CloneRequest, make: Clone) -> tuple[CloneResult, ...]:
-    """Return the clones of a request in order; only those that do not exist are planned or made."""
-    service.check_request(request)
-    kept = find_kept(run.target.connection, request, run.cancel)
-    left = request.only(set(request.names) - kept.keys())
-    made = {result.name: result for result in make(run, left)} if left.names else {}
-    return tuple(kept.get(name) or made[name] for name in request.names)
+def _giving_way(requests: tuple[CloneRequest, ...], replacement: Replacement) -> tuple[CloneRequest, ...]:
+    way = replacement.giving_way
+    return tuple(request._replace(giving_way=way) for request in requests)
+
+
+def _with_kept(run: Run, requests: tuple[CloneRequest, ...], make: Clone) -> tuple[CloneResult, ...]:
+    """Return the clones of requests in order; only those that do not exist are planned or made."""
+    service.check_requests(requests)
+    kept = find_kept(run.target.connection, requests, run.cancel)
+    missing = (request.only(set(request.names) - kept.keys()) for request in requests)
+    left = tuple(request for request in missing if request.names)
+    made = {result.name: result for result in make(run, left)} if left else {}
+    return tuple(kept.get(name) or made[name] for request in requests for name in request.names)
 
 
 def _with_definition(run: Run, result: CloneResult) -> CloneResult:
