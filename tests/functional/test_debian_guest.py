@@ -46,6 +46,11 @@ def guest_tools(debian: DebianGuest, lab: Lab, virtomate: Program) -> Program:
     return virtomate
 
 
+def log_of(lab: Lab, name: str) -> Path:
+    """Return where the guest of a domain writes what it says at its start."""
+    return lab.directory / f"{name}-console.log"
+
+
 def define(lab: Lab, debian: DebianGuest) -> Path:
     """Define the domain `original` with the guest's disk, and return the path of its volume."""
     path = lab.pool.path / "original.qcow2"
@@ -53,6 +58,8 @@ def define(lab: Lab, debian: DebianGuest) -> Path:
     lab.pool.refresh()
     network = interface(type_="network", source="lab")
     machine = domain("original", disks=[disk(path)], interfaces=[network], memory_mib=768)
+    log = f"<serial type='file'><source path='{log_of(lab, 'original')}'/></serial>"
+    machine = re.sub(r"<serial .*?</serial>|<serial [^>]*/>", log, machine, flags=re.DOTALL)
     boot = f"<kernel>{debian.kernel}</kernel><initrd>{debian.initrd}</initrd><cmdline>{CMDLINE}</cmdline></os>"
     lab.define(machine.replace("</os>", boot))
     return path
@@ -161,16 +168,17 @@ def test_cloud_init_lets_the_user_in(root_lab: Lab, debian: DebianGuest, virtoma
         timeout_seconds=SECONDS + 60,
     )
 
-    assert result.status == 0, str(result)
+    said = [log_of(root_lab, f"web-{number}").read_text(errors="replace")[-2000:] for number in (1, 2)]
+    assert result.status == 0, "\n".join((str(result), *said))
     addresses = [clone["addresses"][0]["addresses"][0]["address"] for clone in result.json]
     assert len(set(addresses)) == 2
     host_keys = set()
     for made, address in zip(result.json, addresses, strict=True):
-        said = log_in(root_lab, key, address)
-        assert said["user"] == "ada"
-        assert said["name"] == made["seed"]["host_name"].partition(".")[0]
-        assert said["instance"] == made["uuid"]
-        host_keys.add(said["key"])
+        told = log_in(root_lab, key, address)
+        assert told["user"] == "ada"
+        assert told["name"] == made["seed"]["host_name"].partition(".")[0]
+        assert told["instance"] == made["uuid"]
+        host_keys.add(told["key"])
     assert len(host_keys) == 2
 
 

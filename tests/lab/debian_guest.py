@@ -18,7 +18,7 @@ PACKAGES = (
     *("isc-dhcp-client", "sudo", "linux-image-cloud-amd64"),
 )
 HOST_NAME = "original"
-CMDLINE = "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1 tsc=reliable random.trust_cpu=on"
+CMDLINE = "root=/dev/vda rw console=ttyS0 net.ifnames=0 tsc=reliable random.trust_cpu=on"
 
 # What makes two guests one and the same, as after a first boot of the image; and no waiting for what is not there.
 _SETTINGS = {
