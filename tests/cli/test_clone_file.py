@@ -198,6 +198,9 @@ def test_option_that_needs_no_value(tmp_path: Path) -> None:
         ("{", "is not valid JSON: Expecting property name enclosed in double quotes"),
         ("[]", "must contain an object with the key 'clones'."),
         ("[" * 100_000, "is not valid JSON: "),
+        (r'{"domain": "d\u0000", "clones": [{"name": "web"}]}', r"key 'domain': 'd\x00' has a character that no word"),
+        (r'{"clones": [{"name": "web", "user-data": "d\u0000"}]}', r"key 'user-data': 'd\x00' has a character that no"),
+        (r'{"clones": [{"name": "web", "seed-dir": "d\ud800"}]}', r"key 'seed-dir': 'd\ud800' has a character that no"),
     ],
 )
 def test_json_that_is_no_request(tmp_path: Path, text: str, expected: str) -> None:

@@ -148,6 +148,7 @@ def _original(name: str, in_file: object, on_command_line: str | None) -> str:
         return on_command_line
     if not isinstance(in_file, str) or not in_file:
         raise click.UsageError(f"{name}, key 'domain': expected is the name or UUID of a domain, in quotes.")
+    _word(in_file, f"{name}, key 'domain'")
     if on_command_line not in {None, in_file}:
         raise click.UsageError(f"{name} is for clones of '{in_file}', but '{on_command_line}' is given.")
     return in_file
@@ -216,6 +217,12 @@ def _convert(entry: _Entry, option: click.Option, value: object, context: click.
 def _word(value: object, where: str) -> str:
     """Return a value as the word that it would be on a command line."""
     if isinstance(value, str):
+        try:
+            is_word = b"\0" not in os.fsencode(value)
+        except UnicodeEncodeError:
+            is_word = False
+        if not is_word:
+            raise click.UsageError(f"{where}: {value!r} has a character that no word of a command line can have.")
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
