@@ -96,9 +96,12 @@ def _with_definition(run: Run, result: CloneResult) -> CloneResult:
 
 
 def _running(run: Run, result: CloneResult) -> CloneResult:
-    """Start a kept clone unless it runs."""
-    domain = find_domain(run.target.connection, result.uuid)
-    if domain.is_active():
-        return result._replace(is_started=True)
-    networks = readers.network_names(codec.parse_definition(domain.inactive_definition_without_secrets()).domain)
+    """Start a kept clone unless it runs; an error is the clone's own, since other clones have been made meanwhile."""
+    try:
+        domain = find_domain(run.target.connection, result.uuid)
+        if domain.is_active():
+            return result._replace(is_started=True)
+        networks = readers.network_names(codec.parse_definition(domain.inactive_definition_without_secrets()).domain)
+    except VirtomateError as error:
+        return result._replace(error=error)
     return start_clone(run.target, result, run.cancel, networks)
