@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tests.output.records import STARTED
+from virtomate.errors import HypervisorError, VirtomateError
 from virtomate.hypervisor.agent import Address, DomainInterface
 from virtomate.hypervisor.networks import Lease
 from virtomate.notices import StartWarning
 from virtomate.services.clone_records import InterfaceResult
-from virtomate.services.guest import LeaseHistory, Twin
+from virtomate.services.guest import LeaseHistory, Twin, read_leases
 from virtomate.services.same_machines import Machine, clone_machine, original_machine, same_machines
 
 MINE, OTHER, THIRD = (f"52:54:00:00:00:0{number}" for number in (2, 3, 4))
@@ -47,6 +48,39 @@ def test_twins(leases: list[Lease], expected: list[Twin]) -> None:
 def test_interfaces_of_one_guest() -> None:
     """A guest with two interfaces may call itself the same on both."""
     assert LeaseHistory([lease(MINE), lease(OTHER, "192.0.2.8")]).twins({MINE, OTHER}, {ADDRESS}) == ()
+
+
+def leasing(leases: list[Lease], fault: VirtomateError | None = None) -> SimpleNamespace:
+    """A network with leases, or the error of a network that libvirt cannot tell about."""
+
+    def told() -> list[Lease]:
+        if fault is not None:
+            raise fault
+        return leases
+
+    return SimpleNamespace(leases=told)
+
+
+def test_leases_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that libvirt cannot tell about hides no other network, and is no reason to start no clone."""
+    networks = {"broken": leasing([], HypervisorError("the file is not JSON")), "default": leasing([lease(MINE)])}
+    monkeypatch.setattr("virtomate.services.guest.leases.find_network", lambda _connection, name: networks.get(name))
+
+    assert read_leases(None, ["broken", "gone", "default"]) == (lease(MINE),)  # type: ignore[arg-type]
+
+
+def test_look_that_took_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that nobody waits for any more may end while the leases are compared."""
+    later = leasing([lease(THIRD, "192.0.2.9", "ff:03")])
+    monkeypatch.setattr("virtomate.services.guest.leases.find_network", lambda *_words: later)
+    history = LeaseHistory([lease(OTHER, "192.0.2.8"), lease(MINE)])
+
+    class Macs(frozenset[str]):
+        def __contains__(self, mac: object) -> bool:
+            history.look(None, ["default"])  # type: ignore[arg-type]
+            return super().__contains__(mac)
+
+    assert history.twins(Macs({MINE}), {ADDRESS}) == (Twin(OTHER, "ff:01", None),)
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from virtomate.errors import VirtomateError
 from virtomate.hypervisor.networks import Lease, find_network
 from virtomate.tuples import NamedTuple
 
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from virtomate.hypervisor.connection import Connection
+
+_LOG = logging.getLogger(__name__)
 
 
 class Twin(NamedTuple):
@@ -38,7 +42,8 @@ class LeaseHistory:
 
     def look(self, connection: Connection, networks: Iterable[str]) -> None:
         """Add the current leases of networks."""
-        self._seen |= dict.fromkeys(read_leases(connection, networks))
+        # not in place: a look that took too long goes on in its thread while `twins` reads
+        self._seen = self._seen | dict.fromkeys(read_leases(connection, networks))
 
     def twins(self, mac_addresses: Collection[str], addresses: Collection[str]) -> tuple[Twin, ...]:
         """Return the other interfaces with a client ID or an address of a guest.
@@ -49,9 +54,10 @@ class LeaseHistory:
             mac_addresses: The MAC addresses of the guest.
             addresses: The IP addresses that the guest is known to have now.
         """
-        own = {(lease.network, lease.client_id) for lease in self._seen if lease.mac_address in mac_addresses}
+        seen = self._seen
+        own = {(lease.network, lease.client_id) for lease in seen if lease.mac_address in mac_addresses}
         found: dict[str, Twin] = {}
-        for lease in self._seen:
+        for lease in seen:
             mac = lease.mac_address
             if mac is None or mac in mac_addresses:
                 continue
@@ -65,6 +71,16 @@ class LeaseHistory:
 
 
 def read_leases(connection: Connection, networks: Iterable[str]) -> tuple[Lease, ...]:
-    """Return the current leases of networks; a network that is not there has no leases."""
-    found = (find_network(connection, name) for name in networks)
-    return tuple(lease for network in found if network is not None for lease in network.leases())
+    """Return the current leases of networks, as far as libvirt tells them.
+
+    The leases only serve a warning: a clone is started whether or not they can be read. A broken connection shows in
+    the next call.
+    """
+    found: list[Lease] = []
+    for name in networks:
+        try:
+            network = find_network(connection, name)
+            found += () if network is None else network.leases()
+        except VirtomateError as error:
+            _LOG.info("the leases of network %r are not known: %s", name, error)
+    return tuple(found)
