@@ -188,11 +188,9 @@ def _known_operations(program: str) -> frozenset[str]:
         )
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return frozenset()
-    return (
-        frozenset(line.split()[0] for line in run.stdout.splitlines() if line.strip())
-        if not run.returncode
-        else (frozenset())
-    )
+    if run.returncode:
+        return frozenset()
+    return frozenset(line.split()[0] for line in run.stdout.splitlines() if line.strip())
 
 
 def command_line(
