@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from virtomate.duplication.transfers.base import Place
+from virtomate.enums import ArtifactKind, CredentialWay
 from virtomate.errors import UsageError
+from virtomate.services.clone.credentials import CredentialPlan
 from virtomate.services.credentials import Credential, check_credential_name, is_secret, read_credential_file
+from virtomate.services.transaction import Bytes, VolumeJob
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,3 +59,15 @@ def test_values_of_clones() -> None:
     """One value is for all clones, several are for one clone each."""
     assert [Credential("a", (b"x",), is_secret=False).value(number) for number in (0, 5)] == [b"x", b"x"]
     assert [Credential("a", (b"x", b"y"), is_secret=False).value(number) for number in (0, 1)] == [b"x", b"y"]
+
+
+def test_no_value_in_a_text_for_logs() -> None:
+    """What describes a credential to developers has no value in it, whether the value is a secret or not."""
+    place = Place("images", "", "/srv", "web.credential")
+    job = VolumeJob("credential a", ArtifactKind.CREDENTIAL, place, Bytes(b"swordfish"))
+    described = (
+        Credential("a", (b"swordfish",), is_secret=True),
+        CredentialPlan("a", CredentialWay.FW_CFG, b"swordfish", is_secret=True, job=job),
+        job,
+    )
+    assert all("swordfish" not in text for item in described for text in (repr(item), str(item), f"{(item,)}"))

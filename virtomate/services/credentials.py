@@ -41,6 +41,10 @@ class Credential(NamedTuple):
     values: tuple[bytes, ...]
     is_secret: bool
 
+    def __repr__(self) -> str:
+        """Return a text for logs and tracebacks, without the values."""
+        return f"Credential({self.name!r}, is_secret={self.is_secret})"
+
     def only(self, numbers: Collection[int]) -> Credential:
         """Return the credential for some of the clones, by their numbers."""
         return self._replace(values=tuple(self.value(number) for number in numbers) or self.values)

@@ -59,6 +59,10 @@ class CredentialPlan(NamedTuple):
     is_secret: bool
     job: VolumeJob | None
 
+    def __repr__(self) -> str:
+        """Return a text for logs and tracebacks, without the value."""
+        return f"CredentialPlan({self.name!r}, {self.way}, is_secret={self.is_secret})"
+
     def result(self) -> CredentialResult:
         """Return the credential for the result of a clone, without a secret."""
         place = None if self.job is None else self.job.place

@@ -46,6 +46,10 @@ class Bytes(NamedTuple):
     transfers: tuple[Transfer, ...] = (Transfer.HOST, Transfer.STREAM)
     token_offset: int | None = None
 
+    def __repr__(self) -> str:
+        """Return a text for logs and tracebacks, without the bytes, which may be secret."""
+        return f"Bytes({len(self.data)} bytes, {self.transfers})"
+
     def marked(self, token: str) -> Bytes:
         """Return the bytes with the token of a clone."""
         if self.token_offset is None:
