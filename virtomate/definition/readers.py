@@ -73,6 +73,15 @@ def interfaces(domain: Document) -> tuple[InterfaceDefinition, ...]:
     return tuple(found)
 
 
+def find_interface(domain: Document, word: str) -> int | None:
+    """Return the position of the interface that a word names: by its number from 1 on, MAC address or target device."""
+    for position, interface in enumerate(devices(domain, "interface")):
+        mac, target = child(interface, "mac").get("@address"), child(interface, "target").get("@dev")
+        if word in {str(position + 1), target} or word.lower() == str(mac or "").lower():
+            return position
+    return None
+
+
 def mac_addresses(domain: Document) -> tuple[str, ...]:
     """Return the MAC addresses of all network interfaces, in lower case."""
     return tuple(interface.mac for interface in interfaces(domain) if interface.mac)

@@ -10,6 +10,7 @@ import re
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from virtomate.definition import readers
 from virtomate.definition.codec import copied
 from virtomate.definition.readers import as_list, child, devices, name, text
 from virtomate.definition.rewrite.unshared import Outcome
@@ -125,11 +126,11 @@ def find_interface(domain: Document, word: str | None) -> int:
                 "expected: IF=NETWORK with the number, MAC address or target device of an interface"
             )
         return 0
-    for index, interface in enumerate(interfaces):
-        mac, target = child(interface, "mac").get("@address"), child(interface, "target").get("@dev")
-        if word in {str(index + 1), target} or word.lower() == str(mac).lower():
-            return index
-    raise UsageError(f"--network: domain '{name(domain)}' has no network interface '{word}': it has {', '.join(names)}")
+    if (position := readers.find_interface(domain, word)) is None:
+        raise UsageError(
+            f"--network: domain '{name(domain)}' has no network interface '{word}': it has {', '.join(names)}"
+        )
+    return position
 
 
 def with_network(domain: Document, position: int, kind: str, source: str) -> Outcome:

@@ -241,21 +241,13 @@ def _position(domain: Document, prepared: Document, name: str, word: str | None)
                 hint="Set the address in the guest, such as with --seed and --network-data.",
             )
         return first
-    names = [_names(number, item) for number, item in enumerate(interfaces, 1)]
-    matches = [number for number, known in enumerate(names) if word.lower() in known]
-    if not matches:
+    if (position := readers.find_interface(domain, word)) is None:
         known = ", ".join(
             f"{number} ({readers.child(item, 'mac').get('@address')})" for number, item in enumerate(interfaces, 1)
         )
         expected = f"; expected: {known}" if interfaces else ""
         raise UsageError(f"domain '{name}' has no network interface '{word}'{expected}")
-    return matches[0]
-
-
-def _names(number: int, interface: Document) -> set[str]:
-    """Return what an interface may be called: its number, its name on the host, or its MAC address."""
-    given = (readers.child(interface, "target").get("@dev"), readers.child(interface, "mac").get("@address"))
-    return {str(number), *(str(value).lower() for value in given if value)}
+    return position
 
 
 def _network(domain: Document, name: str, position: int) -> str:
