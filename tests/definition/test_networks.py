@@ -67,3 +67,13 @@ def test_entry_for_libvirt() -> None:
 
     assert host_element(entry) == '<host mac="52:54:00:aa:bb:01" name="a&amp;b" ip="192.0.2.7"/>'
     assert "name" not in host_element(entry._replace(name=None))
+
+
+def test_entry_for_a_name_alone() -> None:
+    """An entry of somebody else may have no MAC address, and its phrase has no gap there."""
+    server = read_dhcp_server(
+        network(f"<ip address='192.0.2.1'>{RANGE.replace('</dhcp>', '')}<host name='web' ip='192.0.2.7'/></dhcp></ip>")
+    )
+
+    assert server is not None
+    assert [entry.what for entry in server.entries] == ["DHCP entry of network 'net' (192.0.2.7, web)"]

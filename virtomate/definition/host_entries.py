@@ -19,7 +19,7 @@ class HostEntry(NamedTuple):
     All of it together proves that an entry was made for a clone: the MAC address is the clone's own.
 
     Attributes:
-        mac_address: In lower case.
+        mac_address: In lower case; empty for an entry of somebody else that is for a name alone.
         name: The name that DNS and DHCP of the network tell; None where the clone's name cannot be a host name.
     """
 
@@ -32,7 +32,8 @@ class HostEntry(NamedTuple):
     def what(self) -> str:
         """A phrase that names the entry."""
         parts = ", ".join(part for part in (self.address, self.name) if part is not None)
-        return f"DHCP entry of network '{self.network}' for {self.mac_address} ({parts})"
+        whose = f" for {self.mac_address}" if self.mac_address else ""
+        return f"DHCP entry of network '{self.network}'{whose} ({parts})"
 
 
 def host_element(entry: HostEntry) -> str:
