@@ -168,6 +168,14 @@ def wait_until_still(process: int) -> None:
     assert _state(process) == "T", "It ended instead"
 
 
+def is_alive(process: int) -> bool:
+    """Tell whether a process is there that has not ended; nobody may have waited for a process that has."""
+    try:
+        return _state(process) != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _state(process: int) -> str:
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 

@@ -14,7 +14,7 @@ import pexpect
 import pytest
 
 import virtomate as virtomate_package
-from tests.functional.runs import wait_for
+from tests.functional.runs import is_alive, wait_for
 from tests.lab import Lab, Program, disk, domain
 from tests.lab.images import MIB
 
@@ -120,15 +120,6 @@ def shell(request: pytest.FixtureRequest, virtomate: Program) -> Iterator[Shell]
 def quoted(uri: str) -> str:
     """The URI as all shells take it."""
     return f"'{uri}'"
-
-
-def runs(process: int) -> bool:
-    """Tell whether a process still does something; one that nobody has waited for does not."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.fixture
@@ -294,4 +285,4 @@ def test_trouble_completes_nothing(shell: Shell, virtomate: Program, tmp_path: P
         shell.run(f"virtomate domain-clone -c {quoted(uris[-1])} my\t")
     assert "BatchMode=yes" in (tmp_path / "options").read_text()
     assert not (tmp_path / "terminal").exists()
-    wait_for(lambda: not runs(int((tmp_path / "pid").read_text())), "ssh has ended")
+    wait_for(lambda: not is_alive(int((tmp_path / "pid").read_text())), "ssh has ended")

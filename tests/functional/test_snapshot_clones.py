@@ -11,7 +11,7 @@ import libvirt
 import libvirt_qemu
 import pytest
 
-from tests.functional.runs import Watched, paused, wait_for
+from tests.functional.runs import Watched, is_alive, paused, wait_for
 from tests.functional.support import by_target, clone, clone_path, cloned, definition, image_info, pool_on, refused
 from tests.lab import Lab, Pool, Program, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
@@ -33,6 +33,7 @@ DISK_ONLY = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
 ACTIVE = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
 
 KNOWS_NVRAM_FORMAT = 9_002_000
+SNAPSHOTS_NVRAM = 10_010_000
 HOUR = 3600 * 10**9
 
 # Says how far it is and goes on for ever, as qemu-img would with a large image.
@@ -356,7 +357,7 @@ def test_end_in_the_middle_of_a_conversion(lab: Lab, virtomate: Program, number:
 
     run.signal(number)
     assert run.wait().status == -number
-    wait_for(lambda: not Path(f"/proc/{child}").exists(), "qemu-img ends")
+    wait_for(lambda: not is_alive(child), "qemu-img ends")
     if number == signal.SIGKILL:
         assert virtomate("domain-delete", "clone").status == 0
     assert before.difference(lab.inventory()) == ""
@@ -486,21 +487,20 @@ def test_several_linked_clones_of_a_snapshot(lab: Lab, virtomate: Program) -> No
 def test_nvram_inside_of_an_image(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """An NVRAM that is a qcow2 image is as it was at an internal snapshot.
 
-    libvirt 10.10 and later make such snapshots. Here a snapshot is redefined, and where libvirt does not know the
-    format of an NVRAM, virtomate is told.
+    libvirt 10.10 and later make such snapshots. Where libvirt is older, a snapshot is redefined, and where libvirt does
+    not know the format of an NVRAM, virtomate is told.
     """
-    directory = lab.make_directory("nvram")
-    store = images.make_qcow2(directory / "original_VARS.fd", MIB)
-    path = lab.pool.qcow2("original.qcow2", 4 * MIB)
-    then = images.guest_digest(store, "qcow2")
-    original = lab.define(domain("original", disks=[disk(path)], firmware=nvram(store), memory_mib=64))
-    head = f"<name>s1</name><state>shutoff</state><creationTime>{int(time.time())}</creationTime>"
-    document = f"<domainsnapshot>{head}{original.XMLDesc()}</domainsnapshot>"
-    original.snapshotCreateXML(document, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE)
+    version = lab.connection.getLibVersion()
+    store, path, then = qcow2_nvram(lab)
+    firmware = nvram(store, format_="qcow2", template=None) if version >= KNOWS_NVRAM_FORMAT else nvram(store)
+    original = lab.define(domain("original", disks=[disk(path)], firmware=firmware, memory_mib=64))
+    if version >= SNAPSHOTS_NVRAM:
+        snapshot(original, "s1")
+    else:
+        redefine_snapshot(original, "s1", store, path)
     for image in (store, path):
-        images.qemu_img("snapshot", "-c", "s1", image)
         images.qemu_io(image, "qcow2", "write -P 9 0 64k")
-    if lab.connection.getLibVersion() < KNOWS_NVRAM_FORMAT:
+    if version < KNOWS_NVRAM_FORMAT:
         read = file_readers.nvram
 
         def with_format(document: Document) -> Any:
@@ -514,7 +514,35 @@ def test_nvram_inside_of_an_image(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
         (result,) = clone_domains(run, CloneRequest(source="original", names=("clone",), snapshot="s1"))
     assert result.error is None
     assert result.nvram is not None
-    assert result.nvram.clone == str(directory / "clone_VARS.fd")
-    assert images.guest_digest(directory / "clone_VARS.fd", "qcow2") == then
-    assert "snapshots" not in image_info(directory / "clone_VARS.fd")
+    assert result.nvram.clone == str(store.parent / "clone_VARS.fd")
+    assert images.guest_digest(store.parent / "clone_VARS.fd", "qcow2") == then
+    assert "snapshots" not in image_info(store.parent / "clone_VARS.fd")
     assert CloneWarning.NVRAM_OF_NOW not in {warning.code for warning in result.warnings}
+
+
+def test_raw_nvram_that_looks_like_an_image(lab: Lab, virtomate: Program) -> None:
+    """An NVRAM without a format is raw, whatever a guest has written: the clone gets today's bytes, with a warning."""
+    store, path, _ = qcow2_nvram(lab)
+    original = lab.define(domain("original", disks=[disk(path)], firmware=nvram(store), memory_mib=64))
+    redefine_snapshot(original, "s1", store, path)
+    images.qemu_io(store, "qcow2", "write -P 9 0 64k")
+
+    document = cloned(virtomate("domain-clone", "--snapshot", "s1", "original", "clone", json=True))
+
+    assert "nvram-of-now" in codes(document)
+    assert Path(document["nvram"]["clone"]).read_bytes() == store.read_bytes()
+
+
+def qcow2_nvram(lab: Lab) -> tuple[Path, Path, str]:
+    """Make an NVRAM and a disk, both qcow2 images, and return their paths and what a guest reads from the NVRAM."""
+    store = images.make_qcow2(lab.make_directory("nvram") / "original_VARS.fd", MIB)
+    return store, lab.pool.qcow2("original.qcow2", 4 * MIB), images.guest_digest(store, "qcow2")
+
+
+def redefine_snapshot(original: Any, name: str, *paths: Path) -> None:
+    """Make an internal snapshot of images, and tell libvirt that the domain has the snapshot."""
+    for path in paths:
+        images.qemu_img("snapshot", "-c", name, path)
+    head = f"<name>{name}</name><state>shutoff</state><creationTime>{int(time.time())}</creationTime>"
+    document = f"<domainsnapshot>{head}{original.XMLDesc()}</domainsnapshot>"
+    original.snapshotCreateXML(document, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE)

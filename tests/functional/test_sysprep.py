@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.functional.runs import wait_for
+from tests.functional.runs import is_alive, wait_for
 from tests.functional.support import clone_path, cloned, definition, pool_on, refused, unchanged
 from tests.lab import Lab, Pool, Program, disk, domain, images
 from tests.lab.images import MIB
@@ -24,14 +24,6 @@ def define(lab: Lab, pool: Pool | None = None, **more: Any) -> Path:
     path = (pool or lab.pool).qcow2("original.qcow2", 4 * MIB, data_bytes=MIB)
     lab.define(domain("original", disks=[disk(path)], **more))
     return path
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process is there that has not ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def test_only_volumes_of_the_clone_are_opened(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
