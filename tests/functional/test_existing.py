@@ -12,6 +12,7 @@ import pytest
 from tests.functional.runs import error_of, paused, unchanged
 from tests.functional.support import cloned, definition
 from tests.lab import Lab, Program, Result, disk, domain, images, interface
+from tests.lab.domains import nvram
 from tests.lab.images import MIB
 from virtomate.cancel import CancelToken
 from virtomate.enums import IfExists, Mode, Status
@@ -187,7 +188,7 @@ def test_other_identity_is_not_kept(lab: Lab, virtomate: Program) -> None:
 
     assert statuses(same) == [("web", "unchanged")]
     other = refusal(lab, virtomate, *KEEP, "--mac", "52:54:00:00:00:99", "original", "web")
-    assert f"which has the MAC addresses {mac}" in other["message"]
+    assert f"which has the MAC address {mac}" in other["message"]
     other = refusal(lab, virtomate, *KEEP, "--uuid", "9c1b2a0e-0000-4000-8000-000000000001", "original", "web")
     assert f"which has the UUID '{first['uuid']}'" in other["message"]
 
@@ -223,6 +224,28 @@ def test_clone_is_replaced(lab: Lab, virtomate: Program, original: Path, mode: s
     assert [item["clone"] for item in second["disks"]] == [item["clone"] for item in first["disks"]]
     assert images.same_content(path, "qcow2", original, "qcow2")
     assert "replaced" not in made(virtomate, *LINKED, "--if-exists", "replace", "another")
+
+
+def test_clone_with_nvram_is_replaced(lab: Lab, virtomate: Program) -> None:
+    """The NVRAM of the new clone takes the place of the former one, in a directory that is no storage pool."""
+    store = lab.make_directory("nvram") / "original_VARS.fd"
+    store.write_bytes(b"variables")
+    path = lab.pool.qcow2("original.qcow2", 4 * MIB)
+    lab.define(domain("original", disks=[disk(path)], interfaces=[interface()], firmware=nvram(store)))
+    first = made(virtomate, *REPLACE, "web")
+    own = Path(first["nvram"]["clone"])
+    own.write_bytes(b"of the guest")
+
+    second = made(virtomate, *REPLACE, "web")
+
+    assert own.read_bytes() == b"variables"
+    assert (second["nvram"]["clone"], second["replaced"]["uuid"]) == (str(own), first["uuid"])
+    several = virtomate("domain-clone", *REPLACE, "original", "web", "another", json=True)
+    assert statuses(several) == [("web", "cloned"), ("another", "cloned")]
+    listed = own.parent / "clones.json"
+    listed.write_text('{"clones": [{"name": "web"}, {"name": "another", "memory": "256M"}]}')
+    differing = virtomate("domain-clone", *REPLACE, "--from", listed, "original", json=True)
+    assert statuses(differing) == [("web", "cloned"), ("another", "cloned")]
 
 
 @pytest.mark.usefixtures("original")

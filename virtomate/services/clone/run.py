@@ -200,17 +200,21 @@ def _make_all(
         mine = request if left == plans else request.only({plan.name for plan in left})
         return _make_planned(run, mine, planner, left, site, attempts)
 
-    return make_with_room(run, plans, site.make_room, make)
+    return make_with_room(run, plans, site.make_room, site.pools, make)
 
 
 def make_with_room(
     run: Run,
     plans: tuple[ClonePlan, ...],
     make_room: MakeRoom,
+    pools: TemporaryPools,
     make: Callable[[tuple[ClonePlan, ...]], tuple[CloneResult, ...]],
 ) -> tuple[CloneResult, ...]:
     """Make room for clones, then those that have room; the others have failed."""
     failed = make_room(plans)
+    if make_room is not keep_all:
+        # a temporary pool does not hear of a file that was deleted by another pool over the directory
+        refresh_all(run.target, pools.names.values())
     if not failed:
         return make(plans)
     made = {

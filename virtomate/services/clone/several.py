@@ -98,4 +98,4 @@ def _make(run: Run, works: tuple[Work, ...], pools: TemporaryPools, make_room: M
     def make(plans: tuple[ClonePlan, ...]) -> tuple[CloneResult, ...]:
         return make_in_parallel(run, [by_name[plan.name] for plan in plans], pools)
 
-    return make_with_room(run, tuple(work.plan for work in works), make_room, make)
+    return make_with_room(run, tuple(work.plan for work in works), make_room, pools, make)

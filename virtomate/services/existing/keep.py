@@ -106,7 +106,8 @@ class _Look:
         if request.uuid not in {None, uuid}:
             return f"has the UUID '{uuid}'"
         if macs[: len(wanted)] != wanted:
-            return f"has the MAC addresses {', '.join(macs)}"
+            noun = "MAC address" if len(macs) == 1 else "MAC addresses"
+            return f"has the {noun} {', '.join(macs)}" if macs else "has no MAC address"
         kept = {entry.address for entry in record.entries}
         addresses = (address for wish in request.addresses for address in wish.addresses)
         missing = next((address for address in addresses if address not in kept), None)
