@@ -125,7 +125,7 @@ def test_one_refusal_refuses_all(lab: Lab, virtomate: Program) -> None:
         check_refusal(lab, virtomate, ("domain-delete", "--yes", *names), Refusal(type_, message, (hint,)))
 
     refused(("good", "nobody"), "NotFoundError", ("'nobody'",), "virtomate domain-list")
-    refused(("good", "src"), "IllegalStateError", ("'src'", "not a clone"), "virsh undefine src")
+    refused(("good", "src"), "IllegalStateError", ("'src'", "not a clone"), "virsh undefine --keep-nvram src")
     refused(("base", "good"), "IllegalStateError", (str(base), str(overlay), "'over'"), "same command")
     lab.connection.lookupByName("runs").create()
     refused(("good", "runs"), "IllegalStateError", ("'runs' is running",), "virsh shutdown runs")

@@ -545,7 +545,7 @@ def test_delete_refuses_a_copied_record(lab: Lab, unfinished: str, virtomate: Pr
         lab,
         virtomate,
         ("domain-delete", "other"),
-        Refusal("IllegalStateError", ("'other'", "not a clone"), ("virsh undefine other",)),
+        Refusal("IllegalStateError", ("'other'", "not a clone"), ("virsh undefine --keep-nvram other",)),
     )
     assert listing(virtomate, "other")["clone"] is None
 

@@ -222,6 +222,7 @@ def test_preview_says_what_would_move(lab: Lab, original: Original, virtomate: P
     assert result.status == 0, str(result)
     assert f"vda moves to {original.paths['vda'].with_name('original-overlay.qcow2')}" in result.stdout
     assert "file systems not frozen, disks will be as after a power cut" in result.stdout
+    assert "backup" not in result.stdout
     unchanged(before, lab)
     assert not original.is_frozen
 

@@ -55,7 +55,8 @@ def read_network(word: str) -> NetworkChoice:
     name = rest.removeprefix(_BRIDGE)
     if not name or not name.isprintable() or "/" in name or (is_bridge and re.fullmatch(_BRIDGE_NAME, name) is None):
         what = "a bridge of the host" if is_bridge else "a network of libvirt"
-        raise click.BadParameter(f"'{name}' in '{word}' cannot be the name of {what}")
+        expected = "[IF=]bridge:NAME, with a NAME of at most 15 characters" if is_bridge else "[IF=]NETWORK"
+        raise click.BadParameter(f"'{name}' in '{word}' cannot be the name of {what}; expected: {expected}")
     return NetworkChoice(word, interface or None, "bridge" if is_bridge else "network", name)
 
 

@@ -219,7 +219,8 @@ def _clone_lines(result: CloneResult) -> list[str]:
     rows += [("new", text) for text in sentences(result.changes) if is_plan]
     for need in result.space:
         needed, available = binary_size(need.needed_bytes), binary_size(need.available_bytes)
-        reserved = "" if frozen is None else "; the backup reserves the full capacity of the disks while it runs"
+        has_backup = frozen is not None and not result.frozen
+        reserved = "; the backup reserves the full capacity of the disks while it runs" if has_backup else ""
         rows.append(("space", f"{needed} in pool {need.pool}, which has {available}{reserved}"))
     if result.restarted is not None:
         done = "started again" if result.restarted else "shut off"

@@ -213,8 +213,8 @@ def _moving(survey: Survey, disk: DiskDefinition, found: FoundVolume, mode: Mode
         return None
     if mode is not Mode.LINKED:
         raise UnsupportedError(
-            f"disk {disk.target} is not to be linked, and with --live --freeze all disks are that the running domain "
-            "writes to",
+            f"disk {disk.target} is not to be linked, and --live --freeze links all disks that the running "
+            "domain writes to",
             hint=f"Use --disk {disk.target}=linked, or --disk {disk.target}=drop. Or leave out --freeze.",
         )
     return running.move(disk, found.description, survey.pools)

@@ -65,7 +65,8 @@ def _domains_are(names: Collection[str]) -> str:
 
 def _strangers(names: list[str]) -> IllegalStateError:
     clone = "a clone" if len(names) == 1 else "clones"
-    command = virsh("undefine", *(names if len(names) == 1 else ()))
+    # without the option virsh refuses a domain with NVRAM
+    command = virsh("undefine", *(names if len(names) == 1 else ()), options="--keep-nvram")
     return IllegalStateError(
         f"{_domains_are(names)} not {clone} made by virtomate, and only those are deleted",
         hint=f"{command} removes a domain's definition and leaves its volumes.",
