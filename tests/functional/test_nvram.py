@@ -20,6 +20,7 @@ from tests.lab.programs import require_program, run
 
 MODES = ["copy", "linked", "reflink"]
 KNOWS_NVRAM_FORMAT = 9_002_000
+SELECTS_FIRMWARE_AT_ONCE = 9_002_000
 
 
 def make_store(path: Path, seed: int = 7) -> Path:
@@ -441,6 +442,8 @@ WITHOUT_FIRMWARE = {
 @pytest.mark.parametrize("which", WITHOUT_FIRMWARE)
 def test_firmware_that_is_missing(lab: Lab, virtomate: Program, which: str) -> None:
     """A domain for which libvirt finds no firmware is cloned with a warning, wherever its NVRAM is."""
+    if lab.connection.getLibVersion() >= SELECTS_FIRMWARE_AT_ONCE:
+        pytest.skip("this libvirt defines no domain for which it finds no firmware")
     more, name = WITHOUT_FIRMWARE[which]
     # no machine of this kind has secure boot
     wanted = (
