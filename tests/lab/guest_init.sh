@@ -78,7 +78,9 @@ first_record() {
 write_records() {
 	vda=$(first_record vda)
 	vdb=$(first_record vdb)
-	number=1
+	# a clone goes on after the records of its original
+	number=$(count_records | sed 's/[^0-9]*\([0-9]*\).*/\1/')
+	number=$((number + 1))
 	wrong=0
 	while :; do
 		[ $((number % 2)) = 1 ] && disk=vda sector=$vda || disk=vdb sector=$vdb
