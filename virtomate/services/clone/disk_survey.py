@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from virtomate.definition import file_readers
 from virtomate.definition.snapshot import INTERNAL
 from virtomate.duplication import select
-from virtomate.duplication.acl import may_be_given_here
-from virtomate.duplication.hostfs import can_be_copied_here, find_obstacle, require_reflinks, visible_status
-from virtomate.duplication.transfers.base import Duplication, Place
-from virtomate.enums import Action, ArtifactKind, DiskAction, Mode, Transfer
+from virtomate.duplication.hostfs import require_reflinks, visible_status
+from virtomate.enums import Action, DiskAction, Mode
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
+from virtomate.services.clone.disk_duplication import backup_duplication, plain_duplication, snapshot_duplication
 from virtomate.services.clone.disk_images import with_images
 from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskCase
 from virtomate.services.clone.disks import DiskPlan
@@ -24,12 +23,10 @@ from virtomate.services.clone.frozen import (
     judge_frozen,
     moment_warnings,
     refuse_sharing,
-    require_copyable,
 )
 from virtomate.services.clone.last_freeze import below_empty_overlay, is_of_several_moments
 from virtomate.services.clone_records import DiskOptions, VolumeReference
 from virtomate.services.storage import with_known_format
-from virtomate.services.transaction import without_acl
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
@@ -38,9 +35,9 @@ if TYPE_CHECKING:
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.snapshot import SnapshotDisk
     from virtomate.duplication.image_headers import Qcow2Header
-    from virtomate.services.clone.live import RunningOriginal
+    from virtomate.duplication.transfers.base import Duplication
     from virtomate.services.clone.target import Survey
-    from virtomate.services.storage import FoundVolume, PoolEntry, PoolIndex
+    from virtomate.services.storage import FoundVolume, PoolIndex
 
 NO_BASE = "it rests on no other image"
 _FILE_TYPES = frozenset({"file", "volume"})
@@ -168,15 +165,15 @@ def _duplicate(
     is_internal = held is not None and held.kind == INTERNAL
     running = survey.source.backed_up
     if running is not None:
-        duplication, cautions = _backup(survey, case, chosen, running)
+        duplication, cautions = backup_duplication(survey, case, chosen, running)
     elif is_internal:
-        duplication, cautions = _internal_duplication(survey, case, chosen)
+        duplication, cautions = snapshot_duplication(survey, case, chosen)
     elif moving is not None and overlay is None:
         still = case.source._replace(capacity=moving, changed=None, modified=None, inode=None, birth_time=None)
         case = case._replace(images=(still._replace(header=None), *case.images[1:]))
-        duplication, cautions = _duplication(survey, case, chosen, found)
+        duplication, cautions = plain_duplication(survey, case, chosen, found)
     else:
-        duplication, cautions = _duplication(survey, case, chosen, found)
+        duplication, cautions = plain_duplication(survey, case, chosen, found)
     if chosen.size is not None:
         from virtomate.services.clone.shape import grown  # noqa: PLC0415 - few disks become larger
 
@@ -237,106 +234,6 @@ def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: Foun
         is_running=survey.source.is_active or survey.source.running is not None,
         is_backed_up=survey.source.backed_up is not None,
     )
-
-
-def _duplication(
-    survey: Survey, case: DiskCase, chosen: DiskOptions, found: FoundVolume
-) -> tuple[Duplication, tuple[Notice, ...]]:
-    """Return the duplication of a disk's volume, and warnings about how the new volume is filled."""
-    source, mode, directory, target = case.source, case.mode, case.directory, case.target
-    forced = survey.request.transfer
-    if mode is Mode.LINKED and chosen.treatment is not None:
-        # --transfer is about the other disks: an overlay has no content
-        forced = None
-    is_exposed = select.is_exposed(source, target.description.mode)
-    transfers = select.choose_transfer(
-        source,
-        found.description.format,
-        case.header,
-        mode,
-        is_local=survey.connection.is_local,
-        obstacle=find_obstacle(found.description),
-        is_exposed=is_exposed,
-        is_limited=survey.request.bandwidth_bytes > 0,
-        forced=forced,
-    )
-    transfers, cautions = survey.gate.admit(
-        survey.connection,
-        transfers,
-        [(known.pool, known.description) for known in _involved_pools(case)],
-        f"disk {chosen.target}",
-    )
-    if transfers[0] is Transfer.SERVER and is_exposed:
-        permissions = source.mode or "unknown"
-        # libvirt makes a volume readable before it gives the volume the original's permissions
-        cautions = (
-            *cautions,
-            notice(CloneWarning.EXPOSED_COPY, chosen.target, path=source.path, directory=directory, mode=permissions),
-        )
-    if source.acl and not may_be_given_here(source):
-        cautions = (*cautions, without_acl(source))
-    if mode is Mode.REFLINK and visible_status(source) is not None:
-        require_reflinks(directory, source.path)
-    return _new_duplication(survey, case, chosen, transfers), cautions
-
-
-def _new_duplication(
-    survey: Survey, case: DiskCase, chosen: DiskOptions, transfers: tuple[Transfer, ...]
-) -> Duplication:
-    pool = case.target.pool
-    return Duplication(
-        label=chosen.target,
-        kind=ArtifactKind.VOLUME,
-        source=case.source,
-        place=Place(pool.name, pool.uuid, case.directory, chosen.name or ""),
-        action=select.ACTIONS[case.mode],
-        transfers=transfers,
-        below=case.images[1:],
-        keep_owner=survey.keeps_owner,
-        is_read_again=survey.has_siblings,
-    )
-
-
-def _internal_duplication(
-    survey: Survey, case: DiskCase, chosen: DiskOptions
-) -> tuple[Duplication, tuple[Notice, ...]]:
-    """Return how an internal snapshot is copied out of its image, see `require_copyable`."""
-    name = "" if survey.source.snapshot is None else survey.source.snapshot.name
-    require_copyable(survey, case, name)
-    pools = [(known.pool, known.description) for known in _involved_pools(case)]
-    # only files that are open here are read and written, unless images below are read, too
-    transfers = (Transfer.CONVERT,) if case.images[1:] else (Transfer.HOST,)
-    _, cautions = survey.gate.admit(survey.connection, transfers, pools, f"disk {chosen.target}")
-    if case.source.acl and not may_be_given_here(case.source):
-        cautions = (*cautions, without_acl(case.source))
-    return _new_duplication(survey, case, chosen, (Transfer.CONVERT,))._replace(snapshot=name), cautions
-
-
-def _backup(
-    survey: Survey, case: DiskCase, chosen: DiskOptions, running: RunningOriginal
-) -> tuple[Duplication, tuple[Notice, ...]]:
-    """Return the backup of a disk of the running original, and warnings about it."""
-    target = case.target
-    disk, source = running.back_up(case.disk, case.source, target, case.directory, survey.pools)
-    transfers, cautions = survey.gate.admit(
-        survey.connection, (Transfer.BACKUP,), [(target.pool, target.description)], f"disk {chosen.target}"
-    )
-    if source.acl and not may_be_given_here(source):
-        cautions = (*cautions, without_acl(source))
-    if case.mode is Mode.REFLINK and survey.connection.is_local and can_be_copied_here(source.path):
-        require_reflinks(case.directory, source.path)
-    return _new_duplication(survey, case._replace(images=(source, *case.images[1:])), chosen, transfers)._replace(
-        running=disk
-    ), cautions
-
-
-def _involved_pools(case: DiskCase) -> list[PoolEntry]:
-    """Return the pools that are written to and read from; an overlay reads nothing, and only a copy the whole chain."""
-    read = {Mode.COPY: case.images, Mode.LINKED: ()}.get(case.mode, case.images[:1])
-    pools = {case.target.pool.name: case.target}
-    for volume in read:
-        pools.setdefault(volume.pool, case.pools.named(volume.pool))
-    return list(pools.values())
 
 
 def _find(survey: Survey, disk: DiskDefinition) -> FoundVolume:

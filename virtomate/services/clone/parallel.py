@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
-    from virtomate.services.clone.plan import ClonePlanner
+    from virtomate.services.clone.planner import ClonePlanner
     from virtomate.services.clone_records import CloneRequest, CloneResult
     from virtomate.services.storage import TemporaryPools
     from virtomate.services.transaction import Run

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from virtomate.services.clone.clone_plan import ClonePlan
-    from virtomate.services.clone.plan import ClonePlanner
+    from virtomate.services.clone.planner import ClonePlanner
     from virtomate.services.clone_records import CloneRequest, CloneResult
     from virtomate.services.storage import TemporaryPools
     from virtomate.services.transaction import Run
