@@ -244,7 +244,7 @@ def test_clones_planned_together_share_no_mac_address(node: Node, monkeypatch: p
     connection = node(domain("src", DISK + INTERFACE + INTERFACE.replace("01", "02")), P)
     drawn = (number // 3 for number in range(100))
     source = SimpleNamespace(urandom=lambda size: next(drawn).to_bytes(size))
-    monkeypatch.setattr("virtomate.services.clone.plan.os", source)
+    monkeypatch.setattr("virtomate.services.clone.planner.os", source)
 
     _, plans = plan_clones(connection, CloneRequest("src", ("a", "b")), CancelToken())
 
