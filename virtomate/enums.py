@@ -97,8 +97,8 @@ class WaitFor(StrEnum):
     IP = "ip"
 
 
-class NvramAction(StrEnum):
-    """The result for the NVRAM."""
+class SideFileAction(StrEnum):
+    """The result for a file beside the disks."""
 
     COPIED = "copied"
     FRESH = "fresh"

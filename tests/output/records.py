@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from virtomate.definition.provenance import DomainReference, Provenance
 from virtomate.definition.volume import Location, VolumeListing
-from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, Transfer
+from virtomate.enums import Action, DeletionStatus, Mode, SideFileAction, Status, Transfer
 from virtomate.errors import ConflictError
 from virtomate.hypervisor.agent import Address, DomainInterface, RunResult
 from virtomate.notices import Change, CloneWarning, FileWarning, Kept, Leftover, Notice, notice
@@ -39,7 +39,7 @@ CLONED = CloneResult(
         DiskResult("vda", Action.COPIED, None, OLD, NEW, 10737418240, 1610612736, Transfer.STREAM),
         DiskResult("sda", Action.SHARED, "block disk, not file-based", LUN, LUN, None, 0, None),
     ),
-    nvram=NvramResult(NvramAction.COPIED, "/nvram/ubuntu_VARS.fd", "/nvram/web-1_VARS.fd", "raw"),
+    nvram=NvramResult(SideFileAction.COPIED, "/nvram/ubuntu_VARS.fd", "/nvram/web-1_VARS.fd", "raw"),
     interfaces=(InterfaceResult("52:54:00:00:00:02", "52:54:00:00:00:01"),),
     changes=(Notice(Change.NEW, "UUID"), Notice(Change.NEW, "MAC addresses")),
     warnings=(notice(CloneWarning.SHARED_DISK, "sda", location="/dev/lun", reason="block disk, not file-based"),),

@@ -22,7 +22,7 @@ from tests.output.records import (
     STARTED,
     VOLUME,
 )
-from virtomate.enums import Action, AddressSource, Consistency, DeletionStatus, Mode, NvramAction, Status, Transfer
+from virtomate.enums import Action, AddressSource, Consistency, DeletionStatus, Mode, SideFileAction, Status, Transfer
 from virtomate.errors import (
     AgentUnresponsiveError,
     ConflictError,
@@ -321,7 +321,7 @@ def test_values_of_enumerations() -> None:
     assert {status.value for status in Status} == {"cloned", "failed", "interrupted", "planned", "unchanged"}
     assert {source.value for source in AddressSource} == {"lease", "agent", "arp"}
     assert {status.value for status in DeletionStatus} == {"deleted", "failed", "interrupted"}
-    assert {action.value for action in NvramAction} == {"copied", "fresh", "shared", "kept"}
+    assert {action.value for action in SideFileAction} == {"copied", "fresh", "shared", "kept"}
 
 
 @pytest.mark.parametrize("pretty", [True, False])

@@ -31,7 +31,7 @@ from tests.output.records import (
 )
 from virtomate.definition.provenance import DomainReference
 from virtomate.definition.volume import Location
-from virtomate.enums import Action, DeletionStatus, Mode, NvramAction, Status, WaitFor
+from virtomate.enums import Action, DeletionStatus, Mode, SideFileAction, Status, WaitFor
 from virtomate.errors import InterruptedBySignalError, NoAnswerError, NotFoundError, RefusedWarningError
 from virtomate.notices import Change, CloneWarning, Kept, Notice, notice
 from virtomate.output import clones, deletions, lists, render
@@ -540,7 +540,7 @@ EVIL_CLONE = CLONED._replace(
     disks=tuple(
         disk._replace(target=EVIL, reason=EVIL, source=EVIL_VOLUME, clone=EVIL_VOLUME) for disk in CLONED.disks
     ),
-    nvram=NvramResult(NvramAction.COPIED, EVIL, EVIL, "raw"),
+    nvram=NvramResult(SideFileAction.COPIED, EVIL, EVIL, "raw"),
     interfaces=(InterfaceResult(EVIL, EVIL),),
     changes=(Notice(Change.NEW, EVIL),),
     warnings=EVIL_NOTICES,

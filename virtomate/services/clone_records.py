@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.host_entries import HostEntry
     from virtomate.definition.provenance import DomainReference
-    from virtomate.enums import Action, CredentialWay, DiskAction, NvramAction, Transfer, WaitFor
+    from virtomate.enums import Action, CredentialWay, DiskAction, SideFileAction, Transfer, WaitFor
     from virtomate.errors import VirtomateError
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.hypervisor.networks import Lease, ReservedAddress
@@ -255,7 +255,7 @@ class NvramResult(NamedTuple):
     libvirt makes a `fresh` NVRAM from the template at the first start.
     """
 
-    action: NvramAction
+    action: SideFileAction
     source: str | None
     clone: str | None
     format: str

@@ -157,7 +157,7 @@ def clone_result(
 ) -> CloneResult:
     """Return the result of a clone, or of the attempt; `filled` tells by path how new volumes were filled."""
     filled = filled or {}
-    nvram = next(iter(plan.side_files), None)
+    nvram = plan.side_file(ArtifactKind.NVRAM)
     start = next((done.start for done in filled.values() if done.start is not None), None)
     warnings = (*plan.all_warnings, *(warning for done in filled.values() for warning in done.warnings))
     return CloneResult(

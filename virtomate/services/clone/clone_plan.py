@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Definition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
-    from virtomate.enums import Mode
+    from virtomate.enums import ArtifactKind, Mode
     from virtomate.notices import CloneWarning, Notice
     from virtomate.services.clone.addresses import EntryPlan
     from virtomate.services.clone.credentials import CredentialPlan
@@ -80,6 +80,10 @@ class ClonePlan(NamedTuple):
         frozen = {disk.target for disk in self.frozen}
         duplicated = [disk.disk for disk in self.disks if disk.duplication is not None]
         return bool(frozen) and all(disk.target in frozen or disk.is_readonly for disk in duplicated)
+
+    def side_file(self, kind: ArtifactKind) -> SideFilePlan | None:
+        """Return the plan of a kind of file beside the disks, None where the clone has no such file."""
+        return next((file for file in self.side_files if file.kind is kind), None)
 
     @property
     def duplications(self) -> tuple[Duplication, ...]:

@@ -16,6 +16,7 @@ from virtomate.services.clone.asked import as_asked, survey_asked_addresses
 from virtomate.services.clone.disk_survey import survey_disks
 from virtomate.services.clone.ground import Ground, look
 from virtomate.services.clone.moment import needs_moment, plan_moment
+from virtomate.services.clone.nvram import survey_nvram
 from virtomate.services.clone.original import read_source
 from virtomate.services.clone.planner import ClonePlanner
 from virtomate.services.clone.seeds import (
@@ -24,7 +25,6 @@ from virtomate.services.clone.seeds import (
     refuse_unheard_name,
     survey_seed,
 )
-from virtomate.services.clone.side_files import survey_nvram
 from virtomate.services.clone.target import (
     Survey,
     check_identity,
@@ -164,7 +164,7 @@ def _survey(
         survey,
         prepared=changes.with_named_firmware(prepared) if firmware.is_unselectable else prepared,
         disks=disks,
-        nvram=nvram,
+        side_files=() if nvram is None else (nvram,),
         warnings=(
             *clone_warnings(survey, disks, seeds, firmware, nvram),
             *(() if freezing is None else freezing.warnings),

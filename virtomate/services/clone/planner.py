@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from virtomate.definition import readers
 from virtomate.definition import rewrite as changes
-from virtomate.definition.provenance import without_provenance
-from virtomate.enums import Action
+from virtomate.definition.provenance import DomainReference, without_provenance
+from virtomate.enums import Action, ArtifactKind
 from virtomate.errors import ConflictError
 from virtomate.names import check_clone_name
 from virtomate.services.clone.clone_plan import ClonePlan
@@ -22,7 +22,6 @@ from virtomate.services.clone.seeds import (
     SurveyedSeed,
     plan_seed,
 )
-from virtomate.services.clone.side_files import SideFilePlan, SurveyedNvram, plan_nvram, settle_nvram
 from virtomate.services.clone.target import (
     Survey,
     refuse_taken_uuid,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.freezing import Freezing
     from virtomate.services.clone.moment import MomentPlan
     from virtomate.services.clone.preparing import SurveyedPreparation
+    from virtomate.services.clone.side_files import SideFile, SideFilePlan
     from virtomate.services.clone.volume_names import TakenNames
     from virtomate.services.storage import SpaceLedger, TemporaryPools
 
@@ -57,6 +57,7 @@ class ClonePlanner(NamedTuple):
 
     Attributes:
         prepared: The original's definition with the changes that are the same for all clones.
+        side_files: The files beside the disks that are handled for each clone.
         warnings: The warnings about all clones.
         space: The space that the clones planned so far will take.
         mac_addresses: The addresses of the clones planned so far.
@@ -72,7 +73,7 @@ class ClonePlanner(NamedTuple):
     survey: Survey
     prepared: Outcome
     disks: tuple[DiskPlan, ...]
-    nvram: SurveyedNvram | None
+    side_files: tuple[SideFile, ...]
     warnings: tuple[Notice, ...]
     space: SpaceLedger
     taken: TakenNames
@@ -88,7 +89,7 @@ class ClonePlanner(NamedTuple):
     def plan(self, name: str, number: int = 0) -> ClonePlan:
         """Plan the clone of this name, which has been checked, and of this number in the request, from 0 on.
 
-        For the errors see `plan_disks`, `plan_nvram`, `plan_seed`, `plan_credentials` and `plan_entries`. Without
+        For the errors see `plan_disks`, `SideFile.plan`, `plan_seed`, `plan_credentials` and `plan_entries`. Without
         a host name, a clone with a seed is called by its own name.
         """
         host_names = self.survey.request.host_names
@@ -98,7 +99,8 @@ class ClonePlanner(NamedTuple):
         with self.taken.for_clone():
             source = self.survey.source.reference.name if self.moment is None else self.moment.name
             disks = plan_disks(self.survey, self.disks, source, name, self.taken)
-            nvram = None if self.nvram is None else plan_nvram(self.survey, self.nvram, name, self.taken)
+            clone = DomainReference(name, uuid)
+            side_files = tuple(file.plan(self.survey, clone, self.taken) for file in self.side_files)
             seed = None
             if self.seed is not None:
                 seed = plan_seed(self.survey, self.seed, name, uuid, host_name, self.taken)
@@ -110,7 +112,7 @@ class ClonePlanner(NamedTuple):
             host_name = host_name if seed is None else seed.host_name
             prepared = None if self.preparation is None else self.preparation.plan(name, host_name)
             host_name = host_name if prepared is None else prepared.host_name or host_name
-            plan = self._with_entries(self._assemble(name, uuid, host_name, disks, nvram, seed), number)
+            plan = self._with_entries(self._assemble(name, uuid, host_name, disks, side_files, seed), number)
         if credentials:
             from virtomate.services.clone.credentials import carrying  # noqa: PLC0415 - as above
 
@@ -148,11 +150,13 @@ class ClonePlanner(NamedTuple):
         raise taken or ConflictError(f"there are no names left for clones of '{self.survey.source.reference.name}'")
 
     def settle(self, plan: ClonePlan, pools: TemporaryPools) -> ClonePlan:
-        """Look at side files whose directory is in no storage pool, through temporary pools; see `settle_nvram`."""
-        if self.nvram is None:
-            return plan
-        files = (settle_nvram(self.survey, self.nvram, file, plan.name, pools) for file in plan.side_files)
-        return plan._replace(side_files=tuple(files))
+        """Look at side files whose directory is in no storage pool, through temporary pools."""
+        clone = DomainReference(plan.name, plan.uuid)
+        pairs = zip(self.side_files, plan.side_files, strict=True)
+        settled = (
+            file.settle(self.survey, planned, clone, pools) if planned.uncovered else planned for file, planned in pairs
+        )
+        return plan._replace(side_files=tuple(settled))
 
     @property
     def ground(self) -> Ground:
@@ -184,7 +188,7 @@ class ClonePlanner(NamedTuple):
         uuid: str,
         host_name: str | None,
         disks: tuple[DiskPlan, ...],
-        nvram: SideFilePlan | None,
+        side_files: tuple[SideFilePlan, ...],
         seed: SeedPlan | None,
     ) -> ClonePlan:
         request, source = self.survey.request, self.survey.source
@@ -193,6 +197,7 @@ class ClonePlanner(NamedTuple):
         if not request.keep_mac_addresses:
             addresses = changes.new_mac_addresses(domain, self._has_address, os.urandom, request.mac_addresses)
             self.mac_addresses.update(addresses.values())
+        nvram = next((file for file in side_files if file.kind is ArtifactKind.NVRAM), None)
         reserved_paths = () if request.nvram is None or nvram is None or nvram.path is None else (nvram.path,)
         outcome = changes.clone_domain_definition(
             self.prepared,
@@ -213,7 +218,7 @@ class ClonePlanner(NamedTuple):
             is_uuid_given=request.uuid is not None,
             mode=request.mode,
             disks=disks,
-            side_files=() if nvram is None else (nvram,),
+            side_files=side_files,
             interfaces=tuple(InterfaceResult(addresses.get(index, mac), mac) for index, mac in enumerate(macs) if mac),
             definition=without_provenance(source.definition)._replace(domain=outcome.domain),
             changes=outcome.changes,

@@ -1,79 +1,36 @@
-"""The NVRAM of a clone."""
+"""The files of a domain besides its disks: what a plan has of each, and what all kinds of such files have in common."""
 
 from __future__ import annotations
 
 import os
 import posixpath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from virtomate.definition import file_readers
-from virtomate.definition.volume import describe_pool
-from virtomate.duplication import select
-from virtomate.duplication.acl import may_be_given_here, with_acl
-from virtomate.duplication.hostfs import can_be_copied_here, find_obstacle
-from virtomate.duplication.transfers.base import Duplication, Place
-from virtomate.enums import Action, ArtifactKind, NvramAction, Transfer
-from virtomate.errors import ConflictError, HypervisorError, NotFoundError, UsageError
-from virtomate.names import check_volume_name
-from virtomate.notices import CloneWarning, Notice, notice
-from virtomate.paths import normalise
-from virtomate.services.clone.frozen import holds_nvram
-from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
-from virtomate.services.firmware import is_certainly_read_only, is_template, own_nvram_path
-from virtomate.services.storage import find_volume
-from virtomate.services.transaction import without_acl
-from virtomate.services.trust import admitted, cautions
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from virtomate.definition.volume import VolumeDescription
-    from virtomate.hypervisor.storage import Pool
+    from virtomate.definition.provenance import DomainReference
+    from virtomate.duplication.transfers.base import Duplication
+    from virtomate.enums import ArtifactKind, SideFileAction
+    from virtomate.notices import Notice
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone.volume_names import TakenNames
-    from virtomate.services.firmware import Firmware
-    from virtomate.services.storage import PoolIndex, TemporaryPools
-
-_WHAT = "the NVRAM"
-_NAME_A_PLACE = "Name a place for the clone's NVRAM: --nvram PATH."
-
-
-class SurveyedNvram(NamedTuple):
-    """The original's NVRAM, and where the NVRAM of every clone goes.
-
-    Attributes:
-        format: Format by the definition.
-        path: Normalised path, None where the NVRAM is not a file; then the attributes below are empty.
-        pool: The active pool over the NVRAM's directory, None where there is none.
-        content: The file, None where it was never made or only a temporary pool can tell.
-        model: The name that the clone's file is named after.
-        directory: Normalised path of the directory of the clone's file.
-        name: The name that was asked for, None for a name made from the clone's.
-        target: The active pool over that directory, None where there is none.
-    """
-
-    format: str
-    path: str | None = None
-    pool: Pool | None = None
-    content: VolumeDescription | None = None
-    model: str = ""
-    directory: str = ""
-    name: str | None = None
-    target: Pool | None = None
-    warnings: tuple[Notice, ...] = ()
+    from virtomate.services.storage import TemporaryPools
 
 
 class SideFilePlan(NamedTuple):
-    """How a file beside the disks is handled for one clone; so far, only the NVRAM is such a file.
+    """How a file beside the disks is handled for one clone.
 
     Attributes:
         action: The action; probably, where only temporary pools can tell.
-        source_path: Path of the original's file, None where the NVRAM is not a file.
+        source_path: Path of the original's file, None where the original has no such file.
         path: Path of the clone's file, likewise.
         uncovered: The directories of both that are in no pool and need temporary pools.
         duplication: How the file is duplicated; None where only temporary pools can tell, or nothing is to be copied.
     """
 
-    action: NvramAction
+    kind: ArtifactKind
+    action: SideFileAction
     source_path: str | None
     path: str | None
     format: str
@@ -82,196 +39,24 @@ class SideFilePlan(NamedTuple):
     warnings: tuple[Notice, ...] = ()
 
 
-def survey_nvram(survey: Survey, firmware: Firmware) -> SurveyedNvram | None:
-    """Look at the NVRAM of the original; return None where the original has no NVRAM.
+class SideFile(Protocol):
+    """A kind of file beside the disks, as it was found at the original."""
 
-    Raises:
-        UsageError: The original has no NVRAM for the place that was asked for, or the name there is not valid.
-        VirtomateError: The pool that was asked for cannot be used.
-        HypervisorError: The NVRAM has to go where libvirt keeps NVRAMs, and libvirt does not tell where that is.
-    """
-    nvram = file_readers.nvram(survey.source.definition.domain)
-    is_file = nvram is None or nvram.type == "file"
-    path, place = firmware.nvram_path if is_file else None, survey.request.nvram
-    if path is None and place is not None:
-        original = survey.source.reference.name
-        raise UsageError(f"--nvram '{place}' is not possible, since domain '{original}' has no NVRAM file")
-    format_ = "raw" if nvram is None else nvram.format
-    if path is None:
-        return None if is_file else SurveyedNvram(format_)
-    model, warnings = _model(survey, path)
-    directory, name = _place(survey, model)
-    pool, target = _active_pool(survey.pools, posixpath.dirname(path)), _active_pool(survey.pools, directory)
-    if pool is not None and target is not None:
-        # a pool does not hear of the files that libvirt makes for domains
-        target.refresh()
-    found = None if pool is None else find_volume(pool, posixpath.basename(path))
-    content = None if found is None else found.description
-    return SurveyedNvram(format_, path, pool, content, posixpath.basename(model), directory, name, target, warnings)
+    def plan(self, survey: Survey, clone: DomainReference, taken: TakenNames) -> SideFilePlan:
+        """Plan the file of one clone, before any temporary pool is started."""
+
+    def settle(
+        self, survey: Survey, plan: SideFilePlan, clone: DomainReference, temporary: TemporaryPools
+    ) -> SideFilePlan:
+        """Plan the file of one clone again with what temporary pools tell."""
 
 
-def _model(survey: Survey, path: str) -> tuple[str, tuple[Notice, ...]]:
-    """Return the path that the clone's NVRAM is put beside and named after, with warnings about that.
-
-    The clone's NVRAM goes neither beside a template, where packages keep theirs, nor where libvirt cannot write.
-    """
-    connection, domain, place = survey.connection, survey.source.definition.domain, survey.request.nvram
-    warnings: tuple[Notice, ...] = ()
-    if is_template(domain, path):
-        warnings = (notice(CloneWarning.NVRAM_TEMPLATE, survey.source.reference.name, path=path),)
-    elif not is_certainly_read_only(connection, posixpath.dirname(path)):
-        return path, ()
-    if place is not None and "/" in place:
-        return path, warnings
-    try:
-        own = own_nvram_path(connection, domain)
-    except HypervisorError as error:
-        raise HypervisorError(error.message, hint=_NAME_A_PLACE, code=error.code) from error
-    if own is None:
-        raise HypervisorError("libvirt does not tell where it keeps the NVRAM of domains", hint=_NAME_A_PLACE)
-    return own, warnings or (Notice(CloneWarning.NVRAM_ELSEWHERE, posixpath.dirname(path)),)
-
-
-def _place(survey: Survey, model: str) -> tuple[str, str | None]:
-    """Return the directory of the clones' NVRAM, and the name that was asked for."""
-    place = survey.request.nvram
-    directory = posixpath.dirname(model)
-    if place is None:
-        return directory, None
-    name = place
-    if place.startswith("/"):
-        directory, name = posixpath.split(normalise(place))
-    elif "/" in place:
-        pool, _, name = place.partition("/")
-        directory = survey.pools.for_new_volumes(pool).description.path or ""
-    check_volume_name(name)
-    return directory, name
-
-
-def _active_pool(pools: PoolIndex, directory: str) -> Pool | None:
-    known = pools.covering(directory)
-    return None if known is None or not known.is_active else known.pool
-
-
-def plan_nvram(survey: Survey, nvram: SurveyedNvram, clone_name: str, taken: TakenNames) -> SideFilePlan:
-    """Plan the NVRAM of one clone, and add its name to the taken names.
-
-    Raises:
-        ConflictError: The path of the clone's NVRAM is taken.
-        NotFoundError: The directory does not exist.
-        UsageError: The name would be too long.
-    """
-    if nvram.path is None:
-        return SideFilePlan(NvramAction.SHARED, None, None, nvram.format)
-    directory, name = nvram.directory, nvram.name
-    if name is None:
-        name = new_volume_name(nvram.model, survey.source.reference.name, clone_name, is_overlay=False)
-        name = distinct_volume_name(name, "nvram", taken.names(directory))
-    other = "" if nvram.name else "name for the clone, or another "
-    taken.take(directory, name, f"Choose another {other}--nvram.")
-    path = posixpath.join(directory, name)
-    fresh = SideFilePlan(NvramAction.FRESH, nvram.path, path, nvram.format)
-    if nvram.pool is not None and nvram.target is not None:
-        return _settled(survey, fresh, nvram.pool, nvram.target, nvram.content, clone_name)
-    covering = ((posixpath.dirname(nvram.path), nvram.pool), (directory, nvram.target))
-    fresh = fresh._replace(uncovered=frozenset(place for place, pool in covering if pool is None))
-    # The daemon probably sees what this process sees; the temporary pools will tell for sure.
-    if survey.connection.is_local:
-        if os.path.lexists(path) and not survey.gives_way(path):
-            raise _taken(path)
-        if nvram.name is not None and _is_missing(directory):
-            raise NotFoundError(
-                f"the NVRAM would be '{path}', but there is no such directory",
-                hint="Make it, or choose another --nvram.",
-            )
-        if _is_missing(nvram.path):
-            return fresh
-    warnings = _judge_uncovered(survey, nvram.path, fresh.uncovered)
-    return fresh._replace(action=NvramAction.COPIED, warnings=warnings)
-
-
-def settle_nvram(
-    survey: Survey, nvram: SurveyedNvram, plan: SideFilePlan, clone_name: str, temporary: TemporaryPools
-) -> SideFilePlan:
-    """Plan the NVRAM of a clone again with what temporary pools tell.
-
-    Raises:
-        ConflictError: The path of the clone's NVRAM is taken.
-        HypervisorError: A directory cannot be read.
-        IllegalStateError: Other users could put a symbolic link into a directory.
-    """
-    if plan.source_path is None or plan.path is None:
-        return plan
-    directory, name = posixpath.split(plan.source_path)
-    pool = nvram.pool or temporary.over(directory)
-    target = nvram.target or temporary.over(posixpath.dirname(plan.path))
-    found = find_volume(pool, name)
-    fresh = plan._replace(action=NvramAction.FRESH, uncovered=frozenset(), warnings=())
-    return _settled(survey, fresh, pool, target, None if found is None else found.description, clone_name)
-
-
-def _settled(
-    survey: Survey, fresh: SideFilePlan, pool: Pool, target: Pool, content: VolumeDescription | None, clone_name: str
-) -> SideFilePlan:
-    """Return the settled plan: a byte copy of the original's NVRAM, or fresh NVRAM if the original's was never made."""
-    path = fresh.path or ""
-    # libvirt would silently use the file as the clone's NVRAM; a pool does not list a link to a missing file
-    is_there = survey.connection.is_local and os.path.lexists(path)
-    is_there = is_there or target.find_volume(posixpath.basename(path)) is not None
-    if is_there and not survey.gives_way(path):
-        raise _taken(path)
-    if content is None:
-        return fresh
-    is_moving, snapshot = _is_moving(survey), survey.source.snapshot
-    is_held = holds_nvram(survey, content, fresh.format)
-    # bytes are copied whatever they mean
-    source = with_acl(content if is_held else select.as_format(content, "raw"))
-    is_at_hand = not is_moving and find_obstacle(source) is None
-    possible = (Transfer.HOST, Transfer.STREAM) if is_at_hand else (Transfer.STREAM,)
-    pools = {item.name: (item, describe_pool(item.document())) for item in (target, pool)}
-    transfers, warnings = survey.gate.admit(survey.connection, possible, pools.values(), _WHAT)
-    if source.acl and not may_be_given_here(source):
-        warnings = (*warnings, without_acl(source))
-    if snapshot is not None and not is_held:
-        warnings = (*warnings, notice(CloneWarning.NVRAM_OF_NOW, source.path, snapshot=snapshot.name))
-    duplication = Duplication(
-        label=f"{clone_name}/nvram" if survey.has_siblings else "nvram",
-        kind=ArtifactKind.NVRAM,
-        source=source,
-        place=Place(target.name, target.uuid, *posixpath.split(path)),
-        action=Action.COPIED,
-        transfers=(Transfer.CONVERT,) if is_held else transfers,
-        below=(),
-        keep_owner=survey.keeps_owner,
-        is_read_again=False,
-        snapshot=snapshot.name if snapshot is not None and is_held else None,
-        is_moving=is_moving,
-    )
-    return fresh._replace(action=NvramAction.COPIED, duplication=duplication, warnings=warnings)
-
-
-def _judge_uncovered(survey: Survey, source_path: str, uncovered: frozenset[str]) -> tuple[Notice, ...]:
-    """Judge directories that are in no pool yet by what is seen here, and return warnings about the directories."""
-    is_at_hand = not _is_moving(survey) and can_be_copied_here(source_path)
-    transfers = (Transfer.HOST,) if is_at_hand else (Transfer.STREAM,)
-    assessed = [survey.gate.assess_here(survey.connection, directory) for directory in sorted(uncovered)]
-    admitted(transfers, assessed, _WHAT)
-    return () if transfers[0] is Transfer.HOST else cautions(assessed, _WHAT)
-
-
-def _is_moving(survey: Survey) -> bool:
-    """Return whether the guest of the original may write to the NVRAM meanwhile."""
+def is_moving_original(survey: Survey) -> bool:
+    """Return whether the guest of the original may write to the file meanwhile."""
     is_running = survey.source.snapshot is not None and survey.source.snapshot.is_running
     return is_running or survey.source.running is not None
 
 
-def _is_missing(path: str) -> bool:
+def is_missing(path: str) -> bool:
     """Return whether a file or directory is certainly missing, in a directory that can be seen here."""
     return os.access(posixpath.dirname(path), os.X_OK) and not os.path.lexists(path)
-
-
-def _taken(path: str) -> ConflictError:
-    return ConflictError(
-        f"there is already a file '{path}', which the clone would take for its NVRAM",
-        hint="Choose another name for the clone or another --nvram, or move that file away.",
-    )

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from virtomate.services.clone.disks import DiskPlan
+    from virtomate.services.clone.nvram import SurveyedNvram
     from virtomate.services.clone.original import Source
     from virtomate.services.clone.seeds import FoundSeed
-    from virtomate.services.clone.side_files import SurveyedNvram
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone_records import CloneRequest
     from virtomate.services.firmware import Firmware

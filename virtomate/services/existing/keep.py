@@ -6,7 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers, readers
-from virtomate.enums import Action, ArtifactKind, NvramAction, Status
+from virtomate.enums import Action, ArtifactKind, SideFileAction, Status
 from virtomate.errors import ConflictError, NotFoundError, VirtomateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.paths import normalise
@@ -123,7 +123,7 @@ class _Look:
             source=record.source._replace(name=self._original.name),
             mode=record.mode,
             disks=tuple(self._disk(disk) for disk in file_readers.disks(described)),
-            nvram=None if nvram is None else NvramResult(NvramAction.KEPT, None, nvram.path, nvram.format),
+            nvram=None if nvram is None else NvramResult(SideFileAction.KEPT, None, nvram.path, nvram.format),
             interfaces=_interfaces(definition, record),
             changes=(),
             warnings=(),
