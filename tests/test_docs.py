@@ -27,7 +27,7 @@ from virtomate.output.messages import SENTENCES
 from virtomate.output.progress import JsonProgress
 from virtomate.output.render import render_error, render_usage_error
 from virtomate.output.streams import Format
-from virtomate.services import clone_records, domain_tree, listings, pool_listings, volume_import
+from virtomate.services import clone_parts, clone_records, domain_tree, listings, pool_listings, volume_import
 from virtomate.services.delete import records as delete_records
 from virtomate.services.guest import PingResult
 from virtomate.services.linked import flatten_records, rebase, reset, template, verify
@@ -62,35 +62,35 @@ TABLES: dict[str, type] = {
     "AddressDocument": agent.Address,
     "CloneDocument": clone_records.CloneResult,
     "DeletionDocument": delete_records.DeletionResult,
-    "DiskDocument": clone_records.DiskResult,
-    "FrozenDiskDocument": clone_records.FrozenDiskResult,
+    "DiskDocument": clone_parts.DiskResult,
+    "FrozenDiskDocument": clone_parts.FrozenDiskResult,
     "DomainDocument": listings.DomainListing,
     "FlattenDocument": flatten_records.FlattenResult,
     "FlattenedDiskDocument": flatten_records.FlattenedDisk,
     "RebaseDocument": rebase.RebaseResult,
     "DomainInterfaceDocument": agent.DomainInterface,
     "ImportDocument": volume_import.ImportResult,
-    "InterfaceDocument": clone_records.InterfaceResult,
+    "InterfaceDocument": clone_parts.InterfaceResult,
     "LocationDocument": volume.Location,
-    "NvramDocument": clone_records.NvramResult,
+    "NvramDocument": clone_parts.NvramResult,
     "PingDocument": PingResult,
     "PoolDocument": pool_listings.PoolListing,
     "RelatedImageDocument": listings.RelatedImage,
     "ReservedAddressDocument": networks.ReservedAddress,
     "RunDocument": agent.RunResult,
-    "ReplacedDocument": clone_records.ReplacedClone,
+    "ReplacedDocument": clone_parts.ReplacedClone,
     "ReferenceDocument": provenance.DomainReference,
     "SpaceDocument": space.SpaceNeed,
-    "SeedDocument": clone_records.SeedResult,
-    "PreparedDocument": clone_records.PreparedResult,
-    "CredentialDocument": clone_records.CredentialResult,
-    "SnapshotDocument": clone_records.SnapshotReference,
+    "SeedDocument": clone_parts.SeedResult,
+    "PreparedDocument": clone_parts.PreparedResult,
+    "CredentialDocument": clone_parts.CredentialResult,
+    "SnapshotDocument": clone_parts.SnapshotReference,
     "ResetDocument": reset.ResetResult,
     "ResetDiskDocument": reset.ResetDisk,
     "TemplateDocument": template.TemplateResult,
     "VerificationDocument": verify.Verification,
     "VerifiedVolumeDocument": verify.VerifiedVolume,
-    "VolumeDocument": clone_records.VolumeReference,
+    "VolumeDocument": clone_parts.VolumeReference,
     "VolumeNodeDocument": domain_tree.VolumeNode,
     "VolumeListingDocument": volume.VolumeListing,
 }
@@ -99,6 +99,7 @@ RECORDS = {
     name: value
     for module in (
         agent,
+        clone_parts,
         clone_records,
         enums,
         errors,

@@ -8,14 +8,8 @@ from virtomate.enums import Action, DeletionStatus, Mode, SideFileAction, Status
 from virtomate.errors import ConflictError
 from virtomate.hypervisor.agent import Address, DomainInterface, RunResult
 from virtomate.notices import Change, CloneWarning, FileWarning, Kept, Leftover, Notice, notice
-from virtomate.services.clone_records import (
-    CloneResult,
-    DiskResult,
-    InterfaceResult,
-    NvramResult,
-    ReplacedClone,
-    VolumeReference,
-)
+from virtomate.services.clone_parts import DiskResult, InterfaceResult, NvramResult, ReplacedClone, VolumeReference
+from virtomate.services.clone_records import CloneResult
 from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 from virtomate.services.guest import PingResult
 from virtomate.services.listings import CloneOrigin, DomainListing

@@ -9,7 +9,7 @@ from tests.output.records import CLONED
 from virtomate.enums import CredentialWay
 from virtomate.output.clones import render_clones
 from virtomate.output.streams import Format
-from virtomate.services.clone_records import CredentialResult, VolumeReference
+from virtomate.services.clone_parts import CredentialResult, VolumeReference
 from virtomate.words import Reach
 
 if TYPE_CHECKING:

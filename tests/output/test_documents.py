@@ -45,7 +45,7 @@ from virtomate.output.json import (
     import_document,
     run_document,
 )
-from virtomate.services.clone_records import FrozenDiskResult, VolumeReference
+from virtomate.services.clone_parts import FrozenDiskResult, VolumeReference
 from virtomate.words import Reach
 
 VOLUME_KEYS = {"pool", "volume", "path", "format"}

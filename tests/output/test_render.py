@@ -37,7 +37,7 @@ from virtomate.notices import Change, CloneWarning, Kept, Notice, notice
 from virtomate.output import clones, deletions, lists, render
 from virtomate.output import json as documents
 from virtomate.output.streams import Format
-from virtomate.services.clone_records import InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.clone_parts import InterfaceResult, NvramResult, VolumeReference
 from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 from virtomate.words import Reach, virsh
 

@@ -12,7 +12,7 @@ from virtomate.errors import HypervisorError, VirtomateError
 from virtomate.hypervisor.agent import Address, DomainInterface
 from virtomate.hypervisor.networks import Lease
 from virtomate.notices import StartWarning
-from virtomate.services.clone_records import InterfaceResult
+from virtomate.services.clone_parts import InterfaceResult
 from virtomate.services.guest import LeaseHistory, Twin, read_leases
 from virtomate.services.same_machines import Machine, clone_machine, original_machine, same_machines
 

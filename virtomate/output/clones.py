@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
     from virtomate.errors import VirtomateError
     from virtomate.output.streams import Format
-    from virtomate.services.clone_records import (
-        CloneResult,
+    from virtomate.services.clone_parts import (
         CredentialResult,
         DiskResult,
         FrozenDiskResult,
         PreparedResult,
         ReplacedClone,
     )
+    from virtomate.services.clone_records import CloneResult
     from virtomate.services.delete import DeletionResult
 
 # What is planned for a disk, and what was done.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from virtomate.rollback import Rollback
     from virtomate.services.address_wish import AddressWish
     from virtomate.services.clone.target import Survey
-    from virtomate.services.clone_records import InterfaceResult
+    from virtomate.services.clone_parts import InterfaceResult
     from virtomate.services.transaction import Claim, Run
 
 _LOG = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.rollback import Rollback
 from virtomate.services.clone.snapshot import describe_snapshot
 from virtomate.services.clone.warnings import refuse_warnings
-from virtomate.services.clone_records import CloneResult, DiskResult, NvramResult, VolumeReference
+from virtomate.services.clone_parts import DiskResult, NvramResult, VolumeReference
+from virtomate.services.clone_records import CloneResult
 from virtomate.services.transaction import (
     Claim,
     Filled,

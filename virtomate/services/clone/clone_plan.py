@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.preparing import PreparedPlan
     from virtomate.services.clone.seeds import SeedPlan
     from virtomate.services.clone.side_files import SideFilePlan
-    from virtomate.services.clone_records import FrozenDiskResult, InterfaceResult
+    from virtomate.services.clone_parts import FrozenDiskResult, InterfaceResult
     from virtomate.services.storage import SpaceNeed
 
 

@@ -17,7 +17,7 @@ from virtomate.definition.rewrite.credentials import (
 from virtomate.enums import ArtifactKind, CredentialWay
 from virtomate.errors import UnsupportedError
 from virtomate.services.clone.beside import PlaceBeside, plan_beside, survey_place
-from virtomate.services.clone_records import CredentialResult, VolumeReference
+from virtomate.services.clone_parts import CredentialResult, VolumeReference
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:

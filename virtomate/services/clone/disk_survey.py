@@ -25,7 +25,8 @@ from virtomate.services.clone.frozen import (
     refuse_sharing,
 )
 from virtomate.services.clone.last_freeze import below_empty_overlay, is_of_several_moments
-from virtomate.services.clone_records import DiskOptions, VolumeReference
+from virtomate.services.clone_parts import VolumeReference
+from virtomate.services.clone_records import DiskOptions
 from virtomate.services.storage import with_known_format
 from virtomate.words import virsh
 

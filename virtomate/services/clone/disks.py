@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from virtomate.notices import Notice
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone.volume_names import TakenNames
-    from virtomate.services.clone_records import VolumeReference
+    from virtomate.services.clone_parts import VolumeReference
 
 
 class DiskPlan(NamedTuple):

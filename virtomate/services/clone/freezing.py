@@ -21,7 +21,7 @@ from virtomate.notices import CloneWarning, notice
 from virtomate.services.clone.disks import with_ways
 from virtomate.services.clone.volume_names import OVERLAY
 from virtomate.services.clone.warnings import refuse_warnings
-from virtomate.services.clone_records import FrozenDiskResult, VolumeReference
+from virtomate.services.clone_parts import FrozenDiskResult, VolumeReference
 from virtomate.services.linked import (
     DiskMove,
     Freeze,

@@ -13,7 +13,7 @@ from virtomate.duplication import select
 from virtomate.duplication.overlays import is_empty_overlay
 from virtomate.enums import Action, Mode, Quiesce
 from virtomate.errors import VirtomateError
-from virtomate.services.clone_records import VolumeReference
+from virtomate.services.clone_parts import VolumeReference
 
 if TYPE_CHECKING:
     from virtomate.definition.file_readers import DiskDefinition

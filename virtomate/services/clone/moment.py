@@ -23,7 +23,7 @@ from virtomate.errors import ConflictError
 from virtomate.hypervisor.storage import get_pool, get_volume, read_head
 from virtomate.names import check_clone_name
 from virtomate.services.clone.disks import DiskPlan, plan_disks, with_ways
-from virtomate.services.clone_records import VolumeReference
+from virtomate.services.clone_parts import VolumeReference
 from virtomate.services.storage import describe
 from virtomate.services.transaction import (
     Claim,

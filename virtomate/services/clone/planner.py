@@ -26,7 +26,7 @@ from virtomate.services.clone.target import (
     Survey,
     refuse_taken_uuid,
 )
-from virtomate.services.clone_records import InterfaceResult
+from virtomate.services.clone_parts import InterfaceResult
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:

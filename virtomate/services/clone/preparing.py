@@ -17,7 +17,7 @@ from virtomate.definition import readers
 from virtomate.duplication.hostfs import open_visible
 from virtomate.enums import Action, ArtifactKind
 from virtomate.errors import HypervisorError, IllegalStateError, UnsupportedError, UsageError, VirtomateError
-from virtomate.services.clone_records import PreparedResult
+from virtomate.services.clone_parts import PreparedResult
 from virtomate.services.sysprep import (
     SYSPREP,
     USUAL_OPERATIONS,

@@ -16,7 +16,7 @@ from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.clone.beside import PlaceBeside, plan_beside, survey_place
-from virtomate.services.clone_records import SeedResult, VolumeReference
+from virtomate.services.clone_parts import SeedResult, VolumeReference
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.hypervisor.snapshots import find_commit, find_snapshot, snapshot_names
 from virtomate.notices import CloneWarning, Notice
 from virtomate.paths import normalise
-from virtomate.services.clone_records import SnapshotReference
+from virtomate.services.clone_parts import SnapshotReference
 from virtomate.tuples import NamedTuple
 from virtomate.words import quoted, virsh
 

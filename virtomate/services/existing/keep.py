@@ -10,7 +10,8 @@ from virtomate.enums import Action, ArtifactKind, SideFileAction, Status
 from virtomate.errors import ConflictError, NotFoundError, VirtomateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.paths import normalise
-from virtomate.services.clone_records import CloneResult, DiskResult, InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.clone_parts import DiskResult, InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.clone_records import CloneResult
 from virtomate.services.delete import judge_made
 from virtomate.services.linked import Sights, find_record, refuse_broken
 from virtomate.services.storage import is_running, read_pools

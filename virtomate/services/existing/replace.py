@@ -9,7 +9,8 @@ from virtomate.errors import IllegalStateError, UsageError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.notices import named
 from virtomate.paths import normalise
-from virtomate.services.clone_records import GivingWay, ReplacedClone
+from virtomate.services.clone_parts import ReplacedClone
+from virtomate.services.clone_records import GivingWay
 from virtomate.services.delete import Selection, execute_plan, plan_deletion
 from virtomate.words import quoted, virtomate
 
