@@ -115,6 +115,7 @@ class Kept(StrEnum):
     """Objects that the deletion of a clone keeps."""
 
     BASE = "kept-base"
+    USED_BASE = "kept-used-base"
     DISK = "kept-disk"
     NVRAM = "kept-nvram"
     ENTRY = "kept-dhcp-entry"

@@ -119,11 +119,12 @@ class Provenance(NamedTuple):
         restarts: Whether this records that the original was shut down and has to be started again, and no clone.
         snapshot: Name of the original's snapshot that the clone was made of; None for a clone of the original itself.
         replaced: The definition that a deletion has put aside, without passwords; None in any other record.
-        moment: UUID of the domain with the images that the clone rests on, if they are of a running original; of that
-            domain itself its own UUID.
+        moment: UUID of the domain with the images that the clone rests on, if they are of a running original; of a
+            domain that only keeps images its own UUID.
         frozen: Whether the original does not write to the bases of the clone's overlays any more.
         freezes: Whether this records overlays that are being made for the original itself, and no clone.
-        owner: UUID of the clone whose token these overlays get, if the original is a clone.
+        owner: UUID of the clone whose token these volumes bear, if it is not the domain's own: overlays that are made
+            for an original that is a clone, and bases of a clone that was deleted.
         prepared: Whether the content of the clone's volumes was changed after they were made of the original's.
         entries: DHCP entries that are going to be made for the clone, or were made.
     """

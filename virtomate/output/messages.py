@@ -105,6 +105,8 @@ SENTENCES: dict[Code, str] = {
     ScanWarning.UNREADABLE_POOL: "libvirt cannot read storage pool '{subject}': its volumes are not known",
     Kept.BASE: "image '{subject}', which cloning did not make, and on which nothing rests any more: {command} deletes "
     "the image",
+    Kept.USED_BASE: "image '{subject}', on which others rest: domain '{keeper}' keeps the image, and goes with the "
+    "image's last user",
     Kept.DISK: "disk {subject} ({location}), which cloning did not make",
     Kept.NVRAM: "NVRAM '{subject}', which cloning did not make",
     Kept.ENTRY: "{subject}, which is not as cloning made the entry",

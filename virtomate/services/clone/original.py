@@ -129,7 +129,8 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
     if provenance is not None and provenance.is_moment:
         raise IllegalStateError(
             f"domain '{domain.name}' only keeps images of '{provenance.source.name}' for linked clones",
-            hint=f"Clone '{provenance.source.name}', or one of these clones.",
+            hint="Clone one of these clones"
+            + ("." if provenance.owner is not None else f", or '{provenance.source.name}'."),
         )
     if snapshot is not None:
         refuse_commit(domain, snapshot)

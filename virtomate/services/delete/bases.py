@@ -19,6 +19,7 @@ def find_freed_bases(deletions: Sequence[Deletion], references: References) -> t
     """Return the bases of finished clones, and the images below, that nobody uses when the clones are deleted."""
     doomed = {deletion.uuid for deletion in deletions}
     gone = {made.path for deletion in deletions for made in deletion.provenance.made}
+    gone -= {base.made.path for deletion in deletions for base in deletion.handed}
     users: dict[str, set[str]] = {}
     for deletion in deletions:
         for path in _bases(deletion, references):

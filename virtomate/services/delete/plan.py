@@ -11,8 +11,16 @@ from virtomate.definition import codec, file_readers, readers
 from virtomate.errors import IllegalStateError, VirtomateError
 from virtomate.paths import normalise
 from virtomate.services.delete.bases import find_freed_bases
+from virtomate.services.delete.handed import find_handed
 from virtomate.services.delete.refusals import Refusals
-from virtomate.services.delete.survey import SAVED_STATE, read_clones, read_dependents, read_moments, survey
+from virtomate.services.delete.survey import (
+    SAVED_STATE,
+    read_clones,
+    read_dependents,
+    read_keepers,
+    read_moments,
+    survey,
+)
 from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.storage.references import scan_references
 from virtomate.tuples import NamedTuple
@@ -116,8 +124,13 @@ def plan_deletion(
         clones += more
         moments = read_moments(connection, clones)
         references = _scan(connection, (*clones, *moments), references)
+    if keepers := read_keepers(connection, (*clones, *moments), references.lineage):
+        moments += keepers
+        references = _scan(connection, (*clones, *moments), references)
     cancel.check()
-    clones += [moment for moment in moments if _is_used_by_none_but(moment, clones, references)]
+    if handed := find_handed(connection, clones, references):
+        clones = [clone._replace(handed=handed.get(clone.domain.uuid, ())) for clone in clones]
+    clones += _unused_moments(moments, clones, references)
     refusals, deletions = Refusals(), []
     for clone in clones:
         try:
@@ -138,12 +151,27 @@ def _scan(connection: Connection, clones: Iterable[Clone], before: References | 
     return scan_references(connection, wanted, None if before is None else before.cache)
 
 
-def _is_used_by_none_but(moment: Clone, clones: Iterable[Clone], references: References) -> bool:
-    """Return whether nothing but these clones rests on the images of a running original."""
-    uuids = {clone.domain.uuid for clone in clones} | {moment.domain.uuid}
-    paths = {path for clone in clones for path in clone.own_paths}
+def _unused_moments(moments: Iterable[Clone], clones: Iterable[Clone], references: References) -> list[Clone]:
+    """Return the domains that only keep images on which nothing rests when these clones are gone."""
+    uuids = {clone.domain.uuid for clone in clones}
+    gone = {path for clone in clones for path in clone.own_paths} - {
+        base.made.path for clone in clones for base in clone.handed
+    }
+    unused: list[Clone] = []
+    left = list(moments)
+    # the images of one may rest on those of another
+    while found := [moment for moment in left if _is_used_by_none_but(moment, uuids, gone, references)]:
+        unused += found
+        uuids |= {moment.domain.uuid for moment in found}
+        gone |= {path for moment in found for path in moment.own_paths}
+        left = [moment for moment in left if moment not in found]
+    return unused
+
+
+def _is_used_by_none_but(moment: Clone, uuids: set[str], paths: set[str], references: References) -> bool:
+    """Return whether nothing but these domains, and images with these paths, uses the images that a domain keeps."""
     users = (user for made in moment.provenance.made for user in references.users(made))
-    return all(user.domain_uuid in uuids or user.path in paths for user in users)
+    return all(user.domain_uuid in {*uuids, moment.domain.uuid} or user.path in paths for user in users)
 
 
 def _with_needs(

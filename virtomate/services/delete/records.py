@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtomate.notices import Kept, notice
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.host_entries import HostEntry
-    from virtomate.definition.provenance import Artifact, Provenance
+    from virtomate.definition.provenance import Artifact, DomainReference, Provenance
     from virtomate.enums import DeletionStatus
     from virtomate.errors import VirtomateError
     from virtomate.notices import Notice
@@ -57,6 +58,18 @@ class DoomedThing(NamedTuple):
     is_outside: bool = False
 
 
+class HandedBase(NamedTuple):
+    """A volume of a clone that stays when the clone is deleted, and the domain that keeps the volume then."""
+
+    made: Artifact
+    keeper: DomainReference
+
+    @property
+    def told(self) -> Notice:
+        """What is said of the volume."""
+        return notice(Kept.USED_BASE, self.made.path, keeper=self.keeper.name)
+
+
 class Deletion(NamedTuple):
     """What the deletion of one clone would do.
 
@@ -67,6 +80,7 @@ class Deletion(NamedTuple):
         foreign: Files at the places of artifacts that belong to somebody else by now.
         unreachable: Artifacts of an unfinished clone that cannot be looked at.
         kept_disks: The clone's disks, NVRAM and DHCP entries that cloning did not make.
+        handed: Volumes that stay, since others rest on them, each with the domain that keeps the volume.
         needs: UUIDs of clones that must be deleted before, since they use artifacts of this one.
         state: State of a running clone, which is ended first; None of a clone that is shut off.
     """
@@ -79,6 +93,7 @@ class Deletion(NamedTuple):
     foreign: tuple[Notice, ...] = ()
     unreachable: tuple[Notice, ...] = ()
     kept_disks: tuple[Notice, ...] = ()
+    handed: tuple[HandedBase, ...] = ()
     needs: frozenset[str] = frozenset()
     state: str | None = None
 
@@ -90,7 +105,12 @@ class Deletion(NamedTuple):
     @property
     def kept(self) -> tuple[Notice, ...]:
         """What would stay."""
-        return (*self.kept_disks, *self.foreign, *self.unreachable)
+        return (*self.kept_things, *self.foreign, *self.unreachable)
+
+    @property
+    def kept_things(self) -> tuple[Notice, ...]:
+        """What would stay and is no cause for concern."""
+        return (*self.kept_disks, *(base.told for base in self.handed))
 
     @property
     def without_figures(self) -> Deletion:

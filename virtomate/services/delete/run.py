@@ -22,6 +22,7 @@ from virtomate.enums import ArtifactKind, ArtifactState, DeletionStatus
 from virtomate.errors import ConflictError, IllegalStateError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.notices import Kept, Leftover, Notice, named, notice
+from virtomate.services.delete.keepers import hand_over, take_back
 from virtomate.services.delete.placeholder import Placeholder
 from virtomate.services.delete.plan import in_use, plan_deletion
 from virtomate.services.delete.records import Consent, DeletionResult
@@ -154,7 +155,7 @@ class _CloneDeletion:
     def execute(self, in_the_way: list[str]) -> DeletionResult:
         """Delete the clone, unless a signal arrived or a clone that must be deleted before is still there."""
         deletion, cancel = self._deletion, self._run.cancel
-        status, kept = DeletionStatus.DELETED, deletion.kept_disks
+        status, kept = DeletionStatus.DELETED, deletion.kept_things
         error: VirtomateError | None = None
         try:
             cancel.check()
@@ -194,15 +195,16 @@ class _CloneDeletion:
             self._placeholder.take_place(self._pools_to_start())
             try:
                 self._require_free()
+                hand_over(run.session.connection, deletion)
             except Exception:
-                self._placeholder.give_back()
+                self._give_back()
                 raise
             self._remove_all()
             # before the placeholder, which records the pools
             run.pools.stop()
             self._failed += run.pools.left
         if self._failed and deletion.is_finished and not self._removed:
-            self._placeholder.give_back(tuple(self._failed))
+            self._give_back()
             run.cancel.check()
             raise IllegalStateError(
                 f"the clone '{deletion.name}' is kept, since nothing that was made for it could be removed: "
@@ -222,6 +224,13 @@ class _CloneDeletion:
                 hint="They are left as they are. See whose they are.",
                 leftovers=(*deletion.foreign, *self._replaced),
             )
+
+    def _give_back(self) -> None:
+        """Give the clone its definition back, and its bases."""
+        deletion = self._deletion
+        if deletion.handed:
+            take_back(self._run.session.connection, deletion.uuid, deletion.provenance)
+        self._placeholder.give_back(tuple(self._failed))
 
     def _end_domain(self) -> None:
         """End the running clone; its definition stays, and so does the record in it."""

@@ -15,7 +15,8 @@ from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError
 from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.notices import Kept, Notice, ScanWarning, named, notice
 from virtomate.paths import normalise
-from virtomate.services.delete.records import Deletion, DoomedThing, Selection
+from virtomate.services.delete.keepers import take_back
+from virtomate.services.delete.records import Deletion, DoomedThing, HandedBase, Selection
 from virtomate.services.delete.refusals import Refusals
 from virtomate.services.delete.selection import select_domains
 from virtomate.services.firmware import own_nvram_path
@@ -60,6 +61,7 @@ class Clone(NamedTuple):
     Attributes:
         text: The definition as libvirt gave it, passwords included.
         state: State of a running clone, None of a clone that is shut off.
+        handed: Volumes that stay, since others rest on them.
     """
 
     domain: Domain
@@ -67,6 +69,7 @@ class Clone(NamedTuple):
     definition: Definition
     provenance: Provenance
     state: str | None = None
+    handed: tuple[HandedBase, ...] = ()
 
     @property
     def own_paths(self) -> set[str]:
@@ -109,10 +112,29 @@ def read_clones(
 def read_moments(connection: Connection, clones: Iterable[Clone]) -> list[Clone]:
     """Read the domains that keep the images of a running original for these clones, and can be deleted."""
     own = {clone.domain.uuid for clone in clones}
-    uuids = {clone.provenance.moment for clone in clones if clone.provenance.moment is not None} - own
+    uuids = {clone.provenance.moment for clone in clones if clone.provenance.moment is not None}
+    return _read_moments(connection, uuids - own)
+
+
+def read_keepers(connection: Connection, known: Iterable[Clone], lineage: Lineage) -> list[Clone]:
+    """Read the other domains that keep images of these clones, or images below, and can be deleted."""
+    own = {clone.domain.uuid for clone in known}
+    uuids = {uuid for clone in known for uuid in _keepers_below(clone, lineage)}
+    return _read_moments(connection, uuids - own)
+
+
+def _read_moments(connection: Connection, uuids: Iterable[str]) -> list[Clone]:
     domains = [find_domain_by_uuid(connection, uuid) for uuid in sorted(uuids)]
     found = [_read(domain, Refusals(), Selection()) for domain in domains if domain is not None]
     return [moment for moment in found if moment is not None and moment.provenance.is_moment]
+
+
+def _keepers_below(clone: Clone, lineage: Lineage) -> Iterator[str]:
+    """Yield the UUIDs of domains without disks that keep images of the clone, or images below."""
+    images = [image for made in clone.provenance.made if (image := lineage.find(made.path)) is not None]
+    for image in images:
+        for kept in (image, *lineage.chain(image)):
+            yield from (use.domain.uuid for use in lineage.uses(kept) if use.target is None)
 
 
 def read_dependents(connection: Connection, clones: list[Clone], selection: Selection, lineage: Lineage) -> list[Clone]:
@@ -182,6 +204,7 @@ def _restore(connection: Connection, clone: Clone) -> bool:
         return False
     if not all(entry in found for entry, found in _entries(connection, provenance)):
         return False
+    take_back(connection, clone.domain.uuid, provenance)
     definition = restored_definition(clone.definition.domain, provenance.replaced)
     try:
         define_domain(connection, clone.domain.name, codec.unparse_definition(definition))
@@ -232,8 +255,9 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
     foreign: list[Notice] = []
     unreachable: list[Notice] = []
     hints: dict[str, None] = {}
+    handed = {base.made.path for base in clone.handed}
     for made in provenance.made:
-        if made.kind is ArtifactKind.POOL:
+        if made.kind is ArtifactKind.POOL or made.path in handed:
             continue
         judgement, is_outside = judge_made(
             connection, clone.definition, clone.provenance, made, references.pools.find(made.pool)
@@ -260,6 +284,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         foreign=tuple(foreign),
         unreachable=tuple(unreachable),
         kept_disks=(*_foreign_disks(clone, references), *_foreign_nvram(clone, references), *_foreign_entries(entries)),
+        handed=clone.handed,
         state=clone.state,
     )
 
