@@ -11,7 +11,8 @@ import pytest
 from tests.lab import Lab, Program
 from tests.lab.ordinary_user import NoInterpreterError, OrdinaryUser
 from tests.lab.ssh import SshServer
-from tests.lab.workspace import CHECKOUT
+from tests.lab.storage_host import StorageHost
+from tests.lab.workspace import CHECKOUT, Workspace
 
 
 def pytest_configure() -> None:
@@ -68,6 +69,23 @@ def sshd(root_lab: Lab, tmp_path: Path) -> Iterator[SshServer]:
     """An SSH server with keys of its own, whose files are not the lab's."""
     with SshServer(tmp_path / "ssh", root_lab.workspace.cache) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def session_storage_host() -> Iterator[StorageHost]:
+    """The storage host, started once for all tests of this process."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: a Debian in a directory")
+    with Workspace() as workspace, StorageHost(workspace) as host:
+        yield host
+
+
+@pytest.fixture
+def storage_host(session_storage_host: StorageHost) -> Iterator[StorageHost]:
+    """The storage host, for one test: what the test makes on the host goes away with the test."""
+    mark = session_storage_host.mark()
+    yield session_storage_host
+    session_storage_host.return_to(mark)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import lzma
 import re
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,10 +131,10 @@ def make_guest_image(cache: Cache) -> GuestImage:
 
     def build(target: Path) -> None:
         packages = unpack_packages(cache, PACKAGES)
-        shutil.copyfile(_only(packages, "boot/vmlinuz-*"), target / "vmlinuz")
+        shutil.copyfile(find_one(packages, "boot/vmlinuz-*"), target / "vmlinuz")
         root = target / "root"
         _fill_root(root, packages)
-        _pack(root, _only(packages, "**/bin/busybox"), target / "initrd")
+        pack_initramfs(root, find_one(packages, "**/bin/busybox"), target / "initrd")
         shutil.rmtree(root)
 
     directory = cache.build(f"guest-{recipe.hexdigest()[:12]}", build)
@@ -149,15 +149,29 @@ def _image_base(program: Path) -> int:
     return int(base)
 
 
-def _only(packages: Path, pattern: str) -> Path:
+def find_one(packages: Path, pattern: str) -> Path:
     """Return the one file of this pattern in unpacked packages; where it is differs between releases."""
     (found,) = packages.glob(pattern)
     return found
 
 
+def unpack_modules(packages: Path, names: Sequence[str], target: Path) -> None:
+    """Copy modules of the kernel in unpacked packages to a new directory, with their order in the file `order`."""
+    target.mkdir()
+    order = []
+    for module in names:
+        # Some are built into one kernel and a module of the next.
+        for found in packages.glob(f"**/lib/modules/*/kernel/**/{module}.ko*"):
+            # Debian 13 compresses them, and busybox cannot load what is compressed.
+            code = lzma.decompress(found.read_bytes()) if found.suffix == ".xz" else found.read_bytes()
+            (target / f"{module}.ko").write_bytes(code)
+            order.append(module)
+    (target / "order").write_text("".join(f"{module}\n" for module in order))
+
+
 def _fill_root(root: Path, packages: Path) -> None:
-    busybox, agent = _only(packages, "**/bin/busybox"), _only(packages, "**/sbin/qemu-ga")
-    for part in ("bin", "dev", "etc", "modules", "proc", "sbin", "sys", "usr/bin", "usr/sbin", "var"):
+    busybox, agent = find_one(packages, "**/bin/busybox"), find_one(packages, "**/sbin/qemu-ga")
+    for part in ("bin", "dev", "etc", "proc", "sbin", "sys", "usr/bin", "usr/sbin", "var"):
         (root / part).mkdir(parents=True)
     shutil.copy(busybox, root / "bin/busybox")
     for applet in run(busybox, "--list").decode().split():
@@ -168,15 +182,7 @@ def _fill_root(root: Path, packages: Path) -> None:
         copy = root / library.relative_to("/")
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(library, copy)
-    order = []
-    for module in MODULES + FILE_SYSTEM_MODULES + SCSI_MODULES + FIRMWARE_MODULES:
-        # Some are built into one kernel and a module of the next.
-        for found in packages.glob(f"**/lib/modules/*/kernel/**/{module}.ko*"):
-            # Debian 13 compresses them, and busybox cannot load what is compressed.
-            code = lzma.decompress(found.read_bytes()) if found.suffix == ".xz" else found.read_bytes()
-            (root / "modules" / f"{module}.ko").write_bytes(code)
-            order.append(module)
-    (root / "modules/order").write_text("".join(f"{module}\n" for module in order))
+    unpack_modules(packages, MODULES + FILE_SYSTEM_MODULES + SCSI_MODULES + FIRMWARE_MODULES, root / "modules")
     (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
     for path, text in (
         ("init", INIT.read_text()),
@@ -192,7 +198,7 @@ def _libraries(program: Path) -> list[Path]:
     return [Path(path) for path in re.findall(r"(/\S+) \(0x", run("ldd", program).decode())]
 
 
-def _pack(root: Path, busybox: Path, initrd: Path) -> None:
+def pack_initramfs(root: Path, busybox: Path, initrd: Path) -> None:
     """Write a directory as an initramfs: a cpio archive, not compressed, since the guest's CPU is slow."""
     names = sorted(path.relative_to(root) for path in root.rglob("*"))
     archive = run(
