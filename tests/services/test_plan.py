@@ -7,7 +7,7 @@ import uuid
 from collections import deque
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -30,18 +30,20 @@ from virtomate.errors import (
 from virtomate.hypervisor.connection import Connection, connect
 from virtomate.notices import CloneWarning, Notice
 from virtomate.output.messages import sentence, sentences
+from virtomate.progress import Progress
 from virtomate.services.clone.in_use import InUse
 from virtomate.services.clone.plan import plan_clones
 from virtomate.services.clone.target import scan_identities
 from virtomate.services.clone.volume_names import TakenNames
 from virtomate.services.clone_records import CloneRequest, DiskOptions
 from virtomate.services.listings import list_all_domains
-from virtomate.services.transaction import new_journal
+from virtomate.services.transaction import Run, new_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from virtomate.hypervisor.session import Session
     from virtomate.services.clone.clone_plan import ClonePlan
 
 SHUT_OFF, RUNNING = 5, 1
@@ -80,9 +82,15 @@ def pool(name: str, path: str, *volumes: str) -> str:
 P = pool("p", "/srv/p", volume("src.raw"), volume("other.raw"))
 
 
+def run_on(connection: Connection) -> Run:
+    """Return a run whose original and clones are on one host, with one connection."""
+    session = cast("Session", SimpleNamespace(connection=connection, borrow=None))
+    return Run(session, session, Progress(), CancelToken())
+
+
 def plan_clone(connection: Connection, request: CloneRequest) -> ClonePlan:
     """The plan of one clone."""
-    _, (plan,) = plan_clones(connection, request, CancelToken())
+    _, (plan,) = plan_clones(run_on(connection), request)
     return plan
 
 
@@ -235,8 +243,8 @@ def test_uuid_under_which_tpm_state_is_kept_is_refused(
     connection = node(domain("src", DISK + tpm), domain("plain", DISK), P)
 
     with pytest.raises(ConflictError, match=uuid):
-        plan_clones(connection, CloneRequest("src", ("a",), uuid=uuid), CancelToken())
-    plan_clones(connection, CloneRequest("plain", ("a",), uuid=uuid), CancelToken())
+        plan_clones(run_on(connection), CloneRequest("src", ("a",), uuid=uuid))
+    plan_clones(run_on(connection), CloneRequest("plain", ("a",), uuid=uuid))
 
 
 def test_clones_planned_together_share_no_mac_address(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +254,7 @@ def test_clones_planned_together_share_no_mac_address(node: Node, monkeypatch: p
     source = SimpleNamespace(urandom=lambda size: next(drawn).to_bytes(size))
     monkeypatch.setattr("virtomate.services.clone.planner.os", source)
 
-    _, plans = plan_clones(connection, CloneRequest("src", ("a", "b")), CancelToken())
+    _, plans = plan_clones(run_on(connection), CloneRequest("src", ("a", "b")))
 
     addresses = [interface.mac for plan in plans for interface in plan.interfaces]
     assert addresses == [f"52:54:00:00:00:0{number}" for number in range(4)]
@@ -374,13 +382,13 @@ def test_start_with_a_disk_that_the_original_writes_to(node: Node, names: tuple[
     request = CloneRequest("src", names, start=True)
 
     with pytest.raises(UnsupportedError, match=r"vdb \(/dev/vg/data\)") as caught:
-        plan_clones(connection, request, CancelToken())
+        plan_clones(run_on(connection), request)
 
     assert "--disk vdb=share" in (caught.value.hint or "")
     for treatment in (DiskAction.SHARE, DiskAction.DROP):
         chosen = request._replace(disks=(DiskOptions("vdb", treatment),))
-        assert len(plan_clones(connection, chosen, CancelToken())[1]) == len(names)
-    assert len(plan_clones(connection, request._replace(start=False), CancelToken())[1]) == len(names)
+        assert len(plan_clones(run_on(connection), chosen)[1]) == len(names)
+    assert len(plan_clones(run_on(connection), request._replace(start=False))[1]) == len(names)
 
 
 @pytest.mark.parametrize("mark", ["<shareable/>", "<readonly/>"])
@@ -615,9 +623,9 @@ def test_refused_warning(node: Node) -> None:
     connection = node(domain("src", f"<title>Web</title>{DISK}"), P)
     request = CloneRequest("src", ("new", "more"), mode=Mode.LINKED)
 
-    assert plan_clones(connection, request._replace(fail_on=frozenset({CloneWarning.SHARED_DISK})), CancelToken())
+    assert plan_clones(run_on(connection), request._replace(fail_on=frozenset({CloneWarning.SHARED_DISK})))
     with pytest.raises(RefusedWarningError, match="refuses the warning linked-original") as caught:
-        plan_clones(connection, request._replace(fail_on=frozenset({CloneWarning.LINKED_ORIGINAL})), CancelToken())
+        plan_clones(run_on(connection), request._replace(fail_on=frozenset({CloneWarning.LINKED_ORIGINAL})))
 
     assert caught.value.notices == (Notice(CloneWarning.LINKED_ORIGINAL, "src"),)
 

@@ -21,7 +21,7 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from virtomate.definition.volume import PoolDescription
     from virtomate.hypervisor.connection import Connection
@@ -102,9 +102,7 @@ class PoolGate:
         The pools are those in which files are written and read; `what` is duplicated: `disk vda`. Raise
         IllegalStateError if no transfer may be used.
         """
-        assessed = [self.assess(connection, pool, description) for pool, description in pools]
-        transfers = admitted(transfers, assessed, what)
-        return transfers, () if transfers[0] is Transfer.HOST else cautions(assessed, what)
+        return admit(transfers, [self.assess(connection, pool, description) for pool, description in pools], what)
 
     def _look(self, connection: Connection, pool: Pool, description: PoolDescription) -> Directory:
         """Return the directory as it is now.
@@ -166,6 +164,14 @@ def _objections(directory: Directory, trusted: set[int]) -> tuple[list[str], lis
         objections.append(f"can be written to by everybody (mode {mode:04o})")
         remedies.append(f"chmod o-w {path}")
     return objections, remedies
+
+
+def admit(
+    transfers: tuple[Transfer, ...], assessed: Sequence[Trust], what: str
+) -> tuple[tuple[Transfer, ...], tuple[Notice, ...]]:
+    """Return the transfers that may be used, the best first, and warnings of the directories, see `admitted`."""
+    transfers = admitted(transfers, assessed, what)
+    return transfers, () if transfers[0] is Transfer.HOST else cautions(assessed, what)
 
 
 def admitted(transfers: tuple[Transfer, ...], assessed: Iterable[Trust], what: str) -> tuple[Transfer, ...]:

@@ -202,8 +202,12 @@ class Duplication(NamedTuple):
 class TransferContext(NamedTuple):
     """The tools of a transfer, for the one thread that runs the transfer.
 
-    No other thread uses the connection; `borrow` lends one more, for looking on while the first is busy. The token is
-    that of the clone that the new volume belongs to. All transfers of the run share the pace.
+    Attributes:
+        connection: A connection to the host of the new volume, which no other thread uses.
+        borrow: Lends one more, for looking on while the first is busy.
+        token: Token of the clone that the new volume belongs to.
+        pace: The limit that all transfers of the run share.
+        other: A connection to the host of the original, None where that is the same host.
     """
 
     connection: Connection
@@ -212,3 +216,9 @@ class TransferContext(NamedTuple):
     cancel: CancelToken
     token: str
     pace: Pace = UNLIMITED
+    other: Connection | None = None
+
+    @property
+    def source(self) -> Connection:
+        """The connection to the host of the original."""
+        return self.other or self.connection

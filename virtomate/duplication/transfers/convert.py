@@ -28,7 +28,7 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
         NoSpaceError: The file system is full.
         HypervisorError: qemu-img failed.
     """
-    original = get_volume(context.connection, duplication.source.pool, duplication.source.name)
+    original = get_volume(context.source, duplication.source.pool, duplication.source.name)
     volume = describe_volume(duplication.source.pool, original.document())
 
     def advance(share: float) -> None:

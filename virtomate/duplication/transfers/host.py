@@ -39,7 +39,7 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
         UnsupportedError: The file system has no reflinks.
         NoSpaceError: The file system is full.
     """
-    original = get_volume(context.connection, duplication.source.pool, duplication.source.name)
+    original = get_volume(context.source, duplication.source.pool, duplication.source.name)
     source_volume = describe_volume(duplication.source.pool, original.document())
     with opened(source_volume, os.O_RDONLY) as source, opened(created, os.O_WRONLY) as target:
         forbid_writing(source, source_volume.path)

@@ -53,11 +53,11 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     so bytes that libvirt had put there would stay. libvirt refreshes the volume by itself when the upload ends.
     """
     connection = context.connection
-    source = get_volume(connection, duplication.source.pool, duplication.source.name)
+    source = get_volume(context.source, duplication.source.pool, duplication.source.name)
     if duplication.is_moving:
         pieces: Iterator[bytes | int] = iter((_read_still(duplication.source, source, context),))
     else:
-        pieces = _paced(_pieces_of_volume(duplication.source.physical, source, connection), context)
+        pieces = _paced(_pieces_of_volume(duplication.source.physical, source, context.source), context)
     with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream:
         return send_pieces(pieces, stream, duplication.label, context.progress, context.cancel)
 
@@ -70,7 +70,7 @@ def _read_still(description: VolumeDescription, volume: Volume, context: Transfe
     """
     before = None
     for _ in backoff(_STILL_SECONDS, context.cancel):
-        now = read_head(context.connection, volume, description.physical)
+        now = read_head(context.source, volume, description.physical)
         if now == before:
             return now
         before = now

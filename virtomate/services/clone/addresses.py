@@ -93,7 +93,7 @@ def survey_addresses(survey: Survey, prepared: Document) -> tuple[SurveyedAddres
             raise UsageError(f"two options give addresses for interface {position + 1} of domain '{name}'")
         network = _network(prepared, name, position)
         if network not in networks:
-            networks[network] = read_dhcp_network(survey.connection, network).without(request.giving_way.entries)
+            networks[network] = read_dhcp_network(survey.target.connection, network).without(request.giving_way.entries)
         known = networks[network]
         taken = {*request.taken_addresses, *(address for other in found for address in other.addresses)}
         if wish.addresses:

@@ -54,9 +54,10 @@ def survey_place(survey: Survey, disks: Iterable[DiskPlan], left: Iterable[DiskP
         VirtomateError: The pool cannot be used.
     """
     known = _pool(survey, disks, left, what)
-    directory_is_ours = survey.connection.is_local and (os.geteuid() == 0 or runs_unprivileged(survey.connection))
+    there = survey.target.connection
+    directory_is_ours = there.is_local and (os.geteuid() == 0 or runs_unprivileged(there))
     possible = (Transfer.HOST, Transfer.STREAM) if directory_is_ours else (Transfer.STREAM,)
-    transfers, warnings = survey.gate.admit(survey.connection, possible, [(known.pool, known.description)], what)
+    transfers, warnings = survey.admit(possible, known, (), what)
     return PlaceBeside(known, transfers, warnings)
 
 
@@ -81,7 +82,7 @@ def plan_beside(
     there = Place(known.pool.name, known.pool.uuid, directory, name)
     # libvirt does not see a new file
     stands_there = known.pool.find_volume(name) is not None
-    stands_there = stands_there or (survey.connection.is_local and os.path.lexists(there.path))
+    stands_there = stands_there or (survey.target.connection.is_local and os.path.lexists(there.path))
     if stands_there and not survey.gives_way(there.path):
         raise ConflictError(f"there is already a volume '{name}' in storage pool '{there.pool}'", _ADVICE)
     taken.take(directory, name, _ADVICE)
@@ -91,11 +92,11 @@ def plan_beside(
 def _pool(survey: Survey, disks: Iterable[DiskPlan], left: Iterable[DiskPlan], what: str) -> PoolEntry:
     """Return the pool that was asked for, else that of the first new volume, else that of any disk."""
     if survey.request.pool is not None:
-        return survey.pools.for_new_volumes(survey.request.pool)
+        return survey.target.pools.for_new_volumes(survey.request.pool)
     places = [item.duplication.place.directory for item in left if item.duplication is not None]
     there = [_path(survey, item) for item in disks]
     for directory in (*places, *(posixpath.dirname(path) for path in there if path is not None)):
-        known = survey.pools.covering(normalise(directory))
+        known = survey.target.pools.covering(normalise(directory))
         if known is not None and known.is_active:
             known.backend.require_new_volumes(known.description)
             return known

@@ -44,12 +44,7 @@ def plain_duplication(
         is_limited=survey.request.bandwidth_bytes > 0,
         forced=forced,
     )
-    transfers, cautions = survey.gate.admit(
-        survey.connection,
-        transfers,
-        [(known.pool, known.description) for known in _involved_pools(case)],
-        f"disk {chosen.target}",
-    )
+    transfers, cautions = survey.admit(transfers, target, _read_pools(case), f"disk {chosen.target}")
     if transfers[0] is Transfer.SERVER and is_exposed:
         permissions = source.mode or "unknown"
         # libvirt makes a volume readable before it gives the volume the original's permissions
@@ -85,10 +80,9 @@ def snapshot_duplication(survey: Survey, case: DiskCase, chosen: DiskOptions) ->
     """Return how an internal snapshot is copied out of its image, see `require_copyable`."""
     name = "" if survey.source.snapshot is None else survey.source.snapshot.name
     require_copyable(survey, case, name)
-    pools = [(known.pool, known.description) for known in _involved_pools(case)]
     # only files that are open here are read and written, unless images below are read, too
     transfers = (Transfer.CONVERT,) if case.images[1:] else (Transfer.HOST,)
-    _, cautions = survey.gate.admit(survey.connection, transfers, pools, f"disk {chosen.target}")
+    _, cautions = survey.admit(transfers, case.target, _read_pools(case), f"disk {chosen.target}")
     if case.source.acl and not may_be_given_here(case.source):
         cautions = (*cautions, without_acl(case.source))
     return _new_duplication(survey, case, chosen, (Transfer.CONVERT,))._replace(snapshot=name), cautions
@@ -100,9 +94,7 @@ def backup_duplication(
     """Return the backup of a disk of the running original, and warnings about it."""
     target = case.target
     disk, source = running.back_up(case.disk, case.source, target, case.directory, survey.pools)
-    transfers, cautions = survey.gate.admit(
-        survey.connection, (Transfer.BACKUP,), [(target.pool, target.description)], f"disk {chosen.target}"
-    )
+    transfers, cautions = survey.admit((Transfer.BACKUP,), target, (), f"disk {chosen.target}")
     if source.acl and not may_be_given_here(source):
         cautions = (*cautions, without_acl(source))
     if case.mode is Mode.REFLINK and survey.connection.is_local and can_be_copied_here(source.path):
@@ -112,10 +104,7 @@ def backup_duplication(
     ), cautions
 
 
-def _involved_pools(case: DiskCase) -> list[PoolEntry]:
-    """Return the pools that are written to and read from; an overlay reads nothing, and only a copy the whole chain."""
+def _read_pools(case: DiskCase) -> list[PoolEntry]:
+    """Return the pools that are read from; an overlay reads nothing, and only a copy reads the whole chain."""
     read = {Mode.COPY: case.images, Mode.LINKED: ()}.get(case.mode, case.images[:1])
-    pools = {case.target.pool.name: case.target}
-    for volume in read:
-        pools.setdefault(volume.pool, case.pools.named(volume.pool))
-    return list(pools.values())
+    return [case.pools.named(volume.pool) for volume in read]

@@ -221,7 +221,8 @@ def _moving(survey: Survey, disk: DiskDefinition, found: FoundVolume, mode: Mode
 def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: FoundVolume, mode: Mode) -> DiskCase:
     volume = found.description
     pool = chosen.pool or survey.request.pool
-    target = survey.pools.named(volume.pool) if pool is None else survey.pools.for_new_volumes(pool)
+    pools = survey.target.pools
+    target = pools.named(volume.pool) if pool is None else pools.for_new_volumes(pool)
     return DiskCase(
         disk=disk,
         mode=mode,
@@ -231,7 +232,7 @@ def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: Foun
         target=target,
         directory=posixpath.dirname(volume.path) if pool is None else target.description.path or "",
         pools=survey.pools,
-        writers=survey.identities.writers,
+        writers=survey.original.identities.writers,
         is_running=survey.source.is_active or survey.source.running is not None,
         is_backed_up=survey.source.backed_up is not None,
     )

@@ -86,9 +86,9 @@ def _named(survey: Survey, surveyed: Duplication, source_name: str, clone_name: 
     is_seen = visible_status(source) is not None
     if survey.source.running is not None:
         # the times of a file that is being written are never those that libvirt has told
-        is_seen = survey.connection.is_local
+        is_seen = survey.target.connection.is_local
     stands_here = is_seen and os.path.lexists(place.path)
-    stands_there = survey.pools.named(place.pool).pool.find_volume(place.name) is not None
+    stands_there = survey.target.pools.named(place.pool).pool.find_volume(place.name) is not None
     if (stands_here or stands_there) and not survey.gives_way(place.path):
         raise ConflictError(f"there is already a volume '{place.name}' in storage pool '{place.pool}'", advice)
     taken.take(place.directory, place.name, advice)

@@ -139,9 +139,7 @@ def _plan_move(
             break
     else:
         raise ConflictError(f"there are no names left for overlays on '{base.path}'")
-    transfers, cautions = survey.gate.admit(
-        survey.connection, (Transfer.LINK,), [(known.pool, known.description)], f"disk {item.disk.target}"
-    )
+    transfers, cautions = survey.admit((Transfer.LINK,), known, (), f"disk {item.disk.target}")
     label = f"{survey.source.reference.name}/{item.disk.target}"
     return DiskMove(
         item.disk.target, way._replace(label=label, place=place, transfers=transfers, capacity=None)

@@ -1,44 +1,66 @@
-"""The host as the requests of a run see it, and what their planned clones take."""
+"""The hosts as the requests of a run see them, and what their planned clones take."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.services.clone.target import scan_identities
+from virtomate.services.clone.target import Side, scan_identities
 from virtomate.services.clone.volume_names import TakenNames
 from virtomate.services.storage import SpaceLedger, read_pools
+from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from virtomate.hypervisor.connection import Connection
-    from virtomate.services.clone.target import Borrow, Identities
+    from virtomate.hypervisor.session import Session
     from virtomate.services.clone_records import CloneRequest
-    from virtomate.services.storage import PoolIndex
+    from virtomate.services.transaction import Run
 
 
 class Ground(NamedTuple):
-    """What the requests of a run have in common: the host as it was looked at, and what planned clones take of it.
+    """What the requests of a run have in common: the hosts as they were looked at, and what planned clones take.
 
     Attributes:
-        space: The space that the clones planned so far will take.
+        original: The host of the original.
+        target: The host where the clones will live; mostly the same object.
         mac_addresses: The addresses of the clones planned so far.
     """
 
-    identities: Identities
-    pools: PoolIndex
-    space: SpaceLedger
-    taken: TakenNames
+    original: Side
+    target: Side
     mac_addresses: set[str]
 
+    def for_request(self, request: CloneRequest) -> Ground:
+        """Return the same with the trust that a request has in the directories of pools."""
+        original = _trusting(self.original, request)
+        target = original if self.target is self.original else _trusting(self.target, request)
+        return self._replace(original=original, target=target)
 
-def look(connection: Connection, request: CloneRequest, borrow: Borrow | None) -> Ground:
-    """Look at the host once for all requests of a run; what gives way to any of their clones is passed over."""
-    identities = scan_identities(connection, borrow, request.giving_way.uuids)
+    def without_writer(self, name: str) -> Ground:
+        """Return the same, but for the disks that the original has open: it will be shut down, or may write."""
+        original = self.original._replace(identities=self.original.identities.without_writer(name))
+        return self._replace(original=original, target=original if self.target is self.original else self.target)
+
+
+def look(run: Run, request: CloneRequest) -> Ground:
+    """Look at the hosts once for all requests of a run; what gives way to any of their clones is passed over."""
+    original = _look(run.source, request)
+    target = original if run.target is run.source else _look(run.target, request)
+    return Ground(original, target, set())
+
+
+def _look(session: Session, request: CloneRequest) -> Side:
+    connection = session.connection
+    identities = scan_identities(connection, session.borrow, request.giving_way.uuids)
     pools = read_pools(connection)
-    return Ground(
+    return Side(
+        connection,
         identities,
         pools,
+        PoolGate(is_open=request.trust_pool or runs_unprivileged(connection)),
         SpaceLedger(is_local=connection.is_local),
         TakenNames(identities.in_use, pools.directory_of, is_local=connection.is_local),
-        set(),
     )
+
+
+def _trusting(side: Side, request: CloneRequest) -> Side:
+    return side._replace(gate=PoolGate(is_open=request.trust_pool or runs_unprivileged(side.connection)))

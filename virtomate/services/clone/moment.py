@@ -122,7 +122,7 @@ def plan_moment(
         disks, lambda way: way._replace(action=Action.COPIED, place=way.place._replace(name=""), capacity=None)
     )
     for name in itertools.islice(_moment_names(original.name), _MAX_TAKEN_NAMES):
-        if name in survey.identities.names or name in survey.request.names:
+        if name in survey.original.identities.names or name in survey.request.names:
             continue
         check_clone_name(name)
         try:
@@ -155,6 +155,7 @@ def make_moment(run: Run, plan: MomentPlan, undo: Rollback) -> Moment:
     Raises:
         VirtomateError: The images cannot be made; what was made is on the undo stack.
     """
+    run = run.at_source
     run.cancel.begin()
     jobs = tuple(map(duplicating, plan.duplications))
     made = tuple(job.planned() for job in jobs)
@@ -183,7 +184,7 @@ def _moment_names(original: str) -> Iterator[str]:
 def _from_image(survey: Survey, way: Duplication, image_way: Duplication) -> tuple[Duplication, tuple[Notice, ...]]:
     """Return how a clone's volume is made of an image that is not there yet, and warnings about that."""
     place, source = image_way.place, way.source
-    target = survey.pools.named(way.place.pool)
+    target = survey.target.pools.named(way.place.pool)
     image = source._replace(
         pool=place.pool,
         name=place.name,
@@ -208,9 +209,7 @@ def _from_image(survey: Survey, way: Duplication, image_way: Duplication) -> tup
         is_exposed=select.is_exposed(image, target.description.mode),
         is_limited=bool(survey.request.bandwidth_bytes),
     )
-    transfers, cautions = survey.gate.admit(
-        survey.connection, transfers, [(target.pool, target.description)], f"disk {way.label}"
-    )
+    transfers, cautions = survey.admit(transfers, target, (), f"disk {way.label}")
     return way._replace(source=image, transfers=transfers, below=(), running=None), cautions
 
 

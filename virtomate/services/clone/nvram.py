@@ -21,7 +21,7 @@ from virtomate.services.clone.frozen import holds_nvram
 from virtomate.services.clone.side_files import SideFilePlan, is_missing, is_moving_original
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 from virtomate.services.firmware import is_certainly_read_only, is_template, own_nvram_path
-from virtomate.services.storage import find_volume
+from virtomate.services.storage import PoolEntry, find_volume
 from virtomate.services.transaction import without_acl
 from virtomate.services.trust import admitted, cautions
 from virtomate.tuples import NamedTuple
@@ -93,7 +93,8 @@ def survey_nvram(survey: Survey, firmware: Firmware) -> SurveyedNvram | None:
         return None if is_file else SurveyedNvram(format_)
     model, warnings = _model(survey, path)
     directory, name = _place(survey, model)
-    pool, target = _active_pool(survey.pools, posixpath.dirname(path)), _active_pool(survey.pools, directory)
+    pool = _active_pool(survey.original.pools, posixpath.dirname(path))
+    target = _active_pool(survey.target.pools, directory)
     if pool is not None and target is not None:
         # a pool does not hear of the files that libvirt makes for domains
         target.refresh()
@@ -107,7 +108,7 @@ def _model(survey: Survey, path: str) -> tuple[str, tuple[Notice, ...]]:
 
     The clone's NVRAM goes neither beside a template, where packages keep theirs, nor where libvirt cannot write.
     """
-    connection, domain, place = survey.connection, survey.source.definition.domain, survey.request.nvram
+    connection, domain, place = survey.target.connection, survey.source.definition.domain, survey.request.nvram
     warnings: tuple[Notice, ...] = ()
     if is_template(domain, path):
         warnings = (notice(CloneWarning.NVRAM_TEMPLATE, survey.source.reference.name, path=path),)
@@ -135,7 +136,7 @@ def _place(survey: Survey, model: str) -> tuple[str, str | None]:
         directory, name = posixpath.split(normalise(place))
     elif "/" in place:
         pool, _, name = place.partition("/")
-        directory = survey.pools.for_new_volumes(pool).description.path or ""
+        directory = survey.target.pools.for_new_volumes(pool).description.path or ""
     check_volume_name(name)
     return directory, name
 
@@ -168,7 +169,7 @@ def plan_nvram(survey: Survey, nvram: SurveyedNvram, clone_name: str, taken: Tak
     covering = ((posixpath.dirname(nvram.path), nvram.pool), (directory, nvram.target))
     fresh = fresh._replace(uncovered=frozenset(place for place, pool in covering if pool is None))
     # The daemon probably sees what this process sees; the temporary pools will tell for sure.
-    if survey.connection.is_local:
+    if survey.target.connection.is_local:
         if os.path.lexists(path) and not survey.gives_way(path):
             raise _taken(path)
         if nvram.name is not None and is_missing(directory):
@@ -178,7 +179,7 @@ def plan_nvram(survey: Survey, nvram: SurveyedNvram, clone_name: str, taken: Tak
             )
         if is_missing(nvram.path):
             return fresh
-    warnings = _judge_uncovered(survey, nvram.path, fresh.uncovered)
+    warnings = _judge_uncovered(survey, nvram.path, fresh.uncovered, directory)
     return fresh._replace(action=SideFileAction.COPIED, warnings=warnings)
 
 
@@ -208,7 +209,7 @@ def _settled(
     """Return the settled plan: a byte copy of the original's NVRAM, or fresh NVRAM if the original's was never made."""
     path = fresh.path or ""
     # libvirt would silently use the file as the clone's NVRAM; a pool does not list a link to a missing file
-    is_there = survey.connection.is_local and os.path.lexists(path)
+    is_there = survey.target.connection.is_local and os.path.lexists(path)
     is_there = is_there or target.find_volume(posixpath.basename(path)) is not None
     if is_there and not survey.gives_way(path):
         raise _taken(path)
@@ -220,8 +221,7 @@ def _settled(
     source = with_acl(content if is_held else select.as_format(content, "raw"))
     is_at_hand = not is_moving and find_obstacle(source) is None
     possible = (Transfer.HOST, Transfer.STREAM) if is_at_hand else (Transfer.STREAM,)
-    pools = {item.name: (item, describe_pool(item.document())) for item in (target, pool)}
-    transfers, warnings = survey.gate.admit(survey.connection, possible, pools.values(), _WHAT)
+    transfers, warnings = survey.admit(possible, _entry(target), (_entry(pool),), _WHAT)
     if source.acl and not may_be_given_here(source):
         warnings = (*warnings, without_acl(source))
     if snapshot is not None and not is_held:
@@ -242,11 +242,22 @@ def _settled(
     return fresh._replace(action=SideFileAction.COPIED, duplication=duplication, warnings=warnings)
 
 
-def _judge_uncovered(survey: Survey, source_path: str, uncovered: frozenset[str]) -> tuple[Notice, ...]:
+def _entry(pool: Pool) -> PoolEntry:
+    return PoolEntry(pool, describe_pool(pool.document()), is_active=True)
+
+
+def _judge_uncovered(
+    survey: Survey, source_path: str, uncovered: frozenset[str], new_directory: str
+) -> tuple[Notice, ...]:
     """Judge directories that are in no pool yet by what is seen here, and return warnings about the directories."""
     is_at_hand = not is_moving_original(survey) and can_be_copied_here(source_path)
     transfers = (Transfer.HOST,) if is_at_hand else (Transfer.STREAM,)
-    assessed = [survey.gate.assess_here(survey.connection, directory) for directory in sorted(uncovered)]
+    sides = {posixpath.dirname(source_path): survey.original, new_directory: survey.target}
+    assessed = [
+        side.gate.assess_here(side.connection, directory)
+        for directory, side in sorted(sides.items())
+        if directory in uncovered
+    ]
     admitted(transfers, assessed, _WHAT)
     return () if transfers[0] is Transfer.HOST else cautions(assessed, _WHAT)
 

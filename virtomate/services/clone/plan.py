@@ -34,28 +34,22 @@ from virtomate.services.clone.volume_names import automatic_names
 from virtomate.services.clone.warnings import clone_warnings, refuse_to_start, refuse_warnings
 from virtomate.services.firmware import read_firmware
 from virtomate.services.linked import refuse_broken
-from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.words import counted
 
 if TYPE_CHECKING:
-    from virtomate.cancel import CancelToken
-    from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.clone_plan import ClonePlan
-    from virtomate.services.clone.target import Borrow
+    from virtomate.services.clone.original import Source
     from virtomate.services.clone_records import CloneRequest
+    from virtomate.services.transaction import Run
 
 
 def plan_clones(
-    connection: Connection,
-    request: CloneRequest,
-    cancel: CancelToken,
-    borrow: Borrow | None = None,
-    ground: Ground | None = None,
+    run: Run, request: CloneRequest, ground: Ground | None = None
 ) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     """Plan all clones of a request, beside those of `ground`; nothing is changed, and one refusal refuses all.
 
     Returns:
-        A planner of further clones, on the same connection, and the plans.
+        A planner of further clones, on the same connections, and the plans.
 
     Raises:
         UsageError: Something in the request is not possible, on any hypervisor or for this original.
@@ -67,11 +61,11 @@ def plan_clones(
         RefusedWarningError: There is a warning that the request refuses.
         InterruptedBySignalError: A signal arrived.
     """
-    planner = _survey(connection, request, borrow, ground)
+    planner = _survey(run, request, ground)
     plans = []
     names = request.names or (None,) * request.auto_names
     for number, name in enumerate(names):
-        cancel.check()
+        run.cancel.check()
         plan = planner.plan_automatically(None, number) if name is None else planner.plan(name, number)
         plans.append(plan)
     for plan in plans:
@@ -108,23 +102,12 @@ def check_request(request: CloneRequest) -> None:
             check_volume_name(chosen.name)
 
 
-def _survey(
-    connection: Connection, request: CloneRequest, borrow: Borrow | None, ground: Ground | None
-) -> ClonePlanner:
+def _survey(run: Run, request: CloneRequest, ground: Ground | None) -> ClonePlanner:
     """Look once at everything that is the same for all clones of a run."""
-    source = read_source(connection, request)
+    source = read_source(run.source.connection, request)
     domain, name = source.definition.domain, source.reference.name
-    ground = ground or look(connection, request, borrow)
-    identities, pools = ground.identities, ground.pools
-    if source.is_active or source.running is not None:
-        identities = identities.without_writer(name)
-    refuse_taken_names(connection, [name for name in request.names if name in identities.names])
-    check_identity(connection, request, source, identities)
-    refuse_broken(connection, name, read_provenance(source.definition))
-    if request.pool is not None:
-        pools.for_new_volumes(request.pool)
-    gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
-    survey = Survey(connection, request, source, identities, pools, gate)
+    survey, mac_addresses = _survey_hosts(run, request, source, ground)
+    original, target = survey.original, survey.target
     disks = survey_disks(survey)
     seeds, seed = find_seeds(survey, disks), None
     refuse_unheard_name(survey)
@@ -144,22 +127,23 @@ def _survey(
         from virtomate.services.clone.preparing import survey_preparation  # noqa: PLC0415 - few clones are prepared
 
         preparation = survey_preparation(survey, request.preparation, disks)
-    firmware = read_firmware(connection, domain)
+    firmware = read_firmware(survey.connection, domain)
     nvram = survey_nvram(survey, firmware)
     refuse_to_start(request, disks, nvram)
-    taken, space, moment = ground.taken, ground.space, None
+    moment = None
     if source.backed_up is not None and needs_moment(survey, disks):
-        moment, disks = plan_moment(survey, disks, taken)
-        space.add_clone(moment.duplications, pools)
+        moment, disks = plan_moment(survey, disks, original.taken)
+        original.space.add_clone(moment.duplications, original.pools)
     freezing = None
     if request.freeze:
         from virtomate.services.clone.freezing import plan_freeze  # noqa: PLC0415 - few originals are frozen
 
-        if (freezing := plan_freeze(survey, disks, taken)) is not None:
-            space.add_clone(freezing.duplications, pools)
+        if (freezing := plan_freeze(survey, disks, original.taken)) is not None:
+            original.space.add_clone(freezing.duplications, original.pools)
     prepared = changes.auto_allocated(domain)
     prepared, credentials = as_asked(survey, prepared, disks)
-    uncompared = sorted(identities.abridged) if readers.mac_addresses(domain) else ()
+    abridged = {other for side in survey.sides for other in side.identities.abridged}
+    uncompared = sorted(abridged) if readers.mac_addresses(domain) else ()
     return ClonePlanner(
         survey,
         prepared=changes.with_named_firmware(prepared) if firmware.is_unselectable else prepared,
@@ -172,9 +156,9 @@ def _survey(
             *(() if credentials is None or credentials.place is None else credentials.place.warnings),
             *(Notice(CloneWarning.UNCOMPARED_MAC_ADDRESSES, other) for other in uncompared),
         ),
-        space=space,
-        taken=taken,
-        mac_addresses=ground.mac_addresses,
+        space=target.space,
+        taken=target.taken,
+        mac_addresses=mac_addresses,
         names=automatic_names(name),
         moment=moment,
         freezing=freezing,
@@ -183,3 +167,18 @@ def _survey(
         credentials=credentials,
         addresses=survey_asked_addresses(survey, prepared),
     )
+
+
+def _survey_hosts(run: Run, request: CloneRequest, source: Source, ground: Ground | None) -> tuple[Survey, set[str]]:
+    """Look at the hosts, and refuse what cannot be had there; return with that the addresses of planned clones."""
+    ground = look(run, request) if ground is None else ground.for_request(request)
+    if source.is_active or source.running is not None:
+        ground = ground.without_writer(source.reference.name)
+    survey = Survey(request, source, ground.original, ground.target)
+    for side in survey.sides:
+        refuse_taken_names(side.connection, [name for name in request.names if name in side.identities.names])
+        check_identity(side.connection, request, source, side.identities)
+    refuse_broken(survey.connection, source.reference.name, read_provenance(source.definition))
+    if request.pool is not None:
+        survey.target.pools.for_new_volumes(request.pool)
+    return survey, ground.mac_addresses

@@ -121,7 +121,7 @@ class ClonePlanner(NamedTuple):
         others: Counter[str] = Counter()
         for job in plan.small_jobs:
             others[job.place.pool] += job.total_bytes
-        needs = self.space.add_clone(plan.duplications, self.survey.pools, others)
+        needs = self.space.add_clone(plan.duplications, self.survey.target.pools, others)
         return plan._replace(needs=needs, number=number, prepared=prepared)
 
     def plan_automatically(self, instead_of: ClonePlan | None = None, number: int = 0) -> ClonePlan:
@@ -134,14 +134,15 @@ class ClonePlanner(NamedTuple):
         """
         if instead_of is not None:
             # the UUID may be the conflict, and stays the same
-            refuse_taken_uuid(self.survey.connection, self.survey.request)
+            for side in self.survey.sides:
+                refuse_taken_uuid(side.connection, self.survey.request)
             self.taken.give_back(instead_of.new_paths)
             number = instead_of.number
         taken = None
         for _ in range(_MAX_TAKEN_NAMES):
             name = next(self.names)
             check_clone_name(name)
-            if name in self.survey.identities.names:
+            if any(name in side.identities.names for side in self.survey.sides):
                 continue
             try:
                 return self.plan(name, number)
@@ -161,16 +162,15 @@ class ClonePlanner(NamedTuple):
     @property
     def ground(self) -> Ground:
         """What the clones planned so far leave for further requests."""
-        return Ground(self.survey.identities, self.survey.pools, self.space, self.taken, self.mac_addresses)
+        return Ground(self.survey.original, self.survey.target, self.mac_addresses)
 
     @property
     def other_domain(self) -> str | None:
         """Name of a domain other than the original, None where there is no other domain."""
-        return min(self.survey.identities.names - {self.survey.source.reference.name}, default=None)
+        return min(self.survey.target.identities.names - {self.survey.source.reference.name}, default=None)
 
     def _has_address(self, address: str) -> bool:
-        in_use = self.survey.identities.in_use
-        return address in self.mac_addresses or in_use.owner_of_address(address) is not None
+        return address in self.mac_addresses or self.survey.has_address(address)
 
     def _with_entries(self, plan: ClonePlan, number: int) -> ClonePlan:
         """Return a plan with the DHCP entries of the clone."""

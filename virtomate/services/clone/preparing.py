@@ -107,7 +107,7 @@ def survey_preparation(survey: Survey, preparation: Preparation, disks: Iterable
     option = preparation.option
     if survey.request.host_names and not preparation.may_customize:
         raise UsageError(f"--hostname needs the operation customize in --sysprep={','.join(preparation.operations)}")
-    if not survey.connection.is_local:
+    if not survey.target.connection.is_local:
         raise UnsupportedError(
             f"{option} opens the volumes of clones on this host, but the hypervisor is on another host",
             hint="Run virtomate on that host. Or use --seed, which needs no access to the volumes.",
@@ -149,8 +149,8 @@ def _require_access(survey: Survey, option: str, target: str, way: Duplication) 
             hint="Run virtomate as root on the host of the hypervisor. Or use --seed, which needs no access to the "
             "volumes.",
         )
-    known = survey.pools.named(way.place.pool)
-    trust = survey.gate.assess(survey.connection, known.pool, known.description)
+    known = survey.target.pools.named(way.place.pool)
+    trust = survey.target.gate.assess(survey.target.connection, known.pool, known.description)
     if trust.objections:
         raise IllegalStateError(
             f"disk {target}: {option} would follow a symbolic link that somebody else puts into '{trust.path}', which "
@@ -177,7 +177,11 @@ def _is_readable_file(path: str) -> bool:
 
 def _is_writable(survey: Survey, way: Duplication) -> bool:
     user = os.geteuid()
-    return user == _ROOT or runs_unprivileged(survey.connection) or (way.keep_owner and way.source.owner == str(user))
+    return (
+        user == _ROOT
+        or runs_unprivileged(survey.target.connection)
+        or (way.keep_owner and way.source.owner == str(user))
+    )
 
 
 def prepare(

@@ -160,7 +160,7 @@ def finished(
 
 def _plan(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     check_request(request)
-    planner, plans = plan_clones(run.source.connection, request, run.cancel, run.source.borrow)
+    planner, plans = plan_clones(run, request)
     run.cancel.check()
     running = planner.survey.source.running
     if running is not None and running.readiness.obstacle:

@@ -72,7 +72,7 @@ def _plan_each(run: Run, requests: tuple[CloneRequest, ...]) -> tuple[Work, ...]
         addresses = frozenset(planned.entry.address for work in works for planned in work.plan.entries)
         beside = request._replace(beside=count - len(request.names), taken_addresses=addresses)
         ground = works[-1].planner.ground if works else None
-        planner, plans = plan_clones(run.source.connection, beside, run.cancel, run.source.borrow, ground)
+        planner, plans = plan_clones(run, beside, ground)
         works += [Work(plan, planner, beside) for plan in plans]
     run.cancel.check()
     # what all clones need is known only now

@@ -57,7 +57,7 @@ def shaped(survey: Survey, prepared: Outcome, disks: tuple[DiskPlan, ...]) -> Ou
 
 
 def _require_network(survey: Survey, name: str) -> None:
-    is_active = survey.connection.is_network_active(name)
+    is_active = survey.target.connection.is_network_active(name)
     if is_active is None:
         raise NotFoundError(f"there is no network '{name}'", hint=f"{virsh('net-list', options='--all')} lists them.")
     if not is_active and survey.request.start:

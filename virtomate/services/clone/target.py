@@ -18,6 +18,7 @@ from virtomate.services.clone.in_use import InUse
 from virtomate.services.clone.original import describe_unfinished
 from virtomate.services.definitions import Definitions
 from virtomate.services.transaction import submit
+from virtomate.services.trust import admit
 from virtomate.tuples import NamedTuple
 from virtomate.words import counted, quoted, virtomate
 
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from virtomate.definition.codec import Document
+    from virtomate.enums import Transfer
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.notices import Notice
     from virtomate.services.clone.original import Source
+    from virtomate.services.clone.volume_names import TakenNames
     from virtomate.services.clone_records import CloneRequest
-    from virtomate.services.storage import PoolIndex
-    from virtomate.services.trust import PoolGate
+    from virtomate.services.storage import PoolEntry, PoolIndex, SpaceLedger
+    from virtomate.services.trust import PoolGate, Trust
 
     Borrow = Callable[[], AbstractContextManager[Connection]]
 
@@ -64,19 +68,84 @@ class Identities(NamedTuple):
         return self._replace(writers={disk: writer for disk, writer in self.writers.items() if writer != name})
 
 
+class Side(NamedTuple):
+    """One of the two hosts of a run, as it was looked at: that of the original, or that where the clones will live.
+
+    Attributes:
+        gate: Tells how far the directories of pools are trusted.
+        space: The space that the volumes planned so far will take there.
+        taken: The names that new volumes cannot have there.
+    """
+
+    connection: Connection
+    identities: Identities
+    pools: PoolIndex
+    gate: PoolGate
+    space: SpaceLedger
+    taken: TakenNames
+
+
 class Survey(NamedTuple):
     """What is known before the clones of a request are planned one after another.
 
     Attributes:
-        gate: Tells how far the directories of pools are trusted.
+        original: The host of the original.
+        target: The host where the clones will live; mostly the same object.
     """
 
-    connection: Connection
     request: CloneRequest
     source: Source
-    identities: Identities
-    pools: PoolIndex
-    gate: PoolGate
+    original: Side
+    target: Side
+
+    @property
+    def has_two_hosts(self) -> bool:
+        """Whether the clones will live on another host than the original."""
+        return self.target is not self.original
+
+    @property
+    def connection(self) -> Connection:
+        """The connection to the host of the original."""
+        return self.original.connection
+
+    @property
+    def pools(self) -> PoolIndex:
+        """The pools on the host of the original."""
+        return self.original.pools
+
+    @property
+    def keeps_owner(self) -> bool:
+        """Whether new volumes get the owners of their originals; an unprivileged daemon cannot give files away."""
+        return not self.target.connection.is_session
+
+    def has_address(self, address: str) -> bool:
+        """Return whether a domain on either host uses a MAC address, which is in lower case."""
+        return any(side.identities.in_use.owner_of_address(address) is not None for side in self.sides)
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """The hosts, each once."""
+        return (self.target, self.original) if self.has_two_hosts else (self.target,)
+
+    def admit(
+        self, transfers: tuple[Transfer, ...], written: PoolEntry, read: Iterable[PoolEntry], what: str
+    ) -> tuple[tuple[Transfer, ...], tuple[Notice, ...]]:
+        """Return the transfers that may be used, and warnings of the directories, see `admitted`.
+
+        Args:
+            transfers: The possible transfers, the best first.
+            written: The pool of the new volume.
+            read: The pools of the volumes that are read, on the host of the original.
+            what: What is duplicated, such as `disk vda`.
+
+        Raises:
+            IllegalStateError: No transfer may be used.
+        """
+        assessed: dict[tuple[int, str], Trust] = {}
+        for side, known in ((self.target, written), *((self.original, entry) for entry in read)):
+            trust = side.gate.assess(side.connection, known.pool, known.description)
+            assessed.setdefault((id(side), known.pool.name), trust)
+        return admit(transfers, list(assessed.values()), what)
 
     @property
     def has_siblings(self) -> bool:
@@ -86,11 +155,6 @@ class Survey(NamedTuple):
     def gives_way(self, path: str) -> bool:
         """Return whether the file with a path is deleted before the clones are made."""
         return normalise(path) in self.request.giving_way.paths
-
-    @property
-    def keeps_owner(self) -> bool:
-        """Whether new volumes get the owners of their originals; an unprivileged daemon cannot give files away."""
-        return not self.connection.is_session
 
 
 def scan_identities(

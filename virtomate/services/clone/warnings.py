@@ -95,7 +95,7 @@ def _addresses(survey: Survey) -> Iterable[Notice]:
             addresses.setdefault(network, []).append(str(mac).lower())
     lost = {}
     for network, macs in addresses.items():
-        for definition in survey.connection.network_definitions(network):
+        for definition in survey.target.connection.network_definitions(network):
             for entry in readers.dhcp_entries(definition):
                 lease = ", ".join(part for part in (entry.address, entry.name) if part is not None)
                 if entry.mac_address in macs:

@@ -125,13 +125,13 @@ class VolumeInTheMaking:
         self._created = created
         return created
 
-    def fill(self, connection: Connection, cancel: CancelToken) -> Filled:
-        """Fill the volume, on a connection that no other thread uses meanwhile."""
+    def fill(self, connection: Connection, cancel: CancelToken, other: Connection | None = None) -> Filled:
+        """Fill the volume, on connections that no other thread uses meanwhile; for them see `TransferContext`."""
         cancel.check()
         label, progress = self.job.label, self._run.progress
         progress.started(label, self.job.total_bytes)
         try:
-            filled = self._fill_somehow(self.workplace(connection, cancel))
+            filled = self._fill_somehow(self.workplace(connection, cancel, other))
         except BaseException:
             progress.dropped(label)
             raise
@@ -166,10 +166,12 @@ class VolumeInTheMaking:
             raise AssertionError("a backup fills volumes that are there")
         return self.job.way, self._created
 
-    def workplace(self, connection: Connection, cancel: CancelToken) -> TransferContext:
+    def workplace(
+        self, connection: Connection, cancel: CancelToken, other: Connection | None = None
+    ) -> TransferContext:
         """Return what a transfer works with."""
         run = self._run
-        return TransferContext(connection, run.target.borrow, run.progress, cancel, self._claim.token, run.pace)
+        return TransferContext(connection, run.target.borrow, run.progress, cancel, self._claim.token, run.pace, other)
 
     def _fill_somehow(self, workplace: TransferContext) -> Filled:
         while True:
@@ -268,7 +270,8 @@ def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Ex
         works.append(backed_up)
     if len(works) <= 1:
         # the calling thread and its connection have nothing else to do
-        return filled | (_fill(run, works[0], run.target.connection, run.cancel) if works else {})
+        at_source = run.source.connection if run.has_two_hosts else None
+        return filled | (_fill(run, works[0], run.target.connection, run.cancel, at_source) if works else {})
     stop = CancelToken(run.cancel)
     running = [submit(transfers, _fill_beside, run, work, stop) for work in works]
     failure: BaseException | None = None
@@ -287,17 +290,21 @@ def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Ex
 
 
 def _fill_beside(run: Run, work: tuple[VolumeInTheMaking, ...], stop: CancelToken) -> dict[str, Filled]:
-    with run.target.borrow() as connection:
-        return _fill(run, work, connection, stop)
+    with run.target.borrow() as connection, run.borrow_other() as other:
+        return _fill(run, work, connection, stop, other)
 
 
 def _fill(
-    run: Run, work: tuple[VolumeInTheMaking, ...], connection: Connection, cancel: CancelToken
+    run: Run,
+    work: tuple[VolumeInTheMaking, ...],
+    connection: Connection,
+    cancel: CancelToken,
+    other: Connection | None = None,
 ) -> dict[str, Filled]:
     """Fill a volume, or all that one backup fills; return how, by their paths."""
     first = work[0]
     if not first.job.is_backed_up:
-        return {first.job.place.path: first.fill(connection, cancel)}
+        return {first.job.place.path: first.fill(connection, cancel, other)}
     cancel.check()
     label = ", ".join(volume.job.label for volume in work)
     run.progress.started(label, sum(volume.job.total_bytes for volume in work))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from virtomate.cancel import CancelToken
     from virtomate.duplication.pace import Pace
+    from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
 
@@ -27,7 +28,7 @@ class Run(NamedTuple):
 
     Attributes:
         source: Session on the host of the original.
-        target: Session on the host of what is made; today the same session.
+        target: Session on the host of what is made; the same session where that is the same host.
         pace: The limit on what transfers write; all threads share it.
     """
 
@@ -36,6 +37,25 @@ class Run(NamedTuple):
     progress: Progress
     cancel: CancelToken
     pace: Pace = UNLIMITED
+
+    @property
+    def has_two_hosts(self) -> bool:
+        """Whether things are made on another host than that of the original."""
+        return self.target is not self.source
+
+    @property
+    def at_source(self) -> Run:
+        """The run for what is made on the host of the original."""
+        return self._replace(target=self.source)
+
+    @contextmanager
+    def borrow_other(self) -> Iterator[Connection | None]:
+        """Lend one more connection to the host of the original, None where that is the same host."""
+        if self.has_two_hosts:
+            with self.source.borrow() as connection:
+                yield connection
+        else:
+            yield None
 
     @contextmanager
     def beside(self) -> Iterator[Run]:
