@@ -141,7 +141,13 @@ def test_the_file_system_decides_and_libvirt_is_not_asked(root_lab: Lab, virtoma
     assert told["available"] == left
     assert plan.status == 0, str(plan)
     assert plan.json[0]["space"] == [
-        {"pool": "small", "needed": 19 * MIB, "total_needed": 19 * MIB, "available": available_bytes(pool.path)},
+        {
+            "pool": "small",
+            "directory": None,
+            "needed": 19 * MIB,
+            "total_needed": 19 * MIB,
+            "available": available_bytes(pool.path),
+        },
     ]
     assert counted_by_libvirt(pool) == full
 

@@ -135,7 +135,8 @@ def test_plan_has_its_needs() -> None:
     clone = clone_document(PLANNED, REACH)
 
     assert clone.keys() == clone_document(CLONED, REACH).keys() | {"space"}
-    need = {"pool": "images", "needed": 1610612736, "available": 1 << 40, "total_needed": 3221225472}
+    need: dict[str, object] = {"pool": "images", "needed": 1610612736, "available": 1 << 40}
+    need |= {"total_needed": 3221225472, "directory": None}
     assert clone["space"] == [need]
     assert clone_document(PLANNED._replace(definition="<domain/>"), REACH)["definition"] == "<domain/>"
 

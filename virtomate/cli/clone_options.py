@@ -115,6 +115,12 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             help="Pool for new volumes. [default: the pool of each original volume]",
         ),
         click.Option(
+            ["--outside-pools"],
+            is_flag=True,
+            help="Clone also files in directories that no active pool covers, through temporary pools; without --pool, "
+            "the clone's files go beside them.",
+        ),
+        click.Option(
             ["--nvram"],
             metavar="PLACE",
             help="Destination of the NVRAM copy: absolute path, POOL/VOLUME, or a file name in the original's "

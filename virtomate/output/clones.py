@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from virtomate.services.clone_records import CloneResult
     from virtomate.services.delete import DeletionResult
+    from virtomate.services.storage import SpaceNeed
 
 # What is planned for a disk, and what was done.
 _WORDS = {
@@ -190,13 +191,19 @@ def _print_each(results: Sequence[CloneResult]) -> None:
             print_lines([_xml(result.definition)])
         else:
             print_lines(_kept_lines(result) if result.is_kept else _clone_lines(result))
-    needs = {need.pool: need for result in results for need in result.space if result.definition is None}
+    needs = {
+        (need.pool, need.directory): need for result in results for need in result.space if result.definition is None
+    }
     planned = sum(not result.is_kept for result in results)
     if planned > 1:
         for need in needs.values():
             needed, available = binary_size(need.total_needed_bytes), binary_size(need.available_bytes)
             clones = counted(planned, "clone")
-            print_lines([f"{clones} need {needed} in pool {printable(need.pool)}, which has {available}"])
+            print_lines([f"{clones} need {needed} in {printable(_space_place(need))}, which has {available}"])
+
+
+def _space_place(need: SpaceNeed) -> str:
+    return f"pool {need.pool}" if need.directory is None else f"directory {need.directory}"
 
 
 def _clone_lines(result: CloneResult) -> list[str]:
@@ -221,7 +228,7 @@ def _clone_lines(result: CloneResult) -> list[str]:
         needed, available = binary_size(need.needed_bytes), binary_size(need.available_bytes)
         has_backup = frozen is not None and not result.frozen
         reserved = "; the backup reserves the full capacity of the disks while it runs" if has_backup else ""
-        rows.append(("space", f"{needed} in pool {need.pool}, which has {available}{reserved}"))
+        rows.append(("space", f"{needed} in {_space_place(need)}, which has {available}{reserved}"))
     if result.restarted is not None:
         done = "started again" if result.restarted else "shut off"
         to_do = "shut down for cloning" + (", then started again" if result.restarted else "")

@@ -115,6 +115,7 @@ class CloneRequest(NamedTuple):
         source: Name or UUID of the original.
         auto_names: How many clones get a free name, made from the original's; then `names` is empty.
         pool: Pool of new volumes.
+        outside_pools: Whether to clone files in directories that no active pool covers, through temporary pools.
         mac_addresses: Addresses for the first interfaces, in order.
         nvram: Place of the NVRAM: an absolute path, POOL/VOLUME, or a name beside the original's.
         title: Title of the clone, empty for no title; the description likewise.
@@ -148,6 +149,7 @@ class CloneRequest(NamedTuple):
     mode: Mode = Mode.COPY
     disks: tuple[DiskOptions, ...] = ()
     pool: str | None = None
+    outside_pools: bool = False
     mac_addresses: tuple[str, ...] = ()
     keep_mac_addresses: bool = False
     uuid: str | None = None

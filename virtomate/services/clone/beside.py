@@ -11,6 +11,7 @@ from virtomate.enums import Transfer
 from virtomate.errors import ConflictError, UsageError
 from virtomate.names import check_volume_name
 from virtomate.paths import normalise
+from virtomate.services.clone.disks import name_new
 from virtomate.services.transaction import Bytes, VolumeJob
 from virtomate.services.trust import runs_unprivileged
 from virtomate.tuples import NamedTuple
@@ -84,7 +85,7 @@ def plan_beside(
     stands_there = known.pool.find_volume(name) is not None
     stands_there = stands_there or (survey.target.connection.is_local and os.path.lexists(there.path))
     if stands_there and not survey.gives_way(there.path):
-        raise ConflictError(f"there is already a volume '{name}' in storage pool '{there.pool}'", _ADVICE)
+        raise ConflictError(f"there is already a {name_new(there)}", _ADVICE)
     taken.take(directory, name, _ADVICE)
     return VolumeJob(label, kind, there, Bytes(data, place.transfers, token_offset))
 

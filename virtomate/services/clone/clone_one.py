@@ -11,6 +11,7 @@ from virtomate.definition.provenance import Artifact
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Status
 from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.rollback import Rollback
+from virtomate.services.clone.disks import volume_reference
 from virtomate.services.clone.snapshot import describe_snapshot
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.clone_parts import DiskResult, NvramResult, VolumeReference
@@ -204,7 +205,7 @@ def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled], seed: SeedPlan | 
         action=way.action,
         reason=done.reason or plan.reason,
         source=plan.source,
-        clone=VolumeReference(place.pool, place.name, place.path, format_),
+        clone=volume_reference(place.pool, place.name, place.path, format_),
         capacity=duplication.new_capacity,
         bytes_copied=done.written_bytes,
         transfer=done.transfer,

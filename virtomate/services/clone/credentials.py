@@ -17,7 +17,8 @@ from virtomate.definition.rewrite.credentials import (
 from virtomate.enums import ArtifactKind, CredentialWay
 from virtomate.errors import UnsupportedError
 from virtomate.services.clone.beside import PlaceBeside, plan_beside, survey_place
-from virtomate.services.clone_parts import CredentialResult, VolumeReference
+from virtomate.services.clone.disks import volume_reference
+from virtomate.services.clone_parts import CredentialResult
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class CredentialPlan(NamedTuple):
     def result(self) -> CredentialResult:
         """Return the credential for the result of a clone, without a secret."""
         place = None if self.job is None else self.job.place
-        volume = None if place is None else VolumeReference(place.pool, place.name, place.path, "raw")
+        volume = None if place is None else volume_reference(place.pool, place.name, place.path, "raw")
         return CredentialResult(self.name, self.way, None if self.is_secret else plain_text(self.value), volume)
 
 

@@ -85,7 +85,12 @@ def _find_below(survey: Survey, path: str, mode: Mode) -> FoundVolume | None:
         return survey.pools.find_path(path)
     except NotFoundError as error:
         raise NotFoundError(error.message, hint="The image is incomplete without it: bring it back.") from error
-    except IllegalStateError:
+    except IllegalStateError as error:
         if mode is Mode.COPY and survey.source.backed_up is None:
-            raise
+            raise IllegalStateError(error.message, with_outside_pools(error.hint)) from error
         return None
+
+
+def with_outside_pools(hint: str | None) -> str:
+    """Return the hint about a file that no active pool has, with the option that needs none."""
+    return f"{hint} Or clone the file through a temporary pool: --outside-pools."

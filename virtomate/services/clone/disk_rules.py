@@ -73,7 +73,7 @@ class DiskCase(NamedTuple):
 def _refuse_writing_domain(case: DiskCase) -> None:
     for key, writer in case.writers.items():
         path = key if isinstance(key, str) else case.pools.path_of(*key)
-        if path in {image.path for image in case.images}:
+        if path is not None and any(case.pools.is_same_file(path, image.path) for image in case.images):
             raise IllegalStateError(
                 f"disk {case.disk.target} ('{path}') is open for writing by domain '{writer}', which is active",
                 hint=f"Shut it down first: {virsh('shutdown', writer)}",

@@ -13,11 +13,10 @@ from virtomate.duplication.hostfs import require_reflinks, visible_status
 from virtomate.enums import Action, DiskAction, Mode
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.notices import CloneWarning, Notice, notice
-from virtomate.paths import normalise
 from virtomate.services.clone.disk_duplication import backup_duplication, plain_duplication, snapshot_duplication
-from virtomate.services.clone.disk_images import with_images
+from virtomate.services.clone.disk_images import with_images, with_outside_pools
 from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskCase
-from virtomate.services.clone.disks import DiskPlan
+from virtomate.services.clone.disks import DiskPlan, volume_reference
 from virtomate.services.clone.frozen import (
     held_of_disk,
     judge_frozen,
@@ -81,7 +80,8 @@ def _refuse_shared_base(pools: PoolIndex, surveyed: list[DiskPlan]) -> None:
     }
     for disk in (item.disk for item in surveyed if item.is_written_by_both):
         path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
-        if path is not None and (target := overlays.get(normalise(path))) is not None:
+        bases = () if path is None else (base for base in overlays if pools.is_same_file(path, base))
+        if (target := overlays.get(next(iter(bases), ""))) is not None:
             raise UnsupportedError(
                 f"disk {disk.target} cannot be shared: the overlay for disk {target} would rest on '{path}'",
                 hint=f"Use --disk {disk.target}=drop, or another way than linked for {target}.",
@@ -183,7 +183,7 @@ def _duplicate(
         disk=disk,
         action=duplication.action,
         reason=NO_BASE if mode is Mode.SHALLOW and case.mode is Mode.COPY else None,
-        source=VolumeReference(source.pool, source.name, source.path, source.format),
+        source=volume_reference(source.pool, source.name, source.path, source.format),
         duplication=duplication,
         warnings=(
             *(() if is_internal else _header_warnings(case, is_backed_up=running is not None)),
@@ -248,7 +248,10 @@ def _find(survey: Survey, disk: DiskDefinition) -> FoundVolume:
         hint = error.hint or f"Bring it back, or take the disk out: {edit}"
         raise NotFoundError(f"disk {disk.target}: {error.message}", hint) from error
     except IllegalStateError as error:
-        raise IllegalStateError(f"disk {disk.target}: {error.message}", error.hint) from error
+        cure = with_outside_pools(error.hint) if disk.type == "file" else error.hint
+        raise IllegalStateError(f"disk {disk.target}: {error.message}", cure) from error
+    except UnsupportedError as error:
+        raise UnsupportedError(f"disk {disk.target}: {error.message}", error.hint) from error
 
 
 def _refuse_choice(disk: DiskDefinition, chosen: DiskOptions, reason: str) -> None:

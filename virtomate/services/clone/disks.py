@@ -9,17 +9,18 @@ from virtomate.duplication.hostfs import visible_status
 from virtomate.enums import Action
 from virtomate.errors import ConflictError
 from virtomate.services.clone.volume_names import distinct_volume_name, name_before_freezes, new_volume_name
+from virtomate.services.clone_parts import VolumeReference
+from virtomate.services.storage import is_temporary
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from virtomate.definition.file_readers import DiskDefinition
-    from virtomate.duplication.transfers.base import Duplication
+    from virtomate.duplication.transfers.base import Duplication, Place
     from virtomate.notices import Notice
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone.volume_names import TakenNames
-    from virtomate.services.clone_parts import VolumeReference
 
 
 class DiskPlan(NamedTuple):
@@ -47,6 +48,20 @@ class DiskPlan(NamedTuple):
     def is_written_by_both(self) -> bool:
         """Whether original and clone share the disk, and a guest may write to it."""
         return self.action is Action.SHARED and not self.disk.is_readonly and not self.disk.is_empty
+
+
+def volume_reference(pool: str, name: str, path: str, format_: str) -> VolumeReference:
+    """Return the reference to a volume; a file in no storage pool, which has a temporary pool now, has only a path."""
+    if is_temporary(pool):
+        return VolumeReference(None, None, path, format_)
+    return VolumeReference(pool, name, path, format_)
+
+
+def name_new(place: Place) -> str:
+    """Return a phrase that names a new volume."""
+    return (
+        f"file '{place.path}'" if is_temporary(place.pool) else f"volume '{place.name}' in storage pool '{place.pool}'"
+    )
 
 
 def plan_disks(
@@ -90,7 +105,7 @@ def _named(survey: Survey, surveyed: Duplication, source_name: str, clone_name: 
     stands_here = is_seen and os.path.lexists(place.path)
     stands_there = survey.target.pools.named(place.pool).pool.find_volume(place.name) is not None
     if (stands_here or stands_there) and not survey.gives_way(place.path):
-        raise ConflictError(f"there is already a volume '{place.name}' in storage pool '{place.pool}'", advice)
+        raise ConflictError(f"there is already a {name_new(place)}", advice)
     taken.take(place.directory, place.name, advice)
     return surveyed._replace(label=f"{clone_name}/{target}" if survey.has_siblings else target, place=place)
 

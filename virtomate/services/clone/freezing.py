@@ -18,10 +18,10 @@ from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.names import MAX_FILE_NAME_BYTES
 from virtomate.notices import CloneWarning, notice
-from virtomate.services.clone.disks import with_ways
+from virtomate.services.clone.disks import volume_reference, with_ways
 from virtomate.services.clone.volume_names import OVERLAY
 from virtomate.services.clone.warnings import refuse_warnings
-from virtomate.services.clone_parts import FrozenDiskResult, VolumeReference
+from virtomate.services.clone_parts import FrozenDiskResult
 from virtomate.services.linked import (
     DiskMove,
     Freeze,
@@ -105,7 +105,7 @@ def plan_freeze(survey: Survey, disks: tuple[DiskPlan, ...], taken: TakenNames) 
                 move, cautions = _plan_move(survey, item, way, taken)
                 moves.append(move)
                 place = move.way.place
-                overlay = VolumeReference(place.pool, place.name, place.path, "qcow2")
+                overlay = volume_reference(place.pool, place.name, place.path, "qcow2")
                 warnings += cautions
             results.append(FrozenDiskResult(item.disk.target, item.source, overlay, is_new=move is not None))
             # the times of a file that is being written are never those that libvirt has told

@@ -169,7 +169,7 @@ def _above(pools: PoolIndex, connection: Connection, source: SnapshotSource, tar
     chain = () if disk is None else _live_chain(pools, disk) if source.is_running else _chain(pools, connection, disk)
     above = ""
     for image in chain:
-        if image == normalise(path):
+        if pools.is_same_file(image, path):
             yield above
         above = image
 

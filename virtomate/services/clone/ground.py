@@ -12,7 +12,9 @@ from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.session import Session
+    from virtomate.hypervisor.storage import Pool
     from virtomate.services.clone_records import CloneRequest
+    from virtomate.services.storage import TemporaryPools
     from virtomate.services.transaction import Run
 
 
@@ -34,6 +36,18 @@ class Ground(NamedTuple):
         original = _trusting(self.original, request)
         target = original if self.target is self.original else _trusting(self.target, request)
         return self._replace(original=original, target=target)
+
+    def opening(self, run: Run, temporary: TemporaryPools) -> Ground:
+        """Return the same, but files of the original may be in no storage pool; a temporary one is started there."""
+        pools = temporary.on(run.source)
+
+        def start(directory: str) -> Pool:
+            # from now on, a signal stops the pool again
+            run.cancel.begin()
+            return pools.over(directory)
+
+        original = self.original._replace(pools=self.original.pools.opening(start))
+        return self._replace(original=original, target=original if self.target is self.original else self.target)
 
     def without_writer(self, name: str) -> Ground:
         """Return the same, but for the disks that the original has open: it will be shut down, or may write."""

@@ -13,13 +13,14 @@ from virtomate.duplication import select
 from virtomate.duplication.overlays import is_empty_overlay
 from virtomate.enums import Action, Mode, Quiesce
 from virtomate.errors import VirtomateError
-from virtomate.services.clone_parts import VolumeReference
+from virtomate.services.clone.disks import volume_reference
 
 if TYPE_CHECKING:
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.freeze import FrozenDisk
     from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.target import Survey
+    from virtomate.services.clone_parts import VolumeReference
     from virtomate.services.storage import FoundVolume
 
 
@@ -45,7 +46,7 @@ def below_empty_overlay(
     if not is_empty_overlay(survey.connection, overlay, volume):
         return disk, found, None
     below = disk._replace(format=frozen.base_format, below=disk.below[1:])
-    return below, base, VolumeReference(overlay.pool, overlay.name, overlay.path, "qcow2")
+    return below, base, volume_reference(overlay.pool, overlay.name, overlay.path, "qcow2")
 
 
 def is_of_several_moments(survey: Survey, disks: list[DiskPlan]) -> bool:

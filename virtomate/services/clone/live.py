@@ -116,7 +116,8 @@ class RunningOriginal(NamedTuple):
                 "overlay of the disk after its next start",
                 hint=f"Use --disk {name}=drop, or leave out --freeze.",
             )
-        if (there := _path(then, pools)) != source.path:
+        there = _path(then, pools)
+        if there is None or not pools.is_same_file(there, source.path):
             raise self._other_disk(name, source.path, there, "Make them agree, or leave out --freeze.")
         return capacity_bytes(self.domain, name)
 
@@ -168,7 +169,9 @@ class RunningOriginal(NamedTuple):
     def _other_writers(self, target: str, path: str | None, pools: PoolIndex) -> Iterator[str]:
         """Yield which other disk of the domain writes to the volume; the backup would not notice what that writes."""
         for disk in file_readers.open_for_writing(self.active):
-            if disk.target != target and path is not None and _path(disk, pools) == path:
+            other = _path(disk, pools)
+            is_same = path is not None and other is not None and pools.is_same_file(other, path)
+            if disk.target != target and is_same:
                 yield f"is also disk {disk.target}"
 
 

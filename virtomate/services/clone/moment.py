@@ -22,8 +22,7 @@ from virtomate.enums import Action, Mode
 from virtomate.errors import ConflictError
 from virtomate.hypervisor.storage import get_pool, get_volume, read_head
 from virtomate.names import check_clone_name
-from virtomate.services.clone.disks import DiskPlan, plan_disks, with_ways
-from virtomate.services.clone_parts import VolumeReference
+from virtomate.services.clone.disks import DiskPlan, plan_disks, volume_reference, with_ways
 from virtomate.services.storage import describe
 from virtomate.services.transaction import (
     Claim,
@@ -219,7 +218,7 @@ def _resting(disk: DiskPlan, cautions: tuple[Notice, ...]) -> DiskPlan:
     if disk.duplication is None or disk.action is not Action.LINKED:
         return disk
     image = disk.duplication.source
-    return disk._replace(source=VolumeReference(image.pool, image.name, image.path, image.format))
+    return disk._replace(source=volume_reference(image.pool, image.name, image.path, image.format))
 
 
 def _describe(connection: Connection, way: Duplication) -> VolumeDescription:

@@ -40,13 +40,16 @@ if TYPE_CHECKING:
     from virtomate.services.clone.clone_plan import ClonePlan
     from virtomate.services.clone.original import Source
     from virtomate.services.clone_records import CloneRequest
+    from virtomate.services.storage import TemporaryPools
     from virtomate.services.transaction import Run
 
 
 def plan_clones(
-    run: Run, request: CloneRequest, ground: Ground | None = None
+    run: Run, request: CloneRequest, ground: Ground | None = None, temporary: TemporaryPools | None = None
 ) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
-    """Plan all clones of a request, beside those of `ground`; nothing is changed, and one refusal refuses all.
+    """Plan all clones of a request, beside those of `ground`; one refusal refuses all.
+
+    Nothing is changed, but for temporary pools over the directories of disks that are in no storage pool.
 
     Returns:
         A planner of further clones, on the same connections, and the plans.
@@ -61,7 +64,7 @@ def plan_clones(
         RefusedWarningError: There is a warning that the request refuses.
         InterruptedBySignalError: A signal arrived.
     """
-    planner = _survey(run, request, ground)
+    planner = _survey(run, request, ground, temporary)
     plans = []
     names = request.names or (None,) * request.auto_names
     for number, name in enumerate(names):
@@ -102,11 +105,11 @@ def check_request(request: CloneRequest) -> None:
             check_volume_name(chosen.name)
 
 
-def _survey(run: Run, request: CloneRequest, ground: Ground | None) -> ClonePlanner:
+def _survey(run: Run, request: CloneRequest, ground: Ground | None, temporary: TemporaryPools | None) -> ClonePlanner:
     """Look once at everything that is the same for all clones of a run."""
     source = read_source(run.source.connection, request)
     domain, name = source.definition.domain, source.reference.name
-    survey, mac_addresses = _survey_hosts(run, request, source, ground)
+    survey, mac_addresses = _survey_hosts(run, request, source, ground, temporary)
     original, target = survey.original, survey.target
     disks = survey_disks(survey)
     seeds, seed = find_seeds(survey, disks), None
@@ -169,11 +172,15 @@ def _survey(run: Run, request: CloneRequest, ground: Ground | None) -> ClonePlan
     )
 
 
-def _survey_hosts(run: Run, request: CloneRequest, source: Source, ground: Ground | None) -> tuple[Survey, set[str]]:
+def _survey_hosts(
+    run: Run, request: CloneRequest, source: Source, ground: Ground | None, temporary: TemporaryPools | None
+) -> tuple[Survey, set[str]]:
     """Look at the hosts, and refuse what cannot be had there; return with that the addresses of planned clones."""
     ground = look(run, request) if ground is None else ground.for_request(request)
     if source.is_active or source.running is not None:
         ground = ground.without_writer(source.reference.name)
+    if request.outside_pools and temporary is not None:
+        ground = ground.opening(run, temporary)
     survey = Survey(request, source, ground.original, ground.target)
     for side in survey.sides:
         refuse_taken_names(side.connection, [name for name in request.names if name in side.identities.names])

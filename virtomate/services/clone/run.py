@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from virtomate.tuples import NamedTuple
 from virtomate.words import virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from virtomate.services.clone.clone_plan import ClonePlan
     from virtomate.services.clone.planner import ClonePlanner
@@ -60,16 +61,27 @@ class _Site(NamedTuple):
 def preview_clones(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Return what cloning would do, and change nothing; raise VirtomateError if cloning would be refused."""
     begin = time.monotonic()
-    _, plans = _plan(run, request)
+    with previewing(run) as pools:
+        _, plans = _plan(run, request, pools)
     return tuple(planned_result(plan, request, begin) for plan in plans)
 
 
 def preview_definitions(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Return what cloning would do, with the definitions of the clones, which libvirt must accept."""
     begin = time.monotonic()
-    planner, plans = _plan(run, request)
-    works = _works(request, planner, plans)
-    return tuple(with_definition(run, work, planned_result(work.plan, request, begin)) for work in works)
+    with previewing(run) as pools:
+        planner, plans = _plan(run, request, pools)
+        works = _works(request, planner, plans)
+        return tuple(with_definition(run, work, planned_result(work.plan, request, begin)) for work in works)
+
+
+@contextmanager
+def previewing(run: Run) -> Iterator[TemporaryPools]:
+    """The temporary pools of a preview, which must all be stopped at its end."""
+    with temporary_pools_of(run.target) as pools:
+        yield pools
+    if pools.left:
+        raise IllegalStateError("the preview is complete, but something is left").adding(leftovers=pools.left)
 
 
 def with_definition(run: Run, work: Work, result: CloneResult) -> CloneResult:
@@ -109,8 +121,8 @@ def clone_domains(run: Run, request: CloneRequest, make_room: MakeRoom = keep_al
         VirtomateError: Cloning was refused, or a signal arrived; nothing has been changed.
     """
     run = run._replace(pace=Pace(request.bandwidth_bytes))
-    planner, plans = _plan_alone(run, request)
     with temporary_pools_of(run.target) as pools:
+        planner, plans = _plan_alone(run, request, pools)
         plans, site = tuple(settle(run, planner, plan, pools) for plan in plans), _Site(pools, make_room)
         if request.giving_way.uuids:
             # what libvirt refuses later costs the former clones
@@ -158,9 +170,9 @@ def finished(
     return (first._replace(error=error.adding(leftovers=pools.left)), *results[1:])
 
 
-def _plan(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
+def _plan(run: Run, request: CloneRequest, pools: TemporaryPools) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     check_request(request)
-    planner, plans = plan_clones(run, request)
+    planner, plans = plan_clones(run, request, temporary=pools)
     run.cancel.check()
     running = planner.survey.source.running
     if running is not None and running.readiness.obstacle:
@@ -168,20 +180,20 @@ def _plan(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePla
     return planner, plans
 
 
-def _plan_alone(run: Run, request: CloneRequest) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
+def _plan_alone(run: Run, request: CloneRequest, pools: TemporaryPools) -> tuple[ClonePlanner, tuple[ClonePlan, ...]]:
     """Plan the clones when no other run freezes the original."""
     if request.freeze:
         from virtomate.services.clone.freezing import await_other_freeze  # noqa: PLC0415 - few originals are frozen
 
         await_other_freeze(run, request)
-    return _plan(run, request)
+    return _plan(run, request, pools)
 
 
 def _clone_anew(
     run: Run, request: CloneRequest, site: _Site, attempts: int = _FREEZE_ATTEMPTS
 ) -> tuple[CloneResult, ...]:
     """Plan once more, now that the original is shut off or is not being frozen any more, and make the clones."""
-    planner, plans = _plan_alone(run, request)
+    planner, plans = _plan_alone(run, request, site.pools)
     plans = tuple(settle(run, planner, plan, site.pools) for plan in plans)
     return _make_all(run, request, planner, plans, site, attempts)
 
@@ -263,7 +275,8 @@ def planned_result(plan: ClonePlan, request: CloneRequest, begin: float) -> Clon
         item.place.path: Filled(item.total_bytes if item.action in _COPIED else 0, item.transfer, None)
         for item in plan.duplications
     }
-    result = clone_result(plan, Status.PLANNED, filled, time.monotonic() - begin)._replace(space=plan.needs)
+    needs = tuple(need.told for need in plan.needs)
+    result = clone_result(plan, Status.PLANNED, filled, time.monotonic() - begin)._replace(space=needs)
     if plan.source.stands_still:
         return result
     return result._replace(restarted=request.shutdown is None or request.shutdown.restarts)

@@ -16,15 +16,16 @@ from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.clone.beside import PlaceBeside, plan_beside, survey_place
-from virtomate.services.clone_parts import SeedResult, VolumeReference
+from virtomate.services.clone.disks import DiskPlan, volume_reference
+from virtomate.services.clone_parts import SeedResult
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone.volume_names import TakenNames
+    from virtomate.services.clone_parts import VolumeReference
     from virtomate.services.clone_records import CloneRequest
     from virtomate.services.seed import SeedFiles
     from virtomate.services.transaction import VolumeJob
@@ -76,7 +77,7 @@ class SeedPlan(NamedTuple):
     def volume(self) -> VolumeReference:
         """The new volume."""
         place = self.job.place
-        return VolumeReference(place.pool, place.name, place.path, "raw")
+        return volume_reference(place.pool, place.name, place.path, "raw")
 
     def result(self) -> SeedResult:
         """Return the seed for the result of a clone."""

@@ -15,6 +15,7 @@ from virtomate.services.clone.run import (
     judge,
     make_with_room,
     planned_result,
+    previewing,
     with_definition,
 )
 from virtomate.services.storage import temporary_pools_of
@@ -30,14 +31,16 @@ if TYPE_CHECKING:
 def preview_several(run: Run, requests: tuple[CloneRequest, ...]) -> tuple[CloneResult, ...]:
     """Return what cloning would do, as `preview_clones`."""
     begin = time.monotonic()
-    return tuple(planned_result(work.plan, work.request, begin) for work in _plan_each(run, requests))
+    with previewing(run) as pools:
+        return tuple(planned_result(work.plan, work.request, begin) for work in _plan_each(run, requests, pools))
 
 
 def preview_several_definitions(run: Run, requests: tuple[CloneRequest, ...]) -> tuple[CloneResult, ...]:
     """Return what cloning would do, with the definitions of the clones, as `preview_definitions`."""
     begin = time.monotonic()
-    works = _plan_each(run, requests)
-    return tuple(with_definition(run, work, planned_result(work.plan, work.request, begin)) for work in works)
+    with previewing(run) as pools:
+        works = _plan_each(run, requests, pools)
+        return tuple(with_definition(run, work, planned_result(work.plan, work.request, begin)) for work in works)
 
 
 def clone_several(run: Run, requests: tuple[CloneRequest, ...], make_room: MakeRoom) -> tuple[CloneResult, ...]:
@@ -46,9 +49,8 @@ def clone_several(run: Run, requests: tuple[CloneRequest, ...], make_room: MakeR
     What concerns the run as a whole is that of the first request: jobs, bandwidth, and the shutdown of the original.
     """
     run = run._replace(pace=Pace(requests[0].bandwidth_bytes))
-    works = _plan_each(run, requests)
     with temporary_pools_of(run.target) as pools:
-        works = _settled(run, works, pools)
+        works = _settled(run, _plan_each(run, requests, pools), pools)
         for work in works:
             if work.request.giving_way.uuids:
                 judge(run, work.planner, work.plan)
@@ -63,7 +65,7 @@ def clone_several(run: Run, requests: tuple[CloneRequest, ...], make_room: MakeR
     return finished(run, [work.plan for work in works], pools, results)
 
 
-def _plan_each(run: Run, requests: tuple[CloneRequest, ...]) -> tuple[Work, ...]:
+def _plan_each(run: Run, requests: tuple[CloneRequest, ...], pools: TemporaryPools) -> tuple[Work, ...]:
     """Plan the clones of all requests, each beside what the others take; one refusal refuses all."""
     check_requests(requests)
     count = sum(len(request.names) for request in requests)
@@ -72,7 +74,7 @@ def _plan_each(run: Run, requests: tuple[CloneRequest, ...]) -> tuple[Work, ...]
         addresses = frozenset(planned.entry.address for work in works for planned in work.plan.entries)
         beside = request._replace(beside=count - len(request.names), taken_addresses=addresses)
         ground = works[-1].planner.ground if works else None
-        planner, plans = plan_clones(run, beside, ground)
+        planner, plans = plan_clones(run, beside, ground, pools)
         works += [Work(plan, planner, beside) for plan in plans]
     run.cancel.check()
     # what all clones need is known only now
@@ -89,7 +91,7 @@ def _clone_anew(
     run: Run, requests: tuple[CloneRequest, ...], pools: TemporaryPools, make_room: MakeRoom
 ) -> tuple[CloneResult, ...]:
     """Plan once more, now that the original is shut off, and make the clones."""
-    return _make(run, _settled(run, _plan_each(run, requests), pools), pools, make_room)
+    return _make(run, _settled(run, _plan_each(run, requests, pools), pools), pools, make_room)
 
 
 def _make(run: Run, works: tuple[Work, ...], pools: TemporaryPools, make_room: MakeRoom) -> tuple[CloneResult, ...]:

@@ -24,7 +24,6 @@ from virtomate.hypervisor.changes import set_metadata_element, update_disk
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.notices import CloneWarning, Leftover, Notice, notice
-from virtomate.paths import normalise
 from virtomate.rollback import Rollback, persist
 from virtomate.services.linked.base import remove_write_bits
 from virtomate.services.linked.freeze_record import (
@@ -344,7 +343,7 @@ def require_disk(name: str, definition: Definition, move: DiskMove, pools: PoolI
     position = disk_position(definition, move.target)
     disk = file_readers.disks(definition.domain)[position]
     path = disk.path or pools.path_of(disk.pool or "", disk.volume or "")
-    if path is None or normalise(path) != move.way.source.path:
+    if path is None or not pools.is_same_file(path, move.way.source.path):
         raise OvertakenError(
             f"disk {move.target} of domain '{name}' was changed while the domain was being frozen", hint="Try again."
         )

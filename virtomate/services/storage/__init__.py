@@ -13,6 +13,7 @@ from virtomate.services.storage.pools import describe as describe
 from virtomate.services.storage.pools import find_entry as find_entry
 from virtomate.services.storage.pools import find_volume as find_volume
 from virtomate.services.storage.pools import get_active_pool as get_active_pool
+from virtomate.services.storage.pools import is_temporary as is_temporary
 from virtomate.services.storage.pools import read_pools as read_pools
 from virtomate.services.storage.pools import refresh_all as refresh_all
 from virtomate.services.storage.pools import refresh_when_idle as refresh_when_idle

@@ -12,12 +12,13 @@ from virtomate.definition.volume import PoolDescription, VolumeDescription, desc
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, VirtomateError
 from virtomate.hypervisor.storage import find_pool, get_pool, list_pools
 from virtomate.paths import normalise
-from virtomate.services.storage.file_pools import backend_of
+from virtomate.services.storage.directories import directory_identity, refuse_devices
+from virtomate.services.storage.file_pools import FILE_POOLS, backend_of
 from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word, virsh
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.session import Session
@@ -59,15 +60,32 @@ class PoolIndex:
 
     libvirt's own look-up by path is not used: it may answer with the temporary pool of another run, which vanishes when
     that run ends.
+
+    Args:
+        connection: The connection.
+        pools: Its pools.
+        open_directory: Starts a temporary pool over a directory that no active pool covers; None if files in such
+            directories are refused.
     """
 
-    def __init__(self, connection: Connection, pools: Iterable[PoolEntry]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        pools: Iterable[PoolEntry],
+        open_directory: Callable[[str], Pool] | None = None,
+    ) -> None:
         self._connection = connection
-        self.known = tuple(known for known in pools if not known.pool.name.startswith(TEMPORARY_POOL_PREFIX))
+        self._open_directory = open_directory
+        self._opened: list[PoolEntry] = []
+        self.known = tuple(known for known in pools if not is_temporary(known.pool.name))
+
+    def opening(self, open_directory: Callable[[str], Pool] | None) -> PoolIndex:
+        """Return an index of the same pools that starts temporary pools by this function."""
+        return PoolIndex(self._connection, self.known, open_directory)
 
     def find(self, name: str) -> PoolEntry | None:
-        """Return the pool with a name, active or not."""
-        return next((known for known in self.known if known.pool.name == name), None)
+        """Return the pool with a name, active or not; also a temporary pool that the index has started."""
+        return next((known for known in (*self.known, *self._opened) if known.pool.name == name), None)
 
     def named(self, name: str) -> PoolEntry:
         """Return the active pool with a name; raise NotFoundError or IllegalStateError if there is none."""
@@ -100,9 +118,21 @@ class PoolIndex:
         return next(iter(self._all_covering(directory)), None)
 
     def find_path(self, path: str) -> FoundVolume:
-        """Return the volume with a path; raise IllegalStateError if its pool is not active, or NotFoundError."""
+        """Return the volume with a path, which may have another spelling of the path.
+
+        Raises:
+            IllegalStateError: The directory is in no active storage pool, and no temporary pool is to be started.
+            NotFoundError: There is no such file.
+            HypervisorError: libvirt cannot read the directory.
+        """
         directory, name = posixpath.split(normalise(path))
         pools = self._all_covering(directory)
+        if not any(known.is_active for known in pools):
+            same = self._same_directory(directory)
+            if same is None and self._open_directory is not None:
+                same = self._open(self._open_directory, directory)
+            if same is not None:
+                return self._find(same, name, path)
         if not pools:
             define = virsh("pool-define-as", "NAME", "dir", options=f"--target {shell_word(directory)}")
             raise IllegalStateError(
@@ -119,8 +149,34 @@ class PoolIndex:
 
     def _all_covering(self, directory: str) -> list[PoolEntry]:
         """Return the pools over a directory, active ones first."""
-        covering = [known for known in self.known if known.description.path == normalise(directory)]
+        pools = (*self.known, *self._opened)
+        covering = [known for known in pools if known.description.path == normalise(directory)]
         return sorted(covering, key=lambda known: (not known.is_active, known.pool.name))
+
+    def _same_directory(self, directory: str) -> PoolEntry | None:
+        """Return the active pool over a directory under another spelling, if directories can be compared here."""
+        if not self._connection.is_local or (identity := directory_identity(directory)) is None:
+            return None
+        for known in (*self.known, *self._opened):
+            path = known.description.path
+            has_files = known.is_active and known.description.type in FILE_POOLS
+            if has_files and path is not None and directory_identity(path) == identity:
+                return known
+        return None
+
+    def _open(self, open_directory: Callable[[str], Pool], directory: str) -> PoolEntry:
+        refuse_devices(directory)
+        known = _entry(open_directory(directory))
+        self._opened.append(known)
+        return known
+
+    def is_same_file(self, one: str, other: str) -> bool:
+        """Return whether two paths are one, or two spellings of one path, as far as that can be seen here."""
+        (directory, name), (other_directory, other_name) = map(posixpath.split, map(normalise, (one, other)))
+        if name != other_name or directory == other_directory or not self._connection.is_local:
+            return name == other_name and directory == other_directory
+        identity = directory_identity(directory)
+        return identity is not None and identity == directory_identity(other_directory)
 
     def find_named(self, pool_name: str, volume_name: str) -> FoundVolume:
         """Return the volume with a name, or raise NotFoundError; for the pool see `named`."""
@@ -130,8 +186,15 @@ class PoolIndex:
     def _find(known: PoolEntry, name: str, what: str) -> FoundVolume:
         found = find_volume(known.pool, name, _BUSY_SECONDS)
         if found is None:
+            if is_temporary(known.pool.name):
+                raise NotFoundError(f"there is no file '{what}'")
             raise NotFoundError(f"there is no volume '{what}' in pool '{known.pool.name}'")
         return found
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a pool's name is that of a temporary pool."""
+    return name.startswith(TEMPORARY_POOL_PREFIX)
 
 
 def read_pools(connection: Connection) -> PoolIndex:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from virtomate.errors import NoSpaceError
 from virtomate.services.storage.backend import PoolSpace
 from virtomate.services.storage.file_pools import backend_of
+from virtomate.services.storage.pools import is_temporary
 from virtomate.tuples import NamedTuple
 from virtomate.words import binary_size, quoted
 
@@ -29,12 +30,22 @@ _AMPLE = 2
 
 
 class SpaceNeed(NamedTuple):
-    """The space that one clone needs in a pool, and all clones of the run together, and the pool's free space."""
+    """The space that one clone needs in a pool, and all clones of the run together, and the pool's free space.
 
-    pool: str
+    Attributes:
+        directory: The directory of a temporary pool, which is over a directory in no storage pool; else None.
+    """
+
+    pool: str | None
     needed_bytes: int
     available_bytes: int
     total_needed_bytes: int
+    directory: str | None = None
+
+    @property
+    def told(self) -> SpaceNeed:
+        """The need as users are told of it, without the name of a temporary pool."""
+        return self if self.directory is None else self._replace(pool=None)
 
 
 def counted_space(pool: Pool) -> PoolSpace:
@@ -51,6 +62,7 @@ class SpaceLedger:
         self._pools: dict[str, Pool] = {}
         self._spaces: dict[str, PoolSpace] = {}
         self._needed: defaultdict[str, int] = defaultdict(int)
+        self._directories: dict[str, str] = {}
 
     def add(
         self,
@@ -65,7 +77,10 @@ class SpaceLedger:
             self._pools[pool.name] = pool
             space = backend_of(description).seen_space(pool, description, known) if self._is_local else None
             self._spaces[pool.name] = space or counted_space(pool)
-        return SpaceNeed(pool.name, needed_bytes, self._spaces[pool.name].available, self._needed[pool.name])
+            if is_temporary(pool.name) and description.path is not None:
+                self._directories[pool.name] = description.path
+        available, total = self._spaces[pool.name].available, self._needed[pool.name]
+        return SpaceNeed(pool.name, needed_bytes, available, total, self._directories.get(pool.name))
 
     def add_clone(
         self, duplications: Iterable[Duplication], pools: PoolIndex, others: Mapping[str, int] | None = None
@@ -85,8 +100,9 @@ class SpaceLedger:
     def up_to_date(self, needs: Iterable[SpaceNeed]) -> tuple[SpaceNeed, ...]:
         """Return the needs of a clone with what all clones need, and what the pools have left, by now."""
         return tuple(
-            need._replace(available_bytes=self._spaces[need.pool].available, total_needed_bytes=self._needed[need.pool])
+            need._replace(available_bytes=self._spaces[name].available, total_needed_bytes=self._needed[name])
             for need in needs
+            if (name := need.pool) is not None
         )
 
     def refuse_lack(self, advice: str, purpose: str = "") -> None:
@@ -111,7 +127,15 @@ class SpaceLedger:
             for sharing in _groups(same_size, self._are_shared):
                 available, total = min(self._spaces[name].available for name in sharing), self._total(sharing)
                 if available < total:
-                    raise _lack(sharing, available, total, advice, purpose)
+                    raise _lack(self._described(sharing), available, total, advice, purpose)
+
+    def _described(self, names: list[str]) -> str:
+        """Return the subject of a sentence about the free space of pools, or of directories in no storage pool."""
+        named = [f"directory '{self._directories[name]}'" for name in names if name in self._directories]
+        if pools := [name for name in names if name not in self._directories]:
+            named.insert(0, f"storage pool{'s' if len(pools) > 1 else ''} {quoted(pools)}")
+        has = "has" if len(names) == 1 else "share a file system that has"
+        return f"{' and '.join(named)} {has}"
 
     def _total(self, names: Iterable[str]) -> int:
         return sum(self._needed[name] for name in names)
@@ -142,9 +166,8 @@ def _groups(names: Iterable[str], belong_together: Callable[[str, str], bool]) -
     return groups
 
 
-def _lack(names: list[str], available: int, total: int, advice: str, purpose: str) -> NoSpaceError:
-    where = "storage pool {} has" if len(names) == 1 else "storage pools {} share a file system that has"
+def _lack(who_has: str, available: int, total: int, advice: str, purpose: str) -> NoSpaceError:
     has, needed = binary_size(available), binary_size(total)
     if has == needed:
         has, needed = f"{available} bytes", f"{total} bytes"
-    return NoSpaceError(f"{where.format(quoted(names))} {has} free; {needed} are needed{purpose}", hint=advice)
+    return NoSpaceError(f"{who_has} {has} free; {needed} are needed{purpose}", hint=advice)

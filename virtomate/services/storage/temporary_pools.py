@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.provenance import Owner, find_provenance
 from virtomate.definition.volume import directory_pool_document
 from virtomate.enums import ArtifactKind
-from virtomate.errors import ConflictError, NotFoundError, VirtomateError
+from virtomate.errors import ConflictError, HypervisorError, NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import list_domains
 from virtomate.hypervisor.storage import find_pool, list_pools, start_transient_pool
 from virtomate.notices import Leftover, Notice, notice
@@ -18,7 +18,7 @@ from virtomate.paths import normalise
 from virtomate.rollback import persist
 from virtomate.services.definitions import Definitions
 from virtomate.services.storage.owner import may_be_running, this_process
-from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, best_effort
+from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, best_effort, is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,12 +43,21 @@ class TemporaryPools:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._names: dict[str, str] = {}
+        self._elsewhere: TemporaryPools | None = None
         self.left: tuple[Notice, ...] = ()
 
     @property
     def names(self) -> dict[str, str]:
         """The names of the pools by their directories."""
         return dict(self._names)
+
+    def on(self, session: Session) -> TemporaryPools:
+        """Return the temporary pools of the run on the host of a session; these pools stop those of the other host."""
+        if session is self._session:
+            return self
+        if self._elsewhere is None:
+            self._elsewhere = TemporaryPools(session)
+        return self._elsewhere
 
     def name(self, directory: str) -> str:
         """Return the name that the directory's pool has, or will have."""
@@ -62,7 +71,10 @@ class TemporaryPools:
 
     def stop(self) -> None:
         """Stop all of them; `left` tells which could not be stopped."""
-        left = []
+        left: list[Notice] = []
+        if self._elsewhere is not None:
+            self._elsewhere.stop()
+            left += self._elsewhere.left
         for name in self._names.values():
             try:
                 persist(partial(self._stop, name))
@@ -128,7 +140,7 @@ def listed_pools(connection: Connection, but: str | None = None) -> frozenset[st
 
 def _owner(pool_name: str) -> Owner | None:
     """Return whose temporary pool it is; None for other pools, and those of 0.2.0, whose names do not tell."""
-    if not pool_name.startswith(TEMPORARY_POOL_PREFIX):
+    if not is_temporary(pool_name):
         return None
     words = pool_name.removeprefix(TEMPORARY_POOL_PREFIX).split("-", 3)
     try:
@@ -153,4 +165,7 @@ def start_temporary_pool(connection: Connection, name: str, directory: str) -> P
         except ConflictError:
             if attempt == _SPELLING_ATTEMPTS - 1:
                 raise
+        except HypervisorError as error:
+            message = error.message.replace(spelling, normalise(directory))
+            raise HypervisorError(message, error.hint, code=error.code) from error
     raise AssertionError("unreachable")
