@@ -409,17 +409,7 @@ def test_completing_a_name_loads_libvirt_alone(tmp_path: Path) -> None:
             ("domain-clone", "a", "b"),
             True,
             [
-                *(
-                    "clone",
-                    "clone_parts",
-                    "clone_records",
-                    "definitions",
-                    "firmware",
-                    "linked",
-                    "quiesce",
-                    "restart",
-                    "storage",
-                ),
+                *("clone", "clone_parts", "clone_records", "definitions", "firmware", "restart", "storage"),
                 "transaction",
                 "trust",
             ],

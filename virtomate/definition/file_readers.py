@@ -77,6 +77,10 @@ class DiskDefinition(NamedTuple):
             return f"{self.pool}/{self.volume}"
         return self.path or self.address or f"a {self.type} source"
 
+    def has_volume_of(self, other: DiskDefinition) -> bool:
+        """Return whether the other disk names the same volume."""
+        return (self.path, self.pool, self.volume) == (other.path, other.pool, other.volume)
+
 
 def disks(domain: Document) -> tuple[DiskDefinition, ...]:
     """Return the disks of a domain, in order."""

@@ -16,6 +16,9 @@ from virtomate.duplication.hostfs import open_visible, visible_status
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
 
+# of the owner, the group and all others (chmod(2))
+WRITE_BITS = 0o222
+
 _ATTRIBUTE = "system.posix_acl_access"
 _HEADER_BYTES = 4
 # tag, permissions, user or group ID

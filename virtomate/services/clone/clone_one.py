@@ -12,7 +12,6 @@ from virtomate.enums import Action, ArtifactKind, ArtifactState, Status
 from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.rollback import Rollback
 from virtomate.services.clone.disks import volume_reference
-from virtomate.services.clone.snapshot import describe_snapshot
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.clone_parts import DiskResult, NvramResult, VolumeReference
 from virtomate.services.clone_records import CloneResult
@@ -178,7 +177,7 @@ def clone_result(
         frozen_seconds=None if start is None else start.frozen_seconds,
         moment=None if plan.base is None else plan.base.name,
         frozen=plan.frozen,
-        snapshot=None if plan.source.snapshot is None else describe_snapshot(plan.source.snapshot),
+        snapshot=None if plan.source.snapshot is None else plan.source.snapshot.describe(),
         seed=None if plan.seed is None else plan.seed.result(),
         prepared=None if plan.prepared is None else plan.prepared.result(),
         credentials=tuple(item.result() for item in plan.credentials) or None,

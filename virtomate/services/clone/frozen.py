@@ -20,7 +20,6 @@ from virtomate.errors import IllegalStateError, NotFoundError, UnreadableFileErr
 from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
-from virtomate.services.clone.snapshot import is_same_volume
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
@@ -59,7 +58,8 @@ def held_of_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions) -> S
     if source is None or disk.is_readonly:
         return None
     held = source.snapshot.disks.get(disk.target)
-    if held is not None and held.kind in {INTERNAL, EXTERNAL} and is_same_volume(held.frozen, disk):
+    frozen = None if held is None else held.frozen
+    if held is not None and held.kind in {INTERNAL, EXTERNAL} and frozen is not None and frozen.has_volume_of(disk):
         _refuse_written(survey.source.reference.name, source, held, disk)
         return held
     target = disk.target

@@ -10,14 +10,11 @@ from virtomate.definition.active import with_active_devices
 from virtomate.definition.freeze import read_freeze_mark, without_freeze_mark
 from virtomate.definition.provenance import DomainReference, read_provenance
 from virtomate.definition.template import as_ordinary, is_template, read_mark
-from virtomate.duplication.acl import with_mode
+from virtomate.duplication.acl import WRITE_BITS, with_mode
 from virtomate.enums import Consistency, Quiesce
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.domains import find_domain
 from virtomate.notices import CloneWarning, Notice
-from virtomate.services.clone.live import RunningOriginal, hot_plugged, read_running
-from virtomate.services.clone.snapshot import SnapshotSource, read_snapshot_source, refuse_commit
-from virtomate.services.linked import WRITE_BITS
 from virtomate.services.restart import is_owed
 from virtomate.tuples import NamedTuple
 from virtomate.words import shutdown_commands, virsh, virtomate
@@ -31,6 +28,8 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.services.clone.live import RunningOriginal
+    from virtomate.services.clone.snapshot import SnapshotSource
     from virtomate.services.clone_records import CloneRequest
 
 # A guest in any other state does not hear that it is to shut down, or is not heard of again.
@@ -107,7 +106,7 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
         IllegalStateError: The domain is active, an unfinished clone or import, or another run shuts it down.
     """
     domain = find_domain(connection, request.source)
-    snapshot = None if request.snapshot is None else read_snapshot_source(domain, request.snapshot)
+    snapshot = _read_snapshot(domain, request)
     is_active = snapshot is None and domain.is_active()
     if is_active and not request.live and request.shutdown is None:
         state = domain.state()
@@ -133,11 +132,13 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
             + ("." if provenance.owner is not None else f", or '{provenance.source.name}'."),
         )
     if snapshot is not None:
-        refuse_commit(domain, snapshot)
+        snapshot.refuse_commit(domain)
     reference = DomainReference(domain.name, domain.uuid)
     running = None
     left_out: tuple[Notice, ...] = ()
     if is_active and request.live:
+        from virtomate.services.clone.live import hot_plugged, read_running  # noqa: PLC0415 - most originals are off
+
         running = read_running(connection, domain, reference, definition.domain, request)
         if request.live_devices:
             definition = definition._replace(domain=with_active_devices(definition.domain, running.active))
@@ -173,6 +174,15 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
         },
         freeze_mark=freeze_mark,
     )
+
+
+def _read_snapshot(domain: Domain, request: CloneRequest) -> SnapshotSource | None:
+    """Read the snapshot that was asked for."""
+    if request.snapshot is None:
+        return None
+    from virtomate.services.clone.snapshot import read_snapshot_source  # noqa: PLC0415 - few clones are of snapshots
+
+    return read_snapshot_source(domain, request.snapshot)
 
 
 def _require_stoppable(domain: Domain, definition: Definition) -> None:

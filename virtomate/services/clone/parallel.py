@@ -11,7 +11,6 @@ from virtomate.enums import Status, WaitFor
 from virtomate.errors import ConflictError, InternalError, InterruptedBySignalError, VirtomateError
 from virtomate.services.clone.clone_one import CloneRun, clone_one, clone_result
 from virtomate.services.clone.clone_plan import ClonePlan
-from virtomate.services.clone.snapshot import require_kept
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.transaction import Acceptance, guarded, require_off, submit
 from virtomate.tuples import NamedTuple
@@ -106,7 +105,7 @@ def _require_original(plan: ClonePlan, connection: Connection) -> None:
     if source.snapshot is None:
         require_off(connection, source.reference)
     else:
-        require_kept(connection, source.snapshot, source.reference)
+        source.snapshot.require_kept(connection, source.reference)
 
 
 def _make(shared: CloneRun, plan: ClonePlan, request: CloneRequest) -> CloneResult | VirtomateError:

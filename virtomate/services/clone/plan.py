@@ -33,10 +33,10 @@ from virtomate.services.clone.target import (
 from virtomate.services.clone.volume_names import automatic_names
 from virtomate.services.clone.warnings import clone_warnings, refuse_to_start, refuse_warnings
 from virtomate.services.firmware import read_firmware
-from virtomate.services.linked import refuse_broken
 from virtomate.words import counted
 
 if TYPE_CHECKING:
+    from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.clone_plan import ClonePlan
     from virtomate.services.clone.original import Source
     from virtomate.services.clone_records import CloneRequest
@@ -185,7 +185,15 @@ def _survey_hosts(
     for side in survey.sides:
         refuse_taken_names(side.connection, [name for name in request.names if name in side.identities.names])
         check_identity(side.connection, request, source, side.identities)
-    refuse_broken(survey.connection, source.reference.name, read_provenance(source.definition))
+    _refuse_broken(survey.connection, source)
     if request.pool is not None:
         survey.target.pools.for_new_volumes(request.pool)
     return survey, ground.mac_addresses
+
+
+def _refuse_broken(connection: Connection, source: Source) -> None:
+    """Raise IllegalStateError for an original that is a clone whose base is not what it was."""
+    if (record := read_provenance(source.definition)) is not None:
+        from virtomate.services.linked import refuse_broken  # noqa: PLC0415 - few originals are clones
+
+        refuse_broken(connection, source.reference.name, record)

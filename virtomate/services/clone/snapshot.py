@@ -58,12 +58,12 @@ class SnapshotSource(NamedTuple):
     def keeps(self, disk: DiskDefinition) -> bool:
         """Return whether a disk is a frozen image, to which the original does not write when it is started."""
         held = self.snapshot.disks.get(disk.target)
-        is_held = held is not None and held.kind == EXTERNAL and is_same_volume(held.frozen, disk)
-        return is_held and not self.uses(disk)
+        frozen = None if held is None or held.kind != EXTERNAL else held.frozen
+        return frozen is not None and frozen.has_volume_of(disk) and not self.uses(disk)
 
     def uses(self, disk: DiskDefinition) -> bool:
         """Return whether the original writes, or would write when it is started, to the volume of a disk."""
-        return any(is_same_volume(disk, current) for current in self.current)
+        return any(disk.has_volume_of(current) for current in self.current)
 
     @property
     def frozen_targets(self) -> tuple[str, ...]:
@@ -75,10 +75,61 @@ class SnapshotSource(NamedTuple):
         """Return whether content of a disk is inside of an image that a running original writes to."""
         return any(held.kind == INTERNAL for held in self.snapshot.disks.values())
 
+    def refuse_commit(self, domain: Domain) -> None:
+        """Refuse frozen images into which an overlay of the running original is being committed.
 
-def is_same_volume(one: DiskDefinition | None, other: DiskDefinition) -> bool:
-    """Return whether two definitions of a disk name the same volume."""
-    return one is not None and (one.path, one.pool, one.volume) == (other.path, other.pool, other.volume)
+        Raises:
+            IllegalStateError: There is such a job.
+        """
+        if not self.is_running or (target := find_commit(domain, self.frozen_targets)) is None:
+            return
+        raise IllegalStateError(
+            f"a block commit writes into the images below disk {target} of domain '{domain.name}'",
+            hint=f"Wait for its end, or end it: {virsh('blockjob', domain.name, target, options='--abort')}",
+        )
+
+    def require_kept(self, connection: Connection, original: DomainReference) -> None:
+        """Make sure that what a clone was made of is still what the snapshot holds.
+
+        Raises:
+            SourceChangedError: The original was started, or an overlay of it is being committed.
+        """
+        domain = find_domain_by_uuid(connection, original.uuid)
+        if domain is None or not domain.is_active():
+            return
+        if self.has_internal and not self.is_running:
+            raise SourceChangedError(
+                f"domain '{original.name}' was started while it was being cloned",
+                hint="Shut it down, and keep it down while it is being cloned.",
+            )
+        frozen = {normalise(path) for path in self._frozen_paths}
+        live = codec.parse_definition(domain.live_definition()).domain
+        written = next(
+            (disk for disk in file_readers.open_for_writing(live) if normalise(disk.path or "/") in frozen), None
+        )
+        if written is not None or find_commit(domain, self.frozen_targets) is not None:
+            raise SourceChangedError(
+                f"snapshot '{self.name}' of domain '{original.name}' was committed while it was being cloned",
+                hint="Choose another snapshot.",
+            )
+
+    @property
+    def _frozen_paths(self) -> Iterator[str]:
+        for held in self.snapshot.disks.values():
+            if held.kind == EXTERNAL and held.frozen is not None and held.frozen.path is not None:
+                yield held.frozen.path
+
+    def describe(self) -> SnapshotReference:
+        """Return the snapshot as results have it."""
+        from datetime import UTC, datetime  # noqa: PLC0415 - only snapshots have a time
+
+        created = datetime.fromtimestamp(self.snapshot.created, UTC).isoformat(timespec="seconds")
+        return SnapshotReference(self.name, created, self.snapshot.state)
+
+    def warnings(self) -> Iterator[Notice]:
+        """Yield warnings of what a clone does not get of a snapshot."""
+        if self.snapshot.is_of_running_domain:
+            yield Notice(CloneWarning.MEMORY, self.name)
 
 
 def read_snapshot_source(domain: Domain, name: str) -> SnapshotSource:
@@ -115,63 +166,3 @@ def _missing(domain: Domain, name: str) -> NotFoundError:
     else:
         hint = "The domain has no snapshots at all; leave out --snapshot."
     return NotFoundError(f"domain '{domain.name}' has no snapshot '{name}'", hint=hint)
-
-
-def refuse_commit(domain: Domain, source: SnapshotSource) -> None:
-    """Refuse frozen images into which an overlay of the running original is being committed.
-
-    Raises:
-        IllegalStateError: There is such a job.
-    """
-    if not source.is_running or (target := find_commit(domain, source.frozen_targets)) is None:
-        return
-    raise IllegalStateError(
-        f"a block commit writes into the images below disk {target} of domain '{domain.name}'",
-        hint=f"Wait for its end, or end it: {virsh('blockjob', domain.name, target, options='--abort')}",
-    )
-
-
-def require_kept(connection: Connection, source: SnapshotSource, original: DomainReference) -> None:
-    """Make sure that what a clone was made of is still what the snapshot holds.
-
-    Raises:
-        SourceChangedError: The original was started, or an overlay of it is being committed.
-    """
-    domain = find_domain_by_uuid(connection, original.uuid)
-    if domain is None or not domain.is_active():
-        return
-    if source.has_internal and not source.is_running:
-        raise SourceChangedError(
-            f"domain '{original.name}' was started while it was being cloned",
-            hint="Shut it down, and keep it down while it is being cloned.",
-        )
-    frozen = {normalise(path) for path in _frozen_paths(source)}
-    live = codec.parse_definition(domain.live_definition()).domain
-    written = next(
-        (disk for disk in file_readers.open_for_writing(live) if normalise(disk.path or "/") in frozen), None
-    )
-    if written is not None or find_commit(domain, source.frozen_targets) is not None:
-        raise SourceChangedError(
-            f"snapshot '{source.name}' of domain '{original.name}' was committed while it was being cloned",
-            hint="Choose another snapshot.",
-        )
-
-
-def _frozen_paths(source: SnapshotSource) -> Iterator[str]:
-    for held in source.snapshot.disks.values():
-        if held.kind == EXTERNAL and held.frozen is not None and held.frozen.path is not None:
-            yield held.frozen.path
-
-
-def describe_snapshot(source: SnapshotSource) -> SnapshotReference:
-    """Return the snapshot as results have it."""
-    from datetime import UTC, datetime  # noqa: PLC0415 - only snapshots have a time
-
-    created = datetime.fromtimestamp(source.snapshot.created, UTC).isoformat(timespec="seconds")
-    return SnapshotReference(source.name, created, source.snapshot.state)
-
-
-def snapshot_warnings(source: SnapshotSource) -> Iterator[Notice]:
-    """Yield warnings of what a clone does not get of a snapshot."""
-    if source.snapshot.is_of_running_domain:
-        yield Notice(CloneWarning.MEMORY, source.name)

@@ -9,7 +9,6 @@ from virtomate.enums import Action, DiskAction
 from virtomate.errors import RefusedWarningError, UnsupportedError
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.clone.seeds import seed_warnings
-from virtomate.services.clone.snapshot import snapshot_warnings
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def clone_warnings(
         *(warning for item in disks for warning in item.warnings),
         *seed_warnings(disks, seeds),
         *(() if nvram is None else nvram.warnings),
-        *(() if source.snapshot is None else snapshot_warnings(source.snapshot)),
+        *(() if source.snapshot is None else source.snapshot.warnings()),
         *(() if firmware.missing is None else (firmware.missing,)),
         *_snapshots(source, disks),
         *source.not_carried_over,

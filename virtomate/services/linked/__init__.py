@@ -1,6 +1,5 @@
 """The life of linked clones: bases that nobody writes to, and what becomes of clones that rest on them."""
 
-from virtomate.services.linked.base import WRITE_BITS as WRITE_BITS
 from virtomate.services.linked.base import WriteBits as WriteBits
 from virtomate.services.linked.base import refuse_written as refuse_written
 from virtomate.services.linked.base import remove_write_bits as remove_write_bits

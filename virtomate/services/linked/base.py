@@ -10,6 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from virtomate.duplication.acl import WRITE_BITS
 from virtomate.duplication.hostfs import open_visible, visible_status
 from virtomate.duplication.image_headers import HEADER_BYTES, Qcow2Header, read_qcow2_header
 from virtomate.errors import IllegalStateError, UnsupportedError, combined_error
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from virtomate.notices import Notice
     from virtomate.services.storage.references import Writer
 
-WRITE_BITS = 0o222
 # How many users of a volume a refusal names.
 _NAMED_WRITERS = 3
 _UNSEEN = "its file cannot be seen here"

@@ -19,6 +19,7 @@ from virtomate.definition import TEMPLATE_NAMESPACE, codec, file_readers
 from virtomate.definition.provenance import Artifact, read_provenance
 from virtomate.definition.template import MarkedImage, TemplateMark, as_ordinary, as_template, is_template, read_mark
 from virtomate.definition.volume import VolumeDescription, describe_volume
+from virtomate.duplication.acl import WRITE_BITS
 from virtomate.duplication.host_images import alone_with, forbid_writing
 from virtomate.duplication.hostfs import open_visible, visible_status
 from virtomate.enums import ArtifactKind, ArtifactState, TemplateStatus
@@ -36,7 +37,7 @@ from virtomate.hypervisor.storage import get_volume
 from virtomate.notices import Notice, TemplateWarning, notice
 from virtomate.paths import normalise
 from virtomate.rollback import Rollback
-from virtomate.services.linked.base import WRITE_BITS, WriteBits, refuse_written, remove_write_bits, restore_write_bits
+from virtomate.services.linked.base import WriteBits, refuse_written, remove_write_bits, restore_write_bits
 from virtomate.services.linked.record import find_record
 from virtomate.services.storage import read_pools
 from virtomate.services.storage.references import scan_references

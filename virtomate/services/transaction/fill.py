@@ -12,22 +12,11 @@ from virtomate.cancel import CancelToken, StoppedError, backoff
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.acl import give_acl, may_be_given_here
 from virtomate.duplication.hostfs import visible_status
-from virtomate.duplication.transfers.backup import (
-    RESUMED,
-    BackedUp,
-    BackupStart,
-    begin_unfrozen,
-    end_backup,
-    require_reserved,
-)
-from virtomate.duplication.transfers.backup import fill as fill_by_backup
 from virtomate.duplication.transfers.base import TransferContext, TransferUnavailableError
-from virtomate.enums import ArtifactState, Quiesce, TokenPlace
+from virtomate.enums import ArtifactState, TokenPlace
 from virtomate.errors import ConflictError, ConnectionLostError, IllegalStateError, UnsupportedError
-from virtomate.hypervisor.backup import begin_backup
 from virtomate.hypervisor.storage import get_pool
 from virtomate.notices import CloneWarning, Notice, notice
-from virtomate.services.quiesce import Guest, begin_frozen, thaw_abandoned, thaw_own, thawed_note
 from virtomate.services.storage import PoolEntry, describe
 from virtomate.services.storage.artifacts import BEGUN, OWN, name_artifact, put_token, remove_artifact
 from virtomate.services.transaction.growth import grow
@@ -38,12 +27,12 @@ from virtomate.tuples import NamedTuple
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from virtomate.definition.provenance import Artifact, DomainReference
+    from virtomate.definition.provenance import Artifact
     from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.backup import BackedUp, BackupStart
     from virtomate.duplication.transfers.base import Duplication, Place
     from virtomate.enums import Transfer
     from virtomate.hypervisor.connection import Connection
-    from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.storage import Pool, Volume
     from virtomate.rollback import Rollback
     from virtomate.services.transaction.claim import Claim
@@ -84,7 +73,7 @@ class VolumeInTheMaking:
     def __init__(self, run: Run, claim: Claim, job: VolumeJob) -> None:
         self.job = job
         self._run = run
-        self._claim = claim
+        self.claim = claim
         self._made: Artifact | None = None
         self._is_created = False
         self._created: VolumeDescription | None = None
@@ -108,7 +97,10 @@ class VolumeInTheMaking:
         created = describe(known.pool, volume).description
         _require_new(job, created)
         if job.way is not None:
-            require_reserved(job.way, created)
+            if job.is_backed_up:
+                from virtomate.duplication.transfers.backup import require_reserved  # noqa: PLC0415 - as below
+
+                require_reserved(job.way, created)
             created, self._warnings = _give_access(job.way.source, known.pool, volume, created)
         token_place = TokenPlace.HEADER if isinstance(job.content, OverlayOn) else None
         if (marked := put_token(created, workplace.token)) is not None:
@@ -120,7 +112,7 @@ class VolumeInTheMaking:
         )
         # Without a token, nothing but the journal tells that it was made. A backup goes on when this process is killed,
         # and while it writes, the file is known by its inode number in the journal.
-        tell = self._claim.record if token_place is None or job.is_backed_up else self._claim.note
+        tell = self.claim.record if token_place is None or job.is_backed_up else self.claim.note
         tell(self._made)
         self._created = created
         return created
@@ -141,23 +133,11 @@ class VolumeInTheMaking:
     def backed_up(self, outcome: BackedUp) -> Filled:
         """Return how a backup has filled it."""
         path = self.job.place.path
-        original, problem = self._claim.provenance.source.name, outcome.start.problem
+        original, problem = self.claim.provenance.source.name, outcome.start.problem
         untrimmed = () if outcome.is_trimmed else (notice(CloneWarning.UNTRIMMED, self.job.label, path=path),)
         unfrozen = (notice(CloneWarning.UNFROZEN, original, reason=problem),) if problem else ()
         warnings = (*self._warnings, *untrimmed, *unfrozen)
         return Filled(outcome.taken_bytes, self.job.transfer, None, warnings, start=outcome.start)
-
-    def begin_backup(self, connection: Connection, cancel: CancelToken, domain: Domain, document: str) -> BackupStart:
-        """Begin the backup that fills the volume, with the file systems of the guest frozen if that was asked for."""
-        if self.job.way is None or self.job.way.running is None:
-            raise AssertionError("a backup is of a running domain")
-        if thaw_abandoned(domain):
-            self._run.progress.note(thawed_note(domain.name))
-        quiesce = self.job.way.running.quiesce
-        if quiesce is Quiesce.OFF:
-            return begin_unfrozen(domain, document)
-        guest = Guest(connection, domain, self._claim.token, quiesce is Quiesce.REQUIRE, cancel)
-        return begin_frozen(guest, partial(begin_backup, domain, document))
 
     @property
     def to_be_backed_up(self) -> tuple[Duplication, VolumeDescription]:
@@ -171,7 +151,7 @@ class VolumeInTheMaking:
     ) -> TransferContext:
         """Return what a transfer works with."""
         run = self._run
-        return TransferContext(connection, run.target.borrow, run.progress, cancel, self._claim.token, run.pace, other)
+        return TransferContext(connection, run.target.borrow, run.progress, cancel, self.claim.token, run.pace, other)
 
     def _fill_somehow(self, workplace: TransferContext) -> Filled:
         while True:
@@ -186,7 +166,7 @@ class VolumeInTheMaking:
                 # only the volume itself could tell that this way is closed; it is still empty
                 self._remove(workplace.connection)
                 self.job = fallback
-                self._claim.record(fallback.planned())
+                self.claim.record(fallback.planned())
 
     def _fill(self, created: VolumeDescription, workplace: TransferContext) -> Filled:
         job = self.job
@@ -206,15 +186,15 @@ class VolumeInTheMaking:
         """Note that a volume whose file is not seen here bears its token in its content, now that it has content."""
         if content.token_offset is not None and self._made is not None and self._made.token_place is None:
             self._made = self._made._replace(token_place=TokenPlace.HEADER)
-            self._claim.note(self._made)
+            self.claim.note(self._made)
 
     def undo(self) -> None:
         """Remove the volume, if it was made."""
-        self._claim.require_unfinished()
-        if self.job.is_backed_up and end_backup(
-            self._run.source.connection, self._claim.provenance.source.uuid, self._claim.provenance.backed_up
-        ):
-            self._run.progress.note(RESUMED.format(self._claim.provenance.source.name))
+        self.claim.require_unfinished()
+        if self.job.is_backed_up:
+            from virtomate.services.transaction.backing_up import end_own_backup  # noqa: PLC0415 - few originals run
+
+            end_own_backup(self._run, self.claim)
         self._remove(self._run.target.connection)
 
     def _remove(self, connection: Connection) -> None:
@@ -222,7 +202,7 @@ class VolumeInTheMaking:
             _LOG.info("removing %s", made.path)
             accepted = OWN if made.state is ArtifactState.MADE else BEGUN
             try:
-                was_there = remove_artifact(connection, made, self._claim.token, accepted, backoff(_UNDO_WAIT_SECONDS))
+                was_there = remove_artifact(connection, made, self.claim.token, accepted, backoff(_UNDO_WAIT_SECONDS))
             except ConnectionLostError:
                 # libvirt may have removed the file all the same
                 self._is_created = False
@@ -244,18 +224,15 @@ def create_volumes(
     for volume in volumes:
         undo.push(name_artifact(volume.job.planned()), volume.undo)
     if any(job.is_backed_up for job in jobs):
+        from virtomate.services.transaction.backing_up import thaw  # noqa: PLC0415 - few originals run
+
         original = claim.provenance.source
-        thaw = partial(_thaw, run, original, claim.token)
-        undo.push(f"the freeze of the file systems of domain '{original.name}'", thaw)
+        undo.push(f"the freeze of the file systems of domain '{original.name}'", partial(thaw, run, claim))
     for volume in volumes:
         if not volume.job.is_created_with_content:
             run.cancel.check()
             volume.create(volume.workplace(run.target.connection, run.cancel))
     return volumes
-
-
-def _thaw(run: Run, original: DomainReference, token: str) -> None:
-    thaw_own(run.source.connection, original.uuid, token)
 
 
 def fill_volumes(run: Run, volumes: tuple[VolumeInTheMaking, ...], transfers: Executor) -> dict[str, Filled]:
@@ -305,18 +282,14 @@ def _fill(
     first = work[0]
     if not first.job.is_backed_up:
         return {first.job.place.path: first.fill(connection, cancel, other)}
+    from virtomate.services.transaction.backing_up import back_up  # noqa: PLC0415 - few originals run
+
     cancel.check()
     label = ", ".join(volume.job.label for volume in work)
     run.progress.started(label, sum(volume.job.total_bytes for volume in work))
     try:
-        outcomes = fill_by_backup(
-            tuple(volume.to_be_backed_up for volume in work),
-            label,
-            first.workplace(connection, cancel),
-            partial(first.begin_backup, connection, cancel),
-        )
-        for volume in work:
-            grow(volume.to_be_backed_up[0], connection, cancel)
+        filled = tuple(volume.to_be_backed_up for volume in work)
+        outcomes = back_up(run, first.claim, filled, label, first.workplace(connection, cancel))
     except BaseException:
         run.progress.dropped(label)
         raise

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import open_visible, write_failure
-from virtomate.duplication.qemu_img import is_installed, run_qemu_img
 from virtomate.enums import Action, Transfer
 from virtomate.errors import HypervisorError, IllegalStateError
 from virtomate.hypervisor.storage import get_pool, get_volume
@@ -55,6 +54,8 @@ def grow(way: Duplication, connection: Connection, cancel: CancelToken) -> None:
 
 def _grow_here(way: Duplication, capacity: int, connection: Connection, cancel: CancelToken) -> bool:
     """Have qemu-img resize the image, without libvirt; return False where the file or qemu-img is not here."""
+    from virtomate.duplication.qemu_img import is_installed, run_qemu_img  # noqa: PLC0415 - few clones grow
+
     created = describe_volume(way.place.pool, get_volume(connection, way.place.pool, way.place.name).document())
     descriptor = open_visible(created, os.O_RDWR) if is_installed() else None
     if descriptor is None:
