@@ -184,6 +184,14 @@ def test_pauses_grow_and_the_last_look_comes_when_the_time_is_over(clock: Clock)
     assert sum(clock.pauses) == pytest.approx(5)
 
 
+def test_pauses_grow_to_the_length_that_is_given(clock: Clock) -> None:
+    """Who asks for shorter pauses gets them."""
+    list(backoff(2, longest_seconds=0.1))
+
+    assert max(clock.pauses) == 0.1
+    assert sum(clock.pauses) == pytest.approx(2)
+
+
 def test_no_turn_after_a_signal() -> None:
     """A signal ends the waiting at once, also while a pause lasts."""
     cancel = CancelToken()

@@ -105,7 +105,9 @@ class CancelToken:
             raise StoppedError("stopped, since other work failed")
 
 
-def backoff(seconds: float, cancel: CancelToken | None = None) -> Iterator[float]:
+def backoff(
+    seconds: float, cancel: CancelToken | None = None, longest_seconds: float = _LAST_INTERVAL_SECONDS
+) -> Iterator[float]:
     """Yield the seconds left: at once, then after growing intervals, and a last time when the time is over.
 
     With 0 seconds there is one turn. The token ends the waiting, and raises as `CancelToken.check` does; an undo passes
@@ -122,7 +124,7 @@ def backoff(seconds: float, cancel: CancelToken | None = None) -> Iterator[float
         if left <= 0:
             return
         sleep(min(interval, left))
-        interval = min(interval * _INTERVAL_GROWTH, _LAST_INTERVAL_SECONDS)
+        interval = min(interval * _INTERVAL_GROWTH, longest_seconds)
 
 
 def call_interruptibly(call: Callable[[], Result], cancel: CancelToken, seconds: float | None = None) -> Result:

@@ -13,13 +13,14 @@ import os
 import stat
 import struct
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING
 
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, UnsupportedError
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from virtomate.definition.volume import VolumeDescription
 
@@ -335,10 +336,16 @@ def _call_libc(name: str, *arguments: object) -> int:
 
     A Python integer is passed as a C int.
     """
+    function = _libc_function(name)
+    return -1 if function is None else int(function(*arguments))
+
+
+@cache
+def _libc_function(name: str) -> Callable[..., int] | None:
+    """Return a function of the C library, once: the look-up takes as long as some calls."""
     import ctypes  # noqa: PLC0415 - commands that only look at definitions do not need it
 
-    function = getattr(ctypes.CDLL(None), name, None)
-    return -1 if function is None else int(function(*arguments))
+    return getattr(ctypes.CDLL(None), name, None)
 
 
 def _flags(descriptor: int) -> int:

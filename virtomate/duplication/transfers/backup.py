@@ -51,6 +51,8 @@ _LIMIT_SECONDS = 10
 # libvirt gives a file back to its owner so soon after the backup has ended.
 _CLOSED_SECONDS = 5
 _FOREVER = float("inf")
+# Three short questions each; the clone is late by half of the interval.
+_LOOK_EVERY_SECONDS = 0.1
 _MAKE_ROOM = "Make room on the file systems of the new volumes, then run the command again."
 
 RESUMED = "domain '{}', which the backup had left paused with an I/O error, was resumed"
@@ -206,7 +208,7 @@ class _Job(NamedTuple):
 
     def _follow(self, cancel: CancelToken) -> Iterator[float]:
         domain, share = self.domain, 0.0
-        for _ in backoff(_FOREVER, cancel):
+        for _ in backoff(_FOREVER, cancel, _LOOK_EVERY_SECONDS):
             if (document := backup.find_backup(domain)) is None:
                 break
             if backup_paths(document) != self.paths:
