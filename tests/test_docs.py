@@ -88,6 +88,7 @@ TABLES: dict[str, type] = {
     "ResetDocument": reset.ResetResult,
     "ResetDiskDocument": reset.ResetDisk,
     "TemplateDocument": template.TemplateResult,
+    "TpmDocument": clone_parts.TpmResult,
     "VerificationDocument": verify.Verification,
     "VerifiedVolumeDocument": verify.VerifiedVolume,
     "VolumeDocument": clone_parts.VolumeReference,

@@ -97,6 +97,14 @@ class WaitFor(StrEnum):
     IP = "ip"
 
 
+class TpmTreatment(StrEnum):
+    """The request for the state of an emulated TPM: a new TPM, a copy of the original's, or no clone."""
+
+    NEW = "new"
+    COPY = "copy"
+    REFUSE = "refuse"
+
+
 class SideFileAction(StrEnum):
     """The result for a file beside the disks."""
 
@@ -120,6 +128,7 @@ class ArtifactKind(StrEnum):
     NVRAM = "nvram"
     SEED = "seed"
     CREDENTIAL = "credential"
+    TPM = "tpm"
     POOL = "pool"
 
 

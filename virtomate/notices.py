@@ -35,6 +35,7 @@ class CloneWarning(StrEnum):
     SAME_SEED = "same-seed"
     SAME_SERIALS = "same-serial-numbers"
     SAME_TITLE = "same-title"
+    SAME_TPM = "same-tpm"
     SHARED = "shared-resource"
     SHARED_BASE = "shared-base"
     SHARED_DISK = "shared-disk"

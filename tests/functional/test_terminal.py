@@ -44,6 +44,7 @@ CLONE_KEYS = {
     "source",
     "started",
     "status",
+    "tpm",
     "uuid",
     "warnings",
 }

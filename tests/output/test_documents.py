@@ -104,6 +104,7 @@ def test_clone() -> None:
         "frozen_seconds": None,
         "moment": None,
         "frozen": [],
+        "tpm": None,
         "started": False,
     }
 

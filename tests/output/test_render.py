@@ -37,7 +37,7 @@ from virtomate.notices import Change, CloneWarning, Kept, Notice, notice
 from virtomate.output import clones, deletions, lists, render
 from virtomate.output import json as documents
 from virtomate.output.streams import Format
-from virtomate.services.clone_parts import InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.clone_parts import InterfaceResult, NvramResult, TpmResult, VolumeReference
 from virtomate.services.delete import Deletion, DeletionResult, DoomedThing
 from virtomate.words import Reach, virsh
 
@@ -140,6 +140,23 @@ def test_clone_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "  MAC    52:54:00:00:00:02 (was 52:54:00:00:00:01)",
     ]
     assert captured.err == f"Warning: {SHARED_LUN}\n"
+
+
+@pytest.mark.parametrize(
+    ("tpm", "line"),
+    [
+        (TpmResult(SideFileAction.COPIED, "/swtpm/1", "/swtpm/2"), "  TPM    /swtpm/2 (copied)"),
+        (TpmResult(SideFileAction.FRESH, None, None, "it has no state"), "  TPM    new (it has no state)"),
+        (TpmResult(SideFileAction.FRESH, None, None), None),
+        (TpmResult(SideFileAction.SHARED, "/dev/tpm0", "/dev/tpm0"), None),
+    ],
+    ids=["copied", "nothing to copy", "new", "shared"],
+)
+def test_tpm_for_people(tpm: TpmResult, line: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """What became of a state that was to be copied is said; warnings tell of other TPMs."""
+    clones.render_clones([CLONED._replace(tpm=tpm)], HUMAN)
+
+    assert [found for found in capsys.readouterr().out.splitlines() if "TPM" in found] == ([line] if line else [])
 
 
 def test_plans_of_several_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from virtomate.cli.clone_values import (
 from virtomate.cli.completion import POOL, SNAPSHOT
 from virtomate.cli.options import VOLUME_OPTIONS
 from virtomate.cli.sysprep_options import OPTIONS as SYSPREP_OPTIONS
-from virtomate.enums import IfExists, Mode, Quiesce, Transfer
+from virtomate.enums import IfExists, Mode, Quiesce, TpmTreatment, Transfer
 
 _MAX_COUNT = 9999
 _MAX_VCPUS = 4096
@@ -125,6 +125,13 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             metavar="PLACE",
             help="Destination of the NVRAM copy: absolute path, POOL/VOLUME, or a file name in the original's "
             "directory. [default: a file there with the clone's name]",
+        ),
+        click.Option(
+            ["--tpm"],
+            type=click.Choice([treatment.value for treatment in TpmTreatment]),
+            default=TpmTreatment.NEW.value,
+            help="The TPM of the clone, if the original has an emulated TPM: new without state, copy with a copy of "
+            "the original's state (both unseal the same secrets), or refuse to clone such an original. [default: new]",
         ),
         click.Option(
             ["--transfer"],

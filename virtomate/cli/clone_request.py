@@ -11,7 +11,7 @@ import click
 from virtomate.cli.address_options import read_addresses
 from virtomate.cli.clone_values import KEEP, SHUTDOWN_SECONDS
 from virtomate.cli.seed_request import SeedWords, read_seed_words
-from virtomate.enums import DiskAction, IfExists, Mode, Quiesce, Transfer
+from virtomate.enums import DiskAction, IfExists, Mode, Quiesce, TpmTreatment, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,6 +39,7 @@ def clone_request(
     macs: Sequence[str],
     ips: Sequence[AddressWish],
     ip_ranges: Sequence[AddressWish],
+    tpm: str,
     transfer: str | None,
     bandwidth: int,
     no_space_check: bool,
@@ -111,6 +112,7 @@ def clone_request(
         disks=tuple(disks),
         mac_addresses=() if KEEP in macs else tuple(macs),
         keep_mac_addresses=KEEP in macs,
+        tpm=TpmTreatment(tpm),
         transfer=None if transfer is None else Transfer(transfer),
         bandwidth_bytes=bandwidth * _MIB,
         check_space=not no_space_check,

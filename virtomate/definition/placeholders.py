@@ -24,9 +24,10 @@ _NO_KERNEL = "/nonexistent/virtomate-unfinished-clone"
 def claim_definition(name: str, provenance: Provenance, source: Document) -> Definition:
     """Return the claim: a placeholder with the clone's name and UUID, without disks, which cannot be started.
 
-    Hypervisor, architecture, machine and emulator are the original's, which libvirt is known to accept.
+    Hypervisor, architecture, machine and emulator are the original's, which libvirt is known to accept. Where cloning
+    makes the state of a TPM, the placeholder has a TPM, so that libvirt removes the state with this definition.
     """
-    emulator = child(source, "devices").get("emulator")
+    emulator, tpm = (child(source, "devices").get(device) for device in ("emulator", "tpm"))
     domain: Document = {
         "@type": source.get("@type", "qemu"),
         "name": name,
@@ -35,8 +36,13 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
         "memory": {"@unit": "MiB", "#text": "1"},
         "os": {"type": child(source, "os").get("type"), "kernel": _NO_KERNEL},
     }
-    if emulator is not None:
-        domain["devices"] = {"emulator": emulator}
+    devices: Document = {} if emulator is None else {"emulator": emulator}
+    if provenance.tpm:
+        from virtomate.definition.tpm import with_removable_state  # noqa: PLC0415 - few clones get the state of a TPM
+
+        devices["tpm"] = with_removable_state(tpm)
+    if devices:
+        domain["devices"] = devices
     return with_provenance(Definition(domain, None), provenance)
 
 
@@ -55,7 +61,7 @@ def half_deleted_definition(name: str, provenance: Provenance, clone: Document) 
     """
     definition = claim_definition(name, provenance, clone)
     devices = child(definition.domain, "devices")
-    if tpm := child(clone, "devices").get("tpm"):
+    if (tpm := child(clone, "devices").get("tpm")) and not provenance.tpm:
         devices = {**devices, "tpm": tpm}
     if displays := [{"@type": display["@type"], **kept} for display in _displays(clone) if (kept := _secrets(display))]:
         devices = {**devices, "graphics": displays}

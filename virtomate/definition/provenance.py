@@ -126,6 +126,7 @@ class Provenance(NamedTuple):
         owner: UUID of the clone whose token these volumes bear, if it is not the domain's own: overlays that are made
             for an original that is a clone, and bases of a clone that was deleted.
         prepared: Whether the content of the clone's volumes was changed after they were made of the original's.
+        tpm: Whether the TPM state that libvirt keeps by the clone's UUID is a copy that cloning makes, or has made.
         entries: DHCP entries that are going to be made for the clone, or were made.
     """
 
@@ -147,6 +148,7 @@ class Provenance(NamedTuple):
     freezes: bool = False
     owner: str | None = None
     prepared: bool = False
+    tpm: bool = False
     entries: tuple[HostEntry, ...] = ()
 
     @property
@@ -228,7 +230,7 @@ def _write(provenance: Provenance) -> str:
         element["@restarts"] = "yes"
     if provenance.moment is not None:
         element["@moment"] = provenance.moment
-    for name in ("frozen", "freezes", "prepared"):
+    for name in ("frozen", "freezes", "prepared", "tpm"):
         if getattr(provenance, name):
             element[f"@{name}"] = "yes"
     if provenance.owner is not None:
@@ -293,6 +295,7 @@ def _read(element: str) -> Provenance:
         frozen=record.get("@frozen") == "yes",
         freezes=record.get("@freezes") == "yes",
         prepared=record.get("@prepared") == "yes",
+        tpm=record.get("@tpm") == "yes",
         owner=record.get("@owner"),
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
         snapshot=source.get("@snapshot"),

@@ -99,6 +99,15 @@ class NewVolume(NamedTuple):
     features: tuple[str, ...] = ()
 
 
+class NewDirectory(NamedTuple):
+    """A directory that is made together with the pool over it; an owner or group of None is that of the daemon."""
+
+    pool_uuid: str
+    mode: int
+    owner: int | None
+    group: int | None
+
+
 class PoolDescription(NamedTuple):
     """A pool, with a normalised path, and its directory as of the last refresh; libvirt reports no sticky bit."""
 
@@ -189,9 +198,14 @@ def volume_document(volume: NewVolume) -> str:
     return codec.unparse(content, "volume")
 
 
-def directory_pool_document(name: str, path: str) -> str:
-    """Return the document of a pool over a directory."""
-    return codec.unparse({"@type": "dir", "name": name, "target": {"path": path}}, "pool")
+def directory_pool_document(name: str, path: str, new: NewDirectory | None = None) -> str:
+    """Return the document of a pool over a directory, which may be a new one."""
+    target: dict[str, Any] = {"path": path}
+    if new is None:
+        return codec.unparse({"@type": "dir", "name": name, "target": target}, "pool")
+    permissions = {"mode": f"{new.mode:04o}", "owner": new.owner, "group": new.group}
+    target["permissions"] = {key: str(value) for key, value in permissions.items() if value is not None}
+    return codec.unparse({"@type": "dir", "name": name, "uuid": new.pool_uuid, "target": target}, "pool")
 
 
 def _location(element: dict[str, Any]) -> Location:

@@ -245,16 +245,17 @@ def get_volume(connection: Connection, pool_name: str, volume_name: str) -> Volu
     return volume
 
 
-def start_transient_pool(connection: Connection, name: str, document: str) -> Pool:
-    """Create and start a pool that vanishes when it is stopped.
+def start_transient_pool(connection: Connection, name: str, document: str, *, makes_directory: bool = False) -> Pool:
+    """Create and start a pool that vanishes when it is stopped, with its directory if that is missing.
 
     Raises:
         ConflictError: A pool has the same name, or the same spelling of its directory.
         NoSpaceError: libvirt has no room for the pool's document.
         HypervisorError: The directory cannot be read.
     """
+    flags = libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD if makes_directory else 0
     try:
-        return Pool(connection.handle.storagePoolCreateXML(document, 0))
+        return Pool(connection.handle.storagePoolCreateXML(document, flags))
     except libvirt.libvirtError as error:
         failure = f"cannot make a temporary pool '{name}'"
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:

@@ -6,7 +6,7 @@ import sys
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from virtomate.enums import Action, Consistency, CredentialWay, Status, Transfer, WaitFor
+from virtomate.enums import Action, Consistency, CredentialWay, SideFileAction, Status, Transfer, WaitFor
 from virtomate.errors import InterruptedBySignalError
 from virtomate.notices import StartWarning
 from virtomate.output.json import clone_document
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         FrozenDiskResult,
         PreparedResult,
         ReplacedClone,
+        TpmResult,
     )
     from virtomate.services.clone_records import CloneResult
     from virtomate.services.delete import DeletionResult
@@ -214,6 +215,7 @@ def _clone_lines(result: CloneResult) -> list[str]:
     rows += [(disk.target, _disk_words(disk, is_plan=is_plan)) for disk in result.disks]
     if result.nvram is not None:
         rows.append(("NVRAM", f"{result.nvram.clone or 'no file'} ({result.nvram.action.value})"))
+    rows += [("TPM", words) for words in _tpm_words(result.tpm)]
     if result.seed is not None:
         files = "" if not result.seed.files else f"; {', '.join(result.seed.files)}"
         rows.append(
@@ -251,6 +253,13 @@ def _prepared_words(prepared: PreparedResult, *, is_plan: bool) -> str:
     parts += [", ".join(prepared.operations)] if prepared.operations else []
     to_do = "to be prepared" if is_plan else "prepared"
     return f"{to_do} by {prepared.program}" + (f" ({'; '.join(parts)})" if parts else "")
+
+
+def _tpm_words(tpm: TpmResult | None) -> list[str]:
+    """Describe a TPM that was copied, or that was to be copied; warnings tell of the others."""
+    if tpm is None or not (tpm.reason or tpm.action is SideFileAction.COPIED):
+        return []
+    return [f"{tpm.clone} ({tpm.action.value})" if tpm.reason is None else f"new ({tpm.reason})"]
 
 
 def _kept_lines(result: CloneResult) -> list[str]:

@@ -109,7 +109,7 @@ def clone_document(result: CloneResult, reach: Reach) -> Document:
     clone = document(result, reach)
     del clone["leases"]
     if result.status in {Status.FAILED, Status.INTERRUPTED}:
-        clone |= {"disks": [], "nvram": None, "interfaces": [], "frozen": []}
+        clone |= {"disks": [], "nvram": None, "tpm": None, "interfaces": [], "frozen": []}
         for made in ("seed", "prepared", "credentials"):
             clone.pop(made, None)
     if result.status is not Status.PLANNED:

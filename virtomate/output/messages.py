@@ -49,6 +49,8 @@ SENTENCES: dict[Code, str] = {
     "name and instance ID from it",
     CloneWarning.SAME_SERIALS: "the SMBIOS serial number '{serial}' ({subject}) is the same in original and clone",
     CloneWarning.SAME_TITLE: "the title '{subject}' is the same for original and clone",
+    CloneWarning.SAME_TPM: "the TPM of the clone is a copy of the TPM of '{subject}': the clone unseals the same "
+    "secrets, and nobody can tell the two by their TPMs",
     CloneWarning.SHARED: "{subject} is shared with the original",
     CloneWarning.SHARED_BASE: "do not change '{base}' any more: disk {subject} of original and clone both rest on it",
     CloneWarning.SHARED_DISK: "disk {subject} ({location}) is shared with the original ({reason}): both write to it",

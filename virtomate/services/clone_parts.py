@@ -84,6 +84,22 @@ class NvramResult(NamedTuple):
     format: str
 
 
+class TpmResult(NamedTuple):
+    """The TPM of a clone, with the paths of the files that hold the state of both TPMs, if the state was copied.
+
+    libvirt makes a `fresh` TPM at the first start. A `shared` TPM is a device of the host, an emulator that somebody
+    else runs, or a place of the state that the definition names; the path is that of the device, socket or state.
+
+    Attributes:
+        reason: Why the TPM is fresh although a copy was asked for; else None.
+    """
+
+    action: SideFileAction
+    source: str | None
+    clone: str | None
+    reason: str | None = None
+
+
 class SeedResult(NamedTuple):
     """The seed of a clone, from which cloud-init takes what the guest is called.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.enums import Consistency, IfExists, Mode, Quiesce, Status
+from virtomate.enums import Consistency, IfExists, Mode, Quiesce, Status, TpmTreatment
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ReplacedClone,
         SeedResult,
         SnapshotReference,
+        TpmResult,
     )
     from virtomate.services.credentials import Credential
     from virtomate.services.seed import SeedFiles
@@ -117,6 +118,7 @@ class CloneRequest(NamedTuple):
         pool: Pool of new volumes.
         outside_pools: Whether to clone files in directories that no active pool covers, through temporary pools.
         mac_addresses: Addresses for the first interfaces, in order.
+        tpm: What becomes of the state of an emulated TPM.
         nvram: Place of the NVRAM: an absolute path, POOL/VOLUME, or a name beside the original's.
         title: Title of the clone, empty for no title; the description likewise.
         bandwidth_bytes: How many bytes all transfers together may write in a second; 0 means no limit.
@@ -154,6 +156,7 @@ class CloneRequest(NamedTuple):
     keep_mac_addresses: bool = False
     uuid: str | None = None
     nvram: str | None = None
+    tpm: TpmTreatment = TpmTreatment.NEW
     title: str | None = None
     description: str | None = None
     transfer: Transfer | None = None
@@ -221,6 +224,7 @@ class CloneResult(NamedTuple):
         seed: The seed of the clone, None where there is none.
         prepared: What was changed in the guest, None where nothing was.
         replaced: The clone that had the name before, None where there was none.
+        tpm: The TPM of the clone, None where there is none.
         credentials: The credentials of the clone, None where there are none.
         leases: The leases in the networks of a clone that is waited for, right before it was started.
         error: Why there is no clone, or what failed after the clone was complete.
@@ -250,6 +254,7 @@ class CloneResult(NamedTuple):
     seed: SeedResult | None = None
     prepared: PreparedResult | None = None
     replaced: ReplacedClone | None = None
+    tpm: TpmResult | None = None
     credentials: tuple[CredentialResult, ...] | None = None
     leases: tuple[Lease, ...] = ()
     error: VirtomateError | None = None

@@ -53,6 +53,8 @@ def clone_domain_definition(
     nvram: NewNvram | None,
     dropped: Collection[int] = (),
     seed: tuple[SeedDrive, str] | None = None,
+    *,
+    copies_tpm: bool = False,
 ) -> Outcome:
     """Return a clone's definition, what was renewed, and what original and clone still share.
 
@@ -63,6 +65,7 @@ def clone_domain_definition(
         nvram: The clone's NVRAM; None without NVRAM or with the original's.
         dropped: Positions of the disks that the clone does not get.
         seed: The disk for the clone's seed, and the path of the seed; None without a seed.
+        copies_tpm: Whether the clone gets a copy of the state of the original's TPM.
     """
     original = prepared.domain
     title = readers.text(original.get("title"))
@@ -88,7 +91,7 @@ def clone_domain_definition(
             has_new_title=identity.title is not None,
             has_new_name=identity.host_name is not None,
         ),
-        *not_carried_over(renamed.domain),
+        *(() if copies_tpm else not_carried_over(renamed.domain)),
     )
     # several interfaces may have the same change
     return Outcome(renamed.domain, tuple(dict.fromkeys(changes)), warnings)

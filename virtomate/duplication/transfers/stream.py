@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
+from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import data_extents
 from virtomate.duplication.image_headers import HEADER_BYTES
 from virtomate.errors import NotFoundError, SourceChangedError, UnreadableFileError
@@ -55,26 +56,29 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     connection = context.connection
     source = get_volume(context.source, duplication.source.pool, duplication.source.name)
     if duplication.is_moving:
-        pieces: Iterator[bytes | int] = iter((_read_still(duplication.source, source, context),))
+        pieces: Iterator[bytes | int] = iter((_read_still(duplication.source.path, source, context),))
     else:
         pieces = _paced(_pieces_of_volume(duplication.source.physical, source, context.source), context)
     with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream:
         return send_pieces(pieces, stream, duplication.label, context.progress, context.cancel)
 
 
-def _read_still(description: VolumeDescription, volume: Volume, context: TransferContext) -> bytes:
+def _read_still(path: str, volume: Volume, context: TransferContext) -> bytes:
     """Return the content of a small volume, such as an NVRAM, that a guest writes to now and then.
+
+    The state of a TPM changes its length as well.
 
     Raises:
         SourceChangedError: The volume changed all the time.
     """
     before = None
     for _ in backoff(_STILL_SECONDS, context.cancel):
-        now = read_head(context.source, volume, description.physical)
+        length = describe_volume("", volume.document()).physical
+        now = read_head(context.source, volume, length)
         if now == before:
             return now
         before = now
-    raise SourceChangedError(f"'{description.path}' is written to all the time and cannot be copied", hint="Try again.")
+    raise SourceChangedError(f"'{path}' is written to all the time and cannot be copied", hint="Try again.")
 
 
 def _paced(pieces: Iterator[bytes | int], context: TransferContext) -> Iterator[bytes | int]:

@@ -7,13 +7,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from virtomate.definition import readers
 from virtomate.definition.provenance import Artifact
-from virtomate.enums import Action, ArtifactKind, ArtifactState, Status
+from virtomate.enums import Action, ArtifactKind, ArtifactState, SideFileAction, Status
 from virtomate.errors import ConflictError, InternalError, VirtomateError
 from virtomate.rollback import Rollback
 from virtomate.services.clone.disks import volume_reference
 from virtomate.services.clone.warnings import refuse_warnings
-from virtomate.services.clone_parts import DiskResult, NvramResult, VolumeReference
+from virtomate.services.clone_parts import DiskResult, NvramResult, TpmResult, VolumeReference
 from virtomate.services.clone_records import CloneResult
 from virtomate.services.transaction import (
     Claim,
@@ -87,6 +88,12 @@ def clone_one(shared: CloneRun, plan: ClonePlan) -> CloneResult:
 
             entries = make_entries(run, claim, plan.entries, undo)
             plan = plan._replace(interfaces=with_entries(plan.interfaces, entries))
+        directories = [file.directory for file in plan.side_files if file.directory is not None]
+        if directories:
+            from virtomate.services.clone.tpm_directory import make_directory, stop_pool  # noqa: PLC0415 - as above
+
+            for directory in directories:
+                make_directory(run, claim, directory, undo)
         volumes = create_volumes(run, plan.jobs, claim, undo)
         filled = fill_volumes(run, volumes, shared.transfers)
         # some warnings come only with the files: of an access control list that cannot be copied
@@ -98,6 +105,8 @@ def clone_one(shared: CloneRun, plan: ClonePlan) -> CloneResult:
             prepare(run, plan.prepared, plan.disks, filled, claim)
             guard.require_unchanged(run.source.connection)
         claim.require_intact()
+        for directory in directories:
+            stop_pool(run, directory)
         run.cancel.check()
         if plan.autostarts:
             claim.have_autostarted()
@@ -121,7 +130,12 @@ def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
         Artifact(ArtifactKind.POOL, ArtifactState.PLANNED, name, None, directory)
         for directory, name in shared.temporary_pools.items()
     )
-    made = (*pools, *(job.planned() for job in plan.jobs))
+    directories = (file.directory for file in plan.side_files if file.directory is not None)
+    own_pools = (
+        Artifact(ArtifactKind.POOL, ArtifactState.PLANNED, item.place.pool, None, item.place.directory)
+        for item in directories
+    )
+    made = (*pools, *own_pools, *(job.planned() for job in plan.jobs))
     snapshot = None if plan.source.snapshot is None else plan.source.snapshot.name
     journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved, snapshot)
     journal = journal._replace(frozen=bool(plan.frozen), prepared=plan.prepared is not None)
@@ -181,8 +195,24 @@ def clone_result(
         seed=None if plan.seed is None else plan.seed.result(),
         prepared=None if plan.prepared is None else plan.prepared.result(),
         credentials=tuple(item.result() for item in plan.credentials) or None,
+        tpm=_tpm_result(plan),
         error=error,
     )
+
+
+def _tpm_result(plan: ClonePlan) -> TpmResult | None:
+    if not readers.devices(plan.definition.domain, "tpm"):
+        return None
+    from virtomate.definition.tpm import read_tpm  # noqa: PLC0415 - few domains have a TPM
+
+    file, tpm = plan.side_file(ArtifactKind.TPM), read_tpm(plan.definition.domain)
+    if tpm is None:
+        return None
+    if file is None or file.action is SideFileAction.FRESH:
+        is_kept_by_libvirt = tpm.is_emulated and tpm.path is None
+        action = SideFileAction.FRESH if is_kept_by_libvirt else SideFileAction.SHARED
+        return TpmResult(action, tpm.path, tpm.path, None if file is None else file.reason)
+    return TpmResult(file.action, file.source_path, file.path)
 
 
 def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled], seed: SeedPlan | None) -> DiskResult:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition import readers
 from virtomate.definition import rewrite as changes
 from virtomate.definition.provenance import read_provenance
-from virtomate.enums import Action, Mode
+from virtomate.enums import Action, Mode, TpmTreatment
 from virtomate.errors import IllegalStateError, UsageError
 from virtomate.names import check_clone_name, check_volume_name
 from virtomate.notices import CloneWarning, Notice
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.clone_plan import ClonePlan
     from virtomate.services.clone.original import Source
+    from virtomate.services.clone.side_files import SideFile
     from virtomate.services.clone_records import CloneRequest
     from virtomate.services.storage import TemporaryPools
     from virtomate.services.transaction import Run
@@ -151,7 +152,7 @@ def _survey(run: Run, request: CloneRequest, ground: Ground | None, temporary: T
         survey,
         prepared=changes.with_named_firmware(prepared) if firmware.is_unselectable else prepared,
         disks=disks,
-        side_files=() if nvram is None else (nvram,),
+        side_files=_side_files(survey, nvram),
         warnings=(
             *clone_warnings(survey, disks, seeds, firmware, nvram),
             *(() if freezing is None else freezing.warnings),
@@ -197,3 +198,13 @@ def _refuse_broken(connection: Connection, source: Source) -> None:
         from virtomate.services.linked import refuse_broken  # noqa: PLC0415 - few originals are clones
 
         refuse_broken(connection, source.reference.name, record)
+
+
+def _side_files(survey: Survey, nvram: SideFile | None) -> tuple[SideFile, ...]:
+    """Return the files beside the disks that are handled for each clone; for the errors see `survey_tpm`."""
+    tpm = None
+    if survey.request.tpm is not TpmTreatment.NEW:
+        from virtomate.services.clone.tpm import survey_tpm  # noqa: PLC0415 - few clones get the state of a TPM
+
+        tpm = survey_tpm(survey)
+    return tuple(file for file in (nvram, tpm) if file is not None)

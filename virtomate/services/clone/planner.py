@@ -206,6 +206,7 @@ class ClonePlanner(NamedTuple):
             None if nvram is None or nvram.path is None else changes.NewNvram(nvram.path, nvram.format),
             [plan.disk.position for plan in disks if plan.action is Action.DROPPED],
             None if self.seed is None or seed is None else (self.seed.drive, seed.job.place.path),
+            copies_tpm=any(file.kind is ArtifactKind.TPM for file in side_files),
         )
         macs = [
             str(readers.child(interface, "mac").get("@address", "")).lower()

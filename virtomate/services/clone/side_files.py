@@ -10,12 +10,29 @@ from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.provenance import DomainReference
-    from virtomate.duplication.transfers.base import Duplication
+    from virtomate.definition.volume import NewDirectory, NewVolume
+    from virtomate.duplication.transfers.base import Duplication, Place
     from virtomate.enums import ArtifactKind, SideFileAction
     from virtomate.notices import Notice
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone.volume_names import TakenNames
     from virtomate.services.storage import TemporaryPools
+
+
+class DirectoryPlan(NamedTuple):
+    """A directory that libvirt keeps by the clone's UUID, and that is made for a file.
+
+    Attributes:
+        pool: Name of the running pool over the directory that the new one is made in.
+        volume: The new directory, as a volume of that pool.
+        place: The place of the file, in a directory inside of the new one and a pool over that.
+        inner: The inner directory, which is made with its pool.
+    """
+
+    pool: str
+    volume: NewVolume
+    place: Place
+    inner: NewDirectory
 
 
 class SideFilePlan(NamedTuple):
@@ -27,6 +44,8 @@ class SideFilePlan(NamedTuple):
         path: Path of the clone's file, likewise.
         uncovered: The directories of both that are in no pool and need temporary pools.
         duplication: How the file is duplicated; None where only temporary pools can tell, or nothing is to be copied.
+        directory: The directory that is made for the file, None where the directory is there.
+        reason: Why there is nothing to copy, where that has to be said.
     """
 
     kind: ArtifactKind
@@ -37,6 +56,8 @@ class SideFilePlan(NamedTuple):
     uncovered: frozenset[str] = frozenset()
     duplication: Duplication | None = None
     warnings: tuple[Notice, ...] = ()
+    directory: DirectoryPlan | None = None
+    reason: str | None = None
 
 
 class SideFile(Protocol):

@@ -257,7 +257,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
     hints: dict[str, None] = {}
     handed = {base.made.path for base in clone.handed}
     for made in provenance.made:
-        if made.kind is ArtifactKind.POOL or made.path in handed:
+        if made.kind in {ArtifactKind.POOL, ArtifactKind.TPM} or made.path in handed:
             continue
         judgement, is_outside = judge_made(
             connection, clone.definition, clone.provenance, made, references.pools.find(made.pool)
@@ -280,7 +280,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         domain.uuid,
         provenance,
         clone.text,
-        doomed=(*doomed, *map(DoomedThing, _kept_by_libvirt(domain))),
+        doomed=(*doomed, *map(DoomedThing, _kept_by_libvirt(domain, provenance))),
         foreign=tuple(foreign),
         unreachable=tuple(unreachable),
         kept_disks=(*_foreign_disks(clone, references), *_foreign_nvram(clone, references), *_foreign_entries(entries)),
@@ -365,8 +365,10 @@ def _foreign_entries(entries: Iterable[tuple[HostEntry, tuple[HostEntry, ...]]])
                 yield notice(Kept.ENTRY, other.what)
 
 
-def _kept_by_libvirt(domain: Domain) -> Iterator[str]:
+def _kept_by_libvirt(domain: Domain, provenance: Provenance) -> Iterator[str]:
     """Yield what libvirt keeps of a domain, and removes with its definition."""
+    if provenance.tpm:
+        yield "TPM state"
     if domain.has_managed_save():
         yield SAVED_STATE
     for count, what in ((domain.snapshot_count(), "snapshot"), (domain.checkpoint_count(), "checkpoint")):

@@ -6,11 +6,12 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers, readers
-from virtomate.enums import Action, ArtifactKind, SideFileAction, Status
+from virtomate.definition.tpm import read_tpm
+from virtomate.enums import Action, ArtifactKind, SideFileAction, Status, TpmTreatment
 from virtomate.errors import ConflictError, NotFoundError, VirtomateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.paths import normalise
-from virtomate.services.clone_parts import DiskResult, InterfaceResult, NvramResult, VolumeReference
+from virtomate.services.clone_parts import DiskResult, InterfaceResult, NvramResult, TpmResult, VolumeReference
 from virtomate.services.clone_records import CloneResult
 from virtomate.services.delete import judge_made
 from virtomate.services.linked import Sights, find_record, refuse_broken
@@ -76,7 +77,8 @@ class _Look:
         definition = codec.parse_definition(domain.inactive_definition_without_secrets())
         if record is None:
             raise ConflictError(f"there is already a domain '{name}', which virtomate did not make", hint=_ADVICE)
-        if (difference := _unfitness(record) or self._difference(definition, record, wanted)) is not None:
+        unfitness = _unfitness(record) or _other_tpm(record, wanted)
+        if (difference := unfitness or self._difference(definition, record, wanted)) is not None:
             raise ConflictError(f"there is already a domain '{name}', which {difference}", hint=_ADVICE)
         for made in record.made:
             if made.kind is ArtifactKind.POOL:
@@ -130,6 +132,7 @@ class _Look:
             warnings=(),
             seconds=0.0,
             consistency=None,
+            tpm=None if read_tpm(described) is None else TpmResult(SideFileAction.KEPT, None, None),
         )
 
     def _disk(self, disk: file_readers.DiskDefinition) -> DiskResult:
@@ -140,6 +143,12 @@ class _Look:
             pool, volume = known.pool.name, posixpath.basename(path)
         clone = VolumeReference(pool, volume, path or disk.address, disk.format)
         return DiskResult(disk.target, Action.KEPT, None, _NO_VOLUME, clone, None, 0, None)
+
+
+def _other_tpm(record: Provenance, request: CloneRequest) -> str | None:
+    """Return that a clone has a copy of a TPM that was not asked for, as the end of a sentence."""
+    has_other = record.tpm and request.tpm is not TpmTreatment.COPY
+    return f"has a copy of the TPM of '{record.source.name}'" if has_other else None
 
 
 def _interfaces(definition: Definition, record: Provenance) -> tuple[InterfaceResult, ...]:

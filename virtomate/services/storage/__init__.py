@@ -23,5 +23,6 @@ from virtomate.services.storage.space import SpaceNeed as SpaceNeed
 from virtomate.services.storage.space import counted_space as counted_space
 from virtomate.services.storage.temporary_pools import TemporaryPools as TemporaryPools
 from virtomate.services.storage.temporary_pools import listed_pools as listed_pools
+from virtomate.services.storage.temporary_pools import new_pool_name as new_pool_name
 from virtomate.services.storage.temporary_pools import stop_stale_pools as stop_stale_pools
 from virtomate.services.storage.temporary_pools import temporary_pools_of as temporary_pools_of

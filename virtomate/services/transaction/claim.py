@@ -162,6 +162,13 @@ class Claim:
             self.provenance = self.provenance._replace(entries=entries)
             self._write()
 
+    def hold_tpm_state(self, *, is_held: bool) -> None:
+        """Write whether libvirt removes the state of a TPM by the clone's UUID together with the claim."""
+        with self._lock:
+            self._require_ours()
+            self.provenance = self.provenance._replace(tpm=is_held)
+            self._write()
+
     @property
     def _files(self) -> tuple[Artifact, ...]:
         return tuple(made for made in self.provenance.made if made.kind is not ArtifactKind.POOL)
@@ -188,7 +195,9 @@ class Claim:
         record = self.provenance
         rests = record.is_moment or any(made.base is not None for made in record.made)
         moment = record.moment if rests else None
-        finished = record._replace(finished=True, made=self._files, maker=None, reserved=(), moment=moment)
+        # libvirt removes the state of a TPM with the definition, and swtpm soon replaces the file
+        made = tuple(made for made in self._files if made.kind is not ArtifactKind.TPM)
+        finished = record._replace(finished=True, made=made, maker=None, reserved=(), moment=moment)
         text = codec.unparse_definition(with_provenance(definition, finished))
         self.state = ClaimState.COMPLETING
         _LOG.info("defining domain %r", self.name)

@@ -13,7 +13,7 @@ from virtomate.definition.volume import describe_pool
 from virtomate.duplication.acl import give_acl, may_be_given_here
 from virtomate.duplication.hostfs import visible_status
 from virtomate.duplication.transfers.base import TransferContext, TransferUnavailableError
-from virtomate.enums import ArtifactState, TokenPlace
+from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace
 from virtomate.errors import ConflictError, ConnectionLostError, IllegalStateError, UnsupportedError
 from virtomate.hypervisor.storage import get_pool
 from virtomate.notices import CloneWarning, Notice, notice
@@ -195,7 +195,9 @@ class VolumeInTheMaking:
             from virtomate.services.transaction.backing_up import end_own_backup  # noqa: PLC0415 - few originals run
 
             end_own_backup(self._run, self.claim)
-        self._remove(self._run.target.connection)
+        if self.job.kind is not ArtifactKind.TPM:
+            # libvirt removes the state of a TPM with the claim
+            self._remove(self._run.target.connection)
 
     def _remove(self, connection: Connection) -> None:
         if (made := self._made) is not None:

@@ -40,6 +40,7 @@ _NOUNS = {
     ArtifactKind.NVRAM: "NVRAM",
     ArtifactKind.SEED: "seed",
     ArtifactKind.CREDENTIAL: "credential",
+    ArtifactKind.TPM: "TPM state",
 }
 
 # What a run may remove that it made a moment ago; and what it may remove that it was about to make when that failed.
