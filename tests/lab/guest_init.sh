@@ -66,7 +66,8 @@ describe_interfaces() {
 
 # Records are numbered and have a checksum; odd ones stand on vda and even ones on vdb, each in a sector of the last
 # 2 MiB, where it takes the place of the one 4096 before. Each is on its disk before the next one is begun, so that no
-# moment has a record without the 4095 before it.
+# moment has a record without the 4095 before it. Each bears the seed of its domain: a clone and its original write
+# under the same numbers, and a record that reached the disk of another must be seen.
 RECORDS=4096
 CHECK_EVERY=256
 
@@ -78,20 +79,22 @@ first_record() {
 write_records() {
 	vda=$(first_record vda)
 	vdb=$(first_record vdb)
+	seed=$((0x$(cut -c 1-6 /sys/class/dmi/id/product_uuid)))
 	# a clone goes on after the records of its original
 	number=$(count_records | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 	number=$((number + 1))
+	own=$number
 	wrong=0
 	while :; do
 		[ $((number % 2)) = 1 ] && disk=vda sector=$vda || disk=vdb sector=$vdb
-		echo "LAB-RECORD $number $((number * 7919 % 1000003))" |
+		echo "LAB-RECORD $number $(((number * 7919 + seed) % 1000003)) $seed" |
 			dd of="/dev/$disk" bs=512 seek=$((sector + number % RECORDS)) conv=fsync,notrunc 2>/dev/null ||
 			wrong=$((wrong + 1))
 		if [ $((number % CHECK_EVERY)) = 0 ]; then
 			# What is read now comes from the disks.
 			blockdev --flushbufs /dev/vda
 			blockdev --flushbufs /dev/vdb
-			[ "$(count_records)" = "\"records\":$number,\"stray\":0" ] || wrong=$((wrong + 1))
+			[ "$(count_records "$own" "$seed")" = "\"records\":$number,\"stray\":0" ] || wrong=$((wrong + 1))
 			echo "\"checked\":$number,\"wrong\":$wrong" >/run/writer.new
 			mv /run/writer.new /run/writer
 		fi
@@ -101,11 +104,13 @@ write_records() {
 
 # The number of the last record, and how many of those before it are missing.
 count_records() {
+	# $1 number from which on all records are the domain's own, if they are; $2 its seed
 	for disk in vda vdb; do
 		dd if="/dev/$disk" bs=64k skip=$(($(first_record "$disk") / 128)) 2>/dev/null |
-			grep -ao 'LAB-RECORD [0-9]* [0-9]*'
-	done | awk -v records="$RECORDS" '
-		$3 == $2 * 7919 % 1000003 { seen[$2 + 0] = 1; if ($2 > last + 0) last = $2 + 0 }
+			grep -ao 'LAB-RECORD [0-9]* [0-9]* [0-9]*'
+	done | awk -v records="$RECORDS" -v own="${1:-0}" -v seed="${2:-0}" '
+		$3 != ($2 * 7919 + $4) % 1000003 || (own + 0 && $2 >= own + 0 && $4 != seed) { next }
+		{ seen[$2 + 0] = 1; if ($2 > last + 0) last = $2 + 0 }
 		END {
 			for (number = last > records ? last - records + 1 : 1; number <= last; number++)
 				stray += !(number in seen)
