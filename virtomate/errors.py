@@ -8,6 +8,7 @@
       IllegalStateError         IllegalStateError       1     how to bring the object into the right state
       UnsupportedError          UnsupportedError        1     another mode, transfer or format
       NoSpaceError              NoSpaceError            1     where to make room
+        QuotaError              NoSpaceError            1     to raise the quota
       SourceChangedError        SourceChangedError      1     to try again
       RefusedWarningError       RefusedWarningError     1     to remove the cause, or to allow the warning
       HypervisorError           libvirtError            1     which account or daemon to look at
@@ -33,6 +34,8 @@ Each error ends with 3 instead when something could not be cleaned up. 128+ is 1
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -134,6 +137,26 @@ class UnsupportedError(VirtomateError):
 
 class NoSpaceError(VirtomateError):
     """A pool has not enough space."""
+
+
+class QuotaError(NoSpaceError):
+    """A quota is used up; the file system may have room for others."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message,
+            hint="Raise the quota of the user, group, project or subvolume, or delete files that count against it. "
+            "Then run the command again.",
+        )
+
+
+def lack_of_room(message: str, place: str = "the file system") -> NoSpaceError | None:
+    """Return the error for a message that says in the system's words what is used up; None for another message."""
+    if os.strerror(errno.EDQUOT) in message:
+        return QuotaError(message)
+    if os.strerror(errno.ENOSPC) in message:
+        return NoSpaceError(message, hint=f"Make room on {place}, then run the command again.")
+    return None
 
 
 class SourceChangedError(VirtomateError):

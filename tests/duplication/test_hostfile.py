@@ -9,14 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from virtomate.duplication.hostfs import (
-    file_system,
-    file_system_space,
-    is_reserving,
-    punch_holes,
-    write_failure,
-)
-from virtomate.errors import HypervisorError, NoSpaceError, VirtomateError
+from virtomate.duplication.file_space import file_system_space, write_failure
+from virtomate.duplication.hostfs import file_system, is_reserving, punch_holes
+from virtomate.errors import HypervisorError, NoSpaceError, QuotaError, VirtomateError
 
 
 def test_space_needs_no_right_to_list() -> None:
@@ -45,11 +40,34 @@ def test_no_space_where_there_is_no_directory() -> None:
     assert file_system_space("/nowhere/at/all") is None
 
 
+def test_full_quota_that_looks_like_a_full_file_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """XFS answers that no space is left where a project quota is used up; the figures tell that it is the quota."""
+    true = os.statvfs
+    directory = tmp_path / "limited"
+    directory.mkdir()
+
+    def statvfs(path: str) -> os.statvfs_result:
+        figures = list(true(path))
+        if path == str(directory):
+            figures[2:5] = [10, 0, 0]
+        return os.statvfs_result(figures)
+
+    monkeypatch.setattr(os, "statvfs", statvfs)
+    full = OSError(errno.ENOSPC, "no")
+
+    assert isinstance(write_failure(full, f"{tmp_path}/a.raw"), NoSpaceError)
+    assert not isinstance(write_failure(full, f"{tmp_path}/a.raw"), QuotaError)
+    error = write_failure(full, f"{directory}/a.raw")
+    assert isinstance(error, QuotaError)
+    assert error.message == f"cannot write '{directory}/a.raw': the quota of its directory is used up"
+    assert (error.json_type, error.exit_status) == ("NoSpaceError", 1)
+
+
 @pytest.mark.parametrize(
     ("number", "kind", "hint"),
     [
         (errno.ENOSPC, NoSpaceError, "Make room"),
-        (errno.EDQUOT, NoSpaceError, "Make room"),
+        (errno.EDQUOT, QuotaError, "Raise the quota"),
         (errno.EFBIG, NoSpaceError, "ulimit -f"),
         (errno.EIO, HypervisorError, "None"),
     ],

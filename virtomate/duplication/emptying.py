@@ -15,6 +15,7 @@ import struct
 from typing import TYPE_CHECKING, Protocol
 
 from virtomate.duplication import hostfs
+from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.image_headers import LONG_HEADER_BYTES, read_qcow2_header
 from virtomate.errors import IllegalStateError, UnsupportedError
 from virtomate.hypervisor.storage import cut_volume, read_part, write_part
@@ -243,14 +244,14 @@ class HostFile:
             hostfs.write(self._descriptor, data, offset)
             os.fdatasync(self._descriptor)
         except OSError as error:
-            raise hostfs.write_failure(error, self._path) from error
+            raise write_failure(error, self._path) from error
 
     def cut(self, size: int) -> None:
         """End the file at this size."""
         try:
             os.ftruncate(self._descriptor, size)
         except OSError as error:
-            raise hostfs.write_failure(error, self._path) from error
+            raise write_failure(error, self._path) from error
 
 
 class VolumeFile:

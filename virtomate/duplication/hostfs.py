@@ -16,8 +16,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
-from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, UnsupportedError
-from virtomate.tuples import NamedTuple
+from virtomate.errors import IllegalStateError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +54,9 @@ _MAGIC_MASK = 0xFFFFFFFF
 _UNRESERVING = frozenset(
     (0xCA451A4E, 0x9123683E, 0xFF534D42, 0x00C36400, 0x65735546, 0x6969, 0x794C7630, 0xFE534D42, 0x2FC12FC1)
 )
+
+# Of these, the file systems that write changed data to another place, and may compress it: bcachefs, Btrfs, ZFS.
+_COPYING_ON_WRITE = frozenset((0xCA451A4E, 0x9123683E, 0x2FC12FC1))
 
 # File systems that may number a file anew with each mount: 9P, CIFS, FUSE, SMB2, vboxsf.
 _WITHOUT_INODES = frozenset((0x01021997, 0xFF534D42, 0x65735546, 0xFE534D42, 0x786F4256))
@@ -154,6 +156,18 @@ def is_reserving(directory: str) -> bool | None:
     return None if magic is None else magic not in _UNRESERVING
 
 
+def copies_on_write(descriptor: int) -> bool:
+    """Return whether the file system writes changed data of an open file to another place.
+
+    Such a file system reserves nothing by an allocation beforehand, and does not compress what is allocated so.
+    """
+    if _magic(f"/proc/self/fd/{descriptor}") not in _COPYING_ON_WRITE:
+        return False
+    with suppress(OSError):
+        return not _flags(descriptor) & _FS_NOCOW_FL
+    return True
+
+
 def _magic(path: str) -> int | None:
     """Return the magic number of a path's file system (statfs(2)), None where that cannot be told here."""
     import ctypes  # noqa: PLC0415 - see _call_libc
@@ -182,34 +196,6 @@ def punch_holes(descriptor: int) -> None:
         if length > 0 and _call_libc("fallocate", descriptor, mode, c_int64(offset), c_int64(length)) != 0:
             return
         offset = end
-
-
-class FileSystemSpace(NamedTuple):
-    """The space on a file system, in bytes.
-
-    A reserve for root, as on ext4, is neither taken nor available: QEMU does not get the reserve, and root only a part.
-    """
-
-    file_system: bytes | int
-    capacity: int
-    taken: int
-    available: int
-
-
-def file_system_space(directory: str) -> FileSystemSpace | None:
-    """Return the space on a directory's file system; None where the directory cannot be seen here."""
-    try:
-        figures = os.statvfs(directory)
-        # allowed also without permission to list the directory
-        device = os.stat(directory).st_dev
-    except (OSError, ValueError):
-        return None
-    return FileSystemSpace(
-        file_system=device if (known := file_system(directory)) is None else known,
-        capacity=figures.f_blocks * figures.f_frsize,
-        taken=(figures.f_blocks - figures.f_bfree) * figures.f_frsize,
-        available=figures.f_bavail * figures.f_frsize,
-    )
 
 
 def birth_time(path: str) -> int | None:
@@ -298,17 +284,6 @@ def write(descriptor: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
-
-
-def write_failure(error: OSError, path: str) -> HypervisorError | NoSpaceError:
-    """Return the error for a file that could not be written."""
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    message = f"cannot write '{path}': {reason}"
-    if error.errno == errno.EFBIG:
-        return NoSpaceError(message, hint="Its file system, or a limit (ulimit -f), allows no file of that length.")
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return NoSpaceError(message, hint="Make room on its file system, then run the command again.")
-    return HypervisorError(message)
 
 
 def is_cached(descriptor: int, offset: int) -> bool:

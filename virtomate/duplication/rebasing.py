@@ -20,9 +20,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from virtomate.duplication import hostfs
+from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.host_images import forbid_writing, made_up_devices, may_be_image
 from virtomate.duplication.qemu_img import PROGRAM, Outcome, run_qemu_img
-from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError
+from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, lack_of_room
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _sync(image: OpenImage) -> None:
     try:
         os.fdatasync(image.descriptor)
     except OSError as error:
-        raise hostfs.write_failure(error, image.path) from error
+        raise write_failure(error, image.path) from error
 
 
 def _require_success(outcome: Outcome, failure: str, image: OpenImage) -> None:
@@ -203,8 +204,8 @@ def _require_success(outcome: Outcome, failure: str, image: OpenImage) -> None:
 
 def _failure(failure: str, path: str, outcome: Outcome) -> HypervisorError | NoSpaceError | IllegalStateError:
     message = f"{PROGRAM} {failure}: {outcome.reason}"
-    if os.strerror(errno.ENOSPC) in outcome.reason:
-        return NoSpaceError(message, hint="Make room on the file system, then run the command again.")
+    if (lack := lack_of_room(message)) is not None:
+        return lack
     if _LOCKED in outcome.reason:
         return IllegalStateError(
             message, hint=f"Another program has '{path}' or an image below open: fuser shows which one it is."

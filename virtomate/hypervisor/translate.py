@@ -6,6 +6,7 @@ Source: https://libvirt.org/html/libvirt-virterror.html
 from __future__ import annotations
 
 import errno
+import os
 import posixpath
 import re
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from virtomate.errors import (
     NotFoundError,
     OversizeError,
     VirtomateError,
+    lack_of_room,
 )
 from virtomate.names import NOT_XML
 
@@ -39,9 +41,7 @@ _KINDS: tuple[tuple[set[int], type[VirtomateError]], ...] = (
 _REPETITIONS = r"(?<=[^\s'\"/])(?:/\.)+(?=[/'\":\s]|$)"
 # the file that an error is about
 _QUOTED_PATH = r"'(/[^']*)'"
-# a failed system call comes with its errno
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-NO_SPACE = "No space left on device"
 _NOT_ALLOWED = {
     libvirt.VIR_ERR_OPERATION_DENIED,
     libvirt.VIR_ERR_ACCESS_DENIED,
@@ -109,12 +109,22 @@ def translate(error: libvirt.libvirtError, failure: str, new: str = "") -> Virto
             hint="Check that the daemon and the network are up, then try again.",
             code=code,
         )
-    # of a program that libvirt runs, such as qemu-img, only the text tells
-    if (code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() in _FULL) or NO_SPACE in message:
-        advice = "Make room on that file system, then run the command again."
-        return _no_room(error, new) if new else NoSpaceError(message, hint=advice)
+    if (lack := _lack_of_room(error, message)) is not None:
+        return _no_room(error, new) if new else lack
     hint = "Use an account that may manage this libvirt." if code in _NOT_ALLOWED else None
     return HypervisorError(message, hint=hint, code=code)
+
+
+def _lack_of_room(error: libvirt.libvirtError, message: str) -> NoSpaceError | None:
+    """Return the error for a full file system or an exceeded quota; None for another failure.
+
+    A failed system call comes with its errno, and a daemon may speak another language. Of a program that libvirt runs,
+    such as qemu-img, only the text tells.
+    """
+    is_call = error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR
+    if is_call and error.get_int1() in _FULL and (reason := os.strerror(error.get_int1())) not in message:
+        message = f"{message} ({reason})"
+    return lack_of_room(message, "that file system")
 
 
 def _no_room(error: libvirt.libvirtError, new: str) -> NoSpaceError:

@@ -26,6 +26,7 @@ from virtomate.errors import (
     HypervisorError,
     InternalError,
     NoSpaceError,
+    QuotaError,
     UnsupportedError,
     VirtomateError,
 )
@@ -142,7 +143,7 @@ def _make(run: Run, job: VolumeJob, path: str) -> VolumeListing:
     except Exception as unforeseen:
         error = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
         leftovers = undo.run(run.cancel.awaiting)
-        if isinstance(error, NoSpaceError):
+        if isinstance(error, NoSpaceError) and not isinstance(error, QuotaError):
             error = NoSpaceError(error.message, "Make room in the pool.")
         if leftovers:
             hint = f"{virtomate('domain-delete', claim.name)} removes what is left of the import."

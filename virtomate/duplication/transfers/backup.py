@@ -15,6 +15,7 @@ from virtomate.cancel import CancelToken, backoff, call_interruptibly
 from virtomate.definition.backup import BackupTarget, backup_document, backup_paths
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication import hostfs
+from virtomate.duplication.file_space import write_failure
 from virtomate.enums import Consistency
 from virtomate.errors import (
     HypervisorError,
@@ -25,11 +26,11 @@ from virtomate.errors import (
     TimedOutError,
     UnsupportedError,
     VirtomateError,
+    lack_of_room,
 )
 from virtomate.hypervisor import backup
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.hypervisor.storage import get_volume
-from virtomate.hypervisor.translate import NO_SPACE
 from virtomate.tuples import NamedTuple
 from virtomate.words import virsh
 
@@ -53,7 +54,7 @@ _CLOSED_SECONDS = 5
 _FOREVER = float("inf")
 # Three short questions each; the clone is late by half of the interval.
 _LOOK_EVERY_SECONDS = 0.1
-_MAKE_ROOM = "Make room on the file systems of the new volumes, then run the command again."
+_NEW_FILE_SYSTEMS = "the file systems of the new volumes"
 
 RESUMED = "domain '{}', which the backup had left paused with an I/O error, was resumed"
 
@@ -220,7 +221,7 @@ class _Job(NamedTuple):
             if not self.was_waiting and backup.waits_for_room(domain):
                 raise NoSpaceError(
                     f"the backup of domain '{domain.name}' has no room for what its guest is about to overwrite",
-                    hint=_MAKE_ROOM,
+                    hint=f"Make room on {_NEW_FILE_SYSTEMS}, then run the command again.",
                 )
             # of a job that has ended since the look above, libvirt tells nothing
             share = max(share, backup.processed_share(domain))
@@ -231,7 +232,7 @@ class _Job(NamedTuple):
         if not end.is_success:
             reason = end.reason or "libvirt does not tell how it ended"
             message = f"the backup of domain '{domain.name}' failed: {reason}"
-            raise NoSpaceError(message, hint=_MAKE_ROOM) if NO_SPACE in reason else HypervisorError(message)
+            raise lack_of_room(message, _NEW_FILE_SYSTEMS) or HypervisorError(message)
 
     def has_harmed(self) -> bool:
         """End the job, and return whether the domain had to be resumed.
@@ -312,7 +313,7 @@ def _finish(
     try:
         hostfs.punch_holes(descriptor)
     except OSError as error:
-        raise hostfs.write_failure(error, created.path) from error
+        raise write_failure(error, created.path) from error
     finally:
         os.close(descriptor)
     return BackedUp(volume.allocation_bytes(), is_trimmed=True, start=start)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication import hostfs
+from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.qemu_img import PROGRAM, Outcome, run_qemu_img
 from virtomate.duplication.transfers.host import opened
-from virtomate.errors import HypervisorError, NoSpaceError
+from virtomate.errors import HypervisorError, NoSpaceError, lack_of_room
 from virtomate.hypervisor.storage import get_volume
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
                 raise _failure(duplication, outcome)
             os.fdatasync(target)
         except OSError as error:
-            raise hostfs.write_failure(error, created.path) from error
+            raise write_failure(error, created.path) from error
         return os.fstat(target).st_blocks * 512
 
 
@@ -63,6 +63,4 @@ def _words(duplication: Duplication, source: int, target: int) -> list[str]:
 def _failure(duplication: Duplication, outcome: Outcome) -> HypervisorError | NoSpaceError:
     reason = outcome.reason
     message = f"{PROGRAM} cannot copy snapshot '{duplication.snapshot}' of '{duplication.source.path}': {reason}"
-    if os.strerror(errno.ENOSPC) in reason:
-        return NoSpaceError(message, hint="Make room on the file system, then run the command again.")
-    return HypervisorError(message)
+    return lack_of_room(message) or HypervisorError(message)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication import hostfs
+from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.transfers.base import TransferUnavailableError
 from virtomate.enums import Action
@@ -52,7 +53,7 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
                 written = _copy(source, target, duplication, context)
             os.fdatasync(target)
         except OSError as error:
-            raise hostfs.write_failure(error, created.path) from error
+            raise write_failure(error, created.path) from error
     return written
 
 
@@ -78,7 +79,7 @@ def _copy(source: int, target: int, duplication: Duplication, context: TransferC
     os.ftruncate(target, 0)
     hostfs.match_copy_on_write(target, source)
     os.ftruncate(target, size)
-    if duplication.source.format == "raw" and duplication.source.is_preallocated:
+    if duplication.source.format == "raw" and duplication.source.is_preallocated and not hostfs.copies_on_write(target):
         os.posix_fallocate(target, 0, size)
     head = min(_HEAD_BYTES, size)
     written = 0

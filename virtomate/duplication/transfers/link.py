@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.duplication import hostfs
+from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.image_headers import LONGEST_NAME, header_extensions
 from virtomate.duplication.transfers.stream import send_pieces
 from virtomate.errors import UnsupportedError
@@ -80,7 +81,7 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
         # where a full file system has no room for an attribute, only the header or emptiness proves whose the file is
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
-        raise hostfs.write_failure(error, created.path) from error
+        raise write_failure(error, created.path) from error
     finally:
         os.close(descriptor)
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -118,9 +117,7 @@ class ClonePlanner(NamedTuple):
 
             definition = plan.definition._replace(domain=carrying(plan.definition.domain, credentials))
             plan = plan._replace(definition=definition, credentials=credentials)
-        others: Counter[str] = Counter()
-        for job in plan.small_jobs:
-            others[job.place.pool] += job.total_bytes
+        others = [(job.place.pool, job.total_bytes) for job in plan.small_jobs]
         needs = self.space.add_clone(plan.duplications, self.survey.target.pools, others)
         return plan._replace(needs=needs, number=number, prepared=prepared)
 

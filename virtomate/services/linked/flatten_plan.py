@@ -317,7 +317,7 @@ def _require_space(pools: PoolIndex, plans: Sequence[DomainPlan], *, is_local: b
         for disk in plan.disks:
             volume = disk.chain.volume
             known = pools.named(volume.pool)
-            ledger.add(known.pool, known.description, disk.needed_bytes, (volume,))
+            ledger.add(known.pool, known.description, disk.needed_bytes, (volume,), files=0)
     names = [plan.domain.name for plan in plans if plan.disks]
     if names:
         ledger.refuse_lack(

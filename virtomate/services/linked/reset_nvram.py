@@ -17,6 +17,7 @@ from virtomate.definition import codec, file_readers
 from virtomate.definition.template import as_ordinary
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication import hostfs
+from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.host_images import alone_with
 from virtomate.enums import ArtifactKind, Transfer
 from virtomate.errors import HypervisorError, IllegalStateError
@@ -200,4 +201,4 @@ def _write(path: str, content: bytes) -> None:
             os.ftruncate(descriptor, len(content))
             os.fdatasync(descriptor)
         except OSError as error:
-            raise hostfs.write_failure(error, path) from error
+            raise write_failure(error, path) from error

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.provenance import Artifact, Fingerprint
     from virtomate.definition.volume import NewVolume, PoolDescription, VolumeDescription
+    from virtomate.duplication.file_space import FileSystemSpace
     from virtomate.hypervisor.storage import Pool
 
 
@@ -25,13 +26,13 @@ class PoolSpace(NamedTuple):
     """The space of a pool, in bytes.
 
     Attributes:
-        file_system: Identity of the pool's file system; None if it cannot be seen here, and the figures are libvirt's.
+        seen: The pool's file system; None if it cannot be seen here, and the figures are libvirt's.
     """
 
     capacity: int
     allocation: int
     available: int
-    file_system: bytes | int | None = None
+    seen: FileSystemSpace | None = None
 
     @property
     def is_impossible(self) -> bool:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import Fingerprint
 from virtomate.definition.volume import describe_volume, volume_document
-from virtomate.duplication.hostfs import birth_time, file_system_space, visible_status
+from virtomate.duplication.file_space import file_system_space
+from virtomate.duplication.hostfs import birth_time, visible_status
 from virtomate.errors import UnsupportedError, VirtomateError
 from virtomate.services.storage.backend import PoolSpace
 
@@ -83,7 +84,7 @@ class FilePools:
         if not any(visible_status(volume) for volume in chain(own, _first_volumes(pool))):
             return None
         space = file_system_space(description.path)
-        return None if space is None else PoolSpace(space.capacity, space.taken, space.available, space.file_system)
+        return None if space is None else PoolSpace(space.capacity, space.taken, space.available, space)
 
     def list_paths(self, directory: str) -> list[str]:
         """Return all files of the directory."""

@@ -2,7 +2,8 @@
 
 libvirt counts the space of a pool when it refreshes the pool, and adds and subtracts the volumes that it makes and
 deletes. It does not count what guests write, or what others copy into a volume; and since it subtracts all that a
-deleted volume takes, the sum may fall below zero. So if a pool's file system can be seen here, that is asked.
+deleted volume takes, the sum may fall below zero. So if a pool's file system can be seen here, that is asked. What
+limits new files there may be a quota of their directory, or the inodes that are left.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from virtomate.services.storage.backend import PoolSpace
 from virtomate.services.storage.file_pools import backend_of
 from virtomate.services.storage.pools import is_temporary
 from virtomate.tuples import NamedTuple
-from virtomate.words import binary_size, quoted
+from virtomate.words import binary_size, counted, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from virtomate.definition.volume import PoolDescription, VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
@@ -62,6 +63,7 @@ class SpaceLedger:
         self._pools: dict[str, Pool] = {}
         self._spaces: dict[str, PoolSpace] = {}
         self._needed: defaultdict[str, int] = defaultdict(int)
+        self._files: defaultdict[str, int] = defaultdict(int)
         self._directories: dict[str, str] = {}
 
     def add(
@@ -70,9 +72,14 @@ class SpaceLedger:
         description: PoolDescription,
         needed_bytes: int,
         known: Iterable[VolumeDescription] = (),
+        files: int = 1,
     ) -> SpaceNeed:
-        """Add the bytes that will be written to an active pool; return them with what the pool has left."""
+        """Add the bytes that will be written to an active pool; return them with what the pool has left.
+
+        `known` are volumes of any pools, as they are, and `files` is the number of new files.
+        """
         self._needed[pool.name] += needed_bytes
+        self._files[pool.name] += files
         if pool.name not in self._pools:
             self._pools[pool.name] = pool
             space = backend_of(description).seen_space(pool, description, known) if self._is_local else None
@@ -83,19 +90,23 @@ class SpaceLedger:
         return SpaceNeed(pool.name, needed_bytes, available, total, self._directories.get(pool.name))
 
     def add_clone(
-        self, duplications: Iterable[Duplication], pools: PoolIndex, others: Mapping[str, int] | None = None
+        self, duplications: Iterable[Duplication], pools: PoolIndex, others: Iterable[tuple[str, int]] = ()
     ) -> tuple[SpaceNeed, ...]:
         """Add the volumes of one clone, and return what it needs of each of these pools.
 
-        `others` are the bytes of volumes that are no duplicates, by pool.
+        `others` are volumes that are no duplicates: the pool and the bytes of each.
         """
-        needed: defaultdict[str, int] = defaultdict(int, others or {})
+        needed: defaultdict[str, list[int]] = defaultdict(list)
+        for name, size in others:
+            needed[name].append(size)
         sources = []
         for duplication in duplications:
-            needed[duplication.place.pool] += duplication.needed_bytes
+            needed[duplication.place.pool].append(duplication.needed_bytes)
             sources.append(duplication.source)
-        entries = [(pools.named(name), total) for name, total in sorted(needed.items())]
-        return tuple(self.add(known.pool, known.description, total, sources) for known, total in entries)
+        entries = [(pools.named(name), sizes) for name, sizes in sorted(needed.items())]
+        return tuple(
+            self.add(known.pool, known.description, sum(sizes), sources, len(sizes)) for known, sizes in entries
+        )
 
     def up_to_date(self, needs: Iterable[SpaceNeed]) -> tuple[SpaceNeed, ...]:
         """Return the needs of a clone with what all clones need, and what the pools have left, by now."""
@@ -117,25 +128,50 @@ class SpaceLedger:
         Raises:
             NoSpaceError: There is too little.
         """
-        sizes = {name: space.capacity for name, space in self._spaces.items()}
-        for same_size in _groups(self._pools, lambda one, two: sizes[one] == sizes[two]):
+        for same_size in _groups(self._pools, lambda one, other: self._size(one) == self._size(other)):
             ample = _AMPLE * self._total(same_size)
             for name in same_size:
                 if self._is_doubtful(name, ample):
                     self._pools[name].refresh()
                     self._spaces[name] = counted_space(self._pools[name])
-            for sharing in _groups(same_size, self._are_shared):
-                available, total = min(self._spaces[name].available for name in sharing), self._total(sharing)
-                if available < total:
-                    raise _lack(self._described(sharing), available, total, advice, purpose)
+        quotas = [name for name, space in self._spaces.items() if space.seen is not None and space.seen.has_quota]
+        for sharing in _groups(quotas, self._share_quota):
+            available, total = min(self._spaces[name].available for name in sharing), self._total(sharing)
+            if available < total:
+                who_has = f"a quota for {self._named(sharing)} has"
+                raise _lack(who_has, available, total, f"Raise the quota, or: {advice}", purpose)
+        for sharing in _groups(self._pools, self._are_shared):
+            available, total = min(self._whole(name) for name in sharing), self._total(sharing)
+            if available < total:
+                has = "has" if len(sharing) == 1 else "share a file system that has"
+                raise _lack(f"{self._named(sharing)} {has}", available, total, advice, purpose)
+            self._refuse_lack_of_files(sharing)
 
-    def _described(self, names: list[str]) -> str:
-        """Return the subject of a sentence about the free space of pools, or of directories in no storage pool."""
+    def _refuse_lack_of_files(self, sharing: list[str]) -> None:
+        files = sum(self._files[name] for name in sharing)
+        known = [space.seen for space in (self._spaces[name] for name in sharing) if space.seen is not None]
+        free = min((space.free_files for space in known if space.free_files is not None), default=files)
+        if free < files:
+            raise NoSpaceError(
+                f"the file system of {self._named(sharing)} has inodes for {counted(free, 'more file')}, and "
+                f"{files} are needed",
+                hint="Delete files there, or choose another pool.",
+            )
+
+    def _named(self, names: list[str]) -> str:
+        """Return how a sentence calls storage pools, and directories in no storage pool."""
         named = [f"directory '{self._directories[name]}'" for name in names if name in self._directories]
         if pools := [name for name in names if name not in self._directories]:
             named.insert(0, f"storage pool{'s' if len(pools) > 1 else ''} {quoted(pools)}")
-        has = "has" if len(names) == 1 else "share a file system that has"
-        return f"{' and '.join(named)} {has}"
+        return " and ".join(named)
+
+    def _size(self, name: str) -> int:
+        return self._spaces[name].capacity
+
+    def _whole(self, name: str) -> int:
+        """Return what is left of the whole file system of a pool."""
+        space = self._spaces[name]
+        return space.available if space.seen is None else space.seen.whole
 
     def _total(self, names: Iterable[str]) -> int:
         return sum(self._needed[name] for name in names)
@@ -143,16 +179,21 @@ class SpaceLedger:
     def _is_doubtful(self, name: str, ample: int) -> bool:
         """Return whether libvirt should count again; for an empty pool that costs nothing."""
         space = self._spaces[name]
-        if space.file_system is not None or not ample:
+        if space.seen is not None or not ample:
             return False
         return space.is_impossible or space.available < ample or self._pools[name].volume_count() == 0
 
     def _are_shared(self, name: str, other_name: str) -> bool:
-        """Return whether two pools of the same size are on one file system."""
+        """Return whether two pools are on one file system."""
         one, other = self._spaces[name], self._spaces[other_name]
-        if one.file_system is None or other.file_system is None:
-            return one.allocation == other.allocation
-        return one.file_system == other.file_system
+        if one.seen is None or other.seen is None:
+            return (one.capacity, one.allocation) == (other.capacity, other.allocation)
+        return one.seen.file_system == other.seen.file_system
+
+    def _share_quota(self, name: str, other_name: str) -> bool:
+        """Return whether one quota limits two pools: the figures of two quotas are hardly ever the same."""
+        one, other = self._spaces[name], self._spaces[other_name]
+        return self._are_shared(name, other_name) and one[:2] == other[:2]
 
 
 def _groups(names: Iterable[str], belong_together: Callable[[str, str], bool]) -> list[list[str]]:

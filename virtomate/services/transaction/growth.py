@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume
-from virtomate.duplication.hostfs import open_visible, write_failure
+from virtomate.duplication.file_space import write_failure
+from virtomate.duplication.hostfs import open_visible
 from virtomate.enums import Action, Transfer
 from virtomate.errors import HypervisorError, IllegalStateError
 from virtomate.hypervisor.storage import get_pool, get_volume

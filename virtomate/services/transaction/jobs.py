@@ -9,7 +9,8 @@ from virtomate.definition.lower_images import LowerImage, fingerprint_base
 from virtomate.definition.provenance import Artifact
 from virtomate.definition.volume import NewVolume, VolumeDescription
 from virtomate.duplication import transfers
-from virtomate.duplication.hostfs import open_visible, refuse_link, write_failure
+from virtomate.duplication.file_space import write_failure
+from virtomate.duplication.hostfs import open_visible, refuse_link
 from virtomate.duplication.labels import token_field
 from virtomate.duplication.transfers.base import TransferUnavailableError
 from virtomate.duplication.transfers.stream import LocalFile, upload
