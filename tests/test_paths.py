@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from virtomate.paths import files_in, files_in_argument, is_relative, normalise
+from virtomate.paths import files_in, files_in_argument, is_relative, normalise, url_in
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,35 @@ def test_is_relative(name: str, expected: bool) -> None:
 def test_normalise(path: str, expected: str) -> None:
     """The shortest spelling of a path; two leading slashes mean what one means."""
     assert normalise(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ('json:{"driver":"raw","file":{"driver":"rbd","pool":"p","image":"i"}}', "rbd:///p/i"),
+        (
+            'json:{"file":{"driver":"rbd","pool":"p","image":"i","snapshot":"s","server":[{"host":"::1","port":"7"}]}}',
+            "rbd://[::1]:7/p/i@s",
+        ),
+        ('json:{"driver":"raw","file":{"driver":"file","filename":"/a"}}', None),
+        ('json:{"file":{"driver":"rbd"}}', None),
+        ('json:{"file":3}', None),
+        ("json:[]", None),
+        ("json:{", None),
+        ("rbd:p/i", None),
+        ("/a", None),
+    ],
+)
+def test_image_in_a_cluster(name: str, url: str | None) -> None:
+    """The name of an image in a cluster is told as a URL, any other name is not, and none raises an error."""
+    assert url_in(name) == url
+
+
+def test_configuration_of_ceph_is_no_image() -> None:
+    """The file that says how to reach a cluster holds no data of the disk."""
+    assert files_in('json:{"file":{"driver":"rbd","pool":"p","image":"i","conf":"/etc/ceph/c.conf"}}') == ()
+
+
+def test_url_is_no_path() -> None:
+    """A URL has no other spelling."""
+    assert normalise("rbd://mon:1/p//i") == "rbd://mon:1/p//i"

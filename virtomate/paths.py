@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+from contextlib import suppress
 from typing import Any
 
 # Protocols of QEMU that lead to a file of the host, some through another protocol.
@@ -11,11 +12,32 @@ _PROTOCOLS_OF_FILES = frozenset({"blkdebug", "blkverify", "fat", "host_cdrom", "
 
 
 def normalise(path: str) -> str:
-    """Return the shortest spelling of an absolute path, without a look at any file.
+    """Return the shortest spelling of an absolute path, without a look at any file; a URL stays as it is.
 
     POSIX lets two leading slashes mean another root; Linux and libvirt do not.
     """
-    return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else posixpath.normpath(path)
+    if path.startswith("/"):
+        return posixpath.normpath("/" + path.lstrip("/"))
+    return path if is_url(path) else posixpath.normpath(path)
+
+
+def is_url(path: str) -> bool:
+    """Return whether the path of an image is the URL of an image in a network."""
+    return path.startswith("rbd://")
+
+
+def url_in(name: str) -> str | None:
+    """Return the URL of the image in a Ceph cluster that an image names below it; None for any other name."""
+    if not name.startswith("json:"):
+        return None
+    with suppress(ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        file = json.loads(name[len("json:") :])["file"]
+        if file["driver"] == "rbd":
+            hosts = [(server["host"], server["port"]) for server in file.get("server", ())]
+            named = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts)
+            snapshot = f"@{file['snapshot']}" if "snapshot" in file else ""
+            return f"rbd://{named}/{file['pool']}/{file['image']}{snapshot}"
+    return None
 
 
 def is_relative(backing_name: str) -> bool:
@@ -83,7 +105,8 @@ def _strings_of_json(text: str) -> list[str]:
     while left:
         key, value = left.pop()
         if isinstance(value, dict):
-            left += value.items()
+            # the configuration of Ceph is no image
+            left += ((name, item) for name, item in value.items() if name.rpartition(".")[2] != "conf")
         elif isinstance(value, list):
             left += (("", item) for item in value)
         elif isinstance(value, str) and (value.startswith("/") or key.rpartition(".")[2] == "filename"):

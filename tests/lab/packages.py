@@ -58,7 +58,8 @@ _APT = Manager(
         "build": "gcc libvirt-dev pkgconf python3-dev",
         "libvirt": """
             libvirt-clients libvirt-daemon libvirt-daemon-driver-network libvirt-daemon-driver-qemu
-            libvirt-daemon-driver-secret libvirt-daemon-driver-storage qemu-system-modules-spice
+            libvirt-daemon-driver-secret libvirt-daemon-driver-storage libvirt-daemon-driver-storage-rbd
+            qemu-system-modules-spice
         """,
         "lab": """
             dnsmasq-base ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools xorriso
@@ -76,7 +77,7 @@ _APT_BEFORE_SPLIT = replace(
     _APT,
     groups=_APT.groups
     | {
-        "libvirt": "libvirt-clients libvirt-daemon-system",
+        "libvirt": "libvirt-clients libvirt-daemon-driver-storage-rbd libvirt-daemon-system",
         "lab": _APT.groups["lab"].replace("libwtmpdb0", ""),
     },
 )
@@ -90,7 +91,7 @@ _DNF = Manager(
         "build": "gcc libvirt-devel pkgconf-pkg-config python3-devel",
         "libvirt": """
             libvirt-client libvirt-daemon libvirt-daemon-driver-network libvirt-daemon-driver-qemu
-            libvirt-daemon-driver-secret libvirt-daemon-driver-storage-core
+            libvirt-daemon-driver-secret libvirt-daemon-driver-storage-core libvirt-daemon-driver-storage-rbd
         """,
         "lab": """
             dnsmasq edk2-ovmf qemu-img qemu-system-x86 swtpm swtpm-tools xorriso

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from virtomate.definition.codec import copied
 from virtomate.definition.file_readers import loader_path, selects_firmware
 from virtomate.definition.readers import child, devices, mac_addresses
+from virtomate.definition.rewrite.network import on_network_base
 from virtomate.definition.rewrite.unshared import Outcome
 from virtomate.errors import UnsupportedError
 from virtomate.notices import Change, Notice
@@ -136,6 +137,7 @@ class NewSource(NamedTuple):
         path: Path of the volume, for a disk of type `file`.
         pool: Pool and volume, for a disk of type `volume`.
         base_path: Path of an overlay's base; None if the disk is not an overlay.
+        base_source: The base as the source of a backing store, where the base is an image in a network.
     """
 
     path: str
@@ -144,6 +146,7 @@ class NewSource(NamedTuple):
     format: str
     base_path: str | None = None
     base_format: str | None = None
+    base_source: Document | None = None
 
 
 class NewNvram(NamedTuple):
@@ -166,8 +169,9 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
     """Return the definition with the new volumes in the duplicated disks, by position.
 
     The backing chain in the definition is the original's and is removed: libvirt reads the true chain from the images.
-    An old `<backingStore/>` would make libvirt take an overlay for the whole disk. Encrypted volumes below an overlay
-    stay named, since no image tells the secrets that open them. The overlay itself is not encrypted.
+    An old `<backingStore/>` would make libvirt take an overlay for the whole disk. Encrypted volumes below an overlay,
+    and images in a network, stay named, since no image tells the secrets that open them. The overlay itself is not
+    encrypted.
     """
     domain = copied(domain)
     for index, disk in enumerate(devices(domain, "disk")):
@@ -177,15 +181,18 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
 
 
 def _set_source(disk: dict[str, Any], new: NewSource) -> None:
+    if new.base_source is not None:
+        on_network_base(disk, new.base_source, new.path, new.pool, new.volume)
+        return
     below = disk.pop("backingStore", None)
     disk.pop("mirror", None)
     source = child(disk, "source")
-    # an image above an encrypted one cannot be flattened, so its chain stays
-    encrypted_below = below if _is_encrypted(below) else None
+    # an image above an encrypted one, or above one in a network, cannot be flattened, so its chain stays
+    kept = below if _has_secrets(below) else None
     if new.base_path is not None:
-        encrypted_below = _encrypted_base(disk, source, new, encrypted_below)
-    if encrypted_below is not None:
-        disk["backingStore"] = encrypted_below
+        kept = _base_with_secrets(disk, source, new, kept)
+    if kept is not None:
+        disk["backingStore"] = kept
     if disk.get("@type") == "volume":
         source["@pool"], source["@volume"] = new.pool, new.volume
     else:
@@ -193,10 +200,10 @@ def _set_source(disk: dict[str, Any], new: NewSource) -> None:
     disk["driver"] = {**child(disk, "driver"), "@type": new.format}
 
 
-def _encrypted_base(
+def _base_with_secrets(
     disk: dict[str, Any], source: dict[str, Any], new: NewSource, below: dict[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Return an overlay's base with the disk's encryption moved into it; None if nothing in the chain is encrypted."""
+    """Return an overlay's base with the disk's encryption moved into it; None if the images tell all of the chain."""
     # the element stands in the disk or, since libvirt 3.9, in its source
     encryption = disk.pop("encryption", None) or source.pop("encryption", None)
     if encryption is None and below is None:
@@ -207,10 +214,10 @@ def _encrypted_base(
     return base if below is None else {**base, "backingStore": below}
 
 
-def _is_encrypted(store: dict[str, Any] | None) -> bool:
-    """Return whether a backing store or one below it is encrypted."""
+def _has_secrets(store: dict[str, Any] | None) -> bool:
+    """Return whether a backing store or one below it is encrypted, or in a network that asks for a secret."""
     while store:
-        if "encryption" in child(store, "source"):
+        if "encryption" in child(store, "source") or store.get("@type") == "network":
             return True
         store = child(store, "backingStore")
     return False

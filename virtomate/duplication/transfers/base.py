@@ -10,6 +10,7 @@ from virtomate.definition.volume import NewVolume
 from virtomate.duplication.pace import UNLIMITED
 from virtomate.enums import Action, Transfer
 from virtomate.errors import UnsupportedError
+from virtomate.paths import url_in
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from virtomate.cancel import CancelToken
+    from virtomate.definition.network_images import NetworkImage
     from virtomate.definition.provenance import DomainReference
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.pace import Pace
@@ -88,6 +90,7 @@ class Duplication(NamedTuple):
         otherwise: The copy to be made if a reflink turns out to be impossible; None if there is to be no copy.
         cautions: Warnings about a volume that is filled in this way after another way turned out to be impossible.
         capacity: A larger size of the new volume as the guest sees it, in bytes; None for the size of the source.
+        network: The source, where it is an image in a network and no volume; then its path is a URL.
     """
 
     label: str
@@ -105,6 +108,12 @@ class Duplication(NamedTuple):
     otherwise: Duplication | None = None
     cautions: tuple[Notice, ...] = ()
     capacity: int | None = None
+    network: NetworkImage | None = None
+
+    @property
+    def backing_name(self) -> str:
+        """The name of the source in the header of an overlay on the source."""
+        return self.source.path if self.network is None else self.network.backing_name
 
     @property
     def new_capacity(self) -> int:
@@ -121,11 +130,14 @@ class Duplication(NamedTuple):
         """The path of the image that the new volume rests on; None for a volume that does not depend on any."""
         if self.action is Action.LINKED:
             return self.source.path
-        return self.source.backing_path if self.action in {Action.SHALLOW_COPIED, Action.REFLINKED} else None
+        below = self.source.backing_path if self.action in {Action.SHALLOW_COPIED, Action.REFLINKED} else None
+        return below and (url_in(below) or below)
 
     @property
     def rests_on(self) -> tuple[VolumeDescription, ...]:
         """The images that the new volume rests on, nearest first, as far as they are in storage pools."""
+        if self.network is not None:
+            return ()
         chain = (self.source, *self.below)
         return tuple(dropwhile(lambda image: image.path != self.base_path, chain))
 

@@ -63,7 +63,11 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     source, connection = duplication.source, context.connection
     has_subclusters = connection.knows_subclusters
     image = overlay_image(
-        duplication.new_capacity, source.path, source.format, context.token, has_subclusters=has_subclusters
+        duplication.new_capacity,
+        duplication.backing_name,
+        source.format,
+        context.token,
+        has_subclusters=has_subclusters,
     )
     descriptor = hostfs.open_visible(created, os.O_WRONLY)
     if descriptor is None:

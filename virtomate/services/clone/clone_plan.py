@@ -111,7 +111,7 @@ class ClonePlan(NamedTuple):
     @property
     def sources(self) -> tuple[VolumeDescription, ...]:
         """The volumes that must not change: what the clone is made of or rests on, down to the last image."""
-        still = (duplication for duplication in self.duplications if not duplication.is_moving)
+        still = (item for item in self.duplications if not item.is_moving and item.network is None)
         return tuple(volume for duplication in still for volume in (duplication.source, *duplication.below))
 
     @property

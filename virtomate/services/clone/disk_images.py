@@ -11,6 +11,7 @@ from virtomate.duplication.image_headers import HEADER_BYTES, header_digest, rea
 from virtomate.enums import Mode
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError
 from virtomate.hypervisor.storage import read_head
+from virtomate.paths import url_in
 from virtomate.words import shell_word
 
 if TYPE_CHECKING:
@@ -81,6 +82,13 @@ def _chain(
 
 def _find_below(survey: Survey, path: str, mode: Mode) -> FoundVolume | None:
     """Return the base of an image; None where the base is in no pool, and its content is not needed."""
+    if (url := url_in(path)) is not None:
+        if mode is Mode.COPY and survey.source.backed_up is None:
+            raise UnsupportedError(
+                f"'{url}', on which an image of the original rests, is in a Ceph cluster, and libvirt cannot copy it",
+                hint="Use --mode linked, or --mode shallow, whose copies rest on the same base.",
+            )
+        return None
     try:
         return survey.pools.find_path(path)
     except NotFoundError as error:

@@ -10,7 +10,7 @@ from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.hostfs import file_system, open_visible, visible_status
 from virtomate.enums import Mode
 from virtomate.errors import IllegalStateError, UnsupportedError
-from virtomate.paths import is_relative, normalise
+from virtomate.paths import is_relative, normalise, url_in
 from virtomate.tuples import NamedTuple
 from virtomate.words import virsh
 
@@ -114,6 +114,9 @@ def _refuse_shareable(case: DiskCase) -> None:
 def _refuse_other_chain(case: DiskCase) -> None:
     """The definition and the images must agree on the chain: the original reads the chain of its definition."""
     for above, header, store in zip(case.images, case.headers, case.disk.below, strict=False):
+        if store.type == "network" and url_in(above.backing_path or "") is not None:
+            # monitors of a cluster have many names
+            break
         named = case.pools.path_of(store.pool or "", store.volume or "") if store.type == "volume" else store.path
         by_definition = None if named is None else normalise(named)
         by_image = None if above.backing_path is None else normalise(above.backing_path)

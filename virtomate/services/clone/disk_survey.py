@@ -93,6 +93,12 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
     if treatment is DiskAction.DROP:
         return _untouched(disk, "as asked", Action.DROPPED)
     reason = "as asked" if treatment is DiskAction.SHARE else _reason_to_leave(disk)
+    if treatment is not DiskAction.SHARE and _is_in_cluster(survey.pools, disk):
+        if treatment is not None:
+            from virtomate.services.clone.network_base import plan_network_overlay  # noqa: PLC0415 - few disks
+
+            return plan_network_overlay(survey, disk, chosen)
+        reason = reason or "volume in a Ceph cluster, not file-based"
     is_read_only = disk.is_readonly and not disk.is_empty and disk.type in _FILE_TYPES
     found = None
     if reason is None or (is_read_only and treatment is not None and treatment.duplicates):
@@ -283,6 +289,14 @@ def _header_warnings(case: DiskCase, *, is_backed_up: bool) -> tuple[Notice, ...
         return (unclean,) if header.is_dirty else ()
     lost = {CloneWarning.INTERNAL_SNAPSHOTS: header.snapshot_count > 0, CloneWarning.BITMAPS: header.has_bitmaps}
     return tuple(notice(code, target, reason=reason) for code, is_there in lost.items() if is_there)
+
+
+def _is_in_cluster(pools: PoolIndex, disk: DiskDefinition) -> bool:
+    """Return whether a disk is an image in a Ceph cluster, by its source or by the type of its storage pool."""
+    if disk.type == "volume" and not disk.is_empty:
+        known = pools.find(disk.pool or "")
+        return known is not None and known.description.type == "rbd"
+    return disk.type == "network" and (disk.address or "").startswith("rbd:")
 
 
 def _reason_to_leave(disk: DiskDefinition) -> str | None:

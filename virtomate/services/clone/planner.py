@@ -241,4 +241,5 @@ def _new_source(duplication: Duplication) -> changes.NewSource:
         format="qcow2" if is_linked else source.format,
         base_path=source.path if is_linked else None,
         base_format=source.format if is_linked else None,
+        base_source=None if duplication.network is None else duplication.network.source,
     )

@@ -53,8 +53,8 @@ class Identities(NamedTuple):
     Attributes:
         names: The names of all domains.
         in_use: The MAC addresses, files and volumes that the domains name.
-        writers: The names of the active domains that have a disk open for writing, by the disk's path, or by pool and
-            volume where the definition names those.
+        writers: The names of the active domains that have a disk open for writing, by the disk's path or URL, or by
+            pool and volume where the definition names those.
         abridged: The names of domains of which libvirt tells the disks, but not the MAC addresses.
     """
 
@@ -178,6 +178,8 @@ def scan_identities(
         for disk in file_readers.open_for_writing(codec.parse_definition(live).domain):
             if disk.path is not None:
                 writers[normalise(disk.path)] = domain.name
+            if disk.type == "network" and disk.address is not None:
+                writers[disk.address] = domain.name
             if disk.pool is not None and disk.volume is not None:
                 writers[disk.pool, disk.volume] = domain.name
     names = frozenset(domain.name for domain in domains)

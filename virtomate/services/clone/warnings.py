@@ -52,7 +52,9 @@ def clone_warnings(
 def _links(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notice]:
     """Yield warnings of what destroys a linked clone."""
     name, snapshot = source.reference.name, source.snapshot
-    linked = [item.disk for item in disks if item.action is Action.LINKED]
+    # nobody writes to a snapshot in a Ceph cluster
+    still = {item.disk.target for item in disks if (way := item.duplication) and way.network and way.network.snapshot}
+    linked = [item.disk for item in disks if item.action is Action.LINKED and item.disk.target not in still]
     frozen = [] if snapshot is None else [disk for disk in linked if snapshot.keeps(disk)]
     if snapshot is not None and frozen:
         yield notice(CloneWarning.LINKED_SNAPSHOT, snapshot.name, original=name)

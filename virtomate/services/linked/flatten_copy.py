@@ -30,6 +30,7 @@ from virtomate.errors import (
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.notices import Kept, notice
+from virtomate.paths import is_url, url_in
 from virtomate.rollback import Rollback
 from virtomate.services.linked.flatten_journal import claim_name, claim_uuid, has_disk, refuse_only_copy
 from virtomate.services.linked.record import change_disk, find_record, write_record
@@ -89,7 +90,12 @@ def plan_copy(
     below = tuple(image.volume for image in chain.below if image.volume is not None)
     if len(below) < len(chain.below):
         image = chain.below[len(below)]
-        below_name = image.path or image.name
+        below_name = image.path or url_in(image.name) or image.name
+        if is_url(below_name):
+            raise UnsupportedError(
+                f"disk {target} rests on '{below_name}', an image in a Ceph cluster, which libvirt cannot copy",
+                hint="Flatten the domain while it runs: QEMU reads the image.",
+            )
         raise UnsupportedError(
             f"disk {target} rests on '{below_name}', which is in no active storage pool, and cannot be copied",
             hint="Flatten the domain while it runs, or make the directory of the image a storage pool.",

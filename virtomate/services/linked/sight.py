@@ -25,7 +25,7 @@ from virtomate.duplication.image_headers import (
 from virtomate.duplication.rebasing import opened_for_reading
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.storage import read_head
-from virtomate.paths import files_in, normalise
+from virtomate.paths import files_in, is_url, normalise, url_in
 from virtomate.services.storage import read_pools, refresh_when_idle
 from virtomate.services.storage.references import Locator
 from virtomate.tuples import NamedTuple
@@ -82,6 +82,8 @@ class Sights:
     def look(self, path: str, *, is_qcow2: bool) -> Sight:
         """Look at an image; only a qcow2 is read, since a guest can write anything to the beginning of a raw image."""
         path = normalise(path)
+        if is_url(path):
+            return Sight(path, is_there=None, obstacle="it is in a Ceph cluster")
         if (path, is_qcow2) not in self._seen:
             self._seen[path, is_qcow2] = self._look(path, is_qcow2=is_qcow2)
         return self._seen[path, is_qcow2]
@@ -266,4 +268,4 @@ def _with_header(sight: Sight, read: Callable[[int], bytes]) -> Sight:
 def _below(path: str, name: str) -> str:
     """Return the path that a name in an image leads to; the name may be relative to the image."""
     directory = posixpath.dirname(path)
-    return next((normalise(posixpath.join(directory, file)) for file in files_in(name)), name)
+    return next((normalise(posixpath.join(directory, file)) for file in files_in(name)), url_in(name) or name)

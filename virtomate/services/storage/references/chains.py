@@ -18,7 +18,7 @@ from virtomate.duplication.image_headers import LONG_HEADER_BYTES, ImageLinks, r
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.storage import read_head
 from virtomate.notices import Notice, ScanWarning, notice
-from virtomate.paths import files_in, normalise
+from virtomate.paths import files_in, normalise, url_in
 from virtomate.services.storage.file_pools import FILE_POOLS
 from virtomate.services.storage.pools import read_pools
 from virtomate.services.storage.references.whereabouts import has_directory, is_in_service
@@ -188,6 +188,9 @@ class Chains:
             self._add_name(path, keys, name, is_data=True)
 
     def _add_name(self, path: str, keys: frozenset[Key], name: str, *, is_data: bool) -> None:
+        if (url := url_in(name)) is not None:
+            self.links.append(Link(path, keys, is_data, self._locator.of_path(url)))
+            return
         directories = {posixpath.dirname(path)}
         if self._locator.is_seen(posixpath.dirname(normalise(path))) and os.path.islink(path):
             # QEMU looks beside the path that it was given

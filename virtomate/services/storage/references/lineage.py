@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.provenance import DomainReference, read_record
 from virtomate.enums import ArtifactKind
-from virtomate.paths import normalise
+from virtomate.paths import is_url, normalise
 from virtomate.services.storage.backend import VolumeKey
 from virtomate.services.storage.file_pools import FILE_POOLS
 from virtomate.tuples import NamedTuple
@@ -212,7 +212,7 @@ class _Reader:
         return key
 
     def _is_absent(self, where: Whereabouts) -> bool:
-        if where.path is None or where.status is not None or self._chains.is_read(where):
+        if where.path is None or is_url(where.path) or where.status is not None or self._chains.is_read(where):
             return False
         # a file that cannot be looked at may be there; an empty directory may be the place of a mount
         is_nowhere = where.obstacle is None and self._locator.is_seen(posixpath.dirname(normalise(where.path)))

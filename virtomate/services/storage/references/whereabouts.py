@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import visible_status
 from virtomate.errors import NotFoundError, VirtomateError
-from virtomate.paths import normalise
+from virtomate.paths import is_url, normalise
 from virtomate.services.storage.file_pools import FILE_POOLS
 from virtomate.tuples import NamedTuple
 
@@ -71,6 +71,8 @@ class Locator:
 
     def of_path(self, path: str) -> Whereabouts:
         """Return where a path leads to."""
+        if is_url(path):
+            return Whereabouts(path, frozenset({("network", path)}), is_settled=False)
         if path not in self._found:
             is_seen = self.is_seen(posixpath.dirname(normalise(path)))
             self._found[path] = _look_at(path) if is_seen else self._look_up(normalise(path))
