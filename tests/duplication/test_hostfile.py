@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from virtomate.duplication.file_space import file_system_space, write_failure
+from virtomate.duplication.file_space import file_system_space, naming_quota, write_failure
 from virtomate.duplication.hostfs import file_system, is_reserving, punch_holes
 from virtomate.errors import HypervisorError, NoSpaceError, QuotaError, VirtomateError
 
@@ -53,13 +53,14 @@ def test_full_quota_that_looks_like_a_full_file_system(monkeypatch: pytest.Monke
         return os.statvfs_result(figures)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
-    full = OSError(errno.ENOSPC, "no")
+    full, quota = NoSpaceError("it is full"), QuotaError("it is used up")
 
-    assert isinstance(write_failure(full, f"{tmp_path}/a.raw"), NoSpaceError)
-    assert not isinstance(write_failure(full, f"{tmp_path}/a.raw"), QuotaError)
-    error = write_failure(full, f"{directory}/a.raw")
+    assert naming_quota(full, str(tmp_path)) is None
+    assert naming_quota(full, "/nowhere/at/all") is None
+    assert naming_quota(quota, str(directory)) is None
+    error = naming_quota(full, str(directory))
     assert isinstance(error, QuotaError)
-    assert error.message == f"cannot write '{directory}/a.raw': the quota of its directory is used up"
+    assert error.message == f"it is full (the quota of '{directory}' is used up)"
     assert (error.json_type, error.exit_status) == ("NoSpaceError", 1)
 
 

@@ -38,7 +38,10 @@ def mounted(host: StorageHost, kind: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("kind", ["xfs", "ext4"])
 def test_project_quota(storage_host: StorageHost, kind: str) -> None:
-    """The plan counts the quota, the writer names it although XFS says that no space is left, and all is undone."""
+    """The plan counts the quota; the writer names it although XFS says that no space is left, and all is undone.
+
+    On ext4, root may exceed any quota.
+    """
     host = storage_host
     host.make_directory_pool("plenty", "/srv/export/plenty")
     host.write("/srv/export/plenty/original.raw", bytes(range(256)) * (48 * MIB // 256))
@@ -57,15 +60,14 @@ def test_project_quota(storage_host: StorageHost, kind: str) -> None:
         before = host.run(f"ls -A {directory}; virsh list --all --name")
 
         planned = host.virtomate(*words, json=True)
-        written = host.virtomate(*words, "--no-space-check", json=True)
-        streamed = host.virtomate(*words, "--no-space-check", "--transfer", "stream", json=True)
+        ways = ("host", "stream") if kind == "xfs" else ()
+        results = [host.virtomate(*words, "--no-space-check", "--transfer", way, json=True) for way in ways]
         after = host.run(f"ls -A {directory}; virsh list --all --name")
 
     assert error_of(planned)["message"].startswith("a quota for storage pool 'limited' has 3"), str(planned)
     assert error_of(planned)["message"].endswith("MiB free; 48.0 MiB are needed")
-    for result in (written, streamed):
+    for result in results:
         assert (result.status, error_of(result)["type"]) == (1, "NoSpaceError"), str(result)
-    said = "the quota of its directory is used up" if kind == "xfs" else "Disk quota exceeded"
-    assert said in error_of(written)["message"], str(written)
-    assert error_of(written)["hint"].startswith("Raise the quota"), str(written)
+        assert f"the quota of '{directory}' is used up" in error_of(result)["message"], str(result)
+        assert error_of(result)["hint"].startswith("Raise the quota"), str(result)
     assert after == before

@@ -73,12 +73,15 @@ def write_failure(error: OSError, path: str) -> HypervisorError | NoSpaceError:
     message = f"cannot write '{path}': {reason}"
     if error.errno == errno.EFBIG:
         return NoSpaceError(message, hint="Its file system, or a limit (ulimit -f), allows no file of that length.")
-    if error.errno == errno.ENOSPC:
-        space = file_system_space(posixpath.dirname(path))
-        if space is not None and space.has_quota and space.available < space.whole:
-            # XFS says so of a project quota
-            return QuotaError(f"cannot write '{path}': the quota of its directory is used up")
     return lack_of_room(message, "its file system") or HypervisorError(message)
+
+
+def naming_quota(error: NoSpaceError, directory: str) -> QuotaError | None:
+    """Return the error with the quota that it is about and does not name, as of XFS's for a project; else None."""
+    space = None if isinstance(error, QuotaError) else file_system_space(directory)
+    if space is None or not space.has_quota or space.available == space.whole:
+        return None
+    return QuotaError(f"{error.message} (the quota of '{directory}' is used up)")
 
 
 def _left(figures: os.statvfs_result) -> int:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from virtomate.definition.codec import copied
 from virtomate.definition.file_readers import loader_path, selects_firmware
 from virtomate.definition.readers import child, devices, mac_addresses
-from virtomate.definition.rewrite.network import on_network_base
 from virtomate.definition.rewrite.unshared import Outcome
 from virtomate.errors import UnsupportedError
 from virtomate.notices import Change, Notice
@@ -182,6 +181,8 @@ def with_sources(domain: Document, sources: Mapping[int, NewSource]) -> Document
 
 def _set_source(disk: dict[str, Any], new: NewSource) -> None:
     if new.base_source is not None:
+        from virtomate.definition.rewrite.network import on_network_base  # noqa: PLC0415 - few disks
+
         on_network_base(disk, new.base_source, new.path, new.pool, new.volume)
         return
     below = disk.pop("backingStore", None)

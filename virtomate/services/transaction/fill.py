@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from virtomate.cancel import CancelToken, StoppedError, backoff
 from virtomate.definition.volume import describe_pool
 from virtomate.duplication.acl import give_acl, may_be_given_here
+from virtomate.duplication.file_space import naming_quota
 from virtomate.duplication.hostfs import visible_status
 from virtomate.duplication.transfers.base import TransferContext, TransferUnavailableError
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace
-from virtomate.errors import ConflictError, ConnectionLostError, IllegalStateError, UnsupportedError
+from virtomate.errors import ConflictError, ConnectionLostError, IllegalStateError, NoSpaceError, UnsupportedError
 from virtomate.hypervisor.storage import get_pool
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.storage import PoolEntry, describe
@@ -124,8 +125,10 @@ class VolumeInTheMaking:
         progress.started(label, self.job.total_bytes)
         try:
             filled = self._fill_somehow(self.workplace(connection, cancel, other))
-        except BaseException:
+        except BaseException as error:
             progress.dropped(label)
+            if isinstance(error, NoSpaceError) and connection.is_local:
+                raise naming_quota(error, self.job.place.directory) or error from error.__cause__
             raise
         progress.finished(label)
         return filled
