@@ -94,6 +94,8 @@ class VolumeInTheMaking:
             # nothing was begun; of other failures libvirt removes what it had begun, but the undo has a look
             self._made = None
             raise
+        except NoSpaceError as error:
+            raise _with_quota(error, job.place, workplace.connection) from error.__cause__
         self._is_created = True
         created = describe(known.pool, volume).description
         _require_new(job, created)
@@ -127,8 +129,8 @@ class VolumeInTheMaking:
             filled = self._fill_somehow(self.workplace(connection, cancel, other))
         except BaseException as error:
             progress.dropped(label)
-            if isinstance(error, NoSpaceError) and connection.is_local:
-                raise naming_quota(error, self.job.place.directory) or error from error.__cause__
+            if isinstance(error, NoSpaceError):
+                raise _with_quota(error, self.job.place, connection) from error.__cause__
             raise
         progress.finished(label)
         return filled
@@ -329,6 +331,11 @@ def _require_new(job: VolumeJob, created: VolumeDescription) -> None:
             f"'{created.path}' is another file than the one that libvirt has just made",
             hint="Somebody moved or replaced it while it was being made. Try again.",
         )
+
+
+def _with_quota(error: NoSpaceError, place: Place, connection: Connection) -> NoSpaceError:
+    """Return the error with the quota that it is about, where that shows here."""
+    return (naming_quota(error, place.directory) if connection.is_local else None) or error
 
 
 def _planned_pool(connection: Connection, place: Place) -> PoolEntry:
