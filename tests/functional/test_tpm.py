@@ -329,6 +329,20 @@ def test_deleted_with_the_clone(lab: Lab, virtomate: Program, original: Path) ->
     assert original.exists()
 
 
+def test_replaced_clone_with_the_same_uuid(virtomate: Program, original: Path) -> None:
+    """The state of the former clone goes before the state of the new one comes."""
+    words = ("domain-clone", "--tpm", "copy", "--uuid", UUID.format(2), "original", "clone")
+    cloned(virtomate(*words, json=True))
+    path = file_of(original.parent.parent.parent, UUID.format(2))
+    path.write_bytes(b"former")
+
+    result = virtomate(*words, "--if-exists", "replace", json=True)
+
+    assert result.status == 0, str(result)
+    assert "TPM state" in result.json[0]["replaced"]["removed"]
+    assert path.read_bytes() == original.read_bytes()
+
+
 def test_existing_clone_with_another_tpm(virtomate: Program, original: Path) -> None:
     """A clone with a copy of the TPM is no clone with a new one."""
     clone(virtomate, "--tpm", "copy")
