@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from virtomate.definition import codec
@@ -12,15 +14,19 @@ from virtomate.definition.freeze import (
     FrozenDisk,
     freeze_mark_element,
     moved_disk,
+    read_freeze_element,
     read_freeze_mark,
     returned_disk,
     without_freeze_mark,
 )
+from virtomate.definition.lower_images import BaseFingerprint, LowerImage
 from virtomate.definition.rewrite import NewSource
 
 UUID = "00000000-0000-4000-8000-000000000001"
-VDA = FrozenDisk("vda", "/pool/a <overlay>.qcow2", "/pool/a & b.raw", "raw", "12.000000345", 4096, "0640")
-VDB = FrozenDisk("vdb", "/pool/b-overlay.qcow2", "/pool/b.qcow2", "qcow2", None, 0, None)
+WHOLE = BaseFingerprint("12.000000345", 4096, 7, 8, "digest")
+LOWER = LowerImage("/pool/<lower>", BaseFingerprint("1.0", 2))
+VDA = FrozenDisk("vda", "/pool/a <overlay>.qcow2", "/pool/a & b.raw", "raw", WHOLE, "0640", (LOWER, LOWER))
+VDB = FrozenDisk("vdb", "/pool/b-overlay.qcow2", "/pool/b.qcow2", "qcow2", BaseFingerprint(None, 0), None)
 OVERLAY = NewSource("/pool/overlay.qcow2", "pool", "overlay.qcow2", "qcow2")
 
 
@@ -37,7 +43,8 @@ def marked(mark: FreezeMark) -> codec.Definition:
     element = freeze_mark_element(mark)
     assert element is not None
     prefixed = element.replace("<frozen", f"<{PREFIX}:frozen xmlns:{PREFIX}='{NAMESPACE}'", 1)
-    prefixed = prefixed.replace("</frozen", f"</{PREFIX}:frozen").replace("<disk", f"<{PREFIX}:disk")
+    for tag in ("frozen", "disk", "below"):
+        prefixed = re.sub(rf"<(/?){tag}\b(?! xmlns)", rf"<\1{PREFIX}:{tag}", prefixed)
     return definition(metadata=f"<metadata><x:y xmlns:x='urn:x'/>{prefixed}</metadata>")
 
 
@@ -49,6 +56,25 @@ def test_mark_is_read_as_it_was_written() -> None:
     assert mark.of_disk("vdb") == VDB
     assert mark.of_disk("vdc") is None
     assert mark.modes == {"/pool/a & b.raw": 0o640}
+
+
+def test_mark_alone_is_read() -> None:
+    """As libvirt returns the element: without namespace, or with the namespace as its default."""
+    mark = FreezeMark(UUID, (VDA, VDB))
+    element = freeze_mark_element(mark) or ""
+
+    assert read_freeze_element(element, UUID) == mark
+    assert read_freeze_element(element, "another") is None
+    assert read_freeze_element(element.replace("size=", "length="), UUID) is None
+
+
+def test_mark_of_an_earlier_version() -> None:
+    """A mark that tells only length and modification time of the bases counts."""
+    old = '<disk target="vda" overlay="/o" base="/b" format="raw" size="4096" modified="1.5"/>'
+
+    mark = read_freeze_element(f'<frozen schema="1" uuid="{UUID}">{old}</frozen>', UUID)
+
+    assert mark == FreezeMark(UUID, (FrozenDisk("vda", "/o", "/b", "raw", BaseFingerprint("1.5", 4096), None),))
 
 
 def test_mark_is_cut_out() -> None:

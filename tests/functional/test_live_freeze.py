@@ -472,7 +472,8 @@ def test_what_other_commands_say(lab: Lab, original: Original, virtomate: Progra
     tree = virtomate("domain-list", "--tree").stdout
     assert "original" in tree
     assert "clone" in tree
-    assert virtomate("domain-verify", "clone").status == 0
+    verified = virtomate("domain-verify", json=True)
+    assert {item["name"]: item["status"] for item in verified.json} == {"clone": "intact", "original": "intact"}
     lab.connection.lookupByName("clone").create()
     lab.connection.lookupByName("clone").destroy()
     assert virtomate("domain-reset", "clone").status == 0

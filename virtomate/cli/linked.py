@@ -131,11 +131,11 @@ def reset(settings: Settings, names: tuple[str, ...], *, force: bool, start: boo
 @click.argument("names", cls=OptionalArgument, metavar="[NAME]...", nargs=-1, type=CLONE)
 @click.pass_obj
 def verify(settings: Settings, names: tuple[str, ...]) -> int:
-    """Tell whether the images that the clones NAME... rest on are what they were when the clones were made.
+    """Tell whether the images that clones and frozen originals rest on are what they were.
 
-    NAME is a name, a UUID, or a pattern for names of clones in quotes, such as 'web-*'. Without NAME, all clones that
-    rest on other images are verified. A clone is broken if somebody has written to such an image, or truncated,
-    replaced, moved or deleted it.
+    NAME is the name or UUID of a clone or of a frozen original, or a pattern for such names in quotes, such as 'web-*'.
+    Without NAME, all of them that rest on other images are verified. A clone or original is broken if somebody has
+    written to such an image, or truncated, replaced, moved or deleted it.
     """
     from virtomate.output.verified import render_verifications  # noqa: PLC0415
     from virtomate.services import linked as service  # noqa: PLC0415 - help and completion need no libvirt

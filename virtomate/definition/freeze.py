@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 from virtomate.definition import FREEZE_NAMESPACE, codec
 from virtomate.definition.codec import Definition, Document, copied
 from virtomate.definition.file_readers import disks
+from virtomate.definition.lower_images import (
+    BaseFingerprint,
+    LowerImage,
+    read_base,
+    read_images,
+    write_base,
+    write_images,
+)
 from virtomate.definition.readers import as_list, child, devices, uuid
 from virtomate.definition.rewrite.own import NewSource, with_sources
 from virtomate.errors import MalformedDocumentError
@@ -33,18 +41,18 @@ class FrozenDisk(NamedTuple):
         target: Name of the device in the guest, `vda`.
         overlay: Normalised path of the overlay.
         base: Normalised path of the volume that the disk was before.
-        modified: Modification time of the base, as libvirt reported it then.
-        size: Length of the base's file in bytes.
+        fingerprint: What the base was like then.
         mode: Permission bits of the base before, in octal digits, if they are known.
+        below: The volumes below the base, nearest first; none in marks of earlier versions.
     """
 
     target: str
     overlay: str
     base: str
     base_format: str
-    modified: str | None
-    size: int
+    fingerprint: BaseFingerprint
     mode: str | None
+    below: tuple[LowerImage, ...] = ()
 
 
 class FreezeMark(NamedTuple):
@@ -83,6 +91,15 @@ def read_freeze_mark(definition: Definition) -> FreezeMark | None:
     return mark if mark is not None and mark.uuid == uuid(definition.domain) else None
 
 
+def read_freeze_element(element: str, domain_uuid: str) -> FreezeMark | None:
+    """Return the mark in an element that libvirt returns alone, as `read_freeze_mark` does."""
+    try:
+        mark = _read(element)
+    except (MalformedDocumentError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return mark if mark.uuid == domain_uuid else None
+
+
 def freeze_mark_element(mark: FreezeMark) -> str | None:
     """Return the mark as libvirt takes it, without prefix and namespace; None if it says nothing."""
     if not mark.disks:
@@ -93,9 +110,10 @@ def freeze_mark_element(mark: FreezeMark) -> str | None:
             "@overlay": disk.overlay,
             "@base": disk.base,
             "@format": disk.base_format,
-            "@size": str(disk.size),
-            **({} if disk.modified is None else {"@modified": disk.modified}),
+            **write_base(disk.fingerprint, "@"),
             **({} if disk.mode is None else {"@mode": disk.mode}),
+            # an empty list writes no element
+            "below": write_images(disk.below),
         }
         for disk in mark.disks
     ]
@@ -160,10 +178,17 @@ def _read(element: str) -> FreezeMark:
                 overlay=disk["@overlay"],
                 base=disk["@base"],
                 base_format=disk["@format"],
-                modified=disk.get("@modified"),
-                size=int(disk["@size"]),
+                fingerprint=_fingerprint(disk),
                 mode=disk.get("@mode"),
+                below=read_images(as_list(disk.get(f"{prefix}below"))),
             )
             for disk in as_list(mark.get(f"{prefix}disk"))
         ),
     )
+
+
+def _fingerprint(disk: Document) -> BaseFingerprint:
+    fingerprint = read_base(disk, "@")
+    if fingerprint is None:
+        raise ValueError("the base has no length")
+    return fingerprint

@@ -145,16 +145,17 @@ def state_text(item: DomainListing) -> str:
 
 
 def origin_text(item: DomainListing, parts: _Parts = _STEPS[0]) -> str:
-    """Return what a clone was made of, and whether it is unfinished or broken."""
+    """Return what a clone was made of, and whether it is unfinished or broken, as a frozen original may be, too."""
     clone = item.clone
+    told = item.integrity.value if item.integrity is not None and item.integrity in _TOLD else ""
     if clone is None:
-        return ""
+        return f"frozen, {told}" if told else ""
     mode = clone.mode.value if clone.images is None else "images for its clones"
     more = f" ({mode})" if parts.has_modes else ""
     if parts.has_modes and clone.snapshot is not None:
         more = f" at {printable(clone.snapshot)}{more}"
     more += "" if clone.finished else ", unfinished"
-    more += f", {item.integrity.value}" if item.integrity is not None and item.integrity in _TOLD else ""
+    more += f", {told}" if told else ""
     name = printable(clone.source.name)
     return (name if parts.origin_width is None else cut(name, parts.origin_width - len(more))) + more
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from virtomate.enums import Integrity, Mode
     from virtomate.hypervisor.agent import DomainInterface
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
     from virtomate.hypervisor.session import Session
 
 
@@ -138,7 +139,7 @@ def list_all_domains(
         if has_original and not (wanted.clones and origin is None):
             # no other domain is a template, and each look takes a call of libvirt
             is_template = state == SHUT_OFF and domain.metadata_element(TEMPLATE_NAMESPACE) is not None
-            integrity = None if verify is None or record is None else verify(record)
+            integrity = None if verify is None else verify(domain, record)
             listings.append(DomainListing(domain.name, domain.uuid, state, origin, is_template, integrity=integrity))
     return tuple(sorted(listings, key=lambda listing: listing.name))
 
@@ -149,18 +150,28 @@ def _origin(record: Provenance) -> CloneOrigin:
     return CloneOrigin(record.finished, record.source, record.mode, record.created, record.snapshot, kept)
 
 
-def _verifier(connection: Connection) -> Callable[[Provenance], Integrity | None]:
-    """Return a function that tells whether what a clone rests on is intact; None for a clone that rests on nothing."""
-    from virtomate.services.linked import Sights, rests_on_images, verify_record  # noqa: PLC0415 - few lists verify
+def _verifier(connection: Connection) -> Callable[[Domain, Provenance | None], Integrity | None]:
+    """Return a function that tells whether what a domain rests on is intact.
+
+    None is for a domain that was neither made nor frozen to rest on other images.
+    """
+    from virtomate.services.linked import (  # noqa: PLC0415 - few lists verify
+        Sights,
+        find_frozen,
+        is_frozen,
+        rests_on_images,
+        verify_volumes,
+    )
 
     sights: list[Sights] = []
 
-    def verify(record: Provenance) -> Integrity | None:
-        if not rests_on_images(record):
+    def verify(domain: Domain, record: Provenance | None) -> Integrity | None:
+        if not (is_frozen(domain) if record is None else rests_on_images(record)):
             return None
         if not sights:
             sights.append(Sights(connection))
-        return verify_record(sights[0], record)[0]
+        frozen = find_frozen(domain, sights[0].pools) if record is None else ()
+        return verify_volumes(sights[0], record, frozen)[0]
 
     return verify
 

@@ -64,4 +64,4 @@ def _find_base(survey: Survey, frozen: FrozenDisk) -> FoundVolume | None:
     except VirtomateError:
         return None
     base = found.description
-    return found if (base.modified, base.physical) == (frozen.modified, frozen.size) else None
+    return found if (base.modified, base.physical) == frozen.fingerprint[:2] else None

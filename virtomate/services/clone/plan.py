@@ -193,11 +193,11 @@ def _survey_hosts(
 
 
 def _refuse_broken(connection: Connection, source: Source) -> None:
-    """Raise IllegalStateError for an original that is a clone whose base is not what it was."""
-    if (record := read_provenance(source.definition)) is not None:
-        from virtomate.services.linked import refuse_broken  # noqa: PLC0415 - few originals are clones
+    """Raise IllegalStateError for an original, which is a clone or frozen, whose base is not what it was."""
+    if source.freeze_mark is not None or read_provenance(source.definition) is not None:
+        from virtomate.services.linked import refuse_broken_original  # noqa: PLC0415 - few originals are clones
 
-        refuse_broken(connection, source.reference.name, record)
+        refuse_broken_original(connection, source.reference.name, source.definition, source.freeze_mark)
 
 
 def _side_files(survey: Survey, nvram: SideFile | None) -> tuple[SideFile, ...]:

@@ -17,6 +17,8 @@ from virtomate.services.linked.freeze import OvertakenError as OvertakenError
 from virtomate.services.linked.freeze_record import await_freeze as await_freeze
 from virtomate.services.linked.freeze_record import complete_freeze as complete_freeze
 from virtomate.services.linked.freeze_record import find_freeze as find_freeze
+from virtomate.services.linked.frozen import find_frozen as find_frozen
+from virtomate.services.linked.frozen import is_frozen as is_frozen
 from virtomate.services.linked.live_freeze import LiveFreeze as LiveFreeze
 from virtomate.services.linked.rebase import RebaseRequest as RebaseRequest
 from virtomate.services.linked.rebase import RebaseResult as RebaseResult
@@ -33,6 +35,7 @@ from virtomate.services.linked.template import undo_templates as undo_templates
 from virtomate.services.linked.verify import Verification as Verification
 from virtomate.services.linked.verify import VerifiedVolume as VerifiedVolume
 from virtomate.services.linked.verify import refuse_broken as refuse_broken
+from virtomate.services.linked.verify import refuse_broken_original as refuse_broken_original
 from virtomate.services.linked.verify import rests_on_images as rests_on_images
 from virtomate.services.linked.verify import verify_clones as verify_clones
-from virtomate.services.linked.verify import verify_record as verify_record
+from virtomate.services.linked.verify import verify_volumes as verify_volumes

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from virtomate.cancel import backoff
 from virtomate.definition import codec, file_readers
 from virtomate.definition import freeze as marks
+from virtomate.definition.lower_images import LowerImage, fingerprint_base
 from virtomate.definition.provenance import Artifact, read_provenance
 from virtomate.definition.rewrite import NewSource
 from virtomate.duplication.host_images import alone_with
@@ -317,8 +318,9 @@ class Freeze:
 def frozen_disk(move: DiskMove) -> FrozenDisk:
     """Return what the mark of the original says of a disk that has moved."""
     base = move.way.source
+    below = tuple(LowerImage(lower.path, fingerprint_base(lower)) for lower in move.way.below)
     return marks.FrozenDisk(
-        move.target, move.way.place.path, base.path, base.format, base.modified, base.physical, base.mode
+        move.target, move.way.place.path, base.path, base.format, fingerprint_base(base), base.mode, below
     )
 
 

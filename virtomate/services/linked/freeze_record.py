@@ -248,9 +248,9 @@ def _frozen_disk(connection: Connection, pools: PoolIndex, made: Artifact, targe
         read_head(connection, get_volume(connection, made.pool, made.volume or ""), HEADER_BYTES)
     )
     base = made.base or ""
-    print_ = made.base_fingerprint or BaseFingerprint(None, 0)
+    fingerprint = made.base_fingerprint or BaseFingerprint(None, 0)
     mode = None
     with suppress(VirtomateError):
         mode = pools.find_path(base).description.mode
     format_ = "raw" if header is None or header.backing_format is None else header.backing_format
-    return marks.FrozenDisk(target, made.path, base, format_, print_.modified, print_.size, mode)
+    return marks.FrozenDisk(target, made.path, base, format_, fingerprint, mode, made.below)

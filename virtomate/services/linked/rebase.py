@@ -33,6 +33,7 @@ from virtomate.hypervisor.storage import get_pool
 from virtomate.notices import CloneWarning, Notice
 from virtomate.paths import is_relative, normalise
 from virtomate.services.linked.chain import find_disk_volume, plain_path, read_header
+from virtomate.services.linked.frozen import find_frozen, note_frozen_base
 from virtomate.services.linked.rebase_check import QCOW2, RAW, NewBase, chain_of, check_base
 from virtomate.services.linked.rebase_record import (
     complete_intention,
@@ -156,13 +157,12 @@ def rebase_domain(run: Run, request: RebaseRequest) -> RebaseResult:
     begin = time.monotonic()
     connection = run.source.connection
     domain = find_domain(connection, request.name)
-    record = find_record(domain)
-    _refuse_state(domain, record)
+    _refuse_state(domain, find_record(domain))
     pools, sights = read_pools(connection), Sights(connection, run.cancel)
-    plan = _plan(connection, pools, sights, domain, record, request)
+    plan = _plan(connection, pools, sights, domain, request)
     # of a run that was killed
     complete_intention(connection, sights, plan.path)
-    plan = plan._replace(made=_line(find_record(domain), plan.path))
+    plan = plan._replace(made=_line(domain, pools, plan.path))
     former = plan.header.backing_file or ""
     before = sights.look(plan.path, is_qcow2=True).fingerprint
     with ExitStack() as stack:
@@ -175,6 +175,7 @@ def rebase_domain(run: Run, request: RebaseRequest) -> RebaseResult:
     lower = [LowerImage(sight.path, sight.fingerprint) for sight, _ in plan.chain[1:] if sight.fingerprint is not None]
     writers = _writers(connection, pools, plan)
     note_base(domain, plan.path, plan.base, plan.chain[0][0].fingerprint, tuple(lower), is_written_to=bool(writers))
+    note_frozen_base(domain, plan.path, plan.format, plan.images)
     _note_above(connection, plan, before)
     refresh_when_idle(get_pool(connection, plan.found.description.pool))
     return RebaseResult(
@@ -242,7 +243,6 @@ def _plan(
     pools: PoolIndex,
     sights: Sights,
     domain: Domain,
-    record: Provenance | None,
     request: RebaseRequest,
 ) -> _Plan:
     definition = codec.parse_definition(domain.inactive_definition_without_secrets()).domain
@@ -253,7 +253,7 @@ def _plan(
         )
     disk, found, header = _choose_disk(connection, pools, domain.name, file_readers.disks(definition), request.disk)
     path = found.description.path
-    made = _line(record, path)
+    made = _line(domain, pools, path)
     former = plain_path(posixpath.dirname(path), header.backing_file or "")
     base = _find_base(pools, request.base)
     chain = chain_of(sights, base, _format_of(sights, base, header, request.base_format))
@@ -262,9 +262,11 @@ def _plan(
     return _Plan(domain, disk, found, header, former, made, chain)
 
 
-def _line(record: Provenance | None, path: str) -> Artifact | None:
-    """Return the line of a record for the volume at a path."""
-    return next((item for item in record.made if item.path == path), None) if record is not None else None
+def _line(domain: Domain, pools: PoolIndex, path: str) -> Artifact | None:
+    """Return what the record of a clone, or the mark of a frozen original, says of the volume at a path."""
+    record = find_record(domain)
+    lines = find_frozen(domain, pools) if record is None else record.made
+    return next((item for item in lines if item.path == path), None)
 
 
 def _choose_disk(

@@ -32,22 +32,30 @@ def find_record(domain: Domain) -> Provenance | None:
 
 
 def select_clones(
-    connection: Connection, words: tuple[str, ...], cancel: CancelToken
+    connection: Connection,
+    words: tuple[str, ...],
+    cancel: CancelToken,
+    or_else: Callable[[Domain], bool] = lambda _domain: False,
 ) -> tuple[tuple[Domain, ...], list[VirtomateError]]:
-    """Return the domains that words mean, and what is wrong with words; a pattern means finished clones alone.
+    """Return the domains that words mean, and what is wrong with words.
+
+    Args:
+        connection: The connection of the domains.
+        words: Names, UUIDs and patterns. A pattern means finished clones.
+        cancel: Ends the look when a signal arrives.
+        or_else: Whether a pattern means a domain that has no record.
 
     Raises:
         UsageError: Two words are the name or UUID of one domain.
     """
     from virtomate.services.selection import select  # noqa: PLC0415 - domain-clone takes no patterns
 
-    selected = select(connection, words, cancel, _is_finished_clone)
+    def is_wanted(domain: Domain) -> bool:
+        record = find_record(domain)
+        return or_else(domain) if record is None else record.finished and not record.is_moment
+
+    selected = select(connection, words, cancel, is_wanted)
     return selected.domains, list(selected.errors(connection.name, "clone"))
-
-
-def _is_finished_clone(domain: Domain) -> bool:
-    record = find_record(domain)
-    return record is not None and record.finished and not record.is_moment
 
 
 def write_record(domain: Domain, record: Provenance) -> None:

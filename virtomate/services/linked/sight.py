@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
-    from virtomate.services.storage import PoolEntry
+    from virtomate.services.storage import PoolEntry, PoolIndex
 
 
 _QCOW2 = "qcow2"
@@ -78,6 +78,11 @@ class Sights:
         self._is_listed: dict[str, bool] = {}
         self._fresh: dict[str, bool] = {}
         self._files: dict[tuple[int, int], list[tuple[str, int | None]]] | None = None
+
+    @property
+    def pools(self) -> PoolIndex:
+        """The pools of the connection."""
+        return self._locator.pools
 
     def look(self, path: str, *, is_qcow2: bool) -> Sight:
         """Look at an image; only a qcow2 is read, since a guest can write anything to the beginning of a raw image."""

@@ -1,20 +1,22 @@
-"""Whether what clones rest on is still what it was when they were made.
+"""Whether what clones and frozen originals rest on is still what it was when they were made or frozen.
 
 The images of a clone say on what it rests, down to the end of the chain. The record of the clone says what these images
-were like. Somebody may have written to an image, replaced it by a copy, moved or deleted it; the clone's own disk then
-belongs to a content that is not there any more.
+were like, and so does the mark of a frozen original. Somebody may have written to an image, replaced it by a copy,
+moved or deleted it; the domain's own disk then belongs to a content that is not there any more.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtomate.definition.provenance import read_provenance
 from virtomate.enums import ArtifactKind, ArtifactState, BaseProperty, Integrity
 from virtomate.errors import IllegalStateError, combined_error
 from virtomate.hypervisor.domains import list_domains
 from virtomate.notices import BaseFinding, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.linked.comparison import compare
+from virtomate.services.linked.frozen import find_frozen, frozen_overlays, is_frozen
 from virtomate.services.linked.rebase_record import is_undecided, settle, settled
 from virtomate.services.linked.record import find_record, select_clones
 from virtomate.services.linked.sight import Sight, Sights
@@ -25,11 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.cancel import CancelToken
+    from virtomate.definition.codec import Definition
+    from virtomate.definition.freeze import FreezeMark
     from virtomate.definition.lower_images import BaseFingerprint
     from virtomate.definition.provenance import Artifact, Provenance
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.notices import Code
+
+    # A domain, its record, and the overlays that it has got as a frozen original without record.
+    _Wanted = tuple[Domain, Provenance | None, tuple[Artifact, ...]]
 
 _BREAKING: dict[Code, str] = {
     BaseFinding.WRITTEN: "was written to",
@@ -69,7 +76,7 @@ class VerifiedVolume(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """A clone, and whether what it rests on is intact."""
+    """A clone or frozen original, and whether what it rests on is intact."""
 
     name: str
     uuid: str
@@ -83,27 +90,31 @@ class Verification(NamedTuple):
 
 
 def verify_clones(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> tuple[Verification, ...]:
-    """Verify the clones with these names or UUIDs, in this order; without names all clones that rest on other images.
+    """Verify the clones and frozen originals that names, UUIDs and patterns mean, in this order.
 
-    Where a run was killed that gave an image below another base, the record of the clone is completed.
+    Without names, all of them that rest on other images are verified. Where a run was killed that gave an image below
+    another base, the record of the clone is completed.
 
     Raises:
         NotFoundError: There is no such domain, or no clone whose name matches a pattern.
-        IllegalStateError: A domain is not a finished clone.
+        IllegalStateError: A domain is neither a finished clone nor frozen.
         UsageError: A domain is named twice.
     """
-    clones = list(_named(connection, names, cancel)) if names else list(_all_linked(connection))
     sights = Sights(connection, cancel)
+    wanted = list(_named(connection, names, sights, cancel)) if names else list(_all_resting(connection, sights))
     found = []
-    for domain, record in clones:
+    for domain, record, frozen in wanted:
         cancel.check()
-        found.append(Verification(domain.name, domain.uuid, *verify_record(sights, settle(sights, domain, record))))
+        now = None if record is None else settle(sights, domain, record)
+        found.append(Verification(domain.name, domain.uuid, *verify_volumes(sights, now, frozen)))
     return tuple(found)
 
 
-def verify_record(sights: Sights, record: Provenance) -> tuple[Integrity, tuple[VerifiedVolume, ...]]:
-    """Verify what a clone with a record rests on."""
-    looks = (_verify(sights, made) for made in _resting(record))
+def verify_volumes(
+    sights: Sights, record: Provenance | None, frozen: tuple[Artifact, ...] = ()
+) -> tuple[Integrity, tuple[VerifiedVolume, ...]]:
+    """Verify what the volumes in a clone's record and the overlays of a frozen original rest on."""
+    looks = (_verify(sights, made) for made in _resting(record, frozen))
     volumes = tuple(volume for volume in looks if volume is not None)
     found = {volume.status for volume in volumes}
     ranked = (Integrity.BROKEN, Integrity.UNVERIFIED, Integrity.INTACT)
@@ -112,7 +123,7 @@ def verify_record(sights: Sights, record: Provenance) -> tuple[Integrity, tuple[
 
 def rests_on_images(record: Provenance) -> bool:
     """Return whether the volumes of a finished clone were made to rest on other images."""
-    return record.finished and next(_resting(record), None) is not None
+    return next(_resting(record), None) is not None
 
 
 def refuse_broken(connection: Connection, name: str, record: Provenance | None, sights: Sights | None = None) -> None:
@@ -120,20 +131,33 @@ def refuse_broken(connection: Connection, name: str, record: Provenance | None, 
 
     Several clones can share what was seen of their bases.
     """
-    if broken := find_broken(sights or Sights(connection), record):
+    if record is not None and rests_on_images(record) and (broken := find_broken(sights or Sights(connection), record)):
         raise broken_clone(name, broken[0])
 
 
-def find_broken(sights: Sights, record: Provenance | None) -> tuple[VerifiedVolume, ...]:
-    """Return the volumes of a clone with this record that rest on an image that is not what it was."""
-    if record is None or not rests_on_images(record):
-        return ()
-    _, volumes = verify_record(sights, record)
+def refuse_broken_original(connection: Connection, name: str, definition: Definition, mark: FreezeMark | None) -> None:
+    """Raise IllegalStateError for an original, a clone or with this mark of a freeze, whose base is not what it was."""
+    record = read_provenance(definition)
+    refuse_broken(connection, name, record)
+    # the record of a clone that was frozen lists the overlays, too
+    if record is None and mark is not None:
+        sights = Sights(connection)
+        if broken := find_broken(sights, None, frozen_overlays(mark, [definition], sights.pools)):
+            raise broken_clone(name, broken[0], what="frozen original", last_resort="")
+
+
+def find_broken(
+    sights: Sights, record: Provenance | None, frozen: tuple[Artifact, ...] = ()
+) -> tuple[VerifiedVolume, ...]:
+    """Return the volumes of a clone, or of a frozen original, that rest on an image that is not what it was."""
+    _, volumes = verify_volumes(sights, record, frozen)
     return tuple(volume for volume in volumes if volume.status is Integrity.BROKEN)
 
 
-def broken_clone(name: str, volume: VerifiedVolume) -> IllegalStateError:
-    """Return the error for a clone with a volume that rests on an image that is not what it was."""
+def broken_clone(
+    name: str, volume: VerifiedVolume, *, what: str = "linked clone", last_resort: str = ", or delete the clone"
+) -> IllegalStateError:
+    """Return the error for a domain with a volume that rests on an image that is not what it was."""
     finding = volume.message
     if finding is None:
         raise AssertionError("a broken volume has a finding")
@@ -144,17 +168,17 @@ def broken_clone(name: str, volume: VerifiedVolume) -> IllegalStateError:
         hint = f"{hint} {command} is for a base that was moved, or replaced by the same content."
         otherwise = "Otherwise bring"
     return IllegalStateError(
-        f"'{name}' is a broken linked clone: its base '{finding.subject}' {_BREAKING[finding.code]}",
-        hint=f"{hint} {otherwise} the base back as it was, or delete the clone.",
+        f"'{name}' is a broken {what}: its base '{finding.subject}' {_BREAKING[finding.code]}",
+        hint=f"{hint} {otherwise} the base back as it was{last_resort}.",
     )
 
 
-def _named(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> Iterator[tuple[Domain, Provenance]]:
-    domains, errors = select_clones(connection, names, cancel)
+def _named(connection: Connection, names: tuple[str, ...], sights: Sights, cancel: CancelToken) -> Iterator[_Wanted]:
+    domains, errors = select_clones(connection, names, cancel, or_else=is_frozen)
     found = []
     for domain in domains:
         try:
-            found.append((domain, _require_clone(domain)))
+            found.append(_require_resting(domain, sights))
         except IllegalStateError as error:
             errors.append(error)
     if errors:
@@ -162,11 +186,14 @@ def _named(connection: Connection, names: tuple[str, ...], cancel: CancelToken) 
     yield from found
 
 
-def _require_clone(domain: Domain) -> Provenance:
+def _require_resting(domain: Domain, sights: Sights) -> _Wanted:
     record = find_record(domain)
     if record is None:
+        if is_frozen(domain):
+            return domain, None, find_frozen(domain, sights.pools)
         raise IllegalStateError(
-            f"domain '{domain.name}' is not a clone that virtomate made, so nothing is recorded of what it rests on",
+            f"domain '{domain.name}' is neither a clone that virtomate made nor frozen, so nothing is recorded of what "
+            "it rests on",
             hint=f"{virtomate('domain-list', options='--tree')} shows what domains rest on.",
         )
     if not record.finished:
@@ -179,19 +206,21 @@ def _require_clone(domain: Domain) -> Provenance:
             f"domain '{domain.name}' only keeps images of '{record.source.name}', on which linked clones rest",
             hint=f"{virtomate('domain-verify')} verifies these clones.",
         )
-    return record
+    return domain, record, ()
 
 
-def _all_linked(connection: Connection) -> Iterator[tuple[Domain, Provenance]]:
+def _all_resting(connection: Connection, sights: Sights) -> Iterator[_Wanted]:
     for domain in sorted(list_domains(connection), key=lambda domain: domain.name):
         record = find_record(domain)
-        if record is not None and rests_on_images(record):
-            yield domain, record
+        # the record of a clone that was frozen lists the overlays, too
+        frozen = find_frozen(domain, sights.pools) if record is None else ()
+        if frozen or (record is not None and rests_on_images(record)):
+            yield domain, record, frozen
 
 
-def _resting(record: Provenance) -> Iterator[Artifact]:
-    """Yield the volumes of a clone that were made to rest on other images."""
-    for made in record.made:
+def _resting(record: Provenance | None, frozen: tuple[Artifact, ...] = ()) -> Iterator[Artifact]:
+    """Yield the volumes of a finished clone, and of a frozen original, that were made to rest on other images."""
+    for made in (*(record.made if record is not None and record.finished else ()), *frozen):
         if made.kind is ArtifactKind.VOLUME and made.state is ArtifactState.MADE and made.base is not None:
             yield made
 
