@@ -166,7 +166,7 @@ def linked(bench: Workbench, name: str) -> CaseResult:
 
 
 def freeze(bench: Workbench, name: str) -> CaseResult:
-    """Make a linked clone of an original that is frozen for it, and of one that is frozen already."""
+    """Make a linked clone of an original that is frozen for it, off or running, and of one that is frozen already."""
     data = bench.scaled(GIB)
     pool = bench.make_pool("ext4", 4 * data)
     source = pool.qcow2("original.qcow2", 4 * data, data_bytes=data)
@@ -176,17 +176,19 @@ def freeze(bench: Workbench, name: str) -> CaseResult:
     definition.write_text(domain(frozen, disks=[disk(source)], interfaces=[interface()]))
     define = who.define(bench.uri, definition)
     first = who.freeze_with_ours(bench.uri, frozen, f"{CLONE}-first")
-    new, again = f"{OURS}, frozen", f"{OURS}, frozen before"
+    new, again, live = f"{OURS}, frozen", f"{OURS}, frozen before", f"{OURS}, frozen while it runs"
+    begin = who.start(bench.uri, frozen)
     found = bench.race(
         [
             Contender(OURS, who.clone_with_ours(bench.uri, "linked", frozen), [source], prepare=[define]),
             Contender(new, who.freeze_with_ours(bench.uri, frozen), [source], prepare=[define]),
             Contender(again, who.freeze_with_ours(bench.uri, frozen), [source], prepare=[define, first]),
+            Contender(live, who.freeze_live_with_ours(bench.uri, frozen), [source], prepare=[define, begin]),
         ],
         pool,
         times=3,
     )
-    bars = (at_most(2, OURS, new), at_most(2, OURS, again))
+    bars = tuple(at_most(2, OURS, label) for label in (new, again, live))
     return CaseResult(name, "linked clone of a frozen original, ext4", series=found, bars=bars)
 
 

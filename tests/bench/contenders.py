@@ -89,6 +89,17 @@ def freeze_with_ours(uri: str, source: str, name: str = CLONE) -> list[str | Pat
     return [find_ours(), "-c", uri, "--json", "domain-clone", "--mode", "linked", "--freeze", source, name]
 
 
+def freeze_live_with_ours(uri: str, source: str) -> list[str | Path]:
+    """Compose a linked clone of an original that runs and is frozen by virtomate."""
+    *words, original, clone = freeze_with_ours(uri, source)
+    return [*words, "--live", "--quiesce", "off", original, clone]
+
+
+def start(uri: str, name: str) -> list[str | Path]:
+    """Compose the start of a domain by virsh."""
+    return [require_program("virsh", "libvirt-clients"), "-c", uri, "start", name]
+
+
 def define(uri: str, definition: Path) -> list[str | Path]:
     """Compose the definition of a domain by virsh."""
     return [require_program("virsh", "libvirt-clients"), "-c", uri, "define", definition]
