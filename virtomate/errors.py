@@ -78,11 +78,13 @@ class VirtomateError(Exception):
         self.hint = hint
         self.leftovers = leftovers
 
-    def adding(self, message: str = "", hint: str | None = None, leftovers: tuple[Notice, ...] = ()) -> Self:
+    def adding(
+        self, message: str = "", hint: str | None = None, leftovers: tuple[Notice, ...] = (), *, before: str = ""
+    ) -> Self:
         """Return a copy with a longer sentence, another sentence of hint, and more leftovers."""
-        copy = type(self).__new__(type(self), self.message + message)
+        copy = type(self).__new__(type(self), before + self.message + message)
         vars(copy).update(vars(self))
-        copy.message += message
+        copy.message = before + self.message + message
         copy.hint = " ".join(filter(None, (self.hint, hint))) or None
         copy.leftovers += leftovers
         copy.__cause__ = self

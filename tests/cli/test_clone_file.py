@@ -189,6 +189,8 @@ def test_option_that_needs_no_value(tmp_path: Path) -> None:
     assert none.preparation is None
     assert listed.preparation is not None
     assert listed.preparation.operations == ("machine-id",)
+    empty = written(tmp_path, "[[clones]]\nname = 'web'\nsysprep = ''\n")
+    assert mistake(empty).startswith(f"'{empty}', clone 'web', key 'sysprep': there is nothing after the equals sign")
 
 
 @pytest.mark.parametrize(

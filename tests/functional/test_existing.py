@@ -194,6 +194,18 @@ def test_other_identity_is_not_kept(lab: Lab, virtomate: Program) -> None:
 
 
 @pytest.mark.usefixtures("original")
+def test_kept_clone_is_not_prepared(virtomate: Program) -> None:
+    """--sysprep and --customize change the guests of new clones only, which a note says."""
+    made(virtomate, *LINKED, "web")
+
+    for words in (("--sysprep",), ("--customize", "--touch /x")):
+        result = virtomate("domain-clone", *KEEP, *words, "original", "web")
+        assert result.status == 0, str(result)
+        assert "--sysprep and --customize change new clones only, and 'web' existed before\n" in result.stderr
+    assert "--sysprep" not in virtomate("domain-clone", *KEEP, "original", "web").stderr
+
+
+@pytest.mark.usefixtures("original")
 def test_automatic_names_do_not_exist(virtomate: Program) -> None:
     """--auto-name chooses names that no domain has, so that nothing could be kept or replaced."""
     for choice in ("keep", "replace"):

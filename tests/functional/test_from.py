@@ -100,10 +100,10 @@ def test_each_clone_has_its_options(lab: Lab, virtomate: Program, original: Path
 @pytest.mark.parametrize(
     ("clones", "expected"),
     [
-        (("name = 'a'", "name = 'b'\ndisk = 'nope=drop'"), "nope"),
+        (("name = 'a'", "name = 'b'\ndisk = 'nope=drop'"), "Error: clone 'b': "),
         (("name = 'a'", "name = 'original'"), "there is already a domain 'original'"),
         (("name = 'a'\ndisk = 'vda=copy,name=x'", "name = 'b'\ndisk = 'vda=copy,name=x'"), "two new volumes would be"),
-        (("name = 'a'\npool = 'none'", "name = 'b'"), "none"),
+        (("name = 'a'\npool = 'none'", "name = 'b'"), "Error: clone 'a': there is no storage pool 'none'"),
     ],
 )
 @pytest.mark.usefixtures("original")
@@ -175,7 +175,36 @@ def test_addresses_are_shared_out(root_lab: Lab, virtomate: Program, tmp_path: P
     clones = "".join(f"[[clones]]\nname = '{name}'\nip = '192.168.77.40'\n" for name in "ab")
     result = virtomate("domain-clone", "--from", written(tmp_path, clones), "original")
     assert (result.status, result.stdout) == (2, "")
-    assert "192.168.77.40" in result.stderr
+    assert "Error: clone 'b': address '192.168.77.40' is given for two interfaces" in result.stderr
+
+
+def test_names_of_addresses_differ(root_lab: Lab, virtomate: Program, tmp_path: Path) -> None:
+    """A network takes a name once, so that two clones with one host name are refused before the first is made."""
+    lab = root_lab
+    lab.make_network()
+    disks = [disk(lab.pool.qcow2("original.qcow2", 4 * MIB))]
+    lab.define(domain("original", disks=disks, interfaces=[interface(type_="network", source="lab")]))
+    top = "domain = 'original'\nip-range = '192.168.77.40-192.168.77.49'\nseed = true\nhostname = 'web'\n"
+    path = written(tmp_path, f"{top}[[clones]]\nname = 'a'\n[[clones]]\nname = 'b'\n")
+    before = lab.inventory()
+
+    result = virtomate("domain-clone", "--from", path)
+
+    assert (result.status, result.stdout) == (2, "")
+    assert "DHCP entries of clones 'a' and 'b' in network 'lab' would both have the name 'web'" in result.stderr
+    unchanged(before, lab)
+
+
+def test_original_that_is_refused(lab: Lab, virtomate: Program, tmp_path: Path) -> None:
+    """What is wrong with the original is told of no clone."""
+    lab.define(domain("original")).create()
+
+    result = virtomate("domain-clone", "--from", written(tmp_path, "[[clones]]\nname = 'a'\n"), "original")
+
+    assert (result.status, result.stderr.splitlines()[0]) == (
+        1,
+        "Error: domain 'original' is running, and must be shut off to be cloned",
+    )
 
 
 @pytest.mark.usefixtures("original")

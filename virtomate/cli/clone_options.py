@@ -79,7 +79,8 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             type=click.Choice([choice.value for choice in IfExists]),
             default=IfExists.FAIL.value,
             help="If a domain has the name NEWNAME: fail, or keep that domain if it is such a clone and whole, and "
-            "make only the missing clones, or replace that clone by a new one. [default: fail]",
+            "make only the missing clones (--sysprep and --customize leave the kept ones as they are), or replace that "
+            "clone by a new one. [default: fail]",
         ),
         click.Option(
             ["--jobs"],

@@ -33,7 +33,13 @@ def domain() -> None:
     """Work with domains."""
 
 
-@domain.command("clone", short_help="Clone a domain.", sections=SECTIONS, examples=EXAMPLES)
+@domain.command(
+    "clone",
+    short_help="Clone a domain.",
+    sections=SECTIONS,
+    examples=EXAMPLES,
+    other_usages=["[OPTIONS] --from FILE [DOMAIN]"],
+)
 @click.argument("source", metavar="DOMAIN", type=DOMAIN, required=False)
 @click.argument("names", cls=OptionalArgument, metavar="[NEWNAME]...", nargs=-1)
 @click.pass_obj

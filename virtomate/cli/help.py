@@ -35,6 +35,7 @@ class Command(click.Command):
     Attributes:
         sections: The command's own options by the heading in the help.
         examples: Command lines that show what the command is for.
+        other_usages: Further forms of the command line, without the name of the command.
     """
 
     context_class = _Context
@@ -44,12 +45,14 @@ class Command(click.Command):
         *arguments: Any,  # noqa: ANN401 - Click's own
         sections: Mapping[str, Sequence[click.Option]] | None = None,
         examples: Sequence[str] = (),
+        other_usages: Sequence[str] = (),
         params: Sequence[click.Parameter] | None = None,
         **attributes: Any,  # noqa: ANN401 - Click's own
     ) -> None:
         own = params or ()
         self.sections = sections or {"Options": [option for option in own if isinstance(option, click.Option)]}
         self.examples = examples
+        self.other_usages = other_usages
         listed = [option for options in (sections or {}).values() for option in options]
         attributes |= {"params": [*COMMON_OPTIONS, *listed, *own], "context_settings": CONTEXT_SETTINGS}
         super().__init__(*arguments, **attributes)
@@ -57,6 +60,12 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line."""
         return super().parse_args(ctx, list(with_equals_signs(self.params, args)))
+
+    def format_usage(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write into the help how the command is called, in each of its forms."""
+        super().format_usage(context, formatter)
+        for pieces in self.other_usages:
+            formatter.write_usage(context.command_path, pieces, prefix=" " * len("Usage: "))
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options into the help, those of all sections in the same column."""

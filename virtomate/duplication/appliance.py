@@ -10,6 +10,7 @@ import selectors
 import signal
 import subprocess
 import sys
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -89,8 +90,14 @@ def _follow(process: subprocess.Popen[bytes], cancel: CancelToken, hear: Callabl
     output = process.stdout
     if output is None:
         raise AssertionError("the output is a pipe")
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=_KEPT_LINES)
     rest = b""
+
+    def take(line: bytes) -> None:
+        said = line.decode(errors="replace").rstrip("\r")
+        lines.append(said)
+        hear(said)
+
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)
         while True:
@@ -98,13 +105,15 @@ def _follow(process: subprocess.Popen[bytes], cancel: CancelToken, hear: Callabl
             if not selector.select(_LOOK_SECONDS):
                 if _has_ended(process):
                     # what is left of the appliance has the pipe open
-                    return tuple(lines)
+                    break
                 continue
             piece = os.read(output.fileno(), _PIECE_BYTES)
-            *complete, rest = (rest + piece).split(b"\n") if piece else (rest, b"")
-            for line in complete:
-                said = line.decode(errors="replace").rstrip("\r")
-                lines = [*lines[-_KEPT_LINES:], said]
-                hear(said)
             if not piece:
-                return tuple(lines)
+                break
+            *complete, rest = (rest + piece).split(b"\n")
+            for line in complete:
+                take(line)
+    # a program that fails may not end its last line
+    if rest:
+        take(rest)
+    return tuple(lines)

@@ -32,6 +32,8 @@ OPTIONAL_FIELDS = frozenset(
         *("restarted", "seed", "snapshot", "type"),
     }
 )
+# Fields in which a record carries what other parts of the program need, and nobody is told.
+INTERNAL_FIELDS = frozenset({("CloneResult", "leases")})
 # Fields that hold notices; a record that has any of them has the key `notices` as well.
 NOTICE_FIELDS = ("warnings", "changes", "kept")
 
@@ -92,7 +94,7 @@ def document(record: Any, reach: Reach) -> Document:  # noqa: ANN401 - any named
     found = {
         key_of(name, field): _value(value, reach)
         for field, value in record._asdict().items()
-        if value is not None or field not in OPTIONAL_FIELDS
+        if (value is not None or field not in OPTIONAL_FIELDS) and (name, field) not in INTERNAL_FIELDS
     }
     if told := [field for field in NOTICE_FIELDS if field in found]:
         found["notices"] = [notice_document(item, reach) for field in told for item in getattr(record, field)]
@@ -107,7 +109,6 @@ def notice_document(notice: Notice, reach: Reach) -> NoticeDocument:
 def clone_document(result: CloneResult, reach: Reach) -> Document:
     """Return a clone; only a plan says how much space it needs, and a clone that does not exist has no disks."""
     clone = document(result, reach)
-    del clone["leases"]
     if result.status in {Status.FAILED, Status.INTERRUPTED}:
         clone |= {"disks": [], "nvram": None, "tpm": None, "interfaces": [], "frozen": []}
         for made in ("seed", "prepared", "credentials"):

@@ -226,7 +226,8 @@ class CloneResult(NamedTuple):
         replaced: The clone that had the name before, None where there was none.
         tpm: The TPM of the clone, None where there is none.
         credentials: The credentials of the clone, None where there are none.
-        leases: The leases in the networks of a clone that is waited for, right before it was started.
+        leases: The leases in the networks of a clone that is waited for, right before it was started. They are for the
+            wait alone, and no part of what is told of a clone.
         error: Why there is no clone, or what failed after the clone was complete.
     """
 

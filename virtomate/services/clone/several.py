@@ -7,6 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.pace import Pace
+from virtomate.errors import InterruptedBySignalError, UsageError, VirtomateError
+from virtomate.services.clone.original import read_source
 from virtomate.services.clone.parallel import Work, make_in_parallel, settle
 from virtomate.services.clone.plan import plan_clones
 from virtomate.services.clone.run import (
@@ -21,6 +23,8 @@ from virtomate.services.clone.run import (
 from virtomate.services.storage import temporary_pools_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from virtomate.services.clone.clone_plan import ClonePlan
     from virtomate.services.clone.run import MakeRoom
     from virtomate.services.clone_records import CloneRequest, CloneResult
@@ -74,13 +78,43 @@ def _plan_each(run: Run, requests: tuple[CloneRequest, ...], pools: TemporaryPoo
         addresses = frozenset(planned.entry.address for work in works for planned in work.plan.entries)
         beside = request._replace(beside=count - len(request.names), taken_addresses=addresses)
         ground = works[-1].planner.ground if works else None
-        planner, plans = plan_clones(run, beside, ground, pools)
+        try:
+            planner, plans = plan_clones(run, beside, ground, pools)
+        except VirtomateError as error:
+            raise _told_of_clone(run, beside, error) from error
         works += [Work(plan, planner, beside) for plan in plans]
+        _refuse_same_entries(works)
     run.cancel.check()
     # what all clones need is known only now
     return tuple(
         work._replace(plan=work.plan._replace(needs=work.planner.space.up_to_date(work.plan.needs))) for work in works
     )
+
+
+def _told_of_clone(run: Run, request: CloneRequest, error: VirtomateError) -> VirtomateError:
+    """Return the error of a plan with the name of the clone, unless the original cannot be cloned at all."""
+    name = request.names[0]
+    if isinstance(error, InterruptedBySignalError) or f"'{name}'" in error.message:
+        return error
+    try:
+        read_source(run.source.connection, request)
+    except VirtomateError:
+        return error
+    return error.adding(before=f"clone '{name}': ")
+
+
+def _refuse_same_entries(works: Sequence[Work]) -> None:
+    """Refuse two DHCP entries with the same name in one network, which libvirt would refuse when the second is made."""
+    named: dict[tuple[str, str], str] = {}
+    for plan in (work.plan for work in works):
+        for entry in (planned.entry for planned in plan.entries):
+            other = plan.name if entry.name is None else named.setdefault((entry.network, entry.name), plan.name)
+            if other != plan.name:
+                raise UsageError(
+                    f"the DHCP entries of clones '{other}' and '{plan.name}' in network '{entry.network}' would both "
+                    f"have the name '{entry.name}'",
+                    hint="Give each clone a --hostname of its own.",
+                )
 
 
 def _settled(run: Run, works: tuple[Work, ...], pools: TemporaryPools) -> tuple[Work, ...]:

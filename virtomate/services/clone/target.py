@@ -241,11 +241,11 @@ def refuse_taken_names(connection: Connection, names: Iterable[str]) -> None:
             what, cure = unfinished
             refusals.append(ConflictError(f"there is already a domain '{name}', {what}", cure))
     if len(taken) == 1:
-        refusals.append(ConflictError(f"there is already a domain '{taken[0]}'", "Choose another name for the clone."))
+        hint = "Choose another name for the clone. --if-exists keeps or replaces a clone of this name."
+        refusals.append(ConflictError(f"there is already a domain '{taken[0]}'", hint))
     elif taken:
-        refusals.append(
-            ConflictError(f"there are already domains {quoted(taken)}", "Choose other names for the clones.")
-        )
+        hint = "Choose other names for the clones. --if-exists keeps or replaces clones of these names."
+        refusals.append(ConflictError(f"there are already domains {quoted(taken)}", hint))
     if refusals:
         raise combined_error(refusals)
 

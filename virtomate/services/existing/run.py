@@ -12,6 +12,7 @@ from virtomate.services import clone as service
 from virtomate.services.clone_start import start_clone
 from virtomate.services.existing.keep import find_kept
 from virtomate.services.existing.replace import plan_replacement
+from virtomate.words import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,9 @@ def _with_kept(run: Run, requests: tuple[CloneRequest, ...], make: Clone) -> tup
     """Return the clones of requests in order; only those that do not exist are planned or made."""
     service.check_requests(requests)
     kept = find_kept(run.target.connection, requests, run.cancel)
+    prepared = {name for request in requests if request.preparation is not None for name in request.names}
+    if left_alone := sorted(prepared & kept.keys()):
+        run.progress.note(f"--sysprep and --customize change new clones only, and {quoted(left_alone)} existed before")
     missing = (request.only(set(request.names) - kept.keys()) for request in requests)
     left = tuple(request for request in missing if request.names)
     made = {result.name: result for result in make(run, left)} if left else {}
