@@ -117,6 +117,7 @@ class Kept(StrEnum):
 
     BASE = "kept-base"
     USED_BASE = "kept-used-base"
+    UNUSED_IMAGE = "kept-unused-image"
     DISK = "kept-disk"
     NVRAM = "kept-nvram"
     ENTRY = "kept-dhcp-entry"

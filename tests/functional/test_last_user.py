@@ -123,6 +123,23 @@ def test_only_bases_are_handed(lab: Lab, virtomate: Program) -> None:
     assert (own.exists(), first.exists()) == (True, False)
 
 
+def test_last_user_is_flattened(lab: Lab, virtomate: Program) -> None:
+    """Where the last user becomes independent, the result names the command that deletes the base."""
+    define_source(lab)
+    before = lab.inventory()
+    base = make_clone(virtomate, "web")
+    freeze_clone(virtomate, "a")
+    assert outcome(delete(virtomate, "web")) == {"web": "deleted"}
+
+    (flattened,) = virtomate("domain-flatten", "a", json=True).json
+
+    assert [notice["code"] for notice in flattened["notices"]] == ["kept-unused-image"]
+    assert f"image '{base}'" in flattened["kept"][0]
+    assert "domain-delete web-base" in flattened["kept"][0]
+    assert outcome(delete(virtomate, "web-base", "a")) == dict.fromkeys(("web-base", "a"), "deleted")
+    unchanged(before, lab)
+
+
 @pytest.mark.parametrize("order", [("web", "a", "b"), ("b", "a", "web")], ids="-".join)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed(lab: Lab, virtomate: Program, moment: str, order: tuple[str, ...]) -> None:

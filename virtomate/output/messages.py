@@ -109,6 +109,8 @@ SENTENCES: dict[Code, str] = {
     "the image",
     Kept.USED_BASE: "image '{subject}', on which others rest: domain '{keeper}' keeps the image, and goes with the "
     "image's last user",
+    Kept.UNUSED_IMAGE: "image '{subject}', on which nothing rests any more: {command} deletes the image with domain "
+    "'{keeper}'",
     Kept.DISK: "disk {subject} ({location}), which cloning did not make",
     Kept.NVRAM: "NVRAM '{subject}', which cloning did not make",
     Kept.ENTRY: "{subject}, which is not as cloning made the entry",
