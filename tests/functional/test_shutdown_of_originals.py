@@ -167,14 +167,27 @@ def test_restart_that_is_not_wanted_any_more(lab: Lab, web: Any, virtomate: Prog
 
 
 def test_restart_that_is_not_needed_any_more(lab: Lab, web: Any, virtomate: Program) -> None:
-    """An original that runs is cloned while it runs, whatever a killed run has left, and that is dropped in silence."""
+    """What a killed run has left to do is dropped in silence when the original is found running."""
     kill(virtomate.pausing("virDomainShutdown").start("domain-clone", *WORDS, "web", "a"))
     assert names(lab) == {"web", record(web)}
 
     clone = cloned(virtomate("domain-clone", "--live", "--mode", "linked", "web", "b", json=True))
-    deleted = virtomate("domain-delete", record(web), json=True)
 
     assert "restarted" not in clone
+    assert web.isActive()
+    assert record(web) not in names(lab)
+    web.destroy()
+    clone = cloned(virtomate("domain-clone", "web", "c", json=True))
+    assert "restarted" not in clone
+    assert not web.isActive()
+
+
+def test_deletion_of_a_restart_that_is_not_needed_any_more(lab: Lab, web: Any, virtomate: Program) -> None:
+    """An original that somebody else has started is left alone when the record of its restart is deleted."""
+    kill(virtomate.pausing("virDomainShutdown").start("domain-clone", *WORDS, "web", "a"))
+
+    deleted = virtomate("domain-delete", record(web), json=True)
+
     assert deleted.status == 0, str(deleted)
     assert "restarted" not in deleted.json[0]
     assert web.isActive()

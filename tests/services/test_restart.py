@@ -20,7 +20,7 @@ from virtomate.services import restart as service
 from virtomate.services.clone.original import Source
 from virtomate.services.clone.shutdown import while_shut_off
 from virtomate.services.clone_records import CloneRequest, CloneResult, Shutdown
-from virtomate.services.restart import is_owed, record_name, restart_owed
+from virtomate.services.restart import drop_served, is_owed, record_name, restart_owed
 from virtomate.services.transaction import Run
 
 if TYPE_CHECKING:
@@ -226,6 +226,34 @@ def test_owed_restart_is_taken_over() -> None:
     assert results[0].restarted is True
     assert web(host).active
     assert names(host) == {"web"}
+
+
+@pytest.mark.usefixtures("dead")
+@pytest.mark.parametrize("is_active", [True, False])
+def test_original_that_somebody_else_starts(*, is_active: bool) -> None:
+    """The record of a killed run goes when the original runs, since nobody has to start it; else the record stays."""
+    host = host_with()
+    host.meanwhile["shut down", 0] = lambda _host: (_ for _ in ()).throw(Killed)
+    with pytest.raises(Killed):
+        clone(host, source(), Shutdown(10))
+    web(host).active = is_active
+
+    drop_served(session_of(host), ORIGINAL)
+
+    assert web(host).active is is_active
+    assert (RECORD in names(host)) is not is_active
+
+
+def test_record_of_a_run_that_goes_on_stays() -> None:
+    """While the run that recorded the restart may go on, nobody else removes the record."""
+    host = host_with()
+    host.meanwhile["shut down", 0] = lambda _host: (_ for _ in ()).throw(Killed)
+    with pytest.raises(Killed):
+        clone(host, source(), Shutdown(10))
+
+    drop_served(session_of(host), ORIGINAL)
+
+    assert RECORD in names(host)
 
 
 def test_run_that_goes_on_is_given_way() -> None:

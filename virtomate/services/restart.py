@@ -151,6 +151,24 @@ def restart_owed(session: Session, original: DomainReference, note: Callable[[st
     return restart.fulfil()
 
 
+def drop_served(session: Session, original: DomainReference) -> None:
+    """Remove the record of a run that was killed if the original runs, so that nobody starts it again later.
+
+    Somebody else may have started the original; whoever shuts it down from now on wants it to be off.
+
+    Raises:
+        VirtomateError: The record cannot be removed.
+    """
+    found = _find(session.connection, original)
+    if found is None or may_be_running(found[0].maker):
+        return
+    domain = find_domain_by_uuid(session.connection, original.uuid)
+    if domain is not None and domain.is_active():
+        restart = Restart(session, original, found[1].domain, is_inherited=True)
+        restart.record()
+        restart.drop()
+
+
 def with_restart_failed(
     error: VirtomateError | None, original: DomainReference, cause: VirtomateError
 ) -> VirtomateError:

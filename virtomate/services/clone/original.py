@@ -52,6 +52,7 @@ class Source(NamedTuple):
         running: The original that runs and is cloned meanwhile, by a backup or a freeze, else None.
         is_active: Whether the original runs, and will be shut down before anything is copied.
         is_owed: Whether a run that was killed has shut the original down, and not started it again.
+        is_served: Whether a run that was killed meant to start the original again, and the original runs.
         is_template: Whether nobody can start the original.
         modes: The permission bits that volumes of a template had before, by path.
         freeze_mark: What the last freeze has written into the original's metadata.
@@ -66,6 +67,7 @@ class Source(NamedTuple):
     running: RunningOriginal | None = None
     is_active: bool = False
     is_owed: bool = False
+    is_served: bool = False
     snapshot: SnapshotSource | None = None
     is_template: bool = False
     modes: Mapping[str, int] = MappingProxyType({})
@@ -151,6 +153,7 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
         CloneWarning.AUTOSTART: domain.is_autostarted() and not request.autostarts,
     }
     snapshot_count, external_count = domain.snapshot_count(), domain.external_snapshot_count()
+    has_record = (snapshot is None or not snapshot.is_running) and is_owed(connection, reference)
     return Source(
         reference=reference,
         definition=definition if snapshot is None else without_freeze_mark(as_ordinary(snapshot.snapshot.definition)),
@@ -165,7 +168,8 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
         running=running,
         is_active=is_active and running is None,
         # an original that is cloned while it runs needs no restart
-        is_owed=(snapshot is None or not snapshot.is_running) and is_owed(connection, reference) and running is None,
+        is_owed=has_record and running is None,
+        is_served=has_record and running is not None,
         snapshot=snapshot,
         is_template=is_template(marked.domain),
         modes={

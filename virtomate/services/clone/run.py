@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -163,6 +163,12 @@ def finished(
 ) -> tuple[CloneResult, ...]:
     """Return the results of a run, with what is left of its temporary pools, after libvirt has looked at new files."""
     _have_libvirt_look(run, plans, set(pools.names.values()))
+    if plans[0].source.is_served:
+        from virtomate.services.restart import drop_served  # noqa: PLC0415 - few runs are killed
+
+        with suppress(VirtomateError):
+            # the next run does it
+            drop_served(run.source, plans[0].source.reference)
     if not pools.left:
         return results
     first = results[0]
