@@ -43,6 +43,7 @@ class CloneWarning(StrEnum):
     SHARED_SEED = "shared-seed"
     UNCLEAN_IMAGE = "unclean-image"
     UNFROZEN = "unfrozen-copy"
+    UNLIMITED = "unlimited-copy"
     UNTRIMMED = "untrimmed-copy"
     HOT_PLUGGED = "without-hot-plugged-device"
     EXPOSED_COPY = "exposed-copy"

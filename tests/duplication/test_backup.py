@@ -12,7 +12,9 @@ from virtomate.cancel import CancelToken
 from virtomate.definition.provenance import DomainReference
 from virtomate.duplication.pace import Pace
 from virtomate.duplication.transfers import backup
+from virtomate.enums import Consistency
 from virtomate.errors import IllegalStateError, UnsupportedError
+from virtomate.progress import Progress
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
@@ -47,10 +49,11 @@ def test_limit_for_which_libvirt_waits(monkeypatch: pytest.MonkeyPatch, is_waiti
     end = threading.Event()
     limits: list[tuple[str, int]] = []
 
-    def limit_backup(_: object, disk: str, rate_bytes: int) -> None:
+    def limit_backup(_: object, disk: str, rate_bytes: int) -> bool:
         if is_waiting:
             end.wait()
         limits.append((disk, rate_bytes))
+        return True
 
     domain: Any = SimpleNamespace(name="web", uuid="uuid")
     lent: Any = SimpleNamespace(
@@ -65,11 +68,63 @@ def test_limit_for_which_libvirt_waits(monkeypatch: pytest.MonkeyPatch, is_waiti
             with pytest.raises(UnsupportedError, match="cannot limit the backup of domain 'web'"):
                 backup._limit(lent, domain, ["vda", "vdb"])
         else:
-            backup._limit(lent, domain, ["vda", "vdb"])
+            assert backup._limit(lent, domain, ["vda", "vdb"])
     finally:
         end.set()
 
     assert is_waiting or limits == [("vda", 5 << 20), ("vdb", 5 << 20)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "rate_mib", "copied_mib", "is_too_fast"),
+    [
+        ([True, True], 10, 500, False),
+        ([True, False], 10, 500, True),
+        ([False, False], 10, 30, False),
+        ([False, False], 100, 200, False),
+        ([], 0, 500, False),
+    ],
+    ids=["limited", "over too soon", "small", "slow by itself", "no limit"],
+)
+def test_backup_that_is_over_before_it_is_limited(
+    monkeypatch: pytest.MonkeyPatch, limits: list[bool], rate_mib: int, copied_mib: int, *, is_too_fast: bool
+) -> None:
+    """A backup that libvirt did not limit, and that wrote more than the limit allows, is noticed."""
+    clock = Clock()
+    monkeypatch.setattr(backup, "time", clock)
+
+    def follow(_job: object, _cancel: object) -> list[float]:
+        clock.now += 2
+        return [1.0]
+
+    domain: Any = SimpleNamespace(name="web", uuid="uuid", run_id=1)
+    fake = SimpleNamespace(limit_backup=lambda *_: limits.pop(0), waits_for_room=lambda _: False)
+    monkeypatch.setattr(backup, "backup", fake)
+    monkeypatch.setattr(backup, "find_domain_by_uuid", lambda *_: domain)
+    monkeypatch.setattr(backup._Job, "follow", follow)
+    start = backup.BackupStart(Consistency.CRASH)
+    taken = backup.BackedUp(copied_mib // 2 << 20, is_trimmed=True, start=start)
+    monkeypatch.setattr(backup, "_finish", lambda *_: taken)
+    context: Any = SimpleNamespace(
+        connection=None,
+        borrow=lambda: nullcontext("another connection"),
+        cancel=CancelToken(),
+        pace=Pace(rate_mib << 20),
+        progress=Progress(),
+    )
+    running = SimpleNamespace(original=DomainReference("web", "uuid"), run_id=1, all_disks=("vda", "vdb"))
+    filled: Any = tuple(
+        (
+            SimpleNamespace(total_bytes=1, running=SimpleNamespace(**vars(running), disk=disk)),
+            SimpleNamespace(format="raw", path=f"/p/{disk}"),
+        )
+        for disk in running.all_disks
+    )
+
+    outcomes = backup.fill(filled, "both", context, lambda *_: start)
+
+    assert [outcome.is_too_fast for outcome in outcomes] == [is_too_fast] * 2
+    assert limits == []
 
 
 def test_progress_of_a_backup_that_has_just_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,6 @@ What libvirt 9.0 with QEMU 7.2 does beyond that:
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import libvirt
@@ -129,10 +128,17 @@ def find_block_job(domain: Domain, disk: str) -> str | None:
     return _BLOCK_JOBS.get(info["type"], "block job") if info else None
 
 
-def limit_backup(domain: Domain, disk: str, rate_bytes: int) -> None:
-    """Limit how much a running backup copies of a disk in a second, in whole MiB and at least one; it may be over."""
-    with suppress(libvirt.libvirtError):
+def limit_backup(domain: Domain, disk: str, rate_bytes: int) -> bool:
+    """Limit how much a running backup copies of a disk in a second, in whole MiB and at least one.
+
+    Returns:
+        Whether libvirt did so; False for a backup that is over.
+    """
+    try:
         domain.handle.blockJobSetSpeed(disk, max(1, rate_bytes >> 20), 0)
+    except libvirt.libvirtError:
+        return False
+    return True
 
 
 def capacity_bytes(domain: Domain, disk: str) -> int:

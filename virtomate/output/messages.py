@@ -61,6 +61,8 @@ SENTENCES: dict[Code, str] = {
     "starts from it",
     CloneWarning.UNFROZEN: "the file systems of '{subject}' were not frozen ({reason}): the disks of the clone are as "
     "after a power cut",
+    CloneWarning.UNLIMITED: "disk {subject} was copied faster than --bandwidth allows: the backup was over before "
+    "libvirt limited it",
     CloneWarning.UNTRIMMED: "disk {subject}: '{path}' cannot be opened here, so it takes all of its capacity on the "
     "host, zeroes included",
     CloneWarning.HOT_PLUGGED: "the running '{original}' has {subject}, but its definition has not, nor has "

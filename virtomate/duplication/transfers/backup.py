@@ -7,6 +7,7 @@ overwrite is copied first. So their space is reserved before the job, and what w
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ _ABORT_SECONDS = 60
 
 # A limit takes libvirt some milliseconds, unless it waits for the end of the backup.
 _LIMIT_SECONDS = 10
+# A backup that is over so soon disturbs nobody.
+_SPARE_SECONDS = 1
 
 # libvirt gives a file back to its owner so soon after the backup has ended.
 _CLOSED_SECONDS = 5
@@ -79,11 +82,13 @@ class BackedUp(NamedTuple):
     Attributes:
         taken_bytes: What the volume takes on the host.
         is_trimmed: Whether what was reserved and not needed was given back.
+        is_too_fast: Whether the backup was over before libvirt limited it, and wrote more than the limit allows.
     """
 
     taken_bytes: int
     is_trimmed: bool
     start: BackupStart
+    is_too_fast: bool = False
 
 
 def require_reserved(duplication: Duplication, created: VolumeDescription) -> None:
@@ -140,35 +145,44 @@ def fill(
     total = sum(duplication.total_bytes for duplication in duplications)
     paths = frozenset(target.path for target in targets)
     job = _Job(context.connection, domain, original, disks[0].run_id, paths, backup.waits_for_room(domain))
+    rate_bytes, begun = context.pace.rate_bytes, time.monotonic()
     try:
         start = begin(domain, backup_document(targets, others))
-        if context.pace.rate_bytes:
-            _limit(context, domain, [target.disk for target in targets])
+        is_limited = not rate_bytes or _limit(context, domain, [target.disk for target in targets])
         for share in job.follow(context.cancel):
             context.progress.advanced(label, int(total * share))
     except VirtomateError as error:
         if job.has_harmed():
             raise error.adding(f"; {RESUMED.format(domain.name)}") from error
         raise
-    return tuple(_finish(*item, context.connection, start) for item in filled)
+    allowed_bytes = rate_bytes * (time.monotonic() - begun + _SPARE_SECONDS)
+    outcomes = tuple(_finish(*item, context.connection, start) for item in filled)
+    is_too_fast = not is_limited and sum(outcome.taken_bytes for outcome in outcomes) > allowed_bytes
+    return tuple(outcome._replace(is_too_fast=is_too_fast) for outcome in outcomes)
 
 
-def _limit(context: TransferContext, domain: Domain, disks: list[str]) -> None:
+def _limit(context: TransferContext, domain: Domain, disks: list[str]) -> bool:
     """Limit a backup that has begun, all disks together, on a connection that nobody else waits for.
 
+    Returns:
+        Whether libvirt did so before the end of the backup.
+
     Raises:
-        UnsupportedError: libvirt would not do that before the end of the backup.
+        UnsupportedError: libvirt would not do that before the end of the backup, which lasts.
         InterruptedBySignalError: A signal arrived.
     """
 
-    def limit() -> None:
+    def limit() -> bool:
         with context.borrow() as connection:
-            if (found := find_domain_by_uuid(connection, domain.uuid)) is not None:
-                for disk in disks:
-                    backup.limit_backup(found, disk, context.pace.rate_bytes // len(disks))
+            found = find_domain_by_uuid(connection, domain.uuid)
+            if found is None:
+                return False
+            rate_bytes = context.pace.rate_bytes // len(disks)
+            limited = [backup.limit_backup(found, disk, rate_bytes) for disk in disks]
+            return all(limited)
 
     try:
-        call_interruptibly(limit, context.cancel, _LIMIT_SECONDS)
+        return call_interruptibly(limit, context.cancel, _LIMIT_SECONDS)
     except TimedOutError as error:
         raise UnsupportedError(
             f"libvirt on that host cannot limit the backup of domain '{domain.name}' while the backup runs",

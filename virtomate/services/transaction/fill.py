@@ -141,7 +141,8 @@ class VolumeInTheMaking:
         original, problem = self.claim.provenance.source.name, outcome.start.problem
         untrimmed = () if outcome.is_trimmed else (notice(CloneWarning.UNTRIMMED, self.job.label, path=path),)
         unfrozen = (notice(CloneWarning.UNFROZEN, original, reason=problem),) if problem else ()
-        warnings = (*self._warnings, *untrimmed, *unfrozen)
+        unlimited = (notice(CloneWarning.UNLIMITED, self.job.label),) if outcome.is_too_fast else ()
+        warnings = (*self._warnings, *untrimmed, *unfrozen, *unlimited)
         return Filled(outcome.taken_bytes, self.job.transfer, None, warnings, start=outcome.start)
 
     @property
