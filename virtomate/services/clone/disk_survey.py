@@ -11,7 +11,14 @@ from virtomate.definition.snapshot import INTERNAL
 from virtomate.duplication import select
 from virtomate.duplication.hostfs import require_reflinks, visible_status
 from virtomate.enums import Action, DiskAction, Mode
-from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
+from virtomate.errors import (
+    ConnectionLostError,
+    HypervisorError,
+    IllegalStateError,
+    NotFoundError,
+    UnsupportedError,
+    UsageError,
+)
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.clone.disk_duplication import backup_duplication, plain_duplication, snapshot_duplication
 from virtomate.services.clone.disk_images import with_images, with_outside_pools
@@ -258,6 +265,10 @@ def _find(survey: Survey, disk: DiskDefinition) -> FoundVolume:
         raise IllegalStateError(f"disk {disk.target}: {error.message}", cure) from error
     except UnsupportedError as error:
         raise UnsupportedError(f"disk {disk.target}: {error.message}", error.hint) from error
+    except ConnectionLostError:
+        raise
+    except HypervisorError as error:
+        raise HypervisorError(f"disk {disk.target}: {error.message}", error.hint, code=error.code) from error
 
 
 def _refuse_choice(disk: DiskDefinition, chosen: DiskOptions, reason: str) -> None:

@@ -12,7 +12,6 @@ from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.hypervisor.session import Session
-    from virtomate.hypervisor.storage import Pool
     from virtomate.services.clone_records import CloneRequest
     from virtomate.services.storage import TemporaryPools
     from virtomate.services.transaction import Run
@@ -39,13 +38,7 @@ class Ground(NamedTuple):
 
     def opening(self, run: Run, temporary: TemporaryPools) -> Ground:
         """Return the same, but files of the original may be in no storage pool; a temporary one is started there."""
-        pools = temporary.on(run.source)
-
-        def start(directory: str) -> Pool:
-            # from now on, a signal stops the pool again
-            run.cancel.begin()
-            return pools.over(directory)
-
+        start = temporary.on(run.source).opener(run.cancel)
         original = self.original._replace(pools=self.original.pools.opening(start))
         return self._replace(original=original, target=original if self.target is self.original else self.target)
 

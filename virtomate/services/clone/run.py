@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,13 +18,13 @@ from virtomate.services.clone.moment import make_moment
 from virtomate.services.clone.parallel import Work, explained, known, make_in_parallel, settle
 from virtomate.services.clone.plan import check_request, plan_clones
 from virtomate.services.clone.warnings import refuse_warnings
-from virtomate.services.storage import TEMPORARY_POOL_PREFIX, refresh_all, temporary_pools_of
+from virtomate.services.storage import TEMPORARY_POOL_PREFIX, refresh_all, temporary_pools_during, temporary_pools_of
 from virtomate.services.transaction import Filled, require_acceptable
 from virtomate.tuples import NamedTuple
 from virtomate.words import virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from virtomate.services.clone.clone_plan import ClonePlan
     from virtomate.services.clone.planner import ClonePlanner
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 # How often an original that others change meanwhile is frozen anew.
 _FREEZE_ATTEMPTS = 3
+
+# What is done when a preview has an error after all.
+PREVIEWED = "the preview is complete"
 
 _COPIED = frozenset({Action.COPIED, Action.SHALLOW_COPIED})
 
@@ -61,7 +64,7 @@ class _Site(NamedTuple):
 def preview_clones(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Return what cloning would do, and change nothing; raise VirtomateError if cloning would be refused."""
     begin = time.monotonic()
-    with previewing(run) as pools:
+    with temporary_pools_during(run.target, PREVIEWED) as pools:
         _, plans = _plan(run, request, pools)
     return tuple(planned_result(plan, request, begin) for plan in plans)
 
@@ -69,19 +72,10 @@ def preview_clones(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
 def preview_definitions(run: Run, request: CloneRequest) -> tuple[CloneResult, ...]:
     """Return what cloning would do, with the definitions of the clones, which libvirt must accept."""
     begin = time.monotonic()
-    with previewing(run) as pools:
+    with temporary_pools_during(run.target, PREVIEWED) as pools:
         planner, plans = _plan(run, request, pools)
         works = _works(request, planner, plans)
         return tuple(with_definition(run, work, planned_result(work.plan, request, begin)) for work in works)
-
-
-@contextmanager
-def previewing(run: Run) -> Iterator[TemporaryPools]:
-    """The temporary pools of a preview, which must all be stopped at its end."""
-    with temporary_pools_of(run.target) as pools:
-        yield pools
-    if pools.left:
-        raise IllegalStateError("the preview is complete, but something is left").adding(leftovers=pools.left)
 
 
 def with_definition(run: Run, work: Work, result: CloneResult) -> CloneResult:

@@ -12,15 +12,15 @@ from virtomate.services.clone.original import read_source
 from virtomate.services.clone.parallel import Work, make_in_parallel, settle
 from virtomate.services.clone.plan import plan_clones
 from virtomate.services.clone.run import (
+    PREVIEWED,
     check_requests,
     finished,
     judge,
     make_with_room,
     planned_result,
-    previewing,
     with_definition,
 )
-from virtomate.services.storage import temporary_pools_of
+from virtomate.services.storage import temporary_pools_during, temporary_pools_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 def preview_several(run: Run, requests: tuple[CloneRequest, ...]) -> tuple[CloneResult, ...]:
     """Return what cloning would do, as `preview_clones`."""
     begin = time.monotonic()
-    with previewing(run) as pools:
+    with temporary_pools_during(run.target, PREVIEWED) as pools:
         return tuple(planned_result(work.plan, work.request, begin) for work in _plan_each(run, requests, pools))
 
 
 def preview_several_definitions(run: Run, requests: tuple[CloneRequest, ...]) -> tuple[CloneResult, ...]:
     """Return what cloning would do, with the definitions of the clones, as `preview_definitions`."""
     begin = time.monotonic()
-    with previewing(run) as pools:
+    with temporary_pools_during(run.target, PREVIEWED) as pools:
         works = _plan_each(run, requests, pools)
         return tuple(with_definition(run, work, planned_result(work.plan, work.request, begin)) for work in works)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers
@@ -11,20 +9,17 @@ from virtomate.definition.placeholders import restored_definition
 from virtomate.definition.provenance import read_provenance
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState
-from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError
+from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, UnsupportedError
 from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.notices import Kept, Notice, ScanWarning, named, notice
 from virtomate.paths import normalise
+from virtomate.services.delete.judging import judge_made
 from virtomate.services.delete.keepers import take_back
 from virtomate.services.delete.records import Deletion, DoomedThing, HandedBase, Selection
 from virtomate.services.delete.refusals import Refusals
 from virtomate.services.delete.selection import select_domains
-from virtomate.services.firmware import own_nvram_path
 from virtomate.services.origins import find_record
 from virtomate.services.storage import (
-    TEMPORARY_POOL_PREFIX,
-    PoolEntry,
-    find_entry,
     is_running,
     may_be_running,
 )
@@ -34,9 +29,8 @@ from virtomate.services.storage.artifacts import (
     Verdict,
     bears_token_here,
     judge_in_pool,
-    judge_outside_pools,
     name_artifact,
-    why_not_in,
+    pool_of,
 )
 from virtomate.tuples import NamedTuple
 from virtomate.words import counted, virsh
@@ -239,7 +233,11 @@ def _is_there(connection: Connection, provenance: Provenance, made: Artifact) ->
     token = provenance.artifact_token
     if made.state is ArtifactState.PLANNED or bears_token_here(made, token):
         return True
-    judgement = judge_in_pool(connection, find_entry(connection, made.pool), made, token)
+    try:
+        with pool_of(connection, made) as known:
+            judgement = judge_in_pool(connection, known, made, token)
+    except (HypervisorError, UnsupportedError):
+        return False
     return judgement is not None and judgement.verdict in OWN
 
 
@@ -287,34 +285,6 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         handed=clone.handed,
         state=clone.state,
     )
-
-
-def judge_made(
-    connection: Connection, definition: Definition, record: Provenance, made: Artifact, known: PoolEntry | None
-) -> tuple[Judgement, bool]:
-    """Judge an artifact of a clone; return also whether that was done without a storage pool that has the artifact."""
-    token = record.artifact_token
-    if known is None and made.pool.startswith(TEMPORARY_POOL_PREFIX):
-        # a killed run may have left the temporary pool running, in which it made an NVRAM
-        known = find_entry(connection, made.pool)
-    if (judgement := judge_in_pool(connection, known, made, token)) is not None:
-        return judgement, False
-    is_stopped = known is not None and not known.is_active
-    if not is_stopped and bears_token_here(made, token):
-        return Judgement(Verdict.PROVED), True
-    if known is None and made.kind is ArtifactKind.NVRAM:
-        directories = _nvram_directories(connection, definition)
-        return judge_outside_pools(made, token, directories, is_local=connection.is_local), True
-    hint = f"Start it: {virsh('pool-start', made.pool)}" if is_stopped else None
-    return Judgement(Verdict.AWAY, why_not_in(made, known) or "", hint=hint), False
-
-
-def _nvram_directories(connection: Connection, definition: Definition) -> frozenset[str]:
-    """Return the directory in which libvirt keeps the NVRAM of such domains, if libvirt tells it."""
-    with suppress(HypervisorError):
-        if (path := own_nvram_path(connection, definition.domain)) is not None:
-            return frozenset({posixpath.dirname(path)})
-    return frozenset()
 
 
 def _doomed(made: Artifact, judgement: Judgement, *, is_outside: bool) -> DoomedThing:

@@ -36,7 +36,7 @@ from virtomate.services.linked.flatten_freed import find_freed_bases
 from virtomate.services.linked.flatten_plan import DiskPlan, DomainPlan, artifact_of, in_use, plan_flatten, users_of
 from virtomate.services.linked.flatten_records import FlattenedDisk, FlattenResult
 from virtomate.services.linked.record import change_disk, note_independence, without_backing_store
-from virtomate.services.storage import describe, refresh_when_idle
+from virtomate.services.storage import describe, refresh_when_idle, temporary_pools_of
 from virtomate.services.storage.references import scan_references
 from virtomate.words import quoted, virsh, virtomate
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.notices import Notice
+    from virtomate.services.linked.flatten_plan import FlattenPlan
     from virtomate.services.linked.flatten_records import FlattenRequest
     from virtomate.services.storage import FoundVolume
     from virtomate.services.storage.references import ReferenceCache
@@ -58,7 +59,17 @@ def flatten_domains(run: Run, request: FlattenRequest) -> tuple[FlattenResult, .
     Raises:
         VirtomateError: The plan refuses something; nothing has been changed.
     """
-    plan = plan_flatten(run.source.connection, request, run.cancel)
+    with temporary_pools_of(run.source) as temporary:
+        results = _flatten_each(run, request, plan_flatten(run.source.connection, request, run.cancel, temporary))
+    if temporary.left:
+        first = results[0]
+        error = first.error or IllegalStateError(f"'{first.name}' is flattened, but something is left")
+        return (first._replace(error=error.adding(leftovers=temporary.left)), *results[1:])
+    return results
+
+
+def _flatten_each(run: Run, request: FlattenRequest, plan: FlattenPlan) -> tuple[FlattenResult, ...]:
+    """Flatten the domains as planned."""
     run.cancel.begin()
     by_uuid = {domain_plan.domain.uuid: domain_plan for domain_plan in plan.domains}
     run.progress.expected(

@@ -34,13 +34,14 @@ from virtomate.paths import is_url, url_in
 from virtomate.rollback import Rollback
 from virtomate.services.linked.flatten_journal import claim_name, claim_uuid, has_disk, refuse_only_copy
 from virtomate.services.linked.record import change_disk, find_record, write_record
-from virtomate.services.storage import describe, find_entry, may_be_running, this_process
+from virtomate.services.storage import describe, may_be_running, this_process
 from virtomate.services.storage.artifacts import (
     BEGUN,
     OWN,
     Verdict,
     bears_token_here,
     name_artifact,
+    pool_of,
     put_token,
     remove_artifact,
     require_intact,
@@ -305,16 +306,16 @@ def _as_own(connection: Connection, made: Artifact, journal: Provenance, record:
     token = record.artifact_token
     if not bears_token_here(made, token):
         require_intact(connection, (made,), journal.artifact_token or "")
-    known = find_entry(connection, made.pool)
-    if known is None:
-        raise IllegalStateError(f"storage pool '{made.pool}' is gone", hint="Bring it back, then try again.")
-    volume = describe(known.pool, get_volume(connection, made.pool, made.volume or "")).description
-    marked = None if token is None else put_token(volume, token)
-    return made._replace(
-        state=ArtifactState.MADE,
-        fingerprint=known.backend.new_fingerprint(marked or volume, known.pool),
-        token_place=None if marked is None else TokenPlace.ATTRIBUTE,
-    )
+    with pool_of(connection, made) as known:
+        if known is None:
+            raise IllegalStateError(f"storage pool '{made.pool}' is gone", hint="Bring it back, then try again.")
+        volume = describe(known.pool, get_volume(connection, known.pool.name, made.volume or "")).description
+        marked = None if token is None else put_token(volume, token)
+        return made._replace(
+            state=ArtifactState.MADE,
+            fingerprint=known.backend.new_fingerprint(marked or volume, known.pool),
+            token_place=None if marked is None else TokenPlace.ATTRIBUTE,
+        )
 
 
 def _kept(what: str, reason: str) -> Notice:

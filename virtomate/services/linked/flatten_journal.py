@@ -9,8 +9,9 @@ from virtomate.definition import codec, file_readers
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.paths import normalise
-from virtomate.services.storage import find_entry, find_volume, read_pools
-from virtomate.words import shell_word, virsh, virtomate
+from virtomate.services.storage import find_volume, read_pools
+from virtomate.services.storage.artifacts import delete_command, pool_of
+from virtomate.words import virsh, virtomate
 
 if TYPE_CHECKING:
     from virtomate.definition.provenance import Provenance
@@ -55,13 +56,13 @@ def refuse_only_copy(connection: Connection, record: Provenance) -> None:
     if domain is not None and any(has_disk(connection, domain, path) for path in record.reserved):
         return
     for made in record.made:
-        known = find_entry(connection, made.pool)
-        is_gone = known is None or not known.is_active or find_volume(known.pool, made.volume or "") is None
+        with pool_of(connection, made) as known:
+            is_gone = known is None or not known.is_active or find_volume(known.pool, made.volume or "") is None
         is_used = domain is not None and has_disk(connection, domain, made.path)
         if is_gone or is_used:
             continue
         state = "does not exist any more" if domain is None else "has another volume"
-        delete = virsh("vol-delete", made.volume or "", options=f"--pool {shell_word(made.pool)}")
+        delete = delete_command(made)
         raise IllegalStateError(
             f"volume '{made.path}' may be all that there is of a disk of domain '{source.name}', which {state}: a run "
             "of domain-flatten that was killed has made the volume",

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.domains import Domain
     from virtomate.notices import Notice
     from virtomate.services.linked.flatten_records import FlattenRequest
-    from virtomate.services.storage import PoolIndex
+    from virtomate.services.storage import PoolIndex, TemporaryPools
     from virtomate.services.storage.references import Reference, References
 
 _LOG = logging.getLogger(__name__)
@@ -118,14 +118,16 @@ class FlattenPlan(NamedTuple):
     cache: ReferenceCache
 
 
-def plan_flatten(connection: Connection, request: FlattenRequest, cancel: CancelToken) -> FlattenPlan:
-    """Plan the flattening of domains; nothing is changed.
+def plan_flatten(
+    connection: Connection, request: FlattenRequest, cancel: CancelToken, temporary: TemporaryPools
+) -> FlattenPlan:
+    """Plan the flattening of domains; nothing is changed, but temporary pools start over images in no storage pool.
 
     Raises:
         UsageError: A domain is named twice, or has no disk that was named.
         VirtomateError: A domain is missing or cannot be flattened.
     """
-    pools, sights = read_pools(connection), Sights(connection)
+    pools, sights = read_pools(connection).opening(temporary.opener(cancel)), Sights(connection)
     gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
     domains, errors = select_clones(connection, request.names, cancel)
     plans: dict[str, DomainPlan] = {}

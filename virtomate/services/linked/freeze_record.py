@@ -31,11 +31,11 @@ from virtomate.hypervisor.storage import get_volume, read_head
 from virtomate.paths import normalise
 from virtomate.services.linked.record import find_record, write_record
 from virtomate.services.quiesce import thaw_own, thawed_note
-from virtomate.services.storage import find_volume, may_be_running, read_pools, this_process
-from virtomate.services.storage.artifacts import BEGUN, locked, remove_artifact
+from virtomate.services.storage import find_volume, may_be_running, read_pools, temporary_pools_on, this_process
+from virtomate.services.storage.artifacts import BEGUN, delete_command, locked, pool_of, remove_artifact
 from virtomate.services.storage.references import scan_references
 from virtomate.services.transaction import Claim
-from virtomate.words import shell_word, virsh, virtomate
+from virtomate.words import virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -155,8 +155,12 @@ def complete_freeze(connection: Connection, domain: Domain, record: Provenance) 
     Raises:
         IllegalStateError: An overlay that no disk is any more holds data of the original.
     """
+    with temporary_pools_on(connection) as temporary:
+        return _complete(connection, read_pools(connection).opening(temporary.over), domain, record)
+
+
+def _complete(connection: Connection, pools: PoolIndex, domain: Domain, record: Provenance) -> bool:
     original = find_domain_by_uuid(connection, record.source.uuid)
-    pools = read_pools(connection)
     targets: dict[str, str | None] = {}
     definitions: tuple[Definition, ...] = ()
     if original is not None:
@@ -165,7 +169,7 @@ def complete_freeze(connection: Connection, domain: Domain, record: Provenance) 
     moved = [made for made in record.made if targets.get(made.path) is not None]
     for made in record.made:
         if made not in moved:
-            _refuse_written(connection, pools, record, made)
+            _refuse_written(connection, record, made)
     if original is None or not moved:
         return False
     overlays = [_with_base(pools, made)._replace(state=ArtifactState.MADE) for made in moved]
@@ -182,15 +186,15 @@ def complete_freeze(connection: Connection, domain: Domain, record: Provenance) 
     return True
 
 
-def _refuse_written(connection: Connection, pools: PoolIndex, record: Provenance, made: Artifact) -> None:
+def _refuse_written(connection: Connection, record: Provenance, made: Artifact) -> None:
     """Refuse to lose what the original has written since: a disk moves in one call, and the run is killed after it."""
-    known = pools.find(made.pool)
-    if made.volume is None or known is None or not known.is_active:
-        return
-    found = find_volume(known.pool, made.volume)
-    if found is None or not is_written_overlay(connection, found.description):
-        return
-    delete = virsh("vol-delete", made.volume, options=f"--pool {shell_word(made.pool)}")
+    with pool_of(connection, made) as known:
+        if made.volume is None or known is None or not known.is_active:
+            return
+        found = find_volume(known.pool, made.volume)
+        if found is None or not is_written_overlay(connection, found.description):
+            return
+    delete = delete_command(made)
     raise IllegalStateError(
         f"volume '{made.path}' holds what domain '{record.source.name}' has written, and is not a disk of that domain "
         "any more",
@@ -244,9 +248,9 @@ def _with_base(pools: PoolIndex, made: Artifact) -> Artifact:
 
 def _frozen_disk(connection: Connection, pools: PoolIndex, made: Artifact, target: str) -> FrozenDisk:
     """Return what the mark says of a disk whose overlay was made by a run that was killed."""
-    header = read_qcow2_header(
-        read_head(connection, get_volume(connection, made.pool, made.volume or ""), HEADER_BYTES)
-    )
+    with pool_of(connection, made) as known:
+        pool = made.pool if known is None else known.pool.name
+        header = read_qcow2_header(read_head(connection, get_volume(connection, pool, made.volume or ""), HEADER_BYTES))
     base = made.base or ""
     fingerprint = made.base_fingerprint or BaseFingerprint(None, 0)
     mode = None

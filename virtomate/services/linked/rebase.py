@@ -43,7 +43,7 @@ from virtomate.services.linked.rebase_record import (
 )
 from virtomate.services.linked.record import change_disk, find_record
 from virtomate.services.linked.sight import Sights
-from virtomate.services.storage import read_pools, refresh_when_idle
+from virtomate.services.storage import read_pools, refresh_when_idle, temporary_pools_during
 from virtomate.services.storage.references import find_writers
 from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word, shutdown_commands, virsh, virtomate
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.services.linked.sight import Sight
-    from virtomate.services.storage import FoundVolume, PoolIndex
+    from virtomate.services.storage import FoundVolume, PoolIndex, TemporaryPools
     from virtomate.services.transaction import Run
 
 _FILE_TYPES = frozenset({"file", "volume"})
@@ -154,11 +154,17 @@ def rebase_domain(run: Run, request: RebaseRequest) -> RebaseResult:
         UsageError: The base is not named as it should be, or the domain has no such disk.
         VirtomateError: Something is refused, and nothing has been changed.
     """
+    with temporary_pools_during(run.source, "the domain is rebased") as temporary:
+        return _rebase(run, request, temporary)
+
+
+def _rebase(run: Run, request: RebaseRequest, temporary: TemporaryPools) -> RebaseResult:
     begin = time.monotonic()
     connection = run.source.connection
     domain = find_domain(connection, request.name)
     _refuse_state(domain, find_record(domain))
-    pools, sights = read_pools(connection), Sights(connection, run.cancel)
+    pools = read_pools(connection).opening(temporary.opener(run.cancel))
+    sights = Sights(connection, run.cancel)
     plan = _plan(connection, pools, sights, domain, request)
     # of a run that was killed
     complete_intention(connection, sights, plan.path)

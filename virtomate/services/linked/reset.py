@@ -23,7 +23,7 @@ from virtomate.errors import IllegalStateError, InternalError, InterruptedBySign
 from virtomate.notices import Notice, ResetWarning
 from virtomate.services.linked.reset_nvram import NvramOutcome, OriginalNvrams
 from virtomate.services.linked.reset_plan import ResetPlan, in_use, plan_resets
-from virtomate.services.storage import find_volume, refresh_all, temporary_pools_of
+from virtomate.services.storage import find_volume, is_temporary, refresh_all, temporary_pools_of
 from virtomate.services.storage.artifacts import Verdict, judge_in_pool
 from virtomate.services.storage.references import scan_references
 from virtomate.services.transaction import submit
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from virtomate.duplication.emptying import ImageFile
     from virtomate.hypervisor.session import Session
     from virtomate.services.linked.reset_plan import LinkedDisk
+    from virtomate.services.storage import TemporaryPools
     from virtomate.services.storage.references import References
 
 _LOG = logging.getLogger(__name__)
@@ -91,8 +92,15 @@ def reset_clones(session: Session, request: ResetRequest, cancel: CancelToken) -
     Raises:
         VirtomateError: A clone is refused, and nothing was changed.
     """
+    with temporary_pools_of(session) as temporary:
+        return _reset_each(session, request, cancel, temporary)
+
+
+def _reset_each(
+    session: Session, request: ResetRequest, cancel: CancelToken, temporary: TemporaryPools
+) -> tuple[ResetResult, ...]:
     connection = session.connection
-    plans = plan_resets(connection, request.names, cancel, is_forced=request.force)
+    plans = plan_resets(connection, request.names, cancel, temporary.opener(cancel), is_forced=request.force)
     references = _scan(session, plans)
     if errors := [error for plan in plans if (error := _refuse_used(plan, references)) is not None]:
         raise combined_error(errors)
@@ -108,10 +116,9 @@ def reset_clones(session: Session, request: ResetRequest, cancel: CancelToken) -
             _each(resets, cancel, lambda reset: reset.begin(executor))
             for reset in resets:
                 reset.finish()
-        with temporary_pools_of(session) as pools:
-            nvrams = OriginalNvrams(connection, pools)
-            _each(resets, None, lambda reset: reset.give_nvram(nvrams, references))
-    refresh_all(session, {disk.made.pool for plan in plans for disk in plan.disks})
+        nvrams = OriginalNvrams(connection, temporary)
+        _each(resets, None, lambda reset: reset.give_nvram(nvrams, references))
+    refresh_all(session, {disk.made.pool for plan in plans for disk in plan.disks if not is_temporary(disk.made.pool)})
     # after a signal, clones that are reset are complete; they are only not started
     if request.start and not cancel.is_set:
         _each(resets, None, _Reset.start)

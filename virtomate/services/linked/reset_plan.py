@@ -18,6 +18,7 @@ from virtomate.errors import (
     IllegalStateError,
     NotFoundError,
     UnsupportedError,
+    VirtomateError,
     combined_error,
 )
 from virtomate.hypervisor.domains import list_active_domains
@@ -27,14 +28,14 @@ from virtomate.services.definitions import Definitions
 from virtomate.services.linked.record import select_clones
 from virtomate.services.linked.sight import Sights
 from virtomate.services.linked.verify import refuse_broken
-from virtomate.services.storage import read_pools
+from virtomate.services.storage import is_temporary, read_pools
 from virtomate.services.storage.artifacts import Verdict, judge_in_pool, why_not_in
 from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
 from virtomate.words import counted, shutdown_commands, virsh, virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.hypervisor.storage import Pool
     from virtomate.services.storage import PoolEntry, PoolIndex
     from virtomate.services.storage.references import Reference
 
@@ -74,7 +76,12 @@ class ResetPlan(NamedTuple):
 
 
 def plan_resets(
-    connection: Connection, names: tuple[str, ...], cancel: CancelToken, *, is_forced: bool
+    connection: Connection,
+    names: tuple[str, ...],
+    cancel: CancelToken,
+    open_directory: Callable[[str], Pool],
+    *,
+    is_forced: bool,
 ) -> list[ResetPlan]:
     """Plan the reset of clones, each given by name or UUID; nothing is changed, and one refusal refuses all.
 
@@ -82,6 +89,7 @@ def plan_resets(
         connection: Where the clones are.
         names: The clones.
         cancel: A signal ends the look.
+        open_directory: Starts a temporary pool over the directory of an overlay in no storage pool.
         is_forced: Whether active clones are ended, saved states discarded, and prepared clones made like the original.
 
     Raises:
@@ -89,7 +97,8 @@ def plan_resets(
         VirtomateError: A clone cannot be reset; the error names all such clones.
     """
     gate = PoolGate(is_open=runs_unprivileged(connection))
-    planner = _Planner(connection, read_pools(connection), Sights(connection), gate, is_forced=is_forced)
+    pools = read_pools(connection).opening(open_directory)
+    planner = _Planner(connection, pools, Sights(connection), gate, is_forced=is_forced)
     domains, errors = select_clones(connection, names, cancel)
     plans = []
     for domain in domains:
@@ -200,7 +209,7 @@ class _Planner:
             yield self._linked(domain, disk.target, made, provenance)
 
     def _linked(self, domain: Domain, target: str, made: Artifact, provenance: Provenance) -> LinkedDisk:
-        known = self._pools.find(made.pool)
+        known = self._known(made)
         judgement = judge_in_pool(self._connection, known, made, provenance.artifact_token)
         if known is None or judgement is None or judgement.verdict is not Verdict.PROVED:
             reason = why_not_in(made, known) if judgement is None else judgement.reason or "is not there any more"
@@ -220,6 +229,14 @@ class _Planner:
             pools, what = [(known.pool, known.description)], f"disk {target} of '{domain.name}'"
             self._gate.admit(self._connection, (Transfer.STREAM,), pools, what)
         return LinkedDisk(target, made, known, is_seen)
+
+    def _known(self, made: Artifact) -> PoolEntry | None:
+        """Return the pool of an overlay, a temporary one where the overlay is in no storage pool."""
+        if not is_temporary(made.pool):
+            return self._pools.find(made.pool)
+        with suppress(VirtomateError):
+            return self._pools.find(self._pools.find_path(made.path).pool.name)
+        return None
 
     def _refuse_written_bases(self, domain: Domain, disks: Sequence[LinkedDisk]) -> None:
         """Refuse a clone that would read what another domain writes; nothing tells so before the first write."""

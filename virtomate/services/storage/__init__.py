@@ -25,4 +25,6 @@ from virtomate.services.storage.temporary_pools import TemporaryPools as Tempora
 from virtomate.services.storage.temporary_pools import listed_pools as listed_pools
 from virtomate.services.storage.temporary_pools import new_pool_name as new_pool_name
 from virtomate.services.storage.temporary_pools import stop_stale_pools as stop_stale_pools
+from virtomate.services.storage.temporary_pools import temporary_pools_during as temporary_pools_during
 from virtomate.services.storage.temporary_pools import temporary_pools_of as temporary_pools_of
+from virtomate.services.storage.temporary_pools import temporary_pools_on as temporary_pools_on

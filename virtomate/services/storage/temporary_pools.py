@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.provenance import Owner, find_provenance
 from virtomate.definition.volume import directory_pool_document
 from virtomate.enums import ArtifactKind
-from virtomate.errors import ConflictError, HypervisorError, NotFoundError, VirtomateError
+from virtomate.errors import ConflictError, HypervisorError, IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.domains import list_domains
 from virtomate.hypervisor.storage import find_pool, list_pools, start_transient_pool
 from virtomate.notices import Leftover, Notice, notice
@@ -19,10 +19,12 @@ from virtomate.rollback import persist
 from virtomate.services.definitions import Definitions
 from virtomate.services.storage.owner import may_be_running, this_process
 from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, best_effort, is_temporary
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from virtomate.cancel import CancelToken
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.session import Session
     from virtomate.hypervisor.storage import Pool
@@ -33,6 +35,12 @@ _MAX_REPETITIONS = 1000
 _SPELLING_ATTEMPTS = 20
 
 
+class _Fixed(NamedTuple):
+    """What is always one connection, as a session may not be."""
+
+    connection: Connection
+
+
 class TemporaryPools:
     """One transient pool for each directory, for all that a run does there; one thread at a time uses it.
 
@@ -40,7 +48,7 @@ class TemporaryPools:
         left: The pools that could not be stopped at the end, each a phrase with the reason.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session | _Fixed) -> None:
         self._session = session
         self._names: dict[str, str] = {}
         self._elsewhere: TemporaryPools | None = None
@@ -69,6 +77,15 @@ class TemporaryPools:
             stop_stale_pools(self._session)
         return start_temporary_pool(self._session.connection, self.name(directory), directory)
 
+    def opener(self, cancel: CancelToken) -> Callable[[str], Pool]:
+        """Return what starts the pool of a directory; from the first one on, a signal lets all be stopped."""
+
+        def start(directory: str) -> Pool:
+            cancel.begin()
+            return self.over(directory)
+
+        return start
+
     def stop(self) -> None:
         """Stop all of them; `left` tells which could not be stopped."""
         left: list[Notice] = []
@@ -89,6 +106,16 @@ class TemporaryPools:
 
 
 @contextmanager
+def temporary_pools_on(connection: Connection) -> Iterator[TemporaryPools]:
+    """Temporary pools for a look, which are stopped at its end; one that cannot be stopped is left to a later run."""
+    pools = TemporaryPools(_Fixed(connection))
+    try:
+        yield pools
+    finally:
+        pools.stop()
+
+
+@contextmanager
 def temporary_pools_of(session: Session) -> Iterator[TemporaryPools]:
     """The temporary pools of a run, which are stopped when it ends."""
     pools = TemporaryPools(session)
@@ -103,13 +130,22 @@ def temporary_pools_of(session: Session) -> Iterator[TemporaryPools]:
         raise
 
 
+@contextmanager
+def temporary_pools_during(session: Session, done: str) -> Iterator[TemporaryPools]:
+    """The same; raise IllegalStateError if one of the pools could not be stopped although all is done."""
+    with temporary_pools_of(session) as pools:
+        yield pools
+    if pools.left:
+        raise IllegalStateError(f"{done}, but something is left").adding(leftovers=pools.left)
+
+
 def new_pool_name() -> str:
     """Return a name for a temporary pool; PID, start and host of its owner stand in it."""
     owner = this_process()
     return f"{TEMPORARY_POOL_PREFIX}{owner.pid}-{owner.started}-{os.urandom(4).hex()}-{owner.host}"
 
 
-def stop_stale_pools(session: Session) -> None:
+def stop_stale_pools(session: Session | _Fixed) -> None:
     """Stop the temporary pools of processes of this host that are gone, unless an unfinished clone still lists them.
 
     A failure is logged.

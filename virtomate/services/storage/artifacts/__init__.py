@@ -6,10 +6,13 @@ from virtomate.services.storage.artifacts.looking import judge_outside_pools as 
 from virtomate.services.storage.artifacts.looking import put_token as put_token
 from virtomate.services.storage.artifacts.looking import require_intact as require_intact
 from virtomate.services.storage.artifacts.looking import why_not_in as why_not_in
+from virtomate.services.storage.artifacts.places import over_directory_of as over_directory_of
+from virtomate.services.storage.artifacts.places import pool_of as pool_of
 from virtomate.services.storage.artifacts.proof import BEGUN as BEGUN
 from virtomate.services.storage.artifacts.proof import OWN as OWN
 from virtomate.services.storage.artifacts.proof import Judgement as Judgement
 from virtomate.services.storage.artifacts.proof import Verdict as Verdict
+from virtomate.services.storage.artifacts.proof import delete_command as delete_command
 from virtomate.services.storage.artifacts.proof import judge as judge
 from virtomate.services.storage.artifacts.proof import name_artifact as name_artifact
 from virtomate.services.storage.artifacts.removal import locked as locked

@@ -25,6 +25,7 @@ from virtomate.duplication.labels import LABEL_BYTES, iso_token
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace
 from virtomate.errors import HypervisorError, IllegalStateError
 from virtomate.hypervisor.storage import read_head
+from virtomate.services.storage.artifacts.places import pool_of
 from virtomate.services.storage.artifacts.proof import (
     Judgement,
     Sighting,
@@ -35,7 +36,7 @@ from virtomate.services.storage.artifacts.proof import (
     name_artifact,
 )
 from virtomate.services.storage.file_pools import directory_inode
-from virtomate.services.storage.pools import FoundVolume, PoolEntry, find_entry, find_volume
+from virtomate.services.storage.pools import FoundVolume, PoolEntry, find_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -194,16 +195,16 @@ def require_intact(connection: Connection, artifacts: Iterable[Artifact], token:
     for made in artifacts:
         by_pool[made.pool].append(made)
     for name, group in by_pool.items():
-        known = find_entry(connection, name)
         directory = posixpath.dirname(group[0].path)
-        if known is None or not known.is_active or known.description.path != directory:
-            raise IllegalStateError(
-                f"storage pool '{name}' is not the one over '{directory}' any more",
-                hint="Try again when nobody redefines or stops storage pools.",
-            )
-        for made in group:
-            if not bears_token_here(made, token):
-                _require_nameable(connection, known, made, token)
+        with pool_of(connection, group[0]) as known:
+            if known is None or not known.is_active or known.description.path != directory:
+                raise IllegalStateError(
+                    f"storage pool '{name}' is not the one over '{directory}' any more",
+                    hint="Try again when nobody redefines or stops storage pools.",
+                )
+            for made in group:
+                if not bears_token_here(made, token):
+                    _require_nameable(connection, known, made, token)
 
 
 def _require_nameable(connection: Connection, known: PoolEntry, made: Artifact, token: str) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfs import nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace, Transfer
+from virtomate.services.storage.pools import is_temporary
 from virtomate.tuples import NamedTuple
-from virtomate.words import virsh
+from virtomate.words import shell_word, virsh
 
 if TYPE_CHECKING:
     from virtomate.definition.provenance import Artifact, Fingerprint
@@ -154,6 +155,13 @@ def may_be_named(made: Artifact, verdict: Verdict, sighting: Sighting) -> bool:
     then, now = made.fingerprint, sighting.fingerprint
     is_hidden = then is not None and then.inode is not None and (now is None or now.inode is None)
     return verdict is Verdict.UNPROVED and not is_hidden
+
+
+def delete_command(made: Artifact) -> str:
+    """Return the command that deletes the volume of an artifact, whatever it holds."""
+    if is_temporary(made.pool):
+        return f"rm {shell_word(made.path)}"
+    return virsh("vol-delete", made.volume or "", options=f"--pool {shell_word(made.pool)}")
 
 
 def name_artifact(made: Artifact) -> str:

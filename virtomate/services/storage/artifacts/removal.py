@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import posixpath
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from virtomate.definition.volume import PoolDescription
 from virtomate.duplication.host_images import alone_with, loop_device_over
+from virtomate.enums import ArtifactKind
 from virtomate.errors import ConflictError, IllegalStateError
 from virtomate.hypervisor.storage import delete_when_idle, find_pool
 from virtomate.services.storage.artifacts.looking import bears_token_here, sight, why_not_in
+from virtomate.services.storage.artifacts.places import over_directory_of
 from virtomate.services.storage.artifacts.proof import Verdict, judge, name_artifact
-from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX, PoolEntry, find_entry
-from virtomate.services.storage.temporary_pools import new_pool_name, start_temporary_pool
+from virtomate.services.storage.pools import find_entry, is_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from virtomate.definition.provenance import Artifact
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
+    from virtomate.services.storage.pools import PoolEntry
 
 
 def remove_artifact(
@@ -72,14 +72,11 @@ def _pool_of(connection: Connection, made: Artifact, token: str | None) -> Itera
     if known is not None and objection is None:
         yield known
         return
-    if not bears_token_here(made, token):
+    is_outside = is_temporary(made.pool) and made.kind is not ArtifactKind.NVRAM
+    if not (is_outside or bears_token_here(made, token)):
         raise IllegalStateError(f"it {objection}")
-    directory = posixpath.dirname(made.path)
-    pool = start_temporary_pool(connection, new_pool_name(), directory)
-    try:
-        yield PoolEntry(pool, PoolDescription(pool.name, "dir", directory), is_active=True)
-    finally:
-        pool.stop()
+    with over_directory_of(connection, made) as known:
+        yield known
 
 
 @contextmanager
@@ -107,7 +104,7 @@ def _is_here(connection: Connection, made: Artifact, token: str | None) -> bool:
 
 def stop_temporary_pool(connection: Connection, made: Artifact) -> bool:
     """Stop a temporary pool of a killed run; return whether it was there, or raise ConflictError for other pools."""
-    if not made.pool.startswith(TEMPORARY_POOL_PREFIX):
+    if not is_temporary(made.pool):
         raise ConflictError("that is not the name of a temporary pool")
     pool = find_pool(connection, made.pool)
     if pool is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import defaultdict
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from virtomate.enums import ArtifactKind, Mode
 from virtomate.paths import normalise
 from virtomate.services.storage.backend import VolumeKey
 from virtomate.services.storage.owner import may_be_running
-from virtomate.services.storage.pools import find_volume, read_pools
+from virtomate.services.storage.pools import find_volume, is_temporary, read_pools
 from virtomate.services.storage.references.chains import Chains, sanitise
 from virtomate.services.storage.references.documents import ReferenceCache, read_documents
 from virtomate.services.storage.references.lineage import Lineage
@@ -105,6 +106,7 @@ def scan_references(
     for known, listing in zip(pools, listings, strict=True):
         chains.read_pool(known, listing, paths)
     chains.read_files(named.values())
+    chains.read_files(_beside(locator, wanted))
     disks = (disk for document in documents for disk in document.mentions.disks if not disk.is_cdrom)
     chains.finish(named[place] for disk in disks for place in disk.places)
     lineage = Lineage(locator, chains, documents, named)
@@ -112,6 +114,16 @@ def scan_references(
     for document in documents:
         references.add(document, named)
     return references
+
+
+def _beside(locator: Locator, wanted: Mapping[str, Iterable[Artifact]]) -> Iterator[Whereabouts]:
+    """Yield the files in the directories of volumes in no storage pool, as far as they are seen here."""
+    outside = (made for things in wanted.values() for made in things if is_temporary(made.pool))
+    directories = {posixpath.dirname(made.path) for made in outside if made.kind is ArtifactKind.VOLUME}
+    for directory in sorted(directories):
+        if locator.is_seen(directory):
+            with suppress(OSError):
+                yield from [locator.of_path(posixpath.join(directory, name)) for name in os.listdir(directory)]
 
 
 class References:
