@@ -168,6 +168,14 @@ def test_plans_of_several_clones_for_people(capsys: pytest.CaptureFixture[str]) 
     assert lines[-1] == "2 clones need 3.0 GiB in pool images, which has 1.0 TiB"
 
 
+def test_plan_for_a_directory_in_no_pool(capsys: pytest.CaptureFixture[str]) -> None:
+    """The space is that of the directory; nobody knows its temporary pool by name."""
+    need = PLANNED.space[0]._replace(pool="virtomate-clone-1-2-3", directory="/srv/templates").told
+    clones.render_clones([PLANNED._replace(space=(need,))], HUMAN)
+
+    assert "  space  1.5 GiB in directory /srv/templates, which has 1.0 TiB\n" in capsys.readouterr().out
+
+
 def test_plan_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """A plan says what would be done, not that it was, and tells no time."""
     clones.render_clones([PLANNED], HUMAN)

@@ -101,4 +101,5 @@ def _find_below(survey: Survey, path: str, mode: Mode) -> FoundVolume | None:
 
 def with_outside_pools(hint: str | None) -> str:
     """Return the hint about a file that no active pool has, with the option that needs none."""
-    return f"{hint} Or clone the file through a temporary pool: --outside-pools."
+    other = "" if not hint else f", or {hint[0].lower()}{hint[1:]}"
+    return f"Clone the file through a temporary pool with --outside-pools{other}"

@@ -137,7 +137,7 @@ class PoolIndex:
             define = virsh("pool-define-as", "NAME", "dir", options=f"--target {shell_word(directory)}")
             raise IllegalStateError(
                 f"'{path}' is in no storage pool",
-                hint=f"Make its directory one: {define}; {virsh('pool-start', 'NAME')}",
+                hint=f"Make its directory a storage pool: {define}; {virsh('pool-start', 'NAME')}",
             )
         if not pools[0].is_active:
             raise _inactive(pools[0].pool.name)
