@@ -434,3 +434,13 @@ def test_record_alone_deletes_no_file(lab: Lab, virtomate: Program, place: str) 
     assert result.status == (2 if place == "directory" else 1), str(result)
     assert str(victim) in result.stdout + result.stderr
     assert before.difference(lab.inventory()) == ""
+
+
+def test_no_pool_without_need(lab: Lab, virtomate: Program) -> None:
+    """Where all disks are in active pools, no temporary pool is started: the run would stand still after the call."""
+    path = lab.pool.qcow2("original.qcow2", 8 * MIB)
+    define_original(lab, path)
+
+    result = virtomate.pausing("virStoragePoolCreateXML")("domain-clone", OUTSIDE, "original", "clone", json=True)
+
+    assert cloned(result)["disks"][0]["clone"]["pool"] == lab.pool.name

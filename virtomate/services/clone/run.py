@@ -18,7 +18,7 @@ from virtomate.services.clone.moment import make_moment
 from virtomate.services.clone.parallel import Work, explained, known, make_in_parallel, settle
 from virtomate.services.clone.plan import check_request, plan_clones
 from virtomate.services.clone.warnings import refuse_warnings
-from virtomate.services.storage import TEMPORARY_POOL_PREFIX, refresh_all, temporary_pools_during, temporary_pools_of
+from virtomate.services.storage import is_temporary, refresh_all, temporary_pools_during, temporary_pools_of
 from virtomate.services.transaction import Filled, require_acceptable
 from virtomate.tuples import NamedTuple
 from virtomate.words import virtomate
@@ -341,6 +341,6 @@ def _have_libvirt_look(run: Run, plans: Sequence[ClonePlan], temporary: set[str]
     volume that was removed again, libvirt has subtracted more than it had added, a reflink's share, too.
     """
     places = (item.place for plan in plans for item in plan.duplications if item.is_filled_unnoticed)
-    names = {place.pool for place in places if not place.pool.startswith(TEMPORARY_POOL_PREFIX)}
+    names = {place.pool for place in places if not is_temporary(place.pool)}
     overlays = {disk.overlay.pool for plan in plans for disk in plan.frozen if disk.is_new and disk.overlay.pool}
     refresh_all(run.target, (names | overlays) - temporary)

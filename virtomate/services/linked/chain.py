@@ -12,7 +12,13 @@ from virtomate.duplication.host_images import made_up_devices, may_be_image
 from virtomate.duplication.hostfs import open_visible
 from virtomate.duplication.image_headers import HEADER_BYTES, read_qcow2_header
 from virtomate.enums import Mode
-from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError
+from virtomate.errors import (
+    ConnectionLostError,
+    HypervisorError,
+    IllegalStateError,
+    NotFoundError,
+    UnsupportedError,
+)
 from virtomate.hypervisor.storage import read_head
 from virtomate.paths import files_in, normalise
 from virtomate.services.storage import with_known_format
@@ -143,11 +149,15 @@ def _below(
     path = plain_path(posixpath.dirname(above), below)
     if path is None:
         return Image(below, None, format_), None
+    # a file that can be read here needs no temporary pool
+    is_readable = connection.is_local and os.access(path, os.R_OK)
     try:
-        found = pools.find_path(path)
+        found = (pools.opening(None) if is_readable else pools).find_path(path)
     except NotFoundError as error:
         raise missing(name, above, path) from error
-    except IllegalStateError:
+    except ConnectionLostError:
+        raise
+    except (HypervisorError, IllegalStateError, UnsupportedError):
         return _below_outside(connection, name, above, Image(below, path, format_))
     image = Image(below, path, format_, found.description.allocation, select.as_format(found.description, format_))
     if format_ != "qcow2":

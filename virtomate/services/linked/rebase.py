@@ -163,8 +163,7 @@ def _rebase(run: Run, request: RebaseRequest, temporary: TemporaryPools) -> Reba
     connection = run.source.connection
     domain = find_domain(connection, request.name)
     _refuse_state(domain, find_record(domain))
-    pools = read_pools(connection).opening(temporary.opener(run.cancel))
-    sights = Sights(connection, run.cancel)
+    pools, sights = read_pools(connection).opening(temporary.opener(run.cancel)), Sights(connection, run.cancel)
     plan = _plan(connection, pools, sights, domain, request)
     # of a run that was killed
     complete_intention(connection, sights, plan.path)
@@ -259,13 +258,12 @@ def _plan(
         )
     disk, found, header = _choose_disk(connection, pools, domain.name, file_readers.disks(definition), request.disk)
     path = found.description.path
-    made = _line(domain, pools, path)
     former = plain_path(posixpath.dirname(path), header.backing_file or "")
     base = _find_base(pools, request.base)
     chain = chain_of(sights, base, _format_of(sights, base, header, request.base_format))
     if path in {sight.path for sight, _ in chain}:
         raise UsageError(f"--base: '{request.base}' rests on the clone's own image '{path}', or is that image")
-    return _Plan(domain, disk, found, header, former, made, chain)
+    return _Plan(domain, disk, found, header, former, _line(domain, pools, path), chain)
 
 
 def _line(domain: Domain, pools: PoolIndex, path: str) -> Artifact | None:

@@ -5,7 +5,6 @@ from virtomate.services.storage.file_pools import backend_of as backend_of
 from virtomate.services.storage.owner import is_running as is_running
 from virtomate.services.storage.owner import may_be_running as may_be_running
 from virtomate.services.storage.owner import this_process as this_process
-from virtomate.services.storage.pools import TEMPORARY_POOL_PREFIX as TEMPORARY_POOL_PREFIX
 from virtomate.services.storage.pools import FoundVolume as FoundVolume
 from virtomate.services.storage.pools import PoolEntry as PoolEntry
 from virtomate.services.storage.pools import PoolIndex as PoolIndex
