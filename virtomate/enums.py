@@ -213,6 +213,7 @@ class BaseProperty(StrEnum):
     INODE = "inode"
     BIRTH_TIME = "birth_time"
     HEADER = "header"
+    KEY = "key"
 
 
 class AddressSource(StrEnum):

@@ -147,6 +147,7 @@ class BaseFinding(StrEnum):
     OTHER = "other-base"
     UNRECORDED = "unrecorded-base"
     UNSEEN = "unseen-base"
+    DEVICE = "device-base"
 
 
 Code = (

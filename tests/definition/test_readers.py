@@ -29,6 +29,7 @@ DEFAULTS = {
     "is_readonly": False,
     "is_shareable": False,
     "is_sliced": False,
+    "is_passed_through": False,
     "below": (),
 }
 TARGET = "<target dev='vda' bus='virtio'/>"
@@ -111,6 +112,12 @@ DISKS = [
         "a volume source",
     ),
     (
+        f"<disk type='block' device='lun'><source dev='/dev/sda'/>{TARGET}</disk>",
+        {"type": "block", "path": "/dev/sda", "is_passed_through": True},
+        False,
+        "/dev/sda",
+    ),
+    (
         f"<disk type='block' device='floppy'>{TARGET}</disk>",
         {"type": "block"},
         True,
@@ -130,7 +137,6 @@ DISKS = [
             address,
         )
         for kind, source, address in (
-            ("block", "dev='/dev/sda'>", "/dev/sda"),
             ("network", "protocol='rbd' name='p/i'>", "rbd:///p/i"),
             ("network", "protocol='nbd' name='e'><host name='h.example' port='10809'/>", "nbd://h.example:10809/e"),
             ("network", "protocol='rbd' name='p/i'><host name='a'/><host name='::1' port='1'/>", "rbd://a,[::1]:1/p/i"),

@@ -95,7 +95,7 @@ ROWS: list[tuple[str, Change, str, str]] = [
             "<disk type='file'><driver name='qemu' type='qcow2' cache='none'/>"
             "<source file='/p/new.qcow2' startupPolicy='optional'/><target dev='vda'/></disk>"
             "<disk type='file'><source file='/p/c'/><backingStore/><target dev='vdb'/></disk>"
-            "<disk type='volume'><driver type='raw'/><source pool='p2' volume='n2' mode='host'/>"
+            "<disk type='volume'><driver type='raw'/><source pool='p2' volume='n2'/>"
             "<target dev='vdc'/></disk>"
         ),
     ),
@@ -234,6 +234,49 @@ def test_overlay_of_an_encrypted_volume_names_it(type_: str, place: str) -> None
         f"<format type='raw'/><source file='/p/old'>{secret}</source></backingStore></disk>"
     )
     assert canonical(codec.unparse(changed, "domain")) == canonical(f"<domain>{after}</domain>")
+
+
+DEVICE_SECRET = "<encryption format='luks'><secret type='passphrase' uuid='1'/></encryption>"
+DEVICE_SOURCES = {
+    "file to device": (
+        "<disk type='file'><driver type='qcow2' cache='none'><metadata_cache/></driver><source file='/p/old'/></disk>",
+        NewSource("/dev/vg/new", "vg", "new", "raw", is_device=True),
+        "<disk type='block'><driver type='raw' cache='none'/><source dev='/dev/vg/new'/></disk>",
+    ),
+    "device to file": (
+        "<disk type='block'><driver type='raw' discard='unmap'/><source dev='/dev/vg/old' startupPolicy='x'/></disk>",
+        NewSource("/p/new.raw", "p", "new.raw", "raw"),
+        "<disk type='file'><driver type='raw' discard='unmap'/><source file='/p/new.raw' startupPolicy='x'/></disk>",
+    ),
+    "device to device": (
+        "<disk type='block'><source dev='/dev/vg/old'/></disk>",
+        NewSource("/dev/vg/new", "vg", "new", "raw", is_device=True),
+        "<disk type='block'><driver type='raw'/><source dev='/dev/vg/new'/></disk>",
+    ),
+    "volume to another pool": (
+        "<disk type='volume'><source pool='iscsi' volume='unit:0:0:1' mode='direct'/></disk>",
+        NewSource("/dev/vg/new", "vg", "new", "raw", is_device=True),
+        "<disk type='volume'><driver type='raw'/><source pool='vg' volume='new'/></disk>",
+    ),
+    "overlay on an encrypted device": (
+        f"<disk type='block'><source dev='/dev/vg/old'>{DEVICE_SECRET}</source></disk>",
+        NewSource("/p/new", "p", "new", "qcow2", base_path="/dev/vg/old", base_format="raw", is_base_device=True),
+        (
+            "<disk type='file'><driver type='qcow2'/><source file='/p/new'/><backingStore type='block'>"
+            f"<format type='raw'/><source dev='/dev/vg/old'>{DEVICE_SECRET}</source></backingStore></disk>"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DEVICE_SOURCES)
+def test_devices_and_files(case: str) -> None:
+    """A disk gets the type of its new volume, and loses what only its former volume could have."""
+    before, new, after = DEVICE_SOURCES[case]
+
+    changed = with_sources(codec.parse_definition(f"<domain>{in_devices(before)}</domain>").domain, {0: new})
+
+    assert canonical(codec.unparse(changed, "domain")) == canonical(f"<domain>{in_devices(after)}</domain>")
 
 
 @pytest.mark.parametrize("base", [None, "/p/old"])

@@ -76,6 +76,21 @@ def test_describe_volume() -> None:
     )
 
 
+def test_describe_devices() -> None:
+    """A device is raw, whatever libvirt calls its content; a logical volume has a key, and a partition only a path."""
+    documents = (
+        f"<volume type='block'><name>v</name><key>{key}</key><capacity>8</capacity><allocation>8</allocation>"
+        "<target><path>/dev/vg/v</path><format type='none'/></target></volume>"
+        for key in ("/dev/vg/v", "Uu-Id")
+    )
+
+    partition, logical = (describe_volume("p", document) for document in documents)
+
+    assert (partition.format, partition.key, logical.key) == ("raw", None, "Uu-Id")
+    assert partition.is_device
+    assert not partition.is_preallocated
+
+
 def test_describe_sparse_document() -> None:
     """What libvirt does not tell is absent, and not made up."""
     described = describe_volume("p", "<volume><name>a</name><target><path>/p/a</path></target></volume>")

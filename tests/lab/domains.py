@@ -42,7 +42,7 @@ def disk(
     """Describe a disk.
 
     Args:
-        source: a path, a pool's name and a volume's, or None for an empty drive.
+        source: a path, of a device in /dev or of a file; a pool's name and a volume's; or None for an empty drive.
         format_: the driver's type; None leaves it out.
         target: the device's name.
         bus: its bus.
@@ -55,11 +55,13 @@ def disk(
         extra: further elements.
     """
     kind = "volume" if isinstance(source, tuple) else "file"
+    if not isinstance(source, tuple) and str(source).startswith("/dev/"):
+        kind = "block"
     parts = [f"<driver name='qemu'{'' if format_ is None else f' type={quoteattr(format_)}'} {driver}/>"]
     if isinstance(source, tuple):
         parts.append(f"<source pool={quoteattr(source[0])} volume={quoteattr(source[1])}/>")
     elif source is not None:
-        parts.append(f"<source file={quoteattr(str(source))}/>")
+        parts.append(f"<source {'dev' if kind == 'block' else 'file'}={quoteattr(str(source))}/>")
     parts.append(f"<target dev={quoteattr(target)} bus={quoteattr(bus)}/>")
     if read_only:
         parts.append("<readonly/>")

@@ -63,7 +63,8 @@ _APT = Manager(
         """,
         "lab": """
             dnsmasq-base ovmf qemu-system-x86 qemu-utils swtpm swtpm-tools xorriso
-            binutils btrfs-progs e2fsprogs libwrap0 libwtmpdb0 mount openssh-client util-linux xfsprogs
+            binutils btrfs-progs e2fsprogs libwrap0 libwtmpdb0 lvm2 mount openssh-client parted util-linux xfsprogs
+            libvirt-daemon-driver-storage-disk libvirt-daemon-driver-storage-logical
             bash fish jq man-db zsh
         """,
         "peers": "virtinst",
@@ -78,7 +79,11 @@ _APT_BEFORE_SPLIT = replace(
     groups=_APT.groups
     | {
         "libvirt": "libvirt-clients libvirt-daemon-driver-storage-rbd libvirt-daemon-system",
-        "lab": _APT.groups["lab"].replace("libwtmpdb0", ""),
+        "lab": " ".join(
+            name
+            for name in _APT.groups["lab"].split()
+            if name != "libwtmpdb0" and not name.startswith("libvirt-daemon-driver-")
+        ),
     },
 )
 _RELEASES_BEFORE_SPLIT = frozenset({"bookworm", "noble"})
@@ -95,7 +100,8 @@ _DNF = Manager(
         """,
         "lab": """
             dnsmasq edk2-ovmf qemu-img qemu-system-x86 swtpm swtpm-tools xorriso
-            binutils btrfs-progs e2fsprogs openssh-clients util-linux xfsprogs
+            binutils btrfs-progs e2fsprogs lvm2 openssh-clients parted util-linux xfsprogs
+            libvirt-daemon-driver-storage-disk libvirt-daemon-driver-storage-logical
             bash fish jq man-db zsh
         """,
         "peers": "virt-install",
@@ -110,7 +116,8 @@ _ZYPPER = replace(
     | {
         "lab": """
             dnsmasq qemu-ovmf-x86_64 qemu-spice qemu-tools qemu-x86 swtpm xorriso
-            binutils btrfsprogs e2fsprogs openssh-clients util-linux xfsprogs
+            binutils btrfsprogs e2fsprogs lvm2 openssh-clients parted util-linux xfsprogs
+            libvirt-daemon-driver-storage-disk libvirt-daemon-driver-storage-logical
             bash fish jq man zsh
         """,
     },

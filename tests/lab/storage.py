@@ -112,10 +112,11 @@ def make_mounted_directory(directory: Path, kind: str, size_bytes: int = FILE_SY
 
 
 @contextmanager
-def loop_device(image: Path) -> Iterator[Path]:
-    """Have a file be a block device for the block. Needs root."""
+def loop_device(image: Path, *, partitions: bool = False) -> Iterator[Path]:
+    """Have a file be a block device for the block, and its partitions perhaps, too. Needs root."""
     losetup = require_program("losetup", "mount")
-    device = Path(run(losetup, "--find", "--show", image).decode().strip())
+    words = ("--partscan",) if partitions else ()
+    device = Path(run(losetup, "--find", "--show", *words, image).decode().strip())
     try:
         yield device
     finally:

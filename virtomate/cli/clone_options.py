@@ -26,7 +26,7 @@ from virtomate.cli.clone_values import (
 from virtomate.cli.completion import POOL, SNAPSHOT
 from virtomate.cli.options import VOLUME_OPTIONS
 from virtomate.cli.sysprep_options import OPTIONS as SYSPREP_OPTIONS
-from virtomate.enums import IfExists, Mode, Quiesce, TpmTreatment, Transfer
+from virtomate.enums import DiskAction, IfExists, Mode, Quiesce, TpmTreatment, Transfer
 
 _MAX_COUNT = 9999
 _MAX_VCPUS = 4096
@@ -108,6 +108,13 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             help="How to handle one disk: copy, shallow, linked, reflink or auto (see --mode), share (use the "
             "original's volume) or drop; then where the new volume goes and how large it is, such as "
             "vda=linked,name=NAME,pool=POOL,size=40G. Can be repeated. [default: as --mode says, as large as it is]",
+        ),
+        click.Option(
+            ["--block"],
+            type=click.Choice([DiskAction.COPY.value, DiskAction.LINKED.value, DiskAction.SHARE.value]),
+            default=DiskAction.SHARE.value,
+            help="How to handle disks that are block devices: copy each into a new volume, make an overlay on each "
+            "(linked; an overlay is a file, so name its pool), or share them with the original. [default: share]",
         ),
         click.Option(
             ["--pool"],

@@ -50,6 +50,7 @@ def clone_request(
     start: bool,
     wait: Wait | None,
     fail_on: Sequence[frozenset[CloneWarning]],
+    block: str,
     sysprep: str | None,
     customize: Sequence[str],
     **fields: Any,  # noqa: ANN401 - as the request has them
@@ -125,6 +126,7 @@ def clone_request(
         host_names=host_names,
         preparation=preparation,
         if_exists=IfExists(if_exists),
+        block=None if block == DiskAction.SHARE else Mode(block),
         addresses=addresses,
         **fields,
     )

@@ -43,11 +43,12 @@ class DiskDefinition(NamedTuple):
         position: Position among the definition's disks.
         target: Name of the device in the guest, such as `vda`.
         type: Kind of the source: `file`, `volume`, `block`, `network` and so on.
-        path: Path of the source, if the type is `file`.
+        path: Path of the source, if the type is `file` or `block`.
         pool: Pool and volume, if the type is `volume`.
-        address: Device, URL, socket or directory that names a source of another type.
+        address: URL, socket or directory that names a source of another type.
         format: The driver's format; None where the pool decides.
         is_sliced: Whether the disk is only a slice of the source.
+        is_passed_through: Whether the guest sends SCSI commands to the device.
         below: The part of the backing chain that the definition names, nearest first.
     """
 
@@ -62,12 +63,13 @@ class DiskDefinition(NamedTuple):
     is_readonly: bool
     is_shareable: bool
     is_sliced: bool
+    is_passed_through: bool
     below: tuple[BackingStore, ...]
 
     @property
     def is_empty(self) -> bool:
         """Return whether the drive has no medium."""
-        sources = {"file": self.path, "volume": self.volume, "block": self.address}
+        sources = {"file": self.path, "volume": self.volume, "block": self.path}
         return self.type in sources and sources[self.type] is None
 
     @property
@@ -99,7 +101,7 @@ def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
         position=index,
         target=str(child(disk, "target").get("@dev", f"disk {index}")),
         type=type_,
-        path=source.get("@file"),
+        path=source.get("@dev" if type_ == "block" else "@file"),
         pool=source.get("@pool"),
         volume=source.get("@volume"),
         address=_address(type_, source),
@@ -108,13 +110,14 @@ def _disk(index: int, disk: dict[str, Any]) -> DiskDefinition:
         is_readonly="readonly" in disk or disk.get("@device") == "cdrom",
         is_shareable="shareable" in disk,
         is_sliced="slices" in source,
+        is_passed_through=disk.get("@device") == "lun",
         below=tuple(_backing_stores(disk)),
     )
 
 
 def _address(kind: str, source: dict[str, Any]) -> str | None:
     """Return the address of a source that is neither a file nor a volume; for network disks and NVMe a URL."""
-    if kind in {"file", "volume"}:
+    if kind in {"file", "volume", "block"}:
         return None
     if kind == "network":
         return _url(source)

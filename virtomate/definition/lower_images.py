@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
 
 # The attributes for the properties of an image below, in their order.
-_BASE_ATTRIBUTES = ("modified", "size", "inode", "born", "header")
+_BASE_ATTRIBUTES = ("modified", "size", "inode", "born", "header", "key")
 
 
 class BaseFingerprint(NamedTuple):
@@ -28,6 +28,7 @@ class BaseFingerprint(NamedTuple):
         inode: Inode number, if the file could be seen.
         birth_time: Nanoseconds since 1970, if the file could be seen and the file system stores the time.
         header: Digest of the header of a qcow2 (`header_digest`), if the header was read.
+        key: libvirt's identifier of a volume that has another than its path: the UUID of a logical volume.
     """
 
     modified: str | None
@@ -35,6 +36,7 @@ class BaseFingerprint(NamedTuple):
     inode: int | None = None
     birth_time: int | None = None
     header: str | None = None
+    key: str | None = None
 
 
 class LowerImage(NamedTuple):
@@ -59,7 +61,9 @@ class Rebasing(NamedTuple):
 
 
 def fingerprint_base(base: VolumeDescription) -> BaseFingerprint:
-    """Return what the base of an overlay is like."""
+    """Return what the base of an overlay is like; the times of a device's node tell nothing of the device."""
+    if base.is_device:
+        return BaseFingerprint(None, base.physical, key=base.key)
     return BaseFingerprint(base.modified, base.physical, base.inode, base.birth_time, base.header)
 
 
@@ -82,8 +86,8 @@ def read_images(elements: Iterable[Mapping[str, Any]]) -> tuple[LowerImage, ...]
 
 def read_base(item: Mapping[str, Any], prefix: str) -> BaseFingerprint | None:
     """Return what an image is like by the attributes of an element that begin like this; None without a length."""
-    modified, size, inode, birth_time, header = (item.get(f"{prefix}{name}") for name in _BASE_ATTRIBUTES)
+    modified, size, inode, birth_time, header, key = (item.get(f"{prefix}{name}") for name in _BASE_ATTRIBUTES)
     if size is None:
         return None
     inode_number, born = (None if value is None else int(value) for value in (inode, birth_time))
-    return BaseFingerprint(modified, int(size), inode_number, born, header)
+    return BaseFingerprint(modified, int(size), inode_number, born, header, key)

@@ -68,6 +68,7 @@ class Fingerprint(NamedTuple):
         birth_time: Nanoseconds since 1970, if the file could be seen and the file system stores the time.
         directory: Inode number of the directory, if visible; it differs while a file system is not mounted.
         file_system_bytes: Size of the file system, if the file could not be seen, for the same purpose.
+        key: libvirt's identifier of a volume that has another than its path: the UUID of a logical volume.
     """
 
     changed: str | None
@@ -75,6 +76,7 @@ class Fingerprint(NamedTuple):
     birth_time: int | None = None
     directory: int | None = None
     file_system_bytes: int | None = None
+    key: str | None = None
 
 
 class Artifact(NamedTuple):
@@ -260,6 +262,7 @@ def _write_made(made: Artifact) -> Document:
         **write_base(made.base_fingerprint, "@base-"),
         "@token": made.token_place,
         "@changed": fingerprint.changed,
+        "@key": fingerprint.key,
         **{attribute: getattr(fingerprint, field) for field, attribute in _NUMBERS.items()},
     }
     written: Document = {key: str(value) for key, value in values.items() if value is not None}
@@ -326,7 +329,7 @@ def _unpack(packed: str) -> str | None:
 def _read_made(item: dict[str, Any], prefix: str) -> Artifact:
     state = ArtifactState(item["@state"])
     numbers = {field: _optional(int, item.get(attribute)) for field, attribute in _NUMBERS.items()}
-    fingerprint = Fingerprint(item.get("@changed"), **numbers)
+    fingerprint = Fingerprint(item.get("@changed"), **numbers, key=item.get("@key"))
     return Artifact(
         kind=ArtifactKind(item["@kind"]),
         state=state,

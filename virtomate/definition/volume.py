@@ -49,6 +49,8 @@ class VolumeDescription(NamedTuple):
         backing_path: Path of the image below.
         mode: Permission bits in octal digits.
         changed: Change time as libvirt writes it, seconds and nanoseconds since 1970.
+        type: `file`, `block`, `dir`, `network`, `netdir` or `ploop`.
+        key: libvirt's identifier, if it is another than the path: for a logical volume its UUID in LVM.
         acl: Access control list as Linux stores it, empty if the file has none; None if the file cannot be seen.
         inode: Inode number, if the file was looked at and could be seen.
         birth_time: Nanoseconds since 1970, like `inode`, if the file system stores the time.
@@ -73,15 +75,22 @@ class VolumeDescription(NamedTuple):
     group: str | None
     changed: str | None
     modified: str | None
+    type: str = "file"
+    key: str | None = None
     acl: bytes | None = None
     inode: int | None = None
     birth_time: int | None = None
     header: str | None = None
 
     @property
+    def is_device(self) -> bool:
+        """Return whether the volume is a block device."""
+        return self.type == "block"
+
+    @property
     def is_preallocated(self) -> bool:
-        """Return whether the whole capacity is allocated."""
-        return 0 < self.capacity <= self.allocation
+        """Return whether the whole capacity of a file is allocated."""
+        return not self.is_device and 0 < self.capacity <= self.allocation
 
 
 class NewVolume(NamedTuple):
@@ -142,14 +151,17 @@ def describe_volume(pool: str, document: str) -> VolumeDescription:
     backing = child(volume, "backingStore")
     permissions = child(target, "permissions")
     timestamps = child(target, "timestamps")
+    kind = str(volume.get("@type", "file"))
+    path, key = text(target.get("path")) or "", text(volume.get("key"))
     return VolumeDescription(
         pool=pool,
         name=text(volume.get("name")) or "",
-        path=normalise(text(target.get("path")) or ""),
+        path=normalise(path),
         capacity=_bytes(volume.get("capacity")),
         allocation=_bytes(volume.get("allocation")),
         physical=_bytes(volume.get("physical")),
-        format=str(child(target, "format").get("@type", "raw")),
+        # what libvirt tells of a device is the kind of its partition
+        format="raw" if kind == "block" else str(child(target, "format").get("@type", "raw")),
         compat=text(target.get("compat")),
         cluster_size=_bytes(target.get("clusterSize")) or None,
         features=tuple(child(target, "features")),
@@ -161,6 +173,8 @@ def describe_volume(pool: str, document: str) -> VolumeDescription:
         group=text(permissions.get("group")),
         changed=text(timestamps.get("ctime")),
         modified=text(timestamps.get("mtime")),
+        type=kind,
+        key=None if key in {path, normalise(path)} else key,
     )
 
 

@@ -84,20 +84,23 @@ def choose_transfer(
     obstacle: str | None,
     is_exposed: bool = False,
     is_limited: bool = False,
+    to_device: bool = False,
     forced: Transfer | None = None,
 ) -> tuple[Transfer, ...]:
     """Return the possible transfers for a volume, the best first, or raise UnsupportedError where there is none.
 
     The source is the volume in the definition's format; `detected_format` is the format that libvirt would take the
     volume for. An obstacle is the reason why files cannot be filled here. A copy is exposed where others could read
-    the file while libvirt makes it, and limited where only so many bytes may be copied in a second. A forced transfer
-    is the only one to use, or a UsageError for an overlay.
+    the file while libvirt makes it, and limited where only so many bytes may be copied in a second. A copy on a device
+    holds what the guest sees. A forced transfer is the only one to use, or a UsageError for an overlay.
     """
     if mode is Mode.LINKED:
         if forced is not None:
             raise UsageError(f"--transfer {forced.value} is not possible for a linked clone, which copies nothing")
         return (Transfer.LINK,)
     closed = _closed_transfers(source, detected_format, header, mode, obstacle)
+    if source.is_device or to_device:
+        closed = _closed_for_devices(source, closed, to_device=to_device)
     # Streams beat libvirt where nothing has to cross a network, except in what qemu-img does in one go.
     prefers_stream = is_local and (source.format == "raw" or is_exposed)
     rest = (Transfer.STREAM, Transfer.SERVER) if prefers_stream else (Transfer.SERVER, Transfer.STREAM)
@@ -123,6 +126,22 @@ def choose_transfer(
             hint="Leave out --transfer.",
         )
     return (forced,)
+
+
+def _closed_for_devices(
+    source: VolumeDescription, closed: dict[Transfer, str], *, to_device: bool
+) -> dict[Transfer, str]:
+    """Return the transfers that are not possible from or to a block device."""
+    closed = dict(closed)
+    if to_device and source.format != "raw":
+        reason = f"a block device holds raw content, and it is {source.format}"
+        closed[Transfer.HOST] = closed[Transfer.STREAM] = reason
+        if not source.is_encrypted:
+            # what qemu-img cannot keep, a device cannot hold
+            closed.pop(Transfer.SERVER, None)
+    if not source.pool:
+        closed[Transfer.STREAM] = closed[Transfer.SERVER] = "it is in no storage pool"
+    return closed
 
 
 def is_exposed(source: VolumeDescription, directory_mode: int | None) -> bool:

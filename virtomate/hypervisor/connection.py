@@ -35,6 +35,8 @@ _RECONNECT_SECONDS = 4.0
 # A qcow2 with subclusters: libvirt 8.0, QEMU 5.2, both as numbers that libvirt has for versions
 _SUBCLUSTERS_LIBVIRT = 8_000_000
 _SUBCLUSTERS_QEMU = 5_002_000
+# libvirt writes zeroes to a block device where it gets a hole
+_ZEROES_LIBVIRT = 6_007_000
 
 _event_loop_lock = threading.Lock()
 _event_loop_runs = False
@@ -88,6 +90,12 @@ class Connection:
             return bool(
                 self.handle.getLibVersion() >= _SUBCLUSTERS_LIBVIRT and self.handle.getVersion() >= _SUBCLUSTERS_QEMU
             )
+
+    @cached_property
+    def zeroes_devices(self) -> bool:
+        """Whether a block device reads as zeroes where it was sent a hole."""
+        with translating_errors("cannot read the version of libvirt"):
+            return bool(self.handle.getLibVersion() >= _ZEROES_LIBVIRT)
 
     def capabilities(self) -> str:
         """Return the document in which libvirt describes its host and itself."""

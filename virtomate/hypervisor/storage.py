@@ -365,10 +365,15 @@ def open_upload(connection: Connection, volume: Volume) -> AbstractContextManage
     return _opened(connection, volume, failure, lambda stream: volume.handle.upload(stream, 0, 0, flags))
 
 
+def open_upload_at(connection: Connection, volume: Volume, offset: int) -> AbstractContextManager[Stream]:
+    """Write a volume's file or device from an offset on, without holes."""
+    failure = f"cannot write volume '{volume.name}'"
+    return _opened(connection, volume, failure, lambda stream: volume.handle.upload(stream, offset, 0, 0))
+
+
 def write_part(connection: Connection, volume: Volume, offset: int, data: bytes) -> None:
     """Write bytes into a volume's file; the rest of the file stays as it is."""
-    failure = f"cannot write volume '{volume.name}'"
-    with _opened(connection, volume, failure, lambda stream: volume.handle.upload(stream, offset, 0, 0)) as stream:
+    with open_upload_at(connection, volume, offset) as stream:
         stream.send(data)
 
 

@@ -139,6 +139,7 @@ SENTENCES: dict[Code, str] = {
     BaseFinding.OTHER: "'{overlay}' rests on '{subject}', which is not like '{then}', on which it was made",
     BaseFinding.UNRECORDED: "the record of the clone does not say what '{subject}' was like",
     BaseFinding.UNSEEN: "'{subject}' cannot be looked at: {reason}",
+    BaseFinding.DEVICE: "'{subject}' is a block device, and nothing tells whether somebody has written to it",
 }
 
 

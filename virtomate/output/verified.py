@@ -21,6 +21,7 @@ _PROPERTIES = {
     BaseProperty.INODE: "inode number",
     BaseProperty.BIRTH_TIME: "birth time",
     BaseProperty.HEADER: "qcow2 header",
+    BaseProperty.KEY: "UUID of the logical volume",
 }
 
 

@@ -143,6 +143,7 @@ class CloneRequest(NamedTuple):
         addresses: The addresses that DHCP entries keep for the clones.
         beside: How many clones other requests of the same run are for.
         taken_addresses: The addresses that DHCP entries keep for clones of other requests of the same run.
+        block: How disks that are block devices are duplicated; None to share them.
     """
 
     source: str
@@ -184,6 +185,7 @@ class CloneRequest(NamedTuple):
     addresses: tuple[AddressWish, ...] = ()
     beside: int = 0
     taken_addresses: frozenset[str] = frozenset()
+    block: Mode | None = None
 
     def only(self, names: Container[str]) -> CloneRequest:
         """Return the request for those of its clones that have one of these names."""

@@ -35,7 +35,7 @@ from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.names import check_volume_name, writable
 from virtomate.notices import FileWarning, Notice, notice
 from virtomate.rollback import Rollback
-from virtomate.services.storage import SpaceLedger, backend_of, get_active_pool, refresh_when_idle
+from virtomate.services.storage import SpaceLedger, get_active_pool, refresh_when_idle, require_new_files
 from virtomate.services.transaction import Claim, Memo, VolumeJob, create_volumes, new_journal, release_unless_needed
 from virtomate.services.trust import PoolGate, runs_unprivileged
 from virtomate.tuples import NamedTuple
@@ -114,7 +114,7 @@ def import_volume(run: Run, request: ImportRequest) -> ImportResult:
         connection = run.target.connection
         pool = get_active_pool(connection, request.pool)
         description = describe_pool(pool.document())
-        backend_of(description).require_new_volumes(description)
+        require_new_files(description)
         gate = PoolGate(is_open=request.trust_pool or runs_unprivileged(connection))
         _, cautions = gate.admit(connection, (Transfer.STREAM,), [(pool, description)], f"volume '{name}'")
         _refuse_taken_name(connection, pool, name)

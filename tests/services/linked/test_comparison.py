@@ -9,7 +9,7 @@ from virtomate.enums import BaseProperty
 from virtomate.notices import BaseFinding, Notice, notice
 from virtomate.services.linked.comparison import compare
 
-THEN = BaseFingerprint("1767225600.000000002", 4096, 11, 1767225500_000000001, "0123")
+THEN = BaseFingerprint("1767225600.000000002", 4096, 11, 1767225500_000000001, "0123", "Uu-Id")
 OLD = BaseFingerprint("1767225600.000000002", 4096)
 PATH = "/p/base"
 
@@ -38,6 +38,8 @@ TRUNCATED = notice(BaseFinding.TRUNCATED, PATH, now="512", then="4096")
         (THEN, {"size": 512, "modified": "1.0", "header": "4567"}, TRUNCATED),
         # a copy with the same bytes and times
         (THEN, {"inode": 12}, REPLACED),
+        # a logical volume that was removed and made anew
+        (THEN, {"key": "Other"}, REPLACED),
         # a file that has got the inode number of the deleted one
         (THEN, {"birth_time": 1}, REPLACED),
         (THEN, {"inode": 12, "birth_time": 1, "size": 512, "modified": "1.0", "header": "4567"}, REPLACED),
@@ -65,7 +67,7 @@ def test_findings(then: BaseFingerprint, changes: dict[str, object], finding: No
             THEN,
             OLD,
             {BaseProperty.SIZE, BaseProperty.MODIFIED},
-            {BaseProperty.INODE, BaseProperty.BIRTH_TIME, BaseProperty.HEADER},
+            {BaseProperty.INODE, BaseProperty.BIRTH_TIME, BaseProperty.HEADER, BaseProperty.KEY},
         ),
         (THEN, BaseFingerprint(None, 1), {BaseProperty.SIZE}, set(BaseProperty) - {BaseProperty.SIZE}),
     ],

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from virtomate.definition.volume import PoolDescription
-from virtomate.errors import UnsupportedError
-from virtomate.services.storage import backend_of
+from virtomate.errors import UnsupportedError, UsageError
+from virtomate.services.storage import PoolSpace, backend_of, check_logical_name, logical_name, require_new_files
+from virtomate.services.storage.block_pools import rounded_to_extents
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize("kind", ["dir", "fs", "netfs", "vstorage"])
@@ -28,15 +32,85 @@ def test_pools_of_files(kind: str, tmp_path: Path) -> None:
     assert sorted(backend_of(pool).list_paths(str(tmp_path))) == [f"{tmp_path}/a", f"{tmp_path}/b"]
 
 
-@pytest.mark.parametrize(("kind", "path"), [("logical", "/dev/vg"), ("rbd", None), ("later", "/p"), ("dir", None)])
+@pytest.mark.parametrize(("kind", "path"), [("rbd", None), ("later", "/p"), ("dir", None), ("logical", None)])
 def test_other_pools(kind: str, path: str | None) -> None:
     """New volumes are refused in any other pool; the path of a volume is known where the pool has a directory."""
     pool = PoolDescription("p", kind, path)
 
-    with pytest.raises(UnsupportedError, match=f"'p' is of type {kind}"):
+    with pytest.raises(UnsupportedError, match=f"'p'.* is of type {kind}"):
         backend_of(pool).require_new_volumes(pool)
 
     assert backend_of(pool).path_of(pool, "v") == (None if path is None else f"{path}/v")
+
+
+def test_volume_groups() -> None:
+    """New volumes of a volume group are devices in the directory of the group, and no files."""
+    pool = PoolDescription("p", "logical", "/dev/vg")
+    backend_of(pool).require_new_volumes(pool)
+
+    assert backend_of(pool).makes_devices
+    assert backend_of(pool).path_of(pool, "v") == "/dev/vg/v"
+    with pytest.raises(UnsupportedError, match="a file is to be made"):
+        require_new_files(pool)
+
+
+@pytest.mark.parametrize("kind", ["disk", "iscsi", "scsi", "mpath"])
+def test_pools_of_devices_that_are_there(kind: str) -> None:
+    """No volumes can be made in such pools; their directory holds other devices, too."""
+    pool = PoolDescription("p", kind, "/dev")
+
+    with pytest.raises(UnsupportedError, match=f"which is of type {kind}"):
+        backend_of(pool).require_new_volumes(pool)
+
+    assert backend_of(pool).path_of(pool, "sda1") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("web-1", None),
+        ("a" * 112, None),
+        ("a+b_c.d", None),
+        ("", "letters"),
+        ("-a", "hyphen"),
+        (".", "letters"),
+        ("a b", "letters"),
+        ("é", "letters"),
+        ("snapshot1", "keeps"),
+        ("pvmove", "keeps"),
+        ("my_tmeta", "keeps"),
+        ("x_rimage_0", "keeps"),
+        ("a" * 115, "are possible"),
+        ("-".join("a" * 40), "are possible"),
+    ],
+)
+def test_names_of_logical_volumes(name: str, expected: str | None) -> None:
+    """A name is one that LVM takes, with its volume group; what is made of any other name is such a name."""
+    pool = PoolDescription("p", "logical", "/dev/vg")
+    if expected is None:
+        check_logical_name(pool, name)
+        assert logical_name(name) == name
+        return
+    with pytest.raises(UsageError, match=expected):
+        check_logical_name(pool, name)
+
+
+@pytest.mark.parametrize(
+    ("size", "space", "expected"),
+    [
+        (1, (100, 40, 60), 4),
+        (9, (100, 40, 60), 12),
+        (8, (100, 0, 100), 8),
+        (1, (0, 0, 0), 4),
+        (5, (99, 33, 66), 5),
+    ],
+)
+def test_rounding_to_extents(size: int, space: tuple[int, int, int], expected: int) -> None:
+    """The figures of a volume group tell the size of its extents, 4 MiB at most; sizes here are in MiB."""
+    capacity, allocation, available = (figure * MIB for figure in space)
+    figures = PoolSpace(capacity, allocation, available)
+
+    assert rounded_to_extents(size * MIB, figures) == expected * MIB
 
 
 def test_devices_that_cannot_be_opened_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

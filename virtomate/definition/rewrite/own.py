@@ -133,10 +133,12 @@ class NewSource(NamedTuple):
     """The new volume of a duplicated disk.
 
     Attributes:
-        path: Path of the volume, for a disk of type `file`.
+        path: Path of the volume, for a disk of type `file` or `block`.
         pool: Pool and volume, for a disk of type `volume`.
         base_path: Path of an overlay's base; None if the disk is not an overlay.
         base_source: The base as the source of a backing store, where the base is an image in a network.
+        is_device: Whether the volume is a block device.
+        is_base_device: Whether the overlay's base is a block device.
     """
 
     path: str
@@ -146,6 +148,8 @@ class NewSource(NamedTuple):
     base_path: str | None = None
     base_format: str | None = None
     base_source: Document | None = None
+    is_device: bool = False
+    is_base_device: bool = False
 
 
 class NewNvram(NamedTuple):
@@ -195,10 +199,20 @@ def _set_source(disk: dict[str, Any], new: NewSource) -> None:
     if kept is not None:
         disk["backingStore"] = kept
     if disk.get("@type") == "volume":
+        if source.get("@pool") != new.pool:
+            # how QEMU gets to a volume of an iSCSI pool
+            source.pop("@mode", None)
         source["@pool"], source["@volume"] = new.pool, new.volume
     else:
-        source["@file"] = new.path
-    disk["driver"] = {**child(disk, "driver"), "@type": new.format}
+        kind, path, other = ("block", "@dev", "@file") if new.is_device else ("file", "@file", "@dev")
+        if disk.get("@type", "file") != kind:
+            disk["@type"] = kind
+        source[path] = new.path
+        source.pop(other, None)
+    driver = {**child(disk, "driver"), "@type": new.format}
+    if new.format != "qcow2":
+        driver.pop("metadata_cache", None)
+    disk["driver"] = driver
 
 
 def _base_with_secrets(
@@ -209,7 +223,8 @@ def _base_with_secrets(
     encryption = disk.pop("encryption", None) or source.pop("encryption", None)
     if encryption is None and below is None:
         return None
-    base: dict[str, Any] = {"@type": "file", "format": {"@type": new.base_format}, "source": {"@file": new.base_path}}
+    kind, key = ("block", "@dev") if new.is_base_device else ("file", "@file")
+    base: dict[str, Any] = {"@type": kind, "format": {"@type": new.base_format}, "source": {key: new.base_path}}
     if encryption is not None:
         base["source"]["encryption"] = encryption
     return base if below is None else {**base, "backingStore": below}

@@ -91,6 +91,7 @@ class Duplication(NamedTuple):
         cautions: Warnings about a volume that is filled in this way after another way turned out to be impossible.
         capacity: A larger size of the new volume as the guest sees it, in bytes; None for the size of the source.
         network: The source, where it is an image in a network and no volume; then its path is a URL.
+        to_device: Whether the new volume is a block device, which holds the raw content of the disk.
     """
 
     label: str
@@ -109,11 +110,22 @@ class Duplication(NamedTuple):
     cautions: tuple[Notice, ...] = ()
     capacity: int | None = None
     network: NetworkImage | None = None
+    to_device: bool = False
 
     @property
     def backing_name(self) -> str:
         """The name of the source in the header of an overlay on the source."""
         return self.source.path if self.network is None else self.network.backing_name
+
+    @property
+    def new_format(self) -> str:
+        """The format of the new volume."""
+        return "raw" if self.to_device else "qcow2" if self.action is Action.LINKED else self.source.format
+
+    @property
+    def involves_device(self) -> bool:
+        """Whether the content comes from a block device, or goes to a block device."""
+        return self.to_device or (self.source.is_device and self.action is not Action.LINKED)
 
     @property
     def new_capacity(self) -> int:
@@ -159,6 +171,12 @@ class Duplication(NamedTuple):
         Unless libvirt fills the volume, it begins as an empty raw file; the next refresh tells libvirt the format.
         """
         source = self.source
+        if self.to_device:
+            # libvirt makes a snapshot of nothing, which is lost when it is full, of anything that allocates less
+            return NewVolume(self.place.name, self.new_capacity, self.new_capacity, "raw")
+        if source.is_device:
+            # a device belongs to those who may use disks, and a file does not
+            source = source._replace(mode=None, owner=None, group=None)
         is_preallocated = source.format == "raw" and source.is_preallocated
         size = source.physical if is_preallocated and self.transfer is Transfer.STREAM else 0
         new = NewVolume(self.place.name, size, size, "raw", source.mode)
@@ -180,11 +198,14 @@ class Duplication(NamedTuple):
 
     @property
     def total_bytes(self) -> int:
-        """The bytes that the new volume will take on the host."""
+        """The bytes that will be written, as far as that is known."""
         if self.action is Action.REFLINKED:
             return 0
         if self.action is Action.LINKED:
             return _OVERLAY_BYTES
+        if self.to_device and self.transfer in {Transfer.STREAM, Transfer.SERVER}:
+            # the holes, too
+            return self.new_capacity
         if self.action is Action.SHALLOW_COPIED or self.source.backing_path is None:
             return self.source.allocation
         return min(sum(volume.allocation for volume in (self.source, *self.below)), self.source.capacity)
@@ -194,6 +215,8 @@ class Duplication(NamedTuple):
         """The bytes that must be free for the new volume, some of which a backup gives back at the end."""
         if self.otherwise is not None:
             return self.otherwise.needed_bytes
+        if self.to_device:
+            return self.new_capacity
         source = self.source
         growth = self.new_capacity - source.capacity if self.allocates_growth else 0
         if self.running is None or not self.running.is_reserved:
@@ -208,7 +231,7 @@ class Duplication(NamedTuple):
     @property
     def is_filled_unnoticed(self) -> bool:
         """Whether libvirt does not know what the new volume is, or takes, before it looks through the pool again."""
-        return self.transfer in {Transfer.HOST, Transfer.LINK, Transfer.CONVERT, Transfer.BACKUP}
+        return not self.to_device and self.transfer in {Transfer.HOST, Transfer.LINK, Transfer.CONVERT, Transfer.BACKUP}
 
 
 class TransferContext(NamedTuple):

@@ -40,6 +40,10 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
         UnsupportedError: The file system has no reflinks.
         NoSpaceError: The file system is full.
     """
+    if duplication.involves_device:
+        from virtomate.duplication.transfers import host_devices  # noqa: PLC0415 - most volumes are files
+
+        return host_devices.fill(duplication, created, context)
     original = get_volume(context.source, duplication.source.pool, duplication.source.name)
     source_volume = describe_volume(duplication.source.pool, original.document())
     with opened(source_volume, os.O_RDONLY) as source, opened(created, os.O_WRONLY) as target:

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 _SAMPLE_INTERVAL_SECONDS = 0.5
 
+# At the beginning of a copy between two pools libvirt locks first the pool of the source and then that of the new
+# volume, and at its end first that of the new volume: two such copies may wait for each other, and all of libvirt for
+# both (9.0, storageVolCreateXMLFrom).
+_BETWEEN_POOLS = threading.Lock()
+_TURN_SECONDS = 0.1
+
 
 def create(duplication: Duplication, pool: Pool, document: str, context: TransferContext) -> Volume:
     """Have libvirt create and fill the volume of a document in one call, and watch the volume grow meanwhile.
@@ -33,7 +39,7 @@ def create(duplication: Duplication, pool: Pool, document: str, context: Transfe
     """
     source = get_volume(context.connection, duplication.source.pool, duplication.source.name)
     reflink = duplication.action is Action.REFLINKED
-    with _watched(duplication, context):
+    with _turn(duplication, context), _watched(duplication, context):
         try:
             return pool.create_volume_from(duplication.place.name, document, source, reflink=reflink)
         except HypervisorError as error:
@@ -45,10 +51,28 @@ def create(duplication: Duplication, pool: Pool, document: str, context: Transfe
             ) from error
 
 
+@contextmanager
+def _turn(duplication: Duplication, context: TransferContext) -> Iterator[None]:
+    """Wait until no other copy between two pools is made here, and let no other begin."""
+    if duplication.source.pool == duplication.place.pool:
+        yield
+        return
+    while not _BETWEEN_POOLS.acquire(timeout=_TURN_SECONDS):
+        context.cancel.check()
+    try:
+        yield
+    finally:
+        _BETWEEN_POOLS.release()
+
+
 def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
     """Return how many bytes libvirt has written."""
     if duplication.action is Action.REFLINKED:
         return 0
+    if duplication.to_device:
+        from virtomate.duplication.transfers import stream_devices  # noqa: PLC0415 - most volumes are files
+
+        stream_devices.zero_rest(duplication, created, context)
     return get_volume(context.connection, created.pool, created.name).allocation_bytes()
 
 
@@ -69,7 +93,8 @@ def _watched(duplication: Duplication, context: TransferContext) -> Iterator[Non
 
 
 def _watch(duplication: Duplication, context: TransferContext, done: threading.Event, awaited: str) -> None:
-    # a clone that takes less than a moment needs neither a second connection nor a report
+    # A clone that takes less than a moment needs neither a second connection nor a report. A device is allocated from
+    # the beginning, and tells nothing.
     if done.wait(_SAMPLE_INTERVAL_SECONDS):
         return
     has_said_that_it_waits = False
@@ -79,6 +104,8 @@ def _watch(duplication: Duplication, context: TransferContext, done: threading.E
             if context.cancel.is_set and not has_said_that_it_waits:
                 context.progress.note(f"waiting for {awaited}")
                 has_said_that_it_waits = True
+            if duplication.to_device:
+                continue
             pool = find_pool(connection, duplication.place.pool)
             volume = None if pool is None else pool.find_volume(duplication.place.name)
             if volume is not None:

@@ -33,6 +33,8 @@ _MAX_PART_BYTES = 1024 * 1024 * 1024
 
 # libvirt itself cuts larger pieces into messages of this size
 _CHUNK_BYTES = 256 * 1024
+# libvirt looks whether a stream was aborted between two holes, for each of which it writes zeroes to a device.
+_LONGEST_HOLE_BYTES = 16 * 1024 * 1024
 _REPORT_EVERY_BYTES = 8 * 1024 * 1024
 
 # How long an NVRAM is read again and again until two readings agree.
@@ -58,9 +60,15 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     if duplication.is_moving:
         pieces: Iterator[bytes | int] = iter((_read_still(duplication.source.path, source, context),))
     else:
-        pieces = _paced(_pieces_of_volume(duplication.source.physical, source, context.source), context)
+        pieces = _pieces_of_volume(duplication.source.physical, source, context.source)
+        if duplication.involves_device:
+            from virtomate.duplication.transfers import stream_devices  # noqa: PLC0415 - most volumes are files
+
+            pieces = stream_devices.adapted(pieces, duplication, created, connection)
+        pieces = _paced(pieces, context)
+    longest_hole = _LONGEST_HOLE_BYTES if created.is_device else 0
     with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream:
-        return send_pieces(pieces, stream, duplication.label, context.progress, context.cancel)
+        return send_pieces(pieces, stream, duplication.label, context.progress, context.cancel, longest_hole)
 
 
 def _read_still(path: str, volume: Volume, context: TransferContext) -> bytes:
@@ -160,12 +168,18 @@ def upload(file: LocalFile, volume: Volume, connection: Connection, progress: Pr
 
 
 def send_pieces(
-    pieces: Iterable[bytes | int], stream: Stream, label: str, progress: Progress, cancel: CancelToken
+    pieces: Iterable[bytes | int],
+    stream: Stream,
+    label: str,
+    progress: Progress,
+    cancel: CancelToken,
+    longest_hole: int = 0,
 ) -> int:
     """Send content in order, and return the bytes of data sent; a number is the length of a hole.
 
     libvirt's daemon cuts the file off where a hole ends. One long hole leaves the space that is allocated there, so
     neighbouring holes are sent as one. XFS takes space in advance behind the end of a growing file, and keeps some.
+    On a device, libvirt writes zeroes for a hole, so there no hole should be longer than `longest_hole`.
     """
     sent = reported = hole = 0
     for piece in pieces:
@@ -173,17 +187,23 @@ def send_pieces(
         if isinstance(piece, int):
             hole += piece
             continue
-        if hole:
-            stream.send_hole(hole)
-            hole = 0
+        _send_hole(stream, hole, longest_hole, cancel)
+        hole = 0
         stream.send(piece)
         sent += len(piece)
         if sent - reported >= _REPORT_EVERY_BYTES:
             progress.advanced(label, sent)
             reported = sent
-    if hole:
-        stream.send_hole(hole)
+    _send_hole(stream, hole, longest_hole, cancel)
     return sent
+
+
+def _send_hole(stream: Stream, length: int, longest: int, cancel: CancelToken) -> None:
+    while length:
+        part = min(length, longest or length)
+        stream.send_hole(part)
+        length -= part
+        cancel.check()
 
 
 def _pieces_of_file(file: LocalFile) -> Iterator[bytes | int]:

@@ -91,14 +91,19 @@ def plan_beside(
 
 
 def _pool(survey: Survey, disks: Iterable[DiskPlan], left: Iterable[DiskPlan], what: str) -> PoolEntry:
-    """Return the pool that was asked for, else that of the first new volume, else that of any disk."""
+    """Return the pool that was asked for, else that of the first new volume, else that of any disk.
+
+    A small volume is a file, also where the new volumes of disks are block devices.
+    """
     if survey.request.pool is not None:
-        return survey.target.pools.for_new_volumes(survey.request.pool)
+        asked = survey.target.pools.for_new_volumes(survey.request.pool)
+        if not asked.backend.makes_devices:
+            return asked
     places = [item.duplication.place.directory for item in left if item.duplication is not None]
     there = [_path(survey, item) for item in disks]
     for directory in (*places, *(posixpath.dirname(path) for path in there if path is not None)):
         known = survey.target.pools.covering(normalise(directory))
-        if known is not None and known.is_active:
+        if known is not None and known.is_active and not known.backend.makes_devices:
             known.backend.require_new_volumes(known.description)
             return known
     raise UsageError(f"no disk of the original tells in which storage pool {what} belongs: expected is --pool POOL")

@@ -228,14 +228,13 @@ def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled], seed: SeedPlan | 
     place = duplication.place
     done = filled.get(place.path, Filled(0, duplication.transfer, None))
     way = done.way or duplication
-    format_ = "qcow2" if way.action is Action.LINKED else way.source.format
     return DiskResult(
         target=plan.disk.target,
         action=way.action,
         reason=done.reason or plan.reason,
         source=plan.source,
-        clone=volume_reference(place.pool, place.name, place.path, format_),
-        capacity=duplication.new_capacity,
+        clone=volume_reference(place.pool, place.name, place.path, way.new_format),
+        capacity=done.capacity or duplication.new_capacity,
         bytes_copied=done.written_bytes,
         transfer=done.transfer,
         subclusters=done.subclusters,

@@ -9,6 +9,7 @@ from virtomate.duplication.acl import may_be_given_here
 from virtomate.duplication.hostfs import can_be_copied_here, find_obstacle, require_reflinks, visible_status
 from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import ArtifactKind, Mode, Transfer
+from virtomate.errors import UnsupportedError
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.clone.frozen import (
     require_copyable,
@@ -32,7 +33,7 @@ def plain_duplication(
     if mode is Mode.LINKED and chosen.treatment is not None:
         # --transfer is about the other disks: an overlay has no content
         forced = None
-    is_exposed = select.is_exposed(source, target.description.mode)
+    is_exposed = not case.to_device and select.is_exposed(source, target.description.mode)
     transfers = select.choose_transfer(
         source,
         found.description.format,
@@ -42,6 +43,7 @@ def plain_duplication(
         obstacle=find_obstacle(found.description),
         is_exposed=is_exposed,
         is_limited=survey.request.bandwidth_bytes > 0,
+        to_device=case.to_device,
         forced=forced,
     )
     transfers, cautions = survey.admit(transfers, target, _read_pools(case), f"disk {chosen.target}")
@@ -52,7 +54,9 @@ def plain_duplication(
             *cautions,
             notice(CloneWarning.EXPOSED_COPY, chosen.target, path=source.path, directory=directory, mode=permissions),
         )
-    if source.acl and not may_be_given_here(source):
+    if source.acl and case.to_device:
+        cautions = (*cautions, without_acl(source, "a block device has no list of its own"))
+    elif source.acl and not may_be_given_here(source):
         cautions = (*cautions, without_acl(source))
     if mode is Mode.REFLINK and visible_status(source) is not None:
         require_reflinks(directory, source.path)
@@ -73,12 +77,19 @@ def _new_duplication(
         below=case.images[1:],
         keep_owner=survey.keeps_owner,
         is_read_again=survey.has_siblings,
+        to_device=case.to_device,
     )
 
 
 def snapshot_duplication(survey: Survey, case: DiskCase, chosen: DiskOptions) -> tuple[Duplication, tuple[Notice, ...]]:
     """Return how an internal snapshot is copied out of its image, see `require_copyable`."""
     name = "" if survey.source.snapshot is None else survey.source.snapshot.name
+    if case.to_device:
+        raise UnsupportedError(
+            f"disk {chosen.target}: an internal snapshot cannot be copied into storage pool '{case.target.pool.name}', "
+            "whose volumes are block devices",
+            hint="Name a pool of type dir, fs, netfs or vstorage.",
+        )
     require_copyable(survey, case, name)
     # only files that are open here are read and written, unless images below are read, too
     transfers = (Transfer.CONVERT,) if case.images[1:] else (Transfer.HOST,)

@@ -55,6 +55,11 @@ class DiskCase(NamedTuple):
     is_backed_up: bool
 
     @property
+    def to_device(self) -> bool:
+        """Whether the new volume is a block device."""
+        return self.target.backend.makes_devices
+
+    @property
     def rests_on_image(self) -> bool:
         """Whether the disk's volume has a base."""
         return self.source.backing_path is not None or (self.header is not None and self.header.has_backing_file)
@@ -188,8 +193,34 @@ def _refuse_shallow_backup(case: DiskCase) -> None:
         )
 
 
+def _refuse_device(case: DiskCase) -> None:
+    """A block device holds the raw content of a disk, and nothing else."""
+    if not case.to_device:
+        return
+    files = "name a pool of type dir, fs, netfs or vstorage"
+    if case.mode is Mode.LINKED:
+        reason, hint = "an overlay is a file", f"Use --mode copy, or {files}."
+    elif case.mode is Mode.REFLINK:
+        reason, hint = "a block device shares no blocks with another volume", "Use --mode copy."
+    elif case.mode is Mode.SHALLOW and case.rests_on_image:
+        reason, hint = "a block device rests on no other image", "Use --mode copy."
+    elif case.is_backed_up:
+        reason, hint = "the backup of a running original is made into files", f"Use --shutdown, or {files}."
+    else:
+        return
+    raise UnsupportedError(
+        f"'{case.source.path}' cannot be duplicated into storage pool '{case.target.pool.name}': {reason}", hint
+    )
+
+
 # Rules that need no look into an image, which may have another format than the definition says.
-VOLUME_RULES: tuple[DiskRule, ...] = (_refuse_writing_domain, _refuse_writing_qemu, _refuse_slice, _refuse_shareable)
+VOLUME_RULES: tuple[DiskRule, ...] = (
+    _refuse_device,
+    _refuse_writing_domain,
+    _refuse_writing_qemu,
+    _refuse_slice,
+    _refuse_shareable,
+)
 IMAGE_RULES: tuple[DiskRule, ...] = (
     _refuse_writing_domain,
     _refuse_writing_qemu,
@@ -198,4 +229,5 @@ IMAGE_RULES: tuple[DiskRule, ...] = (
     _refuse_far_reflink,
     _refuse_relative_name,
     _refuse_shallow_backup,
+    _refuse_device,
 )

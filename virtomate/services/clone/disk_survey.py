@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.snapshot import SnapshotDisk
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.image_headers import Qcow2Header
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.services.clone.target import Survey
@@ -106,10 +107,16 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
 
             return plan_network_overlay(survey, disk, chosen)
         reason = reason or "volume in a Ceph cluster, not file-based"
+    is_chosen = treatment is not None and treatment.duplicates
     is_read_only = disk.is_readonly and not disk.is_empty and disk.type in _FILE_TYPES
+    as_device = _mode_of_device(survey, disk, chosen)
+    if as_device is not None and disk.type == "block":
+        return _plan_device(survey, disk, chosen, None, others, as_device)
     found = None
-    if reason is None or (is_read_only and treatment is not None and treatment.duplicates):
+    if reason is None or (is_read_only and is_chosen):
         found = _find(survey, disk)
+        if as_device is not None and found.description.is_device:
+            return _plan_device(survey, disk, chosen, found.description, others, as_device)
         reason = None if found.volume.is_file() else "not file-based"
     if found is None or reason is not None:
         _refuse_choice(disk, chosen, reason or "")
@@ -119,6 +126,26 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
     duplicate = partial(_duplicate, survey, disk, chosen, found, held, others)
     mode = survey.request.mode if treatment is None else Mode(treatment.value)
     return duplicate(mode) if mode is not Mode.AUTO else _reflink_or_copy(survey, duplicate)
+
+
+def _mode_of_device(survey: Survey, disk: DiskDefinition, chosen: DiskOptions) -> Mode | None:
+    """Return how a disk is to be duplicated if it is a block device; None if it is to be left untouched."""
+    if chosen.treatment is not None:
+        return Mode(chosen.treatment.value) if chosen.treatment.duplicates and not disk.is_empty else None
+    return survey.request.block if not disk.is_readonly and not disk.is_empty else None
+
+
+def _plan_device(
+    survey: Survey,
+    disk: DiskDefinition,
+    chosen: DiskOptions,
+    volume: VolumeDescription | None,
+    others: list[DiskPlan],
+    mode: Mode,
+) -> DiskPlan:
+    from virtomate.services.clone.devices import plan_device  # noqa: PLC0415 - most disks are files
+
+    return plan_device(survey, disk, chosen, volume, others, mode)
 
 
 def _reflink_or_copy(survey: Survey, duplicate: Callable[[Mode], DiskPlan]) -> DiskPlan:
@@ -207,6 +234,7 @@ def _duplicate(
         keeps_snapshots=header is not None
         and not is_internal
         and running is None
+        and not case.to_device
         and _keeps_snapshots(header, case.mode),
         overlay=overlay,
     )
@@ -291,7 +319,9 @@ def _header_warnings(case: DiskCase, *, is_backed_up: bool) -> tuple[Notice, ...
     header, target = case.header, case.disk.target
     if header is None:
         return ()
-    if is_backed_up:
+    if case.to_device:
+        reason = "a block device holds only what the guest sees"
+    elif is_backed_up:
         reason = "a backup copies only what the guest sees"
     elif case.mode is Mode.COPY and header.has_backing_file:
         reason = "its backing chain becomes one image"

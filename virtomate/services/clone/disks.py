@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 from virtomate.duplication.hostfs import visible_status
 from virtomate.enums import Action
 from virtomate.errors import ConflictError
-from virtomate.services.clone.volume_names import distinct_volume_name, name_before_freezes, new_volume_name
+from virtomate.services.clone.volume_names import (
+    distinct_volume_name,
+    name_before_freezes,
+    name_of_file,
+    name_on_device,
+    new_volume_name,
+)
 from virtomate.services.clone_parts import VolumeReference
-from virtomate.services.storage import is_temporary
+from virtomate.services.storage import check_logical_name, is_temporary
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -96,14 +102,21 @@ def _named(survey: Survey, surveyed: Duplication, source_name: str, clone_name: 
         mark = survey.source.freeze_mark
         model = name_before_freezes(source.name) if mark is not None and source.path in mark.paths else source.name
         name = new_volume_name(model, source_name, clone_name, is_overlay=is_overlay)
+        if surveyed.to_device:
+            name = name_on_device(name)
+        elif source.is_device:
+            name = name_of_file(name, is_overlay=is_overlay)
         place = place._replace(name=distinct_volume_name(name, target, taken.latest_names(place.directory)))
+    known = survey.target.pools.named(place.pool)
+    if surveyed.to_device:
+        check_logical_name(known.description, place.name)
     # libvirt does not see a new file, nor a link to a missing file; qemu-img would write through the link
     is_seen = visible_status(source) is not None
-    if survey.source.running is not None:
+    if survey.source.running is not None or surveyed.to_device or source.is_device:
         # the times of a file that is being written are never those that libvirt has told
         is_seen = survey.target.connection.is_local
     stands_here = is_seen and os.path.lexists(place.path)
-    stands_there = survey.target.pools.named(place.pool).pool.find_volume(place.name) is not None
+    stands_there = known.pool.find_volume(place.name) is not None
     if (stands_here or stands_there) and not survey.gives_way(place.path):
         raise ConflictError(f"there is already a {name_new(place)}", advice)
     taken.take(place.directory, place.name, advice)

@@ -136,7 +136,7 @@ def _place(survey: Survey, model: str) -> tuple[str, str | None]:
         directory, name = posixpath.split(normalise(place))
     elif "/" in place:
         pool, _, name = place.partition("/")
-        directory = survey.target.pools.for_new_volumes(pool).description.path or ""
+        directory = survey.target.pools.for_new_files(pool).description.path or ""
     check_volume_name(name)
     return directory, name
 

@@ -238,8 +238,10 @@ def _new_source(duplication: Duplication) -> changes.NewSource:
         path=place.path,
         pool=place.pool,
         volume=place.name,
-        format="qcow2" if is_linked else source.format,
+        format=duplication.new_format,
         base_path=source.path if is_linked else None,
         base_format=source.format if is_linked else None,
         base_source=None if duplication.network is None else duplication.network.source,
+        is_device=duplication.to_device,
+        is_base_device=source.is_device,
     )

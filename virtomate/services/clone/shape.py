@@ -11,6 +11,7 @@ from virtomate.notices import Change, notice
 from virtomate.words import binary_size, virsh
 
 if TYPE_CHECKING:
+    from virtomate.definition.file_readers import DiskDefinition
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.services.clone.disk_rules import DiskCase
     from virtomate.services.clone.disks import DiskPlan
@@ -75,12 +76,7 @@ def grown(case: DiskCase, duplication: Duplication, size_bytes: int) -> Duplicat
         UnsupportedError: The new volume cannot be made larger.
     """
     target, source = case.disk.target, duplication.source
-    if size_bytes < source.capacity:
-        was, wanted = binary_size(source.capacity), binary_size(size_bytes)
-        if was == wanted:
-            was, wanted = f"{source.capacity} bytes", f"{size_bytes} bytes"
-        raise UsageError(f"--disk {target}: a size of {wanted} is less than the {was} of the original's disk")
-    if size_bytes == source.capacity:
+    if not _is_larger(target, duplication, size_bytes):
         return duplication
     is_overlay = duplication.base_path == source.path
     # qemu-img resizes no image of that version with internal snapshots
@@ -92,12 +88,35 @@ def grown(case: DiskCase, duplication: Duplication, size_bytes: int) -> Duplicat
         obstacle = "it is a slice of its volume"
     elif case.disk.is_shareable:
         obstacle = "it is shareable"
-    elif not is_overlay and source.format not in _RESIZABLE:
+    elif not is_overlay and not duplication.to_device and source.format not in _RESIZABLE:
         obstacle = f"libvirt does not resize images of format {source.format}"
-    elif not is_overlay and is_held:
+    elif not is_overlay and not duplication.to_device and is_held:
         obstacle = f"it is an image of version {_OLD_VERSION} with internal snapshots"
     else:
         return duplication._replace(capacity=size_bytes)
     raise UnsupportedError(
         f"disk {target} ('{source.path}') cannot become larger: {obstacle}", hint="Leave out its size=."
     )
+
+
+def grown_device(disk: DiskDefinition, duplication: Duplication, size_bytes: int) -> Duplication:
+    """Return the duplication of a block device whose copy becomes larger; for the errors see `grown`."""
+    if not _is_larger(disk.target, duplication, size_bytes):
+        return duplication
+    if disk.is_shareable:
+        raise UnsupportedError(
+            f"disk {disk.target} ('{duplication.source.path}') cannot become larger: it is shareable",
+            hint="Leave out its size=.",
+        )
+    return duplication._replace(capacity=size_bytes)
+
+
+def _is_larger(target: str, duplication: Duplication, size_bytes: int) -> bool:
+    """Return whether a disk becomes larger, or raise UsageError if it would become smaller."""
+    source = duplication.source
+    if size_bytes < source.capacity:
+        was, wanted = binary_size(source.capacity), binary_size(size_bytes)
+        if was == wanted:
+            was, wanted = f"{source.capacity} bytes", f"{size_bytes} bytes"
+        raise UsageError(f"--disk {target}: a size of {wanted} is less than the {was} of the original's disk")
+    return size_bytes > source.capacity

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from virtomate.errors import ConflictError, UsageError
 from virtomate.names import MAX_FILE_NAME_BYTES
 from virtomate.paths import normalise
+from virtomate.services.storage import logical_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -43,6 +44,16 @@ def new_volume_name(volume: str, source: str, clone: str, *, is_overlay: bool) -
     is_named_after_source = rest != volume and (not rest or rest[0] in ".-_")
     name = clone + rest if is_named_after_source else f"{clone}-{volume}"
     return re.sub(_IMAGE_SUFFIX, ".qcow2", name) if is_overlay else name
+
+
+def name_on_device(volume: str) -> str:
+    """Return the name for a logical volume that is made of the volume with a name."""
+    return logical_name(re.sub(_IMAGE_SUFFIX, "", volume))
+
+
+def name_of_file(volume: str, *, is_overlay: bool) -> str:
+    """Return the name for a file that is made of the block device with a name, or rests on the device."""
+    return re.sub(_IMAGE_SUFFIX, "", volume) + (".qcow2" if is_overlay else ".raw")
 
 
 def name_before_freezes(volume: str) -> str:

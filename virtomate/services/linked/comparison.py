@@ -20,7 +20,7 @@ _WORDS = {
 # Who writes to an image changes one of these, from the plainest on.
 _CHANGED_BY_WRITING = tuple(_WORDS)
 # Another file differs in one of these.
-_OF_ANOTHER_FILE = frozenset({BaseProperty.INODE, BaseProperty.BIRTH_TIME})
+_OF_ANOTHER_FILE = frozenset({BaseProperty.INODE, BaseProperty.BIRTH_TIME, BaseProperty.KEY})
 
 
 class Comparison(NamedTuple):
@@ -61,5 +61,6 @@ def _properties(image: BaseFingerprint) -> dict[BaseProperty, object]:
         BaseProperty.INODE: image.inode,
         BaseProperty.BIRTH_TIME: image.birth_time,
         BaseProperty.HEADER: image.header,
+        BaseProperty.KEY: image.key,
     }
     return {item: value for item, value in values.items() if value is not None}

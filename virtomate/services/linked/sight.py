@@ -10,9 +10,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import CancelToken
-from virtomate.definition.lower_images import BaseFingerprint
+from virtomate.definition.lower_images import BaseFingerprint, fingerprint_base
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.content import digest_beside_header
+from virtomate.duplication.devices import device_bytes
 from virtomate.duplication.host_images import made_up_devices, read_head_here
 from virtomate.duplication.hostfs import NANOSECONDS, birth_time, nanoseconds
 from virtomate.duplication.image_headers import (
@@ -53,6 +54,7 @@ class Sight(NamedTuple):
         backing_format: Format of the image below.
         is_read: Whether the image was read as a qcow2.
         obstacle: Why the image cannot be looked at.
+        is_device: Whether the image is a block device.
     """
 
     path: str
@@ -63,6 +65,7 @@ class Sight(NamedTuple):
     backing_format: str | None = None
     is_read: bool = False
     obstacle: str | None = None
+    is_device: bool = False
 
 
 class Sights:
@@ -176,17 +179,18 @@ class Sights:
     def _look(self, path: str, *, is_qcow2: bool) -> Sight:
         directory = posixpath.dirname(path)
         where = self._locator.of_path(path) if self._is_seen(directory) else None
-        if where is not None and where.status is not None:
+        is_device = where is not None and where.status is not None and stat.S_ISBLK(where.status.st_mode)
+        if where is not None and where.status is not None and not is_device:
             return self._look_here(path, where.status, is_qcow2=is_qcow2)
         known = self._locator.pools.covering(directory)
         if known is not None and known.is_active:
             return self._look_through_libvirt(known, path, is_qcow2=is_qcow2)
-        if where is not None and where.is_settled:
+        if where is not None and where.status is not None:
+            return Sight(path, True, BaseFingerprint(None, device_bytes(where.status.st_rdev)), is_device=True)
+        if where is not None and (where.is_settled or (known is None and where.obstacle is None)):
             return Sight(path, is_there=False)
         if known is not None:
             return Sight(path, is_there=None, obstacle=f"storage pool '{known.pool.name}' is not active")
-        if where is not None and where.obstacle is None:
-            return Sight(path, is_there=False)
         obstacle = None if where is None else where.obstacle
         return Sight(path, is_there=None, obstacle=obstacle or "it is in no storage pool, and cannot be seen here")
 
@@ -249,10 +253,11 @@ def _described(path: str, description: VolumeDescription) -> Sight:
     return Sight(
         path,
         True,
-        BaseFingerprint(description.modified, description.physical),
+        fingerprint_base(description),
         format=description.format,
         backing=None if description.backing_path is None else _below(path, description.backing_path),
         backing_format=description.backing_format,
+        is_device=description.is_device,
     )
 
 

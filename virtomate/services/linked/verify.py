@@ -15,7 +15,7 @@ from virtomate.errors import IllegalStateError, combined_error
 from virtomate.hypervisor.domains import list_domains
 from virtomate.notices import BaseFinding, Notice, notice
 from virtomate.paths import normalise
-from virtomate.services.linked.comparison import compare
+from virtomate.services.linked.comparison import Comparison, compare
 from virtomate.services.linked.frozen import find_frozen, frozen_overlays, is_frozen
 from virtomate.services.linked.rebase_record import is_undecided, settle, settled
 from virtomate.services.linked.record import find_record, select_clones
@@ -283,14 +283,21 @@ def _descend(sights: Sights, own: Sight, made: Artifact) -> _Chain:
                 finding = notice(BaseFinding.UNSEEN, path, reason="its base was changed by a run that was killed")
             elif comparison.finding is not None:
                 finding, found = _with_former(sights, comparison.finding, then)
-            elif not comparison.checked >= _ESSENTIAL:
-                finding = Notice(BaseFinding.UNRECORDED, path)
+            else:
+                finding = _untold(sight, comparison)
         if finding is not None:
             break
         above = sight
     else:
         finding = None if above.backing is None else Notice(BaseFinding.UNRECORDED, above.backing)
     return _Chain(finding, found, frozenset(checked), frozenset(unchecked))
+
+
+def _untold(sight: Sight, comparison: Comparison) -> Notice | None:
+    """Return what cannot be told of an image that looks as it did."""
+    if sight.is_device:
+        return Notice(BaseFinding.DEVICE, sight.path)
+    return None if comparison.checked >= _ESSENTIAL else Notice(BaseFinding.UNRECORDED, sight.path)
 
 
 def _absent(sights: Sights, sight: Sight, then: BaseFingerprint | None) -> tuple[Notice, str | None]:

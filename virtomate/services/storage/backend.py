@@ -41,7 +41,13 @@ class PoolSpace(NamedTuple):
 
 
 class StorageBackend(Protocol):
-    """One kind of storage pools; a pool comes as libvirt describes it."""
+    """One kind of storage pools; a pool comes as libvirt describes it.
+
+    Attributes:
+        makes_devices: Whether new volumes are block devices.
+    """
+
+    makes_devices: bool
 
     def path_of(self, pool: PoolDescription, volume: str) -> str | None:
         """Return the normalised path of a volume, None if its pool has no directory."""

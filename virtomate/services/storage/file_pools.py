@@ -13,6 +13,7 @@ from virtomate.duplication.file_space import file_system_space
 from virtomate.duplication.hostfs import birth_time, visible_status
 from virtomate.errors import UnsupportedError, VirtomateError
 from virtomate.services.storage.backend import PoolSpace
+from virtomate.services.storage.block_pools import BLOCK_POOLS, LOGICAL, BlockPools, LogicalPools
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ _PROOFS = 8
 class FilePools:
     """Pools whose volumes are files of a directory."""
 
+    makes_devices = False
     document = staticmethod(volume_document)
 
     def path_of(self, pool: PoolDescription, volume: str) -> str | None:
@@ -92,23 +94,34 @@ class FilePools:
 
 
 class OtherPools(FilePools):
-    """Pools whose volumes are not files: those of type logical have a directory with a node for each device."""
+    """Pools whose volumes are neither files nor block devices."""
 
     def require_new_volumes(self, pool: PoolDescription) -> None:
         """Refuse the pool."""
         raise _no_files(pool)
 
-    def list_paths(self, directory: str) -> list[str]:
-        """Return the devices that can be read."""
-        return [path for path in super().list_paths(directory) if os.access(path, os.R_OK)]
 
-
-_FILES, _OTHERS = FilePools(), OtherPools()
+_FILES, _BLOCKS, _LOGICAL, _OTHERS = FilePools(), BlockPools(), LogicalPools(), OtherPools()
 
 
 def backend_of(pool: PoolDescription) -> StorageBackend:
     """Return what knows pools of this kind."""
-    return _FILES if pool.type in FILE_POOLS else _OTHERS
+    if pool.type in FILE_POOLS:
+        return _FILES
+    if pool.type in BLOCK_POOLS:
+        return _LOGICAL if pool.type == LOGICAL else _BLOCKS
+    return _OTHERS
+
+
+def require_new_files(pool: PoolDescription) -> None:
+    """Raise UnsupportedError if new volumes of a pool are not files, or cannot be made."""
+    backend = backend_of(pool)
+    backend.require_new_volumes(pool)
+    if backend.makes_devices:
+        raise UnsupportedError(
+            f"storage pool '{pool.name}' is of type {pool.type}, and a file is to be made",
+            hint="Name a pool of type dir, fs, netfs or vstorage.",
+        )
 
 
 def directory_inode(directory: str) -> int | None:
@@ -130,6 +143,6 @@ def _first_volumes(pool: Pool) -> Iterator[VolumeDescription]:
 
 def _no_files(pool: PoolDescription) -> UnsupportedError:
     return UnsupportedError(
-        f"storage pool '{pool.name}' is of type {pool.type}, and new volumes must be files",
-        hint="Name a pool of type dir, fs, netfs or vstorage.",
+        f"storage pool '{pool.name}' is of type {pool.type}, and new volumes are files or logical volumes",
+        hint="Name a pool of type dir, fs, netfs, vstorage or logical.",
     )

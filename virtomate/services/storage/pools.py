@@ -12,8 +12,9 @@ from virtomate.definition.volume import PoolDescription, VolumeDescription, desc
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, VirtomateError
 from virtomate.hypervisor.storage import find_pool, get_pool, list_pools
 from virtomate.paths import normalise
+from virtomate.services.storage.block_pools import SCATTERED_POOLS
 from virtomate.services.storage.directories import directory_identity, refuse_devices
-from virtomate.services.storage.file_pools import FILE_POOLS, backend_of
+from virtomate.services.storage.file_pools import FILE_POOLS, backend_of, require_new_files
 from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word, virsh
 
@@ -108,9 +109,15 @@ class PoolIndex:
         return None if known is None else known.backend.path_of(known.description, volume_name)
 
     def for_new_volumes(self, name: str) -> PoolEntry:
-        """Return the active pool with a name, or raise UnsupportedError if its volumes are not files; see `named`."""
+        """Return the active pool with a name; raise UnsupportedError if libvirt makes no volumes there; see `named`."""
         known = self.named(name)
         known.backend.require_new_volumes(known.description)
+        return known
+
+    def for_new_files(self, name: str) -> PoolEntry:
+        """Return the active pool with a name, or raise UnsupportedError if its volumes are not files; see `named`."""
+        known = self.named(name)
+        require_new_files(known.description)
         return known
 
     def covering(self, directory: str) -> PoolEntry | None:
@@ -150,7 +157,11 @@ class PoolIndex:
     def _all_covering(self, directory: str) -> list[PoolEntry]:
         """Return the pools over a directory, active ones first."""
         pools = (*self.known, *self._opened)
-        covering = [known for known in pools if known.description.path == normalise(directory)]
+        covering = [
+            known
+            for known in pools
+            if known.description.path == normalise(directory) and known.description.type not in SCATTERED_POOLS
+        ]
         return sorted(covering, key=lambda known: (not known.is_active, known.pool.name))
 
     def _same_directory(self, directory: str) -> PoolEntry | None:

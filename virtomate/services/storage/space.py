@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.errors import NoSpaceError
 from virtomate.services.storage.backend import PoolSpace
+from virtomate.services.storage.block_pools import rounded_to_extents
 from virtomate.services.storage.file_pools import backend_of
 from virtomate.services.storage.pools import is_temporary
 from virtomate.tuples import NamedTuple
@@ -101,7 +102,7 @@ class SpaceLedger:
             needed[name].append(size)
         sources = []
         for duplication in duplications:
-            needed[duplication.place.pool].append(duplication.needed_bytes)
+            needed[duplication.place.pool].append(_taken(duplication, pools))
             sources.append(duplication.source)
         entries = [(pools.named(name), sizes) for name, sizes in sorted(needed.items())]
         return tuple(
@@ -194,6 +195,14 @@ class SpaceLedger:
         """Return whether one quota limits two pools: the figures of two quotas are hardly ever the same."""
         one, other = self._spaces[name], self._spaces[other_name]
         return self._are_shared(name, other_name) and one[:2] == other[:2]
+
+
+def _taken(duplication: Duplication, pools: PoolIndex) -> int:
+    """Return the bytes that a new volume takes of its pool."""
+    needed = duplication.needed_bytes
+    if not duplication.to_device:
+        return needed
+    return rounded_to_extents(needed, counted_space(pools.named(duplication.place.pool).pool))
 
 
 def _groups(names: Iterable[str], belong_together: Callable[[str, str], bool]) -> list[list[str]]:

@@ -54,6 +54,7 @@ class Filled(NamedTuple):
         way: How the volume was duplicated in the end, None for other content.
         reason: Why the volume was copied and not reflinked, None if that was known before.
         start: How the backup began that filled the volume, None for other volumes.
+        capacity: Size of a block device, which may be larger than it was planned; None for other volumes.
     """
 
     written_bytes: int
@@ -63,6 +64,7 @@ class Filled(NamedTuple):
     way: Duplication | None = None
     reason: str | None = None
     start: BackupStart | None = None
+    capacity: int | None = None
 
 
 class VolumeInTheMaking:
@@ -186,7 +188,15 @@ class VolumeInTheMaking:
             grow(job.way, workplace.connection, workplace.cancel)
         subclusters = workplace.connection.knows_subclusters if isinstance(job.content, OverlayOn) else None
         cautions = () if job.way is None else job.way.cautions
-        return Filled(written, job.transfer, subclusters, (*self._warnings, *cautions), job.way, self._reason)
+        return Filled(
+            written,
+            job.transfer,
+            subclusters,
+            (*self._warnings, *cautions),
+            job.way,
+            self._reason,
+            capacity=created.physical if created.is_device else None,
+        )
 
     def _note_inner_token(self, content: Bytes) -> None:
         """Note that a volume whose file is not seen here bears its token in its content, now that it has content."""
@@ -314,7 +324,7 @@ def _give_access(
     source: VolumeDescription, pool: Pool, volume: Volume, created: VolumeDescription
 ) -> tuple[VolumeDescription, tuple[Notice, ...]]:
     """Give a new, empty volume its original's access control list; return its new description, and warnings."""
-    if source.acl is None or not may_be_given_here(source):
+    if source.acl is None or created.is_device or not may_be_given_here(source):
         return created, ()
     try:
         has_changed = give_acl(source.acl, created)
@@ -326,7 +336,11 @@ def _give_access(
 def _require_new(job: VolumeJob, created: VolumeDescription) -> None:
     """Raise ConflictError if the file at the new volume's path is another than libvirt has just made."""
     status = visible_status(created)
-    is_other_size = job.new.format == "raw" and created.physical != job.new.capacity
+    if job.way is not None and job.way.to_device:
+        # a volume group has extents
+        is_other_size = not created.is_device or created.physical < job.new.capacity
+    else:
+        is_other_size = job.new.format == "raw" and created.physical != job.new.capacity
     if is_other_size or (status is not None and status.st_nlink > 1):
         raise ConflictError(
             f"'{created.path}' is another file than the one that libvirt has just made",

@@ -23,14 +23,14 @@ _UNNOTICED = frozenset({Transfer.HOST, Transfer.CONVERT})
 
 
 def grow(way: Duplication, connection: Connection, cancel: CancelToken) -> None:
-    """Give a filled volume the capacity that was asked for; an overlay has it from the beginning.
+    """Give a filled volume the capacity that was asked for; an overlay and a block device have it from the beginning.
 
     Raises:
         IllegalStateError: libvirt does not see what the volume is.
         HypervisorError: The volume cannot be resized.
         InterruptedBySignalError: A signal arrived.
     """
-    if way.capacity is None or way.action is Action.LINKED:
+    if way.capacity is None or way.action is Action.LINKED or way.to_device:
         return
     if (
         way.source.format == "qcow2"

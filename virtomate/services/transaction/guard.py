@@ -13,7 +13,7 @@ from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.hostfs import nanoseconds, open_visible
 from virtomate.errors import IllegalStateError, NotFoundError, SourceChangedError
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
-from virtomate.hypervisor.storage import get_volume
+from virtomate.hypervisor.storage import get_pool, get_volume
 from virtomate.paths import normalise
 from virtomate.services.definitions import Definitions
 from virtomate.services.storage import may_be_running
@@ -24,16 +24,23 @@ if TYPE_CHECKING:
 
     from virtomate.definition.provenance import DomainReference
     from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.devices import SeenDevice
     from virtomate.hypervisor.connection import Connection
 
 _HINT = "Shut it down, and keep it down while it is being cloned."
 
 
 class Watched(NamedTuple):
-    """A volume as it was planned, and its file with QEMU's shared lock; None if the file cannot be opened here."""
+    """A volume as it was planned, and its file or device with QEMU's shared lock, where that can be opened here."""
 
     volume: VolumeDescription
     descriptor: int | None
+    device: SeenDevice | None = None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether no QEMU opens the volume for writing; a device may have several nodes, each with locks of its own."""
+        return self.descriptor is not None
 
 
 class Guard:
@@ -52,7 +59,7 @@ class Guard:
     ) -> None:
         self._require_original = require_original
         self._watched = watched
-        self._unlocked = {item.volume.path: item.volume for item in watched if item.descriptor is None}
+        self._unlocked = {item.volume.path: item.volume for item in watched if not item.is_locked}
         self._runs = runs
         self._has_looked = False
 
@@ -132,15 +139,31 @@ def guarded(
     watched = []
     with ExitStack() as stack:
         for volume in {volume.path: volume for volume in volumes}.values():
+            if volume.is_device:
+                watched.append(Watched(volume, None, _watch_device(connection, volume, stack)))
+                continue
             descriptor = _open(connection, volume)
             if descriptor is not None:
                 stack.callback(os.close, descriptor)
                 forbid_writing(descriptor, volume.path)
                 _require_in_place(descriptor, volume)
             watched.append(Watched(volume, descriptor))
-        is_locked = all(item.descriptor is not None for item in watched)
-        active = [] if is_locked else list_active_domains(connection)
+        active = [] if all(item.is_locked for item in watched) else list_active_domains(connection)
         yield Guard(require_original, tuple(watched), frozenset(domain.run_id for domain in active))
+
+
+def _watch_device(connection: Connection, volume: VolumeDescription, stack: ExitStack) -> SeenDevice | None:
+    """Watch a block device, if it can be opened here, until the end of the stack."""
+    from virtomate.duplication.devices import watch_device  # noqa: PLC0415 - most volumes are files
+
+    device = watch_device(volume) if connection.is_local else None
+    if device is None and connection.is_local and volume.pool:
+        # the original may have been shut down since; libvirt looks at the node's times only when it refreshes the pool
+        get_pool(connection, volume.pool).refresh()
+        device = watch_device(_look(connection, volume))
+    if device is not None:
+        stack.callback(os.close, device.descriptor)
+    return device
 
 
 def _open(connection: Connection, volume: VolumeDescription) -> int | None:
@@ -164,11 +187,26 @@ def _require_in_place(descriptor: int, volume: VolumeDescription) -> None:
 
 def _is_as_it_was(connection: Connection, watched: Watched) -> bool:
     volume = watched.volume
+    if volume.is_device:
+        return _is_same_device(connection, watched)
     if watched.descriptor is None:
         return _has_content_of(_look(connection, volume), volume)
     _require_in_place(watched.descriptor, volume)
     status = os.fstat(watched.descriptor)
     return (status.st_mtime_ns, status.st_size) == (nanoseconds(volume.modified), volume.physical)
+
+
+def _is_same_device(connection: Connection, watched: Watched) -> bool:
+    """Return whether nobody has written to a block device, as far as can be seen; the times of a node tell nothing."""
+    from virtomate.duplication.devices import is_unwritten  # noqa: PLC0415 - as above
+
+    volume = watched.volume
+    if watched.device is not None and not is_unwritten(watched.device):
+        return False
+    if not volume.pool:
+        return True
+    now = _look(connection, volume)
+    return (now.key, now.physical) == (volume.key, volume.physical)
 
 
 def _look(connection: Connection, volume: VolumeDescription) -> VolumeDescription:

@@ -134,7 +134,7 @@ def _sight(connection: Connection, known: PoolEntry, found: FoundVolume, made: A
             )
         finally:
             os.close(descriptor)
-    if volume.physical > 0:
+    if volume.physical > 0 and not volume.is_device:
         # libvirt refuses to send what it is still building
         with suppress(HypervisorError, IllegalStateError):
             read = partial(read_head, connection, found.volume)

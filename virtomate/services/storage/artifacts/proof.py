@@ -86,12 +86,19 @@ class Judgement(NamedTuple):
 
 def contradicts(made: Fingerprint, now: Fingerprint) -> bool:
     """Return whether two fingerprints certainly are not of one file."""
+    if made.key is not None or now.key is not None:
+        return made.key != now.key
     if made.inode is not None and now.inode is not None:
         births = {made.birth_time, now.birth_time} - {None}
         return made.inode != now.inode or len(births) > 1
     if made.changed is None or now.changed is None:
         return False
     return nanoseconds(now.changed) < nanoseconds(made.changed)
+
+
+def is_same_device(made: Fingerprint | None, now: Fingerprint | None) -> bool:
+    """Return whether two fingerprints certainly are of one device: each new logical volume has a new UUID."""
+    return made is not None and now is not None and made.key is not None and made.key == now.key
 
 
 def judge(made: Artifact, token: str | None, sighting: Sighting) -> Judgement:
@@ -102,6 +109,8 @@ def judge(made: Artifact, token: str | None, sighting: Sighting) -> Judgement:
     is_other = made.fingerprint is not None and contradicts(made.fingerprint, sighting.fingerprint or made.fingerprint)
     if volume.path != made.path or posixpath.basename(made.path) != made.volume:
         verdict, reason = Verdict.FOREIGN, f"is not where storage pool '{made.pool}' has that volume now"
+    elif is_same_device(made.fingerprint, sighting.fingerprint):
+        verdict, reason = Verdict.PROVED, ""
     elif token is not None and token in {sighting.attribute, sighting.header}:
         verdict, reason = (Verdict.UNPROVED, "is a copy of what was made") if is_other else (Verdict.PROVED, "")
     elif sighting.attribute is not None or (made.kind is ArtifactKind.SEED and sighting.header is not None):
@@ -123,6 +132,9 @@ def _judge_without_token(made: Artifact, volume: VolumeDescription, sighting: Si
         return Verdict.FOREIGN, "does not bear the clone's token"
     if not is_planned:
         return Verdict.UNPROVED, "bears no token that can be read here"
+    if volume.is_device:
+        # nothing tells a device that this run made from one that somebody else made at the same moment
+        return Verdict.UNPROVED, "may be a device that was made for this clone"
     is_far = made.transfer is Transfer.STREAM and not sighting.is_seen
     if is_far or made.transfer in {Transfer.SERVER, Transfer.BACKUP}:
         return Verdict.UNPROVED, "may be a copy that libvirt did not finish"

@@ -1,0 +1,86 @@
+"""Zeroes of block devices and holes, and what is seen of a device here."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.duplication.volumes import RAW
+from virtomate.duplication.devices import (
+    UNIT_BYTES,
+    find_device_obstacle,
+    is_unwritten,
+    open_device,
+    runs_of_data,
+    without_zeroes,
+    zero_range,
+)
+from virtomate.duplication.devices import SeenDevice as Seen
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UNIT = b"\0" * UNIT_BYTES
+DATA = b"x".ljust(UNIT_BYTES, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []),
+        (UNIT * 3, []),
+        (DATA, [(0, UNIT_BYTES)]),
+        (UNIT + DATA + DATA + UNIT, [(UNIT_BYTES, 3 * UNIT_BYTES)]),
+        (DATA + UNIT + b"\0" * 7 + b"x", [(0, UNIT_BYTES), (2 * UNIT_BYTES, 2 * UNIT_BYTES + 8)]),
+        (DATA + b"\0" * 7, [(0, UNIT_BYTES)]),
+    ],
+)
+def test_runs_of_data(data: bytes, expected: list[tuple[int, int]]) -> None:
+    """Units that are all zero are passed over, and what is left of a unit at the end counts as one."""
+    assert list(runs_of_data(data)) == expected
+
+
+def test_content_without_zeroes() -> None:
+    """Pieces and holes together are as long as what they are made of, and in its order."""
+    pieces: list[bytes | int] = [UNIT + DATA, 12, DATA + UNIT + b"\0"]
+
+    found = list(without_zeroes(iter(pieces)))
+
+    assert found == [UNIT_BYTES, DATA, 12, DATA, UNIT_BYTES + 1]
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 4096), (3, 1025), (511, 512), (512, 512), (100, 9000)])
+def test_zeroing_where_no_device_does_it(tmp_path: Path, begin: int, end: int) -> None:
+    """Where the kernel zeroes nothing by itself, zeroes are written, also to parts of a sector."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10_000)
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        zero_range(descriptor, begin, end)
+    finally:
+        os.close(descriptor)
+
+    assert path.read_bytes() == b"x" * begin + b"\0" * (end - begin) + b"x" * (10_000 - end)
+
+
+def test_what_is_no_device(tmp_path: Path) -> None:
+    """A file in the place of a device is not opened, and the reason is told."""
+    path = tmp_path / "file"
+    path.touch()
+    volume = RAW._replace(path=str(path), type="block", pool="", changed=None, physical=0)
+
+    assert open_device(volume, os.O_RDONLY) is None
+    assert find_device_obstacle(volume) == "its path leads to no block device here"
+    missing = find_device_obstacle(volume._replace(path=f"{path}/x"))
+    assert missing is not None
+    assert missing.startswith("its device cannot be seen here")
+
+
+def test_device_whose_writes_are_not_counted(tmp_path: Path) -> None:
+    """Where the kernel counts nothing, nothing has changed as far as this host knows."""
+    path = tmp_path / "file"
+    path.touch()
+    with path.open("rb") as file:
+        assert is_unwritten(Seen(file.fileno(), None))

@@ -1,0 +1,399 @@
+"""Block devices as originals and as targets: what is copied, what a guest sees, and whose a logical volume is."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.functional.runs import paused, start_clone
+from tests.functional.support import by_target, clone, clone_path, cloned, definition, refused, unchanged
+from tests.lab import Lab, Program, disk, domain, images, mounts
+from tests.lab.images import MIB
+from tests.lab.lvm import VolumeGroup, volume_group
+from tests.lab.programs import require_program, run
+from tests.lab.storage import loop_device
+
+EXTENT_BYTES = 4 * MIB
+# not a multiple of the extents
+CAPACITY = 9 * MIB + 1536
+DATA = ((0, 4096), (3 * MIB, 70_000), (CAPACITY - 512, 512))
+GROUP_BYTES = 120 * MIB
+
+
+@pytest.fixture(scope="module")
+def module_group(session_lab: Lab) -> Iterator[VolumeGroup]:
+    """A volume group of the lab."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: block devices")
+    with volume_group(session_lab.hypervisor, session_lab.directory / "host-lvm", GROUP_BYTES) as group:
+        yield group
+
+
+@pytest.fixture
+def group(module_group: VolumeGroup, root_lab: Lab) -> Iterator[VolumeGroup]:
+    """The volume group, for one test."""
+    del root_lab
+    yield module_group
+    module_group.clear()
+
+
+def content(path: Path) -> bytes:
+    """Return everything on a device, or in a raw file."""
+    with path.open("rb") as file:
+        return file.read()
+
+
+def fill(device: Path, source: Path) -> None:
+    """Write the content of a file to a device, and zeroes behind it."""
+    with device.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        file.write(source.read_bytes().ljust(size, b"\0"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def file_system(device: Path, directory: Path) -> Iterator[None]:
+    """Have a file system on a device mounted for the time of the block."""
+    run(require_program("mkfs.ext4", "e2fsprogs"), "-q", "-F", device)
+    directory.mkdir()
+    mounts.mount(device, directory)
+    try:
+        yield
+    finally:
+        run(require_program("umount", "mount"), directory)
+
+
+def delete(virtomate: Program, *words: str) -> None:
+    """Delete clones, which must succeed without a question."""
+    result = virtomate("domain-delete", "--yes", *words)
+    assert result.status == 0, str(result)
+
+
+def in_group(lab: Lab, group: VolumeGroup, name: str = "original") -> bytes:
+    """Define a domain with one logical volume, and return what is on the volume."""
+    device = group.make(name, CAPACITY)
+    fill(device, lab.pool.raw(f"{name}-content.raw", CAPACITY, extents=DATA))
+    lab.define(domain(name, disks=[disk(device, "raw")]))
+    return content(device)
+
+
+@pytest.mark.parametrize("transfer", ["host", "stream", "server"])
+@pytest.mark.parametrize("target", ["devices", "files"])
+def test_copies_are_exact(root_lab: Lab, group: VolumeGroup, virtomate: Program, target: str, transfer: str) -> None:
+    """From devices and files to both, every copy reads as its original and as zeroes behind; a file has its holes."""
+    raw = root_lab.pool.raw("original.raw", CAPACITY, extents=DATA)
+    volume = group.make("original", CAPACITY)
+    fill(volume, raw)
+    disks = [disk(volume, "raw"), disk(raw, "raw", "vdb")]
+    originals = {"vda": content(volume), "vdb": content(raw)}
+    if transfer == "server":
+        # to a file, libvirt would lose the snapshot
+        snapshots = ["inside"] if target == "devices" else []
+        base = images.make_qcow2(root_lab.pool.path / "base.qcow2", CAPACITY, extents=DATA, snapshots=snapshots)
+        disks += [disk(base, "qcow2", "vdc"), disk(root_lab.pool.overlay("overlay.qcow2", base), "qcow2", "vdd")]
+        images.qemu_img("convert", "-O", "raw", base, root_lab.directory / "content")
+        originals |= dict.fromkeys(("vdc", "vdd"), content(root_lab.directory / "content"))
+    root_lab.define(domain("original", disks=disks))
+    if target == "devices":
+        group.fill_with_rubbish()
+    pool = group.name if target == "devices" else root_lab.pool.name
+
+    # qcow2 images go to a device by libvirt alone
+    document = clone(virtomate, "--block", "copy", "--pool", pool, "--transfer", transfer)
+
+    new = by_target(document)
+    for name, expected in originals.items():
+        assert new[name]["action"] == "copied"
+        path = Path(new[name]["clone"]["path"])
+        if target == "devices":
+            found = content(path)
+            assert path.parent == group.path
+            assert new[name]["clone"]["format"] == "raw"
+            assert len(found) == new[name]["capacity"] == -(-len(expected) // EXTENT_BYTES) * EXTENT_BYTES
+            assert found == expected.ljust(len(found), b"\0")
+        elif name in {"vda", "vdb"}:
+            assert content(path) == expected
+            assert images.allocated_bytes(path) < MIB
+            assert path.stat().st_mode & 0o777 == (0o600 if name == "vda" else raw.stat().st_mode & 0o777)
+    text = definition(root_lab, "clone")
+    assert f"<source {'dev' if target == 'devices' else 'file'}='{clone_path(document)}'" in text
+    assert (content(volume), content(raw)) == (originals["vda"], originals["vdb"])
+    delete(virtomate, "clone")
+    assert group.volumes() == ["original"]
+    assert not clone_path(document).exists()
+
+
+def test_shared_unless_asked(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """A block device is left untouched and named in a warning, unless an option asks for more."""
+    in_group(root_lab, group)
+
+    document = clone(virtomate)
+
+    (warning,) = document["warnings"]
+    assert warning.startswith(f"disk vda ({group.path / 'original'}) is shared with the original")
+    assert by_target(document)["vda"]["action"] == "shared"
+    assert by_target(document)["vda"]["source"]["path"] == str(group.path / "original")
+    assert group.volumes() == ["original"]
+
+
+def test_named_by_its_pool(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """A volume that the definition names by pool and name is named so in the clone, too, in whatever pool it is."""
+    group.make("original", CAPACITY)
+    root_lab.define(domain("original", disks=[disk((group.name, "original"), "raw")]))
+
+    same = clone(virtomate, "--disk", "vda=copy")
+    other = cloned(
+        virtomate("domain-clone", "--disk", f"vda=copy,pool={root_lab.pool.name}", "original", "other", json=True)
+    )
+
+    assert same["warnings"] == other["warnings"] == []
+    assert f"<source pool='{group.name}' volume='clone'/>" in definition(root_lab, "clone")
+    assert f"<source pool='{root_lab.pool.name}' volume='other.raw'/>" in definition(root_lab, "other")
+    delete(virtomate, "clone", "other")
+
+
+def test_linked_over_a_device(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """An overlay in a file rests on a logical volume, and everybody sees that; the base is not deleted below it."""
+    expected = in_group(root_lab, group)
+    cloned(virtomate("domain-clone", "--block", "copy", "original", "base", json=True))
+    before = root_lab.inventory()
+    error = refused(root_lab, before, virtomate("domain-clone", "--disk", "vda=linked", "base", "clone", json=True))
+    assert "the overlay is a file" in error["message"]
+
+    linked = cloned(
+        virtomate("domain-clone", "--block", "linked", "--pool", root_lab.pool.name, "base", "clone", json=True)
+    )
+
+    (warning,) = linked["warnings"]
+    assert warning.startswith("do not start 'base' any more")
+    overlay = clone_path(linked)
+    assert (overlay.name, overlay.parent) == ("clone.qcow2", root_lab.pool.path)
+    assert f"<source file='{overlay}'" in definition(root_lab, "clone")
+    images.qemu_img("convert", "-O", "raw", overlay, root_lab.directory / "content")
+    assert content(root_lab.directory / "content") == expected
+    (verified,) = virtomate("domain-verify", "clone", json=True).json
+    assert (verified["status"], verified["volumes"][0]["reason"]) == ("unverified", "device-base")
+    assert verified["volumes"][0]["checked"] == ["size", "key"]
+    assert "└─ clone" in virtomate("domain-list", "--tree").stdout
+    kept = virtomate("domain-delete", "--yes", "base")
+    assert kept.status == 1
+    assert "rests on it" in kept.stderr
+    group.handle.storageVolLookupByName("base").delete()
+    group.make("base", CAPACITY)
+    (broken,) = virtomate("domain-verify", "clone", json=True).json
+    assert (broken["status"], broken["volumes"][0]["reason"]) == ("broken", "base-replaced")
+    delete(virtomate, "clone")
+
+
+def test_device_outside_pools(root_lab: Lab, group: VolumeGroup, virtomate: Program, tmp_path: Path) -> None:
+    """A device in no pool, also behind a link, is copied here, to a logical volume or a file, or gets an overlay."""
+    image = images.make_raw(tmp_path / "image", CAPACITY, extents=DATA)
+    link = Path("/dev") / f"lab-link-{os.getpid()}"
+    with loop_device(image) as device:
+        link.symlink_to(device)
+        try:
+            root_lab.define(domain("original", disks=[disk(link, "raw")]))
+            before = root_lab.inventory()
+            lost = refused(root_lab, before, virtomate("domain-clone", "--block", "copy", "original", "x", json=True))
+            stream = virtomate(
+                *("domain-clone", "--block", "copy", "--pool", group.name, "--transfer", "stream", "original", "x"),
+                json=True,
+            )
+            assert "it is in no storage pool" in refused(root_lab, before, stream)["message"]
+            to_device = clone_path(clone(virtomate, "--block", "copy", "--pool", group.name))
+            to_file = clone_path(
+                cloned(virtomate("domain-clone", "--block", "copy", "--pool", "ext4", "original", "file", json=True))
+            )
+            linked = clone_path(
+                cloned(virtomate("domain-clone", "--block", "linked", "--pool", "ext4", "original", "l", json=True))
+            )
+
+            assert "the device is in no storage pool" in lost["message"]
+            expected = content(device)
+            assert content(to_device).rstrip(b"\0") == expected.rstrip(b"\0")
+            assert content(to_file) == expected
+            assert f"backing file: {link}" in images.qemu_img("info", linked).decode()
+            delete(virtomate, "clone", "file", "l")
+        finally:
+            link.unlink()
+
+
+def test_partitions_are_originals_only(root_lab: Lab, virtomate: Program, tmp_path: Path) -> None:
+    """A partition of a pool of type disk can be copied into a file, and no new partition is made."""
+    image = tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(40 * MIB)
+    parted = require_program("parted", "parted")
+    with loop_device(image, partitions=True) as device:
+        run(parted, "--script", device, "mklabel", "gpt", "mkpart", "primary", "1MiB", "9MiB")
+        name = f"{device.name}p1"
+        fill(Path("/dev") / name, root_lab.pool.raw("content.raw", 8 * MIB, extents=DATA[:2]))
+        source = f"<source><device path='{device}'/><format type='gpt'/></source>"
+        root_lab.connection.storagePoolCreateXML(
+            f"<pool type='disk'><name>parts</name>{source}<target><path>/dev</path></target></pool>"
+        )
+        root_lab.define(domain("original", disks=[disk(("parts", name), "raw")]))
+        before = root_lab.inventory()
+
+        error = refused(root_lab, before, virtomate("domain-clone", "--block", "copy", "original", "x", json=True))
+        document = clone(virtomate, "--block", "copy", "--pool", root_lab.pool.name)
+
+        assert "libvirt chooses the names of partitions" in error["message"]
+        assert content(clone_path(document)) == content(Path("/dev") / name)
+        assert clone_path(document).name == f"clone-{name}.raw"
+        root_lab.connection.storagePoolLookupByName("parts").destroy()
+
+
+REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "reflink": (("--disk", "vda=reflink"), "shares no blocks"),
+    "overlay on a device": (("--mode", "linked", "--pool", "{group}", "--disk", "vda=share"), "an overlay is a file"),
+    "reflink to a device": (("--mode", "reflink", "--pool", "{group}"), "shares no blocks"),
+    "reserved name": (("--disk", "vda=copy,name=pvmove1"), "LVM keeps names with 'pvmove' for itself"),
+    "strange name": (("--disk", "vda=copy,name=a b"), "letters, digits"),
+    "long name": (("--disk", f"vda=copy,name={'n' * 120}"), "are possible"),
+    "taken name": (("--disk", "vda=copy,name=original"), "there is already a volume"),
+    "smaller": (("--disk", "vda=copy,size=4M"), "less than"),
+    "no room": (("--disk", "vda=copy,size=10G"), "are needed"),
+    "snapshot": (("--block", "copy", "--snapshot", "then"), "snapshot"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(root_lab: Lab, group: VolumeGroup, virtomate: Program, case: str) -> None:
+    """What cannot be is refused with the reason, before anything is made."""
+    words, reason = REFUSED[case]
+    in_group(root_lab, group)
+    root_lab.connection.lookupByName("original").undefine()
+    disks = [disk(group.path / "original", "raw"), disk(root_lab.pool.raw("file.raw", MIB), "raw", "vdb")]
+    root_lab.define(domain("original", disks=disks))
+    before, volumes = root_lab.inventory(), group.volumes()
+
+    result = virtomate(
+        "domain-clone", *(word.format(group=group.name) for word in words), "original", "clone", json=True
+    )
+
+    assert result.status in {1, 2}, str(result)
+    assert reason in result.stdout + result.stderr
+    unchanged(root_lab, before)
+    assert group.volumes() == volumes
+
+
+def test_used_devices_are_refused(root_lab: Lab, group: VolumeGroup, virtomate: Program, tmp_path: Path) -> None:
+    """A device that is mounted, or that a running domain writes to under another name, is not copied."""
+    in_group(root_lab, group)
+    words = ("domain-clone", "--block", "copy", "original", "clone")
+    device = group.path / "original"
+    with file_system(device, tmp_path / "mounted"):
+        before = root_lab.inventory()
+        mounted = refused(root_lab, before, virtomate(*words, json=True))
+    other = root_lab.define(domain("other", disks=[disk(device.resolve(), "raw")]))
+    other.create()
+    before = root_lab.inventory()
+    written = refused(root_lab, before, virtomate(*words, json=True))
+    other.destroy()
+
+    assert "is mounted or otherwise in use" in mounted["message"]
+    assert "is open for writing by domain 'other'" in written["message"]
+
+
+def test_changed_device(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """What is written to the device of an original meanwhile, by whomever, is noticed, and the clone is undone."""
+    in_group(root_lab, group)
+    before, volumes = root_lab.inventory(), group.volumes()
+    with virtomate.pausing("virStorageVolCreateXML").start(
+        "domain-clone", "--block", "copy", "original", "clone", json=True
+    ) as process:
+        with paused(process), (group.path / "original").open("r+b") as device:
+            device.write(b"changed")
+        error = refused(root_lab, before, process.wait())
+
+    assert "was written to while it was being cloned" in error["message"]
+    assert group.volumes() == volumes
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+def test_ended_in_the_middle(root_lab: Lab, group: VolumeGroup, virtomate: Program, number: signal.Signals) -> None:
+    """A signal undoes everything; after a kill the logical volume is proved by its UUID, and one command removes it."""
+    in_group(root_lab, group)
+    before, volumes = root_lab.inventory(), group.volumes()
+    watched = start_clone(virtomate, "--disk", "vda=copy,size=40M", "original", "clone", moment="sync-1")
+
+    with paused(watched.run):
+        assert group.volumes() == ["clone", "original"]
+        watched.run.signal(number)
+    result = watched.run.wait()
+
+    assert result.status == -number, str(result)
+    if number is signal.SIGKILL:
+        delete(virtomate, "clone")
+    assert group.volumes() == volumes
+    unchanged(root_lab, before)
+
+
+def test_killed_before_the_volume_is_known(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """A volume whose UUID was not written down is not proved, and a deletion asks."""
+    in_group(root_lab, group)
+    with (
+        virtomate.pausing("virStorageVolCreateXML").start(
+            "domain-clone", "--block", "copy", "original", "clone"
+        ) as process,
+        paused(process),
+    ):
+        process.signal(signal.SIGKILL)
+
+    careful = virtomate("domain-delete", "--yes", "clone")
+    assert "clone" in group.volumes()
+    bold = virtomate("domain-delete", "--yes-unproved", "clone")
+
+    assert careful.status == 2, str(careful)
+    assert f"nothing proves that these were made for the clones: volume '{group.path / 'clone'}'" in careful.stderr
+    assert bold.status == 0, str(bold)
+    assert group.volumes() == ["original"]
+
+
+def test_volume_that_was_made_anew_is_left(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """A logical volume of the same name is somebody else's: the path proves nothing, and the UUID is another."""
+    in_group(root_lab, group)
+    clone(virtomate, "--block", "copy")
+    group.handle.storageVolLookupByName("clone").delete()
+    group.make("clone", CAPACITY)
+    mine = group.uuids()["clone"]
+
+    result = virtomate("domain-delete", "--yes", "clone")
+
+    assert result.status == 3, str(result)
+    assert "is another file than the one that was made" in result.stderr
+    assert group.uuids()["clone"] == mine
+
+
+def test_clones_boot(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """A guest finds the content of a file on a logical volume, and that of a logical volume below an overlay."""
+    file = root_lab.pool.qcow2("file.qcow2", CAPACITY, marker="from a file")
+    volume = group.make("original-2", CAPACITY)
+    fill(volume, root_lab.pool.raw("content.raw", CAPACITY, marker="from a device"))
+    disks = [disk(file), disk(volume, "raw", "vdb")]
+    root_lab.define(domain("original", disks=disks, guest=root_lab.guest))
+
+    clone(virtomate, "--disk", f"vda=copy,pool={group.name}", "--disk", f"vdb=linked,pool={root_lab.pool.name}")
+
+    report = root_lab.boot("clone")
+    assert {name: found.marker for name, found in report.disks.items()} == {
+        "vda": "from a file",
+        "vdb": "from a device",
+    }
+    delete(virtomate, "clone")
+
+
+def test_names_on_devices(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """A logical volume has a name that LVM allows, without the suffix of an image."""
+    root_lab.define(domain("my app", disks=[disk(root_lab.pool.raw("my app.v1.raw", MIB), "raw")]))
+
+    document = cloned(virtomate("domain-clone", "--pool", group.name, "my app", "web shop", json=True))
+
+    assert clone_path(document) == group.path / "web_shop.v1"
+    delete(virtomate, "web shop")

@@ -1,0 +1,172 @@
+"""The host transfer from or to a block device: zeroes become holes of a file, and holes become zeroes of a device."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from virtomate.definition.volume import describe_volume
+from virtomate.duplication import devices, hostfs
+from virtomate.duplication.file_space import write_failure
+from virtomate.duplication.host_images import forbid_writing
+from virtomate.duplication.transfers.base import TransferUnavailableError
+from virtomate.hypervisor.storage import get_pool, get_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.base import Duplication, TransferContext
+    from virtomate.hypervisor.connection import Connection
+
+_HEAD_BYTES = 64 * 1024
+_CHUNK_BYTES = 1024 * 1024
+# What is zeroed in one call, between two looks at the cancel token.
+_ZERO_BYTES = 64 * 1024 * 1024
+_REPORT_EVERY_BYTES = 8 * 1024 * 1024
+# What may wait for the disk at a time.
+_WINDOW_BYTES = 32 * 1024 * 1024
+
+
+def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
+    """Copy the original into the new volume where one of the two is a block device; return the bytes of data.
+
+    A device reads as zeroes where the original has holes, and behind the end of the original.
+
+    Raises:
+        TransferUnavailableError: One of the two cannot be seen or opened here; nothing has been written.
+        NoSpaceError: The file system is full.
+    """
+    original = _as_it_is(context.source, duplication.source)
+    with (
+        opened(context.source, original, os.O_RDONLY) as source,
+        opened(context.connection, created, os.O_WRONLY) as target,
+    ):
+        forbid_writing(source, duplication.source.path)
+        size = devices.size_of(source)
+        try:
+            if not created.is_device:
+                os.ftruncate(target, 0)
+                os.ftruncate(target, size)
+            written = _Copy(source, target, duplication, created, context).run(size)
+            os.fdatasync(target)
+        except OSError as error:
+            raise write_failure(error, created.path) from error
+    return written
+
+
+def _as_it_is(connection: Connection, volume: VolumeDescription) -> VolumeDescription:
+    """Return the description of a volume as libvirt has it now; a device in no storage pool stays as it was planned."""
+    if not volume.pool:
+        return volume
+    return describe_volume(volume.pool, get_volume(connection, volume.pool, volume.name).document())
+
+
+@contextmanager
+def opened(connection: Connection, volume: VolumeDescription, flags: int) -> Iterator[int]:
+    """Open a file or a device, or raise TransferUnavailableError if it cannot be seen or opened here."""
+    if not volume.is_device:
+        descriptor = hostfs.open_visible(volume, flags)
+    else:
+        descriptor = devices.open_device(volume, flags)
+        if descriptor is None and volume.pool:
+            # libvirt remembers the times of the device's node as of the last refresh
+            get_pool(connection, volume.pool).refresh()
+            descriptor = devices.open_device(_as_it_is(connection, volume), flags)
+    if descriptor is None:
+        if not volume.is_device:
+            # another transfer would follow the link
+            hostfs.refuse_link(volume.path)
+        raise TransferUnavailableError(
+            f"'{volume.path}' cannot be opened here, so it cannot be copied without libvirt",
+            hint="Leave out --transfer host.",
+        )
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class _Copy:
+    """The copy of one volume: reads in order, and counts what was written."""
+
+    def __init__(
+        self, source: int, target: int, duplication: Duplication, created: VolumeDescription, context: TransferContext
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._duplication = duplication
+        self._created = created
+        self._context = context
+        self._written = 0
+        self._window = 0
+        self._reported = 0
+
+    def run(self, size: int) -> int:
+        """Copy everything, the beginning last: until then nobody takes a file for an image."""
+        head = min(_HEAD_BYTES, size)
+        self._copy(head, size, self._created.physical if self._created.is_device else size)
+        self._copy(0, head, head)
+        os.fdatasync(self._target)
+        os.posix_fadvise(self._target, 0, 0, os.POSIX_FADV_DONTNEED)
+        return self._written
+
+    def _copy(self, begin: int, end: int, end_of_target: int) -> None:
+        """Copy a part of the original; what is no data up to an end of the target becomes zeroes of a device."""
+        position = begin
+        for offset, data in self._pieces(begin, end):
+            for first, last in devices.runs_of_data(data):
+                self._zero(position, offset + first)
+                hostfs.write(self._target, data[first:last], offset + first)
+                position = offset + last
+                self._count(last - first)
+        self._zero(position, end_of_target)
+
+    def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """Yield what is read from the original, with the offsets."""
+        extents: Iterator[tuple[int, int]] = iter(((begin, end),))
+        if not self._duplication.source.is_device:
+            extents = hostfs.data_extents(self._source, begin, end)
+        step = self._piece(_CHUNK_BYTES)
+        for first, last in extents:
+            for offset in range(first, last, step):
+                self._context.cancel.check()
+                data = os.pread(self._source, min(step, last - offset), offset)
+                if not self._duplication.is_read_again:
+                    os.posix_fadvise(self._source, offset, len(data), os.POSIX_FADV_DONTNEED)
+                yield offset, data
+                if self._duplication.source.is_device:
+                    self._report(offset + len(data))
+
+    def _piece(self, length: int) -> int:
+        """Return how many of these bytes to write at a time, in whole units."""
+        unit = devices.UNIT_BYTES
+        return max(unit, self._context.pace.piece(length) // unit * unit)
+
+    def _zero(self, begin: int, end: int) -> None:
+        if not self._created.is_device:
+            return
+        step = self._piece(_ZERO_BYTES)
+        for offset in range(begin, end, step):
+            self._context.cancel.check()
+            length = min(step, end - offset)
+            devices.zero_range(self._target, offset, offset + length)
+            self._context.pace.keep(length, self._context.cancel)
+
+    def _count(self, length: int) -> None:
+        self._written += length
+        self._window += length
+        self._context.pace.keep(length, self._context.cancel)
+        if self._window >= _WINDOW_BYTES:
+            # few bytes wait, so that a signal is heard and others keep their page cache
+            os.fdatasync(self._target)
+            os.posix_fadvise(self._target, 0, 0, os.POSIX_FADV_DONTNEED)
+            self._window = 0
+        if not self._duplication.source.is_device:
+            self._report(self._written)
+
+    def _report(self, done: int) -> None:
+        if done - self._reported >= _REPORT_EVERY_BYTES:
+            self._context.progress.advanced(self._duplication.label, done)
+            self._reported = done
