@@ -29,15 +29,16 @@ def tpm(attributes: str = "", content: str = "") -> str:
 
 @pytest.fixture
 def states(lab: Lab) -> Iterator[Path]:
-    """Where libvirt keeps the states of TPMs, which is emptied after the test."""
+    """Where libvirt keeps the states of TPMs, which is empty before the test and after it."""
     if lab.privileged:
         directory = lab.hypervisor.on_host("/var/lib/libvirt/swtpm")
     else:
         directory = lab.hypervisor.file_directories[0].parent / "swtpm"
-    directory.mkdir(mode=0o711, exist_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o711)
     yield directory
-    for left in directory.iterdir():
-        shutil.rmtree(left)
+    shutil.rmtree(directory)
+    directory.mkdir(mode=0o711)
 
 
 def told(lab: Lab, path: Path) -> str:
