@@ -187,6 +187,18 @@ class HypervisorError(VirtomateError):
         self.code = code
 
 
+class UnwritableError(HypervisorError):
+    """Libvirt may not make a file in a directory, or may not give the file to a user.
+
+    Attributes:
+        is_read_only: Whether the directory's file system is read-only.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, code: int | None = None, *, is_read_only: bool) -> None:
+        super().__init__(message, hint, code)
+        self.is_read_only = is_read_only
+
+
 class SchemaError(HypervisorError):
     """A definition does not pass libvirt's schema, which libvirt does not check unless asked."""
 

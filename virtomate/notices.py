@@ -54,6 +54,7 @@ class CloneWarning(StrEnum):
     NVRAM_ELSEWHERE = "nvram-elsewhere"
     NVRAM_OF_NOW = "nvram-of-now"
     NVRAM_TEMPLATE = "nvram-template"
+    OTHER_OWNER = "other-owner"
     OTHER_MOMENT = "other-moment"
     SNAPSHOT_WRITTEN = "written-snapshot"
     UNCOMPARED_MAC_ADDRESSES = "uncompared-mac-addresses"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.clock import Clock
 from tests.hypervisor.raised import raised as libvirt_error
-from virtomate.errors import ConflictError, HypervisorError, VirtomateError
+from virtomate.errors import ConflictError, HypervisorError, UnwritableError, VirtomateError
 from virtomate.hypervisor.storage import Pool
 
 
@@ -39,7 +39,7 @@ class _Handle:
         raise failure(self._number)
 
 
-@pytest.mark.parametrize(("number", "kind"), [(errno.EEXIST, ConflictError), (errno.EACCES, HypervisorError)])
+@pytest.mark.parametrize(("number", "kind"), [(errno.EEXIST, ConflictError), (errno.EACCES, UnwritableError)])
 def test_file_that_came_into_being_just_before(number: int, kind: type[VirtomateError]) -> None:
     """A file that another program has made after libvirt's look is a conflict, so that no undo takes it for ours."""
     with pytest.raises(VirtomateError) as raised:

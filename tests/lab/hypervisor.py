@@ -44,12 +44,17 @@ class Hypervisor:
         visible_state: show its `/var/lib/libvirt` to the calling process too, at the same path, as if that process
             ran on the host. Without it the host is one whose files can only be reached through libvirt. Only root,
             and only one host of a process.
+        without: capabilities(7) that the daemon lacks, such as `chown`, so that a file system seems to refuse. Only
+            root.
     """
 
-    def __init__(self, workspace: Workspace, name: str = "host", *, visible_state: bool = False) -> None:
+    def __init__(
+        self, workspace: Workspace, name: str = "host", *, visible_state: bool = False, without: Sequence[str] = ()
+    ) -> None:
         self.directory = workspace.directory / name
         self.directory.mkdir()
         self.privileged = os.geteuid() == 0
+        self._without = without
         self._cache = workspace.cache
         self._sockets = workspace.socket_directory(f"{name}-sockets", DAEMON_SOCKET)
         self._config = self.directory / "config"
@@ -292,6 +297,9 @@ class Hypervisor:
     def _boot_host(self) -> subprocess.Popen[bytes]:
         require_program("qemu-system-x86_64", "qemu-system-x86")
         daemon = [require_program("libvirtd", "libvirt-daemon-system")]
+        if self._without:
+            fewer = ",".join(f"-{capability}" for capability in self._without)
+            daemon = [require_program("setpriv", "util-linux"), "--bounding-set", fewer, "--", *daemon]
         setup = {
             "private": self.privileged,
             "argv": daemon,

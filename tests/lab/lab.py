@@ -3,7 +3,7 @@
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -139,9 +139,9 @@ class Lab:
         if "lab" not in self.connection.listNetworks():
             self.connection.networkCreateXML(NETWORK)
 
-    def make_host(self, name: str) -> Hypervisor:
+    def make_host(self, name: str, *, without: Sequence[str] = ()) -> Hypervisor:
         """Make another host, for a `with` block, whose `/var/lib/libvirt/images` is not seen from here. Needs root."""
-        host = Hypervisor(self.workspace, f"host-{name}")
+        host = Hypervisor(self.workspace, f"host-{name}", without=without)
         self._stack.callback(host.close)
         return host
 

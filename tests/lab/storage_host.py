@@ -4,7 +4,8 @@ It is a Debian without KVM, so everything on it is ten to fifty times as slow as
 
 * The volume group `vg` on /dev/vdb, with the thin pool `thinpool`. /dev/vdc is spare.
 * /srv/nfs is mounted by NFS from /srv/export/squashed: root is nobody there. /srv/export/open is exported with root's
-  rights and not mounted. Both are on an ext4 that has quotas for users.
+  rights, and in /srv/export/qemu root is the user that runs QEMU; they are not mounted. All are on an ext4 that has
+  quotas for users.
 * /srv/templates is a read-only mount of /srv/templates-writable.
 * The iSCSI target `IQN` at 127.0.0.1 has one LUN, which is /dev/vde.
 
@@ -45,6 +46,7 @@ THIN_POOL = "thinpool"
 NFS_DIRECTORY = "/srv/nfs"
 SQUASHED_EXPORT = "/srv/export/squashed"
 OPEN_EXPORT = "/srv/export/open"
+QEMU_EXPORT = "/srv/export/qemu"
 TEMPLATES = "/srv/templates"
 TEMPLATES_WRITABLE = "/srv/templates-writable"
 QUOTA_FILE_SYSTEM = "/srv/export"
@@ -257,11 +259,13 @@ POOLS = {
     f"<device path='{IQN}'/></source><target><path>/dev/disk/by-path</path></target></pool>",
     "netfs": "<pool type='netfs'><name>{name}</name><source><host name='127.0.0.1'/>"
     f"<dir path='{SQUASHED_EXPORT}'/><format type='nfs'/></source>{_MOUNT_POINT}</pool>",
+    "netfs-qemu": "<pool type='netfs'><name>{name}</name><source><host name='127.0.0.1'/>"
+    f"<dir path='{QEMU_EXPORT}'/><format type='nfs'/></source>{_MOUNT_POINT}</pool>",
     "netfs-open": "<pool type='netfs'><name>{name}</name><source><host name='127.0.0.1'/>"
     f"<dir path='{OPEN_EXPORT}'/><format type='nfs'/></source>{_MOUNT_POINT}</pool>",
 }
 """Pools over what the host has. Format of a volume in a logical, disk or iSCSI pool: raw."""
-BUILD_FLAGS = {"disk": libvirt.VIR_STORAGE_POOL_BUILD_OVERWRITE, "netfs": 0, "netfs-open": 0}
+BUILD_FLAGS = {"disk": libvirt.VIR_STORAGE_POOL_BUILD_OVERWRITE, "netfs": 0, "netfs-qemu": 0, "netfs-open": 0}
 """Of the pools that must be built before their start: what needs a partition table, or the directory of a mount."""
 
 

@@ -12,7 +12,8 @@ from virtomate.errors import ConflictError, HypervisorError
 from virtomate.hypervisor.connection import Connection, connect
 from virtomate.hypervisor.domains import check_definition, define_domain
 from virtomate.notices import CloneWarning, notice
-from virtomate.services.firmware import Firmware, is_certainly_read_only, is_template, read_firmware
+from virtomate.services.firmware import Firmware, is_template, read_firmware
+from virtomate.services.storage import is_certainly_unwritable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +43,8 @@ def test_what_cannot_be_seen_is_not_read_only(tmp_path: Path) -> None:
     """A directory that is not there, or can be written to, is not called read-only."""
     (tmp_path / "node.xml").write_text("<node/>")
     with connect(f"test://{tmp_path}/node.xml") as connection:
-        assert not is_certainly_read_only(connection, str(tmp_path))
-        assert not is_certainly_read_only(connection, str(tmp_path / "missing"))
+        assert not is_certainly_unwritable(connection, str(tmp_path))
+        assert not is_certainly_unwritable(connection, str(tmp_path / "missing"))
 
 
 def refusal(domain: int, message: str) -> libvirt.libvirtError:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 import libvirt
 
 from virtomate.cancel import backoff
-from virtomate.errors import ConflictError, IllegalStateError, NotFoundError, VirtomateError
+from virtomate.errors import (
+    ConflictError,
+    HypervisorError,
+    IllegalStateError,
+    NotFoundError,
+    UnwritableError,
+    VirtomateError,
+)
 from virtomate.hypervisor.translate import look_up, sanitise, translate, translating_errors
 from virtomate.tuples import NamedTuple
 
@@ -29,6 +36,14 @@ _STOP_SECONDS = 20
 _AT_HOLE = -3
 
 # virStoragePoolState
+# streams are read and written by root, also where libvirt makes a file as its owner
+_CLOSED_FILE = (
+    "libvirt may not open the file. If it is on NFS that squashes root, let the server take root for the owner of the "
+    "file (anonuid and anongid in exports(5)), or export without root_squash."
+)
+# a file that cannot be made, or cannot be given to its owner
+_UNWRITABLE = {errno.EPERM, errno.EACCES, errno.EROFS}
+
 _STATES = {
     libvirt.VIR_STORAGE_POOL_INACTIVE: "inactive",
     libvirt.VIR_STORAGE_POOL_BUILDING: "building",
@@ -198,9 +213,13 @@ class Pool:
         except libvirt.libvirtError as error:
             failure = f"cannot create volume '{name}' in pool '{self.name}'"
             translation = translate(error, failure)
-            if error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() == errno.EEXIST:
+            number = error.get_int1() if error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR else 0
+            if number == errno.EEXIST:
                 # a file that appeared between libvirt's check and libvirt's own creation
                 translation = ConflictError(translation.message)
+            if number in _UNWRITABLE:
+                message, is_read_only = translation.message, number == errno.EROFS
+                translation = UnwritableError(message, code=error.get_error_code(), is_read_only=is_read_only)
             if isinstance(translation, IllegalStateError):
                 # a file that is unknown to the pool is an invalid operation, which has other reasons, too
                 self.refresh()
@@ -328,7 +347,13 @@ def _opened(
 ) -> Iterator[Stream]:
     with translating_errors(failure):
         handle = connection.handle.newStream(0)
-        begin(handle)
+        try:
+            begin(handle)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_SYSTEM_ERROR or error.get_int1() != errno.EACCES:
+                raise
+            message, code = translate(error, failure).message, error.get_error_code()
+            raise HypervisorError(message, hint=_CLOSED_FILE, code=code) from error
     try:
         yield Stream(handle, volume.name)
         # the daemon may have failed to write what it took

@@ -75,6 +75,8 @@ SENTENCES: dict[Code, str] = {
     "that corrupts the linked clones that use the images of the snapshot as backing files",
     CloneWarning.MISSING_LOADER: "'{subject}' and its clone cannot be started here: there is no firmware '{path}'",
     CloneWarning.NO_FIRMWARE: "'{subject}' and its clone cannot be started here: libvirt finds no firmware ({reason})",
+    CloneWarning.OTHER_OWNER: "'{subject}' belongs to user {user} and group {group}, not to {wanted}: the file system "
+    "lets libvirt give no file away, so QEMU can open the file only with the rights of that user",
     CloneWarning.NVRAM_ELSEWHERE: "the directory of the NVRAM, '{subject}', is read-only: the clone's NVRAM goes into "
     "libvirt's own directory",
     CloneWarning.NVRAM_OF_NOW: "the NVRAM is not as it was at snapshot '{snapshot}': the clone gets a copy of "

@@ -82,20 +82,6 @@ def is_template(domain: Document, path: str) -> bool:
     return path.startswith(_OF_PACKAGES) and not path.startswith(_OF_THE_HOST)
 
 
-def is_certainly_read_only(connection: Connection, directory: str) -> bool:
-    """Return whether libvirt certainly cannot write files into a directory."""
-    if not connection.is_local:
-        return False
-    try:
-        if os.statvfs(directory).f_flag & os.ST_RDONLY:
-            return True
-    except OSError:
-        return False
-    # what we may do there tells nothing of a daemon that runs as somebody else
-    is_of_daemon = connection.is_session or os.geteuid() == 0
-    return is_of_daemon and not os.access(directory, os.W_OK)
-
-
 def _missing_loader(connection: Connection, domain: Document) -> Notice | None:
     path = file_readers.loader_path(domain)
     if path is None or not connection.is_local:

@@ -33,7 +33,7 @@ from virtomate.services.clone.frozen import (
 from virtomate.services.clone.last_freeze import below_empty_overlay, is_of_several_moments
 from virtomate.services.clone_parts import VolumeReference
 from virtomate.services.clone_records import DiskOptions
-from virtomate.services.storage import with_known_format
+from virtomate.services.storage import is_certainly_unwritable, with_known_format
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
@@ -188,6 +188,7 @@ def _duplicate(
     moving = _moving(survey, disk, found, mode)
     below, found, overlay = below_empty_overlay(survey, disk, mode, found)
     case = _case(survey, below, chosen, found, mode)
+    _require_writable(survey, case)
     for rule in VOLUME_RULES:
         rule(case)
     found = with_known_format(survey.source.reference.name, found, case.format)
@@ -277,6 +278,17 @@ def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: Foun
         is_running=survey.source.is_active or survey.source.running is not None,
         is_backed_up=survey.source.backed_up is not None,
     )
+
+
+def _require_writable(survey: Survey, case: DiskCase) -> None:
+    """Raise UnsupportedError if libvirt certainly cannot make files beside the original's, as with templates."""
+    is_beside = case.directory == posixpath.dirname(case.source.path) and not survey.has_two_hosts
+    # the directory is the daemon's if the file in it is
+    if is_beside and visible_status(case.source) and is_certainly_unwritable(survey.connection, case.directory):
+        raise UnsupportedError(
+            f"libvirt cannot write to '{case.directory}', where the new volume of disk {case.disk.target} would be",
+            hint="Name a pool whose directory libvirt can write to: --pool POOL.",
+        )
 
 
 def _find(survey: Survey, disk: DiskDefinition) -> FoundVolume:

@@ -20,8 +20,8 @@ from virtomate.paths import normalise
 from virtomate.services.clone.frozen import holds_nvram
 from virtomate.services.clone.side_files import SideFilePlan, is_missing, is_moving_original
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
-from virtomate.services.firmware import is_certainly_read_only, is_template, own_nvram_path
-from virtomate.services.storage import PoolEntry, find_volume
+from virtomate.services.firmware import is_template, own_nvram_path
+from virtomate.services.storage import PoolEntry, find_volume, is_certainly_unwritable
 from virtomate.services.transaction import without_acl
 from virtomate.services.trust import admitted, cautions
 from virtomate.tuples import NamedTuple
@@ -112,7 +112,7 @@ def _model(survey: Survey, path: str) -> tuple[str, tuple[Notice, ...]]:
     warnings: tuple[Notice, ...] = ()
     if is_template(domain, path):
         warnings = (notice(CloneWarning.NVRAM_TEMPLATE, survey.source.reference.name, path=path),)
-    elif not is_certainly_read_only(connection, posixpath.dirname(path)):
+    elif not is_certainly_unwritable(connection, posixpath.dirname(path)):
         return path, ()
     if place is not None and "/" in place:
         return path, warnings

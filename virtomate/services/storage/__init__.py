@@ -4,6 +4,7 @@ from virtomate.services.storage.backend import PoolSpace as PoolSpace
 from virtomate.services.storage.block_pools import check_logical_name as check_logical_name
 from virtomate.services.storage.block_pools import logical_name as logical_name
 from virtomate.services.storage.file_pools import backend_of as backend_of
+from virtomate.services.storage.file_pools import is_certainly_unwritable as is_certainly_unwritable
 from virtomate.services.storage.file_pools import require_new_files as require_new_files
 from virtomate.services.storage.owner import is_running as is_running
 from virtomate.services.storage.owner import may_be_running as may_be_running

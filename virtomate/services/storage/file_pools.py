@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from virtomate.definition.provenance import Artifact
     from virtomate.definition.volume import PoolDescription, VolumeDescription
+    from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Pool
     from virtomate.services.storage.backend import StorageBackend
 
@@ -130,6 +131,20 @@ def directory_inode(directory: str) -> int | None:
         return os.stat(directory).st_ino
     except (OSError, ValueError):
         return None
+
+
+def is_certainly_unwritable(connection: Connection, directory: str) -> bool:
+    """Return whether libvirt certainly cannot write files into a directory."""
+    if not connection.is_local:
+        return False
+    try:
+        if os.statvfs(directory).f_flag & os.ST_RDONLY:
+            return True
+    except OSError:
+        return False
+    # what we may do there tells nothing of a daemon that runs as somebody else
+    is_of_daemon = connection.is_session or os.geteuid() == 0
+    return is_of_daemon and not os.access(directory, os.W_OK)
 
 
 def _first_volumes(pool: Pool) -> Iterator[VolumeDescription]:

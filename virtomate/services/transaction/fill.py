@@ -15,7 +15,14 @@ from virtomate.duplication.file_space import naming_quota
 from virtomate.duplication.hostfs import visible_status
 from virtomate.duplication.transfers.base import TransferContext, TransferUnavailableError
 from virtomate.enums import ArtifactKind, ArtifactState, TokenPlace
-from virtomate.errors import ConflictError, ConnectionLostError, IllegalStateError, NoSpaceError, UnsupportedError
+from virtomate.errors import (
+    ConflictError,
+    ConnectionLostError,
+    IllegalStateError,
+    NoSpaceError,
+    UnsupportedError,
+    UnwritableError,
+)
 from virtomate.hypervisor.storage import get_pool
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.storage import PoolEntry, describe
@@ -86,12 +93,15 @@ class VolumeInTheMaking:
     def create(self, workplace: TransferContext) -> VolumeDescription:
         """Create the volume, empty unless libvirt copies in the same call, and put its token on it at once."""
         job = self.job
-        known = _planned_pool(workplace.connection, job.place)
+        known, self._warnings = _planned_pool(workplace.connection, job.place), ()
         # During the call the volume may exist without a token; if the connection breaks then, the undo has a look.
         self._made = job.planned()
         _LOG.info("creating %s by transfer %s", job.place.path, self._made.transfer)
         try:
-            volume = job.create(known, workplace)
+            try:
+                volume = job.create(known, workplace)
+            except UnwritableError as error:
+                job, volume = self._create_as_other(known, workplace, error)
         except (ConflictError, IllegalStateError, StoppedError, TransferUnavailableError):
             # nothing was begun; of other failures libvirt removes what it had begun, but the undo has a look
             self._made = None
@@ -106,7 +116,8 @@ class VolumeInTheMaking:
                 from virtomate.duplication.transfers.backup import require_reserved  # noqa: PLC0415 - as below
 
                 require_reserved(job.way, created)
-            created, self._warnings = _give_access(job.way.source, known.pool, volume, created)
+            created, warnings = _give_access(job.way.source, known.pool, volume, created)
+            self._warnings = (*self._warnings, *warnings)
         token_place = TokenPlace.HEADER if isinstance(job.content, OverlayOn) else None
         if (marked := put_token(created, workplace.token)) is not None:
             created, token_place = marked, TokenPlace.ATTRIBUTE
@@ -121,6 +132,18 @@ class VolumeInTheMaking:
         tell(self._made)
         self._created = created
         return created
+
+    def _create_as_other(
+        self, known: PoolEntry, workplace: TransferContext, refusal: UnwritableError
+    ) -> tuple[VolumeJob, Volume]:
+        """Create the volume with another owner than the original's."""
+        # few file systems require this
+        from virtomate.services.transaction.file_owner import create_as_other, owner_warning  # noqa: PLC0415
+
+        wanted = self.job.new
+        self.job, volume = create_as_other(self.job, known, workplace, refusal)
+        self._warnings = (owner_warning(self.job, wanted),)
+        return self.job, volume
 
     def fill(self, connection: Connection, cancel: CancelToken, other: Connection | None = None) -> Filled:
         """Fill the volume, on connections that no other thread uses meanwhile; for them see `TransferContext`."""

@@ -62,13 +62,25 @@ class Bytes(NamedTuple):
 Content: TypeAlias = CopyOf | OverlayOn | LocalFile | Bytes
 
 
+class FileOwner(NamedTuple):
+    """The user and the group of a file, as numbers."""
+
+    user: str
+    group: str
+
+
 class VolumeJob(NamedTuple):
-    """A new volume and its content; progress and messages call it by its label."""
+    """A new volume and its content; progress and messages call it by its label.
+
+    Attributes:
+        owner: The owner of the file where the file system does not let libvirt give it to the right one.
+    """
 
     label: str
     kind: ArtifactKind
     place: Place
     content: Content
+    owner: FileOwner | None = None
 
     @property
     def way(self) -> Duplication | None:
@@ -78,15 +90,17 @@ class VolumeJob(NamedTuple):
     def after(self, error: UnsupportedError) -> VolumeJob | None:
         """Return the job to try after an error, see `Duplication.after`."""
         way = None if self.way is None else self.way.after(error)
-        return None if way is None else duplicating(way)
+        return None if way is None else duplicating(way)._replace(owner=self.owner)
 
     @property
     def new(self) -> NewVolume:
         """The volume to ask libvirt for: an empty file, unless the size is known or libvirt copies what it creates."""
         if self.way is not None:
-            return self.way.new
-        size = len(self.content.data) if isinstance(self.content, Bytes) else 0
-        return NewVolume(self.place.name, size, size, "raw")
+            new = self.way.new
+        else:
+            size = len(self.content.data) if isinstance(self.content, Bytes) else 0
+            new = NewVolume(self.place.name, size, size, "raw")
+        return new if self.owner is None else new._replace(owner=self.owner.user, group=self.owner.group)
 
     @property
     def transfer(self) -> Transfer | None:
