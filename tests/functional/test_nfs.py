@@ -103,16 +103,18 @@ def test_original_on_nfs(storage_host: StorageHost, virtomate: Program, pool: st
     delete(storage_host)
 
 
-def test_file_that_root_may_not_read(storage_host: StorageHost) -> None:
+@pytest.mark.parametrize(("is_remote", "cure"), [(False, "anonuid"), (True, "Check that libvirt can read")])
+def test_file_that_root_may_not_read(storage_host: StorageHost, virtomate: Program, is_remote: bool, cure: str) -> None:
     """What root cannot read on the server is refused with the reason, and nothing is left."""
     storage_host.make_pool("netfs", "nfs")
     define(storage_host, "/srv/pool-nfs/original.raw")
     storage_host.run(f"chown 64055 {SQUASHED_EXPORT}/original.raw && chmod 600 {SQUASHED_EXPORT}/original.raw")
 
-    result = clone(storage_host, None)
+    result = clone(storage_host, virtomate if is_remote else None)
 
     assert result.status == 1, str(result)
     assert "Permission denied" in str(result)
+    assert cure in str(result)
     assert storage_host.run(f"ls {SQUASHED_EXPORT}").split() == ["original.raw"]
     assert [found.name() for found in storage_host.connection.listAllDomains()] == ["original"]
 

@@ -1,5 +1,7 @@
 """The storage host has what the tests that use it take for granted."""
 
+from pathlib import Path
+
 import libvirt
 import pytest
 
@@ -31,7 +33,7 @@ def test_program_here_and_there(storage_host: StorageHost, virtomate: Program) -
     assert [pool["name"] for pool in there.json] == ["vg"]
 
 
-def test_logical_volumes(storage_host: StorageHost) -> None:
+def test_logical_volumes(storage_host: StorageHost, tmp_path: Path) -> None:
     """A thick and a thin volume hold what is written to them, and libvirt sees the thick one in its pool."""
     data = content(1, 4 * MIB)
     thick, thin = storage_host.make_lv("thick", 64), storage_host.make_thin("thin", 512)
@@ -46,6 +48,8 @@ def test_logical_volumes(storage_host: StorageHost) -> None:
         assert beginning == content_digest(data)
     assert storage_host.digest(thin, 4 * MIB) == content_digest(bytes(4 * MIB))
     assert "thick" in pool.listVolumes()
+    fetched = storage_host.fetch(thick, tmp_path / "thick").read_bytes()
+    assert (len(fetched), fetched[4 * MIB : 8 * MIB] == data) == (64 * MIB, True)
 
 
 def test_root_is_squashed(storage_host: StorageHost) -> None:

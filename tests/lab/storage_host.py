@@ -172,6 +172,14 @@ class StorageHost:
         options = f"bs=1M oflag=seek_bytes seek={offset_bytes} conv=notrunc,fsync iflag=fullblock status=none"
         self.run(f"dd of={shlex.quote(path)} {options}", stdin=content)
 
+    def fetch(self, path: str, target: Path) -> Path:
+        """Copy a device or a file of the host to a file here, where a guest boots from it much sooner."""
+        with target.open("xb") as file, self.start(f"cat {shlex.quote(path)}", stdout=file) as reader:
+            status = reader.wait(RUN_TIMEOUT_SECONDS)
+        if status != 0:
+            raise RuntimeError(f"reading {path} ended with {status}")
+        return target
+
     def digest(self, path: str, size_bytes: int | None = None) -> str:
         """Return the SHA-256 of a device or a file, or of its beginning."""
         reader = f"cat {shlex.quote(path)}" if size_bytes is None else f"head -c {size_bytes} {shlex.quote(path)}"

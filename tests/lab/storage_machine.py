@@ -90,8 +90,8 @@ class Machine:
         return log.read_text(errors="replace") if log.exists() else ""
 
     def start(self, command: str, **keywords: Any) -> subprocess.Popen[bytes]:
-        """Start a shell command as root on the host; keywords are those of `Popen`."""
-        return subprocess.Popen(self._words(command), **keywords)
+        """Start a shell command as root on the host, without input; keywords are those of `Popen`."""
+        return subprocess.Popen(self._words(command), **{"stdin": subprocess.DEVNULL, **keywords})
 
     def run(
         self, command: str, *, stdin: bytes = b"", timeout_seconds: float = RUN_TIMEOUT_SECONDS

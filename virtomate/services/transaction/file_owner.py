@@ -48,7 +48,10 @@ def create_as_other(
             except UnwritableError:
                 continue
     hint = "Name a pool whose directory libvirt can write to: --pool POOL."
-    if job.kind is ArtifactKind.NVRAM:
+    if job.is_created_with_content:
+        # the failure may be that of reading
+        hint = "Check that libvirt can read the original's volume, and write to the directory of the new volume."
+    elif job.kind is ArtifactKind.NVRAM:
         hint = "Name a place that libvirt can write to: --nvram PATH."
     raise UnwritableError(refusal.message, hint=hint, code=refusal.code, is_read_only=refusal.is_read_only) from refusal
 
