@@ -220,7 +220,7 @@ class Lab:
                     path.unlink()
 
 
-def remove_domain(domain: Any) -> None:
+def remove_domain(domain: Any, flags: int = UNDEFINE_ALL) -> None:
     """Switch a domain off and forget it, with its snapshots and its variable store; its volumes stay."""
     persistent = domain.isPersistent()
     deadline = time.monotonic() + END_TIMEOUT_SECONDS
@@ -235,4 +235,4 @@ def remove_domain(domain: Any) -> None:
                 continue
         break
     if persistent:
-        domain.undefineFlags(UNDEFINE_ALL)
+        domain.undefineFlags(flags)

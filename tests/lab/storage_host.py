@@ -33,7 +33,7 @@ import libvirt
 
 from tests.lab.guest_image import GuestImage, make_guest_image
 from tests.lab.images import qemu_img
-from tests.lab.lab import remove_domain
+from tests.lab.lab import UNDEFINE_ALL, remove_domain
 from tests.lab.program import Result
 from tests.lab.storage import remove_pool
 from tests.lab.storage_image import RELEASE, Image, build_image, recipe
@@ -51,6 +51,9 @@ TEMPLATES = "/srv/templates"
 TEMPLATES_WRITABLE = "/srv/templates-writable"
 QUOTA_FILE_SYSTEM = "/srv/export"
 SQUASHED_USER = 65534
+
+# A variable store may be in a directory in which it cannot be removed; the others are removed as files.
+UNDEFINE_BUT_FILES = UNDEFINE_ALL & ~libvirt.VIR_DOMAIN_UNDEFINE_NVRAM | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
 
 PROGRAM = "/lab/program"
 # What the program consists of; libvirt's module is Debian's.
@@ -232,7 +235,7 @@ class StorageHost:
         """Remove what was made since a mark: domains, pools, logical volumes, files in `/srv` and of libvirt's."""
         for domain in self.connection.listAllDomains():
             if domain.name() not in mark.domains:
-                remove_domain(domain)
+                remove_domain(domain, UNDEFINE_BUT_FILES)
         for pool in self.connection.listAllStoragePools():
             if pool.name() not in mark.pools:
                 remove_pool(pool)
