@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,16 @@ def test_hint_fits_what_libvirt_meets(
 
     assert hint.format(**places) in str(caught.value.hint)
     assert (uri or "qemu+unix:///system?socket={directory}/none").format(**places) in caught.value.message
+
+
+def test_ssh_that_is_missing_whenever_libvirt_notices(tmp_path: Path) -> None:
+    """A program that is not there is the cause also where libvirt notices only that nothing reads from the pipe."""
+    said = "Cannot write data: Broken pipe"
+    missing = Failure(f"qemu+ssh://host/system?command={tmp_path}/no-ssh", SYSTEM_ERROR, RPC, errno.EPIPE, said)
+    present = missing._replace(uri=f"qemu+ssh://host/system?command={sys.executable}")
+
+    assert missing.advice == "Check that ssh is installed here."
+    assert present.advice == "Check that this works: ssh host true"
 
 
 def ssh_failure(said: str, uri: str = "qemu+ssh://root@host/system") -> Failure:

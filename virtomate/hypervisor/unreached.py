@@ -43,6 +43,8 @@ _CERTIFICATES = (
 )
 _GROUP = "a member of the group libvirt, or root"
 
+_NO_SSH = "Check that ssh is installed here."
+
 # Messages of ssh or of the program that ssh runs on the host, and what helps; the first match counts.
 _SSH = (
     ("could not resolve hostname", _RESOLVE),
@@ -54,7 +56,7 @@ _SSH = (
     ("no route to host", _UNREACHED),
     ("network is unreachable", _UNREACHED),
     ("connection refused", "No SSH server answers there: check that it runs, and on which port."),
-    ("cannot execute binary", "Check that ssh is installed here."),
+    ("cannot execute binary", _NO_SSH),
     ("not found", "The host needs virt-ssh-helper, which comes with libvirt, or an nc that knows -U."),
     ("permission denied", f"Who comes in by SSH may not use libvirt there: it takes {_GROUP}."),
     ("no such file", "Check that libvirtd or virtqemud runs on the host."),
@@ -108,6 +110,9 @@ class Failure(NamedTuple):
             yield self._correct_uri()
         if self.code in _AUTH_ERRORS:
             yield self._authenticate()
+        if transport == "ssh" and "broken pipe" in said and self._lacks_ssh():
+            # libvirt wrote to the program before the program could not be executed
+            yield _NO_SSH
         if "ssh" in transport or "ssh: " in said:
             yield next(advice for part, advice in _SSH if part in said).format(ssh=self._ssh_command())
         if any(part in said for part in _UNRESOLVED):
@@ -150,6 +155,13 @@ class Failure(NamedTuple):
         if "ssh" in self._transport:
             return f"Give SSH a key or a password that the host accepts; this has to work: {self._ssh_command()}"
         return "Check user name and password; on the host, saslpasswd2 -a libvirt NAME makes a user."
+
+    def _lacks_ssh(self) -> bool:
+        import shutil  # noqa: PLC0415 - few connections are wrong
+        from urllib.parse import parse_qs, urlsplit  # noqa: PLC0415 - likewise
+
+        (program,) = parse_qs(urlsplit(self.uri or "").query).get("command", ["ssh"])[:1]
+        return shutil.which(program) is None
 
     def _ssh_command(self) -> str:
         from urllib.parse import urlsplit  # noqa: PLC0415 - few connections are wrong
