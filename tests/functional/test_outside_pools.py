@@ -284,7 +284,7 @@ def test_replaced_numbered_and_from_a_file(lab: Lab, virtomate: Program, tmp_pat
 def test_undone(lab: Lab, virtomate: Program) -> None:
     """A failure leaves neither a file nor a pool; a directory of devices, and a missing one, are refused."""
     path = original_outside(lab)
-    lab.define(domain("devices", disks=[disk(Path("/dev/null"), "raw")]))
+    lab.define(domain("devices", disks=[disk(Path("/proc/version"), "raw")]))
     lab.define(domain("missing", disks=[disk(path.parent / "not there" / "disk.img", "raw")]))
     path.with_name("clone.qcow2").write_bytes(b"mine")
     before = lab.inventory()
@@ -296,7 +296,7 @@ def test_undone(lab: Lab, virtomate: Program) -> None:
     other = refused(lab, lab.inventory(), virtomate("domain-clone", OUTSIDE, "original", "clone-2", json=True))
 
     assert taken["message"] == f"there is already a file '{path.with_name('clone.qcow2')}'"
-    assert "'/dev' is a directory of devices" in devices["message"]
+    assert "'/proc' is a directory of devices" in devices["message"]
     assert missing["message"].startswith("disk vda: ")
     assert f"'{path.parent / 'not there'}'" in missing["message"]
     assert str(replaced) in other["message"]
