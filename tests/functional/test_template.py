@@ -285,9 +285,33 @@ def test_failure_is_undone(lab: Lab, virtomate: Program, monkeypatch: pytest.Mon
     monkeypatch.setattr(Domain, "set_autostart", refuse)
     with open_session(lab.uri) as session:
         change = undo_templates if is_undo else make_templates
-        (result,) = change(session.connection, ("golden",), CancelToken())
+        (result,) = change(session, ("golden",), CancelToken())
 
     assert (result.status, result.error is not None and result.error.leftovers) == (TemplateStatus.FAILED, ())
+    unchanged(before, lab)
+
+
+@pytest.mark.parametrize(
+    ("words", "moment"),
+    [((), "virDomainGetAutostart-2"), (("--undo",), "virDomainGetAutostart")],
+    ids=["make", "undo"],
+)
+def test_broken_link_is_undone(lab: Lab, virtomate: Program, words: tuple[str, ...], moment: str) -> None:
+    """If the connection breaks, the steps before that are undone over another one."""
+    define_original(lab)
+    if words:
+        assert virtomate("domain-template", "golden").status == 0
+    before = lab.inventory()
+
+    run = virtomate.pausing(moment).start("domain-template", *words, "golden", json=True)
+    with paused(run):
+        lab.hypervisor.restart()
+    result = run.wait()
+
+    assert result.status == 1, str(result)
+    assert result.json[0]["status"] == "failed"
+    assert result.json[0]["error"]["type"] == "libvirtError"
+    assert "leftovers" not in result.json[0]["error"]
     unchanged(before, lab)
 
 

@@ -57,7 +57,7 @@ def template(settings: Settings, names: tuple[str, ...], *, undo: bool) -> int:
 
     with open_app(settings) as app, app.working():
         change = service.undo_templates if undo else service.make_templates
-        results = change(app.session.connection, names, app.cancel)
+        results = change(app.session, names, app.cancel)
     render_templates(results, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
 

@@ -321,3 +321,18 @@ def test_uuid_that_was_asked_for_is_claimed_before_the_name() -> None:
     claim.release()
 
     assert [(domain.title, domain.identity) for domain in host.domains] == [(NAME, OTHER_UUID)]
+
+
+@pytest.mark.parametrize("call", ["define", "rename"])
+@pytest.mark.parametrize("fault", [Fault.LOST, Fault.CARRIED_OUT])
+def test_claim_is_taken_again_after_the_connection_broke(call: str, fault: Fault) -> None:
+    """What the first attempt has left is no other's, so a second one takes the name and the UUID."""
+    host = FakeHost(faults={(call, 0): fault})
+    claim = claim_on(host, is_uuid_given=True)
+    with pytest.raises(ConnectionLostError):
+        claim.take()
+
+    claim.take()
+
+    assert state_of(claim) is ClaimState.CLAIMED
+    assert [(domain.title, domain.identity) for domain in host.domains] == [(NAME, UUID)]

@@ -154,7 +154,7 @@ class Freeze:
         if not self._is_made:
             return ()
         try:
-            self._take()
+            persist(self._take)
         except VirtomateError as error:
             return (self._stays(error.message),)
         return self._reverse()

@@ -32,7 +32,7 @@ from virtomate.errors import (
     VirtomateError,
     combined_error,
 )
-from virtomate.hypervisor.domains import define_domain
+from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.hypervisor.storage import get_volume
 from virtomate.notices import Notice, TemplateWarning, notice
 from virtomate.paths import normalise
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
+    from virtomate.hypervisor.session import Session
     from virtomate.services.storage import PoolIndex
     from virtomate.services.storage.references import Reference, References
 
@@ -97,7 +98,7 @@ class _Plan(NamedTuple):
     warnings: tuple[Notice, ...] = ()
 
 
-def make_templates(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> tuple[TemplateResult, ...]:
+def make_templates(session: Session, names: tuple[str, ...], cancel: CancelToken) -> tuple[TemplateResult, ...]:
     """Make templates of domains, each given by name or UUID, and return how that went, in the order of the names.
 
     A domain that is a template already stays one, and gets what it lacks.
@@ -107,24 +108,26 @@ def make_templates(connection: Connection, names: tuple[str, ...], cancel: Cance
     """
     from virtomate.services.selection import select  # noqa: PLC0415 - domain-clone takes no patterns
 
+    connection = session.connection
     selected = select(connection, names, cancel, _is_ordinary)
     errors = list(selected.errors(connection.name, "domain", None))
     plans = _plan_all(connection, selected.domains, errors, cancel, _plan_template)
-    return _change_all(plans, cancel, TemplateStatus.TEMPLATE, partial(_make, connection))
+    return _change_all(plans, cancel, TemplateStatus.TEMPLATE, partial(_make, session))
 
 
-def undo_templates(connection: Connection, names: tuple[str, ...], cancel: CancelToken) -> tuple[TemplateResult, ...]:
+def undo_templates(session: Session, names: tuple[str, ...], cancel: CancelToken) -> tuple[TemplateResult, ...]:
     """Make ordinary domains of templates, as they were before; see `make_templates`.
 
     A template on whose volumes anything rests is refused: as soon as somebody starts the domain, that is destroyed.
     """
     from virtomate.services.selection import select  # noqa: PLC0415 - domain-clone takes no patterns
 
+    connection = session.connection
     selected = select(connection, names, cancel, _has_mark)
     errors = list(selected.errors(connection.name, "template", None))
     plans = _plan_all(connection, selected.domains, errors, cancel, _plan_ordinary)
     _refuse_used(_scan(connection, plans), plans)
-    return _change_all(plans, cancel, TemplateStatus.ORDINARY, partial(_undo, connection))
+    return _change_all(plans, cancel, TemplateStatus.ORDINARY, partial(_undo, session))
 
 
 def _plan_all(
@@ -272,25 +275,25 @@ def _change_all(
     return tuple(results)
 
 
-def _make(connection: Connection, plan: _Plan, undo: Rollback) -> TemplateResult:
+def _make(session: Session, plan: _Plan, undo: Rollback) -> TemplateResult:
     domain, mark = plan.domain, _new_mark(plan)
     definition = as_template(plan.definition, mark)
     _LOG.info("making a template of %r", domain.name)
     with _unwritten(plan.disks):
         _require_as_planned(plan)
-        undo.push(f"the definition of template '{domain.name}'", partial(_give_back, connection, plan))
-        define_domain(connection, domain.name, codec.unparse_definition(definition))
+        undo.push(f"the definition of template '{domain.name}'", partial(_give_back, session, plan))
+        define_domain(session.connection, domain.name, codec.unparse_definition(definition))
         if domain.is_active():
             raise IllegalStateError(f"domain '{domain.name}' was started meanwhile", hint="Shut it down first.")
         if mark.autostart:
-            undo.push(f"the autostart of domain '{domain.name}'", partial(_set_autostart, domain, is_on=True))
+            undo.push(f"the autostart of domain '{domain.name}'", partial(_set_back, session, domain.uuid, is_on=True))
             _set_autostart(domain, is_on=False)
         outcomes = [remove_write_bits(volume) for volume in plan.disks.values()]
     writable = [notice(TemplateWarning.WRITABLE, item.path, reason=item.obstacle) for item in outcomes if item.obstacle]
     return _result(plan, mark, outcomes, (*plan.warnings, *writable))
 
 
-def _undo(connection: Connection, plan: _Plan, undo: Rollback) -> TemplateResult:
+def _undo(session: Session, plan: _Plan, undo: Rollback) -> TemplateResult:
     domain = plan.domain
     mark = read_mark(plan.definition) or TemplateMark(domain.uuid, autostart=False, images=())
     definition = as_ordinary(plan.definition)
@@ -300,13 +303,13 @@ def _undo(connection: Connection, plan: _Plan, undo: Rollback) -> TemplateResult
         for volume in plan.disks.values():
             if visible_status(volume) is not None:
                 stack.enter_context(alone_with(volume.path))
-        _refuse_used(_scan(connection, [plan]), [plan])
+        _refuse_used(_scan(session.connection, [plan]), [plan])
         _require_as_planned(plan)
-        outcomes = _give_write_bits_back(connection, plan, mark, undo)
+        outcomes = _give_write_bits_back(session, plan, mark, undo)
         if mark.autostart:
-            undo.push(f"the autostart of domain '{domain.name}'", partial(_set_autostart, domain, is_on=False))
+            undo.push(f"the autostart of domain '{domain.name}'", partial(_set_back, session, domain.uuid, is_on=False))
             _set_autostart(domain, is_on=True)
-        define_domain(connection, domain.name, codec.unparse_definition(definition))
+        define_domain(session.connection, domain.name, codec.unparse_definition(definition))
     obstacles = {item.path: item.obstacle for item in outcomes}
     changed = "it is another file than before, or cannot be seen here"
     left = [(image.path, obstacles.get(image.path, changed)) for image in mark.images]
@@ -314,7 +317,7 @@ def _undo(connection: Connection, plan: _Plan, undo: Rollback) -> TemplateResult
     return _result(plan, mark, outcomes, tuple(warnings))
 
 
-def _give_write_bits_back(connection: Connection, plan: _Plan, mark: TemplateMark, undo: Rollback) -> list[WriteBits]:
+def _give_write_bits_back(session: Session, plan: _Plan, mark: TemplateMark, undo: Rollback) -> list[WriteBits]:
     """Give the volumes of a template, as far as they are the same files, the write bits that they had before."""
     outcomes = []
     for volume in plan.disks.values():
@@ -322,7 +325,7 @@ def _give_write_bits_back(connection: Connection, plan: _Plan, mark: TemplateMar
         if image is None or status is None:
             continue
         if image.mode & WRITE_BITS & ~status.st_mode:
-            undo.push(f"the missing write bits of '{volume.path}'", partial(_remove_again, connection, volume))
+            undo.push(f"the missing write bits of '{volume.path}'", partial(_remove_again, session, volume))
             outcomes.append(restore_write_bits(volume, image.mode))
         else:
             # they could not be removed, or somebody has restored them
@@ -356,8 +359,8 @@ def _require_as_planned(plan: _Plan) -> None:
         )
 
 
-def _give_back(connection: Connection, plan: _Plan) -> None:
-    define_domain(connection, plan.domain.name, plan.text)
+def _give_back(session: Session, plan: _Plan) -> None:
+    define_domain(session.connection, plan.domain.name, plan.text)
 
 
 def _set_autostart(domain: Domain, *, is_on: bool) -> None:
@@ -365,7 +368,14 @@ def _set_autostart(domain: Domain, *, is_on: bool) -> None:
         domain.set_autostart(is_on)
 
 
-def _remove_again(connection: Connection, volume: VolumeDescription) -> None:
+def _set_back(session: Session, uuid: str, *, is_on: bool) -> None:
+    # found anew: the connection of the domain that was changed may have broken
+    if (domain := find_domain_by_uuid(session.connection, uuid)) is not None:
+        _set_autostart(domain, is_on=is_on)
+
+
+def _remove_again(session: Session, volume: VolumeDescription) -> None:
+    connection = session.connection
     now = describe_volume(volume.pool, get_volume(connection, volume.pool, volume.name).document())
     if (obstacle := remove_write_bits(now).obstacle) is not None:
         raise IllegalStateError(obstacle)

@@ -137,6 +137,9 @@ class Claim:
         except HypervisorError as error:
             if (holder := self._find()) is None:
                 raise
+            if holder.name == self.name and self._is_ours(holder):
+                # the connection broke before libvirt's answer to an earlier attempt
+                return
             raise ConflictError(f"domain '{holder.name}' has the UUID '{uuid}'") from error
         domain.rename(self.name)
 
