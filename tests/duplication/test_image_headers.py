@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lab.images import qemu_img
-from virtomate.duplication.image_headers import HEADER_BYTES, LONG_HEADER_BYTES, ImageLinks, read_links
+from virtomate.duplication.image_headers import (
+    HEADER_BYTES,
+    LONG_HEADER_BYTES,
+    ImageLinks,
+    header_digest,
+    read_links,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,3 +213,11 @@ def test_nothing_is_raised(magic: bytes, rest: bytes) -> None:
     """Whatever comes after the magic number, the answer is a record."""
     for head in (magic + rest, magic + rest + bytes(LONG_HEADER_BYTES)):
         assert isinstance(read_links(head), ImageLinks)
+
+
+def test_digest_of_the_header() -> None:
+    """Only the header counts, and the digest is the one that the records of earlier clones have."""
+    head = bytes(range(256)) * 32
+
+    assert header_digest(head) == header_digest(head[:HEADER_BYTES]) == "d1d317232022edde367f50e7"
+    assert header_digest(head[1:]) != header_digest(head)

@@ -198,9 +198,13 @@ def header_digest(head: bytes) -> str:
     A write to the image that needs new tables, a snapshot or a new name of the backing file changes the header, even
     where somebody has set the file's times back.
     """
-    import hashlib  # noqa: PLC0415 - few clones are linked
+    # hashlib loads OpenSSL, for which a linked clone would wait
+    try:
+        from _blake2 import blake2b  # noqa: PLC0415 - few clones are linked
+    except ImportError:
+        from hashlib import blake2b  # noqa: PLC0415 - as above
 
-    return hashlib.blake2b(head[:HEADER_BYTES], digest_size=_DIGEST_BYTES).hexdigest()
+    return blake2b(head[:HEADER_BYTES], digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def header_extensions(backing_format: str, token: str) -> bytes:

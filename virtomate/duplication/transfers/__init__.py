@@ -12,12 +12,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.duplication.transfers import host, link, server, stream
+from virtomate.duplication.transfers import link, server, stream
 from virtomate.enums import Transfer
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
+
+
+def _host(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
+    from virtomate.duplication.transfers import host  # noqa: PLC0415 - linked clones write no data
+
+    return host.fill(duplication, created, context)
 
 
 def _convert(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
@@ -28,7 +34,7 @@ def _convert(duplication: Duplication, created: VolumeDescription, context: Tran
 
 FILL = {
     Transfer.LINK: link.fill,
-    Transfer.HOST: host.fill,
+    Transfer.HOST: _host,
     Transfer.SERVER: server.fill,
     Transfer.STREAM: stream.fill,
     Transfer.CONVERT: _convert,

@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec
-from virtomate.definition.active import with_active_devices
 from virtomate.definition.freeze import read_freeze_mark, without_freeze_mark
 from virtomate.definition.provenance import DomainReference, read_provenance
 from virtomate.definition.template import as_ordinary, is_template, read_mark
@@ -139,7 +138,8 @@ def read_source(connection: Connection, request: CloneRequest) -> Source:
     running = None
     left_out: tuple[Notice, ...] = ()
     if is_active and request.live:
-        from virtomate.services.clone.live import hot_plugged, read_running  # noqa: PLC0415 - most originals are off
+        from virtomate.definition.active import with_active_devices  # noqa: PLC0415 - most originals are off
+        from virtomate.services.clone.live import hot_plugged, read_running  # noqa: PLC0415 - as above
 
         running = read_running(connection, domain, reference, definition.domain, request)
         if request.live_devices:
