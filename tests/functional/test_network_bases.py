@@ -220,7 +220,7 @@ def test_image_is_left_untouched_unless_asked(lab: Lab, virtomate: Program, orig
 
 
 def test_image_that_an_active_domain_writes_to(tmp_path: Path, virtomate: Program) -> None:
-    """A storage pool tells the size, a smaller size is refused, and so is an image that somebody has open.
+    """A storage pool tells the size; a smaller size, a place on a device, and an image in use are refused.
 
     libvirt's test driver has an active pool for a cluster, and active domains that use it.
     """
@@ -230,10 +230,13 @@ def test_image_that_an_active_domain_writes_to(tmp_path: Path, virtomate: Progra
     plan = virtomate(*words, "vda=linked,pool=files", "original", "web", json=True, uri=uri)
     larger = virtomate(*words, "vda=linked,pool=files,size=4G", "original", "web", json=True, uri=uri)
     smaller = virtomate(*words, "vda=linked,pool=files,size=1G", "original", "web", uri=uri)
+    on_device = virtomate(*words, "vda=linked,pool=vg", "original", "web", json=True, uri=uri)
     write_node(tmp_path, writer="vms/original")
     taken = virtomate(*words, "vda=linked,pool=files", "original", "web", json=True, uri=uri)
 
     assert [run.json[0]["disks"][0]["capacity"] for run in (plan, larger)] == [2000 * MIB, 4 * GIB]
+    assert (on_device.status, on_device.json["type"]) == (1, "UnsupportedError"), str(on_device)
+    assert "storage pool 'vg' is of type logical" in on_device.json["message"]
     assert smaller.status == 2
     assert "--disk vda: a size of 1.0 GiB is less than the 2.0 GiB of the original's disk" in smaller.stderr
     assert (taken.status, taken.json["type"]) == (1, "IllegalStateError"), str(taken)
@@ -255,6 +258,7 @@ def write_node(directory: Path, writer: str) -> None:
         f"<pool type='dir'><name>files</name><target><path>{directory}</path></target></pool><pool type='rbd'>"
         "<name>ceph</name><source><host name='mon1' port='6789'/><name>vms</name></source><volume><name>original</name>"
         "<capacity unit='M'>2000</capacity><target><format type='raw'/></target></volume></pool>"
+        "<pool type='logical'><name>vg</name><target><path>/dev/vg</path></target></pool>"
     )
     counts = "".join(f"<{name}>1</{name}>" for name in ("active", "nodes", "sockets", "cores", "threads"))
     host = f"<cpu><mhz>6000</mhz><model>i986</model>{counts}</cpu><memory>8192000</memory>"

@@ -50,7 +50,7 @@ def plan_network_overlay(survey: Survey, disk: DiskDefinition, chosen: DiskOptio
             f"disk {disk.target} ('{image.url}') needs a storage pool for its overlay: a Ceph cluster holds no overlay "
             f"(--disk {disk.target}=linked,pool=POOL, or --pool POOL)"
         )
-    target = survey.target.pools.for_new_volumes(pool)
+    target = survey.target.pools.for_new_files(pool)
     _refuse_writer(survey, disk, image)
     capacity = _capacity(survey, disk, chosen, image)
     transfers, cautions = survey.admit((Transfer.LINK,), target, (), f"disk {disk.target}")
