@@ -222,3 +222,17 @@ class AddressSource(StrEnum):
     LEASE = "lease"
     AGENT = "agent"
     ARP = "arp"
+
+
+class MapKind(StrEnum):
+    """The kinds of things that a clone on another host may have there under another name (`--map`)."""
+
+    POOL = "pool"
+    NETWORK = "network"
+    BRIDGE = "bridge"
+    MACHINE = "machine"
+    CPU = "cpu"
+    VIRT = "virt"
+    FILE = "file"
+    SECRET = "secret"  # noqa: S105 - a kind
+    HOSTDEV = "hostdev"

@@ -45,6 +45,8 @@ class CloneWarning(StrEnum):
     UNFROZEN = "unfrozen-copy"
     UNLIMITED = "unlimited-copy"
     UNTRIMMED = "untrimmed-copy"
+    UNCHECKED_FILE = "unchecked-file"
+    OF_OTHER_HOST = "of-other-host"
     HOT_PLUGGED = "without-hot-plugged-device"
     EXPOSED_COPY = "exposed-copy"
     LINKED_ORIGINAL = "linked-original"
@@ -71,6 +73,7 @@ class Change(StrEnum):
     NAMED_FIRMWARE = "named-firmware"
     TOLD = "own-name"
     ASKED = "as-asked"
+    OTHER_HOST = "other-host"
 
 
 class ScanWarning(StrEnum):

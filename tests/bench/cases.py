@@ -21,6 +21,7 @@ from tests.bench.contenders import (
     QEMU_IMG,
     SERVER,
     STREAM,
+    VIRSH_PIPE,
     VIRT_CLONE,
     Contender,
 )
@@ -312,6 +313,26 @@ def memory(bench: Workbench, name: str) -> CaseResult:
     return CaseResult(name, title, series=bench.race(taking_part, pool), bars=tuple(bars))
 
 
+def to_host(bench: Workbench, name: str) -> CaseResult:
+    """Copy a disk to another host, through the connections alone."""
+    data = bench.scaled(GIB)
+    pool = bench.make_pool("ext4", 4 * data)
+    source = pool.raw("original.raw", data, data_bytes=data)
+    bench.define(ORIGINAL, (source, "raw"))
+    with bench.other_host(pool) as far:
+        uris = (bench.uri, far.hypervisor.uri)
+        found = bench.race(
+            [
+                Contender(STREAM, who.clone_to_host_with_ours(*uris), [source], note=who.note_transfers),
+                Contender(VIRSH_PIPE, who.copy_to_host_with_virsh(*uris, pool.name, source.name, data), [source]),
+            ],
+            far,
+        )
+    title = f"copy of a full raw disk of {size(data)} to another host, ext4"
+    text = "virsh cannot upload the holes of what comes through a pipe, so there are none"
+    return CaseResult(name, title, text, found, (at_most(1 / 0.9, VIRSH_PIPE, STREAM),))
+
+
 def two_disks(bench: Workbench, name: str) -> CaseResult:
     """Copy two disks."""
     data = bench.scaled(512 * MIB)
@@ -547,6 +568,7 @@ CASES: Mapping[str, Case] = {
     "start": start,
     "memory": memory,
     "two-disks": two_disks,
+    "to-host": to_host,
     "live-qcow2": partial(live_copy, format_="qcow2"),
     "live-raw": partial(live_copy, format_="raw"),
     "live-linked": live_linked,

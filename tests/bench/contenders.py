@@ -17,6 +17,7 @@ SERVER = "virtomate (server)"
 OLD = "virtomate 0.1.2"
 EARLIER = "virtomate (earlier)"
 VIRT_CLONE = "virt-clone"
+VIRSH_PIPE = "virsh vol-download | virsh vol-upload"
 CP = "cp"
 CP_REFLINK = "cp --reflink"
 QEMU_IMG = "qemu-img create -b"
@@ -120,6 +121,23 @@ def clone_with_virt_clone(uri: str, path: Path) -> list[str | Path]:
     """Compose a copy of a domain with one disk by virt-clone."""
     program = require_program("virt-clone", "virtinst")
     return [program, "--connect", uri, "--original", ORIGINAL, "--name", CLONE, "--file", path, "--quiet"]
+
+
+def clone_to_host_with_ours(uri: str, other: str) -> list[str | Path]:
+    """Compose a copy by virtomate on another host, through the connections."""
+    return [find_ours(), "-c", uri, "--json", "domain-clone", "--to", other, "--transfer", "stream", ORIGINAL, CLONE]
+
+
+def copy_to_host_with_virsh(uri: str, other: str, pool: str, volume: str, size_bytes: int) -> list[str | Path]:
+    """Compose a copy of one volume on another host, in the pool of the same name, by two virsh and a pipe."""
+    virsh = str(require_program("virsh", "libvirt-clients"))
+    here, there = (shlex.join([virsh, "-q", "-c", one]) for one in (uri, other))
+    script = (
+        f"{there} vol-create-as {pool} {CLONE}.raw {size_bytes} --allocation 0 --format raw >&2 && "
+        f"{here} vol-download --sparse --pool {pool} {volume} /dev/stdout | "
+        f"{there} vol-upload --pool {pool} {CLONE}.raw /dev/stdin"
+    )
+    return ["/bin/bash", "-o", "pipefail", "-c", script]
 
 
 def copy_with_cp(source: Path, path: Path, *, reflink: bool = False) -> list[str | Path]:

@@ -77,6 +77,17 @@ class Workbench:
             finally:
                 self._mirrors.pop()
 
+    @contextmanager
+    def other_host(self, pool: Pool) -> Iterator[Pool]:
+        """Run another host with a pool of the same name in a directory beside, and return that pool."""
+        if not self.lab.privileged:
+            raise SkippedError("needs root, for a second host")
+        with self.lab.make_host("other") as host:
+            directory = pool.path / "other-host"
+            directory.mkdir()
+            yield make_pool(host, pool.name, directory)
+            shutil.rmtree(directory)
+
     def define(self, name: str, *disks: tuple[Path, str]) -> None:
         """Define a domain with these disks, each a path and its format."""
         targets = ("vda", "vdb")

@@ -101,6 +101,7 @@ RECORDS = {
     "finished": FULL._replace(finished=True, maker=None),
     "nothing made": FULL._replace(made=()),
     "of a snapshot": FULL._replace(snapshot=NASTY),
+    "on another host": FULL._replace(host=NASTY),
     "one thing made": FULL._replace(made=FULL.made[:1]),
     "with DHCP entries": FULL._replace(
         entries=(HostEntry(NASTY, "52:54:00:00:00:01", "192.0.2.7", NASTY), HostEntry("n", "52:54:00:00:00:02", "::1"))

@@ -428,3 +428,12 @@ def test_what_a_new_volume_rests_on() -> None:
     assert bases[Action.COPIED] == (None, ())
     # an image outside of all pools is not described
     assert ways[Action.REFLINKED]._replace(below=()).rests_on == ()
+
+
+def test_what_leaves_for_another_host() -> None:
+    """Libvirt makes only what no stream can copy: the first step of a chain, and formats of several files."""
+    words = {"is_local": False, "obstacle": UNSEEN, "is_leaving": True}
+    chain = QCOW2._replace(backing_path="/p/base.qcow2")
+
+    assert select.choose_transfer(RAW, "raw", None, COPY, **words) == (Transfer.STREAM,)  # type: ignore[arg-type]
+    assert select.choose_transfer(chain, "qcow2", None, COPY, **words) == (Transfer.SERVER,)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from virtomate.cli.options import Settings
+    from virtomate.hypervisor.opening import Ask
     from virtomate.hypervisor.session import Session
     from virtomate.progress import Progress
     from virtomate.services.transaction import Run
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 class App:
     """One run of a command."""
 
-    def __init__(self, settings: Settings, session: Session) -> None:
+    def __init__(self, settings: Settings, session: Session, ask: Ask | None = None) -> None:
         self.session = session
+        self._ask = ask
         self.cancel = settings.signals.cancel
         self._settings = settings
 
@@ -43,12 +45,23 @@ class App:
             self.progress.close()
 
     @contextmanager
-    def making(self) -> Iterator[Run]:
-        """Likewise, for services that make something; original and target are on one host."""
+    def making(self, target: Session | None = None) -> Iterator[Run]:
+        """Likewise, for services that make something, on the host of the original unless there is a target."""
         from virtomate.services.transaction import Run  # noqa: PLC0415 - few commands make something
 
         with self.working() as progress:
-            yield Run(self.session, self.session, progress, self.cancel)
+            yield Run(self.session, target or self.session, progress, self.cancel)
+
+    @contextmanager
+    def other_session(self, uri: str | None) -> Iterator[Session]:
+        """Open a session on another host, which connects at its first use; without a URI, the command's own session."""
+        if uri is None:
+            yield self.session
+            return
+        from virtomate.hypervisor import session as service  # noqa: PLC0415 - few commands work on two hosts
+
+        with service.open_session(uri, self._ask, self.cancel) as session:
+            yield session
 
 
 @contextmanager
@@ -67,4 +80,4 @@ def open_app(settings: Settings) -> Iterator[App]:
 
     settings.signals.abandon = service.end_programs
     with service.open_session(settings.uri, ask, settings.signals.cancel) as session:
-        yield App(settings, session)
+        yield App(settings, session, ask)

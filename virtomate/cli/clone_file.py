@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # What is the same for all clones of a run.
 _FOR_ALL = frozenset(
     {
-        *("jobs", "bandwidth", "no-space-check", "outside-pools", "if-exists", "snapshot"),
+        *("jobs", "bandwidth", "no-space-check", "outside-pools", "if-exists", "snapshot", "to"),
         *("shutdown", "shutdown-timeout", "no-restart", "wait"),
     }
 )

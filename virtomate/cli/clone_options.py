@@ -24,6 +24,7 @@ from virtomate.cli.clone_values import (
     wait,
 )
 from virtomate.cli.completion import POOL, SNAPSHOT
+from virtomate.cli.host_options import OPTIONS as HOST_OPTIONS
 from virtomate.cli.options import VOLUME_OPTIONS
 from virtomate.cli.sysprep_options import OPTIONS as SYSPREP_OPTIONS
 from virtomate.enums import DiskAction, IfExists, Mode, Quiesce, TpmTreatment, Transfer
@@ -99,6 +100,7 @@ SECTIONS: dict[str, tuple[click.Option, ...]] = {
             "all codes. Can be repeated. [default: warnings refuse nothing]",
         ),
     ),
+    "Another host": HOST_OPTIONS,
     "Storage": (
         click.Option(
             ["--disk", "disks"],

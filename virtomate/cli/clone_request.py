@@ -10,6 +10,7 @@ import click
 
 from virtomate.cli.address_options import read_addresses
 from virtomate.cli.clone_values import KEEP, SHUTDOWN_SECONDS
+from virtomate.cli.host_options import read_other_host
 from virtomate.cli.seed_request import SeedWords, read_seed_words
 from virtomate.enums import DiskAction, IfExists, Mode, Quiesce, TpmTreatment, Transfer
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from virtomate.notices import CloneWarning
     from virtomate.services.address_wish import AddressWish
     from virtomate.services.clone_records import CloneRequest, DiskOptions, Wait
+    from virtomate.services.other_host import HostMap
 
 _MIB = 1024 * 1024
 
@@ -53,6 +55,8 @@ def clone_request(
     block: str,
     sysprep: str | None,
     customize: Sequence[str],
+    to: str | None,
+    maps: Sequence[HostMap],
     **fields: Any,  # noqa: ANN401 - as the request has them
 ) -> CloneRequest:
     """Make a request of the words of the command line, or raise click.UsageError if they do not go together."""
@@ -99,6 +103,9 @@ def clone_request(
     )
     if fields["freeze"]:
         _check_freeze(mode, disks, is_snapshot=fields["snapshot"] is not None)
+    other = read_other_host(
+        to, maps, transfer=transfer, if_exists=if_exists, freeze=fields["freeze"], tpm=tpm, block=block
+    )
     seed, host_names = read_seed_words(seed_words, many, None if count is None else numbered_names)
     preparation = None
     if sysprep is not None or customize:
@@ -128,6 +135,7 @@ def clone_request(
         if_exists=IfExists(if_exists),
         block=None if block == DiskAction.SHARE else Mode(block),
         addresses=addresses,
+        to=other,
         **fields,
     )
 

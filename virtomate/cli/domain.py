@@ -59,9 +59,11 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, from_file: s
     request = requests[0]
     service = _clone_service(request, settings)
     is_plan = print_xml or dry_run
+    uri = None if request.to is None else request.to.uri
+    format_ = settings.format_at(uri)
     begin = time.monotonic()
-    with open_app(settings) as app:
-        with app.making() as run:
+    with open_app(settings) as app, app.other_session(uri) as target:
+        with app.making(target) as run:
             if print_xml:
                 results = service.preview_each_definition(run, requests)
             elif dry_run:
@@ -70,12 +72,12 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, from_file: s
                 results = service.clone_each(run, requests)
         seconds = time.monotonic() - begin
         if request.wait is None or not any(result.is_started for result in results):
-            render_clones(results, settings.format, None if is_plan else seconds)
+            render_clones(results, format_, None if is_plan else seconds)
         else:
             from virtomate.services.clone_start import wait_for_clones  # noqa: PLC0415 - few clones are waited for
 
-            answers = wait_for_clones(app.session, results, request.wait, app.progress, app.cancel)
-            results = render_answers(results, answers, request.wait.what, settings.format, seconds)
+            answers = wait_for_clones(target, results, request.wait, app.progress, app.cancel)
+            results = render_answers(results, answers, request.wait.what, format_, seconds)
     return combined_exit_status(result.error for result in results if result.error is not None)
 
 

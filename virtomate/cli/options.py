@@ -54,6 +54,12 @@ class Settings:
         reach = Reach(virtomate=uri, virsh="" if uri is None and has_own else uri)
         return Format(self.json or self.pretty, self.pretty, self.progress == "json", reach)
 
+    def format_at(self, uri: str | None) -> Format:
+        """How results about another libvirt are written; None for the libvirt of the connection."""
+        from virtomate.words import Reach  # noqa: PLC0415 - as above
+
+        return self.format if uri is None else self.format._replace(reach=Reach(uri, uri))
+
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401
     settings = context.ensure_object(Settings)

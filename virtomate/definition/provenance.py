@@ -130,6 +130,7 @@ class Provenance(NamedTuple):
         prepared: Whether the content of the clone's volumes was changed after they were made of the original's.
         tpm: Whether the TPM state that libvirt keeps by the clone's UUID is a copy that cloning makes, or has made.
         entries: DHCP entries that are going to be made for the clone, or were made.
+        host: Host of the original, if the clone was made on another host; else None.
     """
 
     finished: bool
@@ -152,6 +153,7 @@ class Provenance(NamedTuple):
     prepared: bool = False
     tpm: bool = False
     entries: tuple[HostEntry, ...] = ()
+    host: str | None = None
 
     @property
     def is_moment(self) -> bool:
@@ -224,19 +226,15 @@ def _write(provenance: Provenance) -> str:
         "@created": f"{provenance.created:.3f}",
         f"{_PREFIX}:source": {"@name": provenance.source.name, "@uuid": provenance.source.uuid},
     }
-    if provenance.snapshot is not None:
-        element[f"{_PREFIX}:source"]["@snapshot"] = provenance.snapshot
-    if provenance.mark is not None:
-        element["@mark"] = provenance.mark
-    if provenance.restarts:
-        element["@restarts"] = "yes"
-    if provenance.moment is not None:
-        element["@moment"] = provenance.moment
-    for name in ("frozen", "freezes", "prepared", "tpm"):
+    for name in ("snapshot", "host"):
+        if (value := getattr(provenance, name)) is not None:
+            element[f"{_PREFIX}:source"][f"@{name}"] = value
+    for name in ("mark", "moment", "owner"):
+        if (value := getattr(provenance, name)) is not None:
+            element[f"@{name}"] = value
+    for name in ("restarts", "frozen", "freezes", "prepared", "tpm"):
         if getattr(provenance, name):
             element[f"@{name}"] = "yes"
-    if provenance.owner is not None:
-        element["@owner"] = provenance.owner
     if provenance.maker is not None:
         maker = provenance.maker
         element[f"{_PREFIX}:maker"] = {"@host": maker.host, "@pid": str(maker.pid), "@started": str(maker.started)}
@@ -302,6 +300,7 @@ def _read(element: str) -> Provenance:
         owner=record.get("@owner"),
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
         snapshot=source.get("@snapshot"),
+        host=source.get("@host"),
         replaced=_optional(_unpack, record.get(f"{prefix}replaced")),
         entries=tuple(read_entry(item) for item in _repeated(record, f"{prefix}entry")),
     )

@@ -85,6 +85,7 @@ def choose_transfer(
     is_exposed: bool = False,
     is_limited: bool = False,
     to_device: bool = False,
+    is_leaving: bool = False,
     forced: Transfer | None = None,
 ) -> tuple[Transfer, ...]:
     """Return the possible transfers for a volume, the best first, or raise UnsupportedError where there is none.
@@ -92,7 +93,8 @@ def choose_transfer(
     The source is the volume in the definition's format; `detected_format` is the format that libvirt would take the
     volume for. An obstacle is the reason why files cannot be filled here. A copy is exposed where others could read
     the file while libvirt makes it, and limited where only so many bytes may be copied in a second. A copy on a device
-    holds what the guest sees. A forced transfer is the only one to use, or a UsageError for an overlay.
+    holds what the guest sees. Where the copy is leaving for another host, libvirt makes only what no stream can copy. A
+    forced transfer is the only one to use, or a UsageError for an overlay.
     """
     if mode is Mode.LINKED:
         if forced is not None:
@@ -101,6 +103,8 @@ def choose_transfer(
     closed = _closed_transfers(source, detected_format, header, mode, obstacle)
     if source.is_device or to_device:
         closed = _closed_for_devices(source, closed, to_device=to_device)
+    if is_leaving and Transfer.STREAM not in closed:
+        closed[Transfer.SERVER] = "the copy is for another host"
     # Streams beat libvirt where nothing has to cross a network, except in what qemu-img does in one go.
     prefers_stream = is_local and (source.format == "raw" or is_exposed)
     rest = (Transfer.STREAM, Transfer.SERVER) if prefers_stream else (Transfer.SERVER, Transfer.STREAM)

@@ -163,7 +163,8 @@ def _print_several(results: Sequence[CloneResult], seconds: float) -> None:
     print_table([tuple(compress(row, is_shown)) for row in rows])
     original, mode = _original(results[0]), ", ".join(dict.fromkeys(result.mode.value for result in results))
     there = f", and {counted(kept, 'clone')} {'was' if kept == 1 else 'were'} there before" if kept else ""
-    print_lines([f"{counted(len(results) - kept, 'clone')} of {original} ({mode}) in {seconds:.1f} s{there}"])
+    made = f"{counted(len(results) - kept, 'clone')} of {original} ({mode}){_host_words(results[0])}"
+    print_lines([f"{made} in {seconds:.1f} s{there}"])
     moved = [disk for disk in results[0].frozen if disk.is_new]
     print_lines([printable(f"{disk.target} of the original moved to {disk.overlay.path}") for disk in moved])
     if (frozen := _frozen_words(results[0])) is not None:
@@ -243,7 +244,7 @@ def _clone_lines(result: CloneResult) -> list[str]:
     rows += [("replaces" if is_plan else "replaced", words) for words in _replaced_words(result.replaced)]
     if result.is_started:
         rows.append(("state", "started"))
-    head = f"{verb} {_original(result)} to {printable(result.name)} ({result.mode.value}){took}"
+    head = f"{verb} {_original(result)} to {printable(result.name)}{_host_words(result)} ({result.mode.value}){took}"
     return [head, *aligned_below(rows)]
 
 
@@ -310,6 +311,10 @@ def _frozen_words(result: CloneResult) -> str | None:
         return f"file systems to be frozen for the moment in which {then}"
     by = "by somebody else" if result.frozen_seconds is None else f"for {result.frozen_seconds:.2f} s"
     return f"file systems frozen {by}"
+
+
+def _host_words(result: CloneResult) -> str:
+    return "" if result.host is None else f" on host {printable(result.host)}"
 
 
 def _original(result: CloneResult) -> str:

@@ -27,7 +27,8 @@ _KEYS = {"volume_count": "number_of_volumes", ("Location", "format"): "format_ty
 # Fields whose key is left out if the value is None; other fields are null then.
 OPTIONAL_FIELDS = frozenset(
     {
-        *("addresses", "base", "credentials", "definition", "dependents", "dhcp_entry", "error", "integrity"),
+        *("addresses", "base", "credentials", "definition", "dependents", "dhcp_entry", "error", "host"),
+        *("integrity",),
         *("prepared", "replaced"),
         *("restarted", "seed", "snapshot", "type"),
     }
@@ -62,6 +63,7 @@ class OriginDocument(TypedDict):
     status: str
     source: Document
     mode: str
+    host: NotRequired[str]
     snapshot: NotRequired[str]
     images: NotRequired[list[str]]
     created: str
@@ -130,6 +132,8 @@ def domain_document(listing: DomainListing, reach: Reach) -> Document:
             "mode": clone.mode.value,
             "created": datetime.fromtimestamp(clone.created, UTC).isoformat(timespec="seconds"),
         }
+        if clone.host is not None:
+            origin["host"] = clone.host
         if clone.snapshot is not None:
             origin["snapshot"] = clone.snapshot
         if clone.images is not None:

@@ -157,6 +157,8 @@ def origin_text(item: DomainListing, parts: _Parts = _STEPS[0]) -> str:
     more += "" if clone.finished else ", unfinished"
     more += f", {told}" if told else ""
     name = printable(clone.source.name)
+    if clone.host is not None:
+        name = f"{name} on {printable(clone.host)}"
     return (name if parts.origin_width is None else cut(name, parts.origin_width - len(more))) + more
 
 

@@ -63,6 +63,9 @@ SENTENCES: dict[Code, str] = {
     "after a power cut",
     CloneWarning.UNLIMITED: "disk {subject} was copied faster than --bandwidth allows: the backup was over before "
     "libvirt limited it",
+    CloneWarning.UNCHECKED_FILE: "nothing shows whether host '{host}' has the file '{subject}' ({where}), which the "
+    "clone needs",
+    CloneWarning.OF_OTHER_HOST: "{subject} is kept: look whether that is right on host '{host}'",
     CloneWarning.UNTRIMMED: "disk {subject}: '{path}' cannot be opened here, so it takes all of its capacity on the "
     "host, zeroes included",
     CloneWarning.HOT_PLUGGED: "the running '{original}' has {subject}, but its definition has not, nor has "
@@ -100,6 +103,7 @@ SENTENCES: dict[Code, str] = {
     Change.NAMED_FIRMWARE: "firmware: {subject}, and no other that libvirt selects",
     Change.TOLD: "{told} in {subject}",
     Change.ASKED: "{subject}: {new} instead of {old}",
+    Change.OTHER_HOST: "{subject}: {new} instead of {old}, which the other host does not have",
     ScanWarning.RESTORED_DEFINITION: "'{subject}' has its definition back, which an interrupted deletion had put aside",
     ScanWarning.COMPLETED_FREEZE: "'{subject}' is frozen: a run that was killed had moved its disks onto overlays",
     ScanWarning.UNREADABLE_DOCUMENT: "{subject} cannot be read ({reason}): the files that it uses are not known",

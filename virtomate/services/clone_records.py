@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         TpmResult,
     )
     from virtomate.services.credentials import Credential
+    from virtomate.services.other_host import OtherHost
     from virtomate.services.seed import SeedFiles
     from virtomate.services.storage import SpaceNeed
     from virtomate.services.sysprep import Preparation
@@ -144,6 +145,7 @@ class CloneRequest(NamedTuple):
         beside: How many clones other requests of the same run are for.
         taken_addresses: The addresses that DHCP entries keep for clones of other requests of the same run.
         block: How disks that are block devices are duplicated; None to share them.
+        to: The host to make the clones on; None for the host of the original.
     """
 
     source: str
@@ -186,6 +188,7 @@ class CloneRequest(NamedTuple):
     beside: int = 0
     taken_addresses: frozenset[str] = frozenset()
     block: Mode | None = None
+    to: OtherHost | None = None
 
     def only(self, names: Container[str]) -> CloneRequest:
         """Return the request for those of its clones that have one of these names."""
@@ -228,6 +231,7 @@ class CloneResult(NamedTuple):
         replaced: The clone that had the name before, None where there was none.
         tpm: The TPM of the clone, None where there is none.
         credentials: The credentials of the clone, None where there are none.
+        host: The host of the clone, if that is another than the original's; else None.
         leases: The leases in the networks of a clone that is waited for, right before it was started. They are for the
             wait alone, and no part of what is told of a clone.
         error: Why there is no clone, or what failed after the clone was complete.
@@ -259,6 +263,7 @@ class CloneResult(NamedTuple):
     replaced: ReplacedClone | None = None
     tpm: TpmResult | None = None
     credentials: tuple[CredentialResult, ...] | None = None
+    host: str | None = None
     leases: tuple[Lease, ...] = ()
     error: VirtomateError | None = None
 

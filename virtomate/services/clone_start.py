@@ -139,7 +139,9 @@ def wait_for_clones(
 
 def _original(session: Session, result: CloneResult, cancel: CancelToken) -> Machine:
     """Return the original of a clone with the addresses of its guest, if it runs and they are known soon."""
-    domain = find_domain_by_uuid(session.connection, result.source.uuid)
+    domain = None
+    if result.host is None:
+        domain = find_domain_by_uuid(session.connection, result.source.uuid)
     known: tuple[DomainInterface, ...] = ()
     if domain is not None and domain.is_active():
         with suppress(TimedOutError):

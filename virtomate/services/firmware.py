@@ -34,6 +34,10 @@ class Firmware(NamedTuple):
     missing: Notice | None = None
     is_unselectable: bool = False
 
+    def for_clones(self, *, leaving: bool) -> Firmware:
+        """Return the same for clones; whether another host has firmware for them was looked at before."""
+        return self._replace(missing=None, is_unselectable=False) if leaving else self
+
 
 def read_firmware(connection: Connection, domain: Document) -> Firmware:
     """Find out where the original's NVRAM is, and whether there is firmware to start it with.

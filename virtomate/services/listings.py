@@ -33,6 +33,7 @@ class CloneOrigin(NamedTuple):
 
     Attributes:
         snapshot: Name of the original's snapshot that the clone was made of; None for a clone of the original itself.
+        host: Host of the original, if that is another host; else None.
         images: Paths of the images that the domain keeps for linked clones of a running original; None for a clone.
     """
 
@@ -42,6 +43,7 @@ class CloneOrigin(NamedTuple):
     created: float
     snapshot: str | None = None
     images: tuple[str, ...] | None = None
+    host: str | None = None
 
 
 class DomainFilter(NamedTuple):
@@ -135,7 +137,7 @@ def list_all_domains(
             continue
         record = find_record(domain)
         origin = None if record is None else _origin(record)
-        has_original = is_wanted is None or (origin is not None and is_wanted(origin.source))
+        has_original = is_wanted is None or (record is not None and is_wanted(record))
         if has_original and not (wanted.clones and origin is None):
             # no other domain is a template, and each look takes a call of libvirt
             is_template = state == SHUT_OFF and domain.metadata_element(TEMPLATE_NAMESPACE) is not None
@@ -147,7 +149,7 @@ def list_all_domains(
 def _origin(record: Provenance) -> CloneOrigin:
     images = tuple(normalise(made.path) for made in record.made if made.kind is ArtifactKind.VOLUME)
     kept = images if record.is_moment else None
-    return CloneOrigin(record.finished, record.source, record.mode, record.created, record.snapshot, kept)
+    return CloneOrigin(record.finished, record.source, record.mode, record.created, record.snapshot, kept, record.host)
 
 
 def _verifier(connection: Connection) -> Callable[[Domain, Provenance | None], Integrity | None]:

@@ -41,22 +41,22 @@ _KEPT_IN_BRIDGE = ("target", "virtualport", "vlan")
 _KEPT_IN_NETWORK = ("target", "@trustGuestRxFilters")
 
 
-def with_memory(domain: Document, size_bytes: int) -> Outcome:
+def with_memory(domain: Document, new_bytes: int) -> Outcome:
     """Return the definition with this memory; the guest gets less of it only where the original's balloon says so.
 
     Raises:
         UnsupportedError: Other elements depend on the size.
     """
-    _refuse(domain, "memory", _memory_obstacles(domain, size_bytes), "--memory")
+    _refuse(domain, "memory", _memory_obstacles(domain, new_bytes), "--memory")
     domain = copied(domain)
-    old, now = _size_bytes(domain.get("memory")), _size_bytes(domain.get("currentMemory"))
-    _set_size(domain, "memory", size_bytes)
-    if "currentMemory" in domain and (now >= old or now > size_bytes):
-        _set_size(domain, "currentMemory", size_bytes)
-    return _changed(domain, "memory", binary_size(old), binary_size(size_bytes))
+    old, now = size_bytes(domain.get("memory")), size_bytes(domain.get("currentMemory"))
+    _set_size(domain, "memory", new_bytes)
+    if "currentMemory" in domain and (now >= old or now > new_bytes):
+        _set_size(domain, "currentMemory", new_bytes)
+    return _changed(domain, "memory", binary_size(old), binary_size(new_bytes))
 
 
-def _memory_obstacles(domain: Document, size_bytes: int) -> Iterator[str]:
+def _memory_obstacles(domain: Document, new_bytes: int) -> Iterator[str]:
     if "maxMemory" in domain:
         yield "<maxMemory> for memory that is plugged in later"
     if as_list(child(child(domain, "cpu"), "numa").get("cell")):
@@ -65,11 +65,11 @@ def _memory_obstacles(domain: Document, size_bytes: int) -> Iterator[str]:
         yield "<memory> devices, which are parts of the memory"
     pages = as_list(child(child(domain, "memoryBacking"), "hugepages").get("page"))
     for page in pages:
-        page_bytes = _size_bytes(page, "@size")
-        if page_bytes and size_bytes % page_bytes:
-            yield f"huge pages of {binary_size(page_bytes)}, of which {binary_size(size_bytes)} is no multiple"
-    limit = _size_bytes(child(domain, "memtune").get("hard_limit"))
-    if 0 < limit < size_bytes:
+        page_bytes = size_bytes(page, "@size")
+        if page_bytes and new_bytes % page_bytes:
+            yield f"huge pages of {binary_size(page_bytes)}, of which {binary_size(new_bytes)} is no multiple"
+    limit = size_bytes(child(domain, "memtune").get("hard_limit"))
+    if 0 < limit < new_bytes:
         yield f"a <hard_limit> of {binary_size(limit)}"
 
 
@@ -197,14 +197,14 @@ def _changed(domain: Document, what: str, old: str, new: str) -> Outcome:
     return Outcome(domain, changes)
 
 
-def _set_size(domain: Document, key: str, size_bytes: int) -> None:
+def _set_size(domain: Document, key: str, new_bytes: int) -> None:
     """Set a size; other attributes of the element stay."""
     element = domain.get(key)
     others = element if isinstance(element, dict) else {}
-    domain[key] = {**others, "@unit": "KiB", "#text": str(size_bytes // _KIB)}
+    domain[key] = {**others, "@unit": "KiB", "#text": str(new_bytes // _KIB)}
 
 
-def _size_bytes(element: Any, key: str = "#text") -> int:  # noqa: ANN401 - as the codec has it
+def size_bytes(element: Any, key: str = "#text") -> int:  # noqa: ANN401 - as the codec has it
     """Return a size, which is in KiB without a unit; 0 where there is none."""
     if not isinstance(element, dict):
         element = {"#text": element}

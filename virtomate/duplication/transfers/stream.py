@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
+import threading
+from contextlib import closing, contextmanager, suppress
+from queue import Full, Queue
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
@@ -16,7 +18,8 @@ from virtomate.hypervisor.storage import get_volume, open_download, open_upload,
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
+    from typing import TypeAlias
 
     from virtomate.cancel import CancelToken
     from virtomate.definition.volume import VolumeDescription
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Stream, Volume
     from virtomate.progress import Progress
+
+    Pieces: TypeAlias = Generator[bytes | int, None, None]
 
 # libvirt's client takes in all that the daemon sends, before anybody reads. A volume is read in parts of about so much
 # data, since nothing piles up that was not asked for.
@@ -36,6 +41,10 @@ _CHUNK_BYTES = 256 * 1024
 # libvirt looks whether a stream was aborted between two holes, for each of which it writes zeroes to a device.
 _LONGEST_HOLE_BYTES = 16 * 1024 * 1024
 _REPORT_EVERY_BYTES = 8 * 1024 * 1024
+
+# What is read before anybody has sent it, at most 8 MiB, and how often a reader looks whether it is still wanted.
+_PIECES_AHEAD = 32
+_LOOK_SECONDS = 0.1
 
 # How long an NVRAM is read again and again until two readings agree.
 _STILL_SECONDS = 10
@@ -58,17 +67,24 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     connection = context.connection
     source = get_volume(context.source, duplication.source.pool, duplication.source.name)
     if duplication.is_moving:
-        pieces: Iterator[bytes | int] = iter((_read_still(duplication.source.path, source, context),))
+        pieces = _one_piece(_read_still(duplication.source.path, source, context))
     else:
         pieces = _pieces_of_volume(duplication.source.physical, source, context.source)
+        if context.other is not None:
+            # two connections can be used at the same time
+            pieces = read_ahead(pieces)
         if duplication.involves_device:
             from virtomate.duplication.transfers import stream_devices  # noqa: PLC0415 - most volumes are files
 
             pieces = stream_devices.adapted(pieces, duplication, created, connection)
         pieces = _paced(pieces, context)
     longest_hole = _LONGEST_HOLE_BYTES if created.is_device else 0
-    with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream:
+    with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream, closing(pieces):
         return send_pieces(pieces, stream, duplication.label, context.progress, context.cancel, longest_hole)
+
+
+def _one_piece(piece: bytes) -> Pieces:
+    yield piece
 
 
 def _read_still(path: str, volume: Volume, context: TransferContext) -> bytes:
@@ -89,15 +105,50 @@ def _read_still(path: str, volume: Volume, context: TransferContext) -> bytes:
     raise SourceChangedError(f"'{path}' is written to all the time and cannot be copied", hint="Try again.")
 
 
-def _paced(pieces: Iterator[bytes | int], context: TransferContext) -> Iterator[bytes | int]:
+def _paced(pieces: Pieces, context: TransferContext) -> Pieces:
     """Yield pieces no faster than the pace allows; whoever asks for the next piece has sent the one before."""
-    for piece in pieces:
-        yield piece
-        if not isinstance(piece, int):
-            context.pace.keep(len(piece), context.cancel)
+    with closing(pieces):
+        for piece in pieces:
+            yield piece
+            if not isinstance(piece, int):
+                context.pace.keep(len(piece), context.cancel)
 
 
-def _pieces_of_volume(size: int, source: Volume, connection: Connection) -> Iterator[bytes | int]:
+def read_ahead(pieces: Pieces) -> Pieces:
+    """Yield pieces that a thread of its own reads, a few ahead; an error of the reading is raised where it happened."""
+    ahead: Queue[bytes | int | BaseException | None] = Queue(_PIECES_AHEAD)
+    is_over = threading.Event()
+
+    def put(piece: bytes | int | BaseException | None) -> bool:
+        while not is_over.is_set():
+            with suppress(Full):
+                ahead.put(piece, timeout=_LOOK_SECONDS)
+                return True
+        return False
+
+    def read() -> None:
+        end: BaseException | None = None
+        try:
+            with closing(pieces):
+                all(map(put, pieces))
+        except BaseException as error:  # noqa: BLE001 - it is raised again by the reader of the queue
+            end = error
+        put(end)
+
+    reader = threading.Thread(target=read, name="read-ahead")
+    reader.start()
+    try:
+        while (piece := ahead.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+    finally:
+        # nobody else may use the connection before
+        is_over.set()
+        reader.join()
+
+
+def _pieces_of_volume(size: int, source: Volume, connection: Connection) -> Pieces:
     """Yield the content of a volume in order, read in parts: bytes are data, a number is the length of a hole."""
     offset = 0
     part = _PART_BYTES

@@ -8,7 +8,7 @@ from virtomate.duplication.devices import without_zeroes
 from virtomate.hypervisor.storage import get_volume, open_upload_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
@@ -19,7 +19,7 @@ _ZEROES = bytes(256 * 1024)
 
 def adapted(
     pieces: Iterator[bytes | int], duplication: Duplication, created: VolumeDescription, connection: Connection
-) -> Iterator[bytes | int]:
+) -> Generator[bytes | int, None, None]:
     """Yield the content of a device for a file, with holes; or content for a device, with zeroes up to its end.
 
     libvirt zeroes a device where it gets a hole. To a local libvirt zeroes are sent all the same, so that a signal need

@@ -24,7 +24,15 @@ def survey_asked_addresses(survey: Survey, prepared: Outcome) -> tuple[SurveyedA
 def as_asked(
     survey: Survey, prepared: Outcome, disks: tuple[DiskPlan, ...]
 ) -> tuple[Outcome, SurveyedCredentials | None]:
-    """Return the definition of the clones with the shape that was asked for, and their credentials."""
+    """Return the definition of the clones with the shape that was asked for, and their credentials.
+
+    On another host, it names what that host has.
+    """
+    if survey.crossing is not None:
+        from virtomate.definition.moving import moved  # noqa: PLC0415 - few clones go to other hosts
+
+        there = moved(prepared.domain, survey.crossing.moved)
+        prepared = prepared._replace(domain=there.domain, changes=(*prepared.changes, *there.changes))
     if survey.request.is_shaped:
         from virtomate.services.clone.shape import shaped  # noqa: PLC0415 - most clones are like their originals
 

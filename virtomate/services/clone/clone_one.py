@@ -116,7 +116,8 @@ def clone_one(shared: CloneRun, plan: ClonePlan) -> CloneResult:
         leftovers = undo.run(run.cancel.awaiting)
         guard.look_again()
         if leftovers:
-            hint = f"{virtomate('domain-delete', plan.name)} removes what is left of the clone."
+            uri = None if plan.hosts is None else plan.hosts.uri
+            hint = f"{virtomate('domain-delete', plan.name, uri=uri)} removes what is left of the clone."
             error = error.adding(hint=hint, leftovers=leftovers)
         elif isinstance(error, ConflictError):
             raise
@@ -140,11 +141,12 @@ def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
     journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved, snapshot)
     journal = journal._replace(frozen=bool(plan.frozen), prepared=plan.prepared is not None)
     journal = journal._replace(entries=tuple(planned.entry for planned in plan.entries))
-    if plan.moment is not None:
+    if plan.hosts is not None:
+        # images on the host of the original are no business of the clone
+        journal = journal._replace(host=plan.hosts.original)
+    elif plan.moment is not None:
         journal = journal._replace(moment=plan.moment.uuid)
-    return Claim(
-        shared.here.target, plan.name, journal, plan.source.definition.domain, is_uuid_given=plan.is_uuid_given
-    )
+    return Claim(shared.here.target, plan.name, journal, plan.definition.domain, is_uuid_given=plan.is_uuid_given)
 
 
 def _take(claim: Claim, run: Run) -> None:
@@ -196,6 +198,7 @@ def clone_result(
         prepared=None if plan.prepared is None else plan.prepared.result(),
         credentials=tuple(item.result() for item in plan.credentials) or None,
         tpm=_tpm_result(plan),
+        host=None if plan.hosts is None else plan.hosts.target,
         error=error,
     )
 

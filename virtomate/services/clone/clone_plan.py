@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.seeds import SeedPlan
     from virtomate.services.clone.side_files import SideFilePlan
     from virtomate.services.clone_parts import FrozenDiskResult, InterfaceResult
+    from virtomate.services.other_host import HostNames
     from virtomate.services.storage import SpaceNeed
 
 
@@ -43,6 +44,7 @@ class ClonePlan(NamedTuple):
         number: Number of the clone in the request, from 0 on.
         autostarts: Whether the clone starts with its host.
         entries: The DHCP entries that are to be made.
+        hosts: The hosts, if the clone lives on another host than the original; else None.
     """
 
     source: Source
@@ -68,6 +70,7 @@ class ClonePlan(NamedTuple):
     number: int = 0
     autostarts: bool = False
     entries: tuple[EntryPlan, ...] = ()
+    hosts: HostNames | None = None
 
     @property
     def base(self) -> MomentPlan | None:

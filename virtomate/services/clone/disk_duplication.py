@@ -44,6 +44,7 @@ def plain_duplication(
         is_exposed=is_exposed,
         is_limited=survey.request.bandwidth_bytes > 0,
         to_device=case.to_device,
+        is_leaving=survey.is_leaving,
         forced=forced,
     )
     transfers, cautions = survey.admit(transfers, target, _read_pools(case), f"disk {chosen.target}")

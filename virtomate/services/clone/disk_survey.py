@@ -100,7 +100,7 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
     treatment = chosen.treatment
     if treatment is DiskAction.DROP:
         return _untouched(disk, "as asked", Action.DROPPED)
-    reason = "as asked" if treatment is DiskAction.SHARE else _reason_to_leave(disk)
+    reason = "as asked" if treatment is DiskAction.SHARE else reason_to_leave(disk)
     if treatment is not DiskAction.SHARE and _is_in_cluster(survey.pools, disk):
         if treatment is not None:
             from virtomate.services.clone.network_base import plan_network_overlay  # noqa: PLC0415 - few disks
@@ -352,7 +352,8 @@ def _is_in_cluster(pools: PoolIndex, disk: DiskDefinition) -> bool:
     return disk.type == "network" and (disk.address or "").startswith("rbd:")
 
 
-def _reason_to_leave(disk: DiskDefinition) -> str | None:
+def reason_to_leave(disk: DiskDefinition) -> str | None:
+    """Return why a disk is not duplicated unless that is asked for; None for a disk that is."""
     if disk.is_empty:
         return "empty drive"
     if disk.is_readonly:

@@ -71,11 +71,11 @@ def name_new(place: Place) -> str:
 
 
 def plan_disks(
-    survey: Survey, disks: tuple[DiskPlan, ...], source_name: str, clone_name: str, taken: TakenNames
+    survey: Survey, disks: tuple[DiskPlan, ...], source_names: tuple[str, ...], clone_name: str, taken: TakenNames
 ) -> tuple[DiskPlan, ...]:
     """Plan every disk of one clone, in order, and add the names of the new volumes to the taken names.
 
-    `source_name` is the domain after which the volumes to be duplicated may be named.
+    `source_names` are the domains after which the volumes to be duplicated may be named.
 
     Raises:
         ConflictError: The name of a new volume is taken.
@@ -86,13 +86,15 @@ def plan_disks(
     for disk in disks:
         if (surveyed := disk.duplication) is not None:
             if id(surveyed) not in duplications:
-                duplications[id(surveyed)] = _named(survey, surveyed, source_name, clone_name, taken)
+                duplications[id(surveyed)] = _named(survey, surveyed, source_names, clone_name, taken)
             disk = disk._replace(duplication=duplications[id(surveyed)])  # noqa: PLW2901 - the same disk, planned
         plans.append(disk)
     return tuple(plans)
 
 
-def _named(survey: Survey, surveyed: Duplication, source_name: str, clone_name: str, taken: TakenNames) -> Duplication:
+def _named(
+    survey: Survey, surveyed: Duplication, source_names: tuple[str, ...], clone_name: str, taken: TakenNames
+) -> Duplication:
     """Return the duplication with the names that it has for one clone."""
     target, source, place = surveyed.label, surveyed.source, surveyed.place
     advice = "Choose another name for the volume."
@@ -101,6 +103,7 @@ def _named(survey: Survey, surveyed: Duplication, source_name: str, clone_name: 
         is_overlay = surveyed.action is Action.LINKED
         mark = survey.source.freeze_mark
         model = name_before_freezes(source.name) if mark is not None and source.path in mark.paths else source.name
+        source_name = next((name for name in source_names if model.startswith(name)), source_names[-1])
         name = new_volume_name(model, source_name, clone_name, is_overlay=is_overlay)
         if surveyed.to_device:
             name = name_on_device(name)
@@ -115,7 +118,8 @@ def _named(survey: Survey, surveyed: Duplication, source_name: str, clone_name: 
     if survey.source.running is not None or surveyed.to_device or source.is_device:
         # the times of a file that is being written are never those that libvirt has told
         is_seen = survey.target.connection.is_local
-    stands_here = is_seen and os.path.lexists(place.path)
+    # what is seen here may be another file than that of another host
+    stands_here = is_seen and not survey.has_two_hosts and os.path.lexists(place.path)
     stands_there = known.pool.find_volume(place.name) is not None
     if (stands_here or stands_there) and not survey.gives_way(place.path):
         raise ConflictError(f"there is already a {name_new(place)}", advice)

@@ -193,7 +193,8 @@ def read_running(
             "QEMU 4.2",
             hint=f"Shut the domain down first: {commands}",
         )
-    if request.transfer is not None:
+    # on the way to another host, the transfer is that of the backup's images
+    if request.transfer is not None and request.to is None:
         raise UnsupportedError(
             f"domain '{domain.name}' is running, and --transfer {request.transfer.value} needs one that is shut off",
             hint=f"Leave out --transfer, or shut the domain down first: {commands}",

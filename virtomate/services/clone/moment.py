@@ -76,14 +76,14 @@ class Moment(NamedTuple):
     Attributes:
         images: The volumes by their paths.
         warnings: Warnings about the images.
-        start: How the backup began.
+        start: How the backup began; None for images of an original that does not run.
     """
 
     plan: MomentPlan
     claim: Claim
     images: dict[str, VolumeDescription]
     warnings: tuple[Notice, ...]
-    start: BackupStart
+    start: BackupStart | None
 
     def bound(self, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, ...]:
         """Return the plans of disks with the images as they are by now."""
@@ -100,6 +100,9 @@ def needs_moment(survey: Survey, disks: tuple[DiskPlan, ...]) -> bool:
     A new volume whose file cannot be opened here would keep all the space that was reserved for the backup. A copy of
     an image that is removed does not.
     """
+    if survey.has_two_hosts:
+        # other images are made of it, see `crossing_disks`
+        return False
     ways = [disk.duplication for disk in disks if disk.duplication is not None]
     if survey.has_siblings or any(way.action is not Action.COPIED for way in ways):
         return bool(ways)
@@ -115,6 +118,24 @@ def plan_moment(
         ConflictError: There is no free name for the images.
         VirtomateError: The clones cannot be filled from the images.
     """
+    plan, images = plan_images(survey, disks, taken)
+    cautions: dict[int, tuple[Notice, ...]] = {}
+
+    def start(way: Duplication) -> Duplication:
+        started, cautions[id(started)] = _from_image(survey, way, images[id(way)])
+        return started
+
+    return plan, tuple(_resting(disk, cautions.get(id(disk.duplication), ())) for disk in with_ways(disks, start))
+
+
+def plan_images(
+    survey: Survey, disks: tuple[DiskPlan, ...], taken: TakenNames
+) -> tuple[MomentPlan, dict[int, Duplication]]:
+    """Plan images of disks on the host of the original, and return with them each image by the ID of a disk's way.
+
+    Raises:
+        ConflictError: There is no free name for the images.
+    """
     original = survey.source.reference
     # the name that was asked for is the clone's
     wanted = with_ways(
@@ -126,7 +147,7 @@ def plan_moment(
         check_clone_name(name)
         try:
             with taken.for_clone():
-                planned = plan_disks(survey, wanted, original.name, name, taken)
+                planned = plan_disks(survey, wanted, (original.name,), name, taken)
             break
         except ConflictError:
             continue
@@ -137,15 +158,8 @@ def plan_moment(
         for disk, image in zip(disks, planned, strict=True)
         if disk.duplication is not None and image.duplication is not None
     }
-    cautions: dict[int, tuple[Notice, ...]] = {}
-
-    def start(way: Duplication) -> Duplication:
-        started, cautions[id(started)] = _from_image(survey, way, images[id(way)])
-        return started
-
-    starting = tuple(_resting(disk, cautions.get(id(disk.duplication), ())) for disk in with_ways(disks, start))
     every = tuple({image.place.path: image for image in images.values()}.values())
-    return MomentPlan(name, str(uuid4()), original, survey.source.definition.domain, every), starting
+    return MomentPlan(name, str(uuid4()), original, survey.source.definition.domain, every), images
 
 
 def make_moment(run: Run, plan: MomentPlan, undo: Rollback) -> Moment:
@@ -170,7 +184,7 @@ def make_moment(run: Run, plan: MomentPlan, undo: Rollback) -> Moment:
     claim.require_intact()
     images = {way.place.path: _describe(run.target.connection, way) for way in plan.duplications}
     warnings = tuple(dict.fromkeys(warning for done in filled.values() for warning in done.warnings))
-    start = next(done.start for done in filled.values() if done.start is not None)
+    start = next((done.start for done in filled.values() if done.start is not None), None)
     return Moment(plan, claim, images, warnings, start)
 
 
@@ -180,15 +194,14 @@ def _moment_names(original: str) -> Iterator[str]:
         yield f"{original}-moment-{number}"
 
 
-def _from_image(survey: Survey, way: Duplication, image_way: Duplication) -> tuple[Duplication, tuple[Notice, ...]]:
-    """Return how a clone's volume is made of an image that is not there yet, and warnings about that."""
-    place, source = image_way.place, way.source
-    target = survey.target.pools.named(way.place.pool)
-    image = source._replace(
+def image_of(way: Duplication, image: Duplication) -> VolumeDescription:
+    """Return the description of an image of a disk's volume that is not there yet."""
+    place, source = image.place, way.source
+    return source._replace(
         pool=place.pool,
         name=place.name,
         path=place.path,
-        allocation=image_way.total_bytes,
+        allocation=image.total_bytes,
         physical=source.capacity,
         backing_path=None,
         backing_format=None,
@@ -198,6 +211,12 @@ def _from_image(survey: Survey, way: Duplication, image_way: Duplication) -> tup
         birth_time=None,
         header=None,
     )
+
+
+def _from_image(survey: Survey, way: Duplication, image_way: Duplication) -> tuple[Duplication, tuple[Notice, ...]]:
+    """Return how a clone's volume is made of an image that is not there yet, and warnings about that."""
+    target = survey.target.pools.named(way.place.pool)
+    image = image_of(way, image_way)
     transfers = select.choose_transfer(
         image,
         image.format,

@@ -112,16 +112,19 @@ def _model(survey: Survey, path: str) -> tuple[str, tuple[Notice, ...]]:
     warnings: tuple[Notice, ...] = ()
     if is_template(domain, path):
         warnings = (notice(CloneWarning.NVRAM_TEMPLATE, survey.source.reference.name, path=path),)
-    elif not is_certainly_unwritable(connection, posixpath.dirname(path)):
+    elif survey.crossing is None and not is_certainly_unwritable(connection, posixpath.dirname(path)):
         return path, ()
     if place is not None and "/" in place:
         return path, warnings
     try:
-        own = own_nvram_path(connection, domain)
+        own = own_nvram_path(connection, domain if survey.crossing is None else survey.crossing.domain)
     except HypervisorError as error:
         raise HypervisorError(error.message, hint=_NAME_A_PLACE, code=error.code) from error
     if own is None:
         raise HypervisorError("libvirt does not tell where it keeps the NVRAM of domains", hint=_NAME_A_PLACE)
+    if survey.crossing is not None:
+        # the directory is that of the other host, and the name is made of the original's
+        return posixpath.join(posixpath.dirname(own), posixpath.basename(path)), warnings
     return own, warnings or (Notice(CloneWarning.NVRAM_ELSEWHERE, posixpath.dirname(path)),)
 
 
@@ -169,7 +172,7 @@ def plan_nvram(survey: Survey, nvram: SurveyedNvram, clone_name: str, taken: Tak
     covering = ((posixpath.dirname(nvram.path), nvram.pool), (directory, nvram.target))
     fresh = fresh._replace(uncovered=frozenset(place for place, pool in covering if pool is None))
     # The daemon probably sees what this process sees; the temporary pools will tell for sure.
-    if survey.target.connection.is_local:
+    if survey.target.connection.is_local and not survey.has_two_hosts:
         if os.path.lexists(path) and not survey.gives_way(path):
             raise _taken(path)
         if nvram.name is not None and is_missing(directory):
@@ -196,7 +199,7 @@ def settle_nvram(
     if plan.source_path is None or plan.path is None:
         return plan
     directory, name = posixpath.split(plan.source_path)
-    pool = nvram.pool or temporary.over(directory)
+    pool = nvram.pool or temporary.at_original.over(directory)
     target = nvram.target or temporary.over(posixpath.dirname(plan.path))
     found = find_volume(pool, name)
     fresh = plan._replace(action=SideFileAction.FRESH, uncovered=frozenset(), warnings=())
@@ -209,7 +212,7 @@ def _settled(
     """Return the settled plan: a byte copy of the original's NVRAM, or fresh NVRAM if the original's was never made."""
     path = fresh.path or ""
     # libvirt would silently use the file as the clone's NVRAM; a pool does not list a link to a missing file
-    is_there = survey.target.connection.is_local and os.path.lexists(path)
+    is_there = survey.target.connection.is_local and not survey.has_two_hosts and os.path.lexists(path)
     is_there = is_there or target.find_volume(posixpath.basename(path)) is not None
     if is_there and not survey.gives_way(path):
         raise _taken(path)
@@ -219,7 +222,8 @@ def _settled(
     is_held = holds_nvram(survey, content, fresh.format)
     # bytes are copied whatever they mean
     source = with_acl(content if is_held else select.as_format(content, "raw"))
-    is_at_hand = not is_moving and find_obstacle(source) is None
+    is_near = survey.original.connection.is_local and survey.target.connection.is_local
+    is_at_hand = is_near and not is_moving and find_obstacle(source) is None
     possible = (Transfer.HOST, Transfer.STREAM) if is_at_hand else (Transfer.STREAM,)
     transfers, warnings = survey.admit(possible, _entry(target), (_entry(pool),), _WHAT)
     if source.acl and not may_be_given_here(source):

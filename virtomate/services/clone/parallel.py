@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,11 @@ from virtomate.services.transaction import Acceptance, guarded, require_off, sub
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from virtomate.cancel import CancelToken
+    from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.planner import ClonePlanner
     from virtomate.services.clone_records import CloneRequest, CloneResult
@@ -42,6 +44,7 @@ def settle(run: Run, planner: ClonePlanner, plan: ClonePlan, pools: TemporaryPoo
     """Answer the last open question of a plan, for which temporary pools are started."""
     if any(file.uncovered for file in plan.side_files):
         run.cancel.begin()
+        pools.on(run.source)
         plan = planner.settle(plan, pools)
         refuse_warnings(plan.fail_on, plan.all_warnings)
     return plan
@@ -95,6 +98,18 @@ def make_in_parallel(run: Run, works: Sequence[Work], pools: TemporaryPools) -> 
                     outcome = clone_result(work.plan, Status.FAILED, error=outcome)
                 results[number] = explained(outcome, run.cancel)
     return tuple(results[number] for number in range(len(plans)))
+
+
+@contextmanager
+def while_original_is_still(run: Run, plan: ClonePlan, ways: Iterable[Duplication]) -> Iterator[None]:
+    """Make images of an original in the block; raise SourceChangedError if it was not left alone, unless it runs."""
+    if plan.source.backed_up is not None:
+        yield
+        return
+    watched = [volume for way in ways for volume in (way.source, *way.below)]
+    with guarded(run.source.connection, partial(_require_original, plan), watched) as guard:
+        yield
+        guard.require_unchanged(run.source.connection)
 
 
 def _require_original(plan: ClonePlan, connection: Connection) -> None:

@@ -28,6 +28,7 @@ from virtomate.services.clone.seeds import (
 from virtomate.services.clone.target import (
     Survey,
     check_identity,
+    errors_of,
     refuse_taken_names,
 )
 from virtomate.services.clone.volume_names import automatic_names
@@ -38,7 +39,10 @@ from virtomate.words import counted
 if TYPE_CHECKING:
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.clone_plan import ClonePlan
+    from virtomate.services.clone.disks import DiskPlan
+    from virtomate.services.clone.moment import MomentPlan
     from virtomate.services.clone.original import Source
+    from virtomate.services.clone.seeds import FoundSeed
     from virtomate.services.clone.side_files import SideFile
     from virtomate.services.clone_records import CloneRequest
     from virtomate.services.storage import TemporaryPools
@@ -86,7 +90,8 @@ def plan_clones(
             )
         else:
             advice = f"Make room{smaller}, or, where the file system compresses, use --no-space-check."
-        planner.space.refuse_lack(advice, f" for {counted(len(plans), 'clone')}" if len(plans) > 1 else "")
+        for side in planner.survey.sides:
+            side.space.refuse_lack(advice, f" for {counted(len(plans), 'clone')}" if len(plans) > 1 else "")
     return planner, tuple(plan._replace(needs=planner.space.up_to_date(plan.needs)) for plan in plans)
 
 
@@ -112,8 +117,8 @@ def _survey(run: Run, request: CloneRequest, ground: Ground | None, temporary: T
     domain, name = source.definition.domain, source.reference.name
     survey, mac_addresses = _survey_hosts(run, request, source, ground, temporary)
     original, target = survey.original, survey.target
-    disks = survey_disks(survey)
-    seeds, seed = find_seeds(survey, disks), None
+    survey, disks, seeds, moment = _survey_content(survey)
+    seed = None
     refuse_unheard_name(survey)
     if request.seed is not None:
         seed, disks = survey_seed(survey, request.seed, disks, seeds)
@@ -131,10 +136,9 @@ def _survey(run: Run, request: CloneRequest, ground: Ground | None, temporary: T
         from virtomate.services.clone.preparing import survey_preparation  # noqa: PLC0415 - few clones are prepared
 
         preparation = survey_preparation(survey, request.preparation, disks)
-    firmware = read_firmware(survey.connection, domain)
+    firmware = read_firmware(survey.connection, domain).for_clones(leaving=survey.has_two_hosts)
     nvram = survey_nvram(survey, firmware)
     refuse_to_start(request, disks, nvram)
-    moment = None
     if source.backed_up is not None and needs_moment(survey, disks):
         moment, disks = plan_moment(survey, disks, original.taken)
         original.space.add_clone(moment.duplications, original.pools)
@@ -184,11 +188,13 @@ def _survey_hosts(
         ground = ground.opening(run, temporary)
     survey = Survey(request, source, ground.original, ground.target)
     for side in survey.sides:
-        refuse_taken_names(side.connection, [name for name in request.names if name in side.identities.names])
-        check_identity(side.connection, request, source, side.identities)
+        with errors_of(request.to.uri if request.to is not None and side is not survey.original else None):
+            refuse_taken_names(side.connection, [name for name in request.names if name in side.identities.names])
+            check_identity(side.connection, request, source, side.identities)
     _refuse_broken(survey.connection, source)
     if request.pool is not None:
-        survey.target.pools.for_new_volumes(request.pool)
+        with errors_of(None if request.to is None else request.to.uri):
+            survey.target.pools.for_new_volumes(request.pool)
     return survey, ground.mac_addresses
 
 
@@ -208,3 +214,21 @@ def _side_files(survey: Survey, nvram: SideFile | None) -> tuple[SideFile, ...]:
 
         tpm = survey_tpm(survey)
     return tuple(file for file in (nvram, tpm) if file is not None)
+
+
+def _survey_content(survey: Survey) -> tuple[Survey, tuple[DiskPlan, ...], tuple[FoundSeed, ...], MomentPlan | None]:
+    """Look at the disks; on the way to another host, images of some are made first."""
+    if survey.request.to is None:
+        disks = survey_disks(survey)
+        return survey, disks, find_seeds(survey, disks), None
+    from virtomate.services.clone.crossing import survey_crossing  # noqa: PLC0415 - few clones go to other hosts
+    from virtomate.services.clone.crossing_disks import before_crossing, crossed  # noqa: PLC0415 - as above
+
+    with errors_of(survey.request.to.uri):
+        survey = survey._replace(crossing=survey_crossing(survey, survey.request.to))
+    disks = survey_disks(before_crossing(survey))
+    seeds = find_seeds(survey, disks)
+    moment, disks = crossed(survey, disks)
+    if moment is not None:
+        survey.original.space.add_clone(moment.duplications, survey.original.pools)
+    return survey, disks, seeds, moment

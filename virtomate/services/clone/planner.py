@@ -13,6 +13,7 @@ from virtomate.definition.provenance import DomainReference, without_provenance
 from virtomate.enums import Action, ArtifactKind
 from virtomate.errors import ConflictError
 from virtomate.names import check_clone_name
+from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.clone.clone_plan import ClonePlan
 from virtomate.services.clone.disks import DiskPlan, plan_disks
 from virtomate.services.clone.ground import Ground
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from virtomate.definition.rewrite.unshared import Outcome
     from virtomate.duplication.transfers.base import Duplication
-    from virtomate.notices import Notice
     from virtomate.services.clone.addresses import SurveyedAddresses
     from virtomate.services.clone.credentials import CredentialPlan, SurveyedCredentials
     from virtomate.services.clone.freezing import Freezing
@@ -96,8 +96,9 @@ class ClonePlanner(NamedTuple):
         _LOG.info("planning to clone %r to %r", self.survey.source.reference.name, name)
         uuid = self.survey.request.uuid or str(uuid4())
         with self.taken.for_clone():
-            source = self.survey.source.reference.name if self.moment is None else self.moment.name
-            disks = plan_disks(self.survey, self.disks, source, name, self.taken)
+            original = self.survey.source.reference.name
+            sources = (original,) if self.moment is None else (self.moment.name, original)
+            disks = plan_disks(self.survey, self.disks, sources, name, self.taken)
             clone = DomainReference(name, uuid)
             side_files = tuple(file.plan(self.survey, clone, self.taken) for file in self.side_files)
             seed = None
@@ -169,6 +170,18 @@ class ClonePlanner(NamedTuple):
     def _has_address(self, address: str) -> bool:
         return address in self.mac_addresses or self.survey.has_address(address)
 
+    def _of_host(self, warnings: tuple[Notice, ...]) -> tuple[Notice, ...]:
+        """Return the warnings about a definition; on another host, nothing of this host is shared."""
+        crossing = self.survey.crossing
+        if crossing is None:
+            return warnings
+        return tuple(
+            notice(CloneWarning.OF_OTHER_HOST, item.subject, host=crossing.hosts.target)
+            if item.code is CloneWarning.SHARED
+            else item
+            for item in warnings
+        )
+
     def _with_entries(self, plan: ClonePlan, number: int) -> ClonePlan:
         """Return a plan with the DHCP entries of the clone."""
         if not self.addresses:
@@ -220,13 +233,14 @@ class ClonePlanner(NamedTuple):
             interfaces=tuple(InterfaceResult(addresses.get(index, mac), mac) for index, mac in enumerate(macs) if mac),
             definition=without_provenance(source.definition)._replace(domain=outcome.domain),
             changes=outcome.changes,
-            warnings=(*self.warnings, *outcome.warnings),
+            warnings=(*self.warnings, *self._of_host(outcome.warnings)),
             fail_on=request.fail_on,
             moment=self.moment,
             frozen=() if self.freezing is None else self.freezing.disks,
             seed=seed,
             host_name=host_name,
             autostarts=request.autostarts,
+            hosts=None if self.survey.crossing is None else self.survey.crossing.hosts,
             reserved=tuple(address.lower() for address in request.mac_addresses) + reserved_paths,
         )
 

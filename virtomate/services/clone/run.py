@@ -12,10 +12,18 @@ from virtomate.definition import rewrite as changes
 from virtomate.duplication.pace import Pace
 from virtomate.enums import Action, Status
 from virtomate.errors import IllegalStateError, UsageError, VirtomateError
+from virtomate.hypervisor.domains import list_domains
 from virtomate.rollback import Rollback
 from virtomate.services.clone.clone_one import clone_result
 from virtomate.services.clone.moment import make_moment
-from virtomate.services.clone.parallel import Work, explained, known, make_in_parallel, settle
+from virtomate.services.clone.parallel import (
+    Work,
+    explained,
+    known,
+    make_in_parallel,
+    settle,
+    while_original_is_still,
+)
 from virtomate.services.clone.plan import check_request, plan_clones
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.storage import is_temporary, refresh_all, temporary_pools_during, temporary_pools_of
@@ -91,7 +99,14 @@ def judge(run: Run, planner: ClonePlanner, plan: ClonePlan) -> None:
     """Have libvirt judge the definition of a planned clone, and raise HypervisorError if libvirt refuses it."""
     # With the original's UUID, under which libvirt judges the definition and then defines no second domain. The name of
     # another domain has the same effect if the original vanishes meanwhile.
-    identity = changes.Identity(planner.other_domain or plan.name, plan.source.reference.uuid, {})
+    name, uuid = planner.other_domain or plan.name, plan.source.reference.uuid
+    if plan.hosts is not None:
+        other = next(iter(list_domains(run.target.connection)), None)
+        if other is None:
+            # without a domain on the other host, libvirt would define the clone; it judges before anything is copied
+            return
+        name, uuid = plan.name, other.uuid
+    identity = changes.Identity(name, uuid, {})
     probe = plan.definition._replace(domain=changes.with_identity(plan.definition.domain, identity))
     require_acceptable(run.target.connection, plan.name, probe, plan.source.definition)
 
@@ -294,7 +309,8 @@ def _from_moment(
         raise AssertionError("there are no images to start from")
     name, undo, begin = planner.moment.name, Rollback(), time.monotonic()
     try:
-        moment = make_moment(run, planner.moment, undo)
+        with while_original_is_still(run, plans[0], planner.moment.duplications):
+            moment = make_moment(run, planner.moment, undo)
         refuse_warnings(request.fail_on, moment.warnings)
     except Exception as unforeseen:  # noqa: BLE001 - what was made must be undone
         error = known(unforeseen)
@@ -308,8 +324,8 @@ def _from_moment(
         made = tuple(
             result._replace(
                 seconds=seconds + result.seconds,
-                consistency=moment.start.consistency,
-                frozen_seconds=moment.start.frozen_seconds,
+                consistency=result.consistency if moment.start is None else moment.start.consistency,
+                frozen_seconds=None if moment.start is None else moment.start.frozen_seconds,
                 warnings=result.warnings if result.moment is None else (*result.warnings, *moment.warnings),
             )
             for result in make_in_parallel(run, _works(request, bound, plans), pools)

@@ -6,7 +6,7 @@ import os
 import posixpath
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers, readers
@@ -20,10 +20,10 @@ from virtomate.services.definitions import Definitions
 from virtomate.services.transaction import submit
 from virtomate.services.trust import admit
 from virtomate.tuples import NamedTuple
-from virtomate.words import counted, quoted, virtomate
+from virtomate.words import Reach, counted, quoted, virtomate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from virtomate.definition.codec import Document
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.original import Source
     from virtomate.services.clone.volume_names import TakenNames
     from virtomate.services.clone_records import CloneRequest
+    from virtomate.services.other_host import Crossing
     from virtomate.services.storage import PoolEntry, PoolIndex, SpaceLedger
     from virtomate.services.trust import PoolGate, Trust
 
@@ -91,12 +92,16 @@ class Survey(NamedTuple):
     Attributes:
         original: The host of the original.
         target: The host where the clones will live; mostly the same object.
+        is_leaving: Whether what is planned is only a step on the way to another host.
+        crossing: How the clones get to another host, None where they stay.
     """
 
     request: CloneRequest
     source: Source
     original: Side
     target: Side
+    is_leaving: bool = False
+    crossing: Crossing | None = None
 
     @property
     def has_two_hosts(self) -> bool:
@@ -116,7 +121,8 @@ class Survey(NamedTuple):
     @property
     def keeps_owner(self) -> bool:
         """Whether new volumes get the owners of their originals; an unprivileged daemon cannot give files away."""
-        return not self.target.connection.is_session
+        # users have other numbers on another host
+        return not self.has_two_hosts and not self.target.connection.is_session
 
     def has_address(self, address: str) -> bool:
         """Return whether a domain on either host uses a MAC address, which is in lower case."""
@@ -305,3 +311,17 @@ def _refuse_tpm_state(connection: Connection, uuid: str, domain: Document) -> No
             f"'{path}' holds the state of a TPM, which the clone would take for its own",
             hint="Leave out --uuid, choose another UUID, or move that directory away.",
         )
+
+
+@contextmanager
+def errors_of(uri: str | None) -> Iterator[None]:
+    """Let the commands in an error of the block reach another libvirt than the one in use; None for the one in use."""
+    try:
+        yield
+    except VirtomateError as error:
+        if uri is None:
+            raise
+        reach = Reach(uri, uri)
+        error.message = reach.fill(error.message)
+        error.hint = None if error.hint is None else reach.fill(error.hint)
+        raise

@@ -34,6 +34,7 @@ def clone_warnings(
     source = survey.source
     name = source.reference.name
     return (
+        *(() if survey.crossing is None else survey.crossing.warnings),
         *_shared(disks, nvram),
         *_addresses(survey),
         *(() if survey.request.freeze else _links(source, disks)),

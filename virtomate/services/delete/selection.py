@@ -38,7 +38,7 @@ def select_domains(
         cancel.check()
         is_wanted = is_original(connection, original)
         for domain, record in _clones(list_domains(connection)):
-            if is_wanted(record.source):
+            if is_wanted(record):
                 found.setdefault(domain.uuid, domain)
     return tuple(found.values())
 

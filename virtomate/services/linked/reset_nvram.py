@@ -109,6 +109,8 @@ class OriginalNvrams:
 
     def _content(self, provenance: Provenance) -> bytes:
         """Return the NVRAM of an original."""
+        if provenance.host is not None:
+            raise _KeptError(f"its original is on host '{provenance.host}'")
         uuid = provenance.source.uuid
         if uuid not in self._read:
             try:

@@ -67,6 +67,11 @@ class TemporaryPools:
             self._elsewhere = TemporaryPools(session)
         return self._elsewhere
 
+    @property
+    def at_original(self) -> TemporaryPools:
+        """The pools on the host of the original, if `on` was asked for them; otherwise these pools."""
+        return self._elsewhere or self
+
     def name(self, directory: str) -> str:
         """Return the name that the directory's pool has, or will have."""
         return self._names.setdefault(normalise(directory), new_pool_name())

@@ -212,7 +212,8 @@ class References:
         uuid = document.domain_uuid
         says = f"domain '{document.domain_name}' is being cloned from it"
         linking = Reference(says, ReferenceKind.LINKS, domain_uuid=uuid)
-        is_linking = not record.finished and may_be_running(record.maker)
+        # the UUID of an original on another host means nothing here
+        is_linking = record.host is None and not record.finished and may_be_running(record.maker)
         if is_linking:
             self._to_original[record.source.uuid].append(linking)
         for made in record.made:

@@ -1,0 +1,108 @@
+"""The disks of clones on another host: streamed or copied from the volumes of the original, or from images of them.
+
+A volume that one stream can copy goes to the other host as it is. Of any other volume, such as an overlay with images
+below or a disk of a running original, an image is made on the host of the original first, see `moment`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.duplication.hostfs import can_be_copied_here, visible_status
+from virtomate.duplication.transfers.base import Place
+from virtomate.enums import MapKind, Transfer
+from virtomate.errors import UnsupportedError
+from virtomate.services.clone.disks import with_ways
+from virtomate.services.clone.moment import image_of, plan_images
+from virtomate.services.clone_records import DiskOptions
+
+if TYPE_CHECKING:
+    from virtomate.duplication.transfers.base import Duplication
+    from virtomate.notices import Notice
+    from virtomate.services.clone.disks import DiskPlan
+    from virtomate.services.clone.moment import MomentPlan
+    from virtomate.services.clone.target import Survey
+    from virtomate.services.storage import PoolEntry
+
+_BY_BYTES = frozenset({Transfer.HOST, Transfer.STREAM})
+
+
+def before_crossing(survey: Survey) -> Survey:
+    """Return the survey for copies of the disks on the host of the original, each in the pool of its volume."""
+    disks = tuple(chosen._replace(pool=None) for chosen in survey.request.disks)
+    request = survey.request._replace(pool=None, disks=disks, transfer=None, bandwidth_bytes=0)
+    return survey._replace(request=request, target=survey.original, is_leaving=True)
+
+
+def crossed(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[MomentPlan | None, tuple[DiskPlan, ...]]:
+    """Return the images to be made first, if there are any, and the disks with volumes on the other host.
+
+    Args:
+        survey: The survey of both hosts.
+        disks: The disks as they would be copied on the host of the original, see `before_crossing`.
+
+    Raises:
+        UnsupportedError: The transfer that was asked for is not possible.
+        VirtomateError: Images cannot be made, or a pool cannot be used.
+    """
+    indirect = tuple(disk for disk in disks if disk.duplication is not None and not _is_direct(disk.duplication))
+    moment: MomentPlan | None = None
+    images: dict[int, Duplication] = {}
+    if indirect:
+        moment, images = plan_images(before_crossing(survey), indirect, survey.original.taken)
+    choices = {chosen.target: chosen for chosen in survey.request.disks}
+    cautions: dict[int, tuple[Notice, ...]] = {}
+
+    def cross(way: Duplication) -> Duplication:
+        chosen = choices.get(way.label, DiskOptions(way.label))
+        known = _pool(survey, way, chosen)
+        image = images.get(id(way))
+        there, cautions[id(there)] = _there(survey, way, image, known, chosen.name or "")
+        return there
+
+    planned = with_ways(disks, cross)
+    return moment, tuple(
+        disk._replace(warnings=tuple(dict.fromkeys((*disk.warnings, *cautions.get(id(disk.duplication), ())))))
+        for disk in planned
+    )
+
+
+def _is_direct(way: Duplication) -> bool:
+    return way.transfer in _BY_BYTES and way.running is None and way.snapshot is None
+
+
+def _pool(survey: Survey, way: Duplication, chosen: DiskOptions) -> PoolEntry:
+    pool = way.source.pool
+    mapped = pool if survey.crossing is None else survey.crossing.moved.name(MapKind.POOL, pool)
+    return survey.target.pools.for_new_volumes(chosen.pool or survey.request.pool or mapped)
+
+
+def _there(
+    survey: Survey, way: Duplication, image: Duplication | None, known: PoolEntry, name: str
+) -> tuple[Duplication, tuple[Notice, ...]]:
+    """Return how a volume on the other host is made of a volume here, or of an image of it that is not there yet."""
+    source = way.source if image is None else image_of(way, image)
+    is_seen = can_be_copied_here(way.source.path) if image is not None else visible_status(source) is not None
+    is_near = survey.target.connection.is_local and survey.original.connection.is_local
+    possible = (Transfer.HOST, Transfer.STREAM) if is_seen and is_near else (Transfer.STREAM,)
+    if (forced := survey.request.transfer) is not None:
+        if forced not in possible:
+            raise UnsupportedError(
+                f"'{way.source.path}' cannot be copied to the other host with --transfer {forced.value}",
+                hint="Leave out --transfer.",
+            )
+        possible = (forced,)
+    if way.involves_device or known.backend.makes_devices:
+        raise UnsupportedError(
+            f"disk {way.label} is a block device, or would be one in storage pool '{known.pool.name}', and only files "
+            "are copied to another host",
+            hint="Clone it into a file on its own host first (--block copy, --pool), or choose a pool of files.",
+        )
+    read = survey.original.pools.named(source.pool)
+    transfers, cautions = survey.admit(possible, known, (read,), f"disk {way.label}")
+    place = Place(known.pool.name, known.pool.uuid, known.description.path or "", name)
+    # users have other numbers on another host
+    crossed_way = way._replace(
+        source=source, place=place, transfers=transfers, below=(), running=None, snapshot=None, keep_owner=False
+    )
+    return crossed_way, cautions
