@@ -78,13 +78,15 @@ def test_read_only_templates(storage_host: StorageHost) -> None:
         storage_host.run(f"touch {TEMPLATES}/other")
 
 
-@pytest.mark.parametrize("kind", ["netfs", "netfs-open", "disk", "iscsi"])
+@pytest.mark.parametrize("kind", ["netfs", "netfs-qemu", "netfs-open", "disk", "iscsi"])
 def test_pools(storage_host: StorageHost, kind: str) -> None:
     """Each kind of pool starts, and holds a volume: the LUN, or one that libvirt makes."""
     pool = storage_host.make_pool(kind, "made")
 
-    # libvirt makes a file as its owner, and root is not let in everywhere.
-    owner = f"<owner>{SQUASHED_USER}</owner><group>{SQUASHED_USER}</group>"
+    # libvirt makes a file as its owner, who must be let in.
+    user = {"netfs": "nobody", "netfs-qemu": "libvirt-qemu"}.get(kind, "root")
+    number, group = storage_host.run(f"id -u {user}; id -g {user}").split()
+    owner = f"<owner>{number}</owner><group>{group}</group>"
     target = f"<target><permissions><mode>0600</mode>{owner}</permissions></target>"
     # A volume of a disk pool is a partition, and its name is the kernel's.
     name = "vdc1" if kind == "disk" else "made1"
