@@ -96,7 +96,8 @@ class Locator:
         known = self.pools.covering(directory)
         if known is not None and known.is_active and known.description.type in FILE_POOLS:
             return Whereabouts(path, _keys(path))
-        return _unsettled(path, {name}, "it is in no active storage pool")
+        is_device = known is not None and known.is_active and known.description.type in _DEVICE_POOLS
+        return _unsettled(path, {name}, "it is a block device" if is_device else "it is in no active storage pool")
 
     def list_files(self, known: PoolEntry) -> list[str] | None:
         """Return the paths of a pool's files if they are seen here, else None.
