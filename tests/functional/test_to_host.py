@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tests.lab.program import Result
     from tests.lab.ssh import SshServer
 
+# as libvirt counts its versions, without the last part
+BROKEN_STREAMS = 11_003
 NETWORK = "<network><name>{}</name></network>"
 
 
@@ -365,7 +367,10 @@ def test_full_disk_there(root_lab: Lab, virtomate: Program, far: Far) -> None:
     before = (root_lab.inventory(), far.inventory())
 
     planned = send(virtomate, far, "--pool", small.name)
-    filled = send(virtomate, far, "--pool", small.name, "--no-space-check", "--transfer", "stream")
+    # the daemon of libvirt 11.3 frees something twice when it cannot write a stream, and dies or hangs
+    is_broken = far.host.connection.getLibVersion() // 1000 == BROKEN_STREAMS
+    transfer = "host" if is_broken else "stream"
+    filled = send(virtomate, far, "--pool", small.name, "--no-space-check", "--transfer", transfer)
 
     assert planned.json["type"] == "NoSpaceError", str(planned)
     assert filled.status == 1, str(filled)
