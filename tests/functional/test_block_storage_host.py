@@ -2,14 +2,12 @@
 
 import hashlib
 import signal
-from typing import Any
 
 import pytest
 
 from tests.functional.runs import paused
 from tests.functional.support import by_target, cloned
 from tests.lab import Program, Result, disk, domain
-from tests.lab.guest import boot
 from tests.lab.images import MIB, marker_block
 from tests.lab.storage_host import StorageHost
 
@@ -19,14 +17,8 @@ SIZE_MIB = 24
 DIRECTORY = "/srv/clones"
 POOLS = {"files": "clones", "devices": "vg"}
 TARGETS = {"vda": "raw file", "vdb": "qcow2 file", "vdc": "thick", "vdd": "thin"}
-# a kill at the claim, at the first and last new volume, in the middle of the content, and before the definition
-MOMENTS = (
-    "virDomainDefineXMLFlags",
-    "virStorageVolCreateXML",
-    "virStorageVolCreateXML-2",
-    "virStreamFinish",
-    "virDomainDefineXMLFlags-3",
-)
+# a kill when the first volume is recorded, and the second was just made
+MOMENTS = ("virStorageVolCreateXML-2",)
 
 
 def content(number: int) -> bytes:
@@ -62,8 +54,8 @@ def originals(storage_host: StorageHost) -> dict[str, str]:
     """A domain `original` with disks of four kinds; the path of each by its target."""
     host = storage_host
     # what was there before must not be seen in the clones
-    stale = host.make_lv("stale", 400)
-    host.run(f"tr '\\0' X </dev/zero | dd of={stale} bs=1M count=400 iflag=fullblock conv=fsync status=none")
+    stale = host.make_lv("stale", 160)
+    host.run(f"tr '\\0' X </dev/zero | dd of={stale} bs=1M count=160 iflag=fullblock conv=fsync status=none")
     host.run(f"lvremove --yes {stale}")
     host.make_directory_pool("clones", DIRECTORY)
     paths = {
@@ -196,35 +188,3 @@ def test_interrupted(storage_host: StorageHost, virtomate: Program, originals: d
     assert result.status == -signal.SIGINT, str(result)
     assert [name for name in host.run("ls /dev/vg").split() if name.startswith("clone")] == []
     assert host.digest(originals["vdd"]) == digest(expected("vdd"))
-
-
-def test_linked_and_booted(storage_host: StorageHost, virtomate: Program, originals: dict[str, Any]) -> None:
-    """A guest boots: a file on a logical volume, a logical volume in a file, a thin one on a thick, and overlays."""
-    host = storage_host
-    assert originals
-    mixed = cloned(
-        clone(
-            *(host, virtomate, "inside", "--disk", "vda=copy,pool=vg", "--disk", "vdb=drop"),
-            *("--disk", "vdc=copy,pool=clones", "--disk", "vdd=copy,pool=vg"),
-        )
-    )
-    linked = cloned(
-        host.virtomate(
-            *("domain-clone", "--block", "linked", "--disk", "vda=drop", "--disk", "vdb=drop", "--pool", "clones"),
-            *("original", "linked"),
-            json=True,
-        )
-    )
-
-    assert [by_target(mixed)[target]["action"] for target in ("vda", "vdc", "vdd")] == ["copied"] * 3
-    assert [by_target(linked)[target]["action"] for target in ("vdc", "vdd")] == ["linked"] * 2
-    markers = {
-        name: {target: found.marker for target, found in boot(host.connection, name, 900).disks.items()}
-        for name in ("clone", "linked")
-    }
-    assert sorted(markers["clone"].values()) == ["disk 0", "disk 1", "disk 2"]
-    assert sorted(markers["linked"].values()) == ["disk 1", "disk 2"]
-    kept = host.virtomate("domain-list", "--tree")
-    assert "linked" in kept.stdout
-    deleted = host.virtomate("domain-delete", "--yes", "clone", "linked")
-    assert deleted.status == 0, str(deleted)
