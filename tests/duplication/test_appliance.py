@@ -1,10 +1,13 @@
 """The programs that change guests in images: what is kept of their output."""
 
+import os
 import sys
+from subprocess import Popen
 
 import pytest
 
 from virtomate.cancel import CancelToken
+from virtomate.duplication import appliance
 from virtomate.duplication.appliance import Outcome, run_in_appliance
 
 KEPT = 200
@@ -50,3 +53,17 @@ os._exit(1)
     outcome, heard = run(script)
 
     assert (outcome, heard) == (Outcome(1, ("the reason",)), ["the reason"])
+
+
+def test_all_is_said_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that says something and ends after the look for output, but before the look for its end, is heard."""
+
+    def ended(process: Popen[bytes]) -> bool:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return True
+
+    monkeypatch.setattr(appliance, "_has_ended", ended)
+
+    outcome, heard = run("import time; time.sleep(0.5); print('late')")
+
+    assert (outcome, heard) == (Outcome(0, ("late",)), ["late"])

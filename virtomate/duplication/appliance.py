@@ -103,8 +103,8 @@ def _follow(process: subprocess.Popen[bytes], cancel: CancelToken, hear: Callabl
         while True:
             cancel.check()
             if not selector.select(_LOOK_SECONDS):
-                if _has_ended(process):
-                    # what is left of the appliance has the pipe open
+                # What is left of the appliance has the pipe open. The program may have ended only after the first look.
+                if _has_ended(process) and not selector.select(0):
                     break
                 continue
             piece = os.read(output.fileno(), _PIECE_BYTES)
