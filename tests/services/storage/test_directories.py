@@ -17,13 +17,30 @@ if TYPE_CHECKING:
 def test_no_pool_over_devices(directory: str) -> None:
     """Libvirt opens all files of a pool, and to open a device may do something."""
     with pytest.raises(UnsupportedError, match="is a directory of devices"):
-        refuse_devices(directory)
+        refuse_devices(directory, is_local=False)
 
 
 @pytest.mark.parametrize("directory", ["/", "/devices", "/srv/dev", "/dev/shm", "/dev/shm/images"])
 def test_other_directories(directory: str) -> None:
     """Files may be anywhere else, also in memory."""
-    refuse_devices(directory)
+    refuse_devices(directory, is_local=True)
+
+
+@pytest.mark.parametrize("directory", ["", ".", "images"])
+def test_no_pool_over_a_relative_path(directory: str) -> None:
+    """A definition, or a record in one, may name a file by any text."""
+    with pytest.raises(UnsupportedError, match="does not begin with a slash"):
+        refuse_devices(directory, is_local=True)
+
+
+def test_link_to_devices(tmp_path: Path) -> None:
+    """A link leads libvirt to the devices, on the host where the link is."""
+    link = tmp_path / "link"
+    link.symlink_to("/dev")
+
+    with pytest.raises(UnsupportedError, match=f"'{link}' is a directory of devices"):
+        refuse_devices(str(link), is_local=True)
+    refuse_devices(str(link), is_local=False)
 
 
 def test_identity(tmp_path: Path) -> None:

@@ -23,11 +23,19 @@ def directory_identity(directory: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def refuse_devices(directory: str) -> None:
-    """Raise UnsupportedError for a directory of devices, over which no pool can be started."""
+def refuse_devices(directory: str, *, is_local: bool) -> None:
+    """Raise UnsupportedError for a directory over which no pool can be started: one of devices, or a relative path.
+
+    Where the directories of the daemon can be seen here, a link to a directory of devices is refused, too.
+    """
     place = normalise(directory)
-    if _lies_in(place, _DEVICES) and not _lies_in(place, _FILES_AMONG_DEVICES):
-        raise UnsupportedError(f"'{place}' is a directory of devices, and no storage pool is started over such a one")
+    if not place.startswith("/"):
+        raise UnsupportedError(f"'{place}' does not begin with a slash, and a storage pool needs the whole path")
+    for path in (place, os.path.realpath(place)) if is_local else (place,):
+        if _lies_in(path, _DEVICES) and not _lies_in(path, _FILES_AMONG_DEVICES):
+            raise UnsupportedError(
+                f"'{place}' is a directory of devices, and no storage pool is started over such a directory"
+            )
 
 
 def _lies_in(place: str, directories: tuple[str, ...]) -> bool:

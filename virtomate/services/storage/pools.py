@@ -176,7 +176,7 @@ class PoolIndex:
         return None
 
     def _open(self, open_directory: Callable[[str], Pool], directory: str) -> PoolEntry:
-        refuse_devices(directory)
+        refuse_devices(directory, is_local=self._connection.is_local)
         known = _entry(open_directory(directory))
         self._opened.append(known)
         return known

@@ -37,12 +37,12 @@ def over_directory_of(connection: Connection, made: Artifact) -> Iterator[PoolEn
     """A temporary pool over the directory of an artifact.
 
     Raises:
-        UnsupportedError: That is a directory of devices.
+        UnsupportedError: No pool can be started over the directory.
         HypervisorError: libvirt cannot read the directory.
     """
     directory = posixpath.dirname(made.path)
     # whoever may define a domain can write any path into its record
-    refuse_devices(directory)
+    refuse_devices(directory, is_local=connection.is_local)
     pool = start_temporary_pool(connection, new_pool_name(), directory)
     try:
         yield PoolEntry(pool, PoolDescription(pool.name, "dir", directory), is_active=True)
