@@ -101,9 +101,10 @@ def judge(run: Run, planner: ClonePlanner, plan: ClonePlan) -> None:
     # another domain has the same effect if the original vanishes meanwhile.
     name, uuid = planner.other_domain or plan.name, plan.source.reference.uuid
     if plan.hosts is not None:
-        other = next(iter(list_domains(run.target.connection)), None)
+        # with name and UUID of one domain, libvirt would replace the domain
+        other = next((domain for domain in list_domains(run.target.connection) if domain.name != plan.name), None)
         if other is None:
-            # without a domain on the other host, libvirt would define the clone; it judges before anything is copied
+            # without another domain there, libvirt would define the clone; it judges before anything is copied
             return
         name, uuid = plan.name, other.uuid
     identity = changes.Identity(name, uuid, {})
