@@ -38,6 +38,8 @@ BARE = SEEN._replace(attribute=None)
 FAR = BARE._replace(is_seen=False, fingerprint=Fingerprint("1767225700"))
 NOTHING = Sighting(None, is_seen=False, attribute=None, header=None, fingerprint=Fingerprint(None, directory=2))
 EMPTY = RAW._replace(physical=0)
+KEYED = UNSEEN._replace(fingerprint=Fingerprint(None, key="a1"))
+DEVICE = Sighting(RAW._replace(type="block"), fingerprint=Fingerprint(None, key="a1"))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,32 @@ EMPTY = RAW._replace(physical=0)
             NOTHING._replace(fingerprint=Fingerprint(None, file_system_bytes=99)),
             Verdict.AWAY,
             id="likewise over a connection",
+        ),
+        pytest.param(KEYED, DEVICE, Verdict.PROVED, id="a logical volume with the UUID of what was made"),
+        pytest.param(
+            KEYED,
+            DEVICE._replace(fingerprint=Fingerprint(None, key="b2")),
+            Verdict.FOREIGN,
+            id="a logical volume that was made anew",
+        ),
+        pytest.param(
+            KEYED,
+            DEVICE._replace(fingerprint=Fingerprint(None)),
+            Verdict.FOREIGN,
+            id="a device that has no key",
+        ),
+        pytest.param(
+            KEYED._replace(fingerprint=Fingerprint(None)),
+            DEVICE._replace(fingerprint=Fingerprint(None)),
+            Verdict.UNPROVED,
+            id="neither has a key",
+        ),
+        pytest.param(PLANNED, DEVICE, Verdict.UNPROVED, id="a device that was about to be made"),
+        pytest.param(
+            PLANNED,
+            DEVICE._replace(volume=RAW._replace(type="block", physical=0)),
+            Verdict.UNPROVED,
+            id="a device of which libvirt does not know the size",
         ),
     ],
 )

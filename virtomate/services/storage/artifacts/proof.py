@@ -126,7 +126,9 @@ def _judge_without_token(made: Artifact, volume: VolumeDescription, sighting: Si
     """Judge a file on which no token can be read; return verdict and reason."""
     is_planned = made.state is ArtifactState.PLANNED
     is_early = is_planned or made.token_place is TokenPlace.HEADER
-    if (is_early and volume.physical == 0) or (is_planned and sighting.is_blank):
+    # libvirt may not know the size of a device
+    has_no_length = volume.physical == 0 and not volume.is_device
+    if (is_early and has_no_length) or (is_planned and sighting.is_blank):
         return Verdict.EMPTY, "is empty"
     if made.token_place is TokenPlace.HEADER or (made.token_place is TokenPlace.ATTRIBUTE and sighting.is_seen):
         return Verdict.FOREIGN, "does not bear the clone's token"
