@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.duplication.test_pace import context, duplication
 from tests.duplication.volumes import RAW
+from virtomate.cancel import CancelToken
 from virtomate.duplication.devices import (
     UNIT_BYTES,
     find_device_obstacle,
@@ -18,6 +20,9 @@ from virtomate.duplication.devices import (
     zero_range,
 )
 from virtomate.duplication.devices import SeenDevice as Seen
+from virtomate.duplication.pace import UNLIMITED
+from virtomate.duplication.transfers import host_devices
+from virtomate.errors import SourceChangedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,3 +89,26 @@ def test_device_whose_writes_are_not_counted(tmp_path: Path) -> None:
     path.touch()
     with path.open("rb") as file:
         assert is_unwritten(Seen(file.fileno(), None))
+
+
+@pytest.mark.parametrize("is_device", [True, False])
+def test_short_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_device: bool) -> None:
+    """A file system may return less than was asked for; what it leaves out is no hole. An early end is an error."""
+    read = os.pread
+    expected = os.urandom(150_001) + b"\0" * 8192 + os.urandom(3)
+    (tmp_path / "a").write_bytes(expected)
+    way = duplication()._replace(source=RAW._replace(type="block" if is_device else "file"))
+    source, target = os.open(tmp_path / "a", os.O_RDONLY), os.open(tmp_path / "b", os.O_RDWR | os.O_CREAT)
+    monkeypatch.setattr(os, "pread", lambda file, length, offset: read(file, min(length, 1001), offset))
+    try:
+        copy = host_devices._Copy(source, target, way, RAW, context(UNLIMITED, CancelToken()))
+        os.ftruncate(target, len(expected))
+        copy.run(len(expected))
+
+        assert (tmp_path / "b").read_bytes() == expected
+        monkeypatch.setattr(os, "pread", lambda _file, _length, _offset: b"")
+        with pytest.raises(SourceChangedError, match="became shorter"):
+            copy.run(len(expected))
+    finally:
+        os.close(source)
+        os.close(target)

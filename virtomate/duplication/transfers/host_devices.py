@@ -11,6 +11,7 @@ from virtomate.duplication import devices, hostfs
 from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.transfers.base import TransferUnavailableError
+from virtomate.errors import SourceChangedError
 from virtomate.hypervisor.storage import get_pool, get_volume
 
 if TYPE_CHECKING:
@@ -124,20 +125,29 @@ class _Copy:
         self._zero(position, end_of_target)
 
     def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """Yield what is read from the original, with the offsets."""
+        """Yield what is read from the original, with the offsets.
+
+        Raises:
+            SourceChangedError: The original has become shorter.
+        """
         extents: Iterator[tuple[int, int]] = iter(((begin, end),))
         if not self._duplication.source.is_device:
             extents = hostfs.data_extents(self._source, begin, end)
         step = self._piece(_CHUNK_BYTES)
         for first, last in extents:
-            for offset in range(first, last, step):
+            offset = first
+            while offset < last:
                 self._context.cancel.check()
+                # some file systems return less than was asked for
                 data = os.pread(self._source, min(step, last - offset), offset)
+                if not data:
+                    raise SourceChangedError(f"'{self._duplication.source.path}' became shorter while it was copied")
                 if not self._duplication.is_read_again:
                     os.posix_fadvise(self._source, offset, len(data), os.POSIX_FADV_DONTNEED)
                 yield offset, data
+                offset += len(data)
                 if self._duplication.source.is_device:
-                    self._report(offset + len(data))
+                    self._report(offset)
 
     def _piece(self, length: int) -> int:
         """Return how many of these bytes to write at a time, in whole units."""
