@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.errors import NoSpaceError
 from virtomate.services.storage.backend import PoolSpace
-from virtomate.services.storage.block_pools import rounded_to_extents
+from virtomate.services.storage.block_pools import LOGICAL, rounded_to_extents
 from virtomate.services.storage.file_pools import backend_of
 from virtomate.services.storage.pools import is_temporary
 from virtomate.tuples import NamedTuple
@@ -66,6 +66,7 @@ class SpaceLedger:
         self._needed: defaultdict[str, int] = defaultdict(int)
         self._files: defaultdict[str, int] = defaultdict(int)
         self._directories: dict[str, str] = {}
+        self._alone: set[str] = set()
 
     def add(
         self,
@@ -87,6 +88,8 @@ class SpaceLedger:
             self._spaces[pool.name] = space or counted_space(pool)
             if is_temporary(pool.name) and description.path is not None:
                 self._directories[pool.name] = description.path
+            if description.type == LOGICAL:
+                self._alone.add(pool.name)
         available, total = self._spaces[pool.name].available, self._needed[pool.name]
         return SpaceNeed(pool.name, needed_bytes, available, total, self._directories.get(pool.name))
 
@@ -185,7 +188,9 @@ class SpaceLedger:
         return space.is_impossible or space.available < ample or self._pools[name].volume_count() == 0
 
     def _are_shared(self, name: str, other_name: str) -> bool:
-        """Return whether two pools are on one file system."""
+        """Return whether two pools are on one file system; a volume group is one pool, and nothing else is in it."""
+        if not self._alone.isdisjoint((name, other_name)):
+            return name == other_name
         one, other = self._spaces[name], self._spaces[other_name]
         if one.seen is None or other.seen is None:
             return (one.capacity, one.allocation) == (other.capacity, other.allocation)
