@@ -283,6 +283,27 @@ def test_refused(root_lab: Lab, group: VolumeGroup, virtomate: Program, case: st
     assert group.volumes() == volumes
 
 
+def test_encrypted_device(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """An encrypted device is copied byte for byte; libvirt does not tell the size that an overlay would need."""
+    expected = in_group(root_lab, group)
+    secret = "<secret type='passphrase' uuid='5e3c4f70-6d3a-4a5b-9c8e-0f1a2b3c4d5e'/>"
+    encrypted = disk(group.path / "original", "raw", extra=f"<encryption format='luks'>{secret}</encryption>")
+    root_lab.connection.lookupByName("original").undefine()
+    root_lab.define(domain("original", disks=[encrypted]))
+    before = root_lab.inventory()
+
+    words = ("domain-clone", "--block", "linked", "--pool", root_lab.pool.name, "original", "clone")
+    error = refused(root_lab, before, virtomate(*words, json=True))
+    document = cloned(virtomate("domain-clone", "--block", "copy", "original", "clone", json=True))
+
+    assert error["type"] == "UnsupportedError"
+    assert "it is encrypted" in error["message"]
+    assert "--disk vda=copy" in error["hint"]
+    assert content(clone_path(document))[: len(expected)] == expected
+    assert secret in definition(root_lab, "clone")
+    delete(virtomate, "clone")
+
+
 def test_used_devices_are_refused(root_lab: Lab, group: VolumeGroup, virtomate: Program, tmp_path: Path) -> None:
     """A device that is mounted, or that a running domain writes to under another name, is not copied."""
     in_group(root_lab, group)

@@ -93,6 +93,31 @@ class VolumeDescription(NamedTuple):
         return not self.is_device and 0 < self.capacity <= self.allocation
 
 
+def outside_pools(name: str, path: str, capacity: int, *, allocation: int = 0, kind: str = "file") -> VolumeDescription:
+    """Return the description of raw content in no storage pool, of which libvirt tells little."""
+    return VolumeDescription(
+        pool="",
+        name=name,
+        path=path,
+        capacity=capacity,
+        allocation=allocation,
+        physical=allocation,
+        format="raw",
+        compat=None,
+        cluster_size=None,
+        features=(),
+        backing_path=None,
+        backing_format=None,
+        is_encrypted=False,
+        mode=None,
+        owner=None,
+        group=None,
+        changed=None,
+        modified=None,
+        type=kind,
+    )
+
+
 class NewVolume(NamedTuple):
     """A volume to be created; without an allocation, libvirt would allocate the whole capacity."""
 

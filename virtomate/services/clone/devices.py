@@ -5,6 +5,8 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
+from virtomate.definition.network_images import is_encrypted
+from virtomate.definition.volume import outside_pools
 from virtomate.duplication import devices, select
 from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import ArtifactKind, Mode
@@ -94,6 +96,10 @@ def _refuse(survey: Survey, disk: DiskDefinition, mode: Mode) -> None:
         reason, hint = "it is a slice of the device", _OFFER.format(disk.target)
     elif disk.format not in {None, "raw"}:
         reason, hint = f"it is an image of format {disk.format} on a block device", _OFFER.format(disk.target)
+    elif mode is Mode.LINKED and is_encrypted(source.definition.domain, disk.position):
+        # libvirt tells the size of the device, and the guest sees less
+        reason = "it is encrypted, and libvirt does not tell the size that the guest sees"
+        hint = f"Use --disk {disk.target}=copy."
     elif disk.is_shareable and mode is Mode.LINKED:
         reason, hint = "it is shareable, and an overlay cannot be", f"Use --disk {disk.target}=copy."
     else:
@@ -112,8 +118,6 @@ def _find(survey: Survey, disk: DiskDefinition) -> VolumeDescription:
 
 def _outside_pools(survey: Survey, disk: DiskDefinition, path: str) -> VolumeDescription:
     """Describe a device in no active storage pool, which can only be read here."""
-    from virtomate.definition.volume import VolumeDescription  # noqa: PLC0415 - for this alone
-
     what = f"disk {disk.target}: '{path}' is in no active storage pool"
     cure = "Make a pool of type logical, iscsi, scsi, mpath or disk that has it, and start the pool."
     if not survey.connection.is_local or device_number(path) is None:
@@ -122,27 +126,7 @@ def _outside_pools(survey: Survey, disk: DiskDefinition, path: str) -> VolumeDes
         size = device_size(find_domain(survey.connection, survey.source.reference.uuid), disk.target)
     except HypervisorError as error:
         raise IllegalStateError(f"{what}, and libvirt does not tell its size: {error.message}", cure) from error
-    device = VolumeDescription(
-        pool="",
-        name=posixpath.basename(path),
-        path=path,
-        capacity=size,
-        allocation=size,
-        physical=size,
-        format="raw",
-        compat=None,
-        cluster_size=None,
-        features=(),
-        backing_path=None,
-        backing_format=None,
-        is_encrypted=False,
-        mode=None,
-        owner=None,
-        group=None,
-        changed=None,
-        modified=None,
-        type="block",
-    )
+    device = outside_pools(posixpath.basename(path), path, size, allocation=size, kind="block")
     if (obstacle := devices.find_device_obstacle(device)) is not None:
         raise IllegalStateError(f"{what}, and {obstacle}", cure)
     return device

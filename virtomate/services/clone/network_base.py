@@ -16,7 +16,7 @@ from virtomate.definition.network_images import (
     image_of_volume,
     is_encrypted,
 )
-from virtomate.definition.volume import VolumeDescription
+from virtomate.definition.volume import outside_pools
 from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import Action, ArtifactKind, DiskAction, Transfer
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
@@ -27,6 +27,7 @@ from virtomate.words import binary_size, virsh
 if TYPE_CHECKING:
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.network_images import NetworkImage
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone_records import DiskOptions
     from virtomate.services.storage import PoolEntry
@@ -164,24 +165,5 @@ def _known_capacity(survey: Survey, image: NetworkImage) -> int | None:
 
 def _described(image: NetworkImage, capacity: int) -> VolumeDescription:
     """Return the image as the source of an overlay; its file is on no host."""
-    return VolumeDescription(
-        pool="",
-        # of which the overlay gets a name that ends in the format of the overlay
-        name=f"{posixpath.basename(image.image)}.raw",
-        path=image.url,
-        capacity=capacity,
-        allocation=0,
-        physical=0,
-        format="raw",
-        compat=None,
-        cluster_size=None,
-        features=(),
-        backing_path=None,
-        backing_format=None,
-        is_encrypted=False,
-        mode=None,
-        owner=None,
-        group=None,
-        changed=None,
-        modified=None,
-    )
+    # the name of the overlay is made of that name, and ends in the format of the overlay
+    return outside_pools(f"{posixpath.basename(image.image)}.raw", image.url, capacity)
