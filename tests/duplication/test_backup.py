@@ -1,7 +1,8 @@
 """The end of a backup that was begun by a run of virtomate."""
 
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -46,7 +47,7 @@ def test_aborted_backup_that_does_not_end(monkeypatch: pytest.MonkeyPatch, call_
 @pytest.mark.parametrize("is_waiting", [False, True])
 def test_limit_for_which_libvirt_waits(monkeypatch: pytest.MonkeyPatch, is_waiting: bool) -> None:
     """Disks share the limit; where libvirt would limit a backup only when it has ended, there is no backup."""
-    end = threading.Event()
+    end, over = threading.Event(), threading.Event()
     limits: list[tuple[str, int]] = []
 
     def limit_backup(_: object, disk: str, rate_bytes: int) -> bool:
@@ -55,10 +56,13 @@ def test_limit_for_which_libvirt_waits(monkeypatch: pytest.MonkeyPatch, is_waiti
         limits.append((disk, rate_bytes))
         return True
 
+    @contextmanager
+    def borrow() -> Iterator[str]:
+        yield "another connection"
+        over.set()
+
     domain: Any = SimpleNamespace(name="web", uuid="uuid")
-    lent: Any = SimpleNamespace(
-        borrow=lambda: nullcontext("another connection"), cancel=CancelToken(), pace=Pace(10 << 20)
-    )
+    lent: Any = SimpleNamespace(borrow=borrow, cancel=CancelToken(), pace=Pace(10 << 20))
     monkeypatch.setattr(backup, "backup", SimpleNamespace(limit_backup=limit_backup))
     monkeypatch.setattr(backup, "find_domain_by_uuid", lambda connection, uuid: (connection, uuid))
 
@@ -71,8 +75,10 @@ def test_limit_for_which_libvirt_waits(monkeypatch: pytest.MonkeyPatch, is_waiti
             assert backup._limit(lent, domain, ["vda", "vdb"])
     finally:
         end.set()
+        # the thread that waited would take the next test's limits
+        assert over.wait(60)
 
-    assert is_waiting or limits == [("vda", 5 << 20), ("vdb", 5 << 20)]
+    assert limits == [("vda", 5 << 20), ("vdb", 5 << 20)]
 
 
 @pytest.mark.parametrize(
