@@ -119,7 +119,9 @@ def read_keepers(connection: Connection, known: Iterable[Clone], lineage: Lineag
 
 def _read_moments(connection: Connection, uuids: Iterable[str]) -> list[Clone]:
     domains = [find_domain_by_uuid(connection, uuid) for uuid in sorted(uuids)]
-    found = [_read(domain, Refusals(), Selection()) for domain in domains if domain is not None]
+    # of other domains nothing but the record is read: their definitions may be longer than libvirt can send
+    kept = [domain for domain in domains if domain is not None and (record := find_record(domain)) and record.is_moment]
+    found = [_read(domain, Refusals(), Selection()) for domain in kept]
     return [moment for moment in found if moment is not None and moment.provenance.is_moment]
 
 
