@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from virtomate.paths import files_in, files_in_argument, is_relative, normalise, url_in
+from virtomate.paths import files_in, files_in_argument, is_relative, logical_volume_path, normalise, url_in
 
 
 @pytest.mark.parametrize(
@@ -142,3 +142,21 @@ def test_configuration_of_ceph_is_no_image() -> None:
 def test_url_is_no_path() -> None:
     """A URL has no other spelling."""
     assert normalise("rbd://mon:1/p//i") == "rbd://mon:1/p//i"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/dev/mapper/vg-lv", "/dev/vg/lv"),
+        ("/dev/mapper/a--b-c--d", "/dev/a-b/c-d"),
+        ("/dev/mapper/a---b", "/dev/a-/b"),
+        ("/dev/mapper/a--b", None),
+        ("/dev/mapper/a-b-c", None),
+        ("/dev/mapper/control", None),
+        ("/dev/vg/a-b", None),
+        ("", None),
+    ],
+)
+def test_logical_volume_path(path: str, expected: str | None) -> None:
+    """Hyphens of names are doubled, so that the one between group and volume is known."""
+    assert logical_volume_path(path) == expected

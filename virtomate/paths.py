@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +20,15 @@ def normalise(path: str) -> str:
     if path.startswith("/"):
         return posixpath.normpath("/" + path.lstrip("/"))
     return path if is_url(path) else posixpath.normpath(path)
+
+
+def logical_volume_path(path: str) -> str | None:
+    """Return the path that LVM gives to a logical volume, by that of its device in /dev/mapper; None of any other path.
+
+    Source: dmsetup(8): the names of group and volume stand on both sides of a hyphen, with their own hyphens doubled.
+    """
+    found = re.fullmatch("/dev/mapper/((?:[^-/]|--)+)-((?:[^-/]|--)+)", path)
+    return None if found is None else "/dev/" + "/".join(name.replace("--", "-") for name in found.groups())
 
 
 def is_url(path: str) -> bool:

@@ -672,3 +672,13 @@ def test_other_kinds_of_pools(tmp_path: Path, uri: str) -> None:
 
     assert host.says() == []
     assert host.warns() == ""
+
+
+def test_far_device_under_another_name(far: Host) -> None:
+    """The device mapper has a name of its own for a logical volume, and libvirt does not know that name."""
+    far.pool.type, far.pool.says = "logical", "/dev/a-b"
+    far.made = volume_of("/dev/a-b/clone", "pool")
+    far.define("other", definition("/dev/mapper/a--b-clone"))
+    far.define("unrelated", definition("/dev/mapper/a-b--clone"))
+
+    assert far.says() == ["domain 'other' uses it"]

@@ -13,7 +13,7 @@ from virtomate.enums import ArtifactKind, Mode
 from virtomate.errors import HypervisorError, IllegalStateError, UnsupportedError
 from virtomate.hypervisor.block_devices import device_size
 from virtomate.hypervisor.domains import find_domain
-from virtomate.paths import normalise
+from virtomate.paths import logical_volume_path, normalise
 from virtomate.services.clone.disks import DiskPlan
 from virtomate.services.clone_parts import VolumeReference
 from virtomate.services.storage.devices import device_number, find_device
@@ -136,7 +136,8 @@ def _refuse_writers(survey: Survey, disk: DiskDefinition, volume: VolumeDescript
     number = device_number(volume.path) if survey.connection.is_local else None
     for key, writer in survey.original.identities.writers.items():
         path = key if isinstance(key, str) else survey.pools.path_of(*key)
-        is_same = path == volume.path or key == (volume.pool, volume.name) or path == normalise(disk.path or "/")
+        paths = {path, logical_volume_path(path or "")} - {None}
+        is_same = key == (volume.pool, volume.name) or not paths.isdisjoint({volume.path, normalise(disk.path or "/")})
         if is_same or (number is not None and path is not None and device_number(path) == number):
             raise IllegalStateError(
                 f"disk {disk.target} ('{volume.path}') is open for writing by domain '{writer}', which is active",

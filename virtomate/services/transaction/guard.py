@@ -14,7 +14,7 @@ from virtomate.duplication.hostfs import nanoseconds, open_visible
 from virtomate.errors import IllegalStateError, NotFoundError, SourceChangedError
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.paths import normalise
+from virtomate.paths import logical_volume_path, normalise
 from virtomate.services.definitions import Definitions
 from virtomate.services.storage import may_be_running
 from virtomate.tuples import NamedTuple
@@ -111,7 +111,7 @@ class Guard:
                 continue
             for disk in file_readers.open_for_writing(live):
                 path = normalise(disk.path) if disk.path is not None else ""
-                path = paths.get((disk.pool or "", disk.volume or ""), path)
+                path = paths.get((disk.pool or "", disk.volume or ""), logical_volume_path(path) or path)
                 if path in self._unlocked:
                     raise SourceChangedError(
                         f"domain '{domain.name}', which may write to '{path}', was started while it was being cloned",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.errors import VirtomateError
 from virtomate.hypervisor.block_devices import find_volume_by_path
+from virtomate.paths import logical_volume_path
 from virtomate.services.storage.block_pools import BLOCK_POOLS
 from virtomate.services.storage.pools import FoundVolume, describe
 
@@ -26,7 +27,7 @@ def find_device(connection: Connection, pools: PoolIndex, path: str) -> FoundVol
     here, two paths with one device number are the same device.
     """
     by_name = {known.pool.name: known for known in pools.known if known.is_active}
-    paths = [path]
+    paths = [path, logical_volume_path(path) or path]
     if connection.is_local:
         with suppress(OSError, ValueError):
             paths.append(os.path.realpath(path))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import visible_status
 from virtomate.errors import NotFoundError, VirtomateError
-from virtomate.paths import is_url, normalise
+from virtomate.paths import is_url, logical_volume_path, normalise
 from virtomate.services.storage.file_pools import FILE_POOLS
 from virtomate.tuples import NamedTuple
 
@@ -97,7 +97,10 @@ class Locator:
         if known is not None and known.is_active and known.description.type in FILE_POOLS:
             return Whereabouts(path, _keys(path))
         is_device = known is not None and known.is_active and known.description.type in _DEVICE_POOLS
-        return _unsettled(path, {name}, "it is a block device" if is_device else "it is in no active storage pool")
+        found = _unsettled(path, {name}, "it is a block device" if is_device else "it is in no active storage pool")
+        # libvirt does not tell that the two are one device, and there is no other way to see that
+        other = logical_volume_path(path)
+        return found if other is None else found._replace(keys=found.keys | _keys(other))
 
     def list_files(self, known: PoolEntry) -> list[str] | None:
         """Return the paths of a pool's files if they are seen here, else None.
