@@ -52,3 +52,14 @@ def test_reading_ends_with_the_sending() -> None:
 
     assert ended.is_set()
     assert "read-ahead" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_no_thread_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no thread, the content is read when it is sent."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    assert list(read_ahead(piece for piece in (b"a", 7, b"b"))) == [b"a", 7, b"b"]

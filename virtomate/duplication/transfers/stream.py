@@ -136,7 +136,12 @@ def read_ahead(pieces: Pieces) -> Pieces:
         put(end)
 
     reader = threading.Thread(target=read, name="read-ahead")
-    reader.start()
+    try:
+        reader.start()
+    except RuntimeError:
+        # the system has no thread left
+        yield from pieces
+        return
     try:
         while (piece := ahead.get()) is not None:
             if isinstance(piece, BaseException):
