@@ -24,7 +24,7 @@ from virtomate.hypervisor.translate import look_up, sanitise, translate, transla
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from virtomate.hypervisor.connection import Connection
@@ -280,32 +280,6 @@ def start_transient_pool(connection: Connection, name: str, document: str, *, ma
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_FAILED:
             raise ConflictError(f"{failure}: {error.get_error_message()}") from error
         raise translate(error, failure, f"a temporary pool '{name}'") from error
-
-
-def delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object]) -> None:
-    """Delete a volume; libvirt refuses while that volume, or another in the pool, is being built.
-
-    In each turn `find` looks the volume up and identifies it, or returns None where the volume is gone.
-
-    Raises:
-        IllegalStateError: The volume was still in use in the last turn.
-        HypervisorError: libvirt cannot delete the volume.
-    """
-    busy = None
-    for _ in turns:
-        volume = find()
-        if volume is None:
-            return
-        try:
-            volume.delete()
-        except NotFoundError:
-            return
-        except IllegalStateError as error:
-            # "still being allocated"
-            busy = error
-        else:
-            return
-    raise busy or ValueError("no turn was given")
 
 
 class Stream:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from virtomate.duplication.host_images import alone_with, loop_device_over
 from virtomate.enums import ArtifactKind
-from virtomate.errors import ConflictError, IllegalStateError
-from virtomate.hypervisor.storage import delete_when_idle, find_pool
+from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
+from virtomate.hypervisor.storage import find_pool
 from virtomate.services.storage.artifacts.looking import bears_token_here, sight, why_not_in
 from virtomate.services.storage.artifacts.places import over_directory_of
 from virtomate.services.storage.artifacts.proof import Verdict, judge, name_artifact
 from virtomate.services.storage.pools import find_entry, is_temporary
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from virtomate.definition.provenance import Artifact
     from virtomate.hypervisor.connection import Connection
@@ -60,8 +60,34 @@ def remove_artifact(
         return volume
 
     with _pool_of(connection, made, token) as known:
-        delete_when_idle(find, turns)
+        _delete_when_idle(find, turns)
     return was_there
+
+
+def _delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object]) -> None:
+    """Delete a volume; libvirt refuses while that volume, or another in the pool, is being built.
+
+    In each turn `find` looks the volume up and identifies it, or returns None where the volume is gone.
+
+    Raises:
+        IllegalStateError: The volume was still in use in the last turn.
+        HypervisorError: libvirt cannot delete the volume.
+    """
+    busy = None
+    for _ in turns:
+        volume = find()
+        if volume is None:
+            return
+        try:
+            volume.delete()
+        except NotFoundError:
+            return
+        except IllegalStateError as error:
+            # "still being allocated"
+            busy = error
+        else:
+            return
+    raise busy or ValueError("no turn was given")
 
 
 @contextmanager
