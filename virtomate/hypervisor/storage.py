@@ -35,7 +35,6 @@ _STOP_SECONDS = 20
 # the result of recvFlags in front of a hole
 _AT_HOLE = -3
 
-# virStoragePoolState
 # streams are read and written by root, also where libvirt makes a file as its owner
 _CLOSED_FILE = (
     "libvirt may not open the file. If it is on NFS that squashes root, let the server take root for the owner of the "
@@ -44,6 +43,7 @@ _CLOSED_FILE = (
 # a file that cannot be made, or cannot be given to its owner
 _UNWRITABLE = {errno.EPERM, errno.EACCES, errno.EROFS}
 
+# virStoragePoolState
 _STATES = {
     libvirt.VIR_STORAGE_POOL_INACTIVE: "inactive",
     libvirt.VIR_STORAGE_POOL_BUILDING: "building",
