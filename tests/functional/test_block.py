@@ -322,6 +322,25 @@ def test_used_devices_are_refused(root_lab: Lab, group: VolumeGroup, virtomate: 
     assert "is open for writing by domain 'other'" in written["message"]
 
 
+def test_mounted_clone_stays_whole(root_lab: Lab, group: VolumeGroup, virtomate: Program, tmp_path: Path) -> None:
+    """LVM removes no volume that is mounted, so no other volume of the clone is removed before."""
+    devices = [group.make(name, EXTENT_BYTES) for name in ("one", "two")]
+    disks = [disk(device, "raw", f"vd{'ab'[number]}") for number, device in enumerate(devices)]
+    root_lab.define(domain("original", disks=disks))
+    clone(virtomate, "--block", "copy")
+
+    with file_system(group.path / "clone-one", tmp_path / "mounted"):
+        before = root_lab.inventory()
+        result = virtomate("domain-delete", "--yes", "clone", json=True)
+        unchanged(root_lab, before)
+
+    assert result.status == 1, str(result)
+    assert f"volume '{group.path}/clone-one' is mounted or otherwise in use on this host" in result.stdout
+    assert group.volumes() == ["clone-one", "clone-two", "one", "two"]
+    delete(virtomate, "clone")
+    assert group.volumes() == ["one", "two"]
+
+
 def test_changed_device(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
     """What is written to the device of an original meanwhile, by whomever, is noticed, and the clone is undone."""
     in_group(root_lab, group)

@@ -105,23 +105,29 @@ def find_device_obstacle(volume: VolumeDescription) -> str | None:
 
 
 def refuse_used_device(volume: VolumeDescription) -> None:
-    """Raise IllegalStateError for a device that a file system, LVM or the like on this host uses.
+    """Raise IllegalStateError for a device that a file system, LVM or the like on this host uses."""
+    if is_used_device(volume.path):
+        raise IllegalStateError(
+            f"'{volume.path}' is mounted or otherwise in use on this host",
+            hint="Unmount it first: a copy of a mounted file system is damaged.",
+        )
+
+
+def is_used_device(path: str) -> bool:
+    """Return whether a file system, LVM or the like on this host uses a device.
 
     A guest, or a program that reads the device, has it not for itself.
     """
     for _ in backoff(_EXCLUSIVE_SECONDS):
         try:
-            descriptor = os.open(volume.path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC | os.O_NONBLOCK)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno == errno.EBUSY:
                 continue
         else:
             os.close(descriptor)
-        return
-    raise IllegalStateError(
-        f"'{volume.path}' is mounted or otherwise in use on this host",
-        hint="Unmount it first: a copy of a mounted file system is damaged.",
-    )
+        return False
+    return True
 
 
 def watch_device(volume: VolumeDescription) -> SeenDevice | None:

@@ -11,7 +11,7 @@ from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
 from virtomate.hypervisor.storage import find_pool
 from virtomate.services.storage.artifacts.looking import bears_token_here, sight, why_not_in
 from virtomate.services.storage.artifacts.places import over_directory_of
-from virtomate.services.storage.artifacts.proof import Verdict, judge, name_artifact
+from virtomate.services.storage.artifacts.proof import Verdict, is_same_device, judge, name_artifact
 from virtomate.services.storage.pools import find_entry, is_temporary
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _pool_of(connection: Connection, made: Artifact, token: str | None) -> Itera
 
 @contextmanager
 def locked(connection: Connection, artifacts: Iterable[Artifact], token: str | None) -> Iterator[None]:
-    """Keep QEMU, its tools and other runs from opening artifacts seen here; raise IllegalStateError if one is open."""
+    """Keep QEMU, its tools and other runs from opening artifacts seen here; raise IllegalStateError if one is used."""
     with ExitStack() as stack:
         for made in artifacts:
             if _is_here(connection, made, token):
@@ -117,6 +117,11 @@ def locked(connection: Connection, artifacts: Iterable[Artifact], token: str | N
                         f"{name_artifact(made)} is the content of loop device '{device}'",
                         hint=f"Detach the device first: losetup --detach {device}",
                     )
+            elif connection.is_local and _is_used_device(connection, made):
+                raise IllegalStateError(
+                    f"{name_artifact(made)} is mounted or otherwise in use on this host",
+                    hint="Unmount it, or end what uses it, then run the command again.",
+                )
         yield
 
 
@@ -126,6 +131,19 @@ def _is_here(connection: Connection, made: Artifact, token: str | None) -> bool:
         return True
     known = find_entry(connection, made.pool)
     return known is not None and known.is_active and sight(connection, known, made)[0].is_seen
+
+
+def _is_used_device(connection: Connection, made: Artifact) -> bool:
+    """Return whether an artifact is a device that this host uses: LVM would not remove it, but the others are gone."""
+    if made.fingerprint is None or made.fingerprint.key is None:
+        return False
+    from virtomate.duplication.devices import is_used_device  # noqa: PLC0415 - few artifacts are devices
+
+    known = find_entry(connection, made.pool)
+    if known is None or not known.is_active or why_not_in(made, known) is not None:
+        return False
+    sighting, _ = sight(connection, known, made)
+    return is_same_device(made.fingerprint, sighting.fingerprint) and is_used_device(made.path)
 
 
 def stop_temporary_pool(connection: Connection, made: Artifact) -> bool:
