@@ -346,8 +346,8 @@ def test_no_daemon_is_a_clear_error(lab: Lab, virtomate: Program) -> None:
     ("before", "after", "hint"),
     [
         ("qemu+", "qmeu+", "Did you mean qemu+unix:///"),
-        ("qemu+", "nothing+", "Name a connection with -c, such as qemu:///system"),
-        ("/system?", "/sytem?", "Name a connection with -c, such as qemu:///system"),
+        ("qemu+", "nothing+", "Name a connection by a URI, such as qemu:///system"),
+        ("/system?", "/sytem?", "Name a connection by a URI, such as qemu:///system"),
     ],
 )
 def test_connection_that_the_daemon_does_not_know(root_lab: Lab, before: str, after: str, hint: str) -> None:

@@ -68,11 +68,11 @@ def places(tmp_path: Path) -> Iterator[dict[str, str]]:
         ("qemu+tls://127.0.0.1:{closed}/system?pkipath={directory}", "TLS needs certificates on both sides"),
         ("qemu://127.0.0.1:{closed}/system?pkipath={directory}", "TLS needs certificates on both sides"),
         ("qmeu+unix:///system?socket={directory}/none", "Did you mean qemu+unix:///system?socket={directory}/none?"),
-        ("nothing+unix:///system?socket={directory}/none", "Name a connection with -c, such as qemu:///system"),
-        ("qemu+ssl://host/system", "Name a connection with -c, such as qemu:///system"),
-        ("qemu+unix://host/system", "Name a connection with -c, such as qemu:///system"),
-        ("no-alias", "or an alias from libvirt.conf"),
-        ("://", "Name a connection with -c, such as qemu:///system"),
+        ("nothing+unix:///system?socket={directory}/none", "Name a connection by a URI, such as qemu:///system"),
+        ("qemu+ssl://host/system", "Name a connection by a URI, such as qemu:///system"),
+        ("qemu+unix://host/system", "Name a connection by a URI, such as qemu:///system"),
+        ("no-alias", "or by an alias from libvirt.conf"),
+        ("://", "Name a connection by a URI, such as qemu:///system"),
         ("", "name another connection with -c"),
     ],
 )
@@ -88,9 +88,9 @@ def test_hint_fits_what_libvirt_meets(
     assert (uri or "qemu+unix:///system?socket={directory}/none").format(**places) in caught.value.message
 
 
-def test_ssh_that_is_missing_whenever_libvirt_notices(tmp_path: Path) -> None:
+@pytest.mark.parametrize("said", ["Cannot write data: Broken pipe", "internal error: client socket is closed"])
+def test_ssh_that_is_missing_whenever_libvirt_notices(tmp_path: Path, said: str) -> None:
     """A program that is not there is the cause also where libvirt notices only that nothing reads from the pipe."""
-    said = "Cannot write data: Broken pipe"
     missing = Failure(f"qemu+ssh://host/system?command={tmp_path}/no-ssh", SYSTEM_ERROR, RPC, errno.EPIPE, said)
     present = missing._replace(uri=f"qemu+ssh://host/system?command={sys.executable}")
 

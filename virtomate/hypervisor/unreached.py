@@ -110,8 +110,9 @@ class Failure(NamedTuple):
             yield self._correct_uri()
         if self.code in _AUTH_ERRORS:
             yield self._authenticate()
-        if transport == "ssh" and "broken pipe" in said and self._lacks_ssh():
-            # libvirt wrote to the program before the program could not be executed
+        if transport == "ssh" and self._lacks_ssh():
+            # whether libvirt sees that the program cannot be executed, or only that its pipe or socket is closed,
+            # depends on which of the two is faster
             yield _NO_SSH
         if "ssh" in transport or "ssh: " in said:
             yield next(advice for part, advice in _SSH if part in said).format(ssh=self._ssh_command())
@@ -147,7 +148,9 @@ class Failure(NamedTuple):
         meant = difflib.get_close_matches(self._driver, _DRIVERS, n=1)
         if self._driver and self._driver not in _DRIVERS and meant:
             return f"Did you mean {meant[0]}{(self.uri or '').removeprefix(self._driver)}?"
-        return f"Name a connection with -c, {_EXAMPLES}, or an alias from libvirt.conf (https://libvirt.org/uri.html)."
+        return (
+            f"Name a connection by a URI, {_EXAMPLES}, or by an alias from libvirt.conf (https://libvirt.org/uri.html)."
+        )
 
     def _authenticate(self) -> str:
         if self._transport == "unix":
