@@ -157,7 +157,7 @@ def test_mistakes_in_a_file(tmp_path: Path, text: str, expected: str) -> None:
         ("mode = ['copy']", ", key 'mode': expected is one value, and no list."),
         ("mode = true", f", key 'mode': {NO_TEXT}"),
         ("mac = [['x']]", f", key 'mac': {NO_TEXT}"),
-        ("start = 'yes'", ", key 'start': expected is true or false."),
+        ("start = 'yes'", ", key 'start': expected is true or false, and not 'yes'."),
         ("count = 0", ", key 'count': '0' is not a whole number from 1 to 9999."),
         ("user = 'ada'", ": --user is for a seed, and needs --seed."),
         ("live = true", ", key 'live': it cannot stand in a file; --live is for clones that are alike."),

@@ -33,6 +33,7 @@ def test_another_host() -> None:
     ("words", "reason"),
     [
         (["--map", "pool:a=b"], "--map pool:a=b is for another host, and needs --to"),
+        (["--to", ""], "'' is not a URI; expected: the URI of another libvirt"),
         (["--to", URI, "--map", "pool"], "'pool' is not of the form KIND:A=B"),
         (["--to", URI, "--map", "pool:a"], "'pool:a' is not of the form KIND:A=B"),
         (["--to", URI, "--map", "pool:a="], "'pool:a=' is not of the form KIND:A=B"),

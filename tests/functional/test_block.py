@@ -259,6 +259,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "taken name": (("--disk", "vda=copy,name=original"), "there is already a volume"),
     "smaller": (("--disk", "vda=copy,size=4M"), "less than"),
     "no room": (("--disk", "vda=copy,size=10G"), "are needed"),
+    "no linked clone instead": (("--disk", "vda=copy,size=10G"), "Make room in the volume group, or"),
     "snapshot": (("--block", "copy", "--snapshot", "then"), "snapshot"),
 }
 

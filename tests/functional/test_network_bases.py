@@ -140,14 +140,19 @@ def test_commands_for_linked_clones(lab: Lab, virtomate: Program) -> None:
     """The tree shows the image, verifying claims nothing about the image, and no command takes it for a file."""
     lab.define(domain("original", disks=[network_disk(inside="<config file='/etc/ceph/c.conf'/>")]))
     assert virtomate("domain-clone", *linked(lab), "original", "web").status == 0
+    assert virtomate("domain-clone", "--mode", "linked", "web", "web-a").status == 0
 
     verified = virtomate("domain-verify", json=True)
     tree = virtomate("domain-list", "--tree", json=True)
 
     assert verified.status == 0, str(verified)
-    (volume,) = verified.json[0]["volumes"]
+    assert [item["name"] for item in verified.json] == ["web", "web-a"]
+    (volume,), (above,) = (item["volumes"] for item in verified.json)
     assert (volume["status"], volume["reason"], volume["base"]) == ("unverified", "unseen-base", URL)
-    assert volume["message"] == f"'{URL}' cannot be looked at: it is in a Ceph cluster"
+    for found in (volume, above):
+        assert found["reason"] == "unseen-base"
+        assert found["message"] == f"'{URL}' cannot be looked at: it is in a Ceph cluster"
+    assert virtomate("domain-delete", "--yes", "web-a").status == 0
     web = next(item for item in tree.json if item["name"] == "web")
     assert [(base["path"], base["missing"]) for base in web["base"]] == [(URL, False)]
     assert tree.stderr == ""
@@ -197,13 +202,13 @@ def test_refusals(
 def test_overlay_needs_a_pool_of_files(lab: Lab, virtomate: Program) -> None:
     """The place of the overlay is never guessed, and a cluster holds none."""
     lab.define(domain("original", disks=[network_disk()]))
-    before = lab.inventory()
+    refusal = Refusal(
+        "UnsupportedError",
+        (f"disk vda ('{URL}') needs a storage pool for its overlay",),
+        ("--disk vda=linked,pool=POOL, or --pool POOL",),
+    )
 
-    result = virtomate("domain-clone", "--disk", "vda=linked,size=1G", "original", "web")
-
-    assert result.status == 2, str(result)
-    assert f"disk vda ('{URL}') needs a storage pool for its overlay" in result.stderr
-    unchanged(before, lab)
+    check_refusal(lab, virtomate, ("domain-clone", "--disk", "vda=linked,size=1G", "original", "web"), refusal)
 
 
 @pytest.mark.parametrize("original", [network_disk(), VOLUME_DISK], ids=["network", "volume"])

@@ -18,6 +18,7 @@ from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.images import KIB, MIB, allocated_bytes, file_digest
 from tests.lab.inventory import take_inventory
 from tests.lab.lab import remove_domain
+from tests.lab.lvm import volume_group
 from tests.lab.storage import make_mounted_directory, make_pool, remove_pool
 
 if TYPE_CHECKING:
@@ -429,6 +430,28 @@ def test_what_needs_the_volumes_of_the_original(
 
     assert (result.status, message in result.json["message"]) == (1, True), str(result)
     nothing_happened(root_lab, far, before)
+
+
+@pytest.mark.parametrize("kind", ["volume", "file"])
+def test_logical_volumes_stay(root_lab: Lab, virtomate: Program, far: Far, kind: str) -> None:
+    """A device that the definition names as a volume or as a file is refused, and not shared with another host."""
+    with volume_group(root_lab.hypervisor, root_lab.directory / f"lvm-{kind}", 40 * MIB) as group:
+        path = group.make("data", 4 * MIB)
+        named = disk((group.name, "data") if kind == "volume" else path, "raw")
+        named = named.replace("disk type='block'", "disk type='file'").replace("source dev=", "source file=")
+        root_lab.define(domain("original", disks=[named]))
+        before = (root_lab.inventory(), far.inventory())
+        for words in (
+            ("--map", f"pool:{group.name}={far.pool.name}"),
+            ("--pool", far.pool.name),
+            ("--pool", far.pool.name, "--disk", "vda=copy"),
+        ):
+            result = send(virtomate, far, *words)
+
+            assert (result.status, result.json["type"]) == (1, "UnsupportedError"), str(result)
+            assert "only files are copied to another host" in result.json["message"]
+            nothing_happened(root_lab, far, before)
+        remove_domain(root_lab.connection.lookupByName("original"))
 
 
 def test_the_same_libvirt_is_no_other_host(root_lab: Lab, virtomate: Program) -> None:

@@ -197,7 +197,7 @@ def _convert(entry: _Entry, option: click.Option, value: object, context: click.
     where = f"{entry.where}, key '{_key(option)}'"
     if option.is_flag:
         if not isinstance(value, bool):
-            raise click.UsageError(f"{where}: expected is true or false.")
+            raise click.UsageError(f"{where}: expected is true or false, and not {value!r}.")
         return value
     if isinstance(option, OptionalValue) and isinstance(value, bool):
         return "" if value else None

@@ -59,7 +59,9 @@ class _Name(click.types.StringParamType):
     def _names(self, ctx: click.Context) -> list[str]:
         from virtomate.services.completion import Kind, list_names  # noqa: PLC0415 - only names need libvirt
 
-        return [] if self._kind is None else list_names(Kind(self._kind), ctx.ensure_object(Settings).uri)
+        # a pool that domain-clone is to use is on the host of the clones
+        uri = ctx.params.get("to") if self._kind == "pool" else None
+        return [] if self._kind is None else list_names(Kind(self._kind), uri or ctx.ensure_object(Settings).uri)
 
 
 class _SnapshotName(_Name):

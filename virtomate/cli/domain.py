@@ -47,9 +47,10 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, from_file: s
     """Clone DOMAIN, given by name or UUID, and call the clone NEWNAME.
 
     DOMAIN must be shut off, unless --live, --shutdown or an external --snapshot is given. Its writable file-based
-    volumes, which must be in storage pools, and its NVRAM are duplicated. The clone gets its own UUID, MAC addresses
-    and ports. The content of its disks is not changed, unless --sysprep or --customize is given: host name, addresses
-    and keys are the original's.
+    volumes, which must be in storage pools unless --outside-pools is given, and its NVRAM are duplicated; other disks
+    are shared, unless --block or --disk is given. The clone gets its own UUID, MAC addresses and ports. The content of
+    its disks is not changed, unless --sysprep or --customize is given: host name, addresses and keys are the
+    original's.
 
     Several NEWNAMEs make several clones in parallel. With --from, a file names clones with options of their own.
     """

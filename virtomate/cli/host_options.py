@@ -23,6 +23,13 @@ _ALIASES = r"^\s*uri_aliases\s*=\s*\[(?P<items>[^\]]*)\]"
 _ALIAS = r"\"(?P<name>[^\"=]+)=(?P<uri>[^\"]+)\""
 
 
+def other_uri(value: str) -> str:
+    """Return the URI of another libvirt; an empty one would lead to the libvirt of the original."""
+    if not value:
+        raise click.BadParameter("'' is not a URI; expected: the URI of another libvirt, or an alias of one.")
+    return value
+
+
 def host_map(value: str) -> HostMap:
     """Return what a thing is called on the other host: KIND:A=B."""
     from virtomate.services.other_host import HostMap  # noqa: PLC0415 - help and completion need no records
@@ -92,6 +99,7 @@ def read_other_host(
 OPTIONS = (
     click.Option(
         ["--to"],
+        type=other_uri,
         metavar="URI",
         shell_complete=_complete_host,
         help="Make the clones on the host of another libvirt. Volumes are copied through virtomate. [default: the host "

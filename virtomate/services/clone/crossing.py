@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.definition import moving
+from virtomate.definition import file_readers, moving
 from virtomate.definition.capabilities import read_host_capabilities
 from virtomate.enums import DiskAction, MapKind, Mode
 from virtomate.errors import NotFoundError, UnsupportedError, UsageError
 from virtomate.hypervisor import host
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.services.clone.comparison import NOUNS, Comparison
+from virtomate.services.clone.crossing_disks import device_stays
 from virtomate.services.clone.machine_there import missing_for_machine
 from virtomate.services.clone.things_there import missing_things
 from virtomate.services.other_host import Crossing, HostNames
@@ -33,7 +34,7 @@ def survey_crossing(survey: Survey, other: OtherHost) -> Crossing:
 
     Raises:
         UsageError: Both URIs lead to the same libvirt, or a mapping names something that the original does not use.
-        UnsupportedError: The mode needs the original's volumes on the other host.
+        UnsupportedError: The mode needs the original's volumes on the other host, or a block device would be copied.
         NotFoundError: Something is missing there.
     """
     original, target = survey.original.connection, survey.target.connection
@@ -41,6 +42,7 @@ def survey_crossing(survey: Survey, other: OtherHost) -> Crossing:
     _refuse_same(survey, other, capabilities)
     hosts = HostNames(host.host_name(original), host.host_name(target), other.uri)
     _refuse_modes(survey, hosts.target)
+    _refuse_devices(survey)
     look = Comparison(survey, other, hosts)
     machine = missing_for_machine(look, capabilities)
     lacks = list(dict.fromkeys((*machine.lacks, *missing_things(look, machine.loaders))))
@@ -49,7 +51,7 @@ def survey_crossing(survey: Survey, other: OtherHost) -> Crossing:
         cures = list(dict.fromkeys(lack.cure for lack in lacks if lack.cure is not None))
         raise NotFoundError(
             f"host '{hosts.target}' has not all that the clone needs: {'; '.join(lack.what for lack in lacks)}",
-            hint=f"Make it there, or name what is there instead: {', '.join(cures)}" if cures else None,
+            hint=f"Make what is missing on that host, or use {', '.join(cures)}." if cures else None,
         )
     domain = moving.moved(survey.source.definition.domain, look.moved).domain
     return Crossing(hosts, look.moved, domain, tuple(dict.fromkeys(look.warnings)))
@@ -79,6 +81,18 @@ def _refuse_modes(survey: Survey, target: str) -> None:
             "the original",
             hint="Use --mode copy. Linked clones of a copy can be made on that host.",
         )
+
+
+def _refuse_devices(survey: Survey) -> None:
+    choices = {chosen.target: chosen.treatment for chosen in survey.request.disks}
+    for disk in file_readers.disks(survey.source.definition.domain):
+        treatment = choices.get(disk.target)
+        is_asked = treatment is not None and treatment.duplicates
+        if disk.is_empty or (not is_asked and (treatment is not None or disk.is_readonly)):
+            continue
+        known = survey.original.pools.find(disk.pool or "") if disk.type == "volume" else None
+        if (disk.type == "block" and is_asked) or (known is not None and known.backend.makes_devices):
+            raise device_stays(disk)
 
 
 def _refuse_unused(survey: Survey, other: OtherHost, used: dict[tuple[MapKind, str], str]) -> None:

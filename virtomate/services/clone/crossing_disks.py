@@ -17,6 +17,7 @@ from virtomate.services.clone.moment import image_of, plan_images
 from virtomate.services.clone_records import DiskOptions
 
 if TYPE_CHECKING:
+    from virtomate.definition.file_readers import DiskDefinition
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.notices import Notice
     from virtomate.services.clone.disks import DiskPlan
@@ -64,6 +65,15 @@ def crossed(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[MomentPlan | N
     return moment, tuple(
         disk._replace(warnings=tuple(dict.fromkeys((*disk.warnings, *cautions.get(id(disk.duplication), ())))))
         for disk in planned
+    )
+
+
+def device_stays(disk: DiskDefinition) -> UnsupportedError:
+    """Return the error about a block device that is to get to another host."""
+    return UnsupportedError(
+        f"disk {disk.target} ({disk.location}) is a block device, and only files are copied to another host",
+        hint="Clone the domain into files on its own host first (--block copy --pool POOL), and clone that clone with "
+        f"--to. Or leave the disk out: --disk {disk.target}=drop.",
     )
 
 

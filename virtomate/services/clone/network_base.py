@@ -39,17 +39,17 @@ def plan_network_overlay(survey: Survey, disk: DiskDefinition, chosen: DiskOptio
     """Plan an overlay on the image of a disk.
 
     Raises:
-        UsageError: No storage pool is given for the overlay, or a size is less than the image's.
-        UnsupportedError: The disk cannot be duplicated in this way.
+        UsageError: A size is less than the image's.
+        UnsupportedError: The disk cannot be duplicated in this way, or no storage pool is given for the overlay.
         IllegalStateError: An active domain writes to the image.
     """
     image = _image(survey, disk)
     _refuse_other_ways(survey, disk, chosen, image)
     pool = chosen.pool or survey.request.pool
     if pool is None:
-        raise UsageError(
-            f"disk {disk.target} ('{image.url}') needs a storage pool for its overlay: a Ceph cluster holds no overlay "
-            f"(--disk {disk.target}=linked,pool=POOL, or --pool POOL)"
+        raise UnsupportedError(
+            f"disk {disk.target} ('{image.url}') needs a storage pool for its overlay: a Ceph cluster holds no overlay",
+            hint=f"Name a pool: --disk {disk.target}=linked,pool=POOL, or --pool POOL.",
         )
     target = survey.target.pools.for_new_files(pool)
     _refuse_writer(survey, disk, image)

@@ -138,10 +138,12 @@ def refuse_to_start(request: CloneRequest, disks: Iterable[DiskPlan], nvram: Sur
     for item in disks:
         disk, target = item.disk, item.disk.target
         if item.is_written_by_both and not disk.is_shareable and target not in asked:
+            copy = f"--disk {target}=copy, or " if disk.type == "block" else ""
             raise UnsupportedError(
                 f"disk {target} ({disk.location}) is shared with the original ({item.reason}): original and "
                 "clones that are started all write to it",
-                hint=f"Leave out --start, or use --disk {target}=share if that is meant, or --disk {target}=drop.",
+                hint=f"Leave out --start, or use {copy}--disk {target}=share if that is meant, or "
+                f"--disk {target}=drop.",
             )
     if nvram is not None and nvram.path is None:
         raise UnsupportedError(

@@ -14,7 +14,7 @@ from virtomate.enums import ArtifactKind, ArtifactState, BaseProperty, Integrity
 from virtomate.errors import IllegalStateError, combined_error
 from virtomate.hypervisor.domains import list_domains
 from virtomate.notices import BaseFinding, Notice, notice
-from virtomate.paths import normalise
+from virtomate.paths import is_url, normalise
 from virtomate.services.linked.comparison import Comparison, compare
 from virtomate.services.linked.frozen import find_frozen, frozen_overlays, is_frozen
 from virtomate.services.linked.rebase_record import is_undecided, settle, settled
@@ -289,8 +289,15 @@ def _descend(sights: Sights, own: Sight, made: Artifact) -> _Chain:
             break
         above = sight
     else:
-        finding = None if above.backing is None else Notice(BaseFinding.UNRECORDED, above.backing)
+        finding = None if above.backing is None else _unrecorded(sights, above.backing)
     return _Chain(finding, found, frozenset(checked), frozenset(unchecked))
+
+
+def _unrecorded(sights: Sights, path: str) -> Notice:
+    """Return what is to be told of an image of which the record says nothing; an image in a cluster is never seen."""
+    if is_url(path):
+        return _absent(sights, sights.look(path, is_qcow2=False), None)[0]
+    return Notice(BaseFinding.UNRECORDED, path)
 
 
 def _untold(sight: Sight, comparison: Comparison) -> Notice | None:

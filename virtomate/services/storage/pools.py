@@ -262,7 +262,8 @@ def describe(pool: Pool, volume: Volume) -> FoundVolume:
 
 
 def _inactive(name: str) -> IllegalStateError:
-    return IllegalStateError(f"storage pool '{name}' is not active", hint=f"Start it: {virsh('pool-start', name)}")
+    start = virsh("pool-start", name)
+    return IllegalStateError(f"storage pool '{name}' is not active", hint=f"Start the pool: {start}")
 
 
 def refresh_when_idle(pool: Pool, cancel: CancelToken | None = None) -> bool:

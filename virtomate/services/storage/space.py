@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # A refresh takes a while where there are many volumes, so figures that leave this many times the need are believed.
 _AMPLE = 2
 
+_ADVICE_ON_DEVICES = "Make room in the volume group, or choose another pool."
+
 
 class SpaceNeed(NamedTuple):
     """The space that one clone needs in a pool, and all clones of the run together, and the pool's free space.
@@ -67,6 +69,7 @@ class SpaceLedger:
         self._files: defaultdict[str, int] = defaultdict(int)
         self._directories: dict[str, str] = {}
         self._alone: set[str] = set()
+        self._of_devices: set[str] = set()
 
     def add(
         self,
@@ -86,6 +89,8 @@ class SpaceLedger:
             self._pools[pool.name] = pool
             space = backend_of(description).seen_space(pool, description, known) if self._is_local else None
             self._spaces[pool.name] = space or counted_space(pool)
+            if backend_of(description).makes_devices:
+                self._of_devices.add(pool.name)
             if is_temporary(pool.name) and description.path is not None:
                 self._directories[pool.name] = description.path
             if description.type == LOGICAL:
@@ -148,7 +153,8 @@ class SpaceLedger:
             available, total = min(self._whole(name) for name in sharing), self._total(sharing)
             if available < total:
                 has = "has" if len(sharing) == 1 else "share a file system that has"
-                raise _lack(f"{self._named(sharing)} {has}", available, total, advice, purpose)
+                cure = _ADVICE_ON_DEVICES if self._of_devices.intersection(sharing) else advice
+                raise _lack(f"{self._named(sharing)} {has}", available, total, cure, purpose)
             self._refuse_lack_of_files(sharing)
 
     def _refuse_lack_of_files(self, sharing: list[str]) -> None:
