@@ -159,7 +159,7 @@ def is_reserving(directory: str) -> bool | None:
 def copies_on_write(descriptor: int) -> bool:
     """Return whether the file system writes changed data of an open file to another place.
 
-    Such a file system reserves nothing by an allocation beforehand, and does not compress what is allocated so.
+    Such a file system does not compress what was allocated beforehand.
     """
     if _magic(f"/proc/self/fd/{descriptor}") not in _COPYING_ON_WRITE:
         return False

@@ -83,8 +83,8 @@ def _copy(source: int, target: int, duplication: Duplication, context: TransferC
     os.ftruncate(target, 0)
     hostfs.match_copy_on_write(target, source)
     os.ftruncate(target, size)
-    if duplication.source.format == "raw" and duplication.source.is_preallocated and not hostfs.copies_on_write(target):
-        os.posix_fallocate(target, 0, size)
+    if duplication.source.format == "raw" and duplication.source.is_preallocated:
+        _allocate(source, target, size)
     head = min(_HEAD_BYTES, size)
     written = 0
     previous: _Window | None = None
@@ -107,6 +107,18 @@ def _copy(source: int, target: int, duplication: Duplication, context: TransferC
         _settle(previous, source, target)
         context.progress.advanced(duplication.label, previous.written)
     return written
+
+
+def _allocate(source: int, target: int, size: int) -> None:
+    """Allocate a copy beforehand, as its original is; only what holds no data where the rest may be compressed."""
+    if not hostfs.copies_on_write(target):
+        os.posix_fallocate(target, 0, size)
+        return
+    position = 0
+    for begin, end in itertools.chain(hostfs.data_extents(source, 0, size), ((size, size),)):
+        if begin > position:
+            os.posix_fallocate(target, position, begin - position)
+        position = end
 
 
 class _Window(NamedTuple):
