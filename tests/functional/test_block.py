@@ -357,12 +357,16 @@ def test_changed_device(root_lab: Lab, group: VolumeGroup, virtomate: Program) -
     assert group.volumes() == volumes
 
 
+@pytest.mark.parametrize(("transfer", "moment"), [("host", "sync-1"), ("stream", "virStreamSend")])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
-def test_ended_in_the_middle(root_lab: Lab, group: VolumeGroup, virtomate: Program, number: signal.Signals) -> None:
+def test_ended_in_the_middle(
+    root_lab: Lab, group: VolumeGroup, virtomate: Program, number: signal.Signals, transfer: str, moment: str
+) -> None:
     """A signal undoes everything; after a kill the logical volume is proved by its UUID, and one command removes it."""
     in_group(root_lab, group)
     before, volumes = root_lab.inventory(), group.volumes()
-    watched = start_clone(virtomate, "--disk", "vda=copy,size=40M", "original", "clone", moment="sync-1")
+    words = ("--transfer", transfer, "--disk", "vda=copy,size=40M", "original", "clone")
+    watched = start_clone(virtomate, *words, moment=moment)
 
     with paused(watched.run):
         assert group.volumes() == ["clone", "original"]
