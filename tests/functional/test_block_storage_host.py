@@ -17,8 +17,15 @@ SIZE_MIB = 24
 DIRECTORY = "/srv/clones"
 POOLS = {"files": "clones", "devices": "vg"}
 TARGETS = {"vda": "raw file", "vdb": "qcow2 file", "vdc": "thick", "vdd": "thin"}
-# a kill when the first volume is recorded, and the second was just made
-MOMENTS = ("virStorageVolCreateXML-2",)
+# A kill at the claim, when the first volume is made and not recorded, when the first is recorded and the second is not,
+# in the middle of the content, and when both are recorded. The first stream of a run only reads what a file is.
+MOMENTS = (
+    "virStreamSend",
+    "virDomainDefineXMLFlags-3",
+    "virDomainDefineXMLFlags",
+    "virStorageVolCreateXML",
+    "virStorageVolCreateXML-2",
+)
 
 
 def content(number: int) -> bytes:
@@ -176,7 +183,7 @@ def test_killed(storage_host: StorageHost, virtomate: Program, originals: dict[s
 def test_interrupted(storage_host: StorageHost, virtomate: Program, originals: dict[str, str]) -> None:
     """Ctrl-C in the middle leaves nothing."""
     host = storage_host
-    with virtomate.pausing("virStreamFinish").start(
+    with virtomate.pausing("virStreamSend").start(
         *("domain-clone", "--block", "copy", "--pool", "vg", "--transfer", "stream"),
         *("--disk", "vdb=drop", "--disk", "vdd=drop", "original", "clone"),
         uri=host.uri,
