@@ -12,6 +12,7 @@
       SourceChangedError        SourceChangedError      1     to try again
       RefusedWarningError       RefusedWarningError     1     to remove the cause, or to allow the warning
       HypervisorError           libvirtError            1     which account or daemon to look at
+        UnwritableError         libvirtError            1     what may be written instead
         SchemaError             libvirtError            1
         NoFirmwareError         libvirtError            1
         NoConnectionError       libvirtError            1     how to reach the daemon

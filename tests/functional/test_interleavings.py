@@ -316,13 +316,17 @@ def remove_merged_overlays(lab: Lab, pool: Pool, strangers: Strangers) -> None:
 
 
 def broken_domains(lab: Lab, listed: dict[str, Any]) -> dict[str, str]:
-    """Return the domains that cannot be started, with the reason, but for unfinished clones, which must not start."""
+    """Return the domains that cannot be started, with the reason, but for those that must not start.
+
+    These are unfinished clones, and the domains that keep a deleted clone's images for others.
+    """
     broken = {}
     for one in lab.connection.listAllDomains():
         name = one.name()
         why = None if name == "src" else start_or_say_why(one)
-        is_unfinished = listed[name] is not None and listed[name]["status"] == "unfinished"
-        if why is not None and not (is_unfinished and "virtomate-unfinished-clone" in why):
+        origin = listed[name]
+        must_not_start = origin is not None and (origin["status"] == "unfinished" or origin["images"] is not None)
+        if why is not None and not (must_not_start and "virtomate-unfinished-clone" in why):
             broken[name] = why
     return broken
 
