@@ -325,7 +325,7 @@ def broken_domains(lab: Lab, listed: dict[str, Any]) -> dict[str, str]:
         name = one.name()
         why = None if name == "src" else start_or_say_why(one)
         origin = listed[name]
-        must_not_start = origin is not None and (origin["status"] == "unfinished" or origin["images"] is not None)
+        must_not_start = origin is not None and (origin["status"] == "unfinished" or "images" in origin)
         if why is not None and not (must_not_start and "virtomate-unfinished-clone" in why):
             broken[name] = why
     return broken
