@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.contenders import CLONE, NEW_FILE, ORIGINAL, Contender, make_environment
+from tests.bench.contenders import NEW_FILE, Contender, make_environment
 from tests.bench.measure import Sample, launch, warm
 from tests.bench.report import Quantity, Series, format_figure
 from tests.lab import Lab, Pool, disk, domain, interface
@@ -125,7 +125,7 @@ class Workbench:
         return tuple(Series(label, tuple(taken)) for label, taken in samples.items())
 
     def _measure(self, contender: Contender, pool: Pool | None) -> Sample:
-        before = _files(pool)
+        before, domains = _files(pool), self._domains(pool)
         try:
             for argv in contender.prepare:
                 run(*argv, env=self.environment)
@@ -149,15 +149,26 @@ class Workbench:
         except RuntimeError as error:
             return Sample(error=without_paths(str(error)))
         finally:
-            self._clear_up(pool, before)
+            self._clear_up(pool, before, domains)
 
-    def _clear_up(self, pool: Pool | None, before: set[Path]) -> None:
+    def _pools(self, pool: Pool | None) -> tuple[Pool, ...]:
+        return () if pool is None else (pool, *self._mirrors)
+
+    def _domains(self, pool: Pool | None) -> set[tuple[str, str]]:
+        """Return the hosts and the names of all domains."""
+        return {
+            (one.hypervisor.uri, found.name())
+            for one in self._pools(pool)
+            for found in one.hypervisor.connection.listAllDomains()
+        }
+
+    def _clear_up(self, pool: Pool | None, before: set[Path], domains: set[tuple[str, str]]) -> None:
         if pool is None:
             return
-        pools = (pool, *self._mirrors)
+        pools = self._pools(pool)
         for one in pools:
             for found in one.hypervisor.connection.listAllDomains():
-                if found.name() == CLONE or found.name().startswith((f"{CLONE}-", f"{ORIGINAL}-")):
+                if (one.hypervisor.uri, found.name()) not in domains:
                     remove_domain(found)
         for path in _files(pool) - before:
             path.unlink()

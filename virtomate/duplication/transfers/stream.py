@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
-from contextlib import closing, contextmanager, suppress
-from queue import Full, Queue
+from collections import deque
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
@@ -31,20 +30,17 @@ if TYPE_CHECKING:
     Pieces: TypeAlias = Generator[bytes | int, None, None]
 
 # libvirt's client takes in all that the daemon sends, before anybody reads. A volume is read in parts of about so much
-# data, since nothing piles up that was not asked for.
-_PART_BYTES = 4 * 1024 * 1024
-_MAX_PART_BYTES = 1024 * 1024 * 1024
-
+# data, since nothing piles up that was not asked for. The part after the one that is read is asked for already, so that
+# the daemon never waits: with a pause after each part, a copy to another host took a fifth longer.
+_PART_BYTES = 8 * 1024 * 1024
+_MAX_PART_BYTES = 512 * 1024 * 1024
+_PARTS_AT_ONCE = 2
 
 # libvirt itself cuts larger pieces into messages of this size
 _CHUNK_BYTES = 256 * 1024
 # libvirt looks whether a stream was aborted between two holes, for each of which it writes zeroes to a device.
 _LONGEST_HOLE_BYTES = 16 * 1024 * 1024
 _REPORT_EVERY_BYTES = 8 * 1024 * 1024
-
-# What is read before anybody has sent it, at most 8 MiB, and how often a reader looks whether it is still wanted.
-_PIECES_AHEAD = 32
-_LOOK_SECONDS = 0.1
 
 # How long an NVRAM is read again and again until two readings agree.
 _STILL_SECONDS = 10
@@ -70,9 +66,6 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
         pieces = _one_piece(_read_still(duplication.source.path, source, context))
     else:
         pieces = _pieces_of_volume(duplication.source.physical, source, context.source)
-        if context.other is not None:
-            # two connections can be used at the same time
-            pieces = read_ahead(pieces)
         if duplication.involves_device:
             from virtomate.duplication.transfers import stream_devices  # noqa: PLC0415 - most volumes are files
 
@@ -114,59 +107,41 @@ def _paced(pieces: Pieces, context: TransferContext) -> Pieces:
                 context.pace.keep(len(piece), context.cancel)
 
 
-def read_ahead(pieces: Pieces) -> Pieces:
-    """Yield pieces that a thread of its own reads, a few ahead; an error of the reading is raised where it happened."""
-    ahead: Queue[bytes | int | BaseException | None] = Queue(_PIECES_AHEAD)
-    is_over = threading.Event()
-
-    def put(piece: bytes | int | BaseException | None) -> bool:
-        while not is_over.is_set():
-            with suppress(Full):
-                ahead.put(piece, timeout=_LOOK_SECONDS)
-                return True
-        return False
-
-    def read() -> None:
-        end: BaseException | None = None
-        try:
-            with closing(pieces):
-                all(map(put, pieces))
-        except BaseException as error:  # noqa: BLE001 - it is raised again by the reader of the queue
-            end = error
-        put(end)
-
-    reader = threading.Thread(target=read, name="read-ahead")
-    try:
-        reader.start()
-    except RuntimeError:
-        # the system has no thread left
-        yield from pieces
-        return
-    try:
-        while (piece := ahead.get()) is not None:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
-    finally:
-        # nobody else may use the connection before
-        is_over.set()
-        reader.join()
-
-
 def _pieces_of_volume(size: int, source: Volume, connection: Connection) -> Pieces:
     """Yield the content of a volume in order, read in parts: bytes are data, a number is the length of a hole."""
+    asked: deque[tuple[int, Pieces]] = deque()
     offset = 0
     part = _PART_BYTES
-    while offset < size:
-        length = min(part, size - offset)
-        data_bytes = 0
-        with open_download(connection, source, offset, length) as download:
-            for piece in download.receive(_CHUNK_BYTES):
+    try:
+        while offset < size or asked:
+            while offset < size and len(asked) < _PARTS_AT_ONCE:
+                length = min(part, size - offset)
+                asked.append((length, _ask_for_part(source, connection, offset, length)))
+                offset += length
+            length, pieces = asked[0]
+            data_bytes = 0
+            for piece in pieces:
                 data_bytes += 0 if isinstance(piece, int) else len(piece)
                 yield piece
-        offset += length
-        # a larger part of a sparse volume, so that its holes cost no calls
-        part = min(max(_PART_BYTES, min(2 * part, part * _PART_BYTES // max(data_bytes, 1))), _MAX_PART_BYTES)
+            asked.popleft()
+            # a larger part of a sparse volume, so that its holes cost no calls
+            part = min(max(_PART_BYTES, min(2 * length, length * _PART_BYTES // max(data_bytes, 1))), _MAX_PART_BYTES)
+    finally:
+        for _, pieces in asked:
+            pieces.close()
+
+
+def _ask_for_part(source: Volume, connection: Connection, offset: int, length: int) -> Pieces:
+    """Return the content of a part of a volume; the daemon begins to send before the first piece is read."""
+
+    def read() -> Pieces:
+        with open_download(connection, source, offset, length) as download:
+            yield 0
+            yield from download.receive(_CHUNK_BYTES)
+
+    pieces = read()
+    next(pieces)
+    return pieces
 
 
 class LocalFile(NamedTuple):
