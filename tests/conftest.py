@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.lab import Lab, Program
+from tests.lab import Hypervisor, Lab, Program
+from tests.lab.far import Far
 from tests.lab.ordinary_user import NoInterpreterError, OrdinaryUser
 from tests.lab.ssh import SshServer
 from tests.lab.storage_host import StorageHost
@@ -51,6 +52,23 @@ def root_lab(request: pytest.FixtureRequest) -> Lab:
         pytest.skip("needs root: mounts, networks and hosts of its own")
     lab: Lab = request.getfixturevalue("lab")
     return lab
+
+
+@pytest.fixture(scope="module")
+def far_host(session_lab: Lab) -> Iterator[Hypervisor]:
+    """Another host, started once for a module."""
+    if not session_lab.privileged:
+        pytest.skip("needs root: a host of its own")
+    with session_lab.make_host("far") as host:
+        yield host
+
+
+@pytest.fixture
+def far(root_lab: Lab, far_host: Hypervisor) -> Iterator[Far]:
+    """Another host, for one test; its files are seen here, too, so streams are asked for where they are meant."""
+    far = Far(root_lab, far_host)
+    yield far
+    far.clear()
 
 
 @pytest.fixture

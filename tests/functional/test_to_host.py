@@ -13,81 +13,21 @@ import pytest
 
 from tests.functional.runs import paused
 from tests.functional.support import EVERYTHING, by_target, cloned, image_info
-from tests.lab import Hypervisor, Inventory, Lab, Program, disk, domain, images, interface
+from tests.lab import Inventory, Lab, Program, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.images import KIB, MIB, allocated_bytes, file_digest
-from tests.lab.inventory import take_inventory
 from tests.lab.lab import remove_domain
 from tests.lab.lvm import volume_group
-from tests.lab.storage import make_mounted_directory, make_pool, remove_pool
+from tests.lab.storage import make_mounted_directory, make_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from tests.lab.far import Far
     from tests.lab.program import Result
     from tests.lab.ssh import SshServer
 
 # as libvirt counts its versions, without the last part
 BROKEN_STREAMS = 11_003
 NETWORK = "<network><name>{}</name></network>"
-
-
-class Far:
-    """Another host with a pool of the same name as the lab's, in a directory of its own."""
-
-    def __init__(self, lab: Lab, host: Hypervisor) -> None:
-        self.host = host
-        self.directory = host.directory / "pool"
-        self.directory.mkdir()
-        self.pool = make_pool(host, lab.pool.name, self.directory)
-
-    @property
-    def uri(self) -> str:
-        """Its URI."""
-        return self.host.uri
-
-    def inventory(self) -> Inventory:
-        """Return everything on it."""
-        return take_inventory(self.host.connection, [self.directory, *self.host.state_directories])
-
-    def definition(self, name: str) -> str:
-        """Return a domain's whole definition there."""
-        return str(self.host.connection.lookupByName(name).XMLDesc(EVERYTHING))
-
-    def names(self) -> list[str]:
-        """Return the names of all domains there."""
-        return sorted(item.name() for item in self.host.connection.listAllDomains())
-
-    def clear(self) -> None:
-        """Remove everything that a test made."""
-        connection = self.host.connection
-        for item in connection.listAllDomains():
-            remove_domain(item)
-        for pool in connection.listAllStoragePools():
-            remove_pool(pool)
-        for network in connection.listAllNetworks():
-            network.undefine()
-        shutil.rmtree(self.directory)
-        for directory in self.host.file_directories:
-            for path in directory.iterdir():
-                path.unlink()
-
-
-@pytest.fixture(scope="module")
-def far_host(session_lab: Lab) -> Iterator[Hypervisor]:
-    """Another host, started once."""
-    if not session_lab.privileged:
-        pytest.skip("needs root: a host of its own")
-    with session_lab.make_host("far") as host:
-        yield host
-
-
-@pytest.fixture
-def far(root_lab: Lab, far_host: Hypervisor) -> Iterator[Far]:
-    """Another host, for one test; its files are seen here, too, so streams are asked for where they are meant."""
-    far = Far(root_lab, far_host)
-    yield far
-    far.clear()
 
 
 def send(virtomate: Program, far: Far, *words: str | Path, json: bool = True) -> Result:
