@@ -50,12 +50,15 @@ SERVICES: dict[str, set[str]] = {
     "quiesce": {"storage"},
     "transaction": {"definitions", "storage", "quiesce"},
     "guest": set(),
-    "linked": {"definitions", "firmware", "selection", "trust", "storage", "transaction", "guest", "quiesce"},
+    "linked": {
+        *("definitions", "firmware", "origins", "selection", "trust"),
+        *("storage", "transaction", "guest", "quiesce"),
+    },
     "restart": {"storage", "transaction"},
     "clone_parts": set(),
     "clone_records": {"clone_parts", "storage", "seed", "sysprep", "credentials", "address_wish", "other_host"},
     "same_machines": {"guest", "clone_records"},
-    "clone_start": {"guest", "clone_records", "linked", "same_machines"},
+    "clone_start": {"guest", "clone_records", "linked", "origins", "same_machines"},
     "clone": {
         *("definitions", "firmware", "trust", "storage", "transaction", "linked", "quiesce", "restart"),
         *(
@@ -80,6 +83,7 @@ SERVICES: dict[str, set[str]] = {
             "delete",
             "host_entries",
             "linked",
+            "origins",
             "storage",
             "transaction",
         ),

@@ -31,7 +31,8 @@ from virtomate.services.guest import (
     wait_for_agent,
     with_all_interfaces,
 )
-from virtomate.services.linked import find_record, refuse_broken
+from virtomate.services.linked import refuse_broken
+from virtomate.services.origins import find_record
 from virtomate.services.same_machines import Machine, clone_machine, original_machine, same_machines
 from virtomate.words import counted, quoted, virsh, virtomate
 

@@ -14,7 +14,8 @@ from virtomate.paths import normalise
 from virtomate.services.clone_parts import DiskResult, InterfaceResult, NvramResult, TpmResult, VolumeReference
 from virtomate.services.clone_records import CloneResult
 from virtomate.services.delete import judge_made
-from virtomate.services.linked import Sights, find_record, refuse_broken
+from virtomate.services.linked import Sights, refuse_broken
+from virtomate.services.origins import find_record
 from virtomate.services.storage import is_running, read_pools
 from virtomate.services.storage.artifacts import OWN, Verdict, name_artifact
 

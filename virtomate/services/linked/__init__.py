@@ -23,7 +23,6 @@ from virtomate.services.linked.live_freeze import LiveFreeze as LiveFreeze
 from virtomate.services.linked.rebase import RebaseRequest as RebaseRequest
 from virtomate.services.linked.rebase import RebaseResult as RebaseResult
 from virtomate.services.linked.rebase import rebase_domain as rebase_domain
-from virtomate.services.linked.record import find_record as find_record
 from virtomate.services.linked.reset import ResetDisk as ResetDisk
 from virtomate.services.linked.reset import ResetRequest as ResetRequest
 from virtomate.services.linked.reset import ResetResult as ResetResult

@@ -33,7 +33,8 @@ from virtomate.notices import Kept, notice
 from virtomate.paths import is_url, url_in
 from virtomate.rollback import Rollback
 from virtomate.services.linked.flatten_journal import claim_name, claim_uuid, has_disk, refuse_only_copy
-from virtomate.services.linked.record import change_disk, find_record, write_record
+from virtomate.services.linked.record import change_disk, write_record
+from virtomate.services.origins import find_record
 from virtomate.services.storage import describe, may_be_running, this_process
 from virtomate.services.storage.artifacts import (
     BEGUN,

@@ -31,8 +31,9 @@ from virtomate.services.linked.flatten_refusals import (
     refuse_state,
     refuse_template,
 )
-from virtomate.services.linked.record import find_record, select_clones
+from virtomate.services.linked.record import select_clones
 from virtomate.services.linked.sight import Sights
+from virtomate.services.origins import find_record
 from virtomate.services.storage import SpaceLedger, read_pools
 from virtomate.services.storage.references import ReferenceCache, ReferenceKind, scan_references
 from virtomate.services.trust import PoolGate, runs_unprivileged

@@ -35,7 +35,8 @@ from virtomate.services.linked.freeze_record import (
     record_name,
     record_uuid,
 )
-from virtomate.services.linked.record import find_record, write_record
+from virtomate.services.linked.record import write_record
+from virtomate.services.origins import find_record
 from virtomate.services.storage import describe, read_pools
 from virtomate.services.storage.artifacts import OWN, remove_artifact
 from virtomate.services.storage.references import scan_references

@@ -29,7 +29,8 @@ from virtomate.hypervisor.changes import set_metadata_element, update_disk
 from virtomate.hypervisor.domains import define_domain, find_domain_by_uuid
 from virtomate.hypervisor.storage import get_volume, read_head
 from virtomate.paths import normalise
-from virtomate.services.linked.record import find_record, write_record
+from virtomate.services.linked.record import write_record
+from virtomate.services.origins import find_record
 from virtomate.services.quiesce import thaw_own, thawed_note
 from virtomate.services.storage import find_volume, may_be_running, read_pools, temporary_pools_on, this_process
 from virtomate.services.storage.artifacts import BEGUN, delete_command, locked, pool_of, remove_artifact

@@ -41,8 +41,9 @@ from virtomate.services.linked.rebase_record import (
     note_intention,
     note_rebased,
 )
-from virtomate.services.linked.record import change_disk, find_record
+from virtomate.services.linked.record import change_disk
 from virtomate.services.linked.sight import Sights
+from virtomate.services.origins import find_record
 from virtomate.services.storage import read_pools, refresh_when_idle, temporary_pools_during
 from virtomate.services.storage.references import find_writers
 from virtomate.tuples import NamedTuple

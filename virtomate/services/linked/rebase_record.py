@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from virtomate.definition.lower_images import LowerImage, Rebasing
 from virtomate.hypervisor.domains import list_domains
 from virtomate.services.linked.comparison import compare
-from virtomate.services.linked.record import find_record, write_record
+from virtomate.services.linked.record import write_record
+from virtomate.services.origins import find_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.definition import PROVENANCE_NAMESPACE, codec
-from virtomate.definition.provenance import read_record, with_provenance
+from virtomate.definition.provenance import with_provenance
 from virtomate.definition.readers import child, devices
 from virtomate.enums import ArtifactKind, Mode, Transfer
 from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.changes import set_metadata_element, update_disk
+from virtomate.services.origins import find_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 
 # libvirt writes the element with it
 _PREFIX = "virtomate"
-
-
-def find_record(domain: Domain) -> Provenance | None:
-    """Return the record of cloning in a domain's metadata, if there is one about this very domain."""
-    element = domain.metadata_element(PROVENANCE_NAMESPACE)
-    return None if element is None else read_record(element, domain.uuid)
 
 
 def select_clones(

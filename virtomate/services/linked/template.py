@@ -38,7 +38,7 @@ from virtomate.notices import Notice, TemplateWarning, notice
 from virtomate.paths import normalise
 from virtomate.rollback import Rollback
 from virtomate.services.linked.base import WriteBits, refuse_written, remove_write_bits, restore_write_bits
-from virtomate.services.linked.record import find_record
+from virtomate.services.origins import find_record
 from virtomate.services.storage import read_pools
 from virtomate.services.storage.references import scan_references
 from virtomate.tuples import NamedTuple

@@ -18,8 +18,9 @@ from virtomate.paths import is_url, normalise
 from virtomate.services.linked.comparison import Comparison, compare
 from virtomate.services.linked.frozen import find_frozen, frozen_overlays, is_frozen
 from virtomate.services.linked.rebase_record import is_undecided, settle, settled
-from virtomate.services.linked.record import find_record, select_clones
+from virtomate.services.linked.record import select_clones
 from virtomate.services.linked.sight import Sight, Sights
+from virtomate.services.origins import find_record
 from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word, virtomate
 
