@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from virtomate.paths import files_in, files_in_argument, is_relative, logical_volume_path, normalise, url_in
+from virtomate.paths import (
+    files_in,
+    files_in_argument,
+    is_nameless_device,
+    is_relative,
+    logical_volume_key,
+    logical_volume_path,
+    normalise,
+    url_in,
+)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +162,8 @@ def test_url_is_no_path() -> None:
         ("/dev/mapper/a--b", None),
         ("/dev/mapper/a-b-c", None),
         ("/dev/mapper/control", None),
+        ("/dev/disk/by-id/dm-name-a--b-c", "/dev/a-b/c"),
+        ("/dev/disk/by-id/scsi-a-b", None),
         ("/dev/vg/a-b", None),
         ("", None),
     ],
@@ -160,3 +171,37 @@ def test_url_is_no_path() -> None:
 def test_logical_volume_path(path: str, expected: str | None) -> None:
     """Hyphens of names are doubled, so that the one between group and volume is known."""
     assert logical_volume_path(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (
+            f"/dev/disk/by-id/dm-uuid-LVM-{'v' * 32}abcdefGHIJklmnOPQRstuvWXYZ012345",
+            "abcdef-GHIJ-klmn-OPQR-stuv-WXYZ-012345",
+        ),
+        (f"/dev/disk/by-id/dm-uuid-LVM-{'v' * 32}abcdef", None),
+        (f"/dev/disk/by-id/dm-uuid-CRYPT-{'v' * 64}", None),
+        ("/dev/vg/lv", None),
+    ],
+)
+def test_logical_volume_key(path: str, expected: str | None) -> None:
+    """The UUID of the group comes first, and neither has its hyphens."""
+    assert logical_volume_key(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/dev/dm-12", True),
+        ("/dev/block/253:1", True),
+        ("/dev/disk/by-uuid/1234", True),
+        ("/dev/sda", False),
+        ("/dev/mapper/vg-lv", False),
+        ("/dev/disk/by-path/pci-0000", False),
+        ("/srv/dm-1", False),
+    ],
+)
+def test_nameless_device(path: str, expected: bool) -> None:
+    """Some names of devices do not tell whether the device is a logical volume."""
+    assert is_nameless_device(path) is expected

@@ -11,6 +11,11 @@ from typing import Any
 # Protocols of QEMU that lead to a file of the host, some through another protocol.
 _PROTOCOLS_OF_FILES = frozenset({"blkdebug", "blkverify", "fat", "host_cdrom", "host_device", "nvme-file", "vvfat"})
 
+# The rules of udev for the device mapper and for block devices make these links.
+_NAMED_DEVICE = re.compile("/dev/(?:mapper/|disk/by-id/dm-name-)((?:[^-/]|--)+)-((?:[^-/]|--)+)")
+_DEVICE_WITH_UUID = re.compile("/dev/disk/by-id/dm-uuid-LVM-.{32}(.{6})" + "(.{4})" * 5 + "(.{6})")
+_NAMELESS_DEVICE = re.compile("/dev/(?:dm-[0-9]+|block/.+|disk/by-(?:diskseq|label|uuid)/.+)")
+
 
 def normalise(path: str) -> str:
     """Return the shortest spelling of an absolute path, without a look at any file; a URL stays as it is.
@@ -23,12 +28,26 @@ def normalise(path: str) -> str:
 
 
 def logical_volume_path(path: str) -> str | None:
-    """Return the path that LVM gives to a logical volume, by that of its device in /dev/mapper; None of any other path.
+    """Return the path that LVM gives to a logical volume, by a path with the name of its device; None of another path.
 
     Source: dmsetup(8): the names of group and volume stand on both sides of a hyphen, with their own hyphens doubled.
     """
-    found = re.fullmatch("/dev/mapper/((?:[^-/]|--)+)-((?:[^-/]|--)+)", path)
+    found = _NAMED_DEVICE.fullmatch(path)
     return None if found is None else "/dev/" + "/".join(name.replace("--", "-") for name in found.groups())
+
+
+def logical_volume_key(path: str) -> str | None:
+    """Return the UUID of a logical volume by a path with the UUIDs of group and volume; None of any other path.
+
+    libvirt's key of the volume is this UUID, with hyphens as LVM shows them.
+    """
+    found = _DEVICE_WITH_UUID.fullmatch(path)
+    return None if found is None else "-".join(found.groups())
+
+
+def is_nameless_device(path: str) -> bool:
+    """Return whether a path leads to any block device of a host, a logical volume for example, without its name."""
+    return _NAMELESS_DEVICE.fullmatch(path) is not None
 
 
 def is_url(path: str) -> bool:

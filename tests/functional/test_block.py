@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.runs import paused, start_clone
+from tests.functional.runs import Question, paused, start_clone
 from tests.functional.support import by_target, clone, clone_path, cloned, definition, refused, unchanged
+from tests.functional.test_proofs import forge
 from tests.lab import Lab, Program, disk, domain, images, mounts
 from tests.lab.images import MIB
 from tests.lab.lvm import VolumeGroup, volume_group
 from tests.lab.programs import require_program, run
 from tests.lab.storage import loop_device
+from virtomate.definition.provenance import Artifact, Fingerprint
+from virtomate.enums import ArtifactKind, ArtifactState
 
 EXTENT_BYTES = 4 * MIB
 # not a multiple of the extents
@@ -142,7 +145,7 @@ def test_shared_unless_asked(root_lab: Lab, group: VolumeGroup, virtomate: Progr
 
 
 def test_named_by_its_pool(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
-    """A volume that the definition names by pool and name is named so in the clone, too, in whatever pool it is."""
+    """A volume that the definition names by pool and name is named so in the clone; a UUID will do, too."""
     group.make("original", CAPACITY)
     root_lab.define(domain("original", disks=[disk((group.name, "original"), "raw")]))
 
@@ -152,6 +155,11 @@ def test_named_by_its_pool(root_lab: Lab, group: VolumeGroup, virtomate: Program
     )
 
     assert same["warnings"] == other["warnings"] == []
+    by_id = f"/dev/disk/by-id/dm-uuid-LVM-{'v' * 32}{group.uuids()['original'].replace('-', '')}"
+    root_lab.define(domain("by-id", disks=[disk(Path(by_id), "raw")]))
+    (plan,) = virtomate("domain-clone", "--dry-run", "--block", "copy", "by-id", "x", json=True).json
+
+    assert by_target(plan)["vda"]["source"]["volume"] == "original"
     assert f"<source pool='{group.name}' volume='clone'/>" in definition(root_lab, "clone")
     assert f"<source pool='{root_lab.pool.name}' volume='other.raw'/>" in definition(root_lab, "other")
     delete(virtomate, "clone", "other")
@@ -362,7 +370,7 @@ def test_changed_device(root_lab: Lab, group: VolumeGroup, virtomate: Program) -
 def test_ended_in_the_middle(
     root_lab: Lab, group: VolumeGroup, virtomate: Program, number: signal.Signals, transfer: str, moment: str
 ) -> None:
-    """A signal undoes everything; after a kill the logical volume is proved by its UUID, and one command removes it."""
+    """A signal undoes everything; after a kill the record alone says whose the logical volume is, and deletion asks."""
     in_group(root_lab, group)
     before, volumes = root_lab.inventory(), group.volumes()
     words = ("--transfer", transfer, "--disk", "vda=copy,size=40M", "original", "clone")
@@ -375,7 +383,10 @@ def test_ended_in_the_middle(
 
     assert result.status == -number, str(result)
     if number is signal.SIGKILL:
-        delete(virtomate, "clone")
+        careful = virtomate("domain-delete", "--yes", "clone")
+        assert careful.status == 2, str(careful)
+        assert f"nothing proves that these were made for the clones: volume '{group.path / 'clone'}'" in careful.stderr
+        delete(virtomate, "--yes-unproved", "clone")
     assert group.volumes() == volumes
     unchanged(root_lab, before)
 
@@ -414,6 +425,62 @@ def test_volume_that_was_made_anew_is_left(root_lab: Lab, group: VolumeGroup, vi
     assert result.status == 3, str(result)
     assert "is another file than the one that was made" in result.stderr
     assert group.uuids()["clone"] == mine
+
+
+def test_record_alone_deletes_no_logical_volume(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """Everybody who defines domains can write the UUID of any logical volume into a record: that is a question."""
+    victim = group.make("victim", EXTENT_BYTES)
+    key = group.uuids()["victim"]
+    made = Artifact(
+        ArtifactKind.VOLUME, ArtifactState.MADE, group.name, "victim", str(victim), Fingerprint("0", key=key)
+    )
+    forge(root_lab, made, finished=True)
+
+    question = Question(virtomate, "--yes", "forged")
+    status, after = question.answer("n\n")
+    replaced = virtomate("domain-delete", "--yes", "forged")
+
+    assert f"not proved: volume '{victim}'" in question.text
+    assert "it is no disk of the domain" in question.text
+    assert (status, "Nothing was deleted." in after) == (1, True)
+    assert replaced.status == 2, str(replaced)
+    assert group.uuids() == {"victim": key}
+
+
+def test_open_volume_is_removed_later(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """A volume that something has open for a moment is removed then; one that stays open is kept, with its clone."""
+    in_group(root_lab, group)
+    clone(virtomate, "--block", "copy")
+    # libvirt tries twice
+    group.refuse_removals(100)
+    kept = virtomate("domain-delete", "--yes", "clone", json=True)
+    left = group.removals_refused()
+
+    group.refuse_removals(3)
+    delete(virtomate, "clone")
+
+    assert kept.status == 1, str(kept)
+    assert "in use" in kept.stdout
+    assert left == 94
+    assert group.volumes() == ["original"]
+
+
+def test_inactive_volume_is_not_gone(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """A volume that is not active is not listed by libvirt: the record stays until the volume can be looked at."""
+    in_group(root_lab, group)
+    clone(virtomate, "--block", "copy")
+    with group.inactive("clone"):
+        before = root_lab.inventory()
+        kept = refused(root_lab, before, virtomate("domain-delete", "--yes", "clone", json=True))
+    removed = cloned(virtomate("domain-clone", "--block", "copy", "original", "gone", json=True))
+    group.handle.storageVolLookupByName("gone").delete()
+
+    delete(virtomate, "clone", "gone")
+
+    assert "may be one of the volumes in its volume group that are not active" in kept["message"]
+    assert f"lvchange --activate y {group.path}/clone" in kept["hint"]
+    assert clone_path(removed).parent == group.path
+    assert group.volumes() == ["original"]
 
 
 def test_clones_boot(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:

@@ -63,12 +63,22 @@ lvcreate)
     ;;
 lvremove)
     for path; do :; done
+    left=$(cat {directory}/refusals 2>/dev/null || echo 0)
+    if [ "$left" -gt 0 ]; then
+        echo $((left - 1)) >{directory}/refusals
+        echo "Logical volume ${{path#/dev/}} in use." >&2
+        exit 5
+    fi
     loop=$(readlink "$path") || {{ echo "Failed to find $path" >&2; exit 5; }}
     losetup --detach "$loop" && rm "$path" && real lvremove --driverloaded n --force "${{path#/dev/}}"
     ;;
 lvs)
     # libvirt passes over volumes that are not active
-    real lvs --driverloaded n "$@" | sed 's/-w\\(.\\)-XX/-w\\1-a-/'
+    for group; do :; done
+    real lvs --driverloaded n "$@" | while read -r line; do
+        [ -e "/dev/$group/${{line%%#*}}" ] && line=$(echo "$line" | sed 's/-w\\(.\\)-XX/-w\\1-a-/')
+        echo "$line"
+    done
     ;;
 vgchange|lvchange|vgscan|pvscan) ;;
 *) real "$name" --driverloaded n "$@";;
@@ -108,6 +118,27 @@ class VolumeGroup:
     def uuids(self) -> dict[str, str]:
         """Return the UUIDs of the volumes by their names."""
         return {volume.name(): volume.key() for volume in self.handle.listAllVolumes()}
+
+    @contextmanager
+    def inactive(self, name: str) -> Iterator[None]:
+        """Have a volume not active for the time of the block: neither its device nor libvirt's volume is there."""
+        device = self.path / name
+        loop = device.readlink()
+        device.unlink()
+        self.handle.refresh()
+        try:
+            yield
+        finally:
+            device.symlink_to(loop)
+            self.handle.refresh()
+
+    def refuse_removals(self, count: int) -> None:
+        """Have LVM refuse so many removals, as of a volume that something has open."""
+        (self.directory / "refusals").write_text(str(count))
+
+    def removals_refused(self) -> int:
+        """Return how many removals LVM is still going to refuse."""
+        return int((self.directory / "refusals").read_text())
 
     def clear(self) -> None:
         """Delete all volumes."""

@@ -682,3 +682,20 @@ def test_far_device_under_another_name(far: Host) -> None:
     far.define("unrelated", definition("/dev/mapper/a-b--clone"))
 
     assert far.says() == ["domain 'other' uses it"]
+
+
+def test_far_device_by_its_uuid(far: Host) -> None:
+    """A link with the UUID of a logical volume leads to that volume; other names of devices leave doubts."""
+    key = "abcdef-GHIJ-klmn-OPQR-stuv-WXYZ-012345"
+    links = [f"/dev/disk/by-id/dm-uuid-LVM-{'v' * 32}{text.replace('-', '')}" for text in (key, key[:-1] + "6")]
+    far.pool.type, far.pool.says = "logical", "/dev/a-b"
+    far.made = volume_of("/dev/a-b/clone", "pool")._replace(fingerprint=Fingerprint(None, key=key))
+    far.define("other", definition(links[0]))
+    far.define("unrelated", definition(links[1]))
+    far.define("nameless", definition("/dev/dm-3"))
+    far.define("disk", definition("/dev/sdb"))
+
+    assert far.says() == [
+        "domain 'other' uses it",
+        "domain 'nameless' names '/dev/dm-3', which cannot be seen and may be the same device",
+    ]

@@ -12,7 +12,9 @@ from virtomate.errors import SourceChangedError
 from virtomate.services.transaction import guard
 from virtomate.services.transaction.guard import Guard, Watched
 
-VOLUME = RAW._replace(path="/dev/a-b/root", pool="a-b", name="root", type="block", key="a1")
+KEY = "abcdef-GHIJ-klmn-OPQR-stuv-WXYZ-012345"
+VOLUME = RAW._replace(path="/dev/a-b/root", pool="a-b", name="root", type="block", key=KEY)
+BY_UUID = f"/dev/disk/by-id/dm-uuid-LVM-{'v' * 32}{KEY.replace('-', '')}"
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,9 @@ VOLUME = RAW._replace(path="/dev/a-b/root", pool="a-b", name="root", type="block
         ("dev='/dev/a-b/root'", True),
         ("dev='/dev/mapper/a--b-root'", True),
         ("dev='/dev/mapper/a-b--root'", False),
+        ("dev='/dev/disk/by-id/dm-name-a--b-root'", True),
+        (f"dev='{BY_UUID}'", True),
+        (f"dev='{BY_UUID[:-1]}6'", False),
         ("pool='a-b' volume='root'", True),
         ("pool='a-b' volume='other'", False),
     ],
@@ -33,7 +38,7 @@ def test_writer_that_was_started(monkeypatch: pytest.MonkeyPatch, source: str, i
     monkeypatch.setattr(guard, "Definitions", lambda: SimpleNamespace(live=lambda _: live))
     monkeypatch.setattr(guard, "_look", lambda _connection, volume: volume)
     watch = Guard(lambda _: None, (Watched(VOLUME, None),), frozenset({1}))
-    connection = cast("Any", None)
+    connection = cast("Any", SimpleNamespace(is_local=False))
 
     if is_refused:
         with pytest.raises(SourceChangedError, match="domain 'web', which may write to '/dev/a-b/root', was started"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.definition.network_images import is_encrypted
@@ -10,13 +11,13 @@ from virtomate.definition.volume import outside_pools
 from virtomate.duplication import devices, select
 from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import ArtifactKind, Mode
-from virtomate.errors import HypervisorError, IllegalStateError, UnsupportedError
+from virtomate.errors import HypervisorError, IllegalStateError, UnsupportedError, VirtomateError
 from virtomate.hypervisor.block_devices import device_size
 from virtomate.hypervisor.domains import find_domain
-from virtomate.paths import logical_volume_path, normalise
+from virtomate.paths import is_nameless_device, normalise
 from virtomate.services.clone.disks import DiskPlan
 from virtomate.services.clone_parts import VolumeReference
-from virtomate.services.storage.devices import device_number, find_device
+from virtomate.services.storage.devices import device_number, find_device, is_device
 from virtomate.words import virsh
 
 if TYPE_CHECKING:
@@ -133,16 +134,32 @@ def _outside_pools(survey: Survey, disk: DiskDefinition, path: str) -> VolumeDes
 
 
 def _refuse_writers(survey: Survey, disk: DiskDefinition, volume: VolumeDescription) -> None:
-    number = device_number(volume.path) if survey.connection.is_local else None
     for key, writer in survey.original.identities.writers.items():
-        path = key if isinstance(key, str) else survey.pools.path_of(*key)
-        paths = {path, logical_volume_path(path or "")} - {None}
-        is_same = key == (volume.pool, volume.name) or not paths.isdisjoint({volume.path, normalise(disk.path or "/")})
-        if is_same or (number is not None and path is not None and device_number(path) == number):
+        path = (key if isinstance(key, str) else survey.pools.path_of(*key)) or ""
+        is_same = key == (volume.pool, volume.name) or is_device(survey.connection, volume, path)
+        if not is_same and _may_be(survey, volume, path, writer):
+            raise IllegalStateError(
+                f"disk {disk.target} ('{volume.path}') may be '{path}', which has the same size and is open for "
+                f"writing by domain '{writer}', which is active",
+                hint=f"Shut it down first: {virsh('shutdown', writer)}",
+            )
+        if is_same or path == normalise(disk.path or "/"):
             raise IllegalStateError(
                 f"disk {disk.target} ('{volume.path}') is open for writing by domain '{writer}', which is active",
                 hint=f"Shut it down first: {virsh('shutdown', writer)}",
             )
+
+
+def _may_be(survey: Survey, volume: VolumeDescription, path: str, writer: str) -> bool:
+    """Return whether a path on another host that does not tell whose device it is may lead to the device of a volume.
+
+    Devices of different sizes are different devices.
+    """
+    if survey.connection.is_local or not is_nameless_device(path):
+        return False
+    with suppress(VirtomateError):
+        return device_size(find_domain(survey.connection, writer), path) == volume.physical
+    return True
 
 
 def _target(

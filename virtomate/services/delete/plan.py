@@ -22,7 +22,7 @@ from virtomate.services.delete.survey import (
     survey,
 )
 from virtomate.services.storage.artifacts import name_artifact
-from virtomate.services.storage.references import scan_references
+from virtomate.services.storage.references import ReferenceKind, scan_references
 from virtomate.tuples import NamedTuple
 from virtomate.words import virsh, virtomate
 
@@ -44,6 +44,9 @@ _NAMED_USERS = 3
 # How many commands a hint names, and how many images of a chain it looks at.
 _MAX_COMMANDS = 5
 _MAX_DEPTH = 200
+_ADVICE_ON_DOUBT = (
+    "See whether that is it. A definition leaves no doubt if it names a file or device by the path in its storage pool."
+)
 
 
 class DeletionPlan(NamedTuple):
@@ -206,6 +209,7 @@ def in_use(name: str, made: Artifact, users: Sequence[Reference], advice: str | 
     return IllegalStateError(
         f"{name_artifact(made)} of '{name}' cannot be deleted: {', '.join(named)}",
         hint=advice
+        or (_ADVICE_ON_DOUBT if all(user.kind is ReferenceKind.MAY_NAME for user in users) else None)
         or "Delete the named domain or volume first. A clone can be named in the same command; --with-dependents adds "
         "all clones that rest on it.",
     )

@@ -29,7 +29,13 @@ from virtomate.services.delete.records import Consent, DeletionResult
 from virtomate.services.quiesce import thaw_own, thawed_note
 from virtomate.services.restart import restart_owed, start_again, with_restart_failed
 from virtomate.services.storage import TemporaryPools, listed_pools, refresh_all, stop_stale_pools
-from virtomate.services.storage.artifacts import locked, name_artifact, remove_artifact, stop_temporary_pool
+from virtomate.services.storage.artifacts import (
+    Verdict,
+    locked,
+    name_artifact,
+    remove_artifact,
+    stop_temporary_pool,
+)
 from virtomate.services.storage.references import scan_references
 from virtomate.words import virtomate
 
@@ -136,7 +142,7 @@ class _Run:
     def say_to_wait(self) -> None:
         """Say once that libvirt is waited for."""
         if not self._has_said_to_wait:
-            self.note("waiting for libvirt to finish a volume that it is still writing")
+            self.note("waiting for libvirt to finish a volume that it is still writing, or that is still open")
             self._has_said_to_wait = True
 
 
@@ -303,7 +309,7 @@ class _CloneDeletion:
             made = made._replace(pool=run.pools.over(posixpath.dirname(made.path)).name)
         self._placeholder.require()
         token = self._deletion.provenance.artifact_token
-        accepted = () if thing.verdict is None else (thing.verdict,)
+        accepted = () if thing.verdict is None else (thing.verdict, Verdict.PROVED)
         return remove_artifact(run.session.connection, made, token, accepted, self._turns())
 
     def _remove_entry(self, thing: DoomedThing) -> bool:

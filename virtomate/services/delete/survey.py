@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from virtomate.services.storage.references import Lineage, References
 
 SAVED_STATE = "managed-save image"
+_RECORD_ALONE = (
+    "is no disk of the domain, and has the UUID in the domain's record, which everybody who defines domains can write"
+)
 
 
 class Clone(NamedTuple):
@@ -262,6 +265,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         judgement, is_outside = judge_made(
             connection, clone.definition, clone.provenance, made, references.pools.find(made.pool)
         )
+        judgement = _doubted(judgement, clone, made, references)
         if judgement.verdict is Verdict.GONE:
             continue
         if judgement.verdict is Verdict.AWAY:
@@ -287,6 +291,17 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         handed=clone.handed,
         state=clone.state,
     )
+
+
+def _doubted(judgement: Judgement, clone: Clone, made: Artifact, references: References) -> Judgement:
+    """Return the judgement of a device as unproved if nothing but the record of the domain says whose the device is.
+
+    Everybody who may define a domain can write the key of any device into a record. A disk of the domain is seen.
+    """
+    has_key = made.fingerprint is not None and made.fingerprint.key is not None
+    if judgement.verdict is not Verdict.PROVED or not has_key or references.has_disk(clone.domain.uuid, made):
+        return judgement
+    return judgement._replace(verdict=Verdict.UNPROVED, reason=_RECORD_ALONE)
 
 
 def _doomed(made: Artifact, judgement: Judgement, *, is_outside: bool) -> DoomedThing:

@@ -102,6 +102,15 @@ class LogicalPools(BlockPools):
         if pool.path is None:
             super().require_new_volumes(pool)
 
+    def absence(self, made: Artifact, pool: Pool) -> Fingerprint | None:
+        """Return the fingerprint of something unknown if the volume group has volumes that libvirt does not list.
+
+        libvirt passes over volumes that are not active, and over thin pools.
+        """
+        del made
+        listed = sum(volume.allocation_bytes() for volume in pool.list_volumes())
+        return Fingerprint(None) if pool.info().allocation > listed else None
+
 
 def check_logical_name(pool: PoolDescription, name: str) -> None:
     """Raise UsageError if a name cannot be that of a logical volume in the pool."""

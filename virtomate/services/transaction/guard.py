@@ -14,7 +14,7 @@ from virtomate.duplication.hostfs import nanoseconds, open_visible
 from virtomate.errors import IllegalStateError, NotFoundError, SourceChangedError
 from virtomate.hypervisor.domains import find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.hypervisor.storage import get_pool, get_volume
-from virtomate.paths import logical_volume_path, normalise
+from virtomate.paths import normalise
 from virtomate.services.definitions import Definitions
 from virtomate.services.storage import may_be_running
 from virtomate.tuples import NamedTuple
@@ -110,13 +110,23 @@ class Guard:
             except NotFoundError:
                 continue
             for disk in file_readers.open_for_writing(live):
-                path = normalise(disk.path) if disk.path is not None else ""
-                path = paths.get((disk.pool or "", disk.volume or ""), logical_volume_path(path) or path)
-                if path in self._unlocked:
+                named = normalise(disk.path) if disk.path is not None else ""
+                leads = (volume.path for volume in self._unlocked.values() if _leads_to(connection, volume, named))
+                path = paths.get((disk.pool or "", disk.volume or "")) or next(leads, None)
+                if path is not None:
                     raise SourceChangedError(
                         f"domain '{domain.name}', which may write to '{path}', was started while it was being cloned",
                         hint=_HINT,
                     )
+
+
+def _leads_to(connection: Connection, volume: VolumeDescription, path: str) -> bool:
+    """Return whether a path leads to a volume, as far as is known."""
+    if not volume.is_device:
+        return path == volume.path
+    from virtomate.services.storage.devices import is_device  # noqa: PLC0415 - most volumes are files
+
+    return is_device(connection, volume, path)
 
 
 def require_off(connection: Connection, original: DomainReference) -> None:

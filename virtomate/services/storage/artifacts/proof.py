@@ -144,8 +144,15 @@ def _judge_without_token(made: Artifact, volume: VolumeDescription, sighting: Si
 
 
 def judge_absence(made: Artifact, now: Fingerprint | None) -> Judgement:
-    """Tell a file that is gone from one whose file system is not mounted."""
+    """Tell a file that is gone from one whose file system is not mounted, and a device from one that is not active."""
     then = made.fingerprint
+    if then is not None and then.key is not None and now is not None:
+        return Judgement(
+            Verdict.AWAY,
+            "is not there, and may be one of the volumes in its volume group that are not active",
+            hint=f"Activate the volume on libvirt's host: lvchange --activate y {shell_word(made.path)}. If somebody "
+            f"removed the volume, {virsh('undefine')} removes the definition.",
+        )
     if then is not None and now is not None:
         for before, today in ((then.directory, now.directory), (then.file_system_bytes, now.file_system_bytes)):
             if before is not None and today is not None and before != today:

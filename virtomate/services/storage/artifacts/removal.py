@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.duplication.host_images import alone_with, loop_device_over
 from virtomate.enums import ArtifactKind
-from virtomate.errors import ConflictError, IllegalStateError, NotFoundError
+from virtomate.errors import ConflictError, HypervisorError, IllegalStateError, NotFoundError
 from virtomate.hypervisor.storage import find_pool
 from virtomate.services.storage.artifacts.looking import bears_token_here, sight, why_not_in
 from virtomate.services.storage.artifacts.places import over_directory_of
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from virtomate.definition.provenance import Artifact
+    from virtomate.errors import VirtomateError
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.storage import Volume
     from virtomate.services.storage.pools import PoolEntry
+
+# LVM itself tries for 5 seconds before it refuses, unless its configuration says otherwise.
+_MOST_REFUSALS = 2
 
 
 def remove_artifact(
@@ -60,12 +64,12 @@ def remove_artifact(
         return volume
 
     with _pool_of(connection, made, token) as known:
-        _delete_when_idle(find, turns)
+        _delete_when_idle(find, turns, _MOST_REFUSALS if _is_device(made) else 0)
     return was_there
 
 
-def _delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object]) -> None:
-    """Delete a volume; libvirt refuses while that volume, or another in the pool, is being built.
+def _delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object], most_refusals: int) -> None:
+    """Delete a volume; libvirt refuses while that volume, or another in the pool, is being built, or a device is open.
 
     In each turn `find` looks the volume up and identifies it, or returns None where the volume is gone.
 
@@ -73,7 +77,8 @@ def _delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object]
         IllegalStateError: The volume was still in use in the last turn.
         HypervisorError: libvirt cannot delete the volume.
     """
-    busy = None
+    busy: VirtomateError | None = None
+    refusals = 0
     for _ in turns:
         volume = find()
         if volume is None:
@@ -84,6 +89,12 @@ def _delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object]
             return
         except IllegalStateError as error:
             # "still being allocated"
+            busy = error
+        except HypervisorError as error:
+            # LVM removes no volume that something has open, such as udev for a moment
+            refusals += 1
+            if refusals > most_refusals:
+                raise
             busy = error
         else:
             return
@@ -133,9 +144,14 @@ def _is_here(connection: Connection, made: Artifact, token: str | None) -> bool:
     return known is not None and known.is_active and sight(connection, known, made)[0].is_seen
 
 
+def _is_device(made: Artifact) -> bool:
+    """Return whether an artifact is a device with a key of its own."""
+    return made.fingerprint is not None and made.fingerprint.key is not None
+
+
 def _is_used_device(connection: Connection, made: Artifact) -> bool:
     """Return whether an artifact is a device that this host uses: LVM would not remove it, but the others are gone."""
-    if made.fingerprint is None or made.fingerprint.key is None:
+    if not _is_device(made):
         return False
     from virtomate.duplication.devices import is_used_device  # noqa: PLC0415 - few artifacts are devices
 

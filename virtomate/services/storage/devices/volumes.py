@@ -8,14 +8,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from virtomate.errors import VirtomateError
-from virtomate.hypervisor.block_devices import find_volume_by_path
-from virtomate.paths import logical_volume_path
+from virtomate.hypervisor.block_devices import find_volume_by_key, find_volume_by_path
+from virtomate.paths import logical_volume_key, logical_volume_path
 from virtomate.services.storage.block_pools import BLOCK_POOLS
 from virtomate.services.storage.pools import FoundVolume, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from virtomate.definition.volume import VolumeDescription
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.storage.pools import PoolEntry, PoolIndex
 
@@ -27,6 +28,9 @@ def find_device(connection: Connection, pools: PoolIndex, path: str) -> FoundVol
     here, two paths with one device number are the same device.
     """
     by_name = {known.pool.name: known for known in pools.known if known.is_active}
+    if (key := logical_volume_key(path)) is not None:
+        found = find_volume_by_key(connection, key)
+        return None if found is None or found[0] not in by_name else _as_device(by_name[found[0]], found[1].name)
     paths = [path, logical_volume_path(path) or path]
     if connection.is_local:
         with suppress(OSError, ValueError):
@@ -39,6 +43,14 @@ def find_device(connection: Connection, pools: PoolIndex, path: str) -> FoundVol
     if number is None:
         return None
     return next((seen for seen in _devices(by_name.values()) if device_number(seen.description.path) == number), None)
+
+
+def is_device(connection: Connection, volume: VolumeDescription, path: str) -> bool:
+    """Return whether a path leads to the block device that a volume is, as far as the path tells, or is seen here."""
+    if volume.path in {path, logical_volume_path(path)} or (volume.key and volume.key == logical_volume_key(path)):
+        return True
+    number = device_number(volume.path) if connection.is_local else None
+    return number is not None and number == device_number(path)
 
 
 def device_number(path: str) -> int | None:

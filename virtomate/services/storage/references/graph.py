@@ -23,7 +23,7 @@ from virtomate.services.storage.pools import find_volume, is_temporary, read_poo
 from virtomate.services.storage.references.chains import Chains, sanitise
 from virtomate.services.storage.references.documents import ReferenceCache, read_documents
 from virtomate.services.storage.references.lineage import Lineage
-from virtomate.services.storage.references.whereabouts import Key, Locator, volume_key
+from virtomate.services.storage.references.whereabouts import ANY_DEVICE, Key, Locator, device_key, volume_key
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -187,6 +187,15 @@ class References:
             found.setdefault(reference.says, reference)
         return tuple(found.values())
 
+    def has_disk(self, uuid: str, made: Artifact) -> bool:
+        """Return whether a definition of the domain with a UUID names something that cloning made as a disk's image."""
+        return any(
+            naming.target is not None and naming.top is None and naming.document.is_definition
+            for key in self._keys(made)
+            for naming in self._namings.get(key, ())
+            if naming.document.domain_uuid == uuid
+        )
+
     def add(self, document: DomainDocument, named: Mapping[Place, Whereabouts]) -> None:
         """Note the files that a document names."""
         for place in _places(document):
@@ -264,10 +273,12 @@ class References:
     def _possible_users(self, made: Artifact, owner: str | None) -> Iterator[Reference]:
         """Yield the possible users: they name a file of this name that may be this file."""
         name = posixpath.basename(made.path)
-        for naming in self._guesses.get(name, ()):
+        is_file = _device_key_of(made) is None
+        noun, devices = ("file", ()) if is_file else ("device", self._guesses.get(ANY_DEVICE, ()))
+        for naming in (*self._guesses.get(name, ()), *devices):
             if naming.document.domain_uuid != owner and normalise(naming.path) != made.path:
                 named = f"{naming.document.says} names '{sanitise(naming.path)}'"
-                says = f"{named}, which cannot be seen and may be the same file"
+                says = f"{named}, which cannot be seen and may be the same {noun}"
                 yield Reference(says, ReferenceKind.MAY_NAME, domain_uuid=naming.document.domain_uuid)
         for link in self._loose_links.get(name, ()):
             if link.below.keys.isdisjoint(self._keys(made)):
@@ -293,6 +304,8 @@ class References:
         volume = self.volume(made) if self._chains.has_described(made.volume) else None
         twins = () if volume is None else self._chains.twins(volume)
         own = {volume_key(VolumeKey(made.pool, made.volume))}
+        if (key := _device_key_of(made)) is not None:
+            own.add(device_key(key))
         return keys.union(own, *(self._locator.of_path(path).keys for path in twins))
 
     def volume(self, made: Artifact) -> VolumeDescription | None:
@@ -361,6 +374,11 @@ def stands_in(path: str, argument: str) -> bool:
     """Return whether an argument contains the path, and not only a longer name that begins with the path."""
     _, *rests = argument.split(path)
     return any(not rest[:1].isalnum() and rest[:1] not in {"-", "_", ".", "/"} for rest in rests)
+
+
+def _device_key_of(made: Artifact) -> str | None:
+    """Return libvirt's key of a device that was made; None for a file."""
+    return None if made.fingerprint is None else made.fingerprint.key
 
 
 def _uses(naming: _Naming) -> Reference:

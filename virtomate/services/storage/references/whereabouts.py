@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import visible_status
 from virtomate.errors import NotFoundError, VirtomateError
-from virtomate.paths import is_url, logical_volume_path, normalise
+from virtomate.paths import is_nameless_device, is_url, logical_volume_key, logical_volume_path, normalise
 from virtomate.services.storage.file_pools import FILE_POOLS
 from virtomate.tuples import NamedTuple
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Key = tuple["Hashable", ...]
 
+# Stands for the names of all devices: no file has a name with a slash.
+ANY_DEVICE = "/dev/"
 # Pools whose volumes are block devices, in a directory of their own.
 _DEVICE_POOLS = frozenset({"logical"})
 # How many files are compared with libvirt's description before a directory is taken for another one.
@@ -98,9 +100,14 @@ class Locator:
             return Whereabouts(path, _keys(path))
         is_device = known is not None and known.is_active and known.description.type in _DEVICE_POOLS
         found = _unsettled(path, {name}, "it is a block device" if is_device else "it is in no active storage pool")
-        # libvirt does not tell that the two are one device, and there is no other way to see that
-        other = logical_volume_path(path)
-        return found if other is None else found._replace(keys=found.keys | _keys(other))
+        # libvirt does not tell that these are one device, and there is no other way to see that
+        if (other := logical_volume_path(path)) is not None:
+            found = found._replace(keys=found.keys | _keys(other))
+        if (key := logical_volume_key(path)) is not None:
+            found = found._replace(keys=found.keys | {device_key(key)})
+        if is_nameless_device(path):
+            found = found._replace(base_names=found.base_names | {ANY_DEVICE})
+        return found
 
     def list_files(self, known: PoolEntry) -> list[str] | None:
         """Return the paths of a pool's files if they are seen here, else None.
@@ -165,6 +172,11 @@ def is_in_service(pool: Pool) -> bool:
 def volume_key(volume: VolumeKey) -> Key:
     """Return the identity of a volume by its pool and its name."""
     return ("volume", *volume)
+
+
+def device_key(key: str) -> Key:
+    """Return the identity of a device by libvirt's key of the volume."""
+    return ("key", key)
 
 
 def _volume_paths(pool: Pool, directory: str) -> set[str]:
