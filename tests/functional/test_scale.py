@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.functional import count_calls
-from tests.functional.support import pool_on
+from tests.functional.support import clone_path, pool_on
 from tests.lab import Lab, Program, disk, domain, interface
-from tests.lab.images import MIB
+from tests.lab.images import MIB, allocated_bytes
 from tests.lab.lab import remove_domain
 
 MODES = {"copy": "ext4", "linked": "ext4", "reflink": "xfs"}
@@ -120,6 +120,27 @@ def test_lists_look_at_images_only_when_asked(lab: Lab, virtomate: Program) -> N
         per_domain = {name: (count - fewer[name]) / 2 for name, count in more.items() if count != fewer[name]}
         assert per_domain == {"virDomainGetMetadata": 1 if words == ("domain-verify",) else 2}
         assert any("Storage" in name for name in more) is (words != ("domain-list",))
+
+
+def test_data_behind_a_long_hole_does_not_pile_up(lab: Lab, virtomate: Program) -> None:
+    """Of a disk that is streamed only a few MiB are in memory, also where much data follows many holes."""
+    scale = Scale(lab, virtomate, "copy")
+    layout = [(5 * MIB, MIB), *((number * 32 * MIB, 32 * MIB) for number in range(64, 72))]
+    path = pool_on(lab, "ext4").raw("sparse.raw", 2304 * MIB, extents=layout)
+    lab.define(domain("sparse", disks=[disk(path, "raw")]))
+    report = virtomate.directory / "report.json"
+
+    done = scale.run(report, "domain-clone", "--transfer", "stream", "sparse", "clone")
+
+    assert done.returncode == 0, done
+    (document,) = json.loads(done.stdout)
+    with path.open("rb") as original, clone_path(document).open("rb") as copy:
+        for offset, length in [(0, 8 * MIB), (2040 * MIB, 264 * MIB)]:
+            original.seek(offset)
+            copy.seek(offset)
+            assert original.read(length) == copy.read(length)
+    assert allocated_bytes(clone_path(document)) <= allocated_bytes(path) + MIB
+    assert json.loads(report.read_text())["peak_memory_bytes"] <= PEAK_MEMORY_BYTES
 
 
 @pytest.mark.stress

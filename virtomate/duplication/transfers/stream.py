@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # data, since nothing piles up that was not asked for. The part after the one that is read is asked for already, so that
 # the daemon never waits: with a pause after each part, a copy to another host took a fifth longer.
 _PART_BYTES = 8 * 1024 * 1024
-_MAX_PART_BYTES = 512 * 1024 * 1024
+_MAX_PART_BYTES = 1024 * 1024 * 1024
 _PARTS_AT_ONCE = 2
 
 # libvirt itself cuts larger pieces into messages of this size
@@ -109,30 +109,50 @@ def _paced(pieces: Pieces, context: TransferContext) -> Pieces:
 
 def _pieces_of_volume(size: int, source: Volume, connection: Connection) -> Pieces:
     """Yield the content of a volume in order, read in parts: bytes are data, a number is the length of a hole."""
-    asked: deque[tuple[int, Pieces]] = deque()
+    asked: deque[_Part] = deque()
     offset = 0
-    part = _PART_BYTES
+    length = _PART_BYTES
     try:
         while offset < size or asked:
             while offset < size and len(asked) < _PARTS_AT_ONCE:
-                length = min(part, size - offset)
-                asked.append((length, _ask_for_part(source, connection, offset, length)))
-                offset += length
-            length, pieces = asked[0]
+                asked.append(_ask_for_part(source, connection, offset, min(length, size - offset)))
+                offset += asked[-1].length
+            part = asked[0]
             data_bytes = 0
-            for piece in pieces:
+            position = part.offset
+            for piece in part.pieces:
+                position += piece if isinstance(piece, int) else len(piece)
                 data_bytes += 0 if isinstance(piece, int) else len(piece)
                 yield piece
-            asked.popleft()
-            # a larger part of a sparse volume, so that its holes cost no calls
-            part = min(max(_PART_BYTES, min(2 * length, length * _PART_BYTES // max(data_bytes, 1))), _MAX_PART_BYTES)
+                if data_bytes >= _PART_BYTES < part.length:
+                    # the holes have ended, and what follows in the large parts would pile up
+                    _abandon(asked)
+                    offset, length = position, _PART_BYTES
+                    break
+            else:
+                asked.popleft()
+                # a larger part of a sparse volume, so that its holes cost no calls
+                wanted = min(2 * part.length, part.length * _PART_BYTES // max(data_bytes, 1))
+                length = min(max(_PART_BYTES, wanted), _MAX_PART_BYTES)
     finally:
-        for _, pieces in asked:
-            pieces.close()
+        _abandon(asked)
 
 
-def _ask_for_part(source: Volume, connection: Connection, offset: int, length: int) -> Pieces:
-    """Return the content of a part of a volume; the daemon begins to send before the first piece is read."""
+class _Part(NamedTuple):
+    """A part of a volume that the daemon sends; offset and length in bytes."""
+
+    offset: int
+    length: int
+    pieces: Pieces
+
+
+def _abandon(asked: deque[_Part]) -> None:
+    while asked:
+        asked.popleft().pieces.close()
+
+
+def _ask_for_part(source: Volume, connection: Connection, offset: int, length: int) -> _Part:
+    """Ask for a part of a volume; the daemon begins to send before the first piece is read."""
 
     def read() -> Pieces:
         with open_download(connection, source, offset, length) as download:
@@ -141,7 +161,7 @@ def _ask_for_part(source: Volume, connection: Connection, offset: int, length: i
 
     pieces = read()
     next(pieces)
-    return pieces
+    return _Part(offset, length, pieces)
 
 
 class LocalFile(NamedTuple):
