@@ -140,11 +140,12 @@ class VolumeGroup:
         """Return how many removals LVM is still going to refuse."""
         return int((self.directory / "refusals").read_text())
 
-    def clear(self) -> None:
-        """Delete all volumes."""
+    def clear(self, but: str) -> None:
+        """Delete all volumes except one."""
         self.handle.refresh()
         for volume in self.handle.listAllVolumes():
-            volume.delete()
+            if volume.name() != but:
+                volume.delete()
 
     def fill_with_rubbish(self) -> None:
         """Write something to all free extents, so that every new volume reads as what was there before."""

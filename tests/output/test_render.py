@@ -143,6 +143,26 @@ def test_clone_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "actions", "words"),
+    [
+        (Mode.COPY, (Action.LINKED, Action.SHARED), "linked"),
+        (Mode.COPY, (Action.COPIED, Action.LINKED), "copy, linked"),
+        (Mode.COPY, (Action.SHARED,), "copy"),
+        (Mode.AUTO, (Action.COPIED,), "auto"),
+        (Mode.SHALLOW, (Action.COPIED,), "shallow"),
+    ],
+)
+def test_mode_for_people(
+    mode: Mode, actions: tuple[Action, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The heading tells how disks were duplicated, if options for disks choose another way than the mode."""
+    disks = tuple(CLONED.disks[0]._replace(action=action) for action in actions)
+    clones.render_clones([CLONED._replace(mode=mode, disks=disks)], HUMAN)
+
+    assert capsys.readouterr().out.startswith(f"Cloned ubuntu to web-1 ({words}) in 1.2 s\n")
+
+
+@pytest.mark.parametrize(
     ("tpm", "line"),
     [
         (TpmResult(SideFileAction.COPIED, "/swtpm/1", "/swtpm/2"), "  TPM    /swtpm/2 (copied)"),

@@ -113,7 +113,7 @@ def choose_transfer(
         reasons = dict.fromkeys((closed[Transfer.SERVER], closed[Transfer.HOST]))
         raise UnsupportedError(
             f"'{source.path}' cannot be duplicated by --mode {mode.value}: {'; '.join(reasons)}",
-            hint="Use --mode linked." if mode is Mode.COPY else "Use --mode copy or --mode linked.",
+            hint=_other_way(mode, to_device=to_device),
         )
     if is_limited and mode is Mode.COPY:
         if (forced or transfers[0]) is Transfer.SERVER:
@@ -130,6 +130,13 @@ def choose_transfer(
             hint="Leave out --transfer.",
         )
     return (forced,)
+
+
+def _other_way(mode: Mode, *, to_device: bool) -> str:
+    """Return what to do about a volume for which there is no transfer."""
+    if to_device:
+        return "Name a pool of type dir, fs, netfs or vstorage."
+    return "Use --mode linked." if mode is Mode.COPY else "Use --mode copy or --mode linked."
 
 
 def _closed_for_devices(

@@ -51,6 +51,7 @@ _WORDS = {
     Action.KEPT: ("keep", "kept"),
     Action.REPLACED: ("replace by the seed", "replaced by the seed"),
 }
+_MODES = {Action.COPIED: "copy", Action.LINKED: "linked", Action.REFLINKED: "reflink"}
 _WAYS = {
     Transfer.HOST: "directly",
     Transfer.STREAM: "through the connection",
@@ -244,8 +245,14 @@ def _clone_lines(result: CloneResult) -> list[str]:
     rows += [("replaces" if is_plan else "replaced", words) for words in _replaced_words(result.replaced)]
     if result.is_started:
         rows.append(("state", "started"))
-    head = f"{verb} {_original(result)} to {printable(result.name)}{_host_words(result)} ({result.mode.value}){took}"
+    head = f"{verb} {_original(result)} to {printable(result.name)}{_host_words(result)} ({_mode_words(result)}){took}"
     return [head, *aligned_below(rows)]
+
+
+def _mode_words(result: CloneResult) -> str:
+    """Name the modes in which disks were duplicated: --disk and --block choose others than --mode."""
+    made = dict.fromkeys(_MODES[disk.action] for disk in result.disks if disk.action in _MODES)
+    return ", ".join(made) if made and result.mode.value in _MODES.values() else result.mode.value
 
 
 def _prepared_words(prepared: PreparedResult, *, is_plan: bool) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from virtomate.definition.volume import PoolDescription
 from virtomate.errors import UnsupportedError, UsageError
-from virtomate.services.storage import PoolSpace, backend_of, check_logical_name, logical_name, require_new_files
+from virtomate.services.storage import backend_of, check_logical_name, logical_name, require_new_files
 from virtomate.services.storage.block_pools import rounded_to_extents
 
 if TYPE_CHECKING:
@@ -96,21 +96,22 @@ def test_names_of_logical_volumes(name: str, expected: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "space", "expected"),
+    ("size", "figures", "expected"),
     [
         (1, (100, 40, 60), 4),
         (9, (100, 40, 60), 12),
         (8, (100, 0, 100), 8),
         (1, (0, 0, 0), 4),
+        (1, (), 4),
         (5, (99, 33, 66), 5),
+        (9, (960, 320, 640, 96, 224), 32),
+        # rather than all of an empty group
+        (1, (4096, 0, 4096), 64),
     ],
 )
-def test_rounding_to_extents(size: int, space: tuple[int, int, int], expected: int) -> None:
-    """The figures of a volume group tell the size of its extents, 4 MiB at most; sizes here are in MiB."""
-    capacity, allocation, available = (figure * MIB for figure in space)
-    figures = PoolSpace(capacity, allocation, available)
-
-    assert rounded_to_extents(size * MIB, figures) == expected * MIB
+def test_rounding_to_extents(size: int, figures: tuple[int, ...], expected: int) -> None:
+    """The figures of a volume group and its volumes tell the size of its extents, 64 MiB at most; sizes are in MiB."""
+    assert rounded_to_extents(size * MIB, [figure * MIB for figure in figures]) == expected * MIB
 
 
 def test_devices_that_cannot_be_opened_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

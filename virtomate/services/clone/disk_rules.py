@@ -12,7 +12,7 @@ from virtomate.enums import Mode
 from virtomate.errors import IllegalStateError, UnsupportedError
 from virtomate.paths import is_relative, normalise, url_in
 from virtomate.tuples import NamedTuple
-from virtomate.words import virsh
+from virtomate.words import shell_word, virsh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from virtomate.definition.file_readers import DiskDefinition
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.image_headers import Qcow2Header
+    from virtomate.duplication.transfers.base import Duplication
     from virtomate.services.storage import PoolEntry, PoolIndex
 
     DiskRule = Callable[["DiskCase"], None]
 
+_FILES_TOO = "Name a pool of type dir, fs, netfs or vstorage."
 _AGREE = f"Make them agree: {virsh('edit')} changes the one, qemu-img rebase -u the other."
 
 
@@ -146,7 +148,7 @@ def _refuse_decrypting(case: DiskCase) -> None:
         raise UnsupportedError(
             f"disk {case.disk.target} ('{case.source.path}') rests on an encrypted volume, which libvirt would have to "
             "decrypt",
-            hint="Use --mode linked or --mode reflink.",
+            hint=(f"{_FILES_TOO} " if case.to_device else "") + "Use --mode linked or --mode reflink.",
         )
 
 
@@ -211,6 +213,17 @@ def _refuse_device(case: DiskCase) -> None:
     raise UnsupportedError(
         f"'{case.source.path}' cannot be duplicated into storage pool '{case.target.pool.name}': {reason}", hint
     )
+
+
+def refuse_nothing(disk: DiskDefinition, duplication: Duplication) -> None:
+    """Refuse a disk without any content, and without a size that is asked for, where a block device is to be made."""
+    if duplication.to_device and not duplication.new_capacity:
+        name = duplication.source.path
+        raise UnsupportedError(
+            f"disk {disk.target} ('{name}') is empty, and a logical volume cannot be",
+            hint=f"Say how large the logical volume is to be: --disk {disk.target}=copy,pool="
+            f"{shell_word(duplication.place.pool)},size=SIZE.",
+        )
 
 
 # Rules that need no look into an image, which may have another format than the definition says.

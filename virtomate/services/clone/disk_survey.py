@@ -22,7 +22,7 @@ from virtomate.errors import (
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.services.clone.disk_duplication import backup_duplication, plain_duplication, snapshot_duplication
 from virtomate.services.clone.disk_images import with_images, with_outside_pools
-from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskCase
+from virtomate.services.clone.disk_rules import IMAGE_RULES, VOLUME_RULES, DiskCase, refuse_nothing
 from virtomate.services.clone.disks import DiskPlan, volume_reference
 from virtomate.services.clone.frozen import (
     held_of_disk,
@@ -224,6 +224,7 @@ def _duplicate(
         from virtomate.services.clone.shape import grown  # noqa: PLC0415 - few disks become larger
 
         duplication = grown(case, duplication, chosen.size)
+    refuse_nothing(disk, duplication)
     return DiskPlan(
         disk=disk,
         action=duplication.action,

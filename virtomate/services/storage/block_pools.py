@@ -36,6 +36,8 @@ _RESERVED = re.compile(
 _MAX_DEVICE_NAME_BYTES = 127 - len("_rimage_00")
 # The size of an extent unless somebody chose another.
 _EXTENT_BYTES = 4 * 1024 * 1024
+# Larger ones are rare, and a group with few volumes may look as if its extents were larger.
+_MOST_EXTENT_BYTES = 64 * 1024 * 1024
 
 _WHY_NOT = {
     "disk": "libvirt chooses the names of partitions, leaves a partition behind whose name is not the one that was "
@@ -136,10 +138,12 @@ def logical_name(name: str) -> str:
     return re.sub(f"[^{_SIGNS}]|^-", "_", name)
 
 
-def rounded_to_extents(size: int, space: PoolSpace) -> int:
+def rounded_to_extents(size: int, figures: Iterable[int]) -> int:
     """Return the bytes that a volume of a size takes of a volume group.
 
-    libvirt does not tell the size of the extents; all figures of the volume group are multiples of it.
+    libvirt does not tell the size of the extents, a power of two in nearly all groups. All figures of the volume group
+    and of its volumes are multiples of the size; the more figures, the more certain.
     """
-    extent = gcd(space.capacity, space.allocation, space.available, _EXTENT_BYTES) or 1
+    common = gcd(*figures) or _EXTENT_BYTES
+    extent = min(common & -common, _MOST_EXTENT_BYTES)
     return -(-size // extent) * extent

@@ -9,6 +9,7 @@ limits new files there may be a quota of their directory, or the inodes that are
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from virtomate.errors import NoSpaceError
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 # A refresh takes a while where there are many volumes, so figures that leave this many times the need are believed.
 _AMPLE = 2
+
+# How many volumes of a volume group are looked at, to guess the size of its extents.
+_SAMPLES = 8
 
 _ADVICE_ON_DEVICES = "Make room in the volume group, or choose another pool."
 
@@ -213,7 +217,9 @@ def _taken(duplication: Duplication, pools: PoolIndex) -> int:
     needed = duplication.needed_bytes
     if not duplication.to_device:
         return needed
-    return rounded_to_extents(needed, counted_space(pools.named(duplication.place.pool).pool))
+    pool = pools.named(duplication.place.pool).pool
+    volumes = [volume.allocation_bytes() for volume in islice(pool.list_volumes(), _SAMPLES)]
+    return rounded_to_extents(needed, (*counted_space(pool)[:3], *volumes))
 
 
 def _groups(names: Iterable[str], belong_together: Callable[[str, str], bool]) -> list[list[str]]:
