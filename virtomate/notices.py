@@ -47,6 +47,7 @@ class CloneWarning(StrEnum):
     UNTRIMMED = "untrimmed-copy"
     UNCHECKED_FILE = "unchecked-file"
     OF_OTHER_HOST = "of-other-host"
+    UNKNOWN_DEPENDENT = "unknown-dependent"
     HOT_PLUGGED = "without-hot-plugged-device"
     EXPOSED_COPY = "exposed-copy"
     LINKED_ORIGINAL = "linked-original"

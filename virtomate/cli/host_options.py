@@ -102,8 +102,8 @@ OPTIONS = (
         type=other_uri,
         metavar="URI",
         shell_complete=_complete_host,
-        help="Make the clones on the host of another libvirt. Volumes are copied through virtomate. [default: the host "
-        "of DOMAIN]",
+        help="Make the clones on the host of another libvirt. Volumes are copied through virtomate, unless the hosts "
+        "share the storage. [default: the host of DOMAIN]",
     ),
     click.Option(
         ["--map", "maps"],

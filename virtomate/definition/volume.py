@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from virtomate.definition import codec
-from virtomate.definition.readers import child, text
+from virtomate.definition.readers import as_list, child, text
 from virtomate.paths import normalise
 from virtomate.tuples import NamedTuple
 
@@ -201,6 +201,13 @@ def describe_volume(pool: str, document: str) -> VolumeDescription:
         type=kind,
         key=None if key in {path, normalise(path)} else key,
     )
+
+
+def network_source(document: str) -> tuple[str, str] | None:
+    """Return the only host, and the directory, that a pool is mounted from, by the pool's document."""
+    source = child(codec.parse(document, "pool"), "source")
+    hosts, directory = as_list(source.get("host")), child(source, "dir").get("@path")
+    return None if len(hosts) != 1 or directory is None else (str(hosts[0].get("@name")), str(directory))
 
 
 def read_volume_listing(document: str) -> VolumeListing:

@@ -66,6 +66,8 @@ SENTENCES: dict[Code, str] = {
     CloneWarning.UNCHECKED_FILE: "nothing shows whether host '{host}' has the file '{subject}' ({where}), which the "
     "clone needs",
     CloneWarning.OF_OTHER_HOST: "{subject} is kept: look whether that is right on host '{host}'",
+    CloneWarning.UNKNOWN_DEPENDENT: "disk {subject} rests on '{base}', and libvirt on host '{host}' does not know the "
+    "clone: commands there see at most its image in a storage pool",
     CloneWarning.UNTRIMMED: "disk {subject}: '{path}' cannot be opened here, so it takes all of its capacity on the "
     "host, zeroes included",
     CloneWarning.HOT_PLUGGED: "the running '{original}' has {subject}, but its definition has not, nor has "

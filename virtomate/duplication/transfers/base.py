@@ -92,6 +92,8 @@ class Duplication(NamedTuple):
         capacity: A larger size of the new volume as the guest sees it, in bytes; None for the size of the source.
         network: The source, where it is an image in a network and no volume; then its path is a URL.
         to_device: Whether the new volume is a block device, which holds the raw content of the disk.
+        originals: The source and the images below as the host of the original has them, where that is another host
+            that shares the storage with the host of the new volume; else empty.
     """
 
     label: str
@@ -111,11 +113,31 @@ class Duplication(NamedTuple):
     capacity: int | None = None
     network: NetworkImage | None = None
     to_device: bool = False
+    originals: tuple[VolumeDescription, ...] = ()
 
     @property
     def backing_name(self) -> str:
         """The name of the source in the header of an overlay on the source."""
-        return self.source.path if self.network is None else self.network.backing_name
+        if self.network is not None:
+            return self.network.backing_name
+        source = self.source
+        is_beside = posixpath.dirname(source.path) == self.place.directory
+        if self.originals and source.path != self.originals[0].path and is_beside and ":" not in source.name:
+            # the hosts call the directory by different paths, and the host of the original is to find the base, too
+            return source.name
+        return source.path
+
+    @property
+    def witness(self) -> VolumeDescription | None:
+        """The file beside which the host of the original must see the new volume, None where it need not."""
+        images = zip(self.originals, (self.source, *self.below), strict=False)
+        beside = (original for original, image in images if posixpath.dirname(image.path) == self.place.directory)
+        return next(beside, None)
+
+    @property
+    def watched(self) -> tuple[VolumeDescription, ...]:
+        """The volumes that must not change, as the host of the original has them."""
+        return self.originals or (self.source, *self.below)
 
     @property
     def new_format(self) -> str:

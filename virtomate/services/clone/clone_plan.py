@@ -115,7 +115,7 @@ class ClonePlan(NamedTuple):
     def sources(self) -> tuple[VolumeDescription, ...]:
         """The volumes that must not change: what the clone is made of or rests on, down to the last image."""
         still = (item for item in self.duplications if not item.is_moving and item.network is None)
-        return tuple(volume for duplication in still for volume in (duplication.source, *duplication.below))
+        return tuple(volume for duplication in still for volume in duplication.watched)
 
     @property
     def new_paths(self) -> tuple[str, ...]:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.moving import NO_DEVICE, Moved
 from virtomate.enums import MapKind
+from virtomate.errors import UnsupportedError
 from virtomate.tuples import NamedTuple
 from virtomate.words import shell_word
 
 if TYPE_CHECKING:
+    from virtomate.definition.file_readers import DiskDefinition
     from virtomate.notices import Notice
     from virtomate.services.clone.target import Survey
     from virtomate.services.other_host import HostNames, OtherHost
@@ -61,3 +63,12 @@ class Comparison:
         because = f", {reason}" if reason else ""
         word = shell_word(f"{kind.value}:{old}")
         return Lack(f"{NOUNS[kind]} '{self.moved.name(kind, old)}' ({where}){because}", f"--map {word}={value}")
+
+
+def device_stays(disk: DiskDefinition) -> UnsupportedError:
+    """Return the error about a block device that is to get to another host."""
+    return UnsupportedError(
+        f"disk {disk.target} ({disk.location}) is a block device, and only files are copied to another host",
+        hint="Clone the domain into files on its own host first (--block copy --pool POOL), and clone that clone with "
+        f"--to. Or leave the disk out: --disk {disk.target}=drop.",
+    )

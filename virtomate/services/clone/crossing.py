@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import file_readers, moving
 from virtomate.definition.capabilities import read_host_capabilities
-from virtomate.enums import DiskAction, MapKind, Mode
-from virtomate.errors import NotFoundError, UnsupportedError, UsageError
+from virtomate.errors import NotFoundError, UsageError
 from virtomate.hypervisor import host
 from virtomate.hypervisor.domains import find_domain_by_uuid
-from virtomate.services.clone.comparison import NOUNS, Comparison
-from virtomate.services.clone.crossing_disks import device_stays
+from virtomate.services.clone.comparison import NOUNS, Comparison, device_stays
 from virtomate.services.clone.machine_there import missing_for_machine
 from virtomate.services.clone.things_there import missing_things
 from virtomate.services.other_host import Crossing, HostNames
@@ -22,11 +20,9 @@ from virtomate.words import quoted
 
 if TYPE_CHECKING:
     from virtomate.definition.capabilities import HostCapabilities
+    from virtomate.enums import MapKind
     from virtomate.services.clone.target import Survey
     from virtomate.services.other_host import OtherHost
-
-_COPIES = frozenset({Mode.COPY, Mode.AUTO})
-_COPYING = frozenset({DiskAction.COPY, DiskAction.AUTO, DiskAction.SHARE, DiskAction.DROP})
 
 
 def survey_crossing(survey: Survey, other: OtherHost) -> Crossing:
@@ -34,14 +30,13 @@ def survey_crossing(survey: Survey, other: OtherHost) -> Crossing:
 
     Raises:
         UsageError: Both URIs lead to the same libvirt, or a mapping names something that the original does not use.
-        UnsupportedError: The mode needs the original's volumes on the other host, or a block device would be copied.
+        UnsupportedError: A block device would be copied.
         NotFoundError: Something is missing there.
     """
     original, target = survey.original.connection, survey.target.connection
     capabilities = read_host_capabilities(target.capabilities())
     _refuse_same(survey, other, capabilities)
     hosts = HostNames(host.host_name(original), host.host_name(target), other.uri)
-    _refuse_modes(survey, hosts.target)
     _refuse_devices(survey)
     look = Comparison(survey, other, hosts)
     machine = missing_for_machine(look, capabilities)
@@ -65,22 +60,6 @@ def _refuse_same(survey: Survey, other: OtherHost, there: HostCapabilities) -> N
         is_same = here.uuid == there.uuid and here.uuid is not None and connection.is_session == target.is_session
     if is_same:
         raise UsageError(f"--to '{other.uri}' leads to the libvirt of the original itself; leave out --to")
-
-
-def _refuse_modes(survey: Survey, target: str) -> None:
-    request = survey.request
-    words = [f"--mode {request.mode.value}"] if request.mode not in _COPIES else []
-    words += [
-        f"--disk {chosen.target}={chosen.treatment.value}"
-        for chosen in request.disks
-        if chosen.treatment is not None and chosen.treatment not in _COPYING
-    ]
-    if words:
-        raise UnsupportedError(
-            f"{words[0]} is not possible on host '{target}', since nothing shows that the hosts share the storage of "
-            "the original",
-            hint="Use --mode copy. Linked clones of a copy can be made on that host.",
-        )
 
 
 def _refuse_devices(survey: Survey) -> None:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfs import can_be_copied_here, visible_status
 from virtomate.duplication.transfers.base import Place
-from virtomate.enums import MapKind, Transfer
+from virtomate.enums import DiskAction, MapKind, Mode, Transfer
 from virtomate.errors import UnsupportedError
+from virtomate.services.clone.crossing_shared import copied_there, made_there, needs_sharing
 from virtomate.services.clone.disks import with_ways
 from virtomate.services.clone.moment import image_of, plan_images
+from virtomate.services.clone.target import errors_of
 from virtomate.services.clone_records import DiskOptions
 
 if TYPE_CHECKING:
-    from virtomate.definition.file_readers import DiskDefinition
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.notices import Notice
     from virtomate.services.clone.disks import DiskPlan
@@ -26,12 +27,19 @@ if TYPE_CHECKING:
     from virtomate.services.storage import PoolEntry
 
 _BY_BYTES = frozenset({Transfer.HOST, Transfer.STREAM})
+# Only the other host can make reflinks of what it sees, but the same images are copied as by these.
+_STEP = {Mode.REFLINK: Mode.SHALLOW, Mode.AUTO: Mode.COPY}
+_STEP_OF_DISK = {DiskAction.REFLINK: DiskAction.SHALLOW, DiskAction.AUTO: DiskAction.COPY}
 
 
 def before_crossing(survey: Survey) -> Survey:
     """Return the survey for copies of the disks on the host of the original, each in the pool of its volume."""
-    disks = tuple(chosen._replace(pool=None) for chosen in survey.request.disks)
-    request = survey.request._replace(pool=None, disks=disks, transfer=None, bandwidth_bytes=0)
+    disks = tuple(
+        chosen._replace(pool=None, treatment=_STEP_OF_DISK.get(chosen.treatment or DiskAction.DROP, chosen.treatment))
+        for chosen in survey.request.disks
+    )
+    mode = _STEP.get(survey.request.mode, survey.request.mode)
+    request = survey.request._replace(pool=None, mode=mode, disks=disks, transfer=None, bandwidth_bytes=0)
     return survey._replace(request=request, target=survey.original, is_leaving=True)
 
 
@@ -46,6 +54,12 @@ def crossed(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[MomentPlan | N
         UnsupportedError: The transfer that was asked for is not possible.
         VirtomateError: Images cannot be made, or a pool cannot be used.
     """
+    strict = tuple(disk for disk in disks if needs_sharing(survey, disk))
+    shared: dict[int, DiskPlan] = {}
+    if strict:
+        with errors_of(None if survey.request.to is None else survey.request.to.uri):
+            shared = {disk.disk.position: disk for disk in made_there(survey, strict)}
+    every, disks = disks, tuple(disk for disk in disks if disk not in strict)
     indirect = tuple(disk for disk in disks if disk.duplication is not None and not _is_direct(disk.duplication))
     moment: MomentPlan | None = None
     images: dict[int, Duplication] = {}
@@ -61,20 +75,19 @@ def crossed(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[MomentPlan | N
         there, cautions[id(there)] = _there(survey, way, image, known, chosen.name or "")
         return there
 
-    planned = with_ways(disks, cross)
-    return moment, tuple(
+    planned = (
         disk._replace(warnings=tuple(dict.fromkeys((*disk.warnings, *cautions.get(id(disk.duplication), ())))))
-        for disk in planned
+        for disk in with_ways(disks, cross)
     )
-
-
-def device_stays(disk: DiskDefinition) -> UnsupportedError:
-    """Return the error about a block device that is to get to another host."""
-    return UnsupportedError(
-        f"disk {disk.target} ({disk.location}) is a block device, and only files are copied to another host",
-        hint="Clone the domain into files on its own host first (--block copy --pool POOL), and clone that clone with "
-        f"--to. Or leave the disk out: --disk {disk.target}=drop.",
-    )
+    copies: dict[int, DiskPlan] = {}
+    for disk, moved in zip(disks, planned, strict=True):
+        if disk.duplication is None or disk in indirect:
+            shared[disk.disk.position] = moved
+            continue
+        if id(disk.duplication) not in copies:
+            copies[id(disk.duplication)] = copied_there(survey, disk, moved)
+        shared[disk.disk.position] = copies[id(disk.duplication)]._replace(disk=disk.disk)
+    return moment, tuple(shared[disk.disk.position] for disk in every)
 
 
 def _is_direct(way: Duplication) -> bool:

@@ -119,7 +119,7 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
             return _plan_device(survey, disk, chosen, found.description, others, as_device)
         reason = None if found.volume.is_file() else "not file-based"
         if reason is not None and survey.crossing is not None:
-            from virtomate.services.clone.crossing_disks import device_stays  # noqa: PLC0415 - few go to another host
+            from virtomate.services.clone.comparison import device_stays  # noqa: PLC0415 - few go to another host
 
             raise device_stays(disk)
     if found is None or reason is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfs import visible_status
@@ -124,6 +125,9 @@ def _named(
     if (stands_here or stands_there) and not survey.gives_way(place.path):
         raise ConflictError(f"there is already a {name_new(place)}", advice)
     taken.take(place.directory, place.name, advice)
+    if (beside := surveyed.witness) is not None:
+        # domains of the original's host would use that file, too
+        survey.original.taken.refuse_mentioned(posixpath.dirname(beside.path), place.name, advice)
     return surveyed._replace(label=f"{clone_name}/{target}" if survey.has_siblings else target, place=place)
 
 

@@ -106,7 +106,7 @@ def while_original_is_still(run: Run, plan: ClonePlan, ways: Iterable[Duplicatio
     if plan.source.backed_up is not None:
         yield
         return
-    watched = [volume for way in ways for volume in (way.source, *way.below)]
+    watched = [volume for way in ways for volume in way.watched]
     with guarded(run.source.connection, partial(_require_original, plan), watched) as guard:
         yield
         guard.require_unchanged(run.source.connection)

@@ -361,3 +361,6 @@ def _have_libvirt_look(run: Run, plans: Sequence[ClonePlan], temporary: set[str]
     names = {place.pool for place in places if not is_temporary(place.pool)}
     overlays = {disk.overlay.pool for plan in plans for disk in plan.frozen if disk.is_new and disk.overlay.pool}
     refresh_all(run.target, (names | overlays) - temporary)
+    # another host that shares the storage has seen the new volumes when they were empty
+    beside = (item.witness for plan in plans for item in plan.duplications)
+    refresh_all(run.source, {original.pool for original in beside if original is not None} - temporary)

@@ -114,11 +114,16 @@ class TakenNames:
         path, key = posixpath.join(directory, name), self._key(directory)
         if name in self._names[key]:
             raise ConflictError(f"two new volumes would be '{path}'", hint)
-        for domain, mentions in self._in_use.mentioning(name):
-            if any(place and self._key(place) == key for place in self._directories_of(name, mentions)):
-                raise ConflictError(f"domain '{domain}' names '{path}' as its own", hint)
+        self.refuse_mentioned(directory, name, hint)
         self._names[key].add(name)
         self._latest.append(path)
+
+    def refuse_mentioned(self, directory: str, name: str, hint: str) -> None:
+        """Raise ConflictError if a domain names a file of this name in a directory."""
+        key = self._key(directory)
+        for domain, mentions in self._in_use.mentioning(name):
+            if any(place and self._key(place) == key for place in self._directories_of(name, mentions)):
+                raise ConflictError(f"domain '{domain}' names '{posixpath.join(directory, name)}' as its own", hint)
 
     def _directories_of(self, name: str, mentions: Mentions) -> Iterator[str | None]:
         """Yield the directories of the files and volumes of this name that a definition mentions."""

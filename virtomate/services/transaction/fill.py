@@ -201,6 +201,12 @@ class VolumeInTheMaking:
 
     def _fill(self, created: VolumeDescription, workplace: TransferContext) -> Filled:
         job = self.job
+        if job.way is not None and job.way.originals:
+            from virtomate.services.transaction.shared_storage import require_shared  # noqa: PLC0415 - few hosts share
+
+            require_shared(job.way, created, workplace)
+            # the source is a volume of this host, too
+            workplace = workplace._replace(other=None)
         written = job.fill(created, workplace)
         if isinstance(job.content, Bytes):
             self._note_inner_token(job.content)

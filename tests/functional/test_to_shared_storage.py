@@ -1,0 +1,324 @@
+"""Clones on another host that sees the storage of the original: what proves that, and what rests on it then."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.functional.runs import paused
+from tests.functional.support import by_target, cloned, image_info
+from tests.lab import Inventory, Lab, Program, disk, domain, images, interface, mounts
+from tests.lab.images import MIB, file_digest
+from tests.lab.storage import make_mounted_directory, make_pool, remove_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lab.far import Far
+    from tests.lab.program import Result
+    from tests.lab.ssh import SshServer
+
+POOL = "nas"
+ELSEWHERE = Path("/mnt")
+
+
+class Shared:
+    """A directory that both hosts have as a storage pool, the other host by another path if that is asked for."""
+
+    def __init__(self, lab: Lab, far: Far, *, link: bool = False) -> None:
+        self.lab = lab
+        self.far = far
+        self.here = lab.make_pool(POOL, lab.pools["xfs"].path / POOL)
+        directory = self.here.path
+        if link:
+            directory = far.host.directory / "link"
+            directory.unlink(missing_ok=True)
+            directory.symlink_to(self.here.path)
+        self.there = make_pool(far.host, POOL, directory)
+
+    def inventories(self) -> tuple[Inventory, Inventory]:
+        """Return everything on both hosts, as they find it now."""
+        self.here.refresh()
+        self.there.refresh()
+        return self.lab.inventory(), self.far.inventory()
+
+
+@pytest.fixture
+def shared(root_lab: Lab, far: Far) -> Shared:
+    """The directory, by the same path on both hosts."""
+    (root_lab.pools["xfs"].path / POOL).mkdir(exist_ok=True)
+    return Shared(root_lab, far)
+
+
+@pytest.fixture
+def linked(root_lab: Lab, far: Far) -> Shared:
+    """The directory, by another path on the other host."""
+    (root_lab.pools["xfs"].path / POOL).mkdir(exist_ok=True)
+    return Shared(root_lab, far, link=True)
+
+
+def send(virtomate: Program, uri: str, *words: str | Path, json: bool = True, home: str | None = None) -> Result:
+    """Clone the domain `original` to `clone` on the other host."""
+    return virtomate("domain-clone", "--to", uri, *words, "original", "clone", json=json, uri=home)
+
+
+def nothing_happened(place: Shared, before: tuple[Inventory, Inventory]) -> None:
+    """See that both hosts are as they were."""
+    after = place.inventories()
+    assert [one.difference(other) for one, other in zip(before, after, strict=True)] == ["", ""]
+
+
+@pytest.mark.parametrize("place", ["shared", "linked"])
+def test_linked(request: pytest.FixtureRequest, virtomate: Program, far: Far, place: str) -> None:
+    """The overlay rests on the volume that both see; both hosts know that, and the base cannot be deleted there."""
+    shared: Shared = request.getfixturevalue(place)
+    lab = shared.lab
+    base = shared.here.qcow2("origin.qcow2", 16 * MIB, data_bytes=MIB)
+    lab.define(domain("origin", disks=[disk(base)], interfaces=[interface()]))
+    cloned(virtomate("domain-clone", "--mode", "linked", "origin", "original", json=True))
+    before = shared.inventories()
+
+    planned = send(virtomate, far.uri, "--mode", "linked", "--dry-run")
+    assert planned.json[0]["disks"][0]["action"] == "linked"
+    nothing_happened(shared, before)
+    document = cloned(send(virtomate, far.uri, "--mode", "linked"))
+
+    found = by_target(document)["vda"]
+    path = shared.there.path / "clone.qcow2"
+    assert (found["action"], found["clone"]["path"]) == ("linked", str(path))
+    warnings = "; ".join(document["warnings"])
+    assert f"libvirt on host '{os.uname().nodename}' does not know the clone" in warnings
+    assert "do not start 'original' any more" in warnings
+    assert image_info(path)["full-backing-filename"] == str(shared.there.path / "original.qcow2")
+    assert images.qemu_img("compare", "-U", "-f", "qcow2", "-F", "qcow2", path, base)
+    far.host.connection.lookupByName("clone").create()
+    far.host.connection.lookupByName("clone").destroy()
+    verified = virtomate("domain-verify", "clone", json=True, uri=far.uri)
+    assert verified.status == 0, str(verified)
+    tree = virtomate("domain-list", "--tree", uri=far.uri)
+    assert "original.qcow2" in tree.stdout
+    # libvirt on the host of the original has looked at the finished overlay
+    known = lab.connection.storagePoolLookupByName(POOL).storageVolLookupByName("clone.qcow2").XMLDesc()
+    assert f"<path>{shared.here.path / 'original.qcow2'}</path>" in known
+
+    refused = virtomate("domain-delete", "--yes", "original", json=True)
+    assert (refused.status, "clone.qcow2" in refused.json["message"]) == (1, True), str(refused)
+    assert virtomate("domain-delete", "--yes", "clone", uri=far.uri).status == 0
+    assert virtomate("domain-delete", "--yes", "original").status == 0
+    assert [path.name for path in shared.here.path.iterdir()] == ["origin.qcow2"]
+
+
+def test_reset_of_a_base_is_refused(shared: Shared, virtomate: Program, far: Far) -> None:
+    """A linked clone on which a clone of the other host rests cannot be reset."""
+    base = shared.here.qcow2("origin.qcow2", 4 * MIB, data_bytes=MIB)
+    shared.lab.define(domain("origin", disks=[disk(base)]))
+    cloned(virtomate("domain-clone", "--mode", "linked", "origin", "original", json=True))
+    cloned(send(virtomate, far.uri, "--mode", "linked"))
+    before = shared.inventories()
+
+    refused = virtomate("domain-reset", "original", json=True)
+
+    assert (refused.status, "clone.qcow2" in refused.json["message"]) == (1, True), str(refused)
+    nothing_happened(shared, before)
+
+
+@pytest.mark.parametrize(
+    ("mode", "action"), [("reflink", "reflinked"), ("auto", "reflinked"), ("shallow", "shallow-copied")]
+)
+def test_of_an_overlay(shared: Shared, virtomate: Program, far: Far, mode: str, action: str) -> None:
+    """The copy of the top image rests on the base that both hosts see."""
+    base = shared.here.qcow2("base.qcow2", 16 * MIB, data_bytes=MIB)
+    top = shared.here.overlay("original.qcow2", base)
+    shared.lab.define(domain("original", disks=[disk(top)]))
+
+    document = cloned(send(virtomate, far.uri, "--mode", mode))
+
+    found = by_target(document)["vda"]
+    expected = "copied" if mode == "auto" else action
+    assert found["action"] == expected, found
+    path = shared.there.path / "clone.qcow2"
+    assert images.qemu_img("compare", "-U", "-f", "qcow2", "-F", "qcow2", path, top)
+    assert ("full-backing-filename" in image_info(path)) is (mode != "auto")
+
+
+@pytest.fixture
+def hidden(root_lab: Lab, far: Far) -> Iterator[Path]:
+    """The directory of pools on both hosts, at a path that leads to other files here."""
+    directory = root_lab.pools["xfs"].path / POOL
+    directory.mkdir(exist_ok=True)
+    hosts = (root_lab.hypervisor, far.host)
+    for host in hosts:
+        host.run("mount", "--bind", directory, ELSEWHERE)
+        make_pool(host, POOL, ELSEWHERE)
+    yield directory
+    for host in hosts:
+        remove_pool(host.connection.storagePoolLookupByName(POOL))
+        host.run("umount", ELSEWHERE)
+
+
+@pytest.mark.parametrize("mode", ["copy", "auto"])
+def test_copied_where_the_files_are(
+    root_lab: Lab, hidden: Path, virtomate: Program, far: Far, sshd: SshServer, mode: str
+) -> None:
+    """Of files that are not seen here, the other host makes copies itself, and shares blocks of raw volumes."""
+    raw = images.make_raw(hidden / "original.raw", 64 * MIB, extents=[(MIB, 2 * MIB)])
+    image = images.make_qcow2(hidden / "data.qcow2", 16 * MIB, data_bytes=2 * MIB)
+    sources = {"vda": "original.raw", "vdb": "data.qcow2", "vdc": "data.qcow2"}
+    disks = [disk(ELSEWHERE / name, name.rpartition(".")[2], target) for target, name in sources.items()]
+    root_lab.define(domain("original", disks=disks))
+
+    # over SSH, since a stream to a libvirt on this machine is faster than its own copies of raw volumes
+    document = cloned(send(virtomate, sshd.uri(far.host), "--mode", mode))
+
+    found = by_target(document)
+    actions = {"vda": "copied" if mode == "copy" else "reflinked", "vdb": "copied", "vdc": "copied"}
+    assert {target: item["action"] for target, item in found.items()} == actions
+    assert {target: item["transfer"] for target, item in found.items()} == dict.fromkeys(found, "server")
+    assert found["vdb"]["clone"] == found["vdc"]["clone"]
+    assert file_digest(hidden / "clone.raw") == file_digest(raw)
+    assert images.qemu_img("compare", "-U", "-f", "qcow2", "-F", "qcow2", image, hidden / "clone-data.qcow2")
+    assert (hidden / "clone.raw").stat().st_blocks * 512 <= 4 * MIB
+    assert virtomate("domain-delete", "--yes", "--yes-unproved", "clone", uri=far.uri).status == 0
+    assert sorted(path.name for path in hidden.iterdir()) == ["data.qcow2", "original.raw"]
+
+
+def test_writer_there(root_lab: Lab, hidden: Path, virtomate: Program, far: Far) -> None:
+    """A domain of the other host that writes to the volume is found by that host's definitions."""
+    images.make_qcow2(hidden / "original.qcow2", 4 * MIB)
+    root_lab.define(domain("original", disks=[disk(ELSEWHERE / "original.qcow2")]))
+    far.host.connection.createXML(domain("writer", disks=[disk(ELSEWHERE / "original.qcow2")]))
+
+    result = send(virtomate, far.uri, "--mode", "linked")
+
+    far.host.connection.lookupByName("writer").destroy()
+    assert (result.status, "'writer'" in result.json["message"]) == (1, True), str(result)
+    assert [path.name for path in hidden.iterdir()] == ["original.qcow2"]
+
+
+class Twins:
+    """Two file systems that were made of one image, as on hosts that were: files with the same times and content."""
+
+    def __init__(self, lab: Lab, far: Far) -> None:
+        directory = make_mounted_directory(lab.directory / "twin", "ext4", 64 << 20)
+        self.volume = images.make_qcow2(directory / "original.qcow2", 8 * MIB, data_bytes=MIB)
+        image = directory.with_name("twin.img")
+        mounts.unmount(directory)
+        (copy := lab.directory / "twin-there.img").write_bytes(image.read_bytes())
+        mounts.mount_image(image, directory)
+        mounts.mount_image(copy, lab.directory / "twin-there")
+        self.here = lab.make_pool(POOL, directory)
+        self.there = make_pool(far.host, POOL, lab.directory / "twin-there")
+
+    def unmount(self) -> None:
+        """Take the file systems away."""
+        for pool in (self.here, self.there):
+            remove_pool(pool.handle)
+            mounts.unmount(pool.path)
+
+
+@pytest.fixture
+def twins(root_lab: Lab, far: Far) -> Iterator[Twins]:
+    """Such file systems, as the storage pools of one name on two hosts."""
+    twins = Twins(root_lab, far)
+    yield twins
+    twins.unmount()
+
+
+def test_equal_files_prove_nothing(root_lab: Lab, twins: Twins, virtomate: Program, far: Far, sshd: SshServer) -> None:
+    """The new volume is not seen by the host of the original: no overlay is made, and a copy goes through virtomate."""
+    root_lab.define(domain("original", disks=[disk(twins.volume)]))
+    before = root_lab.inventory(), far.inventory()
+
+    refused = send(virtomate, far.uri, "--mode", "linked")
+
+    assert refused.status == 1, str(refused)
+    assert "the hosts do not share" in refused.json[0]["error"]["message"]
+    assert twins.there.volumes() == ["original.qcow2"]
+    assert before[0].difference(root_lab.inventory()) == ""
+    assert before[1].difference(far.inventory()) == ""
+
+    found = by_target(cloned(send(virtomate, sshd.uri(far.host))))["vda"]
+    assert (found["transfer"], file_digest(twins.there.path / "clone.qcow2")) == ("stream", file_digest(twins.volume))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ended_while_it_is_proved(shared: Shared, virtomate: Program, far: Far, number: int) -> None:
+    """The file that proves it is the clone's own volume, which a signal undoes and domain-delete removes."""
+    base = shared.here.qcow2("original.qcow2", 4 * MIB, data_bytes=MIB)
+    shared.lab.define(domain("original", disks=[disk(base)]))
+    before = shared.inventories()
+
+    run = virtomate.pausing("virStoragePoolRefresh").start(
+        "domain-clone", "--to", far.uri, "--mode", "linked", "original", "clone", json=True
+    )
+    with paused(run):
+        assert (shared.there.path / "clone.qcow2").stat().st_size == 0
+        run.signal(number)
+    result = run.wait()
+
+    assert result.status == -number, str(result)
+    if number == signal.SIGKILL:
+        assert virtomate("domain-delete", "--yes", "clone", uri=far.uri).status == 0
+    nothing_happened(shared, before)
+
+
+def test_what_is_refused(shared: Shared, virtomate: Program, far: Far) -> None:
+    """A volume elsewhere would prove nothing, and a domain of the original's host may have the new file's name."""
+    base = shared.here.qcow2("original.qcow2", 4 * MIB, data_bytes=MIB)
+    shared.lab.define(domain("original", disks=[disk(base)]))
+    shared.lab.define(domain("waiting", disks=[disk(shared.here.path / "clone.qcow2")]))
+    before = shared.inventories()
+
+    elsewhere = send(virtomate, far.uri, "--mode", "linked", "--pool", far.pool.name)
+    taken = send(virtomate, far.uri, "--mode", "linked")
+
+    assert "only a new volume beside" in elsewhere.json["message"], str(elsewhere)
+    assert f"--pool {POOL}" in elsewhere.json["hint"]
+    assert "domain 'waiting' names" in taken.json["message"], str(taken)
+    nothing_happened(shared, before)
+
+
+NETFS = """
+<pool type='netfs'><name>templates</name><source><host name='{}'/><dir path='/templates'/></source>
+<target><path>{}</path></target></pool>"""
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, root_lab: Lab, far: Far) -> Iterator[Path]:
+    """A file system that both hosts have mounted as if from the server of a name, at different paths."""
+    directory = root_lab.make_directory("templates")
+    there = root_lab.make_directory("templates-there")
+    mounts.mount("--types", "tmpfs", f"{request.param}:/templates", directory)
+    mounts.mount("--bind", directory, there)
+    images.make_qcow2(directory / "template.qcow2", 4 * MIB, data_bytes=MIB)
+    connections = {directory: root_lab.connection, there: far.host.connection}
+    for path, connection in connections.items():
+        connection.storagePoolDefineXML(NETFS.format(request.param, path)).create()
+    yield directory
+    for path, connection in connections.items():
+        remove_pool(connection.storagePoolLookupByName("templates"))
+        mounts.unmount(path)
+
+
+@pytest.mark.parametrize("server", ["nas.example.org", "localhost"], indirect=True)
+def test_templates_on_a_server(
+    root_lab: Lab, server: Path, virtomate: Program, far: Far, request: pytest.FixtureRequest
+) -> None:
+    """Pools of one server prove it without a new volume there, unless every host has the server's name for itself."""
+    is_own_name = "localhost" in request.node.name
+    root_lab.define(domain("original", disks=[disk(server / "template.qcow2")]))
+
+    result = send(virtomate, far.uri, "--mode", "linked", "--pool", far.pool.name)
+
+    if is_own_name:
+        assert (result.status, "only a new volume beside" in result.json["message"]) == (1, True), str(result)
+        return
+    path = Path(by_target(cloned(result))["vda"]["clone"]["path"])
+    there = server.with_name("templates-there") / "template.qcow2"
+    assert (path.parent, image_info(path)["full-backing-filename"]) == (far.directory, str(there))
+    assert [path.name for path in server.iterdir()] == ["template.qcow2"]
+    assert virtomate("domain-verify", "clone", uri=far.uri).status == 0

@@ -1,0 +1,42 @@
+"""The proof that two hosts share storage: the host of an original sees the new volume that the other host has made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from virtomate.cancel import backoff
+from virtomate.definition.volume import describe_volume
+from virtomate.errors import UnsupportedError
+from virtomate.hypervisor.storage import get_pool, get_volume
+
+if TYPE_CHECKING:
+    from virtomate.definition.volume import VolumeDescription
+    from virtomate.duplication.transfers.base import Duplication, TransferContext
+
+# A host may see later what another host does on a network file system.
+_SECONDS = 3
+
+
+def require_shared(way: Duplication, created: VolumeDescription, context: TransferContext) -> None:
+    """Raise UnsupportedError unless the host of the original sees a new volume beside the file that it was planned for.
+
+    The file has just been made: no other file of that name has the time of its last change.
+    """
+    if (beside := way.witness) is None:
+        return
+    pool, volume = get_pool(context.source, beside.pool), get_volume(context.connection, created.pool, created.name)
+    for _ in backoff(_SECONDS, context.cancel):
+        pool.refresh()
+        found = pool.find_volume(created.name)
+        if found is not None:
+            here, there = (
+                describe_volume(beside.pool, found.document()),
+                describe_volume(created.pool, volume.document()),
+            )
+            if here.changed is not None and (here.changed, here.physical) == (there.changed, there.physical):
+                return
+    raise UnsupportedError(
+        f"the hosts do not share '{beside.path}': the host of the original does not see '{created.path}', which was "
+        "made beside that file",
+        hint="Use --mode copy.",
+    )
