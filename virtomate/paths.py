@@ -15,6 +15,8 @@ _PROTOCOLS_OF_FILES = frozenset({"blkdebug", "blkverify", "fat", "host_cdrom", "
 _NAMED_DEVICE = re.compile("/dev/(?:mapper/|disk/by-id/dm-name-)((?:[^-/]|--)+)-((?:[^-/]|--)+)")
 _DEVICE_WITH_UUID = re.compile("/dev/disk/by-id/dm-uuid-LVM-.{32}(.{6})" + "(.{4})" * 5 + "(.{6})")
 _NAMELESS_DEVICE = re.compile("/dev/(?:dm-[0-9]+|block/.+|disk/by-(?:diskseq|label|uuid)/.+)")
+_DEVICES = ("/dev", "/proc", "/sys")
+_FILES_AMONG_DEVICES = ("/dev/shm", "/dev/hugepages")  # noqa: S108 - nothing is made there
 
 
 def normalise(path: str) -> str:
@@ -48,6 +50,11 @@ def logical_volume_key(path: str) -> str | None:
 def is_nameless_device(path: str) -> bool:
     """Return whether a path leads to any block device of a host, a logical volume for example, without its name."""
     return _NAMELESS_DEVICE.fullmatch(path) is not None
+
+
+def is_among_devices(path: str) -> bool:
+    """Return whether a normalised path leads to a directory of devices, or to something in such a directory."""
+    return _lies_in(path, _DEVICES) and not _lies_in(path, _FILES_AMONG_DEVICES)
 
 
 def is_url(path: str) -> bool:
@@ -141,3 +148,7 @@ def _strings_of_json(text: str) -> list[str]:
         elif isinstance(value, str) and (value.startswith("/") or key.rpartition(".")[2] == "filename"):
             names.append(value)
     return names
+
+
+def _lies_in(path: str, directories: tuple[str, ...]) -> bool:
+    return any(path == directory or path.startswith(f"{directory}/") for directory in directories)

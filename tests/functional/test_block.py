@@ -16,6 +16,7 @@ from tests.lab import Lab, Program, disk, domain, images, mounts
 from tests.lab.images import MIB
 from tests.lab.lvm import VolumeGroup, volume_group
 from tests.lab.programs import require_program, run
+from tests.lab.ssh import SshServer
 from tests.lab.storage import loop_device
 from virtomate.definition.provenance import Artifact, Fingerprint
 from virtomate.enums import ArtifactKind, ArtifactState
@@ -234,8 +235,8 @@ def test_device_outside_pools(root_lab: Lab, group: VolumeGroup, virtomate: Prog
             link.unlink()
 
 
-def test_partitions_are_originals_only(root_lab: Lab, virtomate: Program, tmp_path: Path) -> None:
-    """A partition of a pool of type disk can be copied into a file, and no new partition is made."""
+def test_partitions_are_originals_only(root_lab: Lab, sshd: SshServer, virtomate: Program, tmp_path: Path) -> None:
+    """A partition of a pool of type disk can be copied into a file or be a base, and no new partition is made."""
     image = tmp_path / "disk"
     with image.open("wb") as file:
         file.truncate(40 * MIB)
@@ -253,7 +254,12 @@ def test_partitions_are_originals_only(root_lab: Lab, virtomate: Program, tmp_pa
 
         error = refused(root_lab, before, virtomate("domain-clone", "--block", "copy", "original", "x", json=True))
         document = clone(virtomate, "--block", "copy", "--pool", root_lab.pool.name)
+        words = ("--block", "linked", "--pool", root_lab.pool.name, "original", "linked")
+        cloned(virtomate("domain-clone", *words, json=True))
+        # over SSH no device is seen, and libvirt tells of it
+        (verified,) = virtomate("domain-verify", "linked", json=True, uri=sshd.uri(root_lab.hypervisor)).json
 
+        assert verified["volumes"][0]["reason"] == "device-base", verified
         assert "libvirt chooses the names of partitions" in error["message"]
         assert content(clone_path(document)) == content(Path("/dev") / name)
         assert clone_path(document).name == f"clone-{name}.raw"

@@ -598,6 +598,14 @@ def test_far_link_to_the_directory(far: Host) -> None:
     assert "cannot read '/link/clone.qcow2' and '/link/else.qcow2' (it is in no active storage pool)" in far.warns()
 
 
+def test_far_device(far: Host) -> None:
+    """A device that is not seen is named as one, whatever pool it is in: libvirt's directories do not tell that."""
+    far.define("other", definition("/dev/disk/by-path/lun-1"))
+
+    assert far.says() == []
+    assert "cannot read '/dev/disk/by-path/lun-1' (it is a block device)" in far.warns()
+
+
 def test_far_pool_over_a_link(far: Host) -> None:
     """Volumes of two pools that agree in name, length and times are one file."""
     far.outside.joinpath("link").symlink_to(far.path.parent)

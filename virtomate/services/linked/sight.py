@@ -26,8 +26,9 @@ from virtomate.duplication.image_headers import (
 from virtomate.duplication.rebasing import opened_for_reading
 from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
 from virtomate.hypervisor.storage import read_head
-from virtomate.paths import files_in, is_url, normalise, url_in
+from virtomate.paths import files_in, is_among_devices, is_url, normalise, url_in
 from virtomate.services.storage import read_pools, refresh_when_idle
+from virtomate.services.storage.devices import find_device
 from virtomate.services.storage.references import Locator
 from virtomate.tuples import NamedTuple
 
@@ -179,20 +180,30 @@ class Sights:
     def _look(self, path: str, *, is_qcow2: bool) -> Sight:
         directory = posixpath.dirname(path)
         where = self._locator.of_path(path) if self._is_seen(directory) else None
-        is_device = where is not None and where.status is not None and stat.S_ISBLK(where.status.st_mode)
-        if where is not None and where.status is not None and not is_device:
-            return self._look_here(path, where.status, is_qcow2=is_qcow2)
+        status = None if where is None else where.status
+        if status is not None and not stat.S_ISBLK(status.st_mode):
+            return self._look_here(path, status, is_qcow2=is_qcow2)
         known = self._locator.pools.covering(directory)
         if known is not None and known.is_active:
             return self._look_through_libvirt(known, path, is_qcow2=is_qcow2)
-        if where is not None and where.status is not None:
-            return Sight(path, True, BaseFingerprint(None, device_bytes(where.status.st_rdev)), is_device=True)
+        device = self._look_at_device(path, status) if status is not None or is_among_devices(path) else None
+        if device is not None:
+            return device
         if where is not None and (where.is_settled or (known is None and where.obstacle is None)):
             return Sight(path, is_there=False)
         if known is not None:
             return Sight(path, is_there=None, obstacle=f"storage pool '{known.pool.name}' is not active")
         obstacle = None if where is None else where.obstacle
         return Sight(path, is_there=None, obstacle=obstacle or "it is in no storage pool, and cannot be seen here")
+
+    def _look_at_device(self, path: str, status: os.stat_result | None) -> Sight | None:
+        """Look at a device in a directory that has devices of several pools, and of none."""
+        found = find_device(self._connection, self.pools, path)
+        if found is not None:
+            return _described(path, found.description)
+        if status is None:
+            return None
+        return Sight(path, True, BaseFingerprint(None, device_bytes(status.st_rdev)), is_device=True)
 
     def _look_here(self, path: str, status: os.stat_result, *, is_qcow2: bool) -> Sight:
         modified = f"{status.st_mtime_ns // NANOSECONDS}.{status.st_mtime_ns % NANOSECONDS:09}"

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import os
-import posixpath
 
 from virtomate.errors import UnsupportedError
-from virtomate.paths import normalise
-
-# To read a directory, libvirt opens every file in it. To open a device may do something: a watchdog starts, a tape
-# rewinds.
-_DEVICES = ("/dev", "/proc", "/sys")
-_FILES_AMONG_DEVICES = ("/dev/shm", "/dev/hugepages")  # noqa: S108 - nothing is made there
+from virtomate.paths import is_among_devices, normalise
 
 
 def directory_identity(directory: str) -> tuple[int, int] | None:
@@ -26,17 +20,16 @@ def directory_identity(directory: str) -> tuple[int, int] | None:
 def refuse_devices(directory: str, *, is_local: bool) -> None:
     """Raise UnsupportedError for a directory over which no pool can be started: one of devices, or a relative path.
 
+    To read a directory, libvirt opens every file in it. To open a device may do something: a watchdog starts, a tape
+    rewinds.
+
     Where the directories of the daemon can be seen here, a link to a directory of devices is refused, too.
     """
     place = normalise(directory)
     if not place.startswith("/"):
         raise UnsupportedError(f"'{place}' does not begin with a slash, and a storage pool needs the whole path")
     for path in (place, os.path.realpath(place)) if is_local else (place,):
-        if _lies_in(path, _DEVICES) and not _lies_in(path, _FILES_AMONG_DEVICES):
+        if is_among_devices(path):
             raise UnsupportedError(
                 f"'{place}' is a directory of devices, and no storage pool is started over such a directory"
             )
-
-
-def _lies_in(place: str, directories: tuple[str, ...]) -> bool:
-    return any(posixpath.commonpath((place, directory)) == directory for directory in directories)

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import visible_status
 from virtomate.errors import NotFoundError, VirtomateError
-from virtomate.paths import is_nameless_device, is_url, logical_volume_key, logical_volume_path, normalise
+from virtomate.paths import (
+    is_among_devices,
+    is_nameless_device,
+    is_url,
+    logical_volume_key,
+    logical_volume_path,
+    normalise,
+)
 from virtomate.services.storage.file_pools import FILE_POOLS
 from virtomate.tuples import NamedTuple
 
@@ -98,8 +105,8 @@ class Locator:
         known = self.pools.covering(directory)
         if known is not None and known.is_active and known.description.type in FILE_POOLS:
             return Whereabouts(path, _keys(path))
-        is_device = known is not None and known.is_active and known.description.type in _DEVICE_POOLS
-        found = _unsettled(path, {name}, "it is a block device" if is_device else "it is in no active storage pool")
+        obstacle = "it is a block device" if is_among_devices(path) else "it is in no active storage pool"
+        found = _unsettled(path, {name}, obstacle)
         # libvirt does not tell that these are one device, and there is no other way to see that
         if (other := logical_volume_path(path)) is not None:
             found = found._replace(keys=found.keys | _keys(other))
