@@ -39,10 +39,13 @@ def test_another_host() -> None:
         (["--to", URI, "--map", "pool:a="], "'pool:a=' is not of the form KIND:A=B"),
         (["--to", URI, "--map", "disk:a=b"], "'disk' in 'disk:a=b' is not known; expected: pool, network"),
         (["--to", URI, "--map", "pool:a=b", "--map", "pool:a=c"], "--map is given twice for pool 'a'"),
-        (["--to", URI, "--transfer", "server"], "--transfer server is for clones on the host of the original"),
-        (["--to", URI, "--if-exists", "keep"], "--if-exists keep is for clones on the host of the original"),
-        (["--to", URI, "--tpm", "copy"], "--tpm copy is for clones on the host of the original"),
-        (["--to", URI, "--mode", "linked", "--freeze"], "--freeze is for clones on the host of the original"),
+        (
+            ["--to", URI, "--transfer", "server"],
+            "--transfer server cannot be given with --to: libvirt copies by itself",
+        ),
+        (["--to", URI, "--tpm", "copy"], "--tpm copy cannot be given with --to: the clone starts with a new TPM there"),
+        (["--to", URI, "--block", "copy"], "--block copy cannot be given with --to: only files get to another host"),
+        (["--to", URI, "--mode", "linked", "--freeze"], "--freeze cannot be given with --to: the bases are"),
     ],
 )
 def test_what_is_refused(words: list[str], reason: str) -> None:

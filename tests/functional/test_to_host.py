@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+import libvirt
 import pytest
 
-from tests.functional.runs import paused
+from tests.functional.runs import paused, start_clone
 from tests.functional.support import EVERYTHING, by_target, cloned, image_info
 from tests.lab import Inventory, Lab, Program, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.images import KIB, MIB, allocated_bytes, file_digest
 from tests.lab.lab import remove_domain
 from tests.lab.lvm import volume_group
+from tests.lab.programs import run as run_program
 from tests.lab.storage import make_mounted_directory, make_pool
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 # as libvirt counts its versions, without the last part
 BROKEN_STREAMS = 11_003
 NETWORK = "<network><name>{}</name></network>"
+DHCP = (
+    "<network><name>lab</name><ip address='192.168.78.1' netmask='255.255.255.0'>"
+    "<dhcp><range start='192.168.78.2' end='192.168.78.99'/></dhcp></ip></network>"
+)
 
 
 def send(virtomate: Program, far: Far, *words: str | Path, json: bool = True) -> Result:
@@ -460,4 +466,95 @@ def test_daemon_of_the_original_that_is_gone(root_lab: Lab, virtomate: Program, 
 
     assert result.status == 1, str(result)
     assert "leftovers" not in result.json[0]["error"]
+    nothing_happened(root_lab, far, before)
+
+
+def test_clones_that_exist_there(root_lab: Lab, virtomate: Program, far: Far) -> None:
+    """A whole clone counts as done or is replaced; a clone from elsewhere does not, and hints reach that host."""
+    path = root_lab.pool.raw("original.raw", MIB)
+    root_lab.define(domain("original", disks=[disk(path, "raw")]))
+    first = cloned(send(virtomate, far))
+    before = (root_lab.inventory(), far.inventory())
+
+    (kept,) = send(virtomate, far, "--if-exists", "keep").json
+    (planned,) = send(virtomate, far, "--if-exists", "replace", "--dry-run").json
+
+    assert (kept["status"], kept["uuid"], kept["host"]) == ("unchanged", first["uuid"], os.uname().nodename)
+    assert planned["replaced"]["uuid"] == first["uuid"]
+    nothing_happened(root_lab, far, before)
+    replaced = cloned(send(virtomate, far, "--if-exists", "replace"))
+    assert replaced["replaced"]["uuid"] == first["uuid"] != replaced["uuid"]
+    assert [path.name for path in far.directory.iterdir()] == ["clone.raw"]
+
+    far.host.connection.defineXML(domain("web", uuid_=replaced["source"]["uuid"]))
+    for words, uri, message, hint in (
+        (("--to", far.uri, "original", "web"), None, "is not a clone made by virtomate", f"virsh -c '{far.uri}' undef"),
+        (("--mode", "copy", "web", "clone"), far.uri, "is a clone of 'original' on host", "Choose another name"),
+    ):
+        choice = "replace" if uri is None else "keep"
+        refused = virtomate("domain-clone", "--if-exists", choice, *words, json=True, uri=uri)
+        assert (refused.status, message in refused.json["message"]) == (1, True), str(refused)
+        assert hint in refused.json["hint"]
+
+
+@pytest.mark.parametrize("kind", ["internal", "external"])
+def test_snapshot(root_lab: Lab, virtomate: Program, far: Far, kind: str) -> None:
+    """A clone there has the content that the original had at its snapshot, in one image that the result describes."""
+    path = root_lab.pool.qcow2("original.qcow2", 8 * MIB, data_bytes=MIB)
+    original = root_lab.define(domain("original", disks=[disk(path)]))
+    flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY if kind == "external" else 0
+    original.snapshotCreateXML("<domainsnapshot><name>before</name></domainsnapshot>", flags)
+    written = path.with_name("original.before") if kind == "external" else path
+    run_program("qemu-io", "-f", "qcow2", "-c", "write -P 9 0 64k", written)
+    root_lab.pool.refresh()
+    then = root_lab.directory / "then.qcow2"
+    words = ["-l", "snapshot.name=before"] if kind == "internal" else []
+    images.qemu_img("convert", "-f", "qcow2", "-O", "qcow2", *words, path, then)
+    before = root_lab.inventory()
+
+    document = cloned(send(virtomate, far, "--snapshot", "before", "--transfer", "stream"))
+
+    assert before.difference(root_lab.inventory()) == ""
+    copy = by_target(document)["vda"]
+    assert (copy["clone"]["format"], copy["capacity"]) == ("qcow2", 8 * MIB)
+    assert images.same_content(Path(copy["clone"]["path"]), "qcow2", then, "qcow2")
+    assert "backing-filename" not in image_info(Path(copy["clone"]["path"]))
+
+
+def test_original_is_shut_down_and_started_on_its_own_host(root_lab: Lab, virtomate: Program, far: Far) -> None:
+    """With --shutdown the original of a clone there runs again here, and the clone does not run."""
+    path = root_lab.pool.qcow2("original.qcow2", 8 * MIB, data_bytes=MIB)
+    original = root_lab.define(domain("original", disks=[disk(path)]))
+    original.create()
+    words = ("--shutdown", "--shutdown-timeout", "100", "original", "clone")
+
+    watched = start_clone(virtomate, "--to", far.uri, *words, moment="never")
+    watched.wait_for_event("note")
+    original.destroy()
+    document = cloned(watched.run.wait())
+
+    assert (document["restarted"], document["host"]) == (True, os.uname().nodename)
+    assert original.isActive()
+    assert not far.host.connection.lookupByName("clone").isActive()
+    assert [item.name() for item in root_lab.connection.listAllDomains()] == ["original"]
+
+
+def test_what_is_about_the_other_host(root_lab: Lab, virtomate: Program, far: Far) -> None:
+    """The DHCP entry is in the network there; a disk in no pool gets into one there, and no pool stays here."""
+    path = images.make_qcow2(root_lab.make_directory("outside") / "original.qcow2", 8 * MIB, data_bytes=MIB)
+    root_lab.define(domain("original", disks=[disk(path)], interfaces=[interface(type_="network", source="lab")]))
+    root_lab.make_network()
+    network = far.host.connection.networkDefineXML(DHCP)
+    before = (root_lab.inventory(), far.inventory())
+    words = ("--outside-pools", "--pool", far.pool.name, "--ip", "192.168.78.9", "--title", "There")
+
+    missing = send(virtomate, far)
+    document = cloned(send(virtomate, far, *words))
+
+    assert "--pool POOL with --outside-pools" in missing.json["hint"], str(missing)
+    assert images.same_content(Path(by_target(document)["vda"]["clone"]["path"]), "qcow2", path, "qcow2")
+    assert "ip='192.168.78.9'" in network.XMLDesc()
+    assert "<title>There</title>" in far.definition("clone")
+    assert before[0].difference(root_lab.inventory()) == ""
+    assert virtomate("domain-delete", "--yes", "clone", uri=far.uri).status == 0
     nothing_happened(root_lab, far, before)

@@ -60,7 +60,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, from_file: s
     request = requests[0]
     service = _clone_service(request, settings)
     is_plan = print_xml or dry_run
-    uri = None if request.to is None else request.to.uri
+    uri = request.target_uri
     format_ = settings.format_at(uri)
     begin = time.monotonic()
     with open_app(settings) as app, app.other_session(uri) as target:
@@ -102,7 +102,7 @@ def _clone_service(request: CloneRequest, settings: Settings) -> Any:  # noqa: A
     from virtomate.output.streams import render_warnings  # noqa: PLC0415 - few names exist
     from virtomate.services.existing import ExistingClones  # noqa: PLC0415 - as above
 
-    return ExistingClones(partial(render_warnings, format_=settings.format))
+    return ExistingClones(partial(render_warnings, format_=settings.format_at(request.target_uri)))
 
 
 @domain.command("list")

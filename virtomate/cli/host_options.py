@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from virtomate.enums import DiskAction, IfExists, MapKind, TpmTreatment, Transfer
+from virtomate.enums import DiskAction, MapKind, TpmTreatment, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ def _complete_map(_context: click.Context, _parameter: click.Parameter, incomple
 
 
 def read_other_host(
-    to: str | None, maps: Sequence[HostMap], *, transfer: str | None, if_exists: str, freeze: bool, tpm: str, block: str
+    to: str | None, maps: Sequence[HostMap], *, transfer: str | None, freeze: bool, tpm: str, block: str
 ) -> OtherHost | None:
     """Return the host that was asked for; None for the host of the original.
 
@@ -77,15 +77,20 @@ def read_other_host(
             raise click.UsageError(f"--map {maps[0].word} is for another host, and needs --to.")
         return None
     not_possible = {
-        f"--transfer {transfer}": transfer == Transfer.SERVER,
-        f"--if-exists {if_exists}": if_exists != IfExists.FAIL,
-        "--freeze": freeze,
-        "--tpm copy": tpm == TpmTreatment.COPY,
-        f"--block {block}": block != DiskAction.SHARE,
+        f"--transfer {transfer}": (
+            transfer == Transfer.SERVER,
+            "libvirt copies by itself where the hosts share storage",
+        ),
+        "--freeze": (freeze, "the bases are for clones on the host of the original"),
+        "--tpm copy": (tpm == TpmTreatment.COPY, "the clone starts with a new TPM there"),
+        f"--block {block}": (
+            block != DiskAction.SHARE,
+            "only files get to another host; clone into files first (--block copy, --pool), and then that clone",
+        ),
     }
-    for word, is_given in not_possible.items():
+    for word, (is_given, reason) in not_possible.items():
         if is_given:
-            raise click.UsageError(f"{word} is for clones on the host of the original, and cannot be given with --to.")
+            raise click.UsageError(f"{word} cannot be given with --to: {reason}.")
     seen: set[tuple[MapKind, str]] = set()
     for item in maps:
         if (item.kind, item.old) in seen:

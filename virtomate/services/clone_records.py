@@ -190,6 +190,11 @@ class CloneRequest(NamedTuple):
     block: Mode | None = None
     to: OtherHost | None = None
 
+    @property
+    def target_uri(self) -> str | None:
+        """The URI of the libvirt that the clones are made on; None for that of the original."""
+        return None if self.to is None else self.to.uri
+
     def only(self, names: Container[str]) -> CloneRequest:
         """Return the request for those of its clones that have one of these names."""
         chosen = [number for number, name in enumerate(self.names) if name in names]

@@ -6,3 +6,4 @@ from virtomate.services.clone.each import preview_each_definition as preview_eac
 from virtomate.services.clone.run import check_requests as check_requests
 from virtomate.services.clone.run import clone_domains as clone_domains
 from virtomate.services.clone.run import preview_clones as preview_clones
+from virtomate.services.clone.target import errors_of as errors_of

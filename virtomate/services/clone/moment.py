@@ -242,6 +242,9 @@ def _resting(disk: DiskPlan, cautions: tuple[Notice, ...]) -> DiskPlan:
 
 def _describe(connection: Connection, way: Duplication) -> VolumeDescription:
     pool = get_pool(connection, way.place.pool)
+    if way.is_filled_unnoticed and way.running is None:
+        # libvirt knows the empty raw file of the beginning
+        pool.refresh()
     volume = get_volume(connection, way.place.pool, way.place.name)
     image = with_identity(select.as_format(describe(pool, volume).description, way.source.format))
     if image.format == "qcow2":

@@ -188,12 +188,12 @@ def _survey_hosts(
         ground = ground.opening(run, temporary)
     survey = Survey(request, source, ground.original, ground.target)
     for side in survey.sides:
-        with errors_of(request.to.uri if request.to is not None and side is not survey.original else None):
+        with errors_of(None if side is survey.original else request.target_uri):
             refuse_taken_names(side.connection, [name for name in request.names if name in side.identities.names])
             check_identity(side.connection, request, source, side.identities)
     _refuse_broken(survey.connection, source)
     if request.pool is not None:
-        with errors_of(None if request.to is None else request.to.uri):
+        with errors_of(request.target_uri):
             survey.target.pools.for_new_volumes(request.pool)
     return survey, ground.mac_addresses
 

@@ -102,11 +102,12 @@ def judge(run: Run, planner: ClonePlanner, plan: ClonePlan) -> None:
     name, uuid = planner.other_domain or plan.name, plan.source.reference.uuid
     if plan.hosts is not None:
         # with name and UUID of one domain, libvirt would replace the domain
-        other = next((domain for domain in list_domains(run.target.connection) if domain.name != plan.name), None)
+        name = f"{plan.name}.virtomate-check"
+        other = next((domain for domain in list_domains(run.target.connection) if domain.name != name), None)
         if other is None:
             # without another domain there, libvirt would define the clone; it judges before anything is copied
             return
-        name, uuid = plan.name, other.uuid
+        uuid = other.uuid
     identity = changes.Identity(name, uuid, {})
     probe = plan.definition._replace(domain=changes.with_identity(plan.definition.domain, identity))
     require_acceptable(run.target.connection, plan.name, probe, plan.source.definition)

@@ -59,7 +59,8 @@ class _Things:
             is_chosen = self._survey.request.pool is not None or (chosen is not None and chosen.pool is not None)
             if (pool := self._pool_of(disk)) is None:
                 if not is_chosen:
-                    yield Lack(f"a storage pool for {where} ({disk.location}), which is in none", "--pool POOL")
+                    cure = "--pool POOL" if self._survey.request.outside_pools else "--pool POOL with --outside-pools"
+                    yield Lack(f"a storage pool for {where} ({disk.location}), which is in none", cure)
                 continue
             new = self._look.use(MapKind.POOL, pool, where)
             known = self._survey.target.pools.find(new)

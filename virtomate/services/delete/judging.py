@@ -40,10 +40,11 @@ def judge_made(
     is_stopped = known is not None and not known.is_active
     if not is_stopped and bears_token_here(made, token):
         return Judgement(Verdict.PROVED), True
-    if known is None and made.kind is ArtifactKind.NVRAM:
+    is_lost = known is None and is_temporary(made.pool)
+    if known is None and made.kind is ArtifactKind.NVRAM and (record.finished or not is_lost):
         directories = _nvram_directories(connection, definition)
         return judge_outside_pools(made, token, directories, is_local=connection.is_local), True
-    if known is None and is_temporary(made.pool):
+    if is_lost:
         return _judge_outside(connection, made, token), True
     hint = f"Start it: {virsh('pool-start', made.pool)}" if is_stopped else None
     return Judgement(Verdict.AWAY, why_not_in(made, known) or "", hint=hint), False

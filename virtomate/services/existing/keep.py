@@ -10,7 +10,9 @@ from virtomate.definition.tpm import read_tpm
 from virtomate.enums import Action, ArtifactKind, SideFileAction, Status, TpmTreatment
 from virtomate.errors import ConflictError, NotFoundError, VirtomateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
+from virtomate.hypervisor.host import host_name
 from virtomate.paths import normalise
+from virtomate.services.clone import errors_of
 from virtomate.services.clone_parts import DiskResult, InterfaceResult, NvramResult, TpmResult, VolumeReference
 from virtomate.services.clone_records import CloneResult
 from virtomate.services.delete import judge_made
@@ -20,22 +22,19 @@ from virtomate.services.storage import is_running, read_pools
 from virtomate.services.storage.artifacts import OWN, Verdict, name_artifact
 
 if TYPE_CHECKING:
-    from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Definition
     from virtomate.definition.provenance import Provenance
-    from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
     from virtomate.services.clone_records import CloneRequest
     from virtomate.services.storage import PoolIndex
+    from virtomate.services.transaction import Run
 
 _NO_VOLUME = VolumeReference(None, None, None, None)
 _ADVICE = "Choose another name for the clone, or delete that domain first."
 
 
-def find_kept(
-    connection: Connection, requests: tuple[CloneRequest, ...], cancel: CancelToken
-) -> dict[str, CloneResult]:
-    """Return the clones of requests for one original that exist already, by name.
+def find_kept(run: Run, requests: tuple[CloneRequest, ...]) -> dict[str, CloneResult]:
+    """Return the clones of requests for one original that exist already where clones would be made, by name.
 
     Raises:
         NotFoundError: There is no original of that name or UUID.
@@ -43,34 +42,38 @@ def find_kept(
         IllegalStateError: Such a clone is not finished, lacks a volume, or rests on an image that was changed.
         InterruptedBySignalError: A signal arrived.
     """
-    domain = find_domain(connection, requests[0].source)
-    look = _Look(connection, domain)
+    original = find_domain(run.source.connection, requests[0].source)
     kept, errors = {}, []
     wanted = {name: request for request in requests for name in request.names}
-    for name, request in wanted.items():
-        cancel.check()
-        if (found := find_domain_by_name(connection, name)) is None:
-            continue
-        try:
-            kept[name] = look.keep(found, request.only({name}))
-        except NotFoundError:
-            # it has vanished meanwhile
-            continue
-        except VirtomateError as error:
-            errors.append(error)
-    if errors:
-        raise combined_error(errors)
+    with errors_of(requests[0].target_uri):
+        look = _Look(run, original)
+        for name, request in wanted.items():
+            run.cancel.check()
+            if (found := find_domain_by_name(run.target.connection, name)) is None:
+                continue
+            try:
+                kept[name] = look.keep(found, request.only({name}))
+            except NotFoundError:
+                # it has vanished meanwhile
+                continue
+            except VirtomateError as error:
+                errors.append(error)
+        if errors:
+            raise combined_error(errors)
     return kept
 
 
 class _Look:
     """Judges the domains that have the names of clones; pools and bases are looked at once."""
 
-    def __init__(self, connection: Connection, original: Domain) -> None:
-        self._connection = connection
+    def __init__(self, run: Run, original: Domain) -> None:
+        self._connection = run.target.connection
         self._original = original
-        self._pools: PoolIndex = read_pools(connection)
-        self._sights = Sights(connection)
+        # the names of the original's host and the clone's, None for one host
+        self._from = host_name(run.source.connection) if run.has_two_hosts else None
+        self._host = host_name(self._connection) if run.has_two_hosts else None
+        self._pools: PoolIndex = read_pools(self._connection)
+        self._sights = Sights(self._connection)
 
     def keep(self, domain: Domain, wanted: CloneRequest) -> CloneResult:
         """Return the clone that a domain is, or raise the error that names the difference to the request for it."""
@@ -97,9 +100,8 @@ class _Look:
     def _difference(self, definition: Definition, record: Provenance, request: CloneRequest) -> str | None:
         """Return how a finished clone differs from the clone that is asked for, as the end of a sentence."""
         source = f"'{record.source.name}'"
-        if record.source.uuid != self._original.uuid:
-            other = record.source.name != self._original.name
-            return f"is a clone of {source}" if other else f"is a clone of another domain that was called {source}"
+        if (record.host, record.source.uuid) != (self._from, self._original.uuid):
+            return self._other_original(record)
         if record.snapshot != request.snapshot:
             at = "at no snapshot" if record.snapshot is None else f"at snapshot '{record.snapshot}'"
             return f"is a clone of {source} {at}"
@@ -117,6 +119,13 @@ class _Look:
         missing = next((address for address in addresses if address not in kept), None)
         return None if missing is None else f"has no DHCP entry with the address '{missing}'"
 
+    def _other_original(self, record: Provenance) -> str:
+        source = f"'{record.source.name}'"
+        if record.host != self._from:
+            return f"is a clone of {source} on " + (f"host '{record.host}'" if record.host else "its own host")
+        is_named_alike = record.source.name == self._original.name
+        return f"is a clone of another domain that was called {source}" if is_named_alike else f"is a clone of {source}"
+
     def _result(self, domain: Domain, definition: Definition, record: Provenance) -> CloneResult:
         described = definition.domain
         nvram = file_readers.nvram(described)
@@ -133,6 +142,7 @@ class _Look:
             warnings=(),
             seconds=0.0,
             consistency=None,
+            host=self._host,
             tpm=None if read_tpm(described) is None else TpmResult(SideFileAction.KEPT, None, None),
         )
 

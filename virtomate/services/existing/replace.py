@@ -9,6 +9,7 @@ from virtomate.errors import IllegalStateError, UsageError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
 from virtomate.notices import named
 from virtomate.paths import normalise
+from virtomate.services.clone import errors_of
 from virtomate.services.clone_parts import ReplacedClone
 from virtomate.services.clone_records import GivingWay
 from virtomate.services.delete import Selection, execute_plan, plan_deletion
@@ -39,15 +40,22 @@ def plan_replacement(
         InterruptedBySignalError: A signal arrived.
     """
     connection = run.target.connection
-    original = find_domain(connection, requests[0].source)
+    original = find_domain(run.source.connection, requests[0].source)
     names = (name for request in requests for name in request.names)
     found = [domain for name in names if (domain := find_domain_by_name(connection, name)) is not None]
     if not found:
         return None
-    if original.uuid in {domain.uuid for domain in found}:
+    if not run.has_two_hosts and original.uuid in {domain.uuid for domain in found}:
         raise UsageError(f"'{original.name}' is to be cloned, and cannot be replaced by its clone")
-    plan = plan_deletion(connection, Selection(tuple(domain.uuid for domain in found)), run.cancel, warn)
-    warn(plan.warnings)
+    with errors_of(requests[0].target_uri):
+        plan = plan_deletion(connection, Selection(tuple(domain.uuid for domain in found)), run.cancel, warn)
+        warn(plan.warnings)
+        _refuse_doubtful(plan)
+    return Replacement(run, plan)
+
+
+def _refuse_doubtful(plan: DeletionPlan) -> None:
+    """Raise IllegalStateError for clones that only a person may delete."""
     refusals: list[VirtomateError] = []
     for deletion in plan.deletions:
         delete = virtomate("domain-delete", deletion.name)
@@ -67,7 +75,6 @@ def plan_replacement(
             )
     if refusals:
         raise combined_error(refusals)
-    return Replacement(run, plan)
 
 
 class Replacement:

@@ -83,7 +83,7 @@ def _giving_way(requests: tuple[CloneRequest, ...], replacement: Replacement) ->
 def _with_kept(run: Run, requests: tuple[CloneRequest, ...], make: Clone) -> tuple[CloneResult, ...]:
     """Return the clones of requests in order; only those that do not exist are planned or made."""
     service.check_requests(requests)
-    kept = find_kept(run.target.connection, requests, run.cancel)
+    kept = find_kept(run, requests)
     prepared = {name for request in requests if request.preparation is not None for name in request.names}
     if left_alone := sorted(prepared & kept.keys()):
         run.progress.note(f"--sysprep and --customize change new clones only, and {quoted(left_alone)} existed before")

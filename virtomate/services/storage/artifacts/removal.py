@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.host_images import alone_with, loop_device_over
-from virtomate.enums import ArtifactKind
 from virtomate.errors import ConflictError, HypervisorError, IllegalStateError, NotFoundError
 from virtomate.hypervisor.storage import find_pool
 from virtomate.services.storage.artifacts.looking import bears_token_here, sight, why_not_in
@@ -109,8 +108,7 @@ def _pool_of(connection: Connection, made: Artifact, token: str | None) -> Itera
     if known is not None and objection is None:
         yield known
         return
-    is_outside = is_temporary(made.pool) and made.kind is not ArtifactKind.NVRAM
-    if not (is_outside or bears_token_here(made, token)):
+    if not (is_temporary(made.pool) or bears_token_here(made, token)):
         raise IllegalStateError(f"it {objection}")
     with over_directory_of(connection, made) as known:
         yield known
