@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from virtomate.services.transaction import Run
 
 
+PROBE = "web.virtomate-check"
+
+
 class Known(NamedTuple):
     """A domain on the other host."""
 
@@ -32,9 +35,9 @@ class Things(dict[str, Any]):
     ("known", "asked"),
     [
         ((), None),
-        ((Known("web", "1"),), None),
-        ((Known("web", "1"), Known("mail", "2")), ("web", "2")),
-        ((Known("mail", "2"),), ("web", "2")),
+        ((Known(PROBE, "1"),), None),
+        ((Known(PROBE, "1"), Known("mail", "2")), (PROBE, "2")),
+        ((Known("web", "1"),), (PROBE, "1")),
     ],
 )
 def test_no_domain_there_is_replaced(
