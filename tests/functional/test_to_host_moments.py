@@ -166,9 +166,11 @@ def test_every_moment(
         count = len(stage.relay.messages)
         stage.clear()
         found: set[str] = set()
+        # that a host is gone before a message is the same as that it is gone after the one before
+        ways = (True,) if fate is Fate.GONE else (False, True)
         for number in range(1, count + 1):
-            for is_answered in (False, True):
+            for is_answered in ways:
                 found |= stage.check(Moment(number, fate, is_answered))
     with capsys.disabled():
-        print(f"\n{shape}, {fate.value}: {count} messages, twice each: nothing was left")
+        print(f"\n{shape}, {fate.value}: {count} messages, {len(ways)} times each: nothing was left")
     assert fate is Fate.CUT or "unfinished" in found
