@@ -149,7 +149,7 @@ def test_some_moments(root_lab: Lab, far: Far, virtomate: Program, shape: str) -
         assert stage.run().status == 0
         count = len(stage.relay.messages)
         stage.clear()
-        for part, fate in ((0.5, Fate.KILL), (0.65, Fate.CUT), (0.8, Fate.KILL), (0.95, Fate.CUT)):
+        for part, fate in ((0.6, Fate.KILL), (0.8, Fate.CUT)):
             stage.check(Moment(int(count * part), fate, is_answered=True))
 
 
