@@ -129,6 +129,7 @@ class ArtifactKind(StrEnum):
     SEED = "seed"
     CREDENTIAL = "credential"
     TPM = "tpm"
+    TPM_SOURCE = "tpm-source"
     POOL = "pool"
 
 

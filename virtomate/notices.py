@@ -126,6 +126,7 @@ class Kept(StrEnum):
     UNUSED_IMAGE = "kept-unused-image"
     DISK = "kept-disk"
     NVRAM = "kept-nvram"
+    TPM = "kept-tpm-state"
     ENTRY = "kept-dhcp-entry"
     FOREIGN = "foreign-file"
     UNREACHABLE = "unreachable-file"

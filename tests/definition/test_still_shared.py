@@ -145,7 +145,6 @@ SHARED: list[tuple[str, tuple[str, ...]]] = [
         "<tpm><backend type='external'><source type='unix' mode='connect' path='/t.sock'/></backend></tpm>",
         ("TPM at '/t.sock'",),
     ),
-    ("<tpm><backend type='emulator'><source type='dir' path='/t'/></backend></tpm>", ("TPM at '/t'",)),
     (
         (
             "<disk type='file'><source file='/p/a'><dataStore type='file'><source file='/p/d'/></dataStore></source>"
@@ -298,6 +297,7 @@ def test_harmless_outside_of_devices(content: str) -> None:
     "devices",
     [
         "<emulator>/usr/bin/qemu-system-x86_64</emulator>",
+        "<tpm><backend type='emulator'><source type='dir' path='/t'/></backend></tpm>",
         "<disk type='file'><source file='/p/a'/><target dev='vda'/></disk>",
         "<disk type='block'><source dev='/dev/sda'/></disk>",
         f"<controller type='usb' model='qemu-xhci'>{PCI}</controller>",
@@ -351,7 +351,7 @@ def test_harmless_device(devices: str) -> None:
         ("<tpm><backend type='emulator' version='2.0'/></tpm>", True),
         ("<tpm><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>", False),
         ("<tpm><backend type='external'><source type='unix'/></backend></tpm>", False),
-        ("<tpm><backend type='emulator'><source type='dir' path='/t'/></backend></tpm>", False),
+        ("<tpm><backend type='emulator'><source type='dir' path='/t'/></backend></tpm>", True),
         ("<tpm/>", False),
         ("", False),
     ],

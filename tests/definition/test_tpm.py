@@ -5,7 +5,7 @@ import pytest
 from virtomate.definition import codec
 from virtomate.definition.placeholders import claim_definition, half_deleted_definition
 from virtomate.definition.provenance import DomainReference, Provenance, read_provenance
-from virtomate.definition.tpm import TpmDefinition, read_tpm
+from virtomate.definition.tpm import TpmDefinition, read_tpm, with_place_of_tpm
 from virtomate.enums import Mode
 
 UUID = "11111111-2222-4333-8444-555555555555"
@@ -32,7 +32,7 @@ def parse(devices: str) -> codec.Document:
         ("<tpm><backend type='emulator' version='1.2'/></tpm>", TpmDefinition("emulator", "1.2", None)),
         (
             "<tpm><backend type='emulator' version='2.0'><source type='dir' path='/t'/></backend></tpm>",
-            TpmDefinition("emulator", "2.0", "/t"),
+            TpmDefinition("emulator", "2.0", "/t", "dir"),
         ),
         (
             "<tpm><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm>",
@@ -70,3 +70,35 @@ def test_claim_has_a_tpm_while_it_holds_state() -> None:
         assert record.tpm
     kept = half_deleted_definition("b", RECORD, source).domain["devices"]["tpm"]
     assert kept == source["devices"]["tpm"]
+
+
+NAMED = (
+    "<tpm model='tpm-crb'><backend type='emulator' version='2.0' persistent_state='yes'>"
+    "<encryption secret='6dd3e4a5-1d76-44ce-961f-f119f5aad935'/><active_pcr_banks><sha256/></active_pcr_banks>"
+    "<source type='file' path='/srv/a.tpm'/><profile source='local:restricted' name='custom'/></backend></tpm>"
+)
+
+
+def test_place_of_the_state() -> None:
+    """Only the place changes, and only where the definition names one; the original's definition stays."""
+    source = parse(NAMED)
+
+    named = codec.unparse(with_place_of_tpm(source, "/srv/b.tpm", "dir"), "domain")
+    left = codec.unparse(with_place_of_tpm(source, None, None), "domain")
+
+    place = '<source type="file" path="/srv/a.tpm"/>'
+    before = codec.unparse(source, "domain")
+    assert place in before
+    assert named == before.replace(place, '<source type="dir" path="/srv/b.tpm"/>')
+    assert left == before.replace(place, "")
+    for other in (EMULATED, "<tpm><backend type='external'><source type='unix' path='/s'/></backend></tpm>", "<tpm/>"):
+        assert with_place_of_tpm(parse(other), "/srv/b.tpm", "dir") == parse(other)
+
+
+@pytest.mark.parametrize("tpm", [False, True])
+def test_placeholders_name_no_place(tpm: bool) -> None:
+    """Libvirt removes what is at the place with the definition, whoever has put it there."""
+    for make in (claim_definition, half_deleted_definition):
+        text = codec.unparse_definition(make("b", RECORD._replace(tpm=tpm), parse(NAMED)))
+        assert "/srv/a.tpm" not in text
+        assert "<tpm" not in text

@@ -299,6 +299,65 @@ def test_state_of_somebody_else(lab: Lab, virtomate: Program, original: Path, mo
         assert refused(lab, before, virtomate(*words, json=True))["type"] == "Conflict"
 
 
+@pytest.mark.parametrize("who", ["virtomate", "nobody"])
+def test_new_tpm_under_the_uuid_of_an_earlier_domain(
+    lab: Lab, request: pytest.FixtureRequest, states: Path, original: Path, who: str
+) -> None:
+    """State that stands by the UUID that was asked for would be the clone's, also in a session daemon."""
+    if who == "nobody" and not lab.privileged:
+        pytest.skip("needs root: a user who sees no files")
+    program = request.getfixturevalue(who)
+    words = ("--json", "domain-clone", "--uuid", UUID.format(3), "original", "clone")
+    shutil.copytree(original.parent.parent, states / UUID.format(3))
+    if who == "nobody":
+        # what nobody cannot see, libvirt does
+        states.chmod(0o700)
+    before = lab.inventory()
+    try:
+        error = refused(lab, before, program(*words))
+        assert error["type"] == "Conflict"
+        assert f"/{UUID.format(3)}' holds the state of a TPM" in error["message"]
+        shutil.rmtree(states / UUID.format(3))
+        assert cloned(program(*words))["tpm"]["action"] == "fresh"
+    finally:
+        states.chmod(0o711)
+
+
+@pytest.mark.parametrize("who", ["virtomate", "nobody"])
+def test_link_in_the_place_of_the_state(
+    root_lab: Lab, request: pytest.FixtureRequest, original: Path, tmp_path: Path, who: str
+) -> None:
+    """The emulator's user may put a link there, which libvirt as root would follow."""
+    secret = tmp_path / "secret"
+    secret.write_text("of root\n" * 100)
+    original.unlink()
+    original.symlink_to(secret)
+    program = request.getfixturevalue(who)
+    before = root_lab.inventory()
+
+    result = program("--json", "domain-clone", "--tpm", "copy", "original", "clone")
+
+    seen = {"virtomate": "is a symbolic link, and is not followed", "nobody": "does not hold the state of an emulated"}
+    assert seen[who] in refused(root_lab, before, result)["message"]
+
+
+def test_link_in_the_place_of_a_directory(virtomate: Program, original: Path, tmp_path: Path) -> None:
+    """Somebody may keep a state on another file system; the copy of a state is a directory of its own."""
+    directory = original.parent.parent
+    shutil.move(directory, tmp_path / "elsewhere")
+    directory.symlink_to(tmp_path / "elsewhere")
+
+    document = clone(virtomate, "--tpm", "copy")
+
+    path = file_of(directory.parent, document["uuid"])
+    assert path.read_bytes() == original.read_bytes()
+    assert not path.parent.parent.is_symlink()
+    assert virtomate("domain-delete", "--yes", "clone").status == 0
+    assert not path.parent.parent.exists()
+    assert original.exists()
+    directory.unlink()
+
+
 def test_full_disk(root_lab: Lab, virtomate: Program, original: Path) -> None:
     """A state for which there is no room is undone, and the original's stays."""
     states, content = original.parent.parent.parent, original.read_bytes()

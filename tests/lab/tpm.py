@@ -40,17 +40,20 @@ class Sealed(NamedTuple):
 
 
 class Emulator:
-    """A TPM with its state in a directory, for a `with` block; the directory may be empty or missing."""
+    """A TPM for a `with` block, with its state in a directory, which may be empty or missing, or in one file."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
 
     def __enter__(self) -> Self:
         program = require_program("swtpm", "swtpm")
-        self._state.mkdir(parents=True, exist_ok=True)
+        place = f"backend-uri=file://{self._state}"
+        if not self._state.is_file():
+            self._state.mkdir(parents=True, exist_ok=True)
+            place = f"dir={self._state}"
         self._directory = tempfile.TemporaryDirectory(prefix="lab-tpm-")
         path = Path(self._directory.name) / "socket"
-        words = ["--tpmstate", f"dir={self._state}", "--server", f"type=unixio,path={path}", "--terminate"]
+        words = ["--tpmstate", place, "--server", f"type=unixio,path={path}", "--terminate"]
         flags = ["--flags", "not-need-init,startup-clear"]
         argv = [program, "socket", "--tpm2", *words, *flags]
         self._process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)

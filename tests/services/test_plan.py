@@ -237,7 +237,7 @@ def test_uuid_under_which_tpm_state_is_kept_is_refused(
 ) -> None:
     """The clone would take it for its own; a domain without a TPM does not mind."""
     uuid = "11111111-2222-4333-8444-555555555555"
-    monkeypatch.setattr("virtomate.services.clone.target._TPM_STATES", str(tmp_path / "swtpm"))
+    monkeypatch.setattr("virtomate.services.clone.tpm._OF_SYSTEM", str(tmp_path))
     (tmp_path / "swtpm" / uuid).mkdir(parents=True)
     tpm = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
     connection = node(domain("src", DISK + tpm), domain("plain", DISK), P)

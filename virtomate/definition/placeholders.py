@@ -40,7 +40,8 @@ def claim_definition(name: str, provenance: Provenance, source: Document) -> Def
     if provenance.tpm:
         from virtomate.definition.tpm import with_removable_state  # noqa: PLC0415 - few clones get the state of a TPM
 
-        devices["tpm"] = with_removable_state(tpm)
+        if removable := with_removable_state(tpm):
+            devices["tpm"] = removable
     if devices:
         domain["devices"] = devices
     return with_provenance(Definition(domain, None), provenance)
@@ -56,13 +57,16 @@ def moment_definition(name: str, provenance: Provenance, source: Document) -> De
 def half_deleted_definition(name: str, provenance: Provenance, clone: Document) -> Definition:
     """Return the placeholder that replaces a clone's definition during its deletion and cannot be started.
 
-    The placeholder keeps the TPM, so that libvirt removes the TPM's state with this definition. It also keeps the
-    passwords of displays, which libvirt hides, while every user can read the record.
+    The placeholder keeps the TPM, so that libvirt removes the TPM's state with this definition, unless the clone's
+    definition names the place of the state: that may be another domain's. The placeholder also keeps the passwords of
+    displays, which libvirt hides, while every user can read the record.
     """
     definition = claim_definition(name, provenance, clone)
     devices = child(definition.domain, "devices")
     if (tpm := child(clone, "devices").get("tpm")) and not provenance.tpm:
-        devices = {**devices, "tpm": tpm}
+        from virtomate.definition.tpm import without_places_of_tpm  # noqa: PLC0415 - few clones have a TPM
+
+        devices = {**devices, "tpm": without_places_of_tpm(tpm)}
     if displays := [{"@type": display["@type"], **kept} for display in _displays(clone) if (kept := _secrets(display))]:
         devices = {**devices, "graphics": displays}
     title = f"Half-deleted clone of {provenance.source.name}"

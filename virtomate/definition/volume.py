@@ -88,6 +88,11 @@ class VolumeDescription(NamedTuple):
         return self.type == "block"
 
     @property
+    def is_directory(self) -> bool:
+        """Return whether the volume is a directory."""
+        return self.type == "dir"
+
+    @property
     def is_preallocated(self) -> bool:
         """Return whether the whole capacity of a file is allocated."""
         return not self.is_device and 0 < self.capacity <= self.allocation

@@ -329,9 +329,10 @@ def _flags(descriptor: int) -> int:
 
 
 def _is_of(status: os.stat_result, volume: VolumeDescription) -> bool:
+    is_alike = stat.S_ISREG(status.st_mode) and status.st_size == volume.physical
     return (
-        stat.S_ISREG(status.st_mode)
-        and status.st_size == volume.physical
+        # libvirt tells no size of a directory
+        (stat.S_ISDIR(status.st_mode) if volume.is_directory else is_alike)
         and status.st_ctime_ns == nanoseconds(volume.changed)
         and status.st_mtime_ns == nanoseconds(volume.modified)
     )

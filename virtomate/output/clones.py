@@ -264,10 +264,13 @@ def _prepared_words(prepared: PreparedResult, *, is_plan: bool) -> str:
 
 
 def _tpm_words(tpm: TpmResult | None) -> list[str]:
-    """Describe a TPM that was copied, or that was to be copied; warnings tell of the others."""
-    if tpm is None or not (tpm.reason or tpm.action is SideFileAction.COPIED):
+    """Describe a TPM with a place of its own, or that was to be copied; warnings tell of the others."""
+    if tpm is None or tpm.action not in {SideFileAction.COPIED, SideFileAction.FRESH}:
         return []
-    return [f"{tpm.clone} ({tpm.action.value})" if tpm.reason is None else f"new ({tpm.reason})"]
+    what = tpm.action.value if tpm.reason is None else f"new: {tpm.reason}"
+    if tpm.clone is not None:
+        return [f"{tpm.clone} ({what})"]
+    return [] if tpm.reason is None else [f"new ({tpm.reason})"]
 
 
 def _kept_lines(result: CloneResult) -> list[str]:

@@ -123,6 +123,7 @@ SENTENCES: dict[Code, str] = {
     "'{keeper}'",
     Kept.DISK: "disk {subject} ({location}), which cloning did not make",
     Kept.NVRAM: "NVRAM '{subject}', which cloning did not make",
+    Kept.TPM: "TPM state '{subject}', which cloning did not make",
     Kept.ENTRY: "{subject}, which is not as cloning made the entry",
     Kept.FOREIGN: "{subject} ({reason})",
     Kept.UNREACHABLE: "{subject} ({reason})",

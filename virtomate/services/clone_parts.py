@@ -85,10 +85,10 @@ class NvramResult(NamedTuple):
 
 
 class TpmResult(NamedTuple):
-    """The TPM of a clone, with the paths of the files that hold the state of both TPMs, if the state was copied.
+    """The TPM of a clone, with the paths of the state of both TPMs, if the state was copied or definitions name them.
 
-    libvirt makes a `fresh` TPM at the first start. A `shared` TPM is a device of the host, an emulator that somebody
-    else runs, or a place of the state that the definition names; the path is that of the device, socket or state.
+    libvirt makes a `fresh` TPM at the first start. A `shared` TPM is a device of the host, or an emulator that somebody
+    else runs; the path is that of the device or socket.
 
     Attributes:
         reason: Why the TPM is fresh although a copy was asked for; else None.

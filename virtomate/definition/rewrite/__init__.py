@@ -13,6 +13,7 @@ from virtomate.definition.rewrite.own import (
     Identity,
     NewNvram,
     NewSource,
+    NewTpm,
     new_mac_addresses,
     renewed_identifiers,
     with_identity,
@@ -33,6 +34,7 @@ __all__ = [
     "Identity",
     "NewNvram",
     "NewSource",
+    "NewTpm",
     "Outcome",
     "SeedDrive",
     "auto_allocated",
@@ -45,6 +47,8 @@ __all__ = [
     "with_named_firmware",
 ]
 
+_NEW_TPM = NewTpm()
+
 
 def clone_domain_definition(
     prepared: Outcome,
@@ -53,8 +57,7 @@ def clone_domain_definition(
     nvram: NewNvram | None,
     dropped: Collection[int] = (),
     seed: tuple[SeedDrive, str] | None = None,
-    *,
-    copies_tpm: bool = False,
+    tpm: NewTpm = _NEW_TPM,
 ) -> Outcome:
     """Return a clone's definition, what was renewed, and what original and clone still share.
 
@@ -65,7 +68,7 @@ def clone_domain_definition(
         nvram: The clone's NVRAM; None without NVRAM or with the original's.
         dropped: Positions of the disks that the clone does not get.
         seed: The disk for the clone's seed, and the path of the seed; None without a seed.
-        copies_tpm: Whether the clone gets a copy of the state of the original's TPM.
+        tpm: The clone's TPM.
     """
     original = prepared.domain
     title = readers.text(original.get("title"))
@@ -77,6 +80,10 @@ def clone_domain_definition(
     domain = without_disks(domain, dropped)
     if nvram is not None:
         domain = with_nvram(domain, nvram)
+    if readers.devices(domain, "tpm"):
+        from virtomate.definition.tpm import with_place_of_tpm  # noqa: PLC0415 - few domains have a TPM
+
+        domain = with_place_of_tpm(domain, tpm.path, tpm.place)
     told = Outcome(domain)
     if identity.host_name is not None:
         told = with_told_name(domain, identity.host_name, identity.uuid)
@@ -91,7 +98,7 @@ def clone_domain_definition(
             has_new_title=identity.title is not None,
             has_new_name=identity.host_name is not None,
         ),
-        *(() if copies_tpm else not_carried_over(renamed.domain)),
+        *(() if tpm.is_copy else not_carried_over(renamed.domain)),
     )
     # several interfaces may have the same change
     return Outcome(renamed.domain, tuple(dict.fromkeys(changes)), warnings)

@@ -159,6 +159,20 @@ class NewNvram(NamedTuple):
     format: str
 
 
+class NewTpm(NamedTuple):
+    """The clone's TPM.
+
+    Attributes:
+        path: Path of the state where the original's definition names one; None leaves the place to libvirt.
+        place: What is at the path: `dir` or `file`.
+        is_copy: Whether the state is a copy of the original's.
+    """
+
+    path: str | None = None
+    place: str | None = None
+    is_copy: bool = False
+
+
 def without_disks(domain: Document, dropped: Collection[int]) -> Document:
     """Return the definition without the disks at these positions."""
     if not dropped:

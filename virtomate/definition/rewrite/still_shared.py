@@ -97,9 +97,9 @@ def shared_things(domain: Document) -> tuple[Notice, ...]:
 
 
 def not_carried_over(domain: Document) -> tuple[Notice, ...]:
-    """Return a warning for state that libvirt keeps outside the definition, by the original's UUID (#tpm-device)."""
+    """Return a warning for state of an emulated TPM, which is outside the definition (#tpm-device)."""
     backends = [child(tpm, "backend") for tpm in devices(domain, "tpm")]
-    is_emulated = any(backend.get("@type") == "emulator" and "source" not in backend for backend in backends)
+    is_emulated = any(backend.get("@type") == "emulator" for backend in backends)
     return (Notice(CloneWarning.TPM_STATE, "TPM"),) if is_emulated else ()
 
 
@@ -198,7 +198,8 @@ def _endpoints(domain: Document) -> Iterator[str]:
     for tpm in devices(domain, "tpm"):
         backend = child(tpm, "backend")
         where = child(backend, "device").get("@path") or child(backend, "source").get("@path")
-        if where is not None:
+        # an emulator gets a place of its own
+        if where is not None and backend.get("@type") != "emulator":
             yield f"TPM at '{where}'"
 
 

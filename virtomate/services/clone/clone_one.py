@@ -132,14 +132,13 @@ def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
         for directory, name in shared.temporary_pools.items()
     )
     directories = (file.directory for file in plan.side_files if file.directory is not None)
-    own_pools = (
-        Artifact(ArtifactKind.POOL, ArtifactState.PLANNED, item.place.pool, None, item.place.directory)
-        for item in directories
-    )
-    made = (*pools, *own_pools, *(job.planned() for job in plan.jobs))
+    own = (made for directory in directories for made in directory.planned)
+    made = (*pools, *own, *(job.planned() for job in plan.jobs))
     snapshot = None if plan.source.snapshot is None else plan.source.snapshot.name
     journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved, snapshot)
     journal = journal._replace(frozen=bool(plan.frozen), prepared=plan.prepared is not None)
+    source = plan.side_file(ArtifactKind.TPM_SOURCE)
+    journal = journal._replace(tpm=source is not None and source.action is SideFileAction.COPIED)
     journal = journal._replace(entries=tuple(planned.entry for planned in plan.entries))
     if plan.hosts is not None:
         # images on the host of the original are no business of the clone
@@ -208,14 +207,14 @@ def _tpm_result(plan: ClonePlan) -> TpmResult | None:
         return None
     from virtomate.definition.tpm import read_tpm  # noqa: PLC0415 - few domains have a TPM
 
-    file, tpm = plan.side_file(ArtifactKind.TPM), read_tpm(plan.definition.domain)
+    file = plan.side_file(ArtifactKind.TPM_SOURCE) or plan.side_file(ArtifactKind.TPM)
+    tpm = read_tpm(plan.definition.domain)
     if tpm is None:
         return None
-    if file is None or file.action is SideFileAction.FRESH:
-        is_kept_by_libvirt = tpm.is_emulated and tpm.path is None
-        action = SideFileAction.FRESH if is_kept_by_libvirt else SideFileAction.SHARED
+    if file is None or (file.kind is ArtifactKind.TPM and file.action is SideFileAction.FRESH):
+        action = SideFileAction.FRESH if tpm.is_emulated else SideFileAction.SHARED
         return TpmResult(action, tpm.path, tpm.path, None if file is None else file.reason)
-    return TpmResult(file.action, file.source_path, file.path)
+    return TpmResult(file.action, file.source_path, file.path, file.reason)
 
 
 def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled], seed: SeedPlan | None) -> DiskResult:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition import readers
 from virtomate.definition import rewrite as changes
 from virtomate.definition.provenance import read_provenance
-from virtomate.enums import Action, Mode, TpmTreatment
+from virtomate.enums import Action, Mode
 from virtomate.errors import IllegalStateError, UsageError
 from virtomate.names import check_clone_name, check_volume_name
 from virtomate.notices import CloneWarning, Notice
@@ -209,8 +209,8 @@ def _refuse_broken(connection: Connection, source: Source) -> None:
 def _side_files(survey: Survey, nvram: SideFile | None) -> tuple[SideFile, ...]:
     """Return the files beside the disks that are handled for each clone; for the errors see `survey_tpm`."""
     tpm = None
-    if survey.request.tpm is not TpmTreatment.NEW:
-        from virtomate.services.clone.tpm import survey_tpm  # noqa: PLC0415 - few clones get the state of a TPM
+    if readers.devices(survey.source.definition.domain, "tpm"):
+        from virtomate.services.clone.tpm import survey_tpm  # noqa: PLC0415 - few domains have a TPM
 
         tpm = survey_tpm(survey)
     return tuple(file for file in (nvram, tpm) if file is not None)

@@ -10,7 +10,7 @@ from uuid import uuid4
 from virtomate.definition import readers
 from virtomate.definition import rewrite as changes
 from virtomate.definition.provenance import DomainReference, without_provenance
-from virtomate.enums import Action, ArtifactKind
+from virtomate.enums import Action, ArtifactKind, TpmTreatment
 from virtomate.errors import ConflictError
 from virtomate.names import check_clone_name
 from virtomate.notices import CloneWarning, Notice, notice
@@ -155,7 +155,13 @@ class ClonePlanner(NamedTuple):
         settled = (
             file.settle(self.survey, planned, clone, pools) if planned.uncovered else planned for file, planned in pairs
         )
-        return plan._replace(side_files=tuple(settled))
+        plan = plan._replace(side_files=tuple(settled))
+        if (tpm := plan.side_file(ArtifactKind.TPM_SOURCE)) is None:
+            return plan
+        from virtomate.definition.tpm import with_place_of_tpm  # noqa: PLC0415 - few definitions name a place
+
+        domain = with_place_of_tpm(plan.definition.domain, tpm.path, tpm.format)
+        return plan._replace(definition=plan.definition._replace(domain=domain))
 
     @property
     def ground(self) -> Ground:
@@ -208,6 +214,9 @@ class ClonePlanner(NamedTuple):
             addresses = changes.new_mac_addresses(domain, self._has_address, os.urandom, request.mac_addresses)
             self.mac_addresses.update(addresses.values())
         nvram = next((file for file in side_files if file.kind is ArtifactKind.NVRAM), None)
+        state = next((file for file in side_files if file.kind is ArtifactKind.TPM_SOURCE), None)
+        tpm = changes.NewTpm(is_copy=request.tpm is TpmTreatment.COPY)
+        tpm = tpm if state is None else tpm._replace(path=state.path, place=state.format)
         reserved_paths = () if request.nvram is None or nvram is None or nvram.path is None else (nvram.path,)
         outcome = changes.clone_domain_definition(
             self.prepared,
@@ -216,7 +225,7 @@ class ClonePlanner(NamedTuple):
             None if nvram is None or nvram.path is None else changes.NewNvram(nvram.path, nvram.format),
             [plan.disk.position for plan in disks if plan.action is Action.DROPPED],
             None if self.seed is None or seed is None else (self.seed.drive, seed.job.place.path),
-            copies_tpm=any(file.kind is ArtifactKind.TPM for file in side_files),
+            tpm,
         )
         macs = [
             str(readers.child(interface, "mac").get("@address", "")).lower()

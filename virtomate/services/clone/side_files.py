@@ -6,33 +6,43 @@ import os
 import posixpath
 from typing import TYPE_CHECKING, Protocol
 
+from virtomate.definition.provenance import Artifact
+from virtomate.enums import ArtifactKind, ArtifactState
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.provenance import DomainReference
-    from virtomate.definition.volume import NewDirectory, NewVolume
+    from virtomate.definition.volume import NewDirectory
     from virtomate.duplication.transfers.base import Duplication, Place
-    from virtomate.enums import ArtifactKind, SideFileAction
+    from virtomate.enums import SideFileAction
     from virtomate.notices import Notice
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone.volume_names import TakenNames
     from virtomate.services.storage import TemporaryPools
+    from virtomate.services.transaction import VolumeJob
 
 
 class DirectoryPlan(NamedTuple):
-    """A directory that libvirt keeps by the clone's UUID, and that is made for a file.
+    """A directory that is made for a file.
 
     Attributes:
-        pool: Name of the running pool over the directory that the new one is made in.
-        volume: The new directory, as a volume of that pool.
-        place: The place of the file, in a directory inside of the new one and a pool over that.
-        inner: The inner directory, which is made with its pool.
+        job: The new directory; libvirt keeps one of kind `tpm` by the clone's UUID.
+        place: The place of the file, in a pool of its own; None where no file is made.
+        inner: The directory of the file: the new one, or one inside that is made together with the pool.
     """
 
-    pool: str
-    volume: NewVolume
-    place: Place
-    inner: NewDirectory
+    job: VolumeJob
+    place: Place | None = None
+    inner: NewDirectory | None = None
+
+    @property
+    def planned(self) -> tuple[Artifact, ...]:
+        """The journal's lines before anything is made; libvirt removes what it keeps by UUID with the claim."""
+        made = () if self.job.kind is ArtifactKind.TPM else (self.job.planned(),)
+        if self.place is None:
+            return made
+        pool = Artifact(ArtifactKind.POOL, ArtifactState.PLANNED, self.place.pool, None, self.place.directory)
+        return (pool, *made)
 
 
 class SideFilePlan(NamedTuple):
@@ -42,6 +52,7 @@ class SideFilePlan(NamedTuple):
         action: The action; probably, where only temporary pools can tell.
         source_path: Path of the original's file, None where the original has no such file.
         path: Path of the clone's file, likewise.
+        format: Format of an NVRAM; `dir` or `file` for the place of a TPM's state in a definition.
         uncovered: The directories of both that are in no pool and need temporary pools.
         duplication: How the file is duplicated; None where only temporary pools can tell, or nothing is to be copied.
         directory: The directory that is made for the file, None where the directory is there.

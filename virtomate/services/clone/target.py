@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
-    from virtomate.definition.codec import Document
     from virtomate.enums import Transfer
     from virtomate.hypervisor.connection import Connection
     from virtomate.hypervisor.domains import Domain
@@ -43,9 +40,6 @@ if TYPE_CHECKING:
 # Reading a definition is mostly waiting for libvirt; opening a connection takes as long as reading a few dozen.
 _DOMAINS_FOR_A_HELPER = 100
 _MAX_HELPERS = 3
-
-# Where libvirt keeps the state of emulated TPMs, by the UUID of the domain (src/qemu/qemu_conf.c).
-_TPM_STATES = "/var/lib/libvirt/swtpm"
 
 
 class Identities(NamedTuple):
@@ -259,9 +253,6 @@ def refuse_taken_names(connection: Connection, names: Iterable[str]) -> None:
 def check_identity(connection: Connection, request: CloneRequest, source: Source, identities: Identities) -> None:
     """Refuse a UUID or MAC address that was asked for and that the clone cannot have."""
     refuse_taken_uuid(connection, request)
-    if request.uuid is not None and request.uuid not in request.giving_way.uuids:
-        # the state of a clone that is deleted before goes with it
-        _refuse_tpm_state(connection, request.uuid, source.definition.domain)
     count = len(readers.mac_addresses(source.definition.domain))
     if len(request.mac_addresses) > count:
         raise UsageError(
@@ -299,18 +290,6 @@ def _unfinished(domain: Domain) -> tuple[str, str] | None:
         describe_unfinished(provenance),
         f"If no other virtomate is making that domain, {delete} removes the domain and its volumes.",
     )
-
-
-def _refuse_tpm_state(connection: Connection, uuid: str, domain: Document) -> None:
-    """Refuse a UUID for which there is the state of an emulated TPM: the clone would start with that state."""
-    if not connection.is_local or connection.is_session or not readers.devices(domain, "tpm"):
-        return
-    path = posixpath.join(_TPM_STATES, uuid)
-    if os.path.lexists(path):
-        raise ConflictError(
-            f"'{path}' holds the state of a TPM, which the clone would take for its own",
-            hint="Leave out --uuid, choose another UUID, or move that directory away.",
-        )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, file_readers
+from virtomate.definition import codec, file_readers, readers
 from virtomate.definition.placeholders import restored_definition
 from virtomate.definition.provenance import read_provenance
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
@@ -287,7 +287,12 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         doomed=(*doomed, *map(DoomedThing, _kept_by_libvirt(domain, provenance))),
         foreign=tuple(foreign),
         unreachable=tuple(unreachable),
-        kept_disks=(*_foreign_disks(clone, references), *_foreign_nvram(clone, references), *_foreign_entries(entries)),
+        kept_disks=(
+            *_foreign_disks(clone, references),
+            *_foreign_nvram(clone, references),
+            *_foreign_tpm(clone, references),
+            *_foreign_entries(entries),
+        ),
         handed=clone.handed,
         state=clone.state,
     )
@@ -334,6 +339,18 @@ def _foreign_nvram(clone: Clone, references: References) -> Iterator[Notice]:
         yield Notice(Kept.NVRAM, path)
 
 
+def _foreign_tpm(clone: Clone, references: References) -> Iterator[Notice]:
+    """Yield state of a TPM at a place that the definition names and cloning did not make."""
+    if not readers.devices(clone.definition.domain, "tpm"):
+        return
+    from virtomate.definition.tpm import read_tpm  # noqa: PLC0415 - few clones have a TPM
+
+    tpm = read_tpm(clone.definition.domain)
+    path = None if tpm is None or tpm.place is None or tpm.path is None else normalise(tpm.path)
+    if path is not None and path not in clone.own_paths and references.is_there(path):
+        yield Notice(Kept.TPM, path)
+
+
 def _entries(connection: Connection, provenance: Provenance) -> Iterator[tuple[HostEntry, tuple[HostEntry, ...]]]:
     """Yield the DHCP entries of the record, each with the entries that its network has now for the MAC address."""
     if not provenance.entries:
@@ -354,7 +371,7 @@ def _foreign_entries(entries: Iterable[tuple[HostEntry, tuple[HostEntry, ...]]])
 
 def _kept_by_libvirt(domain: Domain, provenance: Provenance) -> Iterator[str]:
     """Yield what libvirt keeps of a domain, and removes with its definition."""
-    if provenance.tpm:
+    if provenance.tpm and not any(made.kind is ArtifactKind.TPM_SOURCE for made in provenance.made):
         yield "TPM state"
     if domain.has_managed_save():
         yield SAVED_STATE

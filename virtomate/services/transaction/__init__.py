@@ -14,6 +14,7 @@ from virtomate.services.transaction.guard import Guard as Guard
 from virtomate.services.transaction.guard import guarded as guarded
 from virtomate.services.transaction.guard import require_off as require_off
 from virtomate.services.transaction.jobs import Bytes as Bytes
+from virtomate.services.transaction.jobs import Empty as Empty
 from virtomate.services.transaction.jobs import VolumeJob as VolumeJob
 from virtomate.services.transaction.jobs import duplicating as duplicating
 from virtomate.services.transaction.run_context import Run as Run

@@ -370,7 +370,8 @@ def _require_new(job: VolumeJob, created: VolumeDescription) -> None:
         is_other_size = not created.is_device or created.physical < job.new.capacity
     else:
         is_other_size = job.new.format == "raw" and created.physical != job.new.capacity
-    if is_other_size or (status is not None and status.st_nlink > 1):
+    has_other_names = status is not None and status.st_nlink > 1 and not created.is_directory
+    if is_other_size or has_other_names:
         raise ConflictError(
             f"'{created.path}' is another file than the one that libvirt has just made",
             hint="Somebody moved or replaced it while it was being made. Try again.",

@@ -59,7 +59,13 @@ class Bytes(NamedTuple):
         return self._replace(data=self.data[:begin] + field + self.data[begin + len(field) :])
 
 
-Content: TypeAlias = CopyOf | OverlayOn | LocalFile | Bytes
+class Empty(NamedTuple):
+    """Nothing: a file or directory that others fill later."""
+
+    new: NewVolume
+
+
+Content: TypeAlias = CopyOf | OverlayOn | LocalFile | Bytes | Empty
 
 
 class FileOwner(NamedTuple):
@@ -97,6 +103,8 @@ class VolumeJob(NamedTuple):
         """The volume to ask libvirt for: an empty file, unless the size is known or libvirt copies what it creates."""
         if self.way is not None:
             new = self.way.new
+        elif isinstance(self.content, Empty):
+            new = self.content.new
         else:
             size = len(self.content.data) if isinstance(self.content, Bytes) else 0
             new = NewVolume(self.place.name, size, size, "raw")
@@ -127,7 +135,7 @@ class VolumeJob(NamedTuple):
                 return len(data)
             case CopyOf(way):
                 return way.total_bytes
-            case OverlayOn():
+            case OverlayOn() | Empty():
                 return 0
 
     def planned(self) -> Artifact:

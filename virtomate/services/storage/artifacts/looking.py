@@ -55,7 +55,7 @@ def put_token(volume: VolumeDescription, token: str) -> VolumeDescription | None
 
     Return None if the file cannot be seen here, or its file system keeps no attributes.
     """
-    descriptor = open_visible(volume, os.O_WRONLY)
+    descriptor = open_visible(volume, os.O_RDONLY if volume.is_directory else os.O_WRONLY)
     if descriptor is None:
         return None
     try:
@@ -122,6 +122,8 @@ def _sight(connection: Connection, known: PoolEntry, found: FoundVolume, made: A
     descriptor = open_visible(volume, os.O_RDONLY)
     if descriptor is not None:
         try:
+            if volume.is_directory:
+                return sighting._replace(is_seen=True, attribute=read_attribute(descriptor))
             header = _read_inner_token(made, lambda length: os.pread(descriptor, length, 0))
             attribute = read_attribute(descriptor)
             # libvirt reserves space while it creates a volume, before anybody can put a token on it

@@ -34,13 +34,19 @@ def pool_of(connection: Connection, made: Artifact) -> Iterator[PoolEntry | None
 
 @contextmanager
 def over_directory_of(connection: Connection, made: Artifact) -> Iterator[PoolEntry]:
-    """A temporary pool over the directory of an artifact.
+    """A temporary pool over the directory of an artifact, see `over_directory`."""
+    with over_directory(connection, posixpath.dirname(made.path)) as known:
+        yield known
+
+
+@contextmanager
+def over_directory(connection: Connection, directory: str) -> Iterator[PoolEntry]:
+    """A temporary pool over a directory.
 
     Raises:
         UnsupportedError: No pool can be started over the directory.
         HypervisorError: libvirt cannot read the directory.
     """
-    directory = posixpath.dirname(made.path)
     # whoever may define a domain can write any path into its record
     refuse_devices(directory, is_local=connection.is_local)
     pool = start_temporary_pool(connection, new_pool_name(), directory)

@@ -42,6 +42,7 @@ _NOUNS = {
     ArtifactKind.SEED: "seed",
     ArtifactKind.CREDENTIAL: "credential",
     ArtifactKind.TPM: "TPM state",
+    ArtifactKind.TPM_SOURCE: "TPM state",
 }
 
 # What a run may remove that it made a moment ago; and what it may remove that it was about to make when that failed.

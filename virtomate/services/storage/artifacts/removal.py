@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from virtomate.duplication.host_images import alone_with, loop_device_over
 from virtomate.errors import ConflictError, HypervisorError, IllegalStateError, NotFoundError
 from virtomate.hypervisor.storage import find_pool
 from virtomate.services.storage.artifacts.looking import bears_token_here, sight, why_not_in
-from virtomate.services.storage.artifacts.places import over_directory_of
+from virtomate.services.storage.artifacts.places import over_directory, over_directory_of
 from virtomate.services.storage.artifacts.proof import Verdict, is_same_device, judge, name_artifact
 from virtomate.services.storage.pools import find_entry, is_temporary
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # LVM itself tries for 5 seconds before it refuses, unless its configuration says otherwise.
 _MOST_REFUSALS = 2
+# What swtpm puts into the directory with the state of a TPM (swtpm_nvstore_dir.c).
+_OF_TPM = re.compile(r"\.lock|(TMP-?)?(tpm2?-)?[0-9a-f]{2}\.[a-z]+")
 
 
 def remove_artifact(
@@ -60,11 +63,21 @@ def remove_artifact(
         if judgement.verdict not in accepted:
             raise ConflictError(f"it {judgement.reason}, and is left alone")
         was_there = True
+        if judgement.volume is not None and judgement.volume.is_directory and judgement.verdict is not Verdict.EMPTY:
+            _clear_state(connection, made)
         return volume
 
     with _pool_of(connection, made, token) as known:
         _delete_when_idle(find, turns, _MOST_REFUSALS if _is_device(made) else 0)
     return was_there
+
+
+def _clear_state(connection: Connection, made: Artifact) -> None:
+    """Remove the files of an emulated TPM from its directory; other files stay, and keep the directory."""
+    with over_directory(connection, made.path) as known:
+        for volume in known.pool.list_volumes():
+            if _OF_TPM.fullmatch(volume.name):
+                volume.delete()
 
 
 def _delete_when_idle(find: Callable[[], Volume | None], turns: Iterable[object], most_refusals: int) -> None:
