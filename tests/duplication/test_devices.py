@@ -10,6 +10,7 @@ import pytest
 from tests.duplication.test_pace import context, duplication
 from tests.duplication.volumes import RAW
 from virtomate.cancel import CancelToken
+from virtomate.duplication import hostfs
 from virtomate.duplication.devices import (
     UNIT_BYTES,
     find_device_obstacle,
@@ -112,3 +113,28 @@ def test_short_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_device:
     finally:
         os.close(source)
         os.close(target)
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_copy_leaves_the_page_cache_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_cached: bool) -> None:
+    """What was copied is dropped from the page cache part by part; what others had there before stays."""
+    size = 300_000
+    (tmp_path / "a").write_bytes(os.urandom(size))
+    source, target = os.open(tmp_path / "a", os.O_RDONLY), os.open(tmp_path / "b", os.O_RDWR | os.O_CREAT)
+    dropped: dict[int, list[tuple[int, int]]] = {source: [], target: []}
+    monkeypatch.setattr(host_devices, "_PART_BYTES", 65_536)
+    monkeypatch.setattr(host_devices, "_CHUNK_BYTES", 32_768)
+    monkeypatch.setattr(hostfs, "is_cached", lambda _file, _offset: is_cached)
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, begin, length, _: dropped[file].append((begin, length)))
+    try:
+        way = duplication()._replace(is_read_again=False)
+        host_devices._Copy(source, target, way, RAW, context(UNLIMITED, CancelToken())).run(size)
+    finally:
+        os.close(source)
+        os.close(target)
+
+    parts = [(begin, 65_536) for begin in (65_536, 131_072, 196_608)]
+    # the beginning is copied last
+    expected = [*parts, (262_144, size - 262_144), (0, 65_536)]
+    assert dropped[target] == expected
+    assert dropped[source] == ([] if is_cached else expected)

@@ -26,8 +26,8 @@ _CHUNK_BYTES = 1024 * 1024
 # What is zeroed in one call, between two looks at the cancel token.
 _ZERO_BYTES = 64 * 1024 * 1024
 _REPORT_EVERY_BYTES = 8 * 1024 * 1024
-# What may wait for the disk at a time.
-_WINDOW_BYTES = 32 * 1024 * 1024
+# What is written to the disk while as much again is copied.
+_PART_BYTES = 32 * 1024 * 1024
 
 
 def fill(duplication: Duplication, created: VolumeDescription, context: TransferContext) -> int:
@@ -90,7 +90,14 @@ def opened(connection: Connection, volume: VolumeDescription, flags: int) -> Ite
 
 
 class _Copy:
-    """The copy of one volume: reads in order, and counts what was written."""
+    """The copy of one volume: reads in order, and counts what was written.
+
+    While one part is written to the disk, the next is copied. What was written is dropped from the page cache, and what
+    was read, unless others had it there. So few bytes wait, a signal is heard, and others keep their page cache.
+
+    O_DIRECT does not pay, since nothing is read while something is written. 1 GiB of data from a file on ext4 to a loop
+    device took 1.0 s, and back 1.8 s; with O_DIRECT 2.0 s and 2.7 s.
+    """
 
     def __init__(
         self, source: int, target: int, duplication: Duplication, created: VolumeDescription, context: TransferContext
@@ -101,7 +108,9 @@ class _Copy:
         self._created = created
         self._context = context
         self._written = 0
-        self._window = 0
+        self._begin = 0
+        self._keeps_source = False
+        self._before: tuple[int, int, bool] | None = None
         self._reported = 0
 
     def run(self, size: int) -> int:
@@ -110,19 +119,26 @@ class _Copy:
         self._copy(head, size, self._created.physical if self._created.is_device else size)
         self._copy(0, head, head)
         os.fdatasync(self._target)
-        os.posix_fadvise(self._target, 0, 0, os.POSIX_FADV_DONTNEED)
+        if self._before is not None:
+            self._drop(*self._before)
         return self._written
 
     def _copy(self, begin: int, end: int, end_of_target: int) -> None:
         """Copy a part of the original; what is no data up to an end of the target becomes zeroes of a device."""
         position = begin
+        self._begin_part(begin)
         for offset, data in self._pieces(begin, end):
             for first, last in devices.runs_of_data(data):
                 self._zero(position, offset + first)
                 hostfs.write(self._target, data[first:last], offset + first)
                 position = offset + last
                 self._count(last - first)
+            if offset + len(data) - self._begin >= _PART_BYTES:
+                self._end_part(offset + len(data))
         self._zero(position, end_of_target)
+        # a length of 0 would mean everything behind
+        if end > self._begin:
+            self._end_part(end)
 
     def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, bytes]]:
         """Yield what is read from the original, with the offsets.
@@ -142,8 +158,6 @@ class _Copy:
                 data = os.pread(self._source, min(step, last - offset), offset)
                 if not data:
                     raise SourceChangedError(f"'{self._duplication.source.path}' became shorter while it was copied")
-                if not self._duplication.is_read_again:
-                    os.posix_fadvise(self._source, offset, len(data), os.POSIX_FADV_DONTNEED)
                 yield offset, data
                 offset += len(data)
                 if self._duplication.source.is_device:
@@ -166,15 +180,30 @@ class _Copy:
 
     def _count(self, length: int) -> None:
         self._written += length
-        self._window += length
         self._context.pace.keep(length, self._context.cancel)
-        if self._window >= _WINDOW_BYTES:
-            # few bytes wait, so that a signal is heard and others keep their page cache
-            os.fdatasync(self._target)
-            os.posix_fadvise(self._target, 0, 0, os.POSIX_FADV_DONTNEED)
-            self._window = 0
         if not self._duplication.source.is_device:
             self._report(self._written)
+
+    def _begin_part(self, begin: int) -> None:
+        self._begin = begin
+        # further on, since the kernel has read ahead of the part before
+        is_cached = hostfs.is_cached(self._source, begin + _PART_BYTES // 2)
+        self._keeps_source = self._duplication.is_read_again or is_cached
+
+    def _end_part(self, end: int) -> None:
+        """Begin to write a part to the disk, and wait for the part before."""
+        part = self._begin, end - self._begin, self._keeps_source
+        hostfs.write_back(self._target, *part[:2], wait=False)
+        if self._before is not None:
+            hostfs.write_back(self._target, *self._before[:2], wait=True)
+            self._drop(*self._before)
+        self._before = part
+        self._begin_part(end)
+
+    def _drop(self, begin: int, length: int, keeps_source: bool) -> None:
+        os.posix_fadvise(self._target, begin, length, os.POSIX_FADV_DONTNEED)
+        if not keeps_source:
+            os.posix_fadvise(self._source, begin, length, os.POSIX_FADV_DONTNEED)
 
     def _report(self, done: int) -> None:
         if done - self._reported >= _REPORT_EVERY_BYTES:
