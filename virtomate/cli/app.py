@@ -50,7 +50,8 @@ class App:
         from virtomate.services.transaction import Run  # noqa: PLC0415 - few commands make something
 
         with self.working() as progress:
-            yield Run(self.session, target or self.session, progress, self.cancel)
+            reach = self._settings.format.reach
+            yield Run(self.session, target or self.session, progress, self.cancel, reach=reach)
 
     @contextmanager
     def other_session(self, uri: str | None) -> Iterator[Session]:

@@ -170,12 +170,16 @@ def drop_served(session: Session, original: DomainReference) -> None:
 
 
 def with_restart_failed(
-    error: VirtomateError | None, original: DomainReference, cause: VirtomateError
+    error: VirtomateError | None, original: DomainReference, cause: VirtomateError, reaching: Callable[[str], str] = str
 ) -> VirtomateError:
-    """Return a run's error, if any, which also says that the original could not be started again, and what to do."""
+    """Return a run's error, if any, which also says that the original could not be started again, and what to do.
+
+    `reaching` lets the commands of a text reach the host of the original.
+    """
     failure = f"domain '{original.name}', which was shut down for cloning, could not be started again: {cause.message}"
     record = record_name(original)
     start = f"Mend what kept '{original.name}' from starting, then start it: {virtomate('domain-delete', record)}"
+    start = reaching(start)
     leftover = notice(Leftover.SHUT_OFF, original.name, record=record)
     if error is None:
         return IllegalStateError(failure, start, (leftover,))

@@ -316,6 +316,8 @@ def _from_moment(
         refuse_warnings(request.fail_on, moment.warnings)
     except Exception as unforeseen:  # noqa: BLE001 - what was made must be undone
         error = known(unforeseen)
+        # what failed is on the host of the original, and results are about the other host
+        error.message, error.hint = run.at_original(error.message), error.hint and run.at_original(error.hint)
         error = _undone(run, name, undo, error) or error
         results = (clone_result(plan, Status.FAILED, seconds=time.monotonic() - begin, error=error) for plan in plans)
         return tuple(explained(result, run.cancel) for result in results)
@@ -349,7 +351,8 @@ def _undone(run: Run, moment: str, undo: Rollback, error: VirtomateError) -> Vir
     leftovers = undo.run(run.cancel.awaiting)
     if not leftovers:
         return None
-    return error.adding(hint=f"{virtomate('domain-delete', moment)} removes what is left.", leftovers=leftovers)
+    hint = run.at_original(f"{virtomate('domain-delete', moment)} removes what is left.")
+    return error.adding(hint=hint, leftovers=leftovers)
 
 
 def _have_libvirt_look(run: Run, plans: Sequence[ClonePlan], temporary: set[str]) -> None:

@@ -108,7 +108,7 @@ def while_shut_off(
                 is_restarted = restart.fulfil()
         except Exception as unforeseen:  # noqa: BLE001 - the clones must be told of all the same
             cause = unforeseen if isinstance(unforeseen, VirtomateError) else InternalError(unforeseen)
-            error = with_restart_failed(results[0].error if results else error, original, cause)
+            error = with_restart_failed(results[0].error if results else error, original, cause, run.at_original)
             results = tuple(result._replace(error=error) for result in results[:1]) + results[1:]
     if is_restarted:
         run.progress.note(f"started domain '{original.name}' again")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from virtomate.duplication.pace import UNLIMITED
 from virtomate.tuples import NamedTuple
+from virtomate.words import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ class Run(NamedTuple):
         source: Session on the host of the original.
         target: Session on the host of what is made; the same session where that is the same host.
         pace: The limit on what transfers write; all threads share it.
+        reach: How commands reach the host of the original.
     """
 
     source: Session
@@ -37,6 +39,11 @@ class Run(NamedTuple):
     progress: Progress
     cancel: CancelToken
     pace: Pace = UNLIMITED
+    reach: Reach = Reach()
+
+    def at_original(self, text: str) -> str:
+        """Return a text with commands that reach the host of the original, also in a result about another host."""
+        return self.reach.fill(text) if self.has_two_hosts else text
 
     @property
     def has_two_hosts(self) -> bool:
