@@ -1,6 +1,7 @@
 """Block devices as originals and as targets: what is copied, what a guest sees, and whose a logical volume is."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -379,8 +380,17 @@ def test_changed_device(root_lab: Lab, group: VolumeGroup, virtomate: Program) -
     assert group.volumes() == volumes
 
 
-@pytest.mark.parametrize(("transfer", "moment"), [("host", "sync-1"), ("stream", "virStreamSend")])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("number", "transfer", "moment"),
+    [
+        (signal.SIGINT, "host", "sync-1"),
+        (signal.SIGINT, "stream", "virStreamSend"),
+        (signal.SIGKILL, "host", "sync-1"),
+        (signal.SIGKILL, "stream", "virStreamSend"),
+        (signal.SIGKILL, "stream", "virStreamFinish"),
+    ],
+    ids=str,
+)
 def test_ended_in_the_middle(
     root_lab: Lab, group: VolumeGroup, virtomate: Program, number: signal.Signals, transfer: str, moment: str
 ) -> None:
@@ -492,6 +502,28 @@ def test_inactive_volume_is_not_gone(root_lab: Lab, group: VolumeGroup, virtomat
 
     assert "may be one of the volumes in its volume group that are not active" in kept["message"]
     assert f"lvchange --activate y {group.path}/clone" in kept["hint"]
+
+
+def test_pool_that_is_stopped_meanwhile(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
+    """The clone is kept, and the error says how to go on; so does that about a copy of its definition."""
+    in_group(root_lab, group)
+    clone(virtomate, "--block", "copy")
+    with virtomate.pausing("virDomainDefineXMLFlags").start("domain-delete", "--yes", "clone") as process:
+        with paused(process):
+            group.handle.destroy()
+        stopped = process.wait()
+    group.handle.create()
+    twin = re.sub("<uuid>.*</uuid>", "", definition(root_lab, "clone"), count=1)
+    root_lab.define(twin.replace("<name>clone</name>", "<name>twin</name>", 1))
+    used = virtomate("domain-delete", "--yes", "clone")
+    root_lab.connection.lookupByName("twin").undefine()
+    delete(virtomate, "clone")
+
+    assert stopped.status == 1, str(stopped)
+    assert f"pool-start {group.name}. Then run the command again." in stopped.stderr
+    assert used.status == 1, str(used)
+    assert "If 'twin' is not needed, remove the definition: virsh" in used.stderr
+    assert group.volumes() == ["original"]
 
 
 def test_clones_boot(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:

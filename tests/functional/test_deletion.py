@@ -179,7 +179,7 @@ def test_what_another_domain_uses_stays(lab: Lab, virtomate: Program) -> None:
         assert result.json["type"] == "IllegalStateError", way
         assert str(path) in result.json["message"], way
         assert "domain 'other' uses it" in result.json["message"], way
-        assert result.json["hint"].startswith("Delete the named domain or volume first."), way
+        assert result.json["hint"].startswith("If 'other' is not needed, remove the definition: virsh "), way
         other.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
     assert path.exists()
     assert outcome(delete(virtomate, "web")) == {"web": "deleted"}

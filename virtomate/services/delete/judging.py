@@ -17,9 +17,9 @@ from virtomate.services.storage.artifacts import (
     judge_in_pool,
     judge_outside_pools,
     over_directory_of,
+    pool_cure,
     why_not_in,
 )
-from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from virtomate.definition.codec import Definition
@@ -46,8 +46,7 @@ def judge_made(
         return judge_outside_pools(made, token, directories, is_local=connection.is_local), True
     if is_lost:
         return _judge_outside(connection, made, token), True
-    hint = f"Start it: {virsh('pool-start', made.pool)}" if is_stopped else None
-    return Judgement(Verdict.AWAY, why_not_in(made, known) or "", hint=hint), False
+    return Judgement(Verdict.AWAY, why_not_in(made, known) or "", hint=pool_cure(made, known)), False
 
 
 def _judge_outside(connection: Connection, made: Artifact, token: str | None) -> Judgement:

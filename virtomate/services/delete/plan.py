@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers, readers
 from virtomate.errors import IllegalStateError, VirtomateError
+from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.paths import normalise
 from virtomate.services.delete.bases import find_freed_bases
 from virtomate.services.delete.handed import find_handed
@@ -21,10 +22,11 @@ from virtomate.services.delete.survey import (
     read_moments,
     survey,
 )
+from virtomate.services.origins import find_record
 from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.storage.references import ReferenceKind, scan_references
 from virtomate.tuples import NamedTuple
-from virtomate.words import virsh, virtomate
+from virtomate.words import quoted, virsh, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -195,7 +197,11 @@ def _with_needs(
                 elif uuid != deletion.uuid:
                     needs[deletion.uuid].add(uuid)
             if staying:
-                advice = _advise_on_freeze(connection, clone, staying) or _advise(clone, staying, references.pools)
+                advice = (
+                    _advise_on_freeze(connection, clone, staying)
+                    or _advise(clone, staying, references.pools)
+                    or _advise_on_strangers(connection, staying)
+                )
                 refusals.others.append(in_use(deletion.name, made, staying, advice))
     refusals.raise_if_any()
     return [deletion._replace(needs=frozenset(needs[deletion.uuid])) for deletion in deletions]
@@ -227,6 +233,22 @@ def _advise_on_freeze(connection: Connection, clone: Clone, users: Sequence[Refe
     return (
         f"A freeze of '{clone.domain.name}' was killed: {command} completes or undoes it. Then run the command again."
     )
+
+
+def _advise_on_strangers(connection: Connection, users: Sequence[Reference]) -> str | None:
+    """Return how the definitions of domains that use a volume are removed; None for clones, and for active domains.
+
+    Such a domain may be a copy of a clone's definition under another name.
+    """
+    if any(user.kind is not ReferenceKind.NAMES or user.domain_uuid is None for user in users):
+        return None
+    found = (find_domain_by_uuid(connection, user.domain_uuid) for user in users if user.domain_uuid is not None)
+    domains = [domain for domain in found if domain is not None]
+    if not domains or any(domain.is_active() or find_record(domain) is not None for domain in domains):
+        return None
+    names = sorted({domain.name for domain in domains})
+    commands = "; ".join(virsh("undefine", name, options="--keep-nvram") for name in names[:_MAX_COMMANDS])
+    return f"If {quoted(names)} {'is' if len(names) == 1 else 'are'} not needed, remove the definition: {commands}"
 
 
 def _advise(clone: Clone, users: Sequence[Reference], pools: PoolIndex) -> str | None:

@@ -156,6 +156,7 @@ class _CloneDeletion:
         self._removed: list[str] = []
         self._replaced: list[Notice] = []
         self._failed: list[Notice] = []
+        self._cures: dict[str, None] = {}
         self._restarted: str | None = None
 
     def execute(self, in_the_way: list[str]) -> DeletionResult:
@@ -215,7 +216,7 @@ class _CloneDeletion:
             raise IllegalStateError(
                 f"the clone '{deletion.name}' is kept, since nothing that was made for it could be removed: "
                 + named(self._failed),
-                hint="Fix the cause, then run the command again.",
+                hint=self._cure("the command"),
             )
         if self._failed or deletion.unreachable:
             raise self._incomplete()
@@ -301,6 +302,8 @@ class _CloneDeletion:
             self._replaced.append(notice(Kept.FOREIGN, what, reason=error.message))
         except VirtomateError as error:
             self._failed.append(notice(Leftover.UNREMOVED, what, reason=error.message))
+            if error.hint is not None:
+                self._cures[error.hint] = None
         return False
 
     def _remove(self, thing: DoomedThing, made: Artifact) -> bool:
@@ -327,13 +330,19 @@ class _CloneDeletion:
                 self._require_free()
                 yield left
 
+    def _cure(self, command: str) -> str:
+        """Return what to do about what could not be removed, and then."""
+        if not self._cures:
+            return f"Fix the cause, then run {command} again."
+        return " ".join((*(f"{cure.removesuffix('.')}." for cure in self._cures), f"Then run {command} again."))
+
     def _incomplete(self) -> VirtomateError:
         """Return the error that lists what could not be removed."""
         deletion, cancel = self._deletion, self._run.cancel
         name = deletion.name
         error: VirtomateError = IllegalStateError(
             f"not everything that belongs to {_kind(deletion)} '{name}' could be removed",
-            hint=f"Fix the cause, then run {virtomate('domain-delete', name)} again.",
+            hint=self._cure(virtomate("domain-delete", name)),
         )
         if cancel.signal_number is not None:
             error = InterruptedBySignalError(cancel.signal_number)

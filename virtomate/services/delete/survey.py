@@ -270,7 +270,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
             continue
         if judgement.verdict is Verdict.AWAY:
             unreachable.append(notice(Kept.UNREACHABLE, name_artifact(made), reason=judgement.reason))
-            hints[judgement.hint or f"{virsh('pool-list', options='--all')} shows the pools."] = None
+            hints[judgement.hint or ""] = None
         elif judgement.verdict is Verdict.FOREIGN or (provenance.finished and judgement.verdict is Verdict.EMPTY):
             foreign.append(notice(Kept.FOREIGN, name_artifact(made), reason=judgement.reason))
         else:

@@ -3,6 +3,7 @@
 from virtomate.services.storage.artifacts.looking import bears_token_here as bears_token_here
 from virtomate.services.storage.artifacts.looking import judge_in_pool as judge_in_pool
 from virtomate.services.storage.artifacts.looking import judge_outside_pools as judge_outside_pools
+from virtomate.services.storage.artifacts.looking import pool_cure as pool_cure
 from virtomate.services.storage.artifacts.looking import put_token as put_token
 from virtomate.services.storage.artifacts.looking import require_intact as require_intact
 from virtomate.services.storage.artifacts.looking import why_not_in as why_not_in

@@ -37,6 +37,7 @@ from virtomate.services.storage.artifacts.proof import (
 )
 from virtomate.services.storage.file_pools import directory_inode
 from virtomate.services.storage.pools import FoundVolume, PoolEntry, find_volume
+from virtomate.words import virsh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -153,6 +154,16 @@ def why_not_in(made: Artifact, known: PoolEntry | None) -> str | None:
     if not known.is_active:
         return f"cannot be looked at, since its storage pool '{made.pool}' is not active"
     return None
+
+
+def pool_cure(made: Artifact, known: PoolEntry | None) -> str:
+    """Return what to do about a storage pool in which an artifact cannot be looked at, see `why_not_in`."""
+    directory = posixpath.dirname(made.path)
+    if known is None:
+        return f"Define and start storage pool '{made.pool}' over '{directory}' again."
+    if known.description.path != directory:
+        return f"Define storage pool '{made.pool}' over '{directory}' again, and start it."
+    return f"Start it: {virsh('pool-start', made.pool)}"
 
 
 def judge_in_pool(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from virtomate.duplication.host_images import alone_with, loop_device_over
 from virtomate.errors import ConflictError, HypervisorError, IllegalStateError, NotFoundError
 from virtomate.hypervisor.storage import find_pool
-from virtomate.services.storage.artifacts.looking import bears_token_here, sight, why_not_in
+from virtomate.services.storage.artifacts.looking import bears_token_here, pool_cure, sight, why_not_in
 from virtomate.services.storage.artifacts.places import over_directory, over_directory_of
 from virtomate.services.storage.artifacts.proof import Verdict, is_same_device, judge, name_artifact
 from virtomate.services.storage.pools import find_entry, is_temporary
@@ -122,7 +122,7 @@ def _pool_of(connection: Connection, made: Artifact, token: str | None) -> Itera
         yield known
         return
     if not (is_temporary(made.pool) or bears_token_here(made, token)):
-        raise IllegalStateError(f"it {objection}")
+        raise IllegalStateError(f"it {objection}", hint=pool_cure(made, known))
     with over_directory_of(connection, made) as known:
         yield known
 
