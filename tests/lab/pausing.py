@@ -30,11 +30,19 @@ watchdog.THAW_AFTER_SECONDS = 600.0
 freeze._ANSWER_SECONDS = freeze._FREEZE_SECONDS = 60
 program._CLEANUP_SECONDS = 60.0
 
+_HANDLING_SECONDS = 60.0
+_handled = threading.Event()
+
 
 def stand_still() -> None:
-    """Stop this process, with all of its threads."""
+    """Stop this process, with all of its threads; what it is sent meanwhile is handled before this thread goes on."""
     # sent to the process, it would let this thread go on for a while where another thread takes it
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+    main_thread = threading.main_thread()
+    if threading.current_thread() is not main_thread and main_thread.ident is not None:
+        # Python handles signals in the main thread alone, the one with the highest number last
+        signal.pthread_kill(main_thread.ident, signal.SIGRTMIN)
+        _handled.wait(_HANDLING_SECONDS)
 
 
 def pause_after(name: str, module: Any = libvirtmod, number: int = 1) -> None:
@@ -106,6 +114,7 @@ def pause_while_writing(volumes: list[str]) -> None:
 
 def main() -> None:
     """Run the program."""
+    signal.signal(signal.SIGRTMIN, lambda _number, _frame: _handled.set())
     moment = sys.argv.pop(1)
     if moment.startswith("vir"):
         name, _, number = moment.partition("-")
