@@ -18,7 +18,7 @@ from tests.lab.images import MIB
 from tests.lab.lvm import VolumeGroup, volume_group
 from tests.lab.programs import require_program, run
 from tests.lab.ssh import SshServer
-from tests.lab.storage import loop_device
+from tests.lab.storage import backend, loop_device
 from virtomate.definition.provenance import Artifact, Fingerprint
 from virtomate.enums import ArtifactKind, ArtifactState
 
@@ -247,9 +247,10 @@ def test_partitions_are_originals_only(root_lab: Lab, sshd: SshServer, virtomate
         name = f"{device.name}p1"
         fill(Path("/dev") / name, root_lab.pool.raw("content.raw", 8 * MIB, extents=DATA[:2]))
         source = f"<source><device path='{device}'/><format type='gpt'/></source>"
-        root_lab.connection.storagePoolCreateXML(
-            f"<pool type='disk'><name>parts</name>{source}<target><path>/dev</path></target></pool>"
-        )
+        with backend("disk"):
+            root_lab.connection.storagePoolCreateXML(
+                f"<pool type='disk'><name>parts</name>{source}<target><path>/dev</path></target></pool>"
+            )
         root_lab.define(domain("original", disks=[disk(("parts", name), "raw")]))
         before = root_lab.inventory()
 
@@ -497,8 +498,12 @@ def test_inactive_volume_is_not_gone(root_lab: Lab, group: VolumeGroup, virtomat
         before = root_lab.inventory()
         kept = refused(root_lab, before, virtomate("domain-delete", "--yes", "clone", json=True))
     group.handle.storageVolLookupByName("clone").delete()
-
     delete(virtomate, "clone")
+    # of an unfinished clone, a deletion that was killed has removed the volume
+    made = Artifact(ArtifactKind.VOLUME, ArtifactState.MADE, group.name, "gone", f"{group.path}/gone")
+    forge(root_lab, made._replace(fingerprint=Fingerprint("0", key="gone")), finished=False)
+    with group.inactive("original"):
+        delete(virtomate, "forged")
 
     assert "may be one of the volumes in its volume group that are not active" in kept["message"]
     assert f"lvchange --activate y {group.path}/clone" in kept["hint"]

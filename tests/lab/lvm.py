@@ -17,7 +17,7 @@ from typing import Any
 from tests.lab import images
 from tests.lab.hypervisor import Hypervisor
 from tests.lab.programs import require_program, run
-from tests.lab.storage import loop_device, remove_pool
+from tests.lab.storage import backend, loop_device, remove_pool
 
 _CONFIGURATION = """
 devices {{
@@ -181,9 +181,10 @@ def volume_group(hypervisor: Hypervisor, directory: Path, size_bytes: int) -> It
         hypervisor.run("vgcreate", name, device)
         Path("/dev", name).mkdir()
         stack.callback(_remove_devices, Path("/dev", name))
-        hypervisor.connection.storagePoolDefineXML(
-            f"<pool type='logical'><name>{name}</name><source><name>{name}</name></source></pool>"
-        ).create()
+        with backend("logical"):
+            hypervisor.connection.storagePoolDefineXML(
+                f"<pool type='logical'><name>{name}</name><source><name>{name}</name></source></pool>"
+            ).create()
         group = VolumeGroup(hypervisor, name, directory)
         stack.callback(_remove_pool, group)
         yield group

@@ -13,7 +13,7 @@ import libvirt
 
 from tests.lab import images, mounts
 from tests.lab.hypervisor import Hypervisor
-from tests.lab.programs import require_program, run
+from tests.lab.programs import MissingPackageError, require_program, run
 
 FILE_SYSTEM_BYTES = 3 * images.GIB
 
@@ -89,6 +89,18 @@ def make_pool(hypervisor: Hypervisor, name: str, path: Path, *, persistent: bool
     else:
         connection.storagePoolCreateXML(xml)
     return Pool(hypervisor, name, path)
+
+
+@contextmanager
+def backend(kind: str) -> Iterator[None]:
+    """Name the package that is missing if libvirt knows no pools of a kind: newer Debians have one for each kind."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if "missing backend" not in str(error):
+            raise
+        package = f"libvirt-daemon-driver-storage-{kind}"
+        raise MissingPackageError(f"{error}: apt-get install --no-install-recommends {package}") from error
 
 
 def remove_pool(pool: Any) -> None:

@@ -31,6 +31,7 @@ from virtomate.services.storage.artifacts import (
     judge_in_pool,
     name_artifact,
     pool_of,
+    why_not_in,
 )
 from virtomate.tuples import NamedTuple
 from virtomate.words import counted, virsh
@@ -265,7 +266,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         judgement, is_outside = judge_made(
             connection, clone.definition, clone.provenance, made, references.pools.find(made.pool)
         )
-        judgement = _doubted(judgement, clone, made, references)
+        judgement = _of_device(judgement, clone, made, references)
         if judgement.verdict is Verdict.GONE:
             continue
         if judgement.verdict is Verdict.AWAY:
@@ -298,15 +299,18 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
     )
 
 
-def _doubted(judgement: Judgement, clone: Clone, made: Artifact, references: References) -> Judgement:
-    """Return the judgement of a device as unproved if nothing but the record of the domain says whose the device is.
+def _of_device(judgement: Judgement, clone: Clone, made: Artifact, references: References) -> Judgement:
+    """Return the judgement of a device in view of the domain's definition; that of anything else as it is.
 
-    Everybody who may define a domain can write the key of any device into a record. A disk of the domain is seen.
+    Everybody who may define a domain can write the key of any device into a record, which alone proves nothing. A disk
+    of the domain is seen. A device that is not there, and may be not active, counts as removed if a deletion has begun.
     """
-    has_key = made.fingerprint is not None and made.fingerprint.key is not None
-    if judgement.verdict is not Verdict.PROVED or not has_key or references.has_disk(clone.domain.uuid, made):
+    if made.fingerprint is None or made.fingerprint.key is None:
         return judgement
-    return judgement._replace(verdict=Verdict.UNPROVED, reason=_RECORD_ALONE)
+    if judgement.verdict is Verdict.PROVED and not references.has_disk(clone.domain.uuid, made):
+        return judgement._replace(verdict=Verdict.UNPROVED, reason=_RECORD_ALONE)
+    is_missing = judgement.verdict is Verdict.AWAY and why_not_in(made, references.pools.find(made.pool)) is None
+    return Judgement(Verdict.GONE) if is_missing and not clone.provenance.finished else judgement
 
 
 def _doomed(made: Artifact, judgement: Judgement, *, is_outside: bool) -> DoomedThing:

@@ -56,7 +56,7 @@ def remove_artifact(
         nonlocal was_there
         sighting, volume = sight(connection, known, made)
         judgement = judge(made, token, sighting)
-        if judgement.verdict is Verdict.GONE:
+        if judgement.verdict is Verdict.GONE or (judgement.verdict is Verdict.AWAY and was_there):
             return None
         if judgement.verdict is Verdict.AWAY:
             raise IllegalStateError(f"it {judgement.reason}")
