@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.functional.runs import error_of, reaching
+from tests.functional.runs import reaching
 from tests.functional.test_to_host import nothing_happened
 from tests.lab import Inventory, Lab, Program, disk, domain, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
@@ -27,6 +27,11 @@ HERE, THERE = 0, 1
 DELETE_VOLUME = 94
 UNPROVED = "it may be a copy that libvirt did not finish"
 TEMPORARY = "virtomate-clone-"
+
+
+def told_by(result: Result) -> Any:
+    """Return the error of a run, also that of a clone that is complete."""
+    return result.json[0]["error"] if isinstance(result.json, list) else result.json
 
 
 @dataclass
@@ -87,23 +92,22 @@ class Stage:
         elif result.status == 0:
             assert left.keys() == finished, f"{moment}: {left} {result}"
         elif not left.keys() - finished:
-            told = error_of(result).get("leftovers", [])
+            told = told_by(result).get("leftovers", [])
             # a host that is gone does not say that the clone is complete
             assert finished or all(TEMPORARY in item for item in told), f"{moment}: {left} {result}"
             assert moment.fate is Fate.GONE or not told, f"{moment}: {left} {result}"
         else:
             # what is left is told
             assert result.status == 3, f"{moment}: {left} {result}"
-            # of a clone that is complete, too
-            error = result.json[0]["error"] if isinstance(result.json, list) else result.json
+            error = told_by(result)
             # nothing proves whose a volume is that libvirt made when its answer did not come
             assert moment.fate is Fate.GONE or UNPROVED in str(error["leftovers"]), f"{moment}: {left} {result}"
             for number, name in left.keys() - finished:
                 assert reaching(self.relay.uri(number), f"virtomate domain-delete {name}") in error["hint"]
         if left.get((THERE, "clone")) == "unfinished":
             again = self.run()
-            assert error_of(again)["type"] == "Conflict", f"{moment}: {again}"
-            assert reaching(self.relay.uri(THERE), "virtomate domain-delete clone") in error_of(again)["hint"]
+            assert told_by(again)["type"] == "Conflict", f"{moment}: {again}"
+            assert reaching(self.relay.uri(THERE), "virtomate domain-delete clone") in told_by(again)["hint"]
         self.clear()
         return set(left.values())
 
