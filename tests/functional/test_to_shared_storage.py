@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.functional.runs import paused
 from tests.functional.support import by_target, cloned, image_info
-from tests.lab import Inventory, Lab, Program, disk, domain, images, interface, mounts
+from tests.lab import Hypervisor, Inventory, Lab, Program, disk, domain, images, interface, mounts
 from tests.lab.images import MIB, file_digest
 from tests.lab.storage import make_mounted_directory, make_pool, remove_pool
 
@@ -145,19 +146,25 @@ def test_of_an_overlay(shared: Shared, virtomate: Program, far: Far, mode: str, 
     assert ("full-backing-filename" in image_info(path)) is (mode != "auto")
 
 
+@contextmanager
+def mounted(host: Hypervisor, directory: Path, path: Path) -> Iterator[None]:
+    """Have a host see a directory at another path, and a pool there, for the block; nobody else sees the mount."""
+    host.run("mount", "--bind", directory, path)
+    try:
+        make_pool(host, POOL, path)
+        yield
+    finally:
+        remove_pool(host.connection.storagePoolLookupByName(POOL))
+        host.run("umount", path)
+
+
 @pytest.fixture
 def hidden(root_lab: Lab, far: Far) -> Iterator[Path]:
     """The directory of pools on both hosts, at a path that leads to other files here."""
     directory = root_lab.pools["xfs"].path / POOL
     directory.mkdir(exist_ok=True)
-    hosts = (root_lab.hypervisor, far.host)
-    for host in hosts:
-        host.run("mount", "--bind", directory, ELSEWHERE)
-        make_pool(host, POOL, ELSEWHERE)
-    yield directory
-    for host in hosts:
-        remove_pool(host.connection.storagePoolLookupByName(POOL))
-        host.run("umount", ELSEWHERE)
+    with mounted(root_lab.hypervisor, directory, ELSEWHERE), mounted(far.host, directory, ELSEWHERE):
+        yield directory
 
 
 @pytest.mark.parametrize("mode", ["copy", "auto"])
@@ -275,11 +282,50 @@ def test_what_is_refused(shared: Shared, virtomate: Program, far: Far) -> None:
 
     elsewhere = send(virtomate, far.uri, "--mode", "linked", "--pool", far.pool.name)
     taken = send(virtomate, far.uri, "--mode", "linked")
+    shared.lab.connection.lookupByName("original").create()
+    live = send(virtomate, far.uri, "--live", "--mode", "linked")
+    shared.lab.connection.lookupByName("original").destroy()
 
     assert "only a new volume beside" in elsewhere.json["message"], str(elsewhere)
     assert f"--pool {POOL}" in elsewhere.json["hint"]
     assert "domain 'waiting' names" in taken.json["message"], str(taken)
+    assert "the disks of a running original, or of a snapshot, are copied" in live.json["message"], str(live)
     nothing_happened(shared, before)
+
+
+def test_chain_that_is_not_there(root_lab: Lab, virtomate: Program, far: Far) -> None:
+    """An image that names the image below by a path which only one of the hosts has is whole on that host alone."""
+    directory = root_lab.pools["xfs"].path / POOL
+    directory.mkdir()
+    images.make_qcow2(directory / "base.qcow2", 4 * MIB, data_bytes=MIB)
+    with mounted(root_lab.hypervisor, directory, ELSEWHERE), mounted(far.host, directory, Path("/media")):
+        words = ("create", "-f", "qcow2", "-F", "qcow2", "-b", ELSEWHERE / "base.qcow2", ELSEWHERE / "original.qcow2")
+        root_lab.hypervisor.run("qemu-img", *words)
+        root_lab.define(domain("original", disks=[disk(ELSEWHERE / "original.qcow2")]))
+
+        result = send(virtomate, far.uri, "--mode", "linked")
+
+        assert (result.status, result.json["type"]) == (1, "UnsupportedError"), str(result)
+        missing = f"nothing shows that a storage pool there has the file '{ELSEWHERE / 'base.qcow2'}'"
+        assert missing in result.json["message"]
+        assert sorted(path.name for path in directory.iterdir()) == ["base.qcow2", "original.qcow2"]
+
+
+def test_several_at_once(linked: Shared, virtomate: Program, far: Far) -> None:
+    """Clones that are made side by side are proved one by one."""
+    base = linked.here.qcow2("original:1.qcow2", 4 * MIB, data_bytes=MIB)
+    linked.lab.define(domain("original", disks=[disk(base)]))
+
+    result = virtomate(
+        "domain-clone", "--to", far.uri, "--mode", "linked", "--count", "4", "original", "clone", json=True
+    )
+
+    assert result.status == 0, str(result)
+    names = {image_info(Path(item["disks"][0]["clone"]["path"]))["backing-filename"] for item in result.json}
+    assert (len(result.json), names) == (4, {"./original:1.qcow2"})
+    for item in result.json:
+        path = item["disks"][0]["clone"]["path"]
+        assert images.qemu_img("compare", "-U", "-f", "qcow2", "-F", "qcow2", path, f"file:{base}")
 
 
 NETFS = """

@@ -122,9 +122,9 @@ class Duplication(NamedTuple):
             return self.network.backing_name
         source = self.source
         is_beside = posixpath.dirname(source.path) == self.place.directory
-        if self.originals and source.path != self.originals[0].path and is_beside and ":" not in source.name:
+        if self.originals and source.path != self.originals[0].path and is_beside:
             # the hosts call the directory by different paths, and the host of the original is to find the base, too
-            return source.name
+            return f"./{source.name}" if ":" in source.name else source.name
         return source.path
 
     @property

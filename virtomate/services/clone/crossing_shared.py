@@ -178,7 +178,7 @@ def _require_same(survey: Survey, images: tuple[VolumeDescription, ...], way: Du
     last = images[-1].backing_path
     is_whole = last is None or url_in(last) is not None or way.action is Action.COPIED
     if len(images) != len(there) or not is_whole:
-        raise _not_shared(images[0])
+        raise _not_shared(images[min(len(there), len(images) - 1)])
     for image, other in zip(images, there, strict=True):
         if not _is_same(image, other):
             raise _not_shared(image)
