@@ -137,8 +137,9 @@ def _find(survey: Survey, image: VolumeDescription, target: str) -> VolumeDescri
     pools = survey.target.pools
     names = (mapped, chosen or "", survey.request.pool or "")
     candidates = (*map(pools.find, names), pools.covering(posixpath.dirname(image.path)))
-    for known in candidates:
-        if known is not None and known.is_active and not known.backend.makes_devices:
+    # each once, since a pool that does not have the volume is refreshed
+    for known in {known.pool.name: known for known in candidates if known is not None}.values():
+        if known.is_active and not known.backend.makes_devices:
             found = find_volume(known.pool, image.name)
             if found is not None and _is_same(found.description, image):
                 return found.description
