@@ -6,20 +6,26 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from tests.duplication.test_pace import context, duplication
+from tests.duplication.volumes import RAW
 from tests.functional.runs import Question, paused, start_clone
 from tests.functional.support import by_target, clone, clone_path, cloned, definition, refused, unchanged
 from tests.functional.test_proofs import forge
 from tests.functional.test_rules import make_luks
 from tests.lab import Lab, Program, disk, domain, images, mounts
-from tests.lab.images import MIB
+from tests.lab.images import KIB, MIB
 from tests.lab.lvm import VolumeGroup, volume_group
 from tests.lab.programs import require_program, run
 from tests.lab.ssh import SshServer
 from tests.lab.storage import backend, loop_device
+from virtomate.cancel import CancelToken
 from virtomate.definition.provenance import Artifact, Fingerprint
+from virtomate.duplication.pace import UNLIMITED
+from virtomate.duplication.transfers import host, host_devices
 from virtomate.enums import ArtifactKind, ArtifactState
 
 EXTENT_BYTES = 4 * MIB
@@ -234,6 +240,40 @@ def test_device_outside_pools(root_lab: Lab, group: VolumeGroup, virtomate: Prog
             delete(virtomate, "clone", "file", "l")
         finally:
             link.unlink()
+
+
+@pytest.mark.parametrize("module", [host, host_devices], ids=["file", "device"])
+def test_content_that_a_device_lost(
+    root_lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: ModuleType
+) -> None:
+    """A device that could not write a part in the middle fails the copy, although later parts could be written."""
+    directory, step = root_lab.make_directory("small"), 64 * KIB
+    source = images.make_raw(tmp_path / "source", 4 * MIB, extents=((0, 4 * MIB),))
+    mounts.mount("-t", "tmpfs", "-o", f"size={MIB}", "tmpfs", directory)
+    try:
+        image = directory / "image"
+        # the first part, which is written last, has its room
+        image.write_bytes(b"x" * 2 * step)
+        os.truncate(image, 4 * MIB)
+        way = duplication()._replace(source=RAW, is_read_again=False)
+        with loop_device(image) as device, source.open("rb") as readable, device.open("r+b", buffering=0) as writable:
+            monkeypatch.setattr(host_devices, "_PART_BYTES", step)
+            monkeypatch.setattr(host, "_CHUNK_BYTES", step)
+            monkeypatch.setattr(os, "ftruncate", lambda *_: None)
+
+            def copy() -> None:
+                at_work = context(UNLIMITED, CancelToken())
+                if module is host:
+                    host._copy(readable.fileno(), writable.fileno(), way, at_work)
+                else:
+                    host_devices._Copy(readable.fileno(), writable.fileno(), way, RAW, at_work).run(4 * MIB)
+                os.fdatasync(writable.fileno())
+
+            with pytest.raises(OSError, match="Input/output error"):
+                copy()
+    finally:
+        mounts.unmount(directory)
+        directory.rmdir()
 
 
 def test_partitions_are_originals_only(root_lab: Lab, sshd: SshServer, virtomate: Program, tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ _WITHOUT_INODES = frozenset((0x01021997, 0xFF534D42, 0x65735546, 0xFE534D42, 0x7
 # sync_file_range(2): WRITE alone, and with WAIT_BEFORE and WAIT_AFTER
 _SYNC_WRITE = 2
 _SYNC_WRITE_AND_WAIT = 1 | 2 | 4
+# The C library (0), the file system or a filter of system calls has no such call; no errors of writing.
+_NO_SYNC = frozenset({0, errno.ENOSYS, errno.EINVAL, errno.ESPIPE, errno.EPERM})
 
 
 def visible_status(volume: VolumeDescription) -> os.stat_result | None:
@@ -298,12 +300,19 @@ def is_cached(descriptor: int, offset: int) -> bool:
 def write_back(descriptor: int, offset: int, length: int, *, wait: bool) -> None:
     """Have the kernel begin to write a range to the disk, and perhaps wait for the end; fdatasync makes the range safe.
 
-    A file system or C library without this call just writes later. An error in writing shows again at fdatasync.
+    A file system or C library without this call just writes later.
+
+    Raises:
+        OSError: What was waited for could not be written. The kernel tells that once, and not again at fdatasync.
     """
     import ctypes  # noqa: PLC0415 - see _call_libc
 
     flags = _SYNC_WRITE_AND_WAIT if wait else _SYNC_WRITE
-    _call_libc("sync_file_range", descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), flags)
+    ctypes.set_errno(0)
+    if _call_libc("sync_file_range", descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), flags) != 0 and wait:
+        number = ctypes.get_errno()
+        if number not in _NO_SYNC:
+            raise OSError(number, os.strerror(number))
 
 
 def _call_libc(name: str, *arguments: object) -> int:
@@ -320,7 +329,7 @@ def _libc_function(name: str) -> Callable[..., int] | None:
     """Return a function of the C library, once: the look-up takes as long as some calls."""
     import ctypes  # noqa: PLC0415 - commands that only look at definitions do not need it
 
-    return getattr(ctypes.CDLL(None), name, None)
+    return getattr(ctypes.CDLL(None, use_errno=True), name, None)
 
 
 def _flags(descriptor: int) -> int:
