@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # LVM itself tries for 5 seconds before it refuses, unless its configuration says otherwise.
 _MOST_REFUSALS = 2
 # What swtpm puts into the directory with the state of a TPM (swtpm_nvstore_dir.c).
-_OF_TPM = re.compile(r"\.lock|(TMP-?)?(tpm2?-)?[0-9a-f]{2}\.[a-z]+")
+_OF_TPM = re.compile(r"\.lock|(tpm|TMP)2?-[0-9a-f]{2}\.(permall|savestate|volatilestate)")
 
 
 def remove_artifact(
