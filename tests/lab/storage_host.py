@@ -7,7 +7,8 @@ It is a Debian without KVM, so everything on it is ten to fifty times as slow as
   rights, and in /srv/export/qemu root is the user that runs QEMU; they are not mounted. All are on an ext4 that has
   quotas for users.
 * /srv/templates is a read-only mount of /srv/templates-writable.
-* The iSCSI target `IQN` at 127.0.0.1 has one LUN, which is /dev/vde.
+* The iSCSI target `IQN` at 127.0.0.1 has one LUN, which is /dev/vde. While an iSCSI pool is active, it is `LUN`, too.
+* The user `member` is in the group libvirt.
 
 >>> with StorageHost(workspace) as host:
 ...     path = host.make_lv("original", 64)
@@ -41,6 +42,7 @@ from tests.lab.storage_machine import RUN_TIMEOUT_SECONDS, Machine
 from tests.lab.workspace import Workspace
 
 IQN = "iqn.2026-01.lab:storage"
+LUN = f"/dev/disk/by-path/ip-127.0.0.1:3260-iscsi-{IQN}-lun-1"
 VOLUME_GROUP = "vg"
 THIN_POOL = "thinpool"
 NFS_DIRECTORY = "/srv/nfs"
@@ -106,7 +108,12 @@ class StorageHost:
     @property
     def uri(self) -> str:
         """The URI of its libvirt, as seen from here."""
-        return self._machine.uri
+        return self._machine.uri("root")
+
+    @property
+    def member_uri(self) -> str:
+        """The same URI for a user of the host who is in the group libvirt, and may open no devices there."""
+        return self._machine.uri("member")
 
     @property
     def ssh(self) -> Path:
@@ -246,6 +253,8 @@ class StorageHost:
         # Deepest first, so that directories are empty when their turn comes.
         made = sorted(set(self.files()) - mark.files, reverse=True)
         self.run("xargs -0 -r rm -d -f --", stdin="\0".join(made).encode(errors="surrogateescape"))
+        for pool in self.connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+            pool.refresh()
 
     def files(self) -> list[str]:
         """Return the paths of all files and directories in `/srv`, and where libvirt puts files of domains."""

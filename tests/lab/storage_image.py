@@ -33,7 +33,7 @@ MODULES = (
 )
 ROOT_DISK = "vda"
 ROOT_SIZE = "6G"
-DISKS = {"vdb": "8G", "vdc": "2G", "vdd": "4G", "vde": "1G"}
+DISKS = {"vdb": "8G", "vdc": "2G", "vdd": "4G", "vde": "16M"}
 """The sizes of the other disks: the volume group, a spare one, what NFS exports, and the iSCSI LUN."""
 
 NO_SERVICES = "usr/sbin/policy-rc.d"
@@ -50,8 +50,8 @@ SETTINGS = {
     "MaxStartups 100\nMaxSessions 100\nSubsystem sftp internal-sftp\n",
     # Messages of QEMU go to files without virtlogd, which is not started.
     "etc/libvirt/qemu.conf": 'stdio_handler = "file"\n',
-    "etc/libvirt/libvirtd.conf": 'unix_sock_rw_perms = "0770"\nauth_unix_rw = "none"\nlog_level = 3\n'
-    'log_outputs = "3:file:/var/log/libvirtd.log"\n',
+    "etc/libvirt/libvirtd.conf": 'unix_sock_group = "libvirt"\nunix_sock_rw_perms = "0770"\nauth_unix_rw = "none"\n'
+    'log_level = 3\nlog_outputs = "3:file:/var/log/libvirtd.log"\n',
 }
 
 

@@ -78,11 +78,10 @@ class Machine:
         """A program that is ssh with the settings and the port of this host."""
         return self.directory / "ssh"
 
-    @property
-    def uri(self) -> str:
-        """The URI of libvirt on this host, as seen from here."""
+    def uri(self, user: str) -> str:
+        """Return the URI of libvirt on this host for a user of the host, as seen from here."""
         words = {"command": str(self.ssh)}
-        return f"qemu+ssh://root@127.0.0.1:{self.port}/system?{urlencode(words, safe='/')}"
+        return f"qemu+ssh://{user}@127.0.0.1:{self.port}/system?{urlencode(words, safe='/')}"
 
     def console(self) -> str:
         """Return what the host has said on its console so far."""
