@@ -278,6 +278,7 @@ def test_what_is_refused(shared: Shared, virtomate: Program, far: Far) -> None:
     base = shared.here.qcow2("original.qcow2", 4 * MIB, data_bytes=MIB)
     shared.lab.define(domain("original", disks=[disk(base)]))
     shared.lab.define(domain("waiting", disks=[disk(shared.here.path / "clone.qcow2")]))
+    lone = shared.lab.pool.qcow2("lone.qcow2", MIB)
     before = shared.inventories()
 
     elsewhere = send(virtomate, far.uri, "--mode", "linked", "--pool", far.pool.name)
@@ -285,7 +286,14 @@ def test_what_is_refused(shared: Shared, virtomate: Program, far: Far) -> None:
     shared.lab.connection.lookupByName("original").create()
     live = send(virtomate, far.uri, "--live", "--mode", "linked")
     shared.lab.connection.lookupByName("original").destroy()
+    disks = [disk(base), disk(lone, target="vdb")]
+    shared.lab.define(domain("two", disks=disks))
+    words = ("--disk", "vda=linked", "--disk", "vdb=linked", "two", "pair")
+    second = virtomate("domain-clone", "--to", far.uri, *words, json=True)
+    shared.lab.connection.lookupByName("two").undefine()
 
+    assert second.json["message"].startswith("--disk vdb=linked is not possible on host"), str(second)
+    assert "use --disk vdb=copy;" in second.json["hint"]
     assert "only a new volume beside" in elsewhere.json["message"], str(elsewhere)
     assert f"--pool {POOL}" in elsewhere.json["hint"]
     assert "domain 'waiting' names" in taken.json["message"], str(taken)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Document
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
+    from virtomate.enums import DiskAction
     from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.target import Survey
     from virtomate.services.storage import PoolEntry
@@ -34,37 +35,20 @@ _COPYING = frozenset({Mode.COPY, Mode.AUTO})
 _OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class NotSharedError(UnsupportedError):
-    """Nothing shows that both hosts see a file of the original."""
-
-
 def mode_of(survey: Survey, target: str) -> Mode:
     """Return how a disk that is duplicated is to be duplicated."""
-    treatment = next((chosen.treatment for chosen in survey.request.disks if chosen.target == target), None)
+    treatment = _treatment(survey, target)
     return survey.request.mode if treatment is None else Mode(treatment.value)
+
+
+def _treatment(survey: Survey, target: str) -> DiskAction | None:
+    """Return what is to be done with one disk by an option of its own."""
+    return next((chosen.treatment for chosen in survey.request.disks if chosen.target == target), None)
 
 
 def needs_sharing(survey: Survey, disk: DiskPlan) -> bool:
     """Return whether a disk can be duplicated as was asked only where both hosts see its volume."""
     return disk.duplication is not None and mode_of(survey, disk.disk.target) not in _COPYING
-
-
-def made_there(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, ...]:
-    """Return disks whose new volumes need the volumes of the original, as the other host makes them.
-
-    Raises:
-        UnsupportedError: Nothing shows that both hosts see a volume, or a volume cannot be duplicated as was asked.
-    """
-    try:
-        return _planned_there(survey, disks)
-    except NotSharedError as error:
-        target, hosts = disks[0].disk.target, survey.crossing and survey.crossing.hosts
-        word = f"--mode {survey.request.mode.value}"
-        if survey.request.mode in _COPYING:
-            word = f"--disk {target}={mode_of(survey, target).value}"
-        raise UnsupportedError(
-            f"{word} is not possible on host '{hosts and hosts.target}': {error.message}", error.hint
-        ) from error
 
 
 def copied_there(survey: Survey, disk: DiskPlan, streamed: DiskPlan) -> DiskPlan:
@@ -82,7 +66,7 @@ def copied_there(survey: Survey, disk: DiskPlan, streamed: DiskPlan) -> DiskPlan
     if way.transfer is Transfer.HOST and not is_auto:
         return streamed
     try:
-        (there,) = _planned_there(survey, (disk,))
+        (there,) = made_there(survey, (disk,))
     except VirtomateError:
         return streamed
     found = there.duplication
@@ -94,10 +78,16 @@ def copied_there(survey: Survey, disk: DiskPlan, streamed: DiskPlan) -> DiskPlan
     return there._replace(duplication=found._replace(otherwise=way._replace(cautions=streamed.warnings)))
 
 
-def _planned_there(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, ...]:
-    """Plan disks as if the original were on the other host, with the volumes as that host has them."""
+def made_there(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, ...]:
+    """Plan disks as if the original were on the other host, with the volumes as that host has them.
+
+    Raises:
+        UnsupportedError: Nothing shows that both hosts see a volume, or a volume cannot be duplicated as was asked.
+    """
     if survey.source.running is not None or survey.source.snapshot is not None:
-        raise NotSharedError("the disks of a running original, or of a snapshot, are copied", "Use --mode copy.")
+        target = disks[0].disk.target
+        what, hint = "the disks of a running original, or of a snapshot, are copied", f"Use {_copying(survey, target)}."
+        raise _refusal(survey, target, what, hint)
     ways = {disk.disk.target: disk.duplication for disk in disks if disk.duplication is not None}
     seen = {target: _find(survey, way.source, target) for target, way in ways.items()}
     definition = survey.source.definition
@@ -143,18 +133,33 @@ def _find(survey: Survey, image: VolumeDescription, target: str) -> VolumeDescri
             found = find_volume(known.pool, image.name)
             if found is not None and _is_same(found.description, image):
                 return found.description
-    raise _not_shared(image)
+    raise _not_shared(survey, target, image)
 
 
 def _is_same(one: VolumeDescription, other: VolumeDescription) -> bool:
     return one.changed is not None and (one.changed, one.physical) == (other.changed, other.physical)
 
 
-def _not_shared(image: VolumeDescription) -> NotSharedError:
-    return NotSharedError(
+def _refusal(survey: Survey, target: str, reason: str, hint: str) -> UnsupportedError:
+    hosts = survey.crossing and survey.crossing.hosts
+    word = f"--disk {target}={mode_of(survey, target).value}"
+    if _treatment(survey, target) is None:
+        word = f"--mode {survey.request.mode.value}"
+    return UnsupportedError(f"{word} is not possible on host '{hosts and hosts.target}': {reason}", hint)
+
+
+def _copying(survey: Survey, target: str) -> str:
+    """Return the option by which a disk is copied instead."""
+    return "--mode copy" if _treatment(survey, target) is None else f"--disk {target}=copy"
+
+
+def _not_shared(survey: Survey, target: str, image: VolumeDescription) -> UnsupportedError:
+    return _refusal(
+        survey,
+        target,
         f"nothing shows that a storage pool there has the file '{image.path}'",
         "If the hosts share the storage, make the directory of the file a storage pool there (--map pool:A=B where the "
-        "pool has another name). Otherwise use --mode copy; linked clones of a copy can be made there.",
+        f"pool has another name). Otherwise use {_copying(survey, target)}; linked clones of a copy can be made there.",
     )
 
 
@@ -174,23 +179,26 @@ def _with_sources(domain: Document, seen: dict[str, VolumeDescription], ways: di
 
 
 def _require_same(survey: Survey, images: tuple[VolumeDescription, ...], way: Duplication) -> None:
-    """Raise NotSharedError unless the hosts see the same images, and the proof will be about all of them."""
+    """Raise UnsupportedError unless the hosts see the same images, and the proof will be about all of them."""
     there = (way.source, *way.below)
     last = images[-1].backing_path
     is_whole = last is None or url_in(last) is not None or way.action is Action.COPIED
     if len(images) != len(there) or not is_whole:
-        raise _not_shared(images[min(len(there), len(images) - 1)])
+        raise _not_shared(survey, way.label, images[min(len(there), len(images) - 1)])
     for image, other in zip(images, there, strict=True):
         if not _is_same(image, other):
-            raise _not_shared(image)
+            raise _not_shared(survey, way.label, image)
         if posixpath.dirname(other.path) == way.place.directory:
             continue
         server = _server(survey.original.pools.find(image.pool))
         if server is None or server != _server(survey.target.pools.find(other.pool)):
-            raise NotSharedError(
+            raise _refusal(
+                survey,
+                way.label,
                 f"only a new volume beside '{other.path}' proves that both hosts see that file, and the new volume "
                 f"would be in '{way.place.directory}'",
-                f"Make the clone in the storage pool of the original: --pool {other.pool}. Or use --mode copy.",
+                f"Make the clone in the storage pool of the original: --pool {other.pool}. Or use "
+                f"{_copying(survey, way.label)}.",
             )
 
 

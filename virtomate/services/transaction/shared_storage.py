@@ -38,5 +38,5 @@ def require_shared(way: Duplication, created: VolumeDescription, context: Transf
     raise UnsupportedError(
         f"the hosts do not share '{beside.path}': the host of the original does not see '{created.path}', which was "
         "made beside that file",
-        hint="Use --mode copy.",
+        hint="Use --mode copy, or --disk TARGET=copy.",
     )
