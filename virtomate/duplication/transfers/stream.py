@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 # libvirt's client takes in all that the daemon sends, before anybody reads. A volume is read in parts of about so much
 # data, since nothing piles up that was not asked for. The part after the one that is read is asked for already, so that
-# the daemon never waits: with a pause after each part, a copy to another host took a fifth longer.
+# the daemon never waits: with a pause after each part, a copy to another host took a fifth longer. A larger part, of
+# which nobody knows how much data it has, is asked for alone.
 _PART_BYTES = 8 * 1024 * 1024
 _MAX_PART_BYTES = 1024 * 1024 * 1024
 _PARTS_AT_ONCE = 2
@@ -114,23 +115,22 @@ def _pieces_of_volume(size: int, source: Volume, connection: Connection) -> Piec
     length = _PART_BYTES
     try:
         while offset < size or asked:
-            while offset < size and len(asked) < _PARTS_AT_ONCE:
+            while offset < size and (not asked or (length <= _PART_BYTES and len(asked) < _PARTS_AT_ONCE)):
                 asked.append(_ask_for_part(source, connection, offset, min(length, size - offset)))
                 offset += asked[-1].length
             part = asked[0]
+            found: Iterable[bytes | int] = part.pieces
             data_bytes = 0
-            position = part.offset
-            for piece in part.pieces:
-                position += piece if isinstance(piece, int) else len(piece)
+            if part.length > _PART_BYTES:
+                found, offset = yield from _take(part)
+                _abandon(asked)
+            for piece in found:
                 data_bytes += 0 if isinstance(piece, int) else len(piece)
                 yield piece
-                if data_bytes >= _PART_BYTES < part.length:
-                    # the holes have ended, and what follows in the large parts would pile up
-                    _abandon(asked)
-                    offset, length = position, _PART_BYTES
-                    break
-            else:
+            if asked:
                 asked.popleft()
+            length = _PART_BYTES
+            if data_bytes < _PART_BYTES:
                 # a larger part of a sparse volume, so that its holes cost no calls
                 wanted = min(2 * part.length, part.length * _PART_BYTES // max(data_bytes, 1))
                 length = min(max(_PART_BYTES, wanted), _MAX_PART_BYTES)
@@ -144,6 +144,24 @@ class _Part(NamedTuple):
     offset: int
     length: int
     pieces: Pieces
+
+
+def _take(part: _Part) -> Generator[int, None, tuple[list[bytes | int], int]]:
+    """Read a large part at once, since all that is sent meanwhile piles up; return the pieces, and where they end.
+
+    The pieces have hardly more data than a small part. Holes of no length are yielded meanwhile, so that the reader
+    hears of signals.
+    """
+    pieces: list[bytes | int] = []
+    end, data_bytes = part.offset, 0
+    for piece in part.pieces:
+        yield 0
+        pieces.append(piece)
+        end += piece if isinstance(piece, int) else len(piece)
+        data_bytes += 0 if isinstance(piece, int) else len(piece)
+        if data_bytes >= _PART_BYTES:
+            return pieces, end
+    return pieces, part.offset + part.length
 
 
 def _abandon(asked: deque[_Part]) -> None:
