@@ -2,7 +2,8 @@
 
 A path that both hosts have proves nothing, nor do the times of a file: hosts that were made of one image have equal
 files. The plan goes by the times, since files with other times are not one. The proof is the clone's own new volume:
-before anything is written to it, the libvirt of the original must see it (see `transaction.shared_storage`).
+before anything is written to it, the libvirt of the original must see it (see `transaction.shared_storage`). A volume
+that the other libvirt copies while it makes the volume is seen afterwards.
 """
 
 from __future__ import annotations
