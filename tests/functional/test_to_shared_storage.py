@@ -336,6 +336,46 @@ def test_several_at_once(linked: Shared, virtomate: Program, far: Far) -> None:
         assert images.qemu_img("compare", "-U", "-f", "qcow2", "-F", "qcow2", path, f"file:{base}")
 
 
+@pytest.mark.parametrize("user", ["original", "base of the original", "other"])
+def test_former_clone_that_is_used_here(shared: Shared, virtomate: Program, far: Far, user: str) -> None:
+    """What the host of the original uses is not deleted on the other host, which knows nothing of that."""
+    image = shared.here.qcow2("origin.qcow2", 4 * MIB, data_bytes=MIB)
+    far.host.connection.defineXML(domain("origin", disks=[disk(image)]))
+    former = cloned(virtomate("domain-clone", "origin", "clone", json=True, uri=far.uri))
+    path = by_target(former)["vda"]["clone"]["path"]
+    own = Path(path)
+    if user != "original":
+        own = shared.lab.pool.overlay("own.qcow2", own) if user.startswith("base") else image
+    shared.lab.define(domain("original", disks=[disk(own)]))
+    if user == "other":
+        shared.lab.define(domain("other", disks=[disk(path)]))
+    before = shared.inventories()
+
+    for words in (("--dry-run",), ()):
+        result = send(virtomate, far.uri, "--if-exists", "replace", *words)
+
+        assert result.status == 1, str(result)
+        assert f"the clone 'clone' cannot be replaced: host '{os.uname().nodename}' sees" in result.json["message"]
+        assert f"domain '{'other' if user == 'other' else 'original'}'" in result.json["message"]
+        nothing_happened(shared, before)
+
+
+def test_base_is_not_said_to_be_free(shared: Shared, virtomate: Program, far: Far) -> None:
+    """The host of the original uses the base, so nobody is told how to delete the base on the other host."""
+    base = shared.here.qcow2("original.qcow2", 4 * MIB, data_bytes=MIB)
+    shared.lab.define(domain("original", disks=[disk(base)]))
+    cloned(send(virtomate, far.uri, "--mode", "linked"))
+
+    replaced = cloned(send(virtomate, far.uri, "--mode", "linked", "--if-exists", "replace"))["replaced"]
+    deleted = virtomate("domain-delete", "--yes", "clone", uri=far.uri)
+    cloned(send(virtomate, far.uri, "--mode", "linked"))
+    flattened = virtomate("domain-flatten", "clone", uri=far.uri)
+
+    assert replaced["kept"] == []
+    assert (deleted.status, flattened.status) == (0, 0), f"{deleted}{flattened}"
+    assert "vol-delete" not in f"{deleted.stdout}{deleted.stderr}{flattened.stdout}{flattened.stderr}"
+
+
 NETFS = """
 <pool type='netfs'><name>templates</name><source><host name='{}'/><dir path='/templates'/></source>
 <target><path>{}</path></target></pool>"""

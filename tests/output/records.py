@@ -16,6 +16,7 @@ from virtomate.services.listings import CloneOrigin, DomainListing
 from virtomate.services.pool_listings import PoolListing
 from virtomate.services.storage.space import SpaceNeed
 from virtomate.services.volume_import import ImportResult
+from virtomate.words import virsh
 
 SOURCE = DomainReference("ubuntu", "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d")
 UUID = "f0e1d2c3-b4a5-4687-9788-a9bacbdcedfe"
@@ -53,7 +54,10 @@ REPLACED = ReplacedClone(
     SOURCE,
     Mode.LINKED,
     ("volume '/srv/web-1.qcow2'",),
-    (notice(Kept.DISK, "vdb", location="/srv/mine.qcow2"),),
+    (
+        notice(Kept.BASE, "/srv/base.qcow2", command=virsh("vol-delete", "base.qcow2")),
+        notice(Kept.DISK, "vdb", location="/srv/mine.qcow2"),
+    ),
 )
 PLANNED = CLONED._replace(status=Status.PLANNED, space=(SpaceNeed("images", 1610612736, 1 << 40, 3221225472),))
 STARTED = CLONED._replace(

@@ -286,10 +286,14 @@ def test_kept_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_replaced_clones_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     """The clone that gave way is told with what was removed and kept; an interruption says what is gone for each."""
-    clones.render_clones([CLONED._replace(replaced=REPLACED, warnings=())], HUMAN, 1.5)
-    assert capsys.readouterr().out.splitlines()[-3:] == [
+    clones.render_clones([CLONED._replace(replaced=REPLACED, warnings=())], Format(reach=Reach(virsh="test:///")), 1.5)
+    assert capsys.readouterr().out.splitlines()[-4:] == [
         "  replaced  the clone 11111111-2222-4333-8444-555555555555 of ubuntu (linked)",
         "  replaced  volume '/srv/web-1.qcow2'",
+        (
+            "  replaced  kept: image '/srv/base.qcow2', which cloning did not make, and on which nothing rests any "
+            "more: virsh -c test:/// vol-delete base.qcow2 deletes the image"
+        ),
         "  replaced  kept: disk vdb (/srv/mine.qcow2), which cloning did not make",
     ]
     clones.render_clones([PLANNED._replace(replaced=REPLACED, warnings=())], HUMAN)

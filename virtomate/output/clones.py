@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone_records import CloneResult
     from virtomate.services.delete import DeletionResult
     from virtomate.services.storage import SpaceNeed
+    from virtomate.words import Reach
 
 # What is planned for a disk, and what was done.
 _WORDS = {
@@ -72,7 +73,7 @@ def render_clones(results: Sequence[CloneResult], format_: Format, seconds: floa
     elif seconds is not None and len(results) > 1:
         _print_several(present, seconds)
     else:
-        _print_each(present)
+        _print_each(present, format_.reach)
     render_warnings(dict.fromkeys(warning for result in present for warning in result.warnings), format_)
     if format_.is_json:
         return
@@ -187,13 +188,13 @@ def _kept_addresses(result: CloneResult) -> list[str]:
     return [interface.dhcp_entry.address for interface in result.interfaces if interface.dhcp_entry is not None]
 
 
-def _print_each(results: Sequence[CloneResult]) -> None:
+def _print_each(results: Sequence[CloneResult], reach: Reach) -> None:
     """Print each clone, plan or definition, and after several plans the space that all of them need."""
     for result in results:
         if result.definition is not None:
             print_lines([_xml(result.definition)])
         else:
-            print_lines(_kept_lines(result) if result.is_kept else _clone_lines(result))
+            print_lines(_kept_lines(result) if result.is_kept else _clone_lines(result, reach))
     needs = {
         (need.pool, need.directory): need for result in results for need in result.space if result.definition is None
     }
@@ -209,7 +210,7 @@ def _space_place(need: SpaceNeed) -> str:
     return f"pool {need.pool}" if need.directory is None else f"directory {need.directory}"
 
 
-def _clone_lines(result: CloneResult) -> list[str]:
+def _clone_lines(result: CloneResult, reach: Reach) -> list[str]:
     is_plan = result.status is Status.PLANNED
     verb, took = ("Would clone", "") if is_plan else ("Cloned", f" in {result.seconds:.1f} s")
     frozen = _frozen_words(result)
@@ -242,7 +243,7 @@ def _clone_lines(result: CloneResult) -> list[str]:
     if result.moment is not None:
         rows.append(("base", f"{result.moment}, which domain-delete removes with the last clone that rests on it"))
     rows += [("original", _move_words(disk, is_plan=is_plan)) for disk in result.frozen]
-    rows += [("replaces" if is_plan else "replaced", words) for words in _replaced_words(result.replaced)]
+    rows += [("replaces" if is_plan else "replaced", words) for words in _replaced_words(result.replaced, reach)]
     if result.is_started:
         rows.append(("state", "started"))
     head = f"{verb} {_original(result)} to {printable(result.name)}{_host_words(result)} ({_mode_words(result)}){took}"
@@ -282,12 +283,12 @@ def _kept_lines(result: CloneResult) -> list[str]:
     return [head, *aligned_below(rows)]
 
 
-def _replaced_words(replaced: ReplacedClone | None) -> list[str]:
+def _replaced_words(replaced: ReplacedClone | None, reach: Reach) -> list[str]:
     """Describe the clone that gives way to a new one, and what is removed and kept of the former clone."""
     if replaced is None:
         return []
     clone = f"the clone {replaced.uuid} of {printable(replaced.source.name)} ({replaced.mode.value})"
-    return [clone, *replaced.removed, *(f"kept: {item}" for item in sentences(replaced.kept))]
+    return [clone, *replaced.removed, *(f"kept: {reach.fill(item)}" for item in sentences(replaced.kept))]
 
 
 def _credential_words(credential: CredentialResult) -> str:

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
 
 def find_freed_bases(deletions: Sequence[Deletion], references: References) -> tuple[FreedBase, ...]:
-    """Return the bases of finished clones, and the images below, that nobody uses when the clones are deleted."""
+    """Return the bases of finished clones, and the images below, that nobody uses when the clones are deleted.
+
+    Bases of clones whose original is on another host are left out: domains there use them.
+    """
     doomed = {deletion.uuid for deletion in deletions}
     gone = {made.path for deletion in deletions for made in deletion.provenance.made}
     gone -= {base.made.path for deletion in deletions for base in deletion.handed}
     users: dict[str, set[str]] = {}
     for deletion in deletions:
-        for path in _bases(deletion, references):
+        bases = tuple(_bases(deletion, references))
+        if deletion.provenance.host is not None:
+            gone |= {*bases}
+        for path in bases:
             users.setdefault(path, set()).add(deletion.uuid)
     freed = []
     for path, clones in users.items():

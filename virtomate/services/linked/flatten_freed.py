@@ -21,11 +21,12 @@ def find_freed_bases(connection: Connection, flattened: tuple[DomainPlan, ...]) 
     """Return what is told of bases that nobody uses any more, by the UUID of the last domain that rested on them.
 
     What a record lists is not told of: it is deleted with its clone, or with the last clone of a running original that
-    was made to rest on it.
+    was made to rest on it. Nor are bases of clones whose original is on another host, since domains there use them.
     """
     rested: dict[str, str] = {}
     for plan in flattened:
-        for disk in plan.disks:
+        is_of_other_host = plan.record is not None and plan.record.host is not None
+        for disk in () if is_of_other_host else plan.disks:
             rested |= {image.path: plan.domain.uuid for image in disk.chain.below if image.path is not None}
     records = [plan.record for plan in flattened if plan.record is not None]
     own = {made.path for record in records for made in record.made}
