@@ -215,6 +215,20 @@ def test_place_that_somebody_else_has_made_since(virtomate: Program, states: Pat
     assert digest(place) == digest(original)
 
 
+def test_place_that_another_domain_names(lab: Lab, virtomate: Program, original: Path) -> None:
+    """A clone stays whole while a copy of its definition names its state, too."""
+    clone(virtomate, "--tpm", "copy")
+    place = original.with_name("clone.tpm")
+    tpm = definition(lab, "clone").partition("<tpm")[2].partition("</tpm>")[0]
+    lab.define(domain("other", devices=f"<tpm{tpm}</tpm>"))
+
+    result = virtomate("domain-delete", "--yes", "clone", json=True)
+
+    assert result.status == 1, str(result)
+    assert "domain 'other' uses it" in result.json["message"]
+    assert digest(place) == digest(original)
+
+
 def test_place_of_the_original_in_an_older_clone(lab: Lab, virtomate: Program, original: Path) -> None:
     """A clone that names its original's place, as earlier versions made it, is deleted without the original's state."""
     clone(virtomate)
