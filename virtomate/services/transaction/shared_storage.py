@@ -25,8 +25,9 @@ def require_shared(way: Duplication, created: VolumeDescription, context: Transf
     if (beside := way.witness) is None:
         return
     pool, volume = get_pool(context.source, beside.pool), get_volume(context.connection, created.pool, created.name)
+    is_fresh = False
     for _ in backoff(_SECONDS, context.cancel):
-        pool.refresh()
+        is_fresh = pool.refresh()
         found = pool.find_volume(created.name)
         if found is not None:
             here, there = (
@@ -35,6 +36,12 @@ def require_shared(way: Duplication, created: VolumeDescription, context: Transf
             )
             if here.changed is not None and (here.changed, here.physical) == (there.changed, there.physical):
                 return
+    if not is_fresh:
+        raise UnsupportedError(
+            f"libvirt on the host of the original cannot refresh storage pool '{beside.pool}', and does not see "
+            f"'{created.path}'",
+            hint="libvirt may be making a volume in that pool. Try again later.",
+        )
     raise UnsupportedError(
         f"the hosts do not share '{beside.path}': the host of the original does not see '{created.path}', which was "
         "made beside that file",
