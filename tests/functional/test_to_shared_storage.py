@@ -108,6 +108,7 @@ def test_linked(request: pytest.FixtureRequest, virtomate: Program, far: Far, pl
 
     refused = virtomate("domain-delete", "--yes", "original", json=True)
     assert (refused.status, "clone.qcow2" in refused.json["message"]) == (1, True), str(refused)
+    assert "or the volume unless a domain on another host uses the volume" in refused.json["hint"]
     assert virtomate("domain-delete", "--yes", "clone", uri=far.uri).status == 0
     assert virtomate("domain-delete", "--yes", "original").status == 0
     assert [path.name for path in shared.here.path.iterdir()] == ["origin.qcow2"]
@@ -374,6 +375,24 @@ def test_base_is_not_said_to_be_free(shared: Shared, virtomate: Program, far: Fa
     assert replaced["kept"] == []
     assert (deleted.status, flattened.status) == (0, 0), f"{deleted}{flattened}"
     assert "vol-delete" not in f"{deleted.stdout}{deleted.stderr}{flattened.stdout}{flattened.stderr}"
+
+
+@pytest.mark.parametrize("side", ["here", "there"])
+def test_pool_that_is_gone_meanwhile(shared: Shared, virtomate: Program, far: Far, side: str) -> None:
+    """Nothing is left, and the command of the hint reaches the host whose pool is gone."""
+    base = shared.here.qcow2("original.qcow2", 4 * MIB, data_bytes=MIB)
+    shared.lab.define(domain("original", disks=[disk(base)]))
+
+    run = virtomate.pausing("virDomainDefineXMLFlags").start(
+        "domain-clone", "--to", far.uri, "--mode", "linked", "original", "clone"
+    )
+    with paused(run):
+        remove_pool((shared.here if side == "here" else shared.there).handle)
+    result = run.wait()
+
+    uri = shared.lab.uri if side == "here" else far.uri
+    assert (result.status, f"virtomate -c '{uri}' pool-list shows" in result.stderr) == (1, True), str(result)
+    assert ([path.name for path in shared.here.path.iterdir()], far.names()) == (["original.qcow2"], [])
 
 
 NETFS = """

@@ -28,4 +28,4 @@ def test_volume_that_is_not_seen(monkeypatch: pytest.MonkeyPatch, is_fresh: bool
     context = SimpleNamespace(source=None, connection=None, cancel=None)
 
     with pytest.raises(UnsupportedError, match=message):
-        shared_storage.require_shared(way, RAW, cast("Any", context))
+        shared_storage.require_shared(way, RAW, cast("Any", context), str)

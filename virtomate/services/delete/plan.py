@@ -216,8 +216,8 @@ def in_use(name: str, made: Artifact, users: Sequence[Reference], advice: str | 
         f"{name_artifact(made)} of '{name}' cannot be deleted: {', '.join(named)}",
         hint=advice
         or (_ADVICE_ON_DOUBT if all(user.kind is ReferenceKind.MAY_NAME for user in users) else None)
-        or "Delete the named domain or volume first. A clone can be named in the same command; --with-dependents adds "
-        "all clones that rest on it.",
+        or "Delete the named domain first, or the volume unless a domain on another host uses the volume. A clone can "
+        "be named in the same command; --with-dependents adds all clones that rest on it.",
     )
 
 

@@ -279,5 +279,5 @@ def in_use(name: str, disk: LinkedDisk, users: Sequence[Reference]) -> IllegalSt
         says.append(f"and {len(users) - len(says)} more")
     return IllegalStateError(
         f"'{name}' cannot be reset, since others use disk {disk.target} ('{disk.made.path}'): {', '.join(says)}",
-        hint="Delete the named domain or volume first.",
+        hint="Delete the named domain first, or the volume unless a domain on another host uses the volume.",
     )

@@ -204,7 +204,7 @@ class VolumeInTheMaking:
         if job.way is not None and job.way.originals:
             from virtomate.services.transaction.shared_storage import require_shared  # noqa: PLC0415 - few hosts share
 
-            require_shared(job.way, created, workplace)
+            require_shared(job.way, created, workplace, self._run.at_original)
             # the source is a volume of this host, too
             workplace = workplace._replace(other=None)
         written = job.fill(created, workplace)
