@@ -337,7 +337,7 @@ def test_several_at_once(linked: Shared, virtomate: Program, far: Far) -> None:
         assert images.qemu_img("compare", "-U", "-f", "qcow2", "-F", "qcow2", path, f"file:{base}")
 
 
-@pytest.mark.parametrize("user", ["original", "base of the original", "other"])
+@pytest.mark.parametrize("user", ["original", "base of the original", "other", "original in no pool"])
 def test_former_clone_that_is_used_here(shared: Shared, virtomate: Program, far: Far, user: str) -> None:
     """What the host of the original uses is not deleted on the other host, which knows nothing of that."""
     image = shared.here.qcow2("origin.qcow2", 4 * MIB, data_bytes=MIB)
@@ -345,16 +345,22 @@ def test_former_clone_that_is_used_here(shared: Shared, virtomate: Program, far:
     former = cloned(virtomate("domain-clone", "origin", "clone", json=True, uri=far.uri))
     path = by_target(former)["vda"]["clone"]["path"]
     own = Path(path)
-    if user != "original":
+    if not user.startswith("original"):
         own = shared.lab.pool.overlay("own.qcow2", own) if user.startswith("base") else image
     shared.lab.define(domain("original", disks=[disk(own)]))
     if user == "other":
         shared.lab.define(domain("other", disks=[disk(path)]))
     before = shared.inventories()
+    options = ["--if-exists", "replace"]
+    if user.endswith("no pool"):
+        shared.here.handle.destroy()
+        options += ["--outside-pools", "--pool", POOL]
 
-    for words in (("--dry-run",), ()):
-        result = send(virtomate, far.uri, "--if-exists", "replace", *words)
+    results = [send(virtomate, far.uri, *options, *words) for words in (("--dry-run",), ())]
 
+    if user.endswith("no pool"):
+        shared.here.handle.create()
+    for result in results:
         assert result.status == 1, str(result)
         assert f"the clone 'clone' cannot be replaced: host '{os.uname().nodename}' sees" in result.json["message"]
         assert f"domain '{'other' if user == 'other' else 'original'}'" in result.json["message"]

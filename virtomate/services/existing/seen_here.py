@@ -7,7 +7,7 @@ another host can have left its definition behind.
 from __future__ import annotations
 
 import posixpath
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.hostfs import nanoseconds
@@ -15,12 +15,13 @@ from virtomate.errors import IllegalStateError, VirtomateError, combined_error
 from virtomate.hypervisor.host import host_name
 from virtomate.paths import normalise
 from virtomate.services.storage import find_volume
-from virtomate.services.storage.artifacts import name_artifact
+from virtomate.services.storage.artifacts import name_artifact, over_directory
 from virtomate.services.storage.references import scan_references, users_of_file
 
 if TYPE_CHECKING:
     from virtomate.definition.provenance import Artifact
     from virtomate.definition.volume import VolumeDescription
+    from virtomate.hypervisor.connection import Connection
     from virtomate.services.delete import Deletion, DeletionPlan
     from virtomate.services.storage import PoolIndex
     from virtomate.services.transaction import Run
@@ -38,7 +39,7 @@ def refuse_used_here(run: Run, plan: DeletionPlan) -> None:
     for image in references.lineage.images:
         for deletion, made in made_there.get(posixpath.basename(image.path), ()):
             run.cancel.check()
-            if _is_same(references.pools, image.path, plan.references.pools, made):
+            if _is_same(run.source.connection, references.pools, image.path, plan.references.pools, made):
                 shared[normalise(image.path)] = deletion, made
     errors: list[VirtomateError] = []
     for path, (deletion, made) in shared.items():
@@ -56,19 +57,21 @@ def refuse_used_here(run: Run, plan: DeletionPlan) -> None:
         raise combined_error(errors)
 
 
-def _is_same(here: PoolIndex, path: str, there: PoolIndex, made: Artifact) -> bool:
+def _is_same(connection: Connection, here: PoolIndex, path: str, there: PoolIndex, made: Artifact) -> bool:
     """Return whether both hosts tell the same time of the last change; the file may be written to meanwhile."""
     known = there.find(made.pool)
-    with suppress(VirtomateError):
-        before = here.find_path(path).description
+    with suppress(VirtomateError), ExitStack() as stack:
+        covering = here.covering(posixpath.dirname(path))
+        if covering is None or not covering.is_active:
+            covering = stack.enter_context(over_directory(connection, posixpath.dirname(path)))
+        before = find_volume(covering.pool, posixpath.basename(path))
         found = None if known is None else find_volume(known.pool, made.volume or "")
-        after = here.find_path(path).description
-        if found is not None:
-            return (
-                before.key == found.description.key
-                if before.is_device
-                else _is_between(before, found.description, after)
-            )
+        after = find_volume(covering.pool, posixpath.basename(path))
+        if before is None or found is None or after is None:
+            return False
+        if before.description.is_device:
+            return before.description.key == found.description.key
+        return _is_between(before.description, found.description, after.description)
     return False
 
 

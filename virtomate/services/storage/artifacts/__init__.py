@@ -7,6 +7,7 @@ from virtomate.services.storage.artifacts.looking import pool_cure as pool_cure
 from virtomate.services.storage.artifacts.looking import put_token as put_token
 from virtomate.services.storage.artifacts.looking import require_intact as require_intact
 from virtomate.services.storage.artifacts.looking import why_not_in as why_not_in
+from virtomate.services.storage.artifacts.places import over_directory as over_directory
 from virtomate.services.storage.artifacts.places import over_directory_of as over_directory_of
 from virtomate.services.storage.artifacts.places import pool_of as pool_of
 from virtomate.services.storage.artifacts.proof import BEGUN as BEGUN
