@@ -43,7 +43,6 @@ def test_another_host() -> None:
             ["--to", URI, "--transfer", "server"],
             "--transfer server cannot be given with --to: libvirt copies by itself",
         ),
-        (["--to", URI, "--tpm", "copy"], "--tpm copy cannot be given with --to: the clone starts with a new TPM there"),
         (["--to", URI, "--block", "copy"], "--block copy cannot be given with --to: only files get to another host"),
         (["--to", URI, "--mode", "linked", "--freeze"], "--freeze cannot be given with --to: the bases are"),
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from virtomate.enums import DiskAction, MapKind, TpmTreatment, Transfer
+from virtomate.enums import DiskAction, MapKind, Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ def _complete_map(_context: click.Context, _parameter: click.Parameter, incomple
 
 
 def read_other_host(
-    to: str | None, maps: Sequence[HostMap], *, transfer: str | None, freeze: bool, tpm: str, block: str
+    to: str | None, maps: Sequence[HostMap], *, transfer: str | None, freeze: bool, block: str
 ) -> OtherHost | None:
     """Return the host that was asked for; None for the host of the original.
 
@@ -82,7 +82,6 @@ def read_other_host(
             "libvirt copies by itself where the hosts share storage",
         ),
         "--freeze": (freeze, "the bases are for clones on the host of the original"),
-        "--tpm copy": (tpm == TpmTreatment.COPY, "the clone starts with a new TPM there"),
         f"--block {block}": (
             block != DiskAction.SHARE,
             "only files get to another host; clone into files first (--block copy, --pool), and then that clone",

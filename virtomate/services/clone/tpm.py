@@ -24,6 +24,7 @@ from virtomate.services.clone.side_files import DirectoryPlan, SideFilePlan
 from virtomate.services.clone.tpm_state import (
     NEVER_MADE,
     NEW_TPM,
+    FoundState,
     copied,
     duplication,
     is_certainly_missing,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from virtomate.services.clone.side_files import SideFile
     from virtomate.services.clone.target import Survey
     from virtomate.services.clone.volume_names import TakenNames
-    from virtomate.services.storage import FoundVolume, TemporaryPools
+    from virtomate.services.storage import TemporaryPools
 
 # Where the system daemon keeps the states, and everything else (src/qemu/qemu_conf.c).
 _OF_SYSTEM = "/var/lib/libvirt"
@@ -54,21 +55,19 @@ _OWNER_ONLY = 0o700
 
 
 class SurveyedTpm(NamedTuple):
-    """The state of the original's TPM.
+    """The state of the original's TPM, of which each clone gets a copy that libvirt keeps by the clone's UUID.
 
     Attributes:
-        states: The directory in which libvirt keeps the states of all domains.
+        states: The directory in which libvirt keeps the states of all domains on the host of the clones.
         inner: Name of the directory below that of a domain.
         file: Name of the file in it.
+        original: The directory of the original's file: a directory that may be missing, and the names below it.
     """
 
     states: str
     inner: str
     file: str
-
-    def path(self, uuid: str) -> str:
-        """Return the path of the state of the domain with a UUID."""
-        return posixpath.join(self.states, uuid, self.inner, self.file)
+    original: tuple[str, ...]
 
     def plan(self, survey: Survey, clone: DomainReference, taken: TakenNames) -> SideFilePlan:  # noqa: ARG002
         """Plan the state of one clone, before any temporary pool is started.
@@ -76,7 +75,8 @@ class SurveyedTpm(NamedTuple):
         Raises:
             ConflictError: There is state by the UUID of the clone.
         """
-        source, target = self.path(survey.source.reference.uuid), self.path(clone.uuid)
+        source = posixpath.join(*self.original, self.file)
+        target = posixpath.join(self.states, clone.uuid, self.inner, self.file)
         uncovered = frozenset({self.states})
         refuse_seen_state(survey, self.states, clone)
         fresh = SideFilePlan(
@@ -94,60 +94,55 @@ class SurveyedTpm(NamedTuple):
 
         Raises:
             ConflictError: There is state by the UUID of the clone.
+            IllegalStateError: The file does not hold the state of a TPM.
             HypervisorError: A directory cannot be read.
         """
-        original = survey.source.reference.uuid
-        fresh = plan._replace(
-            action=SideFileAction.FRESH, uncovered=frozenset(), warnings=(), reason=NEVER_MADE, directory=None
+        states = free_states(survey, self.states, clone, temporary)
+        found = self._find(survey, temporary.at_original)
+        if found is not None and survey.has_two_hosts:
+            from virtomate.services.clone.tpm_there import as_made_there, make_states  # noqa: PLC0415 - few leave
+
+            states, found = states or make_states(self.states, temporary), as_made_there(survey, found, temporary)
+        if states is None or found is None:
+            return plan._replace(
+                action=SideFileAction.FRESH, uncovered=frozenset(), warnings=(), reason=NEVER_MADE, directory=None
+            )
+        place = Place(new_pool_name(), str(uuid4()), posixpath.join(self.states, clone.uuid, self.inner), self.file)
+        outside = Place(states.name, states.uuid, self.states, clone.uuid)
+        volume = found.around._replace(name=clone.uuid)
+        job = VolumeJob(label_of(survey, clone), ArtifactKind.TPM, outside, Empty(volume))
+        mode = _OWNER_ONLY if found.directory.mode is None else found.directory.mode
+        directory = NewDirectory(place.pool_uuid, mode, found.directory.owner, found.directory.group)
+        return copied(survey, plan)._replace(
+            uncovered=frozenset(),
+            duplication=duplication(survey, clone, found.file, place, ArtifactKind.TPM),
+            directory=DirectoryPlan(job, place, directory),
         )
-        if (states := free_states(survey, self.states, clone, temporary)) is None:
-            return fresh
-        outer = find_volume(states, original)
-        if outer is None or find_volume(temporary.over(self._directory(original)), self.inner) is None:
-            return fresh
-        pool = temporary.over(self._directory(original, self.inner))
+
+    def _find(self, survey: Survey, temporary: TemporaryPools) -> FoundState | None:
+        """Return the state of the original's TPM, None if it has none."""
+        directory, *names = self.original
+        pools = []
+        pool = pool_over(survey.connection, directory, temporary)
+        for name in names:
+            if pool is None or find_volume(pool, name) is None:
+                return None
+            pools.append(pool)
+            directory = posixpath.join(directory, name)
+            pool = temporary.over(directory)
+        if pool is None or (outer := find_volume(pools[0], names[0])) is None:
+            return None
         # the emulator replaces the file
         pool.refresh()
         found = find_volume(pool, self.file)
         if found is None or found.description.physical == 0:
-            return fresh
+            return None
         require_state(survey, found)
-        return self._settled(survey, copied(survey, fresh), clone, (states, outer), (pool, found))
-
-    def _settled(
-        self,
-        survey: Survey,
-        plan: SideFilePlan,
-        clone: DomainReference,
-        outer: tuple[Pool, FoundVolume],
-        inner: tuple[Pool, FoundVolume],
-    ) -> SideFilePlan:
-        """Return the settled plan of a copy.
-
-        Args:
-            survey: The survey.
-            plan: The plan as far as it is known.
-            clone: The clone.
-            outer: The pool of all states, and the directory of the original in it.
-            inner: The pool over the directory of the file, and the file in it.
-        """
-        (states, of_original), (pool, found) = outer, inner
-        place = Place(new_pool_name(), str(uuid4()), self._directory(clone.uuid, self.inner), self.file)
-        around, described = of_original.description, describe_pool(pool.document())
-        owner, group = (described.owner, described.group) if survey.keeps_owner else (None, None)
-        volume = NewVolume(clone.uuid, 0, 0, "dir", around.mode)
+        around, inner = outer.description, describe_pool(pool.document())
+        volume = NewVolume("", 0, 0, "dir", around.mode)
         if survey.keeps_owner:
-            volume = volume._replace(owner=around.owner, group=around.group)
-        mode = _OWNER_ONLY if described.mode is None else described.mode
-        outside = Place(states.name, states.uuid, self.states, clone.uuid)
-        job = VolumeJob(label_of(survey, clone), ArtifactKind.TPM, outside, Empty(volume))
-        return plan._replace(
-            duplication=duplication(survey, clone, found.description, place, ArtifactKind.TPM),
-            directory=DirectoryPlan(job, place, NewDirectory(place.pool_uuid, mode, owner, group)),
-        )
-
-    def _directory(self, *names: str) -> str:
-        return posixpath.join(self.states, *names)
+            return FoundState(volume._replace(owner=around.owner, group=around.group), inner, found.description)
+        return FoundState(volume, inner._replace(owner=None, group=None), found.description)
 
 
 class UnusedState(NamedTuple):
@@ -199,19 +194,25 @@ def survey_tpm(survey: Survey) -> SideFile | None:
         return SurveyedSource(normalise(tpm.path), file if tpm.place == "dir" else None, is_copied)
     if not is_copied and survey.request.uuid is None:
         return None
-    crossing = survey.crossing
-    states = _states_directory(
-        survey.target.connection,
-        domain if crossing is None else crossing.domain,
-        NEW_TPM if is_copied else "Leave out --uuid.",
-    )
-    return SurveyedTpm(states, inner, file) if is_copied else UnusedState(states)
+    hint = NEW_TPM if is_copied else "Leave out --uuid."
+    there = domain if survey.crossing is None else survey.crossing.domain
+    states = _states_directory(survey.target.connection, there, hint)
+    if not is_copied:
+        return UnusedState(states)
+    if tpm.path is not None:
+        return SurveyedTpm(states, inner, file, posixpath.split(normalise(tpm.path)))
+    here = _states_directory(survey.connection, domain, hint) if survey.has_two_hosts else states
+    return SurveyedTpm(states, inner, file, (here, survey.source.reference.uuid, inner))
 
 
 def _require_copyable(survey: Survey, tpm: TpmDefinition) -> None:
     name = survey.source.reference.name
-    if survey.has_two_hosts:
-        raise UnsupportedError("--tpm copy copies the state of a TPM on one host, and not to another", hint=NEW_TPM)
+    if survey.has_two_hosts and tpm.place == "file":
+        raise UnsupportedError(
+            f"domain '{name}' has the state of its TPM in one file, '{tpm.path}', and on another host libvirt would "
+            "keep the state in a directory, whose files have another format",
+            hint=NEW_TPM,
+        )
     if survey.source.snapshot is not None:
         raise UnsupportedError(
             f"snapshot '{survey.source.snapshot.name}' does not contain the state of the TPM: what is there is the "
@@ -259,17 +260,22 @@ def free_states(survey: Survey, states: str, clone: DomainReference, temporary: 
         ConflictError: There is state by the UUID of the clone.
         HypervisorError: The directory cannot be read.
     """
-    try:
-        pool = temporary.over(states)
-    except HypervisorError:
-        above = posixpath.dirname(states)
-        is_alive = survey.target.connection.is_alive
-        if not is_alive or find_volume(temporary.over(above), posixpath.basename(states)):
-            raise
-        return None
-    if clone.uuid not in survey.request.giving_way.uuids:
+    pool = pool_over(survey.target.connection, states, temporary)
+    if pool is not None and clone.uuid not in survey.request.giving_way.uuids:
         require_no_state(pool, clone.uuid, states)
     return pool
+
+
+def pool_over(connection: Connection, directory: str, temporary: TemporaryPools) -> Pool | None:
+    """Return the pool over a directory, None if there is no such directory; raise HypervisorError for other reasons."""
+    try:
+        return temporary.over(directory)
+    except HypervisorError:
+        if not connection.is_alive or find_volume(
+            temporary.over(posixpath.dirname(directory)), posixpath.basename(directory)
+        ):
+            raise
+        return None
 
 
 def require_no_state(states: Pool, uuid: str, directory: str) -> None:

@@ -18,10 +18,11 @@ from virtomate.errors import IllegalStateError
 from virtomate.hypervisor.storage import read_head
 from virtomate.notices import CloneWarning, Notice
 from virtomate.services.clone.side_files import is_moving_original
+from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from virtomate.definition.provenance import DomainReference
-    from virtomate.definition.volume import VolumeDescription
+    from virtomate.definition.volume import NewVolume, PoolDescription, VolumeDescription
     from virtomate.duplication.transfers.base import Place
     from virtomate.enums import ArtifactKind
     from virtomate.services.clone.side_files import SideFilePlan
@@ -33,6 +34,19 @@ if TYPE_CHECKING:
 _BLOB, _LINEAR = b"\x01\x00\x0a", b"nilmptws"
 NEVER_MADE = "the TPM of the original has no state yet"
 NEW_TPM = "Leave out --tpm copy: the clone starts with a new TPM."
+
+
+class FoundState(NamedTuple):
+    """The state of the original's TPM, with the owners that a copy gets.
+
+    Attributes:
+        around: The directory by the UUID of a domain; it has no name yet.
+        directory: The directory of the file.
+    """
+
+    around: NewVolume
+    directory: PoolDescription
+    file: VolumeDescription
 
 
 def label_of(survey: Survey, clone: DomainReference) -> str:
@@ -47,7 +61,8 @@ def duplication(
     is_moving = is_moving_original(survey)
     # a few kilobytes, of which the length changes
     source = select.as_format(state, "raw")._replace(allocation=0)
-    is_at_hand = not is_moving and find_obstacle(source) is None
+    is_near = survey.connection.is_local and survey.target.connection.is_local
+    is_at_hand = is_near and not is_moving and find_obstacle(source) is None
     return Duplication(
         label=label_of(survey, clone),
         kind=kind,
@@ -56,7 +71,8 @@ def duplication(
         action=Action.COPIED,
         transfers=(Transfer.HOST, Transfer.STREAM) if is_at_hand else (Transfer.STREAM,),
         below=(),
-        keep_owner=survey.keeps_owner,
+        # on another host, the description names the owner there
+        keep_owner=survey.keeps_owner or survey.has_two_hosts,
         is_read_again=False,
         is_moving=is_moving,
     )
