@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from virtomate.duplication import hostfs
 from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.image_headers import LONGEST_NAME, header_extensions
-from virtomate.duplication.transfers.stream import send_pieces
+from virtomate.duplication.transfers.stream import write_volume
 from virtomate.errors import UnsupportedError
-from virtomate.hypervisor.storage import get_volume, open_upload
+from virtomate.hypervisor.storage import get_volume
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     if descriptor is None:
         # libvirt would follow the link
         hostfs.refuse_link(created.path)
-        with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream:
-            send_pieces(_in_order(image), stream, duplication.label, context.progress, context.cancel)
+        volume = get_volume(connection, created.pool, created.name)
+        write_volume(_in_order(image), volume, connection, duplication.label, context.progress, context.cancel)
         return 0
     try:
         os.ftruncate(descriptor, image.size)

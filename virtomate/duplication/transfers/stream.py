@@ -12,8 +12,8 @@ from virtomate.cancel import backoff
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import data_extents
 from virtomate.duplication.image_headers import HEADER_BYTES
-from virtomate.errors import NotFoundError, SourceChangedError, UnreadableFileError
-from virtomate.hypervisor.storage import get_volume, open_download, open_upload, read_head
+from virtomate.errors import NoSpaceError, NotFoundError, SourceChangedError, UnreadableFileError
+from virtomate.hypervisor.storage import get_volume, open_download, open_upload, read_head, read_part
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ _CHUNK_BYTES = 256 * 1024
 # libvirt looks whether a stream was aborted between two holes, for each of which it writes zeroes to a device.
 _LONGEST_HOLE_BYTES = 16 * 1024 * 1024
 _REPORT_EVERY_BYTES = 8 * 1024 * 1024
+_ZEROES = bytes(_CHUNK_BYTES)
+_SAMPLE_BYTES = 4096
 
 # How long an NVRAM is read again and again until two readings agree.
 _STILL_SECONDS = 10
@@ -73,8 +75,11 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
             pieces = stream_devices.adapted(pieces, duplication, created, connection)
         pieces = _paced(pieces, context)
     longest_hole = _LONGEST_HOLE_BYTES if created.is_device else 0
-    with open_upload(connection, get_volume(connection, created.pool, created.name)) as stream, closing(pieces):
-        return send_pieces(pieces, stream, duplication.label, context.progress, context.cancel, longest_hole)
+    volume = get_volume(connection, created.pool, created.name)
+    with closing(pieces):
+        return write_volume(
+            pieces, volume, connection, duplication.label, context.progress, context.cancel, longest_hole
+        )
 
 
 def _one_piece(piece: bytes) -> Pieces:
@@ -231,40 +236,68 @@ def upload(file: LocalFile, volume: Volume, connection: Connection, progress: Pr
         InterruptedBySignalError: A signal arrived.
         UnreadableFileError: The file cannot be read to its end.
         SourceChangedError: The file has become shorter.
+        NoSpaceError: See `write_volume`.
     """
-    with open_upload(connection, volume) as stream:
-        send_pieces(_pieces_of_file(file), stream, volume.name, progress, cancel)
+    write_volume(_pieces_of_file(file), volume, connection, volume.name, progress, cancel)
 
 
-def send_pieces(
+def write_volume(
     pieces: Iterable[bytes | int],
-    stream: Stream,
+    volume: Volume,
+    connection: Connection,
     label: str,
     progress: Progress,
     cancel: CancelToken,
     longest_hole: int = 0,
 ) -> int:
-    """Send content in order, and return the bytes of data sent; a number is the length of a hole.
+    """Send content into a new volume in order, and return the bytes of data sent; a number is the length of a hole.
 
     libvirt's daemon cuts the file off where a hole ends. One long hole leaves the space that is allocated there, so
     neighbouring holes are sent as one. XFS takes space in advance behind the end of a growing file, and keeps some.
     On a device, libvirt writes zeroes for a hole, so there no hole should be longer than `longest_hole`.
+
+    Raises:
+        NoSpaceError: The last of the data is not in the volume, although libvirt reported no error.
     """
-    sent = reported = hole = 0
-    for piece in pieces:
-        cancel.check()
-        if isinstance(piece, int):
-            hole += piece
-            continue
+    sent = reported = hole = position = 0
+    last: tuple[int, bytes] | None = None
+    with open_upload(connection, volume) as stream:
+        for piece in pieces:
+            cancel.check()
+            if isinstance(piece, int):
+                hole += piece
+                position += piece
+                continue
+            _send_hole(stream, hole, longest_hole, cancel)
+            hole = 0
+            stream.send(piece)
+            if piece != _ZEROES[: len(piece)]:
+                last = (position, piece)
+            position += len(piece)
+            sent += len(piece)
+            if sent - reported >= _REPORT_EVERY_BYTES:
+                progress.advanced(label, sent)
+                reported = sent
         _send_hole(stream, hole, longest_hole, cancel)
-        hole = 0
-        stream.send(piece)
-        sent += len(piece)
-        if sent - reported >= _REPORT_EVERY_BYTES:
-            progress.advanced(label, sent)
-            reported = sent
-    _send_hole(stream, hole, longest_hole, cancel)
+    if last is not None:
+        _require_written(*last, volume, connection)
     return sent
+
+
+def _require_written(position: int, piece: bytes, volume: Volume, connection: Connection) -> None:
+    """Read back the last data that was sent, or raise NoSpaceError.
+
+    libvirt (9.0) does not look whether the file can be closed. What an NFS server refuses until then, for example
+    beyond a quota, the kernel drops: the end of the data, since the next write would have failed.
+    """
+    data = piece.rstrip(b"\0")
+    end = data[-_SAMPLE_BYTES:]
+    if end and read_part(connection, volume, position + len(data) - len(end), len(end)) != end:
+        raise NoSpaceError(
+            f"volume '{volume.name}' does not hold what was written to it: "
+            "probably its file system is full or a quota is exceeded, which libvirt does not report",
+            hint="Make room where the volume is, then run the command again.",
+        )
 
 
 def _send_hole(stream: Stream, length: int, longest: int, cancel: CancelToken) -> None:

@@ -13,9 +13,9 @@ from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.hostfs import open_visible, refuse_link
 from virtomate.duplication.labels import token_field
 from virtomate.duplication.transfers.base import TransferUnavailableError
-from virtomate.duplication.transfers.stream import LocalFile, upload
+from virtomate.duplication.transfers.stream import LocalFile, upload, write_volume
 from virtomate.enums import Action, ArtifactKind, ArtifactState, Transfer
-from virtomate.hypervisor.storage import get_volume, open_upload
+from virtomate.hypervisor.storage import get_volume
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -197,8 +197,7 @@ def _write(content: Bytes, created: VolumeDescription, workplace: TransferContex
             hint="Give --trust-pool if you trust whoever can write to the pool's directory.",
         )
     volume = get_volume(workplace.connection, created.pool, created.name)
-    with open_upload(workplace.connection, volume) as stream:
-        stream.send(content.data)
+    write_volume([content.data], volume, workplace.connection, volume.name, workplace.progress, workplace.cancel)
 
 
 def duplicating(way: Duplication) -> VolumeJob:
