@@ -38,10 +38,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Self
 
     from virtomate.notices import Notice
@@ -95,6 +96,16 @@ class VirtomateError(Exception):
     def exit_status(self) -> int:
         """Return the exit status of the process; leftovers outrank everything else."""
         return EXIT_LEFTOVERS if self.leftovers else self._exit_status
+
+
+@contextmanager
+def rewording(reword: Callable[[str], str]) -> Iterator[None]:
+    """Pass the message and the hint of an error of the block through a function."""
+    try:
+        yield
+    except VirtomateError as error:
+        error.message, error.hint = reword(error.message), error.hint and reword(error.hint)
+        raise
 
 
 def combined_exit_status(errors: Iterable[VirtomateError]) -> int:

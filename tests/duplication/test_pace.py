@@ -12,7 +12,7 @@ import pytest
 from tests.duplication.volumes import RAW
 from virtomate.cancel import CancelToken
 from virtomate.duplication.pace import UNLIMITED, Pace
-from virtomate.duplication.transfers import host, stream
+from virtomate.duplication.transfers import base, host, stream
 from virtomate.duplication.transfers.base import Duplication, Place, TransferContext
 from virtomate.enums import Action, ArtifactKind, Transfer
 from virtomate.progress import Progress
@@ -186,7 +186,8 @@ def test_stream_transfer_keeps_the_pace(monkeypatch: pytest.MonkeyPatch) -> None
         def send_hole(self, length: int) -> None:
             sent.append(length)
 
-    monkeypatch.setattr(stream, "get_volume", lambda *_: SimpleNamespace())
+    for module in (base, stream):
+        monkeypatch.setattr(module, "get_volume", lambda *_: SimpleNamespace())
     monkeypatch.setattr(stream, "open_download", lambda *_: Both())
     monkeypatch.setattr(stream, "open_upload", lambda *_: Both())
     small = duplication()._replace(source=RAW._replace(physical=MIB))

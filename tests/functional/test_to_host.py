@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import libvirt
 import pytest
 
-from tests.functional.runs import paused, start_clone
+from tests.functional.runs import paused, reaching, start_clone
 from tests.functional.support import EVERYTHING, by_target, cloned, image_info
 from tests.lab import Inventory, Lab, Program, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
@@ -408,6 +408,34 @@ def test_the_same_libvirt_is_no_other_host(root_lab: Lab, virtomate: Program) ->
     for uri in (root_lab.uri, f"{root_lab.uri}&no_verify=1"):
         result = virtomate("domain-clone", "--to", uri, "original", "clone")
         assert (result.status, "leave out --to" in result.stderr) == (2, True), str(result)
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (("--disk", "vda=copy,pool=nowhere"), "virtomate pool-list"),
+        (("--nvram", "nowhere/clone_VARS.fd"), "virtomate pool-list"),
+        (("--network", "nowhere"), "virsh net-list --all"),
+        (("--ip", "192.168.78.9"), "virsh net-edit lab"),
+    ],
+)
+def test_commands_of_hints_reach_the_other_host(
+    root_lab: Lab, virtomate: Program, far: Far, words: tuple[str, ...], command: str
+) -> None:
+    """What is missing or taken there is to be looked at there."""
+    variables = root_lab.make_directory("nvram") / "original_VARS.fd"
+    variables.write_bytes(OVMF_TEMPLATE.read_bytes())
+    disks = [disk(root_lab.pool.raw("original.raw", MIB), "raw")]
+    links = [interface(type_="network", source="lab")]
+    root_lab.define(domain("original", disks=disks, interfaces=links, firmware=nvram(variables)))
+    root_lab.make_network()
+    entry = "<host mac='52:54:00:11:22:33' name='clone' ip='192.168.78.8'/></dhcp>"
+    far.host.connection.networkDefineXML(DHCP.replace("</dhcp>", entry))
+
+    result = send(virtomate, far, *words)
+
+    assert result.status == 1, str(result)
+    assert reaching(far.uri, command) in result.json["hint"], str(result)
 
 
 def define_big(lab: Lab) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.functional.runs import paused
+from tests.functional.runs import paused, reaching
 from tests.functional.support import by_target, cloned, image_info
 from tests.lab import Hypervisor, Inventory, Lab, Program, disk, domain, images, interface, mounts
 from tests.lab.images import MIB, file_digest
@@ -399,6 +399,27 @@ def test_pool_that_is_gone_meanwhile(shared: Shared, virtomate: Program, far: Fa
     uri = shared.lab.uri if side == "here" else far.uri
     assert (result.status, f"virtomate -c '{uri}' pool-list shows" in result.stderr) == (1, True), str(result)
     assert ([path.name for path in shared.here.path.iterdir()], far.names()) == (["original.qcow2"], [])
+
+
+@pytest.mark.parametrize("moment", ["virDomainDefineXMLFlags", "vda"])
+def test_pool_of_the_original_that_is_gone(
+    root_lab: Lab, hidden: Path, virtomate: Program, far: Far, moment: str
+) -> None:
+    """Before the stream, and before a last look at a file that is not seen here: the hint reaches the right host."""
+    images.make_raw(hidden / "original.raw", 12 * MIB, extents=[(0, 12 * MIB)])
+    root_lab.define(domain("original", disks=[disk(ELSEWHERE / "original.raw", "raw")]))
+    before = far.inventory()
+
+    words = ("--to", far.uri, "--pool", far.pool.name, "--transfer", "stream", "original", "clone")
+    run = virtomate.pausing(moment).start("domain-clone", *words)
+    with paused(run):
+        remove_pool(root_lab.connection.storagePoolLookupByName(POOL))
+    result = run.wait()
+    make_pool(root_lab.hypervisor, POOL, ELSEWHERE)
+
+    assert (result.status, f"there is no storage pool '{POOL}' on" in result.stderr) == (1, True), str(result)
+    assert f"Hint: {reaching(root_lab.uri, 'virtomate pool-list')} shows" in result.stderr
+    assert before.difference(far.inventory()) == ""
 
 
 NETFS = """

@@ -25,7 +25,7 @@ def test_volume_that_is_not_seen(monkeypatch: pytest.MonkeyPatch, is_fresh: bool
     way = duplication()
     beside = RAW._replace(pool="nas", path=f"{way.place.directory}/original.raw")
     way = way._replace(source=beside, originals=(beside,))
-    context = SimpleNamespace(source=None, connection=None, cancel=None)
+    context = SimpleNamespace(source=None, connection=None, cancel=None, at_original=str)
 
     with pytest.raises(UnsupportedError, match=message):
-        shared_storage.require_shared(way, RAW, cast("Any", context), str)
+        shared_storage.require_shared(way, RAW, cast("Any", context))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import NewVolume
 from virtomate.duplication.pace import UNLIMITED
 from virtomate.enums import Action, Transfer
-from virtomate.errors import UnsupportedError
+from virtomate.errors import UnsupportedError, rewording
+from virtomate.hypervisor.storage import get_volume
 from virtomate.paths import url_in
 from virtomate.tuples import NamedTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from virtomate.duplication.pace import Pace
     from virtomate.enums import ArtifactKind, Quiesce
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.storage import Volume
     from virtomate.notices import Notice
     from virtomate.progress import Progress
 
@@ -265,6 +267,7 @@ class TransferContext(NamedTuple):
         token: Token of the clone that the new volume belongs to.
         pace: The limit that all transfers of the run share.
         other: A connection to the host of the original, None where that is the same host.
+        at_original: Lets the commands of a text reach the host of the original.
     """
 
     connection: Connection
@@ -274,8 +277,14 @@ class TransferContext(NamedTuple):
     token: str
     pace: Pace = UNLIMITED
     other: Connection | None = None
+    at_original: Callable[[str], str] = str
 
     @property
     def source(self) -> Connection:
         """The connection to the host of the original."""
         return self.other or self.connection
+
+    def get_original(self, volume: VolumeDescription) -> Volume:
+        """Return a volume of the original, or raise NotFoundError, whose hint reaches the host of the original."""
+        with rewording(self.at_original):
+            return get_volume(self.source, volume.pool, volume.name)

@@ -12,7 +12,6 @@ from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.qemu_img import PROGRAM, Outcome, run_qemu_img
 from virtomate.duplication.transfers.host import opened
 from virtomate.errors import HypervisorError, NoSpaceError, lack_of_room
-from virtomate.hypervisor.storage import get_volume
 
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
@@ -28,7 +27,7 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
         NoSpaceError: The file system is full.
         HypervisorError: qemu-img failed.
     """
-    original = get_volume(context.source, duplication.source.pool, duplication.source.name)
+    original = context.get_original(duplication.source)
     volume = describe_volume(duplication.source.pool, original.document())
 
     def advance(share: float) -> None:

@@ -13,7 +13,6 @@ from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.transfers.base import TransferUnavailableError
 from virtomate.enums import Action
-from virtomate.hypervisor.storage import get_volume
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
         from virtomate.duplication.transfers import host_devices  # noqa: PLC0415 - most volumes are files
 
         return host_devices.fill(duplication, created, context)
-    original = get_volume(context.source, duplication.source.pool, duplication.source.name)
+    original = context.get_original(duplication.source)
     source_volume = describe_volume(duplication.source.pool, original.document())
     with opened(source_volume, os.O_RDONLY) as source, opened(created, os.O_WRONLY) as target:
         forbid_writing(source, source_volume.path)

@@ -11,7 +11,7 @@ from virtomate.duplication import devices, hostfs
 from virtomate.duplication.file_space import write_failure
 from virtomate.duplication.host_images import forbid_writing
 from virtomate.duplication.transfers.base import TransferUnavailableError
-from virtomate.errors import SourceChangedError
+from virtomate.errors import SourceChangedError, rewording
 from virtomate.hypervisor.storage import get_pool, get_volume
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
         TransferUnavailableError: One of the two cannot be seen or opened here; nothing has been written.
         NoSpaceError: The file system is full.
     """
-    original = _as_it_is(context.source, duplication.source)
+    with rewording(context.at_original):
+        original = _as_it_is(context.source, duplication.source)
     with (
         opened(context.source, original, os.O_RDONLY) as source,
         opened(context.connection, created, os.O_WRONLY) as target,

@@ -64,7 +64,7 @@ def fill(duplication: Duplication, created: VolumeDescription, context: Transfer
     so bytes that libvirt had put there would stay. libvirt refreshes the volume by itself when the upload ends.
     """
     connection = context.connection
-    source = get_volume(context.source, duplication.source.pool, duplication.source.name)
+    source = context.get_original(duplication.source)
     if duplication.is_moving:
         pieces = _one_piece(_read_still(duplication.source.path, source, context))
     else:

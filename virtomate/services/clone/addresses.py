@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition import readers
 from virtomate.definition.host_entries import HostEntry
 from virtomate.errors import ConflictError, IllegalStateError, UnsupportedError, UsageError, combined_error
+from virtomate.services.clone.target import errors_of
 from virtomate.services.host_entries import (
     DhcpNetwork,
     add_entry,
@@ -93,7 +94,9 @@ def survey_addresses(survey: Survey, prepared: Document) -> tuple[SurveyedAddres
             raise UsageError(f"two options give addresses for interface {position + 1} of domain '{name}'")
         network = _network(prepared, name, position)
         if network not in networks:
-            networks[network] = read_dhcp_network(survey.target.connection, network).without(request.giving_way.entries)
+            with errors_of(request.target_uri):
+                there = read_dhcp_network(survey.target.connection, network)
+            networks[network] = there.without(request.giving_way.entries)
         known = networks[network]
         taken = {*request.taken_addresses, *(address for other in found for address in other.addresses)}
         if wish.addresses:

@@ -58,6 +58,11 @@ class CloneRun(NamedTuple):
     temporary_pools: Mapping[str, str]
     acceptance: Acceptance
 
+    def require_unchanged(self) -> None:
+        """Raise SourceChangedError if the original was started or written to; see `Guard.require_unchanged`."""
+        with self.here.about_original():
+            self.guard.require_unchanged(self.here.source.connection)
+
 
 def clone_one(shared: CloneRun, plan: ClonePlan) -> CloneResult:
     """Make one clone, on connections that no other thread uses.
@@ -80,7 +85,8 @@ def clone_one(shared: CloneRun, plan: ClonePlan) -> CloneResult:
         # The undo stands before the claim: if the connection breaks in that call, only a look tells what is there.
         undo.push(f"domain '{plan.name}', an unfinished clone", partial(release_unless_needed, claim, undo))
         _take(claim, run)
-        guard.refuse_deletion(run.source.connection)
+        with run.about_original():
+            guard.refuse_deletion(run.source.connection)
         run.cancel.check()
         shared.acceptance.require(run.target.connection, plan.name, plan.definition, plan.source.definition)
         if plan.entries:
@@ -98,12 +104,12 @@ def clone_one(shared: CloneRun, plan: ClonePlan) -> CloneResult:
         filled = fill_volumes(run, volumes, shared.transfers)
         # some warnings come only with the files: of an access control list that cannot be copied
         refuse_warnings(plan.fail_on, (warning for done in filled.values() for warning in done.warnings))
-        guard.require_unchanged(run.source.connection)
+        shared.require_unchanged()
         if plan.prepared is not None:
             from virtomate.services.clone.preparing import prepare  # noqa: PLC0415 - few clones are prepared
 
             prepare(run, plan.prepared, plan.disks, filled, claim)
-            guard.require_unchanged(run.source.connection)
+            shared.require_unchanged()
         claim.require_intact()
         for directory in directories:
             stop_pool(run, directory)

@@ -57,7 +57,7 @@ def crossed(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[MomentPlan | N
     strict = tuple(disk for disk in disks if needs_sharing(survey, disk))
     shared: dict[int, DiskPlan] = {}
     if strict:
-        with errors_of(None if survey.request.to is None else survey.request.to.uri):
+        with errors_of(survey.request.target_uri):
             shared = {disk.disk.position: disk for disk in made_there(survey, strict)}
     every, disks = disks, tuple(disk for disk in disks if disk not in strict)
     indirect = tuple(disk for disk in disks if disk.duplication is not None and not _is_direct(disk.duplication))
@@ -97,7 +97,8 @@ def _is_direct(way: Duplication) -> bool:
 def _pool(survey: Survey, way: Duplication, chosen: DiskOptions) -> PoolEntry:
     pool = way.source.pool
     mapped = pool if survey.crossing is None else survey.crossing.moved.name(MapKind.POOL, pool)
-    return survey.target.pools.for_new_volumes(chosen.pool or survey.request.pool or mapped)
+    with errors_of(survey.request.target_uri):
+        return survey.target.pools.for_new_volumes(chosen.pool or survey.request.pool or mapped)
 
 
 def _there(

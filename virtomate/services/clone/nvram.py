@@ -19,6 +19,7 @@ from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
 from virtomate.services.clone.frozen import holds_nvram
 from virtomate.services.clone.side_files import SideFilePlan, is_missing, is_moving_original
+from virtomate.services.clone.target import errors_of
 from virtomate.services.clone.volume_names import distinct_volume_name, new_volume_name
 from virtomate.services.firmware import is_template, own_nvram_path
 from virtomate.services.storage import PoolEntry, find_volume, is_certainly_unwritable
@@ -139,7 +140,8 @@ def _place(survey: Survey, model: str) -> tuple[str, str | None]:
         directory, name = posixpath.split(normalise(place))
     elif "/" in place:
         pool, _, name = place.partition("/")
-        directory = survey.target.pools.for_new_files(pool).description.path or ""
+        with errors_of(survey.request.target_uri):
+            directory = survey.target.pools.for_new_files(pool).description.path or ""
     check_volume_name(name)
     return directory, name
 

@@ -147,7 +147,9 @@ def _started(run: Run, result: CloneResult, networks: tuple[str, ...]) -> CloneR
 
 def _plan_again(run: Run, work: Work, pools: TemporaryPools) -> ClonePlan | VirtomateError:
     try:
-        return settle(run, work.planner, work.planner.plan_automatically(instead_of=work.plan), pools)
+        # the error is part of a result, which is about the other host
+        with run.about_original():
+            return settle(run, work.planner, work.planner.plan_automatically(instead_of=work.plan), pools)
     except Exception as error:  # noqa: BLE001 - the other clones are still being made
         return known(error)
 

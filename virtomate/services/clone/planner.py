@@ -24,6 +24,7 @@ from virtomate.services.clone.seeds import (
 )
 from virtomate.services.clone.target import (
     Survey,
+    errors_of,
     refuse_taken_uuid,
 )
 from virtomate.services.clone_parts import InterfaceResult
@@ -133,7 +134,8 @@ class ClonePlanner(NamedTuple):
         if instead_of is not None:
             # the UUID may be the conflict, and stays the same
             for side in self.survey.sides:
-                refuse_taken_uuid(side.connection, self.survey.request)
+                with errors_of(None if side is self.survey.original else self.survey.request.target_uri):
+                    refuse_taken_uuid(side.connection, self.survey.request)
             self.taken.give_back(instead_of.new_paths)
             number = instead_of.number
         taken = None
@@ -194,7 +196,8 @@ class ClonePlanner(NamedTuple):
             return plan
         from virtomate.services.clone.addresses import plan_entries, with_entries  # noqa: PLC0415 - few clones
 
-        entries = plan_entries(self.addresses, number, plan.host_name or plan.name, plan.interfaces)
+        with errors_of(self.survey.request.target_uri):
+            entries = plan_entries(self.addresses, number, plan.host_name or plan.name, plan.interfaces)
         interfaces = with_entries(plan.interfaces, (planned.entry for planned in entries))
         return plan._replace(entries=entries, interfaces=interfaces)
 

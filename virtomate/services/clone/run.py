@@ -311,13 +311,12 @@ def _from_moment(
         raise AssertionError("there are no images to start from")
     name, undo, begin = planner.moment.name, Rollback(), time.monotonic()
     try:
-        with while_original_is_still(run, plans[0], planner.moment.duplications):
+        # results are about the other host
+        with run.about_original(), while_original_is_still(run, plans[0], planner.moment.duplications):
             moment = make_moment(run, planner.moment, undo)
         refuse_warnings(request.fail_on, moment.warnings)
     except Exception as unforeseen:  # noqa: BLE001 - what was made must be undone
         error = known(unforeseen)
-        # what failed is on the host of the original, and results are about the other host
-        error.message, error.hint = run.at_original(error.message), error.hint and run.at_original(error.hint)
         error = _undone(run, name, undo, error) or error
         results = (clone_result(plan, Status.FAILED, seconds=time.monotonic() - begin, error=error) for plan in plans)
         return tuple(explained(result, run.cancel) for result in results)

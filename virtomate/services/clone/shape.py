@@ -8,6 +8,7 @@ from virtomate.definition.rewrite.shape import find_interface, with_memory, with
 from virtomate.definition.rewrite.unshared import Outcome
 from virtomate.errors import IllegalStateError, NotFoundError, UnsupportedError, UsageError
 from virtomate.notices import Change, notice
+from virtomate.services.clone.target import errors_of
 from virtomate.words import binary_size, virsh
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def shaped(survey: Survey, prepared: Outcome, disks: tuple[DiskPlan, ...]) -> Ou
             raise UsageError(f"--network is given twice for one interface: '{connected[position]}' and '{choice.word}'")
         connected[position] = choice.word
         if choice.kind == "network":
-            _require_network(survey, choice.name)
+            with errors_of(survey.request.target_uri):
+                _require_network(survey, choice.name)
         outcomes.append(with_network(outcomes[-1].domain, position, choice.kind, choice.name))
     grown = [
         notice(Change.ASKED, f"capacity of disk {item.disk.target}", old=binary_size(old), new=binary_size(new))

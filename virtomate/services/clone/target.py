@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers, readers
 from virtomate.definition.provenance import find_provenance
-from virtomate.errors import ConflictError, NotFoundError, UsageError, VirtomateError, combined_error
+from virtomate.errors import ConflictError, NotFoundError, UsageError, VirtomateError, combined_error, rewording
 from virtomate.hypervisor.domains import find_domain_by_name, find_domain_by_uuid, list_active_domains, list_domains
 from virtomate.paths import normalise
 from virtomate.services.clone.in_use import InUse
@@ -295,12 +295,5 @@ def _unfinished(domain: Domain) -> tuple[str, str] | None:
 @contextmanager
 def errors_of(uri: str | None) -> Iterator[None]:
     """Let the commands in an error of the block reach another libvirt than the one in use; None for the one in use."""
-    try:
+    with rewording(str if uri is None else Reach(uri, uri).fill):
         yield
-    except VirtomateError as error:
-        if uri is None:
-            raise
-        reach = Reach(uri, uri)
-        error.message = reach.fill(error.message)
-        error.hint = None if error.hint is None else reach.fill(error.hint)
-        raise

@@ -182,7 +182,16 @@ class VolumeInTheMaking:
     ) -> TransferContext:
         """Return what a transfer works with."""
         run = self._run
-        return TransferContext(connection, run.target.borrow, run.progress, cancel, self.claim.token, run.pace, other)
+        return TransferContext(
+            connection,
+            run.target.borrow,
+            run.progress,
+            cancel,
+            self.claim.token,
+            run.pace,
+            other,
+            run.at_original,
+        )
 
     def _fill_somehow(self, workplace: TransferContext) -> Filled:
         while True:
@@ -204,7 +213,7 @@ class VolumeInTheMaking:
         if job.way is not None and job.way.originals:
             from virtomate.services.transaction.shared_storage import require_shared  # noqa: PLC0415 - few hosts share
 
-            require_shared(job.way, created, workplace, self._run.at_original)
+            require_shared(job.way, created, workplace)
             # the source is a volume of this host, too
             workplace = workplace._replace(other=None)
         written = job.fill(created, workplace)

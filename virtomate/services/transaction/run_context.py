@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from virtomate.duplication.pace import UNLIMITED
+from virtomate.errors import rewording
 from virtomate.tuples import NamedTuple
 from virtomate.words import Reach
 
@@ -44,6 +45,12 @@ class Run(NamedTuple):
     def at_original(self, text: str) -> str:
         """Return a text with commands that reach the host of the original, also in a result about another host."""
         return self.reach.fill(text) if self.has_two_hosts else text
+
+    @contextmanager
+    def about_original(self) -> Iterator[None]:
+        """Let the commands in an error of the block reach the host of the original, see `at_original`."""
+        with rewording(self.at_original):
+            yield
 
     @property
     def has_two_hosts(self) -> bool:

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
 from virtomate.definition.volume import describe_volume
-from virtomate.errors import NotFoundError, UnsupportedError
+from virtomate.errors import UnsupportedError, rewording
 from virtomate.hypervisor.storage import get_pool, get_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
 
@@ -19,21 +17,15 @@ if TYPE_CHECKING:
 _SECONDS = 3
 
 
-def require_shared(
-    way: Duplication, created: VolumeDescription, context: TransferContext, at_original: Callable[[str], str]
-) -> None:
+def require_shared(way: Duplication, created: VolumeDescription, context: TransferContext) -> None:
     """Raise UnsupportedError unless the host of the original sees a new volume beside the file that it was planned for.
 
-    The file has just been made: no other file of that name has the time of its last change. `at_original` lets the
-    commands of a text reach the host of the original.
+    The file has just been made: no other file of that name has the time of its last change.
     """
     if (beside := way.witness) is None:
         return
-    try:
+    with rewording(context.at_original):
         pool = get_pool(context.source, beside.pool)
-    except NotFoundError as error:
-        error.hint = error.hint and at_original(error.hint)
-        raise
     volume = get_volume(context.connection, created.pool, created.name)
     is_fresh = False
     for _ in backoff(_SECONDS, context.cancel):
