@@ -518,7 +518,7 @@ def test_delete_by_uuid(lab: Lab, unfinished: str, virtomate: Program) -> None:
 
 
 def test_delete_with_its_pool_stopped_keeps_the_record(lab: Lab, unfinished: str, virtomate: Program) -> None:
-    """Where the volume cannot be reached the claim stays, and the command can be given again."""
+    """Where the volume cannot be reached the claim stays; the hint says how to reach it, and the command works then."""
     lab.pool.handle.destroy()
 
     first = virtomate("domain-delete", unfinished, json=True)
@@ -527,7 +527,9 @@ def test_delete_with_its_pool_stopped_keeps_the_record(lab: Lab, unfinished: str
 
     assert first.status == 3, first
     assert any(str(target_of(lab, unfinished)) in item for item in error_of(first)["leftovers"])
-    assert reaching(lab.uri, f"virtomate domain-delete {unfinished}") in error_of(first)["hint"]
+    start, delete = f"virsh pool-start {lab.pool.name}", f"virtomate domain-delete {unfinished}"
+    cure = f"Start it: {reaching(lab.uri, start)}. Then run {reaching(lab.uri, delete)} again."
+    assert error_of(first)["hint"] == cure
     assert second.status == 0, second
     assert not is_there(lab, unfinished)
 

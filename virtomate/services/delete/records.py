@@ -79,6 +79,7 @@ class Deletion(NamedTuple):
         doomed: What would be removed besides the definition.
         foreign: Files at the places of artifacts that belong to somebody else by now.
         unreachable: Artifacts of an unfinished clone that cannot be looked at.
+        cures: How they can be looked at again, each a sentence.
         kept_disks: The clone's disks, NVRAM and DHCP entries that cloning did not make.
         handed: Volumes that stay, since others rest on them, each with the domain that keeps the volume.
         needs: UUIDs of clones that must be deleted before, since they use artifacts of this one.
@@ -92,6 +93,7 @@ class Deletion(NamedTuple):
     doomed: tuple[DoomedThing, ...] = ()
     foreign: tuple[Notice, ...] = ()
     unreachable: tuple[Notice, ...] = ()
+    cures: tuple[str, ...] = ()
     kept_disks: tuple[Notice, ...] = ()
     handed: tuple[HandedBase, ...] = ()
     needs: frozenset[str] = frozenset()

@@ -156,7 +156,7 @@ class _CloneDeletion:
         self._removed: list[str] = []
         self._replaced: list[Notice] = []
         self._failed: list[Notice] = []
-        self._cures: dict[str, None] = {}
+        self._cures = dict.fromkeys(deletion.cures)
         self._restarted: str | None = None
 
     def execute(self, in_the_way: list[str]) -> DeletionResult:

@@ -271,7 +271,8 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
             continue
         if judgement.verdict is Verdict.AWAY:
             unreachable.append(notice(Kept.UNREACHABLE, name_artifact(made), reason=judgement.reason))
-            hints[judgement.hint or ""] = None
+            if judgement.hint is not None:
+                hints[judgement.hint] = None
         elif judgement.verdict is Verdict.FOREIGN or (provenance.finished and judgement.verdict is Verdict.EMPTY):
             foreign.append(notice(Kept.FOREIGN, name_artifact(made), reason=judgement.reason))
         else:
@@ -288,6 +289,7 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
         doomed=(*doomed, *map(DoomedThing, _kept_by_libvirt(domain, provenance))),
         foreign=tuple(foreign),
         unreachable=tuple(unreachable),
+        cures=tuple(hints),
         kept_disks=(
             *_foreign_disks(clone, references),
             *_foreign_nvram(clone, references),
