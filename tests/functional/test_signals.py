@@ -15,16 +15,19 @@ import pexpect
 import pytest
 
 from tests.functional.runs import (
+    Watched,
     held_daemon,
     make_big_source,
     midway,
+    reaching,
     start_clone,
     unchanged,
     wait_for,
     wait_until_still,
 )
 from tests.functional.test_terminal import Terminal
-from tests.lab import Lab, Program
+from tests.lab import Lab, Program, disk, domain
+from tests.lab.images import MIB
 from tests.lab.program import PAUSING, Background
 from tests.lab.programs import require_program
 
@@ -160,6 +163,36 @@ def test_signal_in_a_call_that_hangs(lab: Lab, virtomate: Program, number: signa
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize("moment", ["virDomainDefineXMLFlags", "virStorageVolCreateXML", "vda", "virStreamFinish"])
+def test_second_ctrl_c_where_libvirt_does_not_answer(lab: Lab, virtomate: Program, moment: str) -> None:
+    """The first one is answered at once, and the second one ends the program; domain-delete removes what is left."""
+    path = lab.pool.raw("original.raw", 40 * MIB, data_bytes=32 * MIB)
+    lab.define(domain("original", disks=[disk(path, "raw")]))
+    before = lab.inventory()
+    words = ("--progress", "json", "--json", "domain-clone", "--transfer", "stream", "original", "web")
+    argv = [sys.executable, "-P", "-c", TRUSTFUL, moment, "-c", lab.uri, *words]
+
+    with Background(argv, virtomate.env({"PATIENCE_SECONDS": "0.2"}), virtomate.directory) as run:
+        wait_until_still(run.process.pid)
+        with held_daemon(lab):
+            watched = Watched(run)
+            run.signal(signal.SIGCONT)
+            run.signal(signal.SIGINT)
+            notes = [watched.wait_for_event("note")["message"] for _ in range(2)]
+            run.signal(signal.SIGINT)
+            result = run.wait()
+    lab.hypervisor.wait_until_idle()
+
+    assert notes[0].startswith("Interrupted, cleaning up…")
+    assert notes[1].startswith("libvirt does not answer yet. Another Ctrl-C ends virtomate at once")
+    assert (result.status, result.json["type"]) == (3, "Interrupted"), str(result)
+    assert result.json["leftovers"] == ["what was begun (libvirt did not answer)"]
+    assert reaching(lab.uri, "virtomate domain-list --clones") in result.json["hint"]
+    deleted = virtomate("domain-delete", "--yes", "--yes-unproved", "web")
+    assert deleted.status == 0, str(deleted)
+    unchanged(before, lab)
+
+
 def test_signal_while_nobody_reads(virtomate: Program) -> None:
     """A signal ends a command that cannot get rid of its result, and nothing is written into the middle of it."""
     reader, writer = os.pipe()
@@ -283,7 +316,9 @@ def test_repeated_signals_say_what_is_waited_for(lab: Lab, virtomate: Program) -
     with midway(lab, watched, "server", lab.pool.path / "web.raw"):
         for number in SIGNALS:
             watched.run.signal(number)
-            notes.append(watched.wait_for_event("note")["message"])
+            while (note := watched.wait_for_event("note")["message"]).startswith("libvirt does not answer yet"):
+                pass
+            notes.append(note)
     result = watched.run.wait()
 
     awaited = "Waiting for libvirt to finish writing 'web.raw'."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,11 +17,12 @@ import pytest
 from tests.clock import Clock
 from virtomate.cancel import CancelToken
 from virtomate.errors import InterruptedBySignalError, SilentHostError
-from virtomate.hypervisor import opening
+from virtomate.hypervisor import connection, opening
 from virtomate.hypervisor.opening import Opening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FrameType
 
 SHORT_SECONDS = 0.15
 
@@ -55,6 +57,33 @@ def test_silent_host_is_given_up_at_a_terminal(silent_tcp: str) -> None:
     """Where nothing can ask for a password, the time is limited, whether there is a terminal or not."""
     with pytest.raises(SilentHostError, match="no answer"):
         Opening(silent_tcp, lambda _prompt, _is_secret: "").run(SHORT_SECONDS, CancelToken(), is_patient=True)
+
+
+def test_calls_that_have_not_returned(silent_tcp: str) -> None:
+    """A call that hangs is seen as the same one again and again; the event loop, which always waits, is none."""
+    connection._start_event_loop()
+    loop = next(thread for thread in threading.enumerate() if thread.name == "libvirt-events")
+    started = Opening(silent_tcp, None)
+    with pytest.raises(SilentHostError):
+        started.run(SHORT_SECONDS, CancelToken(), is_patient=True)
+    assert started._thread is not None
+
+    first = frame_in(started._thread, "openAuth")
+    waiting = frame_in(loop, "virEventRunDefaultImpl")
+
+    for _ in range(2):
+        calls = opening.calls_in_progress()
+        assert any(call is first for call in calls)
+        assert not any(call is waiting for call in calls)
+
+
+def frame_in(thread: threading.Thread, function: str) -> FrameType:
+    """Return the innermost frame of a thread, once it is that of a function."""
+    while True:
+        frame = sys._current_frames()[thread.ident or 0]
+        if frame.f_code.co_name == function:
+            return frame
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("is_patient", [True, False])

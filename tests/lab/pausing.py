@@ -19,16 +19,21 @@ import libvirt  # noqa: F401 - what it calls while it is being imported is none 
 import libvirtmod
 import libvirtmod_qemu
 
+from virtomate.cli import signals
 from virtomate.hypervisor import connection, freeze, watchdog
 from virtomate.output import progress as output
 from virtomate.services.guest import program
 
 # Who has lost a connection meanwhile may take long to get a new one on a busy machine.
 connection._RECONNECT_SECONDS = 60.0
+# So may a new connection over SSH.
+connection._CONNECT_SECONDS = 120.0
 watchdog.THAW_AFTER_SECONDS = 600.0
 # A guest on a busy machine may take long to answer, to freeze its file systems, and to start a program.
 freeze._ANSWER_SECONDS = freeze._FREEZE_SECONDS = 60
 program._CLEANUP_SECONDS = 60.0
+# So may libvirt, and few tests are about what is said then.
+signals._PATIENCE_SECONDS = float(os.environ.get("PATIENCE_SECONDS", "600"))
 
 _HANDLING_SECONDS = 60.0
 _handled = threading.Event()

@@ -37,11 +37,12 @@ class App:
     @contextmanager
     def working(self) -> Iterator[Progress]:
         """Show progress during the block, and what a signal does to the work."""
-        self._settings.signals.note = self.progress.note
+        signals = self._settings.signals
+        signals.note, signals.close = self.progress.note, self.progress.close
         try:
             yield self.progress
         finally:
-            self._settings.signals.note = None
+            signals.note = None
             self.progress.close()
 
     @contextmanager
@@ -61,6 +62,7 @@ class App:
             return
         from virtomate.hypervisor import session as service  # noqa: PLC0415 - few commands work on two hosts
 
+        self._settings.signals.uri = uri
         with service.open_session(uri, self._ask, self.cancel) as session:
             yield session
 
@@ -79,6 +81,6 @@ def open_app(settings: Settings) -> Iterator[App]:
         text = prompt.rstrip(": ")
         return settings.terminal.ask(lambda: click.prompt(text, hide_input=is_secret, err=True, type=str))
 
-    settings.signals.abandon = service.end_programs
+    settings.signals.abandon, settings.signals.calls = service.end_programs, service.calls_in_progress
     with service.open_session(settings.uri, ask, settings.signals.cancel) as session:
         yield App(settings, session, ask)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,13 +17,18 @@ from virtomate.cancel import CancelToken
 from virtomate.errors import InterruptedBySignalError, signal_cause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Self
 
 Result = TypeVar("Result")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _END = b"\0"
+
+_SILENCE = -1
+
+# After a signal, how long one call of libvirt's may take until another Ctrl-C ends the program.
+_PATIENCE_SECONDS = 3.0
 
 
 class Signals:
@@ -31,24 +37,34 @@ class Signals:
     Attributes:
         cancel: The token that the first signal sets.
         note: Shows a sentence to the person who waits for the command's end; None while nothing has to be cleaned up.
+        close: Leaves the screen clean when the program ends at once.
         abandon: Ends the child processes that would outlive the program, when the program ends at once.
+        calls: Returns a mark for each call of libvirt's that has not returned.
+        uri: The libvirt where something is made; None for that of the command line.
         has_left_command: Whether the program ends at once, so that nothing more of the command is shown.
     """
 
     def __init__(self) -> None:
         self.cancel = CancelToken()
         self.note: Callable[[str], None] | None = None
+        self.close: Callable[[], None] = lambda: None
         self.abandon: Callable[[], None] = lambda: None
+        self.calls: Callable[[], Sequence[object]] = tuple
+        self.uri: str | None = None
         self.has_left_command = False
+        self._seen_calls: Sequence[object] = ()
+        self._next_look: float | None = None
+        self._has_offered = False
 
     def watch(self, work: Callable[[], Result]) -> Result:
         """Do some work in a thread, and return its result or raise its error; ignored signals stay ignored (nohup).
 
-        Work that has begun to change something is waited for, however many signals come.
+        Work that has begun to change something is waited for, however many signals come, unless libvirt does not
+        answer: then the user is told that another Ctrl-C ends the program.
 
         Raises:
-            InterruptedBySignalError: A signal arrived before that. The work may still go on in its thread. From now on,
-                signals have their usual effect, so that the next signal ends the program.
+            InterruptedBySignalError: A signal arrived before that, or that Ctrl-C. The work may still go on in its
+                thread. From now on, signals have their usual effect, so that the next signal ends the program.
         """
         results: list[Result] = []
         errors: list[BaseException] = []
@@ -62,8 +78,11 @@ class Signals:
 
         with _Caught() as caught:
             threading.Thread(target=do, args=(caught.writer,), name="command", daemon=True).start()
-            while number := caught.wait():
-                self._take(number, caught)
+            while number := caught.wait(self._next_look):
+                if number == _SILENCE:
+                    self._offer_to_end()
+                else:
+                    self._take(number, caught)
         for number in caught.rest():
             self.cancel.interrupt(number)
         if errors:
@@ -72,6 +91,8 @@ class Signals:
 
     def _take(self, number: int, caught: _Caught) -> None:
         is_repeated = self.cancel.signal_number is not None
+        if not is_repeated:
+            self._seen_calls, self._next_look = self.calls(), time.monotonic() + _PATIENCE_SECONDS
         # before the command can notice the signal, and again in case that the command has begun meanwhile
         self.has_left_command = not self.cancel.has_begun
         self.cancel.interrupt(number)
@@ -80,12 +101,50 @@ class Signals:
             caught.let_go()
             self.abandon()
             raise InterruptedBySignalError(number)
+        if number == signal.SIGINT and self._has_offered and self._is_unanswered():
+            self.has_left_command = True
+            caught.let_go()
+            self.close()
+            self.abandon()
+            raise _abandonment(number, self.uri)
         if (note := self.note) is not None:
             does = "Still cleaning up…" if is_repeated else f"Interrupted{signal_cause(number)}, cleaning up…"
             awaited = ", and for ".join(self.cancel.awaited)
             # the terminal may be gone, but the work still has to end
             with suppress(OSError):
                 note(f"{does} Waiting for {awaited}." if awaited else does)
+
+    def _is_unanswered(self) -> bool:
+        """Return whether a call of libvirt's that was seen before has not returned."""
+        return any(call is seen for call in self.calls() for seen in self._seen_calls)
+
+    def _offer_to_end(self) -> None:
+        """Say that another Ctrl-C ends the program, if libvirt has not answered since the last look."""
+        is_unanswered = self._is_unanswered()
+        self._seen_calls, self._next_look = self.calls(), time.monotonic() + _PATIENCE_SECONDS
+        if is_unanswered and not self._has_offered and (note := self.note) is not None:
+            self._has_offered = True
+            with suppress(OSError):
+                note("libvirt does not answer yet. Another Ctrl-C ends virtomate at once, and leaves what was begun.")
+
+
+def _abandonment(number: int, uri: str | None) -> InterruptedBySignalError:
+    """Return the error for a program that leaves what it has begun, on another libvirt if `uri` is given."""
+    from virtomate.notices import Leftover, notice  # noqa: PLC0415 - most daemons answer
+    from virtomate.words import virtomate  # noqa: PLC0415 - as above
+
+    listed = virtomate("domain-list", options="--clones", uri=uri)
+    return InterruptedBySignalError(number).adding(
+        hint=f"When libvirt answers again, {listed} shows unfinished clones, and "
+        f"{virtomate('domain-delete', uri=uri)} removes what is left of such a clone.",
+        leftovers=(notice(Leftover.UNREMOVED, "what was begun", reason="libvirt did not answer"),),
+    )
+
+
+def _is_readable(descriptor: int, seconds: float) -> bool:
+    import select  # noqa: PLC0415 - few commands are interrupted
+
+    return bool(select.select([descriptor], [], [], seconds)[0])
 
 
 class _Caught:
@@ -106,11 +165,13 @@ class _Caught:
             signal.signal(number, handler or signal.SIG_DFL)
         signal.set_wakeup_fd(self._woken_before)
 
-    def wait(self) -> int:
-        """Return the number of the next signal, or 0 when the work has ended."""
-        while (number := os.read(self._reader, 1)[0]) and number not in self._before:
-            pass
-        return number
+    def wait(self, deadline: float | None) -> int:
+        """Return the number of the next signal, 0 when the work has ended, or `_SILENCE` at the deadline."""
+        while deadline is None or _is_readable(self._reader, max(0.0, deadline - time.monotonic())):
+            number = os.read(self._reader, 1)[0]
+            if not number or number in self._before:
+                return number
+        return _SILENCE
 
     def rest(self) -> list[int]:
         """Return the signals that arrived after the end of the work. No more can arrive."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from virtomate.cancel import CancelToken, backoff
 from virtomate.errors import NoConnectionError, SilentHostError
 from virtomate.hypervisor.connection import connect
-from virtomate.hypervisor.opening import end_programs
+from virtomate.hypervisor.opening import calls_in_progress, end_programs
 
-__all__ = ["Session", "SpareConnections", "end_programs", "open_session"]
+__all__ = ["Session", "SpareConnections", "calls_in_progress", "end_programs", "open_session"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
