@@ -39,12 +39,7 @@ def test_another_host() -> None:
         (["--to", URI, "--map", "pool:a="], "'pool:a=' is not of the form KIND:A=B"),
         (["--to", URI, "--map", "disk:a=b"], "'disk' in 'disk:a=b' is not known; expected: pool, network"),
         (["--to", URI, "--map", "pool:a=b", "--map", "pool:a=c"], "--map is given twice for pool 'a'"),
-        (
-            ["--to", URI, "--transfer", "server"],
-            "--transfer server cannot be given with --to: libvirt copies by itself",
-        ),
         (["--to", URI, "--block", "copy"], "--block copy cannot be given with --to: only files get to another host"),
-        (["--to", URI, "--mode", "linked", "--freeze"], "--freeze cannot be given with --to: the bases are"),
     ],
 )
 def test_what_is_refused(words: list[str], reason: str) -> None:

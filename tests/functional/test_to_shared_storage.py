@@ -194,6 +194,30 @@ def test_copied_where_the_files_are(
     assert sorted(path.name for path in hidden.iterdir()) == ["data.qcow2", "original.raw"]
 
 
+def test_server_alone(shared: Shared, virtomate: Program, far: Far) -> None:
+    """With --transfer server, the other libvirt copies, also what is faster by other ways; else that is refused."""
+    raw = shared.here.raw("original.raw", 16 * MIB, data_bytes=MIB)
+    top = shared.here.overlay("top.qcow2", shared.here.qcow2("base.qcow2", 16 * MIB, data_bytes=2 * MIB))
+    shared.lab.define(domain("original", disks=[disk(raw, "raw"), disk(top, target="vdb")]))
+    alone = shared.lab.pool.raw("alone.raw", MIB)
+    shared.lab.define(domain("alone", disks=[disk(alone, "raw")]))
+    before = shared.inventories()
+
+    refused = virtomate("domain-clone", "--to", far.uri, "--transfer", "server", "alone", "clone", json=True)
+    nothing_happened(shared, before)
+    found = by_target(cloned(send(virtomate, far.uri, "--transfer", "server")))
+
+    assert refused.status == 1, str(refused)
+    assert refused.json["message"].startswith("--transfer server is not possible on host"), str(refused)
+    assert f"has the file '{alone}'" in refused.json["message"]
+    assert "Otherwise use --transfer stream;" in refused.json["hint"]
+    assert {target: item["transfer"] for target, item in found.items()} == {"vda": "server", "vdb": "server"}
+    assert file_digest(shared.there.path / "clone.raw") == file_digest(raw)
+    flat = shared.there.path / "clone-top.qcow2"
+    assert images.qemu_img("compare", "-U", "-f", "qcow2", "-F", "qcow2", top, flat)
+    assert "backing-filename" not in image_info(flat)
+
+
 def test_writer_there(root_lab: Lab, hidden: Path, virtomate: Program, far: Far) -> None:
     """A domain of the other host that writes to the volume is found by that host's definitions."""
     images.make_qcow2(hidden / "original.qcow2", 4 * MIB)
@@ -223,9 +247,11 @@ class Twins:
 
     def unmount(self) -> None:
         """Take the file systems away."""
-        for pool in (self.here, self.there):
+        for pool, image in ((self.here, "twin.img"), (self.there, "twin-there.img")):
             remove_pool(pool.handle)
             mounts.unmount(pool.path)
+            pool.path.rmdir()
+            pool.path.with_name(image).unlink()
 
 
 @pytest.fixture
@@ -242,7 +268,10 @@ def test_equal_files_prove_nothing(root_lab: Lab, twins: Twins, virtomate: Progr
     before = root_lab.inventory(), far.inventory()
 
     refused = send(virtomate, far.uri, "--mode", "linked")
+    by_server = send(virtomate, far.uri, "--transfer", "server")
 
+    assert by_server.status == 1, str(by_server)
+    assert by_server.json[0]["error"]["hint"] == "Leave out --transfer server."
     assert refused.status == 1, str(refused)
     assert "the hosts do not share" in refused.json[0]["error"]["message"]
     assert twins.there.volumes() == ["original.qcow2"]
@@ -299,6 +328,7 @@ def test_what_is_refused(shared: Shared, virtomate: Program, far: Far) -> None:
     assert f"--pool {POOL}" in elsewhere.json["hint"]
     assert "domain 'waiting' names" in taken.json["message"], str(taken)
     assert "the disks of a running original, or of a snapshot, are copied" in live.json["message"], str(live)
+    assert live.json["hint"] == "Use --freeze, or --mode copy."
     nothing_happened(shared, before)
 
 

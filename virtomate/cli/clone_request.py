@@ -103,7 +103,7 @@ def clone_request(
     )
     if fields["freeze"]:
         _check_freeze(mode, disks, is_snapshot=fields["snapshot"] is not None)
-    other = read_other_host(to, maps, transfer=transfer, freeze=fields["freeze"], block=block)
+    other = read_other_host(to, maps, block=block)
     seed, host_names = read_seed_words(seed_words, many, None if count is None else numbered_names)
     preparation = None
     if sysprep is not None or customize:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from virtomate.enums import DiskAction, MapKind, Transfer
+from virtomate.enums import DiskAction, MapKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,9 +64,7 @@ def _complete_map(_context: click.Context, _parameter: click.Parameter, incomple
     return [CompletionItem(f"{kind.value}:") for kind in MapKind if f"{kind.value}:".startswith(incomplete)]
 
 
-def read_other_host(
-    to: str | None, maps: Sequence[HostMap], *, transfer: str | None, freeze: bool, block: str
-) -> OtherHost | None:
+def read_other_host(to: str | None, maps: Sequence[HostMap], *, block: str) -> OtherHost | None:
     """Return the host that was asked for; None for the host of the original.
 
     Raises:
@@ -77,11 +75,6 @@ def read_other_host(
             raise click.UsageError(f"--map {maps[0].word} is for another host, and needs --to.")
         return None
     not_possible = {
-        f"--transfer {transfer}": (
-            transfer == Transfer.SERVER,
-            "libvirt copies by itself where the hosts share storage",
-        ),
-        "--freeze": (freeze, "the bases are for clones on the host of the original"),
         f"--block {block}": (
             block != DiskAction.SHARE,
             "only files get to another host; clone into files first (--block copy, --pool), and then that clone",

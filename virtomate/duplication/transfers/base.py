@@ -142,6 +142,13 @@ class Duplication(NamedTuple):
         return self.originals or (self.source, *self.below)
 
     @property
+    def at_original(self) -> Duplication:
+        """The same with the images as the host of the original has them."""
+        if not self.originals:
+            return self
+        return self._replace(source=self.originals[0], below=self.originals[1:], originals=())
+
+    @property
     def new_format(self) -> str:
         """The format of the new volume."""
         return "raw" if self.to_device else "qcow2" if self.action is Action.LINKED else self.source.format

@@ -11,6 +11,7 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
+from virtomate.cancel import backoff
 from virtomate.definition.readers import child, devices
 from virtomate.definition.volume import network_source
 from virtomate.enums import Action, MapKind, Mode, Transfer
@@ -19,6 +20,7 @@ from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import url_in
 from virtomate.services.clone.disk_survey import survey_disks
 from virtomate.services.clone.disks import with_ways
+from virtomate.services.linked import look_at_base
 from virtomate.services.storage import find_volume
 
 if TYPE_CHECKING:
@@ -26,12 +28,15 @@ if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.enums import DiskAction
+    from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.target import Survey
     from virtomate.services.storage import PoolEntry
 
 # What can be made without the volumes of the original, too.
 _COPYING = frozenset({Mode.COPY, Mode.AUTO})
+# A host may see later what another host has written to a network file system.
+_SECONDS = 3
 # Names that every host has for itself.
 _OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -49,7 +54,8 @@ def _treatment(survey: Survey, target: str) -> DiskAction | None:
 
 def needs_sharing(survey: Survey, disk: DiskPlan) -> bool:
     """Return whether a disk can be duplicated as was asked only where both hosts see its volume."""
-    return disk.duplication is not None and mode_of(survey, disk.disk.target) not in _COPYING
+    is_by_server = survey.request.transfer is Transfer.SERVER
+    return disk.duplication is not None and (is_by_server or mode_of(survey, disk.disk.target) not in _COPYING)
 
 
 def copied_there(survey: Survey, disk: DiskPlan, streamed: DiskPlan) -> DiskPlan:
@@ -85,9 +91,11 @@ def made_there(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, .
     Raises:
         UnsupportedError: Nothing shows that both hosts see a volume, or a volume cannot be duplicated as was asked.
     """
-    if survey.source.running is not None or survey.source.snapshot is not None:
+    if survey.source.backed_up is not None or survey.source.snapshot is not None:
         target = disks[0].disk.target
         what, hint = "the disks of a running original, or of a snapshot, are copied", f"Use {_copying(survey, target)}."
+        if survey.source.backed_up is not None and mode_of(survey, target) is Mode.LINKED:
+            hint = f"Use --freeze, or {_copying(survey, target)}."
         raise _refusal(survey, target, what, hint)
     ways = {disk.disk.target: disk.duplication for disk in disks if disk.duplication is not None}
     seen = {target: _find(survey, way.source, target) for target, way in ways.items()}
@@ -96,8 +104,12 @@ def made_there(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, .
         definition=definition._replace(domain=_with_sources(definition.domain, seen, ways)),
         modes={seen[target].path: survey.source.modes.get(way.source.path, 0) for target, way in ways.items()},
         freeze_mark=None,
+        running=None,
+        is_active=survey.source.is_active or survey.source.running is not None,
     )
-    request = survey.request._replace(disks=tuple(item for item in survey.request.disks if item.target in ways))
+    request = survey.request._replace(
+        disks=tuple(item for item in survey.request.disks if item.target in ways), freeze=False
+    )
     alone = survey._replace(original=survey.target, source=source, request=request)
     planned = {disk.disk.target: disk for disk in survey_disks(alone)}
     there = tuple(planned[target] for target in ways)
@@ -132,25 +144,48 @@ def _find(survey: Survey, image: VolumeDescription, target: str) -> VolumeDescri
     for known in {known.pool.name: known for known in candidates if known is not None}.values():
         if known.is_active and not known.backend.makes_devices:
             found = find_volume(known.pool, image.name)
-            if found is not None and _is_same(found.description, image):
+            if found is not None and _is_same(found.description, image, survey):
                 return found.description
     raise _not_shared(survey, target, image)
 
 
-def _is_same(one: VolumeDescription, other: VolumeDescription) -> bool:
+def _is_same(one: VolumeDescription, other: VolumeDescription, survey: Survey | None = None) -> bool:
+    """Return whether both hosts tell the same of a file; of one that is still written to, `seen_again` tells."""
+    if survey is not None and survey.source.running is not None and other.changed is None:
+        return one.changed is not None
     return one.changed is not None and (one.changed, one.physical) == (other.changed, other.physical)
+
+
+def seen_again(way: Duplication, base: VolumeDescription, connection: Connection) -> Duplication:
+    """Return how an overlay is made on a base that the original was moved off.
+
+    Raises:
+        UnsupportedError: The host of the clone, to which the connection leads, has another file there.
+    """
+    for _ in backoff(_SECONDS):
+        there = look_at_base(connection, way.source)
+        if _is_same(there, base):
+            return way._replace(source=there, originals=(base, *way.originals[1:]))
+    raise UnsupportedError(
+        f"the hosts do not share '{base.path}': the host of the clone tells another time of its last change",
+        hint="Use --mode copy, or --disk TARGET=copy, without --freeze.",
+    )
 
 
 def _refusal(survey: Survey, target: str, reason: str, hint: str) -> UnsupportedError:
     hosts = survey.crossing and survey.crossing.hosts
     word = f"--disk {target}={mode_of(survey, target).value}"
-    if _treatment(survey, target) is None:
+    if mode_of(survey, target) in _COPYING:
+        word = f"--transfer {Transfer.SERVER.value}"
+    elif _treatment(survey, target) is None:
         word = f"--mode {survey.request.mode.value}"
     return UnsupportedError(f"{word} is not possible on host '{hosts and hosts.target}': {reason}", hint)
 
 
 def _copying(survey: Survey, target: str) -> str:
-    """Return the option by which a disk is copied instead."""
+    """Return the option by which a disk is copied instead, or made of streams."""
+    if mode_of(survey, target) in _COPYING:
+        return f"--transfer {Transfer.STREAM.value}"
     return "--mode copy" if _treatment(survey, target) is None else f"--disk {target}=copy"
 
 
@@ -187,7 +222,7 @@ def _require_same(survey: Survey, images: tuple[VolumeDescription, ...], way: Du
     if len(images) != len(there) or not is_whole:
         raise _not_shared(survey, way.label, images[min(len(there), len(images) - 1)])
     for image, other in zip(images, there, strict=True):
-        if not _is_same(image, other):
+        if not _is_same(other, image, survey):
             raise _not_shared(survey, way.label, image)
         if posixpath.dirname(other.path) == way.place.directory:
             continue

@@ -103,7 +103,11 @@ def _named(
         advice = "Choose another name for the clone, or --disk TARGET=MODE,name=NAME."
         is_overlay = surveyed.action is Action.LINKED
         mark = survey.source.freeze_mark
-        model = name_before_freezes(source.name) if mark is not None and source.path in mark.paths else source.name
+        model = (
+            name_before_freezes(source.name)
+            if mark is not None and surveyed.at_original.source.path in mark.paths
+            else source.name
+        )
         source_name = next((name for name in source_names if model.startswith(name)), source_names[-1])
         name = new_volume_name(model, source_name, clone_name, is_overlay=is_overlay)
         if surveyed.to_device:

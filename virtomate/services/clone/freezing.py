@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from virtomate.duplication.transfers.base import Duplication
+    from virtomate.hypervisor.connection import Connection
     from virtomate.notices import Notice
     from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.live import RunningOriginal
@@ -67,8 +68,8 @@ class Freezing(NamedTuple):
     def begin(self, run: Run) -> Freeze:
         """Return the freeze, which is still to be made."""
         if self.running is None:
-            return Freeze(run, self.plan)
-        return LiveFreeze(run, self.plan, self.running.run_id, self.running.readiness.quiesce)
+            return Freeze(run.at_source, self.plan)
+        return LiveFreeze(run.at_source, self.plan, self.running.run_id, self.running.readiness.quiesce)
 
     @property
     def duplications(self) -> tuple[Duplication, ...]:
@@ -85,8 +86,10 @@ def plan_freeze(survey: Survey, disks: tuple[DiskPlan, ...], taken: TakenNames) 
         ConflictError: There is no free name for an overlay.
         VirtomateError: A volume cannot become a base, see `refuse_written`.
     """
+    # the original stays where it is, wherever its clones go
+    survey = survey._replace(target=survey.original)
     linked = {
-        item.duplication.source.path: (item, item.duplication)
+        item.duplication.at_original.source.path: (item, item.duplication.at_original)
         for item in disks
         if item.duplication is not None and item.action is Action.LINKED and not item.disk.is_readonly
     }
@@ -142,7 +145,10 @@ def _plan_move(
     transfers, cautions = survey.admit((Transfer.LINK,), known, (), f"disk {item.disk.target}")
     label = f"{survey.source.reference.name}/{item.disk.target}"
     return DiskMove(
-        item.disk.target, way._replace(label=label, place=place, transfers=transfers, capacity=None)
+        item.disk.target,
+        way._replace(
+            label=label, place=place, transfers=transfers, capacity=None, keep_owner=survey.keeps_owner, cautions=()
+        ),
     ), cautions
 
 
@@ -167,9 +173,22 @@ def await_other_freeze(run: Run, request: CloneRequest) -> None:
     await_freeze(run, DomainReference(domain.name, domain.uuid))
 
 
-def on_bases(freeze: Freeze, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, ...]:
-    """Return the plans of disks with the bases as they are now that the original is frozen."""
-    return with_ways(disks, lambda way: way._replace(source=freeze.bases.get(way.source.path, way.source)))
+def on_bases(freeze: Freeze, disks: tuple[DiskPlan, ...], there: Connection) -> tuple[DiskPlan, ...]:
+    """Return the plans of disks with the bases as they are now that the original is frozen.
+
+    Raises:
+        UnsupportedError: The host of the clones, to which `there` is a connection, has another file for a base.
+    """
+
+    def on_base(way: Duplication) -> Duplication:
+        base = freeze.bases.get(way.at_original.source.path)
+        if base is None or not way.originals:
+            return way if base is None else way._replace(source=base)
+        from virtomate.services.clone.crossing_shared import seen_again  # noqa: PLC0415 - few clones leave
+
+        return seen_again(way, base, there)
+
+    return with_ways(disks, on_base)
 
 
 def make_frozen(

@@ -9,7 +9,7 @@ from virtomate.definition import readers
 from virtomate.definition import rewrite as changes
 from virtomate.definition.provenance import read_provenance
 from virtomate.enums import Action, Mode
-from virtomate.errors import IllegalStateError, UsageError
+from virtomate.errors import IllegalStateError, UnsupportedError, UsageError
 from virtomate.names import check_clone_name, check_volume_name
 from virtomate.notices import CloneWarning, Notice
 from virtomate.services.clone.asked import as_asked, survey_asked_addresses
@@ -146,7 +146,14 @@ def _survey(run: Run, request: CloneRequest, ground: Ground | None, temporary: T
     if request.freeze:
         from virtomate.services.clone.freezing import plan_freeze  # noqa: PLC0415 - few originals are frozen
 
-        if (freezing := plan_freeze(survey, disks, original.taken)) is not None:
+        freezing = plan_freeze(survey, disks, original.taken)
+        if freezing is not None and moment is not None:
+            raise UnsupportedError(
+                f"--freeze is for linked clones, and image '{moment.duplications[0].source.path}' of domain '{name}' "
+                "has to be copied into one volume on its own host first",
+                hint="Leave out --freeze, or link all disks.",
+            )
+        if freezing is not None:
             original.space.add_clone(freezing.duplications, original.pools)
     prepared = changes.auto_allocated(domain)
     prepared, credentials = as_asked(survey, prepared, disks)

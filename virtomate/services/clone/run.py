@@ -274,16 +274,22 @@ def _make_planned(
 
     freeze, begin = planner.freezing.begin(run), time.monotonic()
     try:
-        freeze.make()
+        with run.about_original():
+            freeze.make()
     except VirtomateError as error:
         if isinstance(error, OvertakenError) and attempts > 1 and not error.leftovers:
             # another run has frozen the original since the plan, and its overlay holds nothing yet
             return _clone_anew(run, request, site, attempts - 1)
         results = (clone_result(plan, Status.FAILED, seconds=time.monotonic() - begin, error=error) for plan in plans)
         return tuple(explained(result, run.cancel) for result in results)
-    planner = planner._replace(disks=on_bases(freeze, planner.disks))
-    plans = tuple(plan._replace(disks=on_bases(freeze, plan.disks)) for plan in plans)
-    return make_frozen(freeze, request.fail_on, partial(make_in_parallel, run, _works(request, planner, plans), pools))
+
+    def make() -> tuple[CloneResult, ...]:
+        there = run.target.connection
+        bound = planner._replace(disks=on_bases(freeze, planner.disks, there))
+        on_frozen = tuple(plan._replace(disks=on_bases(freeze, plan.disks, there)) for plan in plans)
+        return make_in_parallel(run, _works(request, bound, on_frozen), pools)
+
+    return make_frozen(freeze, request.fail_on, make)
 
 
 def planned_result(plan: ClonePlan, request: CloneRequest, begin: float) -> CloneResult:

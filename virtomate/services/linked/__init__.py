@@ -20,6 +20,7 @@ from virtomate.services.linked.freeze_record import find_freeze as find_freeze
 from virtomate.services.linked.frozen import find_frozen as find_frozen
 from virtomate.services.linked.frozen import is_frozen as is_frozen
 from virtomate.services.linked.live_freeze import LiveFreeze as LiveFreeze
+from virtomate.services.linked.live_freeze import look_at_base as look_at_base
 from virtomate.services.linked.rebase import RebaseRequest as RebaseRequest
 from virtomate.services.linked.rebase import RebaseResult as RebaseResult
 from virtomate.services.linked.rebase import rebase_domain as rebase_domain

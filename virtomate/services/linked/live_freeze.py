@@ -113,7 +113,7 @@ class LiveFreeze(Freeze):
     def _look_at_bases(self) -> None:
         """Take down what the bases are like, now that nobody writes to them any more."""
         moves = tuple(
-            move._replace(way=move.way._replace(source=_look(self._run.source.connection, move.way.source)))
+            move._replace(way=move.way._replace(source=look_at_base(self._run.source.connection, move.way.source)))
             for move in self._plan.moves
         )
         self._plan = self._plan._replace(moves=moves)
@@ -122,7 +122,7 @@ class LiveFreeze(Freeze):
             self._claim.note(made._replace(base_fingerprint=bases[made.path]))
 
 
-def _look(connection: Connection, base: VolumeDescription) -> VolumeDescription:
+def look_at_base(connection: Connection, base: VolumeDescription) -> VolumeDescription:
     """Return a base as it is now."""
     volume = get_volume(connection, base.pool, base.name)
     now = with_identity(select.as_format(describe(get_pool(connection, base.pool), volume).description, base.format))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
 from virtomate.definition.volume import describe_volume
+from virtomate.enums import Action
 from virtomate.errors import UnsupportedError, rewording
 from virtomate.hypervisor.storage import get_pool, get_volume
 
@@ -47,5 +48,7 @@ def require_shared(way: Duplication, created: VolumeDescription, context: Transf
     raise UnsupportedError(
         f"the hosts do not share '{beside.path}': the host of the original does not see '{created.path}', which was "
         "made beside that file",
-        hint="Use --mode copy, or --disk TARGET=copy.",
+        hint="Leave out --transfer server."
+        if way.action is Action.COPIED
+        else "Use --mode copy, or --disk TARGET=copy.",
     )
