@@ -121,6 +121,21 @@ def test_disks() -> None:
     )
 
 
+def test_raw_images() -> None:
+    """Each image has the format before it in its own element; one that is also called otherwise is not raw."""
+    document = """<domain><devices>
+      <disk><driver type='raw'/><source dev='/dev/a'/><backingStore/><target dev='vda'/></disk>
+      <disk><driver type='qcow2'/><source file='/b'/><backingStore><format type='raw'/>
+        <source pool='p' volume='v'/></backingStore><mirror><source file='/m'/></mirror></disk>
+      <disk><driver type='raw'/><source file='/c'/><backingStore><source file='/d'/></backingStore></disk>
+      <disk><driver type='raw'/><source file='/e'/><mirror><format type='qcow2'/><source file='/e'/></mirror></disk>
+      <disk><source file='/f'/></disk></devices></domain>"""
+
+    raw = [disk.raw for disk in read_mentions(document).disks]
+
+    assert raw == [{"/dev/a"}, {("p", "v")}, {"/c"}, set(), set()]
+
+
 @pytest.mark.parametrize(
     "document",
     [

@@ -209,6 +209,24 @@ def test_linked_over_a_device(root_lab: Lab, group: VolumeGroup, virtomate: Prog
     delete(virtomate, "clone")
 
 
+def test_nothing_is_below_a_raw_device(root_lab: Lab, group: VolumeGroup, sshd: SshServer, virtomate: Program) -> None:
+    """Over SSH no device can be read, and that is worth a warning only where a device may be more than raw."""
+    uri = sshd.uri(root_lab.hypervisor)
+    root_lab.define(domain("original", disks=[disk(group.path / "original", "raw")]))
+    words = ("--block", "linked", "--pool", root_lab.pool.name, "original", "clone")
+    cloned(virtomate("domain-clone", *words, json=True))
+
+    tree = virtomate("domain-list", "--tree", uri=uri)
+    deleted = virtomate("domain-delete", "--yes", "--yes-unproved", "clone", uri=uri)
+    root_lab.define(domain("other", disks=[disk(group.path / "original", "qcow2")]))
+    warned = virtomate("domain-list", "--tree", uri=uri)
+
+    assert "└─ clone" in tree.stdout
+    assert (tree.stderr, deleted.status) == ("", 0), str(deleted)
+    assert "cannot read" not in deleted.stderr
+    assert f"cannot read '{group.path / 'original'}' (it is a block device)" in warned.stderr
+
+
 def test_device_outside_pools(root_lab: Lab, group: VolumeGroup, virtomate: Program, tmp_path: Path) -> None:
     """A device in no pool, also behind a link, is copied here, to a logical volume or a file, or gets an overlay."""
     image = images.make_raw(tmp_path / "image", CAPACITY, extents=DATA)

@@ -20,6 +20,8 @@ DEEPEST_RECORD = 8
 Place = str | tuple[str, str]
 
 _DEFINITIONS = frozenset({"domain", "inactiveDomain"})
+# elements in a disk with images that have formats of their own
+_OTHER_IMAGES = frozenset({"backingStore", "dataStore", "mirror"})
 
 
 class DiskMention(NamedTuple):
@@ -30,12 +32,14 @@ class DiskMention(NamedTuple):
         places: Paths, and volumes by pool and name: the disk's source first, then its backing chain.
         is_cdrom: Whether the disk is a CD-ROM, which is only read.
         is_readonly: Whether the disk is marked as read-only.
+        raw: Those of the places that the document calls raw: nothing is below them.
     """
 
     target: str | None
     places: tuple[Place, ...]
     is_cdrom: bool = False
     is_readonly: bool = False
+    raw: frozenset[Place] = frozenset()
 
 
 class Mentions(NamedTuple):
@@ -93,7 +97,9 @@ class _Reader:
         self._disk_depth = 0
         self._disk_target: str | None = None
         self._is_cdrom = self._is_readonly = False
-        self._disk_places: dict[Place, None] = {}
+        # each place with whether it is raw
+        self._disk_places: dict[Place, bool] = {}
+        self._is_raw = False
         self._metadata_depth = 0
         self._metadata_attributes: dict[str, str] = {}
         self._record_start: int | None = None
@@ -142,9 +148,13 @@ class _Reader:
             if name == "disk" and not self._disk_depth:
                 self._disk_depth = depth
                 self._is_cdrom = attributes.get("device") == "cdrom"
-                self._is_readonly = False
+                self._is_readonly = self._is_raw = False
             elif name == "readonly" and parent == "disk":
                 self._is_readonly = True
+            elif name in _OTHER_IMAGES:
+                self._is_raw = False
+            elif name == "format" or (name == "driver" and parent == "disk"):
+                self._is_raw = attributes.get("type") == "raw"
             if attributes:
                 self._read_attributes(name, parent, attributes)
 
@@ -160,7 +170,7 @@ class _Reader:
             place = attributes["pool"], attributes["volume"]
             self._volumes.add(place)
             if self._disk_depth:
-                self._disk_places[place] = None
+                self._add_disk_place(place)
         if name == "mac" and "address" in attributes:
             self._mac_addresses.add(attributes["address"].lower())
         elif name == "target" and parent == "disk":
@@ -191,7 +201,8 @@ class _Reader:
             self._read_text(name, "".join(self._texts.pop(depth)))
         if depth == self._disk_depth:
             places = tuple(self._disk_places)
-            self._disks.append(DiskMention(self._disk_target, places, self._is_cdrom, self._is_readonly))
+            raw = frozenset(place for place, is_raw in self._disk_places.items() if is_raw)
+            self._disks.append(DiskMention(self._disk_target, places, self._is_cdrom, self._is_readonly, raw))
             self._disk_depth, self._disk_target, self._disk_places = 0, None, {}
 
     def _end_in_metadata(self, name: str) -> None:
@@ -223,7 +234,10 @@ class _Reader:
     def _add_path(self, path: str) -> None:
         self._paths.add(path)
         if self._disk_depth:
-            self._disk_places[path] = None
+            self._add_disk_place(path)
+
+    def _add_disk_place(self, place: Place) -> None:
+        self._disk_places[place] = self._is_raw and self._disk_places.get(place, True)
 
 
 def _refuse_doctype(*_: object) -> None:

@@ -46,12 +46,14 @@ class Link(NamedTuple):
         keys: The identities of the image.
         is_data: Whether the other file holds the image's data; otherwise the image rests on it.
         below: The other file.
+        is_raw: Whether the image calls the other file raw: nothing is below the other file.
     """
 
     path: str
     keys: frozenset[Key]
     is_data: bool
     below: Whereabouts
+    is_raw: bool = False
 
 
 class Chains:
@@ -133,12 +135,21 @@ class Chains:
         elif hidden := {path for path in self._unreadable if posixpath.dirname(path) == directory}:
             self._ask_for_volumes(known, directory, named, hidden)
 
-    def finish(self, images: Iterable[Whereabouts]) -> None:
-        """Add warnings of images that could not be read, also of those that definitions name."""
-        for image in (*images, *(link.below for link in self.links)):
-            if image.path is not None and image.obstacle is not None and not self.is_read(image):
+    def finish(self, images: Iterable[tuple[Whereabouts, bool]]) -> None:
+        """Add warnings of images that could not be read, and may rest on others.
+
+        Args:
+            images: The images that definitions name, each with whether the definition calls it raw.
+        """
+        raw, others = set[str](), set[str]()
+        for image, is_raw in (*images, *((link.below, link.is_raw) for link in self.links)):
+            if image.path is None:
+                continue
+            (raw if is_raw else others).add(image.path)
+            if image.obstacle is not None and not self.is_read(image):
                 self._unreadable.setdefault(image.path, image.obstacle)
         hidden = [path for path in self._unreadable if not self.is_read(self._locator.of_path(path))]
+        hidden = [path for path in hidden if path in others or path not in raw]
         if hidden:
             self._warn(hidden, self._unreadable[hidden[0]])
         if self._malformed:
@@ -183,11 +194,11 @@ class Chains:
         if links.is_malformed:
             self._malformed.append(path)
         if links.backing is not None:
-            self._add_name(path, keys, links.backing, is_data=False)
+            self._add_name(path, keys, links.backing, is_data=False, is_raw=links.backing_format == "raw")
         for name in links.data:
-            self._add_name(path, keys, name, is_data=True)
+            self._add_name(path, keys, name, is_data=True, is_raw=True)
 
-    def _add_name(self, path: str, keys: frozenset[Key], name: str, *, is_data: bool) -> None:
+    def _add_name(self, path: str, keys: frozenset[Key], name: str, *, is_data: bool, is_raw: bool) -> None:
         if (url := url_in(name)) is not None:
             self.links.append(Link(path, keys, is_data, self._locator.of_path(url)))
             return
@@ -203,7 +214,7 @@ class Chains:
         if any(below.status is not None for below in found):
             # if one reading of the name leads to a file, the other readings need not be settled
             found = [below for below in found if below.is_settled]
-        self.links += (Link(path, keys, is_data, below) for below in found)
+        self.links += (Link(path, keys, is_data, below, is_raw) for below in found)
         self._left += found
 
     def _ask_for_volumes(self, known: PoolEntry, directory: str, named: set[str], only: set[str] | None) -> None:
@@ -241,7 +252,8 @@ class Chains:
         if is_suspect and (links := self._read_through_libvirt(volume)) is not None:
             self._add(path, found.keys, links)
         elif description.backing_path:
-            self._add_name(path, found.keys, description.backing_path, is_data=False)
+            is_raw = description.backing_format == "raw"
+            self._add_name(path, found.keys, description.backing_path, is_data=False, is_raw=is_raw)
 
     def _read_through_libvirt(self, volume: Volume) -> ImageLinks | None:
         """Read the links from the image: libvirt may remember old ones while it builds another volume."""

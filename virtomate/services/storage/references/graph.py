@@ -108,7 +108,7 @@ def scan_references(
     chains.read_files(named.values())
     chains.read_files(_beside(locator, wanted))
     disks = (disk for document in documents for disk in document.mentions.disks if not disk.is_cdrom)
-    chains.finish(named[place] for disk in disks for place in disk.places)
+    chains.finish((named[place], place in disk.raw) for disk in disks for place in disk.places)
     lineage = Lineage(locator, chains, documents, named)
     references = References(locator, chains, wanted, cache, (*warnings, *chains.warnings), lineage)
     for document in documents:
