@@ -13,8 +13,6 @@ from virtomate.tuples import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from virtomate.words import Reach
-
 
 class CloneWarning(StrEnum):
     """Warnings before a clone is started; `--fail-on` can refuse each of them."""
@@ -188,11 +186,6 @@ class Notice(NamedTuple):
 def notice(code: Code, subject: str, **details: str) -> Notice:
     """Return a notice with these details."""
     return Notice(code, subject, tuple(details.items()))
-
-
-def reaching(item: Notice, reach: Reach) -> Notice:
-    """Return a notice whose commands reach a libvirt."""
-    return item._replace(details=tuple((name, reach.fill(value)) for name, value in item.details))
 
 
 def named(notices: Iterable[Notice]) -> str:

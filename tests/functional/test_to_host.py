@@ -525,6 +525,20 @@ def test_clones_that_exist_there(root_lab: Lab, virtomate: Program, far: Far) ->
         assert hint in refused.json["hint"]
 
 
+def test_base_of_a_replaced_clone(root_lab: Lab, virtomate: Program, far: Far) -> None:
+    """The command that deletes what the former clone rested on reaches the other host, in a plan and in a result."""
+    root_lab.define(domain("original", disks=[disk(root_lab.pool.raw("original.raw", MIB), "raw")]))
+    base = far.pool.qcow2("base.qcow2", MIB)
+    origin = far.host.connection.defineXML(domain("origin", disks=[disk(base)]))
+    assert virtomate("domain-clone", "--mode", "linked", "origin", "clone", uri=far.uri).status == 0
+    origin.undefine()
+
+    for words in (("--dry-run",), ()):
+        (document,) = send(virtomate, far, "--if-exists", "replace", *words).json
+        (kept,) = document["replaced"]["kept"]
+        assert reaching(far.uri, f"virsh vol-delete --pool {far.pool.name} base.qcow2") in kept
+
+
 @pytest.mark.parametrize("kind", ["internal", "external"])
 def test_snapshot(root_lab: Lab, virtomate: Program, far: Far, kind: str) -> None:
     """A clone there has the content that the original had at its snapshot, in one image that the result describes."""

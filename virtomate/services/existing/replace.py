@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from virtomate.enums import DeletionStatus
 from virtomate.errors import IllegalStateError, UsageError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
-from virtomate.notices import named, reaching
+from virtomate.notices import named
 from virtomate.paths import normalise
 from virtomate.services.clone import errors_of
 from virtomate.services.clone_parts import ReplacedClone
 from virtomate.services.clone_records import GivingWay
 from virtomate.services.delete import Selection, execute_plan, plan_deletion
-from virtomate.words import Reach, quoted, virtomate
+from virtomate.words import quoted, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +55,7 @@ def plan_replacement(
         from virtomate.services.existing.seen_here import refuse_used_here  # noqa: PLC0415 - for --to
 
         refuse_used_here(run, plan)
-    return Replacement(run, plan, requests[0].target_uri)
+    return Replacement(run, plan)
 
 
 def _refuse_doubtful(plan: DeletionPlan) -> None:
@@ -82,12 +82,11 @@ def _refuse_doubtful(plan: DeletionPlan) -> None:
 
 
 class Replacement:
-    """The deletion of clones that give way to new clones, and how it went; `uri` is that of the host of the clones."""
+    """The deletion of clones that give way to new clones, and how it went."""
 
-    def __init__(self, run: Run, plan: DeletionPlan, uri: str | None) -> None:
+    def __init__(self, run: Run, plan: DeletionPlan) -> None:
         self._run = run
         self._plan = plan
-        self._uri = uri
         self._results: tuple[DeletionResult, ...] = ()
 
     @property
@@ -126,7 +125,7 @@ class Replacement:
             return result
         freed = tuple(base.told for base in self._plan.freed if deletion.uuid in base.users)
         removed = tuple(thing.what for thing in deletion.doomed)
-        return result._replace(replaced=self._replaced(deletion, removed, (*deletion.kept_disks, *freed)))
+        return result._replace(replaced=_replaced(deletion, removed, (*deletion.kept_disks, *freed)))
 
     def done(self, result: CloneResult) -> CloneResult:
         """Return a clone, or the attempt, with the clone that was deleted before; the error of an attempt says so."""
@@ -137,21 +136,20 @@ class Replacement:
         error = result.error
         if error is not None and error not in {item.error for item in self._results} and not result.is_complete:
             error = error.adding(_told([gone.name], error))
-        return result._replace(replaced=self._replaced(deletion, gone.removed, gone.kept), error=error)
+        return result._replace(replaced=_replaced(deletion, gone.removed, gone.kept), error=error)
 
     def explained(self, error: VirtomateError) -> VirtomateError:
         """Return the error that ended all clones, which says what was deleted before."""
         names = [item.name for item in self._deleted if not self._is_moment(item)]
         return error.adding(_told(names, error)) if names else error
 
-    def _replaced(self, deletion: Deletion, removed: tuple[str, ...], kept: tuple[Notice, ...]) -> ReplacedClone:
-        if self._uri is not None:
-            kept = tuple(reaching(item, Reach(self._uri, self._uri)) for item in kept)
-        return ReplacedClone(deletion.uuid, deletion.provenance.source, deletion.provenance.mode, removed, kept)
-
     @property
     def _deleted(self) -> tuple[DeletionResult, ...]:
         return tuple(item for item in self._results if item.status is DeletionStatus.DELETED)
+
+
+def _replaced(deletion: Deletion, removed: tuple[str, ...], kept: tuple[Notice, ...]) -> ReplacedClone:
+    return ReplacedClone(deletion.uuid, deletion.provenance.source, deletion.provenance.mode, removed, kept)
 
 
 def _told(names: list[str], error: VirtomateError) -> str:
