@@ -125,7 +125,7 @@ def unit(session: nox.Session) -> None:
 @nox.session
 def stress(session: nox.Session) -> None:
     """Run the long sweeps, of which tests runs samples, as many at once; arguments after -- go to pytest."""
-    system(session, *LAB, "debian")
+    system(session, *LAB, "stress")
     session.install("--editable", ".", *groups("tests", "ansible"))
     session.run("pytest", "-m", "stress", *SIDE_BY_SIDE, *session.posargs)
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.lab.programs import require_program, run, unpack_packages
@@ -74,6 +74,25 @@ class GuestImage:
         Copy it; it is shared by all runs.
         """
         return self._disk("bios", ["mtools", "syslinux", "syslinux-common"], self._make_bios_disk)
+
+    def with_tpm_tools(self) -> "GuestImage":
+        """Return the guest with the program tpm2 in its initramfs; the drivers of TPMs are in the kernel."""
+
+        def build(target: Path) -> None:
+            program = Path(require_program("tpm2", "tpm2-tools"))
+            root, archive = target / "root", target / "initrd"
+            (root / "usr/bin").mkdir(parents=True)
+            shutil.copy(program, root / "usr/bin/tpm2")
+            libraries = _libraries(program)
+            # loaded by name, from where the library is that loads it
+            (loader,) = (path for path in libraries if path.name.startswith("libtss2-tctildr."))
+            _copy_libraries(root, [*libraries, loader.with_name("libtss2-tcti-device.so.0")])
+            pack_initramfs(root, find_one(unpack_packages(self.cache, PACKAGES), "**/bin/busybox"), archive)
+            shutil.rmtree(root)
+            # the kernel unpacks one archive after the other
+            archive.write_bytes(self.initrd.read_bytes() + archive.read_bytes())
+
+        return replace(self, initrd=self.cache.build(f"tpm-{self.initrd.parent.name}", build) / "initrd")
 
     def _disk(self, kind: str, packages: list[str], fill: Callable[[Path, Path, Path], None]) -> Path:
         def build(target: Path) -> None:
@@ -178,10 +197,7 @@ def _fill_root(root: Path, packages: Path) -> None:
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("busybox")
     shutil.copy(agent, root / "usr/sbin/qemu-ga")
-    for library in _libraries(agent):
-        copy = root / library.relative_to("/")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(library, copy)
+    _copy_libraries(root, _libraries(agent))
     unpack_modules(packages, MODULES + FILE_SYSTEM_MODULES + SCSI_MODULES + FIRMWARE_MODULES, root / "modules")
     (root / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
     for path, text in (
@@ -196,6 +212,13 @@ def _fill_root(root: Path, packages: Path) -> None:
 def _libraries(program: Path) -> list[Path]:
     """Return the shared libraries that a program loads, its loader included, as the paths it asks for."""
     return [Path(path) for path in re.findall(r"(/\S+) \(0x", run("ldd", program).decode())]
+
+
+def _copy_libraries(root: Path, libraries: Sequence[Path]) -> None:
+    for library in libraries:
+        copy = root / library.relative_to("/")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, copy)
 
 
 def pack_initramfs(root: Path, busybox: Path, initrd: Path) -> None:

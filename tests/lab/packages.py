@@ -68,7 +68,7 @@ _APT = Manager(
             bash fish jq man-db zsh
         """,
         "peers": "virtinst",
-        "debian": "debootstrap guestfs-tools",
+        "stress": "debootstrap guestfs-tools tpm2-tools",
     },
 )
 
@@ -105,7 +105,7 @@ _DNF = Manager(
             bash fish jq man-db zsh
         """,
         "peers": "virt-install",
-        "debian": "debootstrap guestfs-tools",
+        "stress": "debootstrap guestfs-tools tpm2-tools",
     },
 )
 
@@ -120,6 +120,7 @@ _ZYPPER = replace(
             libvirt-daemon-driver-storage-disk libvirt-daemon-driver-storage-logical
             bash fish jq man zsh
         """,
+        "stress": "debootstrap guestfs-tools tpm2.0-tools",
     },
 )
 
