@@ -68,6 +68,14 @@ def virtomate(command: str, *operands: str, options: str = "", uri: str | None =
     return _line(f"virtomate -c {shell_word(uri)}", command, options, operands)
 
 
+def undefine_command(*names: str, has_tpm: bool) -> str:
+    """Return the virsh command that removes definitions; without options virsh refuses NVRAM and removes a TPM's state.
+
+    Older releases than libvirt 8.9 do not know how to keep the state.
+    """
+    return virsh("undefine", *names, options="--keep-nvram --keep-tpm" if has_tpm else "--keep-nvram")
+
+
 def shutdown_commands(name: str, state: str) -> str:
     """Return the commands that shut down a domain in this state, as listings call it."""
     return "; ".join(virsh(command, name) for command in _SHUTDOWN_COMMANDS.get(state, ("shutdown",)))

@@ -1,6 +1,8 @@
 """What the functional tests share: one clone made and looked at, and images as qemu-img sees them."""
 
 import json
+import shlex
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import libvirt
 import pytest
 
 from tests.lab import GuestReport, Inventory, Lab, Pool, Program, Result, boot, images
+from tests.lab.programs import require_program
 
 EVERYTHING = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 
@@ -71,6 +74,13 @@ def boot_all(lab: Lab, *names: str) -> list[GuestReport]:
     connections = [lab.hypervisor.connect() for _ in names]
     with ThreadPoolExecutor(len(names)) as executor:
         return list(executor.map(boot, connections, names))
+
+
+def virsh(command: str) -> None:
+    """Run a command that virtomate has named, as a user would paste it."""
+    words = shlex.split(command)
+    assert words[0] == "virsh"
+    subprocess.run([require_program("virsh", "libvirt-clients"), *words[1:]], check=True, capture_output=True)
 
 
 def definition(lab: Lab, name: str) -> str:

@@ -1,17 +1,15 @@
 """domain-delete with patterns, with originals, with what rests on a clone, and with clones that run."""
 
-import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.functional.runs import Question, Refusal, check_refusal, unchanged
+from tests.functional.support import virsh
 from tests.functional.test_deletion import define_source, delete, make_clone, names_of, outcome
 from tests.lab import Lab, Program, disk, domain, images
 from tests.lab.images import MIB
-from tests.lab.programs import require_program
 
 
 def refuse(lab: Lab, virtomate: Program, words: tuple[str, ...], type_: str, *parts: str, hint: str = "") -> None:
@@ -182,13 +180,6 @@ def test_transient_clone(lab: Lab, virtomate: Program) -> None:
     assert result.status == 1, str(result)
     assert (result.json["type"], "transient" in result.json["message"]) == ("IllegalStateError", True)
     assert web.isActive()
-
-
-def virsh(command: str) -> None:
-    """Run a command that virtomate has named, as a user would paste it."""
-    words = shlex.split(command)
-    assert words[0] == "virsh"
-    subprocess.run([require_program("virsh", "libvirt-clients"), *words[1:]], check=True, capture_output=True)
 
 
 def bases(document: Any) -> list[str]:

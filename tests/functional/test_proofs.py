@@ -11,7 +11,16 @@ from typing import Any
 import libvirt
 import pytest
 
-from tests.functional.runs import Question, error_of, make_big_source, paused, unchanged, wait_for, wait_until_still
+from tests.functional.runs import (
+    Question,
+    error_of,
+    make_big_source,
+    paused,
+    reaching,
+    unchanged,
+    wait_for,
+    wait_until_still,
+)
 from tests.functional.support import EVERYTHING, cloned
 from tests.lab import Lab, Program, Result, disk, domain, images, interface, mounts
 from tests.lab.domains import nvram
@@ -464,6 +473,8 @@ def test_volume_on_a_file_system_that_is_away_is_not_called_deleted(root_lab: La
 
     assert result.status == 1, str(result)
     assert str(path) in result.json["message"]
+    assert f"Mount the file system of '{pool.path}'" in result.json["hint"]
+    assert reaching(root_lab.uri, "virsh undefine --keep-nvram web removes") in result.json["hint"]
     assert "web" in domains(root_lab.connection)
     pool.handle.destroy()
     mounts.mount_image(image, pool.path)

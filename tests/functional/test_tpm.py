@@ -1,6 +1,7 @@
 """The state of an emulated TPM: a clone gets a new one, or a copy with which it unseals what its original sealed."""
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.functional.runs import paused
-from tests.functional.support import clone, cloned, definition, refused, unchanged
-from tests.lab import Lab, Program, disk, domain, images, mounts
+from tests.functional.support import clone, clone_path, cloned, definition, refused, unchanged, virsh
+from tests.lab import Lab, Program, Result, disk, domain, images, mounts
 from tests.lab.tpm import Emulator, TpmError
 
 UUID = "5e0c8f3a-0000-4000-8000-00000000000{}"
@@ -403,15 +404,52 @@ def test_replaced_clone_with_the_same_uuid(virtomate: Program, original: Path) -
     assert path.read_bytes() == original.read_bytes()
 
 
-def test_existing_clone_with_another_tpm(virtomate: Program, original: Path) -> None:
-    """A clone with a copy of the TPM is no clone with a new one."""
+def test_existing_clone_with_another_tpm(lab: Lab, virtomate: Program, original: Path) -> None:
+    """A clone with a copy of the TPM is no clone with a new one, and the other way round."""
     clone(virtomate, "--tpm", "copy")
+    cloned(virtomate("domain-clone", "original", "new", json=True))
 
-    kept = virtomate("domain-clone", "--if-exists", "keep", "--tpm", "copy", "original", "clone", json=True)
-    other = virtomate("domain-clone", "--if-exists", "keep", "original", "clone", json=True)
+    def keep(*words: str) -> Result:
+        return virtomate("domain-clone", "--if-exists", "keep", *words, json=True)
 
-    assert (kept.json[0]["status"], kept.json[0]["tpm"]["action"]) == ("unchanged", "kept")
-    assert "has a copy of the TPM of 'original'" in other.json["message"]
+    for words in (("--tpm", "copy", "original", "clone"), ("original", "new")):
+        (document,) = keep(*words).json
+        assert (document["status"], document["tpm"]["action"]) == ("unchanged", "kept")
+    before = lab.inventory()
+    error = refused(lab, before, keep("original", "clone"))
+    assert "a domain 'clone', which has a copy of the TPM of 'original'" in error["message"]
+    error = refused(lab, before, keep("--tpm", "copy", "original", "new"))
+    assert "a domain 'new', which has a TPM of its own, and not a copy of the TPM of 'original'" in error["message"]
     replaced = virtomate("domain-clone", "--if-exists", "replace", "original", "clone", json=True)
     assert replaced.status == 0, str(replaced)
     assert [path.name for path in original.parent.parent.parent.iterdir()] == [original.parent.parent.name]
+
+
+def test_existing_clone_of_a_tpm_without_state(lab: Lab, virtomate: Program, states: Path) -> None:
+    """A clone that was made with --tpm copy is the one that is asked for, also if there was nothing to copy then."""
+    words = ("domain-clone", "--if-exists", "keep", "--tpm", "copy", "original", "clone")
+    path = file_of(states, define(lab, tpm()).UUIDString())
+    cloned(virtomate(*words, json=True))
+    with Emulator(path.parent):
+        pass
+
+    assert virtomate(*words, json=True).json[0]["status"] == "unchanged"
+    assert virtomate("domain-clone", "--if-exists", "keep", "original", "clone", json=True).status == 0
+
+
+@pytest.mark.parametrize("name", ["stranger", "clone"])
+def test_named_command_leaves_the_state(lab: Lab, virtomate: Program, states: Path, name: str) -> None:
+    """A hint how to remove a definition that is in the way keeps the TPM, which may be all that opens a disk."""
+    lab.define(domain("original", disks=[disk(lab.pool.qcow2("original.qcow2", images.MIB))]))
+    stranger = lab.define(domain("stranger", disks=[disk(clone_path(clone(virtomate)))], devices=tpm()))
+    path = file_of(states, stranger.UUIDString())
+    with Emulator(path.parent):
+        pass
+
+    result = virtomate("domain-delete", "--yes", name, json=True)
+
+    command = re.search("virsh .*?stranger", result.json["hint"])
+    assert command, str(result)
+    virsh(command[0])
+    assert sorted(found.name() for found in lab.connection.listAllDomains()) == ["clone", "original"]
+    assert path.exists()

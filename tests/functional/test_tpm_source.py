@@ -250,12 +250,15 @@ def test_replaced_clone(lab: Lab, virtomate: Program, original: Path) -> None:
     clone(virtomate, "--tpm", "copy")
     run_once(lab, "clone")
 
+    cloned(virtomate("domain-clone", "original", "new", json=True))
     kept = virtomate("domain-clone", "--if-exists", "keep", "--tpm", "copy", "original", "clone", json=True)
+    new = virtomate("domain-clone", "--if-exists", "keep", "--tpm", "copy", "original", "new", json=True)
     other = virtomate("domain-clone", "--if-exists", "keep", "original", "clone", json=True)
     replaced = virtomate("domain-clone", "--if-exists", "replace", "--tpm", "copy", "original", "clone", json=True)
 
     assert kept.json[0]["status"] == "unchanged", str(kept)
     assert "has a copy of the TPM of 'original'" in other.json["message"]
+    assert "has a TPM of its own" in new.json["message"]
     assert replaced.status == 0, str(replaced)
     assert f"TPM state '{place}'" in replaced.json[0]["replaced"]["removed"]
     assert digest(place) == digest(original)

@@ -79,11 +79,15 @@ def test_emulated_tpm_is_refused() -> None:
 def test_place_that_the_definition_names(treatment: TpmTreatment) -> None:
     """A clone gets a place of its own, whatever becomes of the state."""
     is_copied = treatment is TpmTreatment.COPY
-    for kind, file in (("dir", "tpm2-00.permall"), ("file", None)):
-        found = survey_tpm(
-            survey(f"<backend type='emulator'><source type='{kind}' path='/t/./a//'/></backend>", treatment)
-        )
-        assert found == SurveyedSource("/t/a", file, is_copied)
+    for kind, path, file in (
+        ("dir", "/t/a", "tpm2-00.permall"),
+        ("file", "/t/a", None),
+        ("dir", "/dev/a", "tpm2-00.permall"),
+        ("file", "/dev/shm/a", None),
+    ):
+        place = f"<source type='{kind}' path='{path}/./'/>"
+        found = survey_tpm(survey(f"<backend type='emulator'>{place}</backend>", treatment))
+        assert found == SurveyedSource(path, file, is_copied)
 
 
 def test_new_tpm_leaves_the_place_to_libvirt_where_nothing_can_be_made() -> None:

@@ -129,6 +129,7 @@ class Provenance(NamedTuple):
             for an original that is a clone, and bases of a clone that was deleted.
         prepared: Whether the content of the clone's volumes was changed after they were made of the original's.
         tpm: Whether the TPM state that libvirt keeps by the clone's UUID is a copy that cloning makes, or has made.
+        stateless: Whether a copy of the TPM was asked for, and the original's had no state yet.
         entries: DHCP entries that are going to be made for the clone, or were made.
         host: Host of the original, if the clone was made on another host; else None.
     """
@@ -152,6 +153,7 @@ class Provenance(NamedTuple):
     owner: str | None = None
     prepared: bool = False
     tpm: bool = False
+    stateless: bool = False
     entries: tuple[HostEntry, ...] = ()
     host: str | None = None
 
@@ -232,7 +234,7 @@ def _write(provenance: Provenance) -> str:
     for name in ("mark", "moment", "owner"):
         if (value := getattr(provenance, name)) is not None:
             element[f"@{name}"] = value
-    for name in ("restarts", "frozen", "freezes", "prepared", "tpm"):
+    for name in ("restarts", "frozen", "freezes", "prepared", "tpm", "stateless"):
         if getattr(provenance, name):
             element[f"@{name}"] = "yes"
     if provenance.maker is not None:
@@ -297,6 +299,7 @@ def _read(element: str) -> Provenance:
         freezes=record.get("@freezes") == "yes",
         prepared=record.get("@prepared") == "yes",
         tpm=record.get("@tpm") == "yes",
+        stateless=record.get("@stateless") == "yes",
         owner=record.get("@owner"),
         reserved=tuple(item["@value"] for item in _repeated(record, f"{prefix}reserved")),
         snapshot=source.get("@snapshot"),

@@ -46,6 +46,12 @@ def read_tpm(domain: Document) -> TpmDefinition | None:
     return next((tpm for tpm in found if tpm.is_emulated), found[0] if found else None)
 
 
+def has_emulated_tpm(domain: Document) -> bool:
+    """Return whether a domain has a TPM whose state libvirt keeps."""
+    tpm = read_tpm(domain)
+    return tpm is not None and tpm.is_emulated
+
+
 def _read(backend: dict[str, Any]) -> TpmDefinition:
     source = child(backend, "source")
     path = child(backend, "device").get("@path") or source.get("@path")

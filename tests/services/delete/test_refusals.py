@@ -32,8 +32,8 @@ def test_all_active_domains_are_named() -> None:
 def test_all_strangers_and_unfinished_clones_are_named() -> None:
     """Other reasons name all of their domains as well; together they are one error."""
     refusals = Refusals()
-    refusals.strangers.append("a")
-    refusals.strangers.append("b")
+    refusals.strangers["a"] = False
+    refusals.strangers["b"] = False
     refusals.in_the_making["c"] = 12
     refusals.in_the_making["d"] = 12
 
@@ -53,7 +53,7 @@ def test_only_missing_domains_are_not_found() -> None:
     one = raised(refusals)
     refusals.missing["b"] = NotFoundError("there is no domain 'b'")
     two = raised(refusals)
-    refusals.strangers.append("c")
+    refusals.strangers["c"] = False
     mixed = raised(refusals)
 
     assert (type(one), one.message) == (NotFoundError, "there is no domain 'a'")

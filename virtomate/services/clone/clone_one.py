@@ -144,7 +144,10 @@ def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
     journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved, snapshot)
     journal = journal._replace(frozen=bool(plan.frozen), prepared=plan.prepared is not None)
     source = plan.side_file(ArtifactKind.TPM_SOURCE)
-    journal = journal._replace(tpm=source is not None and source.action is SideFileAction.COPIED)
+    journal = journal._replace(
+        tpm=source is not None and source.action is SideFileAction.COPIED,
+        stateless=any(file.reason is not None for file in plan.side_files),
+    )
     journal = journal._replace(entries=tuple(planned.entry for planned in plan.entries))
     if plan.hosts is not None:
         # images on the host of the original are no business of the clone

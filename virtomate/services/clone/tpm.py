@@ -188,7 +188,7 @@ def survey_tpm(survey: Survey) -> SideFile | None:
     if is_copied:
         _require_copyable(survey, tpm)
     inner, file = _FILES.get(tpm.version, ("", ""))
-    if tpm.path is not None and not _is_left_to_libvirt(survey, tpm.path):
+    if tpm.path is not None and not _is_left_to_libvirt(survey, tpm, tpm.path):
         from virtomate.services.clone.tpm_source import SurveyedSource  # noqa: PLC0415 - few definitions name a place
 
         return SurveyedSource(normalise(tpm.path), file if tpm.place == "dir" else None, is_copied)
@@ -221,27 +221,31 @@ def _require_copyable(survey: Survey, tpm: TpmDefinition) -> None:
         )
     if tpm.version not in _FILES:
         raise UnsupportedError(f"domain '{name}' has a TPM of version {tpm.version}, which is not known", NEW_TPM)
-    if tpm.path is not None and _is_device(survey.connection, tpm.path):
+    if _is_on_device(survey.connection, tpm):
         raise UnsupportedError(
             f"domain '{name}' has the state of its TPM on the device '{tpm.path}', and --tpm copy copies only files",
             hint=NEW_TPM,
         )
 
 
-def _is_left_to_libvirt(survey: Survey, path: str) -> bool:
+def _is_left_to_libvirt(survey: Survey, tpm: TpmDefinition, path: str) -> bool:
     """Return whether libvirt is to keep the state of the clones by UUID, since none can be beside the original's."""
     connection = survey.connection
     is_unwritable = survey.request.tpm is TpmTreatment.NEW and is_certainly_unwritable(
         connection, posixpath.dirname(normalise(path))
     )
-    return survey.has_two_hosts or is_unwritable or _is_device(connection, path)
+    return survey.has_two_hosts or is_unwritable or _is_on_device(connection, tpm)
 
 
-def _is_device(connection: Connection, path: str) -> bool:
+def _is_on_device(connection: Connection, tpm: TpmDefinition) -> bool:
+    """Return whether the state of a TPM is on a device; on another host all files in /dev but those in /dev/shm are."""
+    if tpm.path is None or tpm.place != "file":
+        return False
     if connection.is_local:
         with suppress(OSError, ValueError):
-            return stat.S_ISBLK(os.stat(path).st_mode)
-    return normalise(path).startswith("/dev/")
+            return stat.S_ISBLK(os.stat(tpm.path).st_mode)
+    path = normalise(tpm.path)
+    return path.startswith("/dev/") and not path.startswith("/dev/shm/")  # noqa: S108 - only looked at
 
 
 def refuse_seen_state(survey: Survey, states: str, clone: DomainReference) -> None:

@@ -8,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers, readers
+from virtomate.definition.tpm import has_emulated_tpm
 from virtomate.errors import IllegalStateError, VirtomateError
 from virtomate.hypervisor.domains import find_domain_by_uuid
 from virtomate.paths import normalise
@@ -26,7 +27,7 @@ from virtomate.services.origins import find_record
 from virtomate.services.storage.artifacts import name_artifact
 from virtomate.services.storage.references import ReferenceKind, scan_references
 from virtomate.tuples import NamedTuple
-from virtomate.words import quoted, virsh, virtomate
+from virtomate.words import quoted, undefine_command, virsh, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Document
     from virtomate.definition.provenance import Artifact
     from virtomate.hypervisor.connection import Connection
+    from virtomate.hypervisor.domains import Domain
     from virtomate.notices import Notice
     from virtomate.services.delete.records import Consent, Deletion, FreedBase, Selection
     from virtomate.services.delete.survey import Clone
@@ -246,9 +248,14 @@ def _advise_on_strangers(connection: Connection, users: Sequence[Reference]) -> 
     domains = [domain for domain in found if domain is not None]
     if not domains or any(domain.is_active() or find_record(domain) is not None for domain in domains):
         return None
-    names = sorted({domain.name for domain in domains})
-    commands = "; ".join(virsh("undefine", name, options="--keep-nvram") for name in names[:_MAX_COMMANDS])
+    has_tpm = {domain.name: _has_tpm(domain) for domain in domains}
+    names = sorted(has_tpm)
+    commands = "; ".join(undefine_command(name, has_tpm=has_tpm[name]) for name in names[:_MAX_COMMANDS])
     return f"If {quoted(names)} {'is' if len(names) == 1 else 'are'} not needed, remove the definition: {commands}"
+
+
+def _has_tpm(domain: Domain) -> bool:
+    return has_emulated_tpm(codec.parse_definition(domain.inactive_definition_without_secrets()).domain)
 
 
 def _advise(clone: Clone, users: Sequence[Reference], pools: PoolIndex) -> str | None:

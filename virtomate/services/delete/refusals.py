@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.errors import IllegalStateError, NotFoundError, combined_error
 from virtomate.services.selection import unmatched_error
-from virtomate.words import quoted, shutdown_commands, virsh, virtomate
+from virtomate.words import quoted, shutdown_commands, undefine_command, virtomate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -22,7 +22,7 @@ class Refusals:
     Attributes:
         missing: Names of domains that do not exist, with the error.
         unmatched: Patterns that match the name of no clone.
-        strangers: Names of domains that are not clones.
+        strangers: Names of domains that are not clones, with whether they have the state of a TPM.
         active: Names of domains that use their disks, with their states.
         in_the_making: Names of clones that a process is still making or deleting, with its PID.
         others: All other errors.
@@ -32,7 +32,7 @@ class Refusals:
     where: str = ""
     missing: dict[str, NotFoundError] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
+    strangers: dict[str, bool] = field(default_factory=dict)
     active: dict[str, str] = field(default_factory=dict)
     in_the_making: dict[str, int] = field(default_factory=dict)
     others: list[VirtomateError] = field(default_factory=list)
@@ -63,10 +63,9 @@ def _domains_are(names: Collection[str]) -> str:
     return f"domain {quoted(names)} is" if len(names) == 1 else f"domains {quoted(names)} are"
 
 
-def _strangers(names: list[str]) -> IllegalStateError:
+def _strangers(names: Mapping[str, bool]) -> IllegalStateError:
     clone = "a clone" if len(names) == 1 else "clones"
-    # without the option virsh refuses a domain with NVRAM
-    command = virsh("undefine", *(names if len(names) == 1 else ()), options="--keep-nvram")
+    command = undefine_command(*(names if len(names) == 1 else ()), has_tpm=any(names.values()))
     return IllegalStateError(
         f"{_domains_are(names)} not {clone} made by virtomate, and only those are deleted",
         hint=f"{command} removes a domain's definition and leaves its volumes.",

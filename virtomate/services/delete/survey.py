@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.definition import codec, file_readers, readers
+from virtomate.definition import codec, file_readers
 from virtomate.definition.placeholders import restored_definition
 from virtomate.definition.provenance import read_provenance
+from virtomate.definition.tpm import has_emulated_tpm, read_tpm
 from virtomate.duplication.hostfs import NANOSECONDS, nanoseconds
 from virtomate.enums import ArtifactKind, ArtifactState
 from virtomate.errors import HypervisorError, IllegalStateError, NoSpaceError, UnsupportedError
@@ -34,7 +35,7 @@ from virtomate.services.storage.artifacts import (
     why_not_in,
 )
 from virtomate.tuples import NamedTuple
-from virtomate.words import counted, virsh
+from virtomate.words import counted, undefine_command, virsh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -173,7 +174,7 @@ def _read(domain: Domain, refusals: Refusals, selection: Selection) -> Clone | N
     maker = None if provenance is None or provenance.finished else provenance.maker
     state = domain.state() if domain.is_active() else None
     if provenance is None:
-        refusals.strangers.append(domain.name)
+        refusals.strangers[domain.name] = has_emulated_tpm(definition.domain)
     elif state is not None and not selection.force:
         refusals.active[domain.name] = state
     elif state is not None and not domain.is_persistent():
@@ -273,6 +274,9 @@ def survey(connection: Connection, clone: Clone, references: References) -> Dele
             unreachable.append(notice(Kept.UNREACHABLE, name_artifact(made), reason=judgement.reason))
             if judgement.hint is not None:
                 hints[judgement.hint] = None
+            if judgement.may_be_gone:
+                command = undefine_command(domain.name, has_tpm=has_emulated_tpm(clone.definition.domain))
+                hints[f"If somebody removed the file or volume, {command} removes the definition."] = None
         elif judgement.verdict is Verdict.FOREIGN or (provenance.finished and judgement.verdict is Verdict.EMPTY):
             foreign.append(notice(Kept.FOREIGN, name_artifact(made), reason=judgement.reason))
         else:
@@ -347,10 +351,6 @@ def _foreign_nvram(clone: Clone, references: References) -> Iterator[Notice]:
 
 def _foreign_tpm(clone: Clone, references: References) -> Iterator[Notice]:
     """Yield state of a TPM at a place that the definition names and cloning did not make."""
-    if not readers.devices(clone.definition.domain, "tpm"):
-        return
-    from virtomate.definition.tpm import read_tpm  # noqa: PLC0415 - few clones have a TPM
-
     tpm = read_tpm(clone.definition.domain)
     path = None if tpm is None or tpm.place is None or tpm.path is None else normalise(tpm.path)
     if path is not None and path not in clone.own_paths and references.is_there(path):

@@ -6,7 +6,7 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from virtomate.definition import codec, file_readers, readers
-from virtomate.definition.tpm import read_tpm
+from virtomate.definition.tpm import has_emulated_tpm, read_tpm
 from virtomate.enums import Action, ArtifactKind, SideFileAction, Status, TpmTreatment
 from virtomate.errors import ConflictError, NotFoundError, VirtomateError, combined_error
 from virtomate.hypervisor.domains import find_domain, find_domain_by_name
@@ -81,7 +81,7 @@ class _Look:
         definition = codec.parse_definition(domain.inactive_definition_without_secrets())
         if record is None:
             raise ConflictError(f"there is already a domain '{name}', which virtomate did not make", hint=_ADVICE)
-        unfitness = _unfitness(record) or _other_tpm(record, wanted)
+        unfitness = _unfitness(record) or _other_tpm(definition, record, wanted)
         if (difference := unfitness or self._difference(definition, record, wanted)) is not None:
             raise ConflictError(f"there is already a domain '{name}', which {difference}", hint=_ADVICE)
         for made in record.made:
@@ -156,10 +156,13 @@ class _Look:
         return DiskResult(disk.target, Action.KEPT, None, _NO_VOLUME, clone, None, 0, None)
 
 
-def _other_tpm(record: Provenance, request: CloneRequest) -> str | None:
-    """Return that a clone has a copy of a TPM that was not asked for, as the end of a sentence."""
-    has_other = record.tpm and request.tpm is not TpmTreatment.COPY
-    return f"has a copy of the TPM of '{record.source.name}'" if has_other else None
+def _other_tpm(definition: Definition, record: Provenance, request: CloneRequest) -> str | None:
+    """Return that a clone has a copy of a TPM that is not asked for, or none, as the end of a sentence."""
+    copy = f"a copy of the TPM of '{record.source.name}'"
+    if request.tpm is not TpmTreatment.COPY:
+        return f"has {copy}" if record.tpm else None
+    is_as_asked = record.tpm or record.stateless or not has_emulated_tpm(definition.domain)
+    return None if is_as_asked else f"has a TPM of its own, and not {copy}"
 
 
 def _interfaces(definition: Definition, record: Provenance) -> tuple[InterfaceResult, ...]:

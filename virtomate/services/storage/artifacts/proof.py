@@ -77,12 +77,14 @@ class Judgement(NamedTuple):
         reason: Why nothing is proved, as the end of a sentence about the file.
         volume: The file as it is now, None if there is none.
         hint: What to do about a file that cannot be looked at.
+        may_be_gone: Whether a file that cannot be looked at may have been removed by somebody.
     """
 
     verdict: Verdict
     reason: str = ""
     volume: VolumeDescription | None = None
     hint: str | None = None
+    may_be_gone: bool = False
 
 
 def contradicts(made: Fingerprint, now: Fingerprint) -> bool:
@@ -151,8 +153,8 @@ def judge_absence(made: Artifact, now: Fingerprint | None) -> Judgement:
         return Judgement(
             Verdict.AWAY,
             "is not there, and may be one of the volumes in its volume group that are not active",
-            hint=f"Activate the volume on libvirt's host: lvchange --activate y {shell_word(made.path)}. If somebody "
-            f"removed the volume, {virsh('undefine')} removes the definition.",
+            hint=f"Activate the volume on libvirt's host: lvchange --activate y {shell_word(made.path)}.",
+            may_be_gone=True,
         )
     if then is not None and now is not None:
         for before, today in ((then.directory, now.directory), (then.file_system_bytes, now.file_system_bytes)):
@@ -160,8 +162,8 @@ def judge_absence(made: Artifact, now: Fingerprint | None) -> Judgement:
                 return Judgement(
                     Verdict.AWAY,
                     "is not there, and its directory is another one than it was",
-                    hint=f"Mount the file system of '{posixpath.dirname(made.path)}', then run the command again. If "
-                    f"somebody deleted the file, {virsh('undefine')} removes the definition.",
+                    hint=f"Mount the file system of '{posixpath.dirname(made.path)}', then run the command again.",
+                    may_be_gone=True,
                 )
     return Judgement(Verdict.GONE)
 
