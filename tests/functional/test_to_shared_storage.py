@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import libvirt
 import pytest
 
 from tests.functional.runs import paused, reaching
@@ -229,6 +230,46 @@ def test_writer_there(root_lab: Lab, hidden: Path, virtomate: Program, far: Far)
     far.host.connection.lookupByName("writer").destroy()
     assert (result.status, "'writer'" in result.json["message"]) == (1, True), str(result)
     assert [path.name for path in hidden.iterdir()] == ["original.qcow2"]
+
+
+@pytest.mark.parametrize("moment", ["virDomainDefineXMLFlags", "virStorageVolCreateXML"])
+def test_original_that_starts_meanwhile(root_lab: Lab, hidden: Path, virtomate: Program, far: Far, moment: str) -> None:
+    """No overlay is left on the other host where the original, whose files are not seen, has been started here."""
+    base = images.make_qcow2(hidden / "original.qcow2", 4 * MIB, data_bytes=MIB)
+    original = root_lab.define(domain("original", disks=[disk(ELSEWHERE / "original.qcow2")]))
+    digest = file_digest(base)
+
+    run = virtomate.pausing(moment).start(
+        "domain-clone", "--to", far.uri, "--mode", "linked", "original", "clone", json=True
+    )
+    with paused(run):
+        original.create()
+    result = run.wait()
+
+    assert original.isActive()
+    original.destroy()
+    assert result.status == 1, str(result)
+    error = result.json[0]["error"]
+    assert error["message"] == "domain 'original' was started while it was being cloned"
+    assert error["hint"] == "Shut it down, and keep it down while it is being cloned."
+    assert [path.name for path in hidden.iterdir()] == ["original.qcow2"]
+    assert (far.names(), file_digest(base)) == ([], digest)
+
+
+def test_original_cannot_start_meanwhile(shared: Shared, virtomate: Program, far: Far) -> None:
+    """Where virtomate sees the file, the original cannot be started until the clone on the other host is complete."""
+    base = shared.here.qcow2("original.qcow2", 4 * MIB, data_bytes=MIB)
+    original = shared.lab.define(domain("original", disks=[disk(base)]))
+
+    run = virtomate.pausing("virStorageVolCreateXML").start(
+        "domain-clone", "--to", far.uri, "--mode", "linked", "original", "clone", json=True
+    )
+    with paused(run), pytest.raises(libvirt.libvirtError, match="lock"):
+        original.create()
+
+    document = cloned(run.wait())
+    assert "do not start 'original' any more" in "; ".join(document["warnings"])
+    assert image_info(shared.there.path / "clone.qcow2")["full-backing-filename"] == str(base)
 
 
 class Twins:
