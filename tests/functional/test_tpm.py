@@ -453,3 +453,30 @@ def test_named_command_leaves_the_state(lab: Lab, virtomate: Program, states: Pa
     virsh(command[0])
     assert sorted(found.name() for found in lab.connection.listAllDomains()) == ["clone", "original"]
     assert path.exists()
+
+
+def test_reset_leaves_the_state(lab: Lab, virtomate: Program, states: Path, original: Path) -> None:
+    """A clone that is reset opens what its original sealed, unless its guest has cleared the TPM; a new clone does."""
+    disks = [disk(lab.pool.qcow2("original.qcow2", images.MIB))]
+    lab.define(domain("original", disks=disks, devices=tpm(), uuid_=original.parent.parent.name))
+    with Emulator(original.parent) as emulator:
+        sealed = emulator.seal(b"the key of the disk")
+    words = ("domain-clone", "--if-exists", "replace", "--mode", "linked", "--tpm", "copy", "original", "clone")
+    path = file_of(states, cloned(virtomate(*words, json=True))["uuid"])
+
+    def reset() -> None:
+        before = path.read_bytes()
+        result = virtomate("domain-reset", "clone", json=True)
+        assert [code for code in codes(result.json[0]) if "tpm" in code] == ["tpm-not-reset"]
+        assert path.read_bytes() == before
+
+    reset()
+    with Emulator(path.parent) as emulator:
+        assert emulator.unseal(sealed) == b"the key of the disk"
+        emulator.clear()
+    reset()
+    with Emulator(path.parent) as emulator, pytest.raises(TpmError):
+        emulator.unseal(sealed)
+    path = file_of(states, virtomate(*words, json=True).json[0]["uuid"])
+    with Emulator(path.parent) as emulator:
+        assert emulator.unseal(sealed) == b"the key of the disk"

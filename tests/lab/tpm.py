@@ -16,9 +16,9 @@ from tests.lab.programs import require_program
 START_TIMEOUT_SECONDS = 60.0
 
 _SESSIONS = 0x8002
-_CREATE_PRIMARY, _CREATE, _LOAD, _UNSEAL = 0x131, 0x153, 0x157, 0x15E
+_CLEAR, _CREATE_PRIMARY, _CREATE, _LOAD, _UNSEAL = 0x126, 0x131, 0x153, 0x157, 0x15E
 _RETRY = 0x922
-_OWNER = 0x40000001
+_OWNER, _LOCKOUT = 0x40000001, 0x4000000A
 # the empty password
 _AUTHORISATION = struct.pack(">IIHBH", 9, 0x40000009, 0, 0, 0)
 _NOTHING = struct.pack(">HI", 0, 0)
@@ -87,6 +87,10 @@ class Emulator:
         loaded = self._send(_LOAD, [self._primary()], _sized(sealed.private) + _sized(sealed.public))
         answer = self._send(_UNSEAL, [struct.unpack_from(">I", loaded)[0]], b"")
         return _cut(answer[4:])[0]
+
+    def clear(self) -> None:
+        """Forget all secrets of the owner, so that nothing that was sealed before can be opened."""
+        self._send(_CLEAR, [_LOCKOUT], b"")
 
     def _primary(self) -> int:
         """Make the storage key that follows from the seed of the owner's hierarchy, and return its handle."""

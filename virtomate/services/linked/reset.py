@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from virtomate.definition import file_readers, readers
+from virtomate.definition import file_readers
+from virtomate.definition.tpm import has_emulated_tpm
 from virtomate.duplication.emptying import HostFile, VolumeFile, read_overlay
 from virtomate.duplication.host_images import alone_with
 from virtomate.duplication.hostfs import refuse_link, visible_status
@@ -302,6 +303,5 @@ class _Reset:
         return len(self._disks) == len(self.plan.disks) > 0
 
     def _tpm_warnings(self) -> tuple[Notice, ...]:
-        backends = [readers.child(tpm, "backend") for tpm in readers.devices(self.plan.definition.domain, "tpm")]
-        has_state = any(backend.get("@type") == "emulator" for backend in backends)
+        has_state = has_emulated_tpm(self.plan.definition.domain)
         return (Notice(ResetWarning.TPM, self.plan.domain.name),) if has_state else ()
