@@ -88,6 +88,7 @@ class ScanWarning(StrEnum):
     OVERSIZE_DEFINITION = "oversize-definition"
     UNREADABLE_IMAGE = "unreadable-image"
     UNREADABLE_POOL = "unreadable-pool"
+    UNLISTED_POOL = "unlisted-pool"
 
 
 class StartWarning(StrEnum):

@@ -19,6 +19,8 @@ MODES = {"copy": "ext4", "linked": "ext4", "reflink": "xfs"}
 PEAK_MEMORY_BYTES = 120 * MIB
 # How many of them are opened and closed, and clones made before the first overlay is there, is a matter of chance.
 CHANCE_CALLS = 40
+# of one pool
+MOST_LISTED = 16384
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,31 @@ def test_data_behind_a_long_hole_does_not_pile_up(lab: Lab, virtomate: Program) 
             assert original.read(length) == copy.read(length)
     assert allocated_bytes(clone_path(document)) <= allocated_bytes(path) + MIB
     assert json.loads(report.read_text())["peak_memory_bytes"] <= PEAK_MEMORY_BYTES
+
+
+def test_pool_with_more_files_than_libvirt_lists(lab: Lab, virtomate: Program) -> None:
+    """Every command but the list of its volumes works beside and in a pool that libvirt cannot list."""
+    directory = pool_on(lab, "ext4").path / "crowd"
+    directory.mkdir()
+    for number in range(MOST_LISTED):
+        (directory / f"{number}").touch()
+    crowd = lab.make_pool("crowd", directory)
+    base = crowd.qcow2("original.qcow2", MIB)
+    lab.define(domain("original", disks=[disk(base)]))
+
+    listed = virtomate("volume-list", "crowd", json=True)
+    cloned = virtomate("domain-clone", "--mode", "linked", "original", "clone")
+    verified = virtomate("domain-verify", "clone")
+    tree = virtomate("domain-list", "--tree")
+    deleted = virtomate("domain-delete", "--yes", "clone")
+
+    limit = f"cannot list the volumes of pool 'crowd': it has more than the {MOST_LISTED} volumes that libvirt lists"
+    assert (listed.status, listed.json["message"]) == (1, limit), str(listed)
+    for result in (cloned, verified, tree, deleted):
+        assert result.status == 0, str(result)
+        assert "libvirt lists" not in result.stderr
+    assert "original (linked)" in tree.stdout
+    assert sum(1 for _ in directory.iterdir()) == MOST_LISTED + 1
 
 
 @pytest.mark.stress

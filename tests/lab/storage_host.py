@@ -23,7 +23,7 @@ import shlex
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,6 +131,10 @@ class StorageHost:
     def start(self, command: str, **keywords: Any) -> Popen[bytes]:
         """Start a shell command on the host, as root, and return the ssh that waits for it."""
         return self._machine.start(command, **keywords)
+
+    def forwarded(self, path: str) -> AbstractContextManager[Path]:
+        """Have a unix socket of the host answer at a path here for a `with` block."""
+        return self._machine.forwarded(path)
 
     def send_program(self) -> None:
         """Copy the program under test to the host, as it is now."""

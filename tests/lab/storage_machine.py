@@ -3,12 +3,14 @@
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from tests.lab.programs import require_program
+from tests.lab.programs import require_program, run
 from tests.lab.storage_image import Image
 
 # Without KVM it takes 15 s here with both processors busy; the rest is for slow machines with much to do.
@@ -46,6 +48,7 @@ class Machine:
         self._image = image
         self._disks = disks
         self._control = control
+        self._numbers = count()
         self._processes: list[subprocess.Popen[bytes]] = []
         # It stays bound, so that nobody else gets the port; QEMU can listen on it all the same (SO_REUSEADDR).
         self._reservation = socket.socket()
@@ -99,6 +102,18 @@ class Machine:
         return subprocess.run(
             self._words(command), input=stdin, capture_output=True, timeout=timeout_seconds, check=False
         )
+
+    @contextmanager
+    def forwarded(self, path: str) -> Iterator[Path]:
+        """Have a unix socket of the host answer at a path here for the block."""
+        here = self._control.with_name(f"forward{next(self._numbers)}")
+        words: list[str | Path] = [self.ssh, "-S", self._control, "-L", f"{here}:{path}", "root@127.0.0.1"]
+        run(*words, "-O", "forward")
+        try:
+            yield here
+        finally:
+            run(*words, "-O", "cancel")
+            here.unlink(missing_ok=True)
 
     def shut_down(self) -> None:
         """Have the host shut down cleanly, and wait for its end."""

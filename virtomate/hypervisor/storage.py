@@ -17,6 +17,7 @@ from virtomate.errors import (
     HypervisorError,
     IllegalStateError,
     NotFoundError,
+    OversizeError,
     UnwritableError,
     VirtomateError,
 )
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 # libvirt does not stop a pool while a volume is built in the pool.
 _STOP_SECONDS = 20
+
+# REMOTE_STORAGE_VOL_LIST_MAX of libvirt's protocol
+_MOST_LISTED = 16384
 
 # the result of recvFlags in front of a hole
 _AT_HOLE = -3
@@ -133,10 +137,17 @@ class Pool:
     def list_volumes(self) -> list[Volume]:
         """Return the volumes of an active pool, as of its last refresh.
 
-        Volumes whose names are not UTF-8 are left out: libvirt's binding and definitions cannot hold such names.
+        Volumes whose names are not UTF-8 are left out: libvirt's binding and definitions cannot hold such names. Raise
+        OversizeError for more volumes than libvirt lists; each of them can still be looked up by its name.
         """
-        with translating_errors(f"cannot list the volumes of pool '{self.name}'"):
+        failure = f"cannot list the volumes of pool '{self.name}'"
+        try:
             handles = self._handle.listAllVolumes(0)
+        except libvirt.libvirtError as error:
+            if (self.volume_count() or 0) > _MOST_LISTED:
+                limit = f"it has more than the {_MOST_LISTED} volumes that libvirt lists"
+                raise OversizeError(f"{failure}: {limit}", code=error.get_error_code()) from error
+            raise translate(error, failure) from error
         volumes = []
         for handle in handles:
             try:

@@ -115,6 +115,8 @@ SENTENCES: dict[Code, str] = {
     "that it uses, only its disks were compared with what is to be deleted",
     ScanWarning.UNREADABLE_IMAGE: "cannot read {subject} ({reason}): the backing files are not known",
     ScanWarning.UNREADABLE_POOL: "libvirt cannot read storage pool '{subject}': its volumes are not known",
+    ScanWarning.UNLISTED_POOL: "storage pool '{subject}' has more volumes than libvirt lists (16384): only those that "
+    "definitions name are known",
     Kept.BASE: "image '{subject}', which cloning did not make, and on which nothing rests any more: {command} deletes "
     "the image",
     Kept.USED_BASE: "image '{subject}', on which others rest: domain '{keeper}' keeps the image, and goes with the "

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from virtomate.definition import PROVENANCE_NAMESPACE, TEMPLATE_NAMESPACE
+from virtomate.errors import OversizeError
 from virtomate.hypervisor.connection import connect_read_only
 
 if TYPE_CHECKING:
@@ -107,7 +108,12 @@ def _names(kind: Kind, connection: Connection) -> list[str]:
         pools = list_pools(connection)
         if kind is Kind.POOL:
             return [pool.name for pool in pools]
-        return [f"{pool.name}/{volume.name}" for pool in pools if pool.is_active() for volume in pool.list_volumes()]
+        names = []
+        for pool in pools:
+            # a pool may have more volumes than libvirt lists
+            with suppress(OversizeError):
+                names += [f"{pool.name}/{volume.name}" for volume in (pool.list_volumes() if pool.is_active() else ())]
+        return names
     from virtomate.hypervisor.domains import list_domains  # noqa: PLC0415 - as above
 
     domains = list_domains(connection)

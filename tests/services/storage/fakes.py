@@ -109,6 +109,7 @@ class FakePool:
         says: What its document calls the directory, where that is not its path.
         backing: What libvirt says is below volumes, by their names.
         broken: Volumes that libvirt cannot describe.
+        is_too_large: Whether it has more volumes than libvirt lists.
     """
 
     title: str
@@ -121,6 +122,7 @@ class FakePool:
     broken: set[str] = field(default_factory=set)
     known: set[str] | None = None
     refreshed: int = 0
+    is_too_large: bool = False
 
     def __post_init__(self) -> None:
         if self.known is None:
@@ -153,7 +155,12 @@ class FakePool:
     def create(self, _flags: int) -> None:
         raise failure()
 
+    def numOfVolumes(self) -> int:
+        return 20_000 if self.is_too_large else len(self.known or ())
+
     def listAllVolumes(self, _flags: int) -> list[FakeVolume]:
+        if self.is_too_large:
+            raise failure()
         return [FakeVolume(self, name) for name in sorted(self.known or ())]
 
     def storageVolLookupByName(self, name: str) -> FakeVolume:

@@ -568,6 +568,24 @@ def test_directory_of_another_host(host: Host) -> None:
     assert host.says() == ["'/pool/over' of domain 'other' rests on it"]
 
 
+@pytest.mark.parametrize("is_daemons", [True, False])
+def test_pool_that_libvirt_does_not_list(host: Host, is_daemons: bool) -> None:
+    """A few files tell whether a directory is the daemon's, if libvirt does not list all."""
+    over = write_qcow2(host.path.with_name("over"), host.path)
+    host.pool.is_too_large = True
+    if not is_daemons:
+        host.pool.directory = host.outside
+        host.pool.says = str(host.path.parent)
+        host.pool.known = {"clone.qcow2", "over"}
+        for name in host.pool.known:
+            write_qcow2(host.outside / name)
+
+    references = host.scan()
+
+    is_seen = [user.path for user in references.users(host.made)] == [str(over)]
+    assert (is_seen, bool(references.warnings)) == (is_daemons, not is_daemons)
+
+
 def test_far_host(far: Host) -> None:
     """Where no file is seen, a fresh look of libvirt's tells what rests on what."""
     write_qcow2(far.path.with_name("over"))
@@ -587,6 +605,28 @@ def test_far_broken_volume(far: Host) -> None:
 
     assert far.says() == ["domain 'other' uses it"]
     assert "cannot read '/pool/broken' (" in far.warns()
+
+
+def test_far_pool_that_libvirt_does_not_list(far: Host) -> None:
+    """Of a pool with too many volumes, only those are known that definitions name, and a warning says so."""
+    for name in ("over", "unnamed"):
+        write_qcow2(far.path.with_name(name))
+        far.pool.backing[name] = "clone.qcow2"
+    far.define("other", definition(far.path.with_name("over")))
+    far.pool.is_too_large = True
+
+    assert far.says() == ["'/pool/over' of domain 'other' rests on it"]
+    assert "storage pool 'pool' has more volumes than libvirt lists (16384)" in far.warns()
+
+
+def test_far_record_in_a_pool_that_libvirt_does_not_list(far: Host) -> None:
+    """A volume that no definition names may be there."""
+    far.pool.is_too_large = True
+    base = far.path.with_name("lost.qcow2")
+    record = record_of(OTHER, volume_of(base, "pool"))
+    far.define("linked", definition(record=record), uuid=OTHER)
+
+    assert [user.kind for user in far.scan().users(far.made)] == [ReferenceKind.RECORD]
 
 
 def test_far_link_to_the_directory(far: Host) -> None:

@@ -14,7 +14,8 @@ from virtomate.services.transaction import shared_storage
 
 
 @pytest.mark.parametrize(
-    ("is_fresh", "message"), [(True, "the hosts do not share"), (False, "cannot refresh storage pool 'nas'")]
+    ("is_fresh", "message"),
+    [(True, "nothing shows that the hosts share"), (False, "cannot refresh storage pool 'nas'")],
 )
 def test_volume_that_is_not_seen(monkeypatch: pytest.MonkeyPatch, is_fresh: bool, message: str) -> None:
     """A pool that cannot be refreshed, since libvirt makes a volume in it, does not show that nothing is shared."""

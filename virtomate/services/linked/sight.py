@@ -24,7 +24,7 @@ from virtomate.duplication.image_headers import (
     read_links,
 )
 from virtomate.duplication.rebasing import opened_for_reading
-from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
+from virtomate.errors import IllegalStateError, NotFoundError, OversizeError, VirtomateError
 from virtomate.hypervisor.storage import read_head
 from virtomate.paths import files_in, is_among_devices, is_url, normalise, url_in
 from virtomate.services.storage import read_pools, refresh_when_idle
@@ -161,10 +161,11 @@ class Sights:
         if known is None or not known.is_active:
             return
         self._refresh(known)
-        for volume in known.pool.list_volumes():
-            with suppress(VirtomateError):
-                found = describe_volume(known.pool.name, volume.document())
-                yield found.physical, nanoseconds(found.modified), found.path, None
+        with suppress(OversizeError):
+            for volume in known.pool.list_volumes():
+                with suppress(VirtomateError):
+                    found = describe_volume(known.pool.name, volume.document())
+                    yield found.physical, nanoseconds(found.modified), found.path, None
 
     def _is_seen(self, directory: str) -> bool:
         """Return whether the files of a directory are the daemon's, as far as storage pools can tell."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from contextlib import suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -84,7 +85,7 @@ class FilePools:
         if description.path is None:
             return None
         own = (volume for volume in known if volume.pool == pool.name)
-        if not any(visible_status(volume) for volume in chain(own, _first_volumes(pool))):
+        if not any(visible_status(volume) for volume in chain(own, _first_volumes(pool, description.path))):
             return None
         space = file_system_space(description.path)
         return None if space is None else PoolSpace(space.capacity, space.taken, space.available, space)
@@ -147,13 +148,18 @@ def is_certainly_unwritable(connection: Connection, directory: str) -> bool:
     return is_of_daemon and not os.access(directory, os.W_OK)
 
 
-def _first_volumes(pool: Pool) -> Iterator[VolumeDescription]:
-    for volume in islice(pool.list_volumes(), _PROOFS):
-        try:
-            yield describe_volume(pool.name, volume.document())
-        except VirtomateError:
-            # its file is gone
-            continue
+def _first_volumes(pool: Pool, directory: str) -> Iterator[VolumeDescription]:
+    """Yield a few volumes whose names are those of files here; a list of all volumes may be long."""
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in islice(entries, _PROOFS)]
+    except OSError:
+        return
+    for name in names:
+        # a file that is no volume, or a volume whose file is gone
+        with suppress(VirtomateError, UnicodeError):
+            if (volume := pool.find_volume(name)) is not None:
+                yield describe_volume(pool.name, volume.document())
 
 
 def _no_files(pool: PoolDescription) -> UnsupportedError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.host_images import made_up_devices, may_be_image, read_links_here
 from virtomate.duplication.image_headers import LONG_HEADER_BYTES, ImageLinks, read_links
-from virtomate.errors import IllegalStateError, NotFoundError, VirtomateError
+from virtomate.errors import IllegalStateError, NotFoundError, OversizeError, VirtomateError
 from virtomate.hypervisor.storage import read_head
 from virtomate.notices import Notice, ScanWarning, notice
 from virtomate.paths import files_in, normalise, url_in
@@ -227,10 +227,8 @@ class Chains:
         if is_fresh:
             self._listed.add(directory)
         broken: dict[str, str] = {}
-        for volume in known.pool.list_volumes():
+        for volume in self._volumes(known, directory, named, only):
             path = posixpath.join(directory, volume.name)
-            if only is not None and path not in only:
-                continue
             try:
                 self._ask_for_volume(known, volume, path, is_suspect=not is_fresh and path in named)
             except NotFoundError:
@@ -242,6 +240,21 @@ class Chains:
                 self._undescribed.add(path)
         if broken:
             self._warn(list(broken), next(iter(broken.values())))
+
+    def _volumes(self, known: PoolEntry, directory: str, named: set[str], only: set[str] | None) -> Iterator[Volume]:
+        """Yield the volumes of a pool, all or those with some paths; of a pool too large to list, those with names."""
+        volumes: list[Volume] = []
+        if only is None:
+            try:
+                volumes = known.pool.list_volumes()
+            except OversizeError:
+                self._listed.discard(directory)
+                self.warnings.append(Notice(ScanWarning.UNLISTED_POOL, known.pool.name))
+                only = {path for path in named if posixpath.dirname(path) == directory}
+        yield from volumes
+        for path in sorted(only or ()):
+            if (volume := known.pool.find_volume(posixpath.basename(path))) is not None:
+                yield volume
 
     def _ask_for_volume(self, known: PoolEntry, volume: Volume, path: str, *, is_suspect: bool) -> None:
         document = volume.document()

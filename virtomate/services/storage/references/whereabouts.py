@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.definition.volume import describe_volume
 from virtomate.duplication.hostfs import visible_status
-from virtomate.errors import NotFoundError, VirtomateError
+from virtomate.errors import NotFoundError, OversizeError, VirtomateError
 from virtomate.paths import (
     is_among_devices,
     is_nameless_device,
@@ -121,7 +121,8 @@ class Locator:
 
         A directory of the same name need not be the daemon's: the daemon may run in a container, or behind a forwarded
         socket. Then the directory is not taken for the daemon's any more. All files that libvirt knows to be in an
-        active pool must be there, and be as libvirt describes them. Of an inactive pool libvirt knows nothing.
+        active pool must be there, and be as libvirt describes them. Of an inactive pool libvirt knows nothing, and a
+        pool with more files than libvirt lists is judged by a few of them.
         """
         directory = known.description.path
         if directory is None or not has_directory(known) or not self.is_seen(directory):
@@ -138,13 +139,16 @@ class Locator:
         return paths
 
     def _are_of_daemon(self, pool: Pool, directory: str, here: set[str]) -> bool:
-        there = _volume_paths(pool, directory)
-        if there - here:
-            # libvirt may not have refreshed the pool for a while
-            is_fresh = pool.refresh()
-            there = _volume_paths(pool, directory) if is_in_service(pool) else set()
-            if there - here and (is_fresh or not there & here):
-                return False
+        try:
+            there = _volume_paths(pool, directory)
+            if there - here:
+                # libvirt may not have refreshed the pool for a while
+                is_fresh = pool.refresh()
+                there = _volume_paths(pool, directory) if is_in_service(pool) else set()
+                if there - here and (is_fresh or not there & here):
+                    return False
+        except OversizeError:
+            there = here
         return self._tells_the_same(pool, there & here)
 
     def _tells_the_same(self, pool: Pool, common: set[str]) -> bool:
