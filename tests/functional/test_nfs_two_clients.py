@@ -72,7 +72,7 @@ def send(host: StorageHost, second: SecondHost, program: Program | None, *words:
 def test_clone_of_the_other_client(
     storage_host: StorageHost, second_host: SecondHost, virtomate: Program, path: str, mode: str, is_remote: bool
 ) -> None:
-    """Each mode works at once, without a stream, though both clients have just read the directory."""
+    """Each mode works at once, though both clients have just read the directory, and copies are not streamed."""
     near, far = storage_host.connection, second_host.connection
     mount(near, "127.0.0.1", HERE)
     mount(far, SERVER_ADDRESS, path)
@@ -85,7 +85,8 @@ def test_clone_of_the_other_client(
     found = by_target(cloned(result))["vda"]
     action = {"linked": "linked", "shallow": "shallow-copied", "copy": "copied"}[mode]
     assert (found["action"], found["clone"]["path"]) == (action, f"{path}/clone.qcow2")
-    assert found["transfer"] != "stream"
+    # nothing else makes a copy of an overlay whose files virtomate does not see
+    assert found["transfer"] != "stream" or (mode, is_remote) == ("shallow", True)
     assert refresh(near, far) == [sorted([*sources, "clone.qcow2"])] * 2
     convert = f"qemu-img convert -O raw {path}/clone.qcow2 /tmp/second.raw"
     seen = second_host.run(f"{convert} && dd if=/tmp/second.raw bs=1M skip=1 count=1 status=none | sha256sum")
