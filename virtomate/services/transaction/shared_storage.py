@@ -45,10 +45,10 @@ def require_shared(way: Duplication, created: VolumeDescription, context: Transf
             f"'{created.path}'",
             hint="libvirt may be making a volume in that pool. Try again later.",
         )
+    cure = "Leave out --transfer server." if way.action is Action.COPIED else "Use --mode copy, or --disk TARGET=copy."
     raise UnsupportedError(
         f"nothing shows that the hosts share '{beside.path}': the host of the original does not see '{created.path}', "
         "which was made beside that file",
-        hint=("Leave out --transfer server." if way.action is Action.COPIED else "Use --mode copy, or --disk TARGET=copy.")
-        + " If both hosts mount one directory by NFS, mount it without the option nocto on the host of the original, which "
-        "otherwise sees a new file up to a minute later.",
+        hint=f"{cure} If both hosts mount one directory by NFS, mount it without the option nocto on the host of the "
+        "original, which otherwise sees a new file up to a minute later.",
     )
