@@ -114,7 +114,7 @@ def test_freeze_is_taken_back(root_lab: Lab, twins: Twins, virtomate: Program, f
     result = send(virtomate, far.uri, *FREEZE)
 
     assert result.status == 1, str(result)
-    assert "the hosts do not share" in result.json[0]["error"]["message"]
+    assert "nothing shows that the hosts share" in result.json[0]["error"]["message"]
     assert before[0].difference(root_lab.inventory()) == ""
     assert before[1].difference(far.inventory()) == ""
 
