@@ -39,7 +39,7 @@ def test_another_host() -> None:
         (["--to", URI, "--map", "pool:a="], "'pool:a=' is not of the form KIND:A=B"),
         (["--to", URI, "--map", "disk:a=b"], "'disk' in 'disk:a=b' is not known; expected: pool, network"),
         (["--to", URI, "--map", "pool:a=b", "--map", "pool:a=c"], "--map is given twice for pool 'a'"),
-        (["--to", URI, "--block", "copy"], "--block copy cannot be given with --to: only files get to another host"),
+        (["--to", URI, "--block", "linked"], "--block linked cannot be given with --to: an overlay rests on a device"),
     ],
 )
 def test_what_is_refused(words: list[str], reason: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -12,13 +15,12 @@ from xml.etree import ElementTree as ET
 import libvirt
 import pytest
 
+from tests.functional import record_pace
 from tests.functional.runs import paused, reaching, start_clone
 from tests.functional.support import EVERYTHING, by_target, cloned, image_info
 from tests.lab import Inventory, Lab, Program, disk, domain, images, interface
 from tests.lab.domains import OVMF_TEMPLATE, nvram
 from tests.lab.images import KIB, MIB, allocated_bytes, file_digest
-from tests.lab.lab import remove_domain
-from tests.lab.lvm import volume_group
 from tests.lab.programs import run as run_program
 from tests.lab.storage import make_mounted_directory, make_pool
 
@@ -378,26 +380,26 @@ def test_what_needs_the_volumes_of_the_original(
     nothing_happened(root_lab, far, before)
 
 
-@pytest.mark.parametrize("kind", ["volume", "file"])
-def test_logical_volumes_stay(root_lab: Lab, virtomate: Program, far: Far, kind: str) -> None:
-    """A device that the definition names as a volume or as a file is refused, and not shared with another host."""
-    with volume_group(root_lab.hypervisor, root_lab.directory / f"lvm-{kind}", 40 * MIB) as group:
-        path = group.make("data", 4 * MIB)
-        named = disk((group.name, "data") if kind == "volume" else path, "raw")
-        named = named.replace("disk type='block'", "disk type='file'").replace("source dev=", "source file=")
-        root_lab.define(domain("original", disks=[named]))
-        before = (root_lab.inventory(), far.inventory())
-        for words in (
-            ("--map", f"pool:{group.name}={far.pool.name}"),
-            ("--pool", far.pool.name),
-            ("--pool", far.pool.name, "--disk", "vda=copy"),
-        ):
-            result = send(virtomate, far, *words)
+@pytest.mark.parametrize("transfer", ["host", "stream"])
+def test_bandwidth(root_lab: Lab, virtomate: Program, far: Far, tmp_path: Path, transfer: str) -> None:
+    """All that two disks write on the other host is written at the one pace that was asked for."""
+    paths = [root_lab.pool.raw(f"original-{name}.raw", 16 * MIB, data_bytes=2 * MIB) for name in ("a", "b")]
+    disks = [disk(path, "raw", target) for path, target in zip(paths, ("vda", "vdb"), strict=True)]
+    root_lab.define(domain("original", disks=disks))
+    words = ("domain-clone", "--to", far.uri, "--bandwidth", "3", "--transfer", transfer, "original", "clone")
 
-            assert (result.status, result.json["type"]) == (1, "UnsupportedError"), str(result)
-            assert "only files are copied to another host" in result.json["message"]
-            nothing_happened(root_lab, far, before)
-        remove_domain(root_lab.connection.lookupByName("original"))
+    done = subprocess.run(
+        [sys.executable, record_pace.__file__, tmp_path / "report", "-c", root_lab.uri, "--json", *words],
+        env=virtomate.env(),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+
+    asked = json.loads((tmp_path / "report").read_text())
+    (document,) = json.loads(done.stdout)
+    assert {rate for rate, _ in asked} == {3 * MIB}
+    assert sum(written for _, written in asked) == sum(item["bytes_copied"] for item in document["disks"]) >= 4 * MIB
+    assert [item["transfer"] for item in document["disks"]] == [transfer] * 2
 
 
 def test_the_same_libvirt_is_no_other_host(root_lab: Lab, virtomate: Program) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.functional.support import by_target, clone, cloned, refused
 from tests.lab import Lab, Pool, Program, disk, domain, images, mounts, storage
 from tests.lab.domains import OVMF_TEMPLATE, nvram
+from tests.lab.far import Far
 from tests.lab.hypervisor import Hypervisor
 
 OWNER = 65534
@@ -47,6 +48,16 @@ def test_templates_take_no_clones(root_lab: Lab, templates: Pool, virtomate: Pro
         f"libvirt cannot write to '{templates.path}', where the new volume of disk vda would be"
     )
     assert error["hint"] == "Name a pool whose directory libvirt can write to: --pool POOL."
+
+
+def test_template_gets_to_another_host(templates: Pool, virtomate: Program, far: Far) -> None:
+    """Where nothing has to be made beside the template, its directory need not be writable."""
+    words = ("--to", far.uri, "--map", f"pool:{templates.name}={far.pool.name}", "original", "clone")
+
+    document = cloned(virtomate("domain-clone", *words, json=True))
+
+    path = Path(by_target(document)["vda"]["clone"]["path"])
+    assert images.file_digest(path) == images.file_digest(templates.path / "original.qcow2")
 
 
 @pytest.mark.parametrize("mode", ["copy", "linked"])

@@ -104,6 +104,12 @@ class VolumeGroup:
         """The directory of the devices."""
         return Path("/dev") / self.name
 
+    def define(self) -> None:
+        """Define and start the pool."""
+        document = f"<pool type='logical'><name>{self.name}</name><source><name>{self.name}</name></source></pool>"
+        with backend("logical"):
+            self.hypervisor.connection.storagePoolDefineXML(document).create()
+
     def make(self, name: str, capacity_bytes: int) -> Path:
         """Make a logical volume as libvirt does, and return the path of its device; it holds what was there before."""
         size = f"<capacity>{capacity_bytes}</capacity><allocation>{capacity_bytes}</allocation>"
@@ -160,11 +166,16 @@ class VolumeGroup:
 
 
 @contextmanager
-def volume_group(hypervisor: Hypervisor, directory: Path, size_bytes: int) -> Iterator[VolumeGroup]:
-    """Make a volume group with so much space, and a pool over it, for the block. Needs root."""
+def volume_group(
+    hypervisor: Hypervisor, directory: Path, size_bytes: int, *, name: str | None = None
+) -> Iterator[VolumeGroup]:
+    """Make a volume group with so much space, and a pool over it, for the block. Needs root.
+
+    The hosts of the lab have one `/dev`, so groups of several hosts need different names.
+    """
     lvm = Path(require_program("lvm", "lvm2")).resolve()
     directory.mkdir()
-    name = f"lab{os.getpid()}"
+    name = name or f"lab{os.getpid()}"
     image = directory / "extents"
     with ExitStack() as stack:
         with image.open("wb") as file:
@@ -181,11 +192,8 @@ def volume_group(hypervisor: Hypervisor, directory: Path, size_bytes: int) -> It
         hypervisor.run("vgcreate", name, device)
         Path("/dev", name).mkdir()
         stack.callback(_remove_devices, Path("/dev", name))
-        with backend("logical"):
-            hypervisor.connection.storagePoolDefineXML(
-                f"<pool type='logical'><name>{name}</name><source><name>{name}</name></source></pool>"
-            ).create()
         group = VolumeGroup(hypervisor, name, directory)
+        group.define()
         stack.callback(_remove_pool, group)
         yield group
 

@@ -74,15 +74,10 @@ def read_other_host(to: str | None, maps: Sequence[HostMap], *, block: str) -> O
         if maps:
             raise click.UsageError(f"--map {maps[0].word} is for another host, and needs --to.")
         return None
-    not_possible = {
-        f"--block {block}": (
-            block != DiskAction.SHARE,
-            "only files get to another host; clone into files first (--block copy, --pool), and then that clone",
-        ),
-    }
-    for word, (is_given, reason) in not_possible.items():
-        if is_given:
-            raise click.UsageError(f"{word} cannot be given with --to: {reason}.")
+    if block == DiskAction.LINKED:
+        raise click.UsageError(
+            "--block linked cannot be given with --to: an overlay rests on a device of its own host."
+        )
     seen: set[tuple[MapKind, str]] = set()
     for item in maps:
         if (item.kind, item.old) in seen:

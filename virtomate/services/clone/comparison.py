@@ -66,9 +66,8 @@ class Comparison:
 
 
 def device_stays(disk: DiskDefinition) -> UnsupportedError:
-    """Return the error about a block device that is to get to another host."""
+    """Return the error about a block device that nobody has asked to copy, and that hosts do not share."""
     return UnsupportedError(
-        f"disk {disk.target} ({disk.location}) is a block device, and only files are copied to another host",
-        hint="Clone the domain into files on its own host first (--block copy --pool POOL), and clone that clone with "
-        f"--to. Or leave the disk out: --disk {disk.target}=drop.",
+        f"disk {disk.target} ({disk.location}) is a block device, which another host does not have",
+        hint=f"Use --block copy or --disk {disk.target}=copy, or --disk {disk.target}=drop.",
     )

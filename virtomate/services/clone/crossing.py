@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from virtomate.definition import file_readers, moving
+from virtomate.definition import moving
 from virtomate.definition.capabilities import read_host_capabilities
 from virtomate.errors import NotFoundError, UsageError
 from virtomate.hypervisor import host
 from virtomate.hypervisor.domains import find_domain_by_uuid
-from virtomate.services.clone.comparison import NOUNS, Comparison, device_stays
+from virtomate.services.clone.comparison import NOUNS, Comparison
 from virtomate.services.clone.machine_there import missing_for_machine
 from virtomate.services.clone.things_there import missing_things
 from virtomate.services.other_host import Crossing, HostNames
@@ -30,14 +30,12 @@ def survey_crossing(survey: Survey, other: OtherHost) -> Crossing:
 
     Raises:
         UsageError: Both URIs lead to the same libvirt, or a mapping names something that the original does not use.
-        UnsupportedError: A block device would be copied.
         NotFoundError: Something is missing there.
     """
     original, target = survey.original.connection, survey.target.connection
     capabilities = read_host_capabilities(target.capabilities())
     _refuse_same(survey, other, capabilities)
     hosts = HostNames(host.host_name(original), host.host_name(target), other.uri)
-    _refuse_devices(survey)
     look = Comparison(survey, other, hosts)
     machine = missing_for_machine(look, capabilities)
     lacks = list(dict.fromkeys((*machine.lacks, *missing_things(look, machine.loaders))))
@@ -60,18 +58,6 @@ def _refuse_same(survey: Survey, other: OtherHost, there: HostCapabilities) -> N
         is_same = here.uuid == there.uuid and here.uuid is not None and connection.is_session == target.is_session
     if is_same:
         raise UsageError(f"--to '{other.uri}' leads to the libvirt of the original itself; leave out --to")
-
-
-def _refuse_devices(survey: Survey) -> None:
-    choices = {chosen.target: chosen.treatment for chosen in survey.request.disks}
-    for disk in file_readers.disks(survey.source.definition.domain):
-        treatment = choices.get(disk.target)
-        is_asked = treatment is not None and treatment.duplicates
-        if disk.is_empty or (not is_asked and (treatment is not None or disk.is_readonly)):
-            continue
-        known = survey.original.pools.find(disk.pool or "") if disk.type == "volume" else None
-        if (disk.type == "block" and is_asked) or (known is not None and known.backend.makes_devices):
-            raise device_stays(disk)
 
 
 def _refuse_unused(survey: Survey, other: OtherHost, used: dict[tuple[MapKind, str], str]) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from virtomate.duplication.devices import find_device_obstacle
 from virtomate.duplication.hostfs import can_be_copied_here, visible_status
 from virtomate.duplication.transfers.base import Place
 from virtomate.enums import DiskAction, MapKind, Mode, Transfer
 from virtomate.errors import UnsupportedError
 from virtomate.services.clone.crossing_shared import copied_there, made_there, needs_sharing
+from virtomate.services.clone.disk_rules import refuse_nothing
 from virtomate.services.clone.disks import with_ways
 from virtomate.services.clone.moment import image_of, plan_images
 from virtomate.services.clone.target import errors_of
@@ -81,6 +83,8 @@ def crossed(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[MomentPlan | N
     )
     copies: dict[int, DiskPlan] = {}
     for disk, moved in zip(disks, planned, strict=True):
+        if moved.duplication is not None:
+            refuse_nothing(moved.disk, moved.duplication)
         if disk.duplication is None or disk in indirect:
             shared[disk.disk.position] = moved
             continue
@@ -106,9 +110,26 @@ def _there(
 ) -> tuple[Duplication, tuple[Notice, ...]]:
     """Return how a volume on the other host is made of a volume here, or of an image of it that is not there yet."""
     source = way.source if image is None else image_of(way, image)
-    is_seen = can_be_copied_here(way.source.path) if image is not None else visible_status(source) is not None
     is_near = survey.target.connection.is_local and survey.original.connection.is_local
-    possible = (Transfer.HOST, Transfer.STREAM) if is_seen and is_near else (Transfer.STREAM,)
+    possible: tuple[Transfer, ...] = (Transfer.STREAM,)
+    if is_near and _is_seen(way, image):
+        possible = (Transfer.HOST, Transfer.STREAM)
+    to_device = known.backend.makes_devices
+    if to_device and source.format != "raw":
+        raise UnsupportedError(
+            f"disk {way.label} ('{way.source.path}') cannot be copied into storage pool '{known.pool.name}' of the "
+            f"other host: a block device holds raw content, and it is {source.format}",
+            hint="Name a pool of type dir, fs, netfs or vstorage there.",
+        )
+    if not source.pool:
+        # no stream reads what libvirt has no volume of
+        possible = tuple(transfer for transfer in possible if transfer is Transfer.HOST)
+    if not possible:
+        raise UnsupportedError(
+            f"disk {way.label} ('{way.source.path}') is in no active storage pool, and cannot be copied to another "
+            "host through libvirt",
+            hint="Make a pool of type logical, iscsi, scsi, mpath or disk that has it, and start the pool.",
+        )
     if (forced := survey.request.transfer) is not None:
         if forced not in possible:
             raise UnsupportedError(
@@ -116,17 +137,20 @@ def _there(
                 hint="Leave out --transfer.",
             )
         possible = (forced,)
-    if way.involves_device or known.backend.makes_devices:
-        raise UnsupportedError(
-            f"disk {way.label} is a block device, or would be one in storage pool '{known.pool.name}', and only files "
-            "are copied to another host",
-            hint="Clone it into a file on its own host first (--block copy, --pool), or choose a pool of files.",
-        )
-    read = survey.original.pools.named(source.pool)
-    transfers, cautions = survey.admit(possible, known, (read,), f"disk {way.label}")
+    read = (survey.original.pools.named(source.pool),) if source.pool else ()
+    transfers, cautions = survey.admit(possible, known, read, f"disk {way.label}")
     place = Place(known.pool.name, known.pool.uuid, known.description.path or "", name)
     # users have other numbers on another host
     crossed_way = way._replace(
         source=source, place=place, transfers=transfers, below=(), running=None, snapshot=None, keep_owner=False
     )
-    return crossed_way, cautions
+    return crossed_way._replace(to_device=to_device), cautions
+
+
+def _is_seen(way: Duplication, image: Duplication | None) -> bool:
+    """Return whether what is copied to the other host can probably be opened here."""
+    if image is not None:
+        return can_be_copied_here(way.source.path)
+    if way.source.is_device:
+        return find_device_obstacle(way.source) is None
+    return visible_status(way.source) is not None

@@ -54,8 +54,12 @@ def _treatment(survey: Survey, target: str) -> DiskAction | None:
 
 def needs_sharing(survey: Survey, disk: DiskPlan) -> bool:
     """Return whether a disk can be duplicated as was asked only where both hosts see its volume."""
-    is_by_server = survey.request.transfer is Transfer.SERVER
-    return disk.duplication is not None and (is_by_server or mode_of(survey, disk.disk.target) not in _COPYING)
+    way = disk.duplication
+    if way is None:
+        return False
+    # the mode is about files alone
+    is_copy = mode_of(survey, disk.disk.target) in _COPYING or (way.source.is_device and way.action is Action.COPIED)
+    return survey.request.transfer is Transfer.SERVER or not is_copy
 
 
 def copied_there(survey: Survey, disk: DiskPlan, streamed: DiskPlan) -> DiskPlan:
@@ -67,7 +71,7 @@ def copied_there(survey: Survey, disk: DiskPlan, streamed: DiskPlan) -> DiskPlan
         streamed: The disk as it is copied otherwise, which stays possible.
     """
     way = streamed.duplication
-    if way is None or survey.request.transfer is not None:
+    if way is None or way.involves_device or survey.request.transfer is not None:
         return streamed
     is_auto = mode_of(survey, disk.disk.target) is Mode.AUTO
     if way.transfer is Transfer.HOST and not is_auto:
@@ -98,6 +102,10 @@ def made_there(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, .
             hint = f"Use --freeze, or {_copying(survey, target)}."
         raise _refusal(survey, target, what, hint)
     ways = {disk.disk.target: disk.duplication for disk in disks if disk.duplication is not None}
+    for target, way in ways.items():
+        if way.source.is_device:
+            reason = f"disk {target} ('{way.source.path}') is a block device of the original's host"
+            raise _refusal(survey, target, reason, f"Use {_copying(survey, target)}.")
     seen = {target: _find(survey, way.source, target) for target, way in ways.items()}
     definition = survey.source.definition
     source = survey.source._replace(

@@ -60,7 +60,8 @@ def plan_device(
     _refuse_writers(survey, disk, volume)
     if survey.connection.is_local:
         devices.refuse_used_device(volume)
-    target = _target(survey, disk, chosen, volume, mode)
+    # on the way to another host, the pool is chosen there
+    target = None if survey.is_leaving else _target(survey, disk, chosen, volume, mode)
     for other in others:
         # two disks of one device stay two disks of one volume
         way, action = other.duplication, select.ACTIONS[mode]
@@ -188,9 +189,10 @@ def _duplication(
     disk: DiskDefinition,
     chosen: DiskOptions,
     volume: VolumeDescription,
-    target: PoolEntry,
+    target: PoolEntry | None,
     mode: Mode,
 ) -> tuple[Duplication, tuple[Notice, ...]]:
+    to_device = target is not None and target.backend.makes_devices
     forced = survey.request.transfer
     if mode is Mode.LINKED and chosen.treatment is not None:
         forced = None
@@ -202,22 +204,27 @@ def _duplication(
         is_local=survey.connection.is_local,
         obstacle=devices.find_device_obstacle(volume) if survey.connection.is_local else "it is on another host",
         is_limited=survey.request.bandwidth_bytes > 0,
-        to_device=target.backend.makes_devices,
+        to_device=to_device,
+        is_leaving=survey.is_leaving,
         forced=forced,
     )
-    read = [survey.pools.named(volume.pool)] if volume.pool and mode is Mode.COPY else []
-    transfers, cautions = survey.admit(transfers, target, read, f"disk {disk.target}")
+    place = Place("", "", "", chosen.name or "")
+    cautions: tuple[Notice, ...] = ()
+    if target is not None:
+        read = [survey.pools.named(volume.pool)] if volume.pool and mode is Mode.COPY else []
+        transfers, cautions = survey.admit(transfers, target, read, f"disk {disk.target}")
+        place = Place(target.pool.name, target.pool.uuid, target.description.path or "", chosen.name or "")
     duplication = Duplication(
         label=disk.target,
         kind=ArtifactKind.VOLUME,
         source=volume,
-        place=Place(target.pool.name, target.pool.uuid, target.description.path or "", chosen.name or ""),
+        place=place,
         action=select.ACTIONS[mode],
         transfers=transfers,
         below=(),
         keep_owner=False,
         is_read_again=survey.has_siblings,
-        to_device=mode is Mode.COPY and target.backend.makes_devices,
+        to_device=mode is Mode.COPY and to_device,
     )
     if chosen.size is not None:
         from virtomate.services.clone.shape import grown_device  # noqa: PLC0415 - few disks become larger

@@ -287,7 +287,8 @@ def _case(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, found: Foun
 
 def _require_writable(survey: Survey, case: DiskCase) -> None:
     """Raise UnsupportedError if libvirt certainly cannot make files beside the original's, as with templates."""
-    is_beside = case.directory == posixpath.dirname(case.source.path) and not survey.has_two_hosts
+    # on the way to another host, nothing need be made here
+    is_beside = case.directory == posixpath.dirname(case.source.path) and not survey.is_leaving
     # the directory is the daemon's if the file in it is
     if is_beside and visible_status(case.source) and is_certainly_unwritable(survey.connection, case.directory):
         raise UnsupportedError(

@@ -54,12 +54,13 @@ class _Things:
         """Yield the missing pools that the new volumes of disks would go to."""
         for disk in file_readers.disks(self._domain):
             chosen, where = self._choices.get(disk.target), f"disk {disk.target}"
-            if _is_left(disk, chosen):
+            if self._is_left(disk, chosen):
                 continue
             is_chosen = self._survey.request.pool is not None or (chosen is not None and chosen.pool is not None)
             if (pool := self._pool_of(disk)) is None:
                 if not is_chosen:
-                    cure = "--pool POOL" if self._survey.request.outside_pools else "--pool POOL with --outside-pools"
+                    is_enough = self._survey.request.outside_pools or disk.type == "block"
+                    cure = "--pool POOL" if is_enough else "--pool POOL with --outside-pools"
                     yield Lack(f"a storage pool for {where} ({disk.location}), which is in none", cure)
                 continue
             new = self._look.use(MapKind.POOL, pool, where)
@@ -72,10 +73,10 @@ class _Things:
         for disk in file_readers.disks(self._domain):
             chosen = self._choices.get(disk.target)
             is_dropped = chosen is not None and chosen.treatment is DiskAction.DROP
-            is_needed = not is_dropped and not disk.is_empty and _is_left(disk, chosen)
+            is_needed = not is_dropped and not disk.is_empty and self._is_left(disk, chosen)
             if not is_needed or disk.type in _REACHED_FROM_EVERYWHERE:
                 continue
-            where, cure = f"disk {disk.target}", f"--disk {disk.target}=drop"
+            where, cure = f"disk {disk.target}", f"--disk {disk.target}={'copy' if disk.type == 'block' else 'drop'}"
             if not disk.is_readonly:
                 if not self._is_same_file(disk):
                     yield Lack(f"{where} ({disk.location}), which is not duplicated and which hosts do not share", cure)
@@ -91,6 +92,17 @@ class _Things:
                     yield lack._replace(cure=cure)
             else:
                 yield Lack(f"{where} ({disk.location}), which is not duplicated", cure)
+
+    def _is_left(self, disk: DiskDefinition, chosen: DiskOptions | None) -> bool:
+        """Return whether a disk is not duplicated."""
+        treatment = None if chosen is None else chosen.treatment
+        if treatment in {DiskAction.DROP, DiskAction.SHARE}:
+            return True
+        is_asked = treatment is not None and treatment.duplicates
+        if disk.type == "block":
+            is_asked = is_asked or (self._survey.request.block is not None and not disk.is_readonly)
+            return disk.is_empty or not is_asked
+        return reason_to_leave(disk) is not None and not (disk.is_readonly and is_asked)
 
     def needs(self) -> Iterator[Need]:
         """Yield the other things that the definition names, but for networks in whose place others were asked for."""
@@ -153,6 +165,11 @@ class _Things:
     def _pool_of(self, disk: DiskDefinition) -> str | None:
         if disk.pool is not None:
             return disk.pool
+        if disk.type == "block":
+            from virtomate.services.storage.devices import find_device  # noqa: PLC0415 - most disks are files
+
+            found = find_device(self._survey.connection, self._survey.original.pools, normalise(disk.path or ""))
+            return None if found is None else found.description.pool
         known = self._survey.original.pools.covering(posixpath.dirname(normalise(disk.path or "")))
         return None if known is None else known.pool.name
 
@@ -166,12 +183,3 @@ class _Things:
             there = self._survey.target.pools.find_path(path).description
             return here.changed is not None and (here.changed, here.physical) == (there.changed, there.physical)
         return False
-
-
-def _is_left(disk: DiskDefinition, chosen: DiskOptions | None) -> bool:
-    """Return whether a disk is not duplicated."""
-    treatment = None if chosen is None else chosen.treatment
-    if treatment in {DiskAction.DROP, DiskAction.SHARE}:
-        return True
-    is_asked = treatment is not None and treatment.duplicates
-    return reason_to_leave(disk) is not None and not (disk.is_readonly and is_asked)
