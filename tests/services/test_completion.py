@@ -1,16 +1,19 @@
-"""How names for shells are found where a host asks for a password."""
+"""How names for shells are found where a host asks for a password, or has too many."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pexpect
 import pytest
 
 from tests.hypervisor.test_opening import is_alive
+from tests.services.storage.fakes import FakeLibvirt, FakePool
+from virtomate.services import completion
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,3 +54,18 @@ def test_nobody_is_asked(tmp_path: Path, is_leader: bool) -> None:
 
     assert not (tmp_path / "terminal").exists()
     assert not is_alive(int((tmp_path / "pid").read_text()))
+
+
+def test_pool_that_libvirt_does_not_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The volumes of the other pools are found."""
+    pools = []
+    for name in ("large", "small"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "volume").touch()
+        pools.append(FakePool(name, tmp_path / name, is_too_large=name == "large"))
+    host = FakeLibvirt(pools=pools)
+    monkeypatch.setattr(completion, "connect_read_only", lambda *_: nullcontext(host.connection))
+    monkeypatch.setattr(completion, "_leave_terminal", lambda: None)
+    monkeypatch.setattr(completion, "_LIMIT_SECONDS", 60)
+
+    assert completion.list_names(completion.Kind.VOLUME, None) == ["small/volume"]

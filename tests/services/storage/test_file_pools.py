@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.services.storage.fakes import FakeLibvirt, FakePool
 from virtomate.definition.volume import PoolDescription
 from virtomate.errors import UnsupportedError, UsageError
+from virtomate.hypervisor.storage import get_pool
 from virtomate.services.storage import backend_of, check_logical_name, logical_name, require_new_files
 from virtomate.services.storage.block_pools import rounded_to_extents
 
@@ -30,6 +32,21 @@ def test_pools_of_files(kind: str, tmp_path: Path) -> None:
 
     assert backend_of(pool).path_of(pool, "a") == f"{tmp_path}/a"
     assert sorted(backend_of(pool).list_paths(str(tmp_path))) == [f"{tmp_path}/a", f"{tmp_path}/b"]
+
+
+@pytest.mark.parametrize("is_daemons", [True, False])
+def test_space_of_a_pool_that_libvirt_does_not_list(tmp_path: Path, is_daemons: bool) -> None:
+    """A file that libvirt describes as it is here shows that the file system is the daemon's."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for directory in (ours, theirs):
+        directory.mkdir()
+        (directory / "volume").write_text(directory.name)
+    fake = FakePool("p", ours if is_daemons else theirs, says=str(ours), is_too_large=True)
+    pool, described = get_pool(FakeLibvirt(pools=[fake]).connection, "p"), PoolDescription("p", "dir", str(ours))
+
+    space = backend_of(described).seen_space(pool, described)
+
+    assert (space is not None) is is_daemons
 
 
 @pytest.mark.parametrize(("kind", "path"), [("rbd", None), ("later", "/p"), ("dir", None), ("logical", None)])
