@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, cast
 
+from virtomate.cli import signals as module
 from virtomate.cli.app import App
 from virtomate.cli.options import Settings
 from virtomate.cli.signals import Signals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
     from virtomate.hypervisor.session import Session
+
+WAIT_SECONDS = 60.0
 
 
 def test_signals_are_noted_only_during_work() -> None:
@@ -56,3 +64,32 @@ def test_nothing_is_said_after_the_work() -> None:
     assert signals.watch(lambda: interrupted(signals, notes, signal.SIGINT)) == "result"
 
     assert (signals.cancel.signal_number, notes) == (signal.SIGINT, [])
+
+
+def test_each_silence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of libvirt takes the offer back, until another call does not return."""
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.05)
+    signals, notes, calls = Signals(), list[str](), ["a call"]
+    signals.note, signals.calls = notes.append, lambda: list(calls)
+    silent = "libvirt does not answer yet. Another Ctrl-C ends virtomate at once, and leaves what was begun."
+
+    def work() -> None:
+        signals.cancel.begin()
+        os.kill(os.getpid(), signal.SIGINT)
+        await_sign(lambda: notes.count(silent) == 1)
+        calls.clear()
+        await_sign(lambda: not signals._seen_calls)
+        calls.append("another call")
+        await_sign(lambda: notes.count(silent) == 2)
+
+    signals.watch(work)
+
+    assert notes == ["Interrupted, cleaning up…", silent, silent]
+
+
+def await_sign(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "It never came to this"
+        time.sleep(0.01)

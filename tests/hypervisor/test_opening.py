@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 import libvirt
 import pytest
@@ -75,6 +76,26 @@ def test_calls_that_have_not_returned(silent_tcp: str) -> None:
         calls = opening.calls_in_progress()
         assert any(call is first for call in calls)
         assert not any(call is waiting for call in calls)
+
+
+def test_copy_by_libvirt_may_take_any_time() -> None:
+    """A call in which libvirt copies a volume is not seen as one to which libvirt does not answer."""
+    binding: dict[str, Any] = {"__name__": "libvirt"}
+    exec("def createXMLFrom(answers): answers.get()\ndef info(answers): answers.get()", binding)
+    answers = SimpleQueue[None]()
+    copying, asking = (
+        threading.Thread(target=binding[name], args=(answers,), daemon=True) for name in ("createXMLFrom", "info")
+    )
+    copying.start()
+    asking.start()
+    copy, question = frame_in(copying, "createXMLFrom"), frame_in(asking, "info")
+
+    calls = opening.calls_in_progress()
+    answers.put(None)
+    answers.put(None)
+
+    assert not any(call is copy for call in calls)
+    assert any(call is question for call in calls)
 
 
 def frame_in(thread: threading.Thread, function: str) -> FrameType:

@@ -122,7 +122,10 @@ class Signals:
         """Say that another Ctrl-C ends the program, if libvirt has not answered since the last look."""
         is_unanswered = self._is_unanswered()
         self._seen_calls, self._next_look = self.calls(), time.monotonic() + _PATIENCE_SECONDS
-        if is_unanswered and not self._has_offered and (note := self.note) is not None:
+        if not is_unanswered:
+            # a later silence is told of again
+            self._has_offered = False
+        elif not self._has_offered and (note := self.note) is not None:
             self._has_offered = True
             with suppress(OSError):
                 note("libvirt does not answer yet. Another Ctrl-C ends virtomate at once, and leaves what was begun.")

@@ -26,7 +26,8 @@ Ask: TypeAlias = "Callable[[str, bool], str | None]"
 _LOOK_EVERY_SECONDS = 0.05
 
 _BINDINGS = {"libvirt", "libvirt_qemu"}
-_EVENT_LOOP = "virEventRunDefaultImpl"
+# The event loop waits in its call all the time, and libvirt copies a volume for as long as the copy takes.
+_LONG_CALLS = {"virEventRunDefaultImpl", "createXMLFrom"}
 
 _SECRET_CREDENTIALS = {libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT}
 _CREDENTIALS = [libvirt.VIR_CRED_USERNAME, libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_ECHOPROMPT, *_SECRET_CREDENTIALS]
@@ -108,13 +109,13 @@ class Opening:
 def calls_in_progress() -> Sequence[object]:
     """Return a mark for each call of libvirt's that has not returned; a call keeps its mark.
 
-    The mark is the call's frame in libvirt's binding. The event loop, which waits in a call all the time, has none.
+    The mark is the call's frame in libvirt's binding. Calls that may take any time have none.
     """
     frames = sys._current_frames().values()  # noqa: SLF001 - the way of the standard library's own `faulthandler`
     return [
         frame
         for frame in frames
-        if frame.f_globals.get("__name__") in _BINDINGS and frame.f_code.co_name != _EVENT_LOOP
+        if frame.f_globals.get("__name__") in _BINDINGS and frame.f_code.co_name not in _LONG_CALLS
     ]
 
 

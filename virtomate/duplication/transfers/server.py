@@ -104,9 +104,10 @@ def _watch(duplication: Duplication, context: TransferContext, done: threading.E
             if context.cancel.is_set and not has_said_that_it_waits:
                 context.progress.note(f"waiting for {awaited}")
                 has_said_that_it_waits = True
+            # where libvirt does not answer, this call shows that: the copy itself may take any time
+            pool = find_pool(connection, duplication.place.pool)
             if duplication.to_device:
                 continue
-            pool = find_pool(connection, duplication.place.pool)
             volume = None if pool is None else pool.find_volume(duplication.place.name)
             if volume is not None:
                 written = min(volume.allocation_bytes(), duplication.total_bytes)
