@@ -11,6 +11,7 @@ from virtomate.cli import signals as module
 from virtomate.cli.app import App
 from virtomate.cli.options import Settings
 from virtomate.cli.signals import Signals
+from virtomate.words import Reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +86,19 @@ def test_each_silence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     signals.watch(work)
 
     assert notes == ["Interrupted, cleaning up…", silent, silent]
+
+
+def test_what_is_left_on_two_hosts_is_found_on_both() -> None:
+    """What a clone for another host leaves may be on the host of the original."""
+    hint = module._abandonment(signal.SIGINT, "qemu+ssh://b/system").hint
+
+    assert hint is not None
+    assert Reach("qemu:///system", None).fill(hint) == (
+        "When libvirt answers again, virtomate -c qemu+ssh://b/system domain-list --clones and "
+        "virtomate -c qemu:///system domain-list --clones show unfinished clones, and "
+        "virtomate -c qemu+ssh://b/system domain-delete and virtomate -c qemu:///system domain-delete remove what is "
+        "left of such a clone."
+    )
 
 
 def await_sign(condition: Callable[[], bool]) -> None:

@@ -132,14 +132,18 @@ class Signals:
 
 
 def _abandonment(number: int, uri: str | None) -> InterruptedBySignalError:
-    """Return the error for a program that leaves what it has begun, on another libvirt if `uri` is given."""
+    """Return the error for a program that leaves what it has begun, also on another libvirt if `uri` is given."""
     from virtomate.notices import Leftover, notice  # noqa: PLC0415 - most daemons answer
     from virtomate.words import virtomate  # noqa: PLC0415 - as above
 
-    listed = virtomate("domain-list", options="--clones", uri=uri)
+    # images for another host, and the freeze of an original, leave an unfinished clone on the host of the original
+    places = (None,) if uri is None else (uri, None)
+    lists = " and ".join(virtomate("domain-list", options="--clones", uri=place) for place in places)
+    deletes = " and ".join(virtomate("domain-delete", uri=place) for place in places)
+    ending = "s" if uri is None else ""
     return InterruptedBySignalError(number).adding(
-        hint=f"When libvirt answers again, {listed} shows unfinished clones, and "
-        f"{virtomate('domain-delete', uri=uri)} removes what is left of such a clone.",
+        hint=f"When libvirt answers again, {lists} show{ending} unfinished clones, and {deletes} remove{ending} what "
+        "is left of such a clone.",
         leftovers=(notice(Leftover.UNREMOVED, "what was begun", reason="libvirt did not answer"),),
     )
 
