@@ -586,6 +586,21 @@ def test_pool_that_libvirt_does_not_list(host: Host, is_daemons: bool) -> None:
     assert (is_seen, bool(references.warnings)) == (is_daemons, not is_daemons)
 
 
+def test_empty_directory_here_of_a_pool_that_libvirt_does_not_list(host: Host) -> None:
+    """Where the pool has many files, an empty directory of that name is another one, and libvirt is asked."""
+    theirs = host.root / "theirs"
+    host.path.parent.rename(theirs)
+    host.path.parent.mkdir()
+    write_qcow2(theirs / "over")
+    host.pool.directory, host.pool.says = theirs, str(host.path.parent)
+    host.pool.known = {"clone.qcow2", "over"}
+    host.pool.backing["over"] = str(host.path)
+    host.pool.is_too_large = True
+    host.define("other", definition(host.path.with_name("over")))
+
+    assert host.says() == ["'/pool/over' of domain 'other' rests on it"]
+
+
 def test_far_host(far: Host) -> None:
     """Where no file is seen, a fresh look of libvirt's tells what rests on what."""
     write_qcow2(far.path.with_name("over"))

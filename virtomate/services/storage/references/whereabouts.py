@@ -148,7 +148,8 @@ class Locator:
                 if there - here and (is_fresh or not there & here):
                     return False
         except OversizeError:
-            there = here
+            # an empty directory is not that of a pool with so many files
+            return bool(here) and self._tells_the_same(pool, here)
         return self._tells_the_same(pool, there & here)
 
     def _tells_the_same(self, pool: Pool, common: set[str]) -> bool:
