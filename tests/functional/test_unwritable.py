@@ -60,6 +60,22 @@ def test_template_gets_to_another_host(templates: Pool, virtomate: Program, far:
     assert images.file_digest(path) == images.file_digest(templates.path / "original.qcow2")
 
 
+def test_no_image_on_the_way_is_made_there(root_lab: Lab, templates: Pool, virtomate: Program, far: Far) -> None:
+    """An overlay has to become one image beside itself before it can leave, which is refused beforehand."""
+    document = root_lab.connection.storagePoolLookupByName("writable").XMLDesc()
+    writable = Path(document.partition("<path>")[2].partition("</path>")[0])
+    images.make_overlay(writable / "top.qcow2", templates.path / "original.qcow2", "qcow2")
+    templates.refresh()
+    root_lab.define(domain("overlaid", disks=[disk(templates.path / "top.qcow2")]))
+    before = root_lab.inventory()
+    words = ("--to", far.uri, "--pool", far.pool.name, "overlaid", "clone")
+
+    error = refused(root_lab, before, virtomate("domain-clone", *words, json=True))
+
+    assert "where disk vda has to become one image before it is copied to another host" in error["message"]
+    assert far.names() == []
+
+
 @pytest.mark.parametrize("mode", ["copy", "linked"])
 def test_clones_of_templates(root_lab: Lab, templates: Pool, virtomate: Program, mode: str) -> None:
     """With --pool, the clone's volume and its NVRAM are where libvirt can write, and the template stays as it is."""

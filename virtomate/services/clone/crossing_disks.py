@@ -6,6 +6,7 @@ below or a disk of a running original, an image is made on the host of the origi
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
 from virtomate.duplication.devices import find_device_obstacle
@@ -19,6 +20,7 @@ from virtomate.services.clone.disks import with_ways
 from virtomate.services.clone.moment import image_of, plan_images
 from virtomate.services.clone.target import errors_of
 from virtomate.services.clone_records import DiskOptions
+from virtomate.services.storage import is_certainly_unwritable
 
 if TYPE_CHECKING:
     from virtomate.duplication.transfers.base import Duplication
@@ -66,6 +68,7 @@ def crossed(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[MomentPlan | N
     moment: MomentPlan | None = None
     images: dict[int, Duplication] = {}
     if indirect:
+        _require_room_for_images(survey, indirect)
         moment, images = plan_images(before_crossing(survey), indirect, survey.original.taken)
     choices = {chosen.target: chosen for chosen in survey.request.disks}
     cautions: dict[int, tuple[Notice, ...]] = {}
@@ -92,6 +95,18 @@ def crossed(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[MomentPlan | N
             copies[id(disk.duplication)] = copied_there(survey, disk, moved)
         shared[disk.disk.position] = copies[id(disk.duplication)]._replace(disk=disk.disk)
     return moment, tuple(shared[disk.disk.position] for disk in every)
+
+
+def _require_room_for_images(survey: Survey, disks: tuple[DiskPlan, ...]) -> None:
+    """Raise UnsupportedError if libvirt certainly cannot make images beside volumes, as with templates."""
+    for way in (disk.duplication for disk in disks if disk.duplication is not None):
+        directory = posixpath.dirname(way.source.path)
+        if visible_status(way.source) is not None and is_certainly_unwritable(survey.connection, directory):
+            raise UnsupportedError(
+                f"libvirt cannot write to '{directory}', where disk {way.label} has to become one image before it is "
+                "copied to another host",
+                hint="Clone the domain into another pool of its own host first (--pool POOL), and then that clone.",
+            )
 
 
 def _is_direct(way: Duplication) -> bool:
