@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,23 @@ import pytest
 from tests.functional.runs import paused
 from tests.functional.support import clone, cloned, definition, refused, unchanged
 from tests.lab import Lab, Program, disk, domain, images
+from tests.lab.ssh import SshServer
 from tests.lab.tpm import Emulator, TpmError
 
 NAMES_PLACES = 10_010_000
 FILES = {"dir": "tpm2-00.permall", "file": ""}
 
 
+def require_places(lab: Lab) -> None:
+    """Skip a test where no definition can name the place of a state."""
+    if lab.connection.getLibVersion() < NAMES_PLACES:
+        pytest.skip("libvirt before 10.10 knows no place of the state of an emulated TPM")
+
+
 @pytest.fixture
 def states(lab: Lab) -> Iterator[Path]:
     """A directory with states, which is in no storage pool."""
-    if lab.connection.getLibVersion() < NAMES_PLACES:
-        pytest.skip("libvirt before 10.10 knows no place of the state of an emulated TPM")
+    require_places(lab)
     directory = lab.make_directory("tpm states")
     yield directory
     shutil.rmtree(directory)
@@ -272,3 +279,20 @@ def test_running_original(lab: Lab, virtomate: Program, original: Path) -> None:
 
     assert document["tpm"]["action"] == "copied"
     assert digest(original.with_name("clone.tpm")) == digest(original)
+
+
+def test_state_in_the_memory_of_a_remote_host(root_lab: Lab, virtomate: Program, sshd: SshServer) -> None:
+    """In /dev of another host, a file that is not seen here may still be no device."""
+    require_places(root_lab)
+    with tempfile.TemporaryDirectory(prefix="lab-", dir="/dev/shm") as directory:
+        original = Path(directory) / "original.tpm"
+        define(root_lab, original, "file")
+        run_once(root_lab, "original")
+
+        document = clone(virtomate, "--tpm", "copy", uri=sshd.uri(root_lab.hypervisor))
+
+        place = original.with_name("clone.tpm")
+        assert (document["tpm"]["action"], document["tpm"]["clone"]) == ("copied", str(place))
+        assert digest(place) == digest(original)
+        assert virtomate("domain-delete", "--yes", "clone").status == 0
+        assert not place.exists()
