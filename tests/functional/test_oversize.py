@@ -69,6 +69,7 @@ def test_what_it_uses_is_known(lab: Lab, virtomate: Program, original: Path) -> 
 
     assert (used["type"], written["type"]) == ("IllegalStateError", "IllegalStateError")
     assert "domain 'user' uses it" in used["message"]
+    assert reaching(lab.uri, "virsh undefine --keep-nvram --keep-tpm user") in used["hint"]
     assert path.exists()
     assert "open for writing by domain 'user', which is active" in written["message"]
     assert reaching(lab.uri, "virsh shutdown user") in written["hint"]

@@ -255,7 +255,11 @@ def _advise_on_strangers(connection: Connection, users: Sequence[Reference]) -> 
 
 
 def _has_tpm(domain: Domain) -> bool:
-    return has_emulated_tpm(codec.parse_definition(domain.inactive_definition_without_secrets()).domain)
+    """Return whether libvirt keeps the state of a TPM of a domain, or may do so where the definition cannot be read."""
+    try:
+        return has_emulated_tpm(codec.parse_definition(domain.inactive_definition_without_secrets()).domain)
+    except VirtomateError:
+        return True
 
 
 def _advise(clone: Clone, users: Sequence[Reference], pools: PoolIndex) -> str | None:
