@@ -602,3 +602,19 @@ def test_what_is_about_the_other_host(root_lab: Lab, virtomate: Program, far: Fa
     assert before[0].difference(root_lab.inventory()) == ""
     assert virtomate("domain-delete", "--yes", "clone", uri=far.uri).status == 0
     nothing_happened(root_lab, far, before)
+
+
+def test_space_of_a_pool_with_the_name_of_the_originals(root_lab: Lab, virtomate: Program, far: Far) -> None:
+    """The original's volume proves nothing of the pool of that name on the other host: libvirt there tells its space.
+
+    On ext4, libvirt counts the blocks that are reserved for root, too.
+    """
+    here = root_lab.make_pool("images")
+    directory = make_mounted_directory(root_lab.directory / "images-there", "ext4", 64 * MIB)
+    there = make_pool(far.host, "images", directory)
+    root_lab.define(domain("original", disks=[disk(here.qcow2("original.qcow2", 8 * MIB, data_bytes=MIB))]))
+
+    planned = send(virtomate, far, "--dry-run")
+
+    (need,) = planned.json[0]["space"]
+    assert (need["pool"], need["available"]) == ("images", there.handle.info()[3])

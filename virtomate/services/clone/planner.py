@@ -120,7 +120,9 @@ class ClonePlanner(NamedTuple):
             definition = plan.definition._replace(domain=carrying(plan.definition.domain, credentials))
             plan = plan._replace(definition=definition, credentials=credentials)
         others = [(job.place.pool, job.total_bytes) for job in plan.small_jobs]
-        needs = self.space.add_clone(plan.duplications, self.survey.target.pools, others)
+        needs = self.space.add_clone(
+            plan.duplications, self.survey.target.pools, others, is_crossing=self.survey.has_two_hosts
+        )
         return plan._replace(needs=needs, number=number, prepared=prepared)
 
     def plan_automatically(self, instead_of: ClonePlan | None = None, number: int = 0) -> ClonePlan:

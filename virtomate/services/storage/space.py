@@ -103,23 +103,27 @@ class SpaceLedger:
         return SpaceNeed(pool.name, needed_bytes, available, total, self._directories.get(pool.name))
 
     def add_clone(
-        self, duplications: Iterable[Duplication], pools: PoolIndex, others: Iterable[tuple[str, int]] = ()
+        self,
+        duplications: Iterable[Duplication],
+        pools: PoolIndex,
+        others: Iterable[tuple[str, int]] = (),
+        *,
+        is_crossing: bool = False,
     ) -> tuple[SpaceNeed, ...]:
         """Add the volumes of one clone, and return what it needs of each of these pools.
 
-        `others` are volumes that are no duplicates: the pool and the bytes of each.
+        `others` are volumes that are no duplicates: the pool and the bytes of each. A clone that is crossing has its
+        originals on another host, whose pools may have the names of these pools.
         """
         needed: defaultdict[str, list[int]] = defaultdict(list)
         for name, size in others:
             needed[name].append(size)
-        sources = []
+        known: list[VolumeDescription] = []
         for duplication in duplications:
             needed[duplication.place.pool].append(_taken(duplication, pools))
-            sources.append(duplication.source)
+            known += () if is_crossing else (duplication.source,)
         entries = [(pools.named(name), sizes) for name, sizes in sorted(needed.items())]
-        return tuple(
-            self.add(known.pool, known.description, sum(sizes), sources, len(sizes)) for known, sizes in entries
-        )
+        return tuple(self.add(to.pool, to.description, sum(sizes), known, len(sizes)) for to, sizes in entries)
 
     def up_to_date(self, needs: Iterable[SpaceNeed]) -> tuple[SpaceNeed, ...]:
         """Return the needs of a clone with what all clones need, and what the pools have left, by now."""
