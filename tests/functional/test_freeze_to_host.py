@@ -71,6 +71,22 @@ def test_original_goes_on(shared: Shared, virtomate: Program, far: Far, state: s
     assert sorted(found.name for found in shared.here.path.iterdir()) == ["original-overlay.qcow2", "original.qcow2"]
 
 
+def test_clone_and_overlay_have_two_names(shared: Shared, virtomate: Program, far: Far) -> None:
+    """The overlay of the original is in the directory of the clone, and its name is told to be taken."""
+    lab, base = shared.lab, shared.here.qcow2("original.qcow2", 16 * MIB)
+    lab.define(domain("original", disks=[disk(base)]))
+    before = shared.inventories()
+    named = ("--disk", "vda=linked,name=original-overlay.qcow2")
+
+    refused = send(virtomate, far.uri, *FREEZE, *named, "--dry-run")
+    planned = virtomate("domain-clone", "--to", far.uri, *FREEZE, "--dry-run", "original", "other", json=True)
+
+    path = shared.there.path / "original-overlay.qcow2"
+    assert (refused.status, refused.json["message"]) == (1, f"two new volumes would be '{path}'"), str(refused)
+    assert planned.status == 0, str(planned)
+    nothing_happened(shared, before)
+
+
 def test_guest_is_frozen_for_the_moment(root_lab: Lab, virtomate: Program, far: Far) -> None:
     """The agent of the original's guest is asked on the host of the original, and the guest goes on there."""
     (root_lab.pools["xfs"].path / POOL).mkdir(exist_ok=True)

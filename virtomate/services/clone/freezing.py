@@ -87,27 +87,29 @@ def plan_freeze(survey: Survey, disks: tuple[DiskPlan, ...], taken: TakenNames) 
         VirtomateError: A volume cannot become a base, see `refuse_written`.
     """
     # the original stays where it is, wherever its clones go
-    survey = survey._replace(target=survey.original)
+    names_there, survey = survey.target.taken.names, survey._replace(target=survey.original)
     linked = {
-        item.duplication.at_original.source.path: (item, item.duplication.at_original)
+        item.duplication.at_original.source.path: (item, item.duplication, item.duplication.at_original)
         for item in disks
         if item.duplication is not None and item.action is Action.LINKED and not item.disk.is_readonly
     }
     # nobody starts a template
     if not linked or survey.source.is_template:
         return None
-    bases = {item.disk.target: way.source for item, way in linked.values()}
+    bases = {item.disk.target: way.source for item, _, way in linked.values()}
     domain = find_domain(survey.connection, survey.source.reference.uuid)
     warnings = [*refuse_written(survey.connection, domain, bases)]
     moves, results = [], []
     with taken.for_clone():
-        for item, way in linked.values():
+        for item, there, way in linked.values():
             move = None
             overlay = item.overlay
             if overlay is None:
                 move, cautions = _plan_move(survey, item, way, taken)
                 moves.append(move)
                 place = move.way.place
+                # the directory as the host of the clones has it
+                names_there(os.path.dirname(there.source.path)).add(place.name)
                 overlay = volume_reference(place.pool, place.name, place.path, "qcow2")
                 warnings += cautions
             results.append(FrozenDiskResult(item.disk.target, item.source, overlay, is_new=move is not None))
