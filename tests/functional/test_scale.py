@@ -19,7 +19,7 @@ MODES = {"copy": "ext4", "linked": "ext4", "reflink": "xfs"}
 PEAK_MEMORY_BYTES = 120 * MIB
 # How many of them are opened and closed, and clones made before the first overlay is there, is a matter of chance.
 CHANCE_CALLS = 40
-# of one pool
+# How many volumes of one pool libvirt lists.
 MOST_LISTED = 16384
 
 

@@ -142,13 +142,14 @@ def _new_claim(shared: CloneRun, plan: ClonePlan) -> Claim:
     made = (*pools, *own, *(job.planned() for job in plan.jobs))
     snapshot = None if plan.source.snapshot is None else plan.source.snapshot.name
     journal = new_journal(plan.uuid, plan.source.reference, plan.mode, made, plan.reserved, snapshot)
-    journal = journal._replace(frozen=bool(plan.frozen), prepared=plan.prepared is not None)
     source = plan.side_file(ArtifactKind.TPM_SOURCE)
     journal = journal._replace(
+        frozen=bool(plan.frozen),
+        prepared=plan.prepared is not None,
         tpm=source is not None and source.action is SideFileAction.COPIED,
         stateless=any(file.reason is not None for file in plan.side_files),
+        entries=tuple(planned.entry for planned in plan.entries),
     )
-    journal = journal._replace(entries=tuple(planned.entry for planned in plan.entries))
     if plan.hosts is not None:
         # images on the host of the original are no business of the clone
         journal = journal._replace(host=plan.hosts.original)

@@ -152,16 +152,19 @@ def _find(survey: Survey, image: VolumeDescription, target: str) -> VolumeDescri
     for known in {known.pool.name: known for known in candidates if known is not None}.values():
         if known.is_active and not known.backend.makes_devices:
             found = find_volume(known.pool, image.name)
-            if found is not None and _is_same(found.description, image, survey):
+            if found is not None and _may_be_same(survey, found.description, image):
                 return found.description
     raise _not_shared(survey, target, image)
 
 
-def _is_same(one: VolumeDescription, other: VolumeDescription, survey: Survey | None = None) -> bool:
-    """Return whether both hosts tell the same of a file; of one that is still written to, `seen_again` tells."""
-    if survey is not None and survey.source.running is not None and other.changed is None:
-        return one.changed is not None
-    return one.changed is not None and (one.changed, one.physical) == (other.changed, other.physical)
+def _may_be_same(survey: Survey, there: VolumeDescription, here: VolumeDescription) -> bool:
+    """Return whether both hosts tell the same of a file; a file still written to is compared by `seen_again` later."""
+    is_written = survey.source.running is not None and here.changed is None
+    return there.changed is not None if is_written else _is_same(there, here)
+
+
+def _is_same(there: VolumeDescription, here: VolumeDescription) -> bool:
+    return there.changed is not None and (there.changed, there.physical) == (here.changed, here.physical)
 
 
 def seen_again(way: Duplication, base: VolumeDescription, connection: Connection) -> Duplication:
@@ -191,7 +194,7 @@ def _refusal(survey: Survey, target: str, reason: str, hint: str) -> Unsupported
 
 
 def _copying(survey: Survey, target: str) -> str:
-    """Return the option by which a disk is copied instead, or made of streams."""
+    """Return the option by which a disk needs no shared storage."""
     if mode_of(survey, target) in _COPYING:
         return f"--transfer {Transfer.STREAM.value}"
     return "--mode copy" if _treatment(survey, target) is None else f"--disk {target}=copy"
@@ -230,7 +233,7 @@ def _require_same(survey: Survey, images: tuple[VolumeDescription, ...], way: Du
     if len(images) != len(there) or not is_whole:
         raise _not_shared(survey, way.label, images[min(len(there), len(images) - 1)])
     for image, other in zip(images, there, strict=True):
-        if not _is_same(other, image, survey):
+        if not _may_be_same(survey, other, image):
             raise _not_shared(survey, way.label, image)
         if posixpath.dirname(other.path) == way.place.directory:
             continue

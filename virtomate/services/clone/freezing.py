@@ -184,8 +184,10 @@ def on_bases(freeze: Freeze, disks: tuple[DiskPlan, ...], there: Connection) -> 
 
     def on_base(way: Duplication) -> Duplication:
         base = freeze.bases.get(way.at_original.source.path)
-        if base is None or not way.originals:
-            return way if base is None else way._replace(source=base)
+        if base is None:
+            return way
+        if not way.originals:
+            return way._replace(source=base)
         from virtomate.services.clone.crossing_shared import seen_again  # noqa: PLC0415 - few clones leave
 
         return seen_again(way, base, there)

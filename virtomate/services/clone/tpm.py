@@ -122,15 +122,16 @@ class SurveyedTpm(NamedTuple):
     def _find(self, survey: Survey, temporary: TemporaryPools) -> FoundState | None:
         """Return the state of the original's TPM, None if it has none."""
         directory, *names = self.original
-        pools = []
         pool = pool_over(survey.connection, directory, temporary)
+        outer = None
         for name in names:
-            if pool is None or find_volume(pool, name) is None:
+            inside = None if pool is None else find_volume(pool, name)
+            if inside is None:
                 return None
-            pools.append(pool)
+            outer = outer or inside
             directory = posixpath.join(directory, name)
             pool = temporary.over(directory)
-        if pool is None or (outer := find_volume(pools[0], names[0])) is None:
+        if pool is None or outer is None:
             return None
         # the emulator replaces the file
         pool.refresh()

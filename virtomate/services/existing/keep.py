@@ -157,7 +157,7 @@ class _Look:
 
 
 def _other_tpm(definition: Definition, record: Provenance, request: CloneRequest) -> str | None:
-    """Return that a clone has a copy of a TPM that is not asked for, or none, as the end of a sentence."""
+    """Return how the TPM of a clone differs from what is asked for, as the end of a sentence; None if it does not."""
     copy = f"a copy of the TPM of '{record.source.name}'"
     if request.tpm is not TpmTreatment.COPY:
         return f"has {copy}" if record.tpm else None

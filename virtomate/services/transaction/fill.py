@@ -181,16 +181,9 @@ class VolumeInTheMaking:
         self, connection: Connection, cancel: CancelToken, other: Connection | None = None
     ) -> TransferContext:
         """Return what a transfer works with."""
-        run = self._run
+        run, token = self._run, self.claim.token
         return TransferContext(
-            connection,
-            run.target.borrow,
-            run.progress,
-            cancel,
-            self.claim.token,
-            run.pace,
-            other,
-            run.at_original,
+            connection, run.target.borrow, run.progress, cancel, token, run.pace, other, run.at_original
         )
 
     def _fill_somehow(self, workplace: TransferContext) -> Filled:
