@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.functional.runs import wait_for
+from tests.functional.runs import paused, reaching, wait_for
 from tests.functional.support import by_target, cloned, definition, image_info
 from tests.functional.test_to_shared_storage import POOL, Shared, Twins, nothing_happened, send
 from tests.lab import disk, domain, interface, running
 from tests.lab.images import MIB, file_digest
 from tests.lab.mounts import make_file_system
+from tests.lab.storage import remove_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +134,24 @@ def test_freeze_is_taken_back(root_lab: Lab, twins: Twins, virtomate: Program, f
     assert "nothing shows that the hosts share" in result.json[0]["error"]["message"]
     assert before[0].difference(root_lab.inventory()) == ""
     assert before[1].difference(far.inventory()) == ""
+
+
+def test_pool_there_is_gone_meanwhile(root_lab: Lab, virtomate: Program, far: Far) -> None:
+    """If the other host has lost its pool when the original is frozen, the hint reaches that host."""
+    (root_lab.pools["xfs"].path / POOL).mkdir(exist_ok=True)
+    shared = Shared(root_lab, far)
+    root_lab.define(domain("original", disks=[disk(shared.here.qcow2("original.qcow2", MIB))]))
+
+    run = virtomate.pausing("virDomainDefineXMLFlags").start(
+        "domain-clone", "--to", far.uri, *FREEZE, "original", "clone"
+    )
+    with paused(run):
+        remove_pool(far.host.connection.storagePoolLookupByName(POOL))
+    result = run.wait()
+
+    assert result.status == 1, str(result)
+    assert f"Hint: {reaching(far.uri, 'virtomate pool-list')} shows" in result.stderr, str(result)
+    assert [path.name for path in shared.here.path.iterdir()] == ["original.qcow2"]
 
 
 def test_images_on_the_way_are_refused(root_lab: Lab, virtomate: Program, far: Far) -> None:

@@ -25,6 +25,7 @@ from virtomate.services.clone.parallel import (
     while_original_is_still,
 )
 from virtomate.services.clone.plan import check_request, plan_clones
+from virtomate.services.clone.target import errors_of
 from virtomate.services.clone.warnings import refuse_warnings
 from virtomate.services.storage import is_temporary, refresh_all, temporary_pools_during, temporary_pools_of
 from virtomate.services.transaction import Filled, require_acceptable
@@ -285,8 +286,9 @@ def _make_planned(
 
     def make() -> tuple[CloneResult, ...]:
         there = run.target.connection
-        bound = planner._replace(disks=on_bases(freeze, planner.disks, there))
-        on_frozen = tuple(plan._replace(disks=on_bases(freeze, plan.disks, there)) for plan in plans)
+        with errors_of(request.target_uri):
+            bound = planner._replace(disks=on_bases(freeze, planner.disks, there))
+            on_frozen = tuple(plan._replace(disks=on_bases(freeze, plan.disks, there)) for plan in plans)
         return make_in_parallel(run, _works(request, bound, on_frozen), pools)
 
     return make_frozen(freeze, request.fail_on, make)
