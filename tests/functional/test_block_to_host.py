@@ -146,12 +146,13 @@ def test_nobody_shares_a_device(root_lab: Lab, here: VolumeGroup, virtomate: Pro
     before = (root_lab.inventory(), far.inventory())
 
     shared = send(virtomate, far, "--pool", far.pool.name)
-    linked = send(virtomate, far, "--pool", far.pool.name, "--disk", "vda=linked")
+    others = [send(virtomate, far, "--pool", far.pool.name, "--disk", f"vda={how}") for how in ("linked", "reflink")]
 
     assert (shared.status, "--disk vda=copy" in shared.json["hint"]) == (1, True), str(shared)
-    assert linked.status == 1, str(linked)
-    assert "is a block device of the original's host" in linked.json["message"]
-    assert linked.json["hint"] == "Use --disk vda=copy."
+    for refused in others:
+        assert refused.status == 1, str(refused)
+        assert "is a block device of the original's host" in refused.json["message"]
+        assert refused.json["hint"] == "Use --disk vda=copy."
     nothing_happened(root_lab, far, before)
     assert content(copy_of(cloned(send(virtomate, far, "--pool", far.pool.name, "--disk", "vda=copy")))) == content(
         here.path / "original"

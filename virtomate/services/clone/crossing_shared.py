@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from virtomate.cancel import backoff
 from virtomate.definition.readers import child, devices
 from virtomate.definition.volume import network_source
-from virtomate.enums import Action, MapKind, Mode, Transfer
+from virtomate.enums import Action, DiskAction, MapKind, Mode, Transfer
 from virtomate.errors import UnsupportedError, VirtomateError
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import url_in
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from virtomate.definition.codec import Document
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
-    from virtomate.enums import DiskAction
     from virtomate.hypervisor.connection import Connection
     from virtomate.services.clone.disks import DiskPlan
     from virtomate.services.clone.target import Survey
@@ -57,8 +56,10 @@ def needs_sharing(survey: Survey, disk: DiskPlan) -> bool:
     way = disk.duplication
     if way is None:
         return False
-    # the mode is about files alone
-    is_copy = mode_of(survey, disk.disk.target) in _COPYING or (way.source.is_device and way.action is Action.COPIED)
+    # the mode is about files alone, unlike an option for this disk
+    is_copied_device = way.source.is_device and way.action is Action.COPIED
+    is_reflink_asked = _treatment(survey, disk.disk.target) is DiskAction.REFLINK
+    is_copy = mode_of(survey, disk.disk.target) in _COPYING or (is_copied_device and not is_reflink_asked)
     return survey.request.transfer is Transfer.SERVER or not is_copy
 
 
