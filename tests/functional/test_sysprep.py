@@ -10,6 +10,7 @@ import pytest
 from tests.functional.runs import is_alive, wait_for
 from tests.functional.support import clone_path, cloned, definition, pool_on, refused, unchanged
 from tests.lab import Lab, Pool, Program, disk, domain, images
+from tests.lab.far import Far
 from tests.lab.images import MIB
 from tests.lab.ordinary_user import OrdinaryUser
 from tests.lab.ssh import SshServer
@@ -60,6 +61,19 @@ def test_only_volumes_of_the_clone_are_opened(lab: Lab, virtomate: Program, tmp_
         "disks": ["vda", "vdb"],
     }
     assert 'Performing "machine-id"' in result.stderr
+
+
+def test_overlay_of_another_host(root_lab: Lab, virtomate: Program, tmp_path: Path, far: Far) -> None:
+    """A clone on another host is prepared also where an image is made of the original's disk before."""
+    base = root_lab.pool.qcow2("base.qcow2", 4 * MIB, data_bytes=MIB)
+    root_lab.define(domain("original", disks=[disk(root_lab.pool.overlay("original.qcow2", base))]))
+    stand_in = StandIn(tmp_path / "bin")
+
+    result = virtomate("domain-clone", "--to", far.uri, "--sysprep", "original", "clone", json=True, env=stand_in.env)
+
+    assert cloned(result)["prepared"]["disks"] == ["vda"]
+    (words,) = stand_in.said
+    assert words[3:5] == ["--add", str(far.directory / "clone.qcow2")]
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_killed_with_an_image_on_the_way(root_lab: Lab, virtomate: Program, far:
 
 
 def test_names_and_addresses_are_free_on_both_hosts(root_lab: Lab, virtomate: Program, far: Far) -> None:
-    """What a domain of either host has is refused, and the hint reaches that host."""
+    """What a domain of either host has is refused, and the message names that host."""
     path = root_lab.pool.raw("original.raw", MIB)
     root_lab.define(domain("original", disks=[disk(path, "raw")], interfaces=[interface()]))
     mac, uuid = "52:54:00:00:00:99", "11111111-2222-4333-8444-555555555555"
@@ -189,10 +189,10 @@ def test_names_and_addresses_are_free_on_both_hosts(root_lab: Lab, virtomate: Pr
     before = (root_lab.inventory(), far.inventory())
 
     for words, message in (
-        (("original", "there"), "there is already a domain 'there'"),
-        (("original", "original"), "there is already a domain 'original'"),
-        (("--mac", mac, "original", "clone-1"), f"MAC address '{mac}' is already used by domain 'there'"),
-        (("--uuid", uuid, "original", "clone-1"), f"domain 'there' already has the UUID '{uuid}'"),
+        (("original", "there"), f"there is already a domain 'there' on {far.uri}"),
+        (("original", "original"), f"there is already a domain 'original' on {root_lab.uri}"),
+        (("--mac", mac, "original", "clone-1"), f"'{mac}' is already used by domain 'there' on {far.uri}"),
+        (("--uuid", uuid, "original", "clone-1"), f"domain 'there' already has the UUID '{uuid}' on {far.uri}"),
         (("original", "clone"), "there is already a volume 'clone.raw' in storage pool"),
     ):
         result = virtomate("domain-clone", "--to", far.uri, *words, json=True)

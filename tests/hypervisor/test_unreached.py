@@ -53,7 +53,10 @@ def places(tmp_path: Path) -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize(
     ("uri", "hint"),
     [
-        ("qemu+unix:///system?socket={directory}/none", "Check that libvirtd or virtqemud runs, or name another"),
+        (
+            "qemu+unix:///system?socket={directory}/none",
+            "Check that libvirtd or virtqemud runs, or name another connection, such as",
+        ),
         ("qemu+unix:///system?socket={directory}/gone", "Check that libvirtd or virtqemud runs, or name another"),
         (
             "qemu+tcp://127.0.0.1:{closed}/system",

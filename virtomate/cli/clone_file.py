@@ -65,14 +65,14 @@ def read_requests(context: click.Context, path: str, words: Mapping[str, Any]) -
     options = {_key(option): option for section in SECTIONS.values() for option in section}
     directory = "" if path == _STDIN else os.path.dirname(path)
 
-    def converted(entry: _Entry, known: Collection[str]) -> dict[str, Any]:
-        _refuse_unknown(entry, known, options)
+    def converted(entry: _Entry, known: Collection[str], others: Collection[str]) -> dict[str, Any]:
+        _refuse_unknown(entry, known, options, others)
         return {
             str(options[key].name): _convert(entry, options[key], value, context, directory)
             for key, value in entry.values.items()
         }
 
-    for_all = converted(top, options.keys() - _NOT_IN_FILE)
+    for_all = converted(top, options.keys() - _NOT_IN_FILE, {"clones", "domain"})
     given = {key for key in words if context.get_parameter_source(key) is ParameterSource.COMMANDLINE}
     common = {**words, **{key: value for key, value in for_all.items() if key not in given}}
     common["source"] = _original(name, values.get("domain"), words["source"])
@@ -80,7 +80,7 @@ def read_requests(context: click.Context, path: str, words: Mapping[str, Any]) -
     for entry in _entries(name, values.get("clones")):
         clone = _name(entry)
         own = _Entry(f"{name}, clone '{clone}'", {key: entry.values[key] for key in entry.values if key != "name"})
-        merged = {**common, **converted(own, each), "names": (clone,)}
+        merged = {**common, **converted(own, each, {"name"}), "names": (clone,)}
         requests.append(_told(own.where, lambda merged=merged: clone_request(**merged)))  # type: ignore[misc]
     return tuple(requests)
 
@@ -173,7 +173,8 @@ def _name(entry: _Entry) -> str:
     return name
 
 
-def _refuse_unknown(entry: _Entry, known: Collection[str], options: Collection[str]) -> None:
+def _refuse_unknown(entry: _Entry, known: Collection[str], options: Collection[str], others: Collection[str]) -> None:
+    """Refuse a key that is neither an option that may stand there, one of the `known`, nor one of the `others`."""
     for key in entry.values:
         if key in known:
             continue
@@ -187,8 +188,8 @@ def _refuse_unknown(entry: _Entry, known: Collection[str], options: Collection[s
         else:
             import difflib  # noqa: PLC0415 - mistakes are rare
 
-            similar = difflib.get_close_matches(key.replace("_", "-"), sorted(known), n=1)
-            reason = "there is no such option" + (f"; did you mean '{similar[0]}'?" if similar else "")
+            similar = difflib.get_close_matches(key.replace("_", "-"), sorted({*known, *others}), n=1)
+            reason = "there is no such key" + (f"; did you mean '{similar[0]}'?" if similar else "")
         raise click.UsageError(f"{entry.where}, key '{key}': {reason}{'' if reason.endswith('?') else '.'}")
 
 

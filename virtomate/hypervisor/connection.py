@@ -175,7 +175,9 @@ def connect(
         given = uri or os.environ.get("LIBVIRT_DEFAULT_URI") or None
         from virtomate.hypervisor.unreached import Failure  # noqa: PLC0415 - most connections are made
 
-        failure = Failure(given, error.get_error_code(), error.get_error_domain(), error.get_int1(), message)
+        failure = Failure(
+            given, error.get_error_code(), error.get_error_domain(), error.get_int1(), message, is_chosen=bool(uri)
+        )
         raise NoConnectionError(
             f"cannot connect to {given or 'libvirt'}: {message}", hint=failure.advice, code=failure.code
         ) from error

@@ -39,7 +39,7 @@ _RESOLVE = "Check how the host's name is spelled, and that it can be resolved."
 _UNREACHED = "Check that the host is up, and that neither the network nor a firewall is in the way."
 _CERTIFICATES = (
     "TLS needs certificates on both sides (https://libvirt.org/kbase/tlscerts.html); SSH does as well: "
-    "-c qemu+ssh://root@HOST/system"
+    "qemu+ssh://root@HOST/system"
 )
 _GROUP = "a member of the group libvirt, or root"
 
@@ -80,6 +80,7 @@ class Failure(NamedTuple):
         uri: The requested URI; None where libvirt was to decide.
         domain: The part of libvirt that raised the error.
         errno: Error number of a failed system call, else -1.
+        is_chosen: Whether an option named the URI. Which one, -c or --to, the reader knows better than this module.
     """
 
     uri: str | None
@@ -87,6 +88,7 @@ class Failure(NamedTuple):
     domain: int
     errno: int
     message: str
+    is_chosen: bool = True
 
     @property
     def advice(self) -> str:
@@ -127,7 +129,8 @@ class Failure(NamedTuple):
         if number in {errno.EACCES, errno.EPERM}:
             yield f"Use it as {_GROUP}. A group takes effect with the next login."
         daemon = "libvirtd or virtqemud" if number in {errno.ENOENT, errno.ECONNREFUSED} else "the daemon"
-        yield f"Check that {daemon} runs, or name another connection with -c, {_EXAMPLES}."
+        option = "" if self.is_chosen else " with -c"
+        yield f"Check that {daemon} runs, or name another connection{option}, {_EXAMPLES}."
 
     def _listen(self) -> str:
         if self.errno == errno.ECONNREFUSED:

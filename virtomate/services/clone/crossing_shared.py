@@ -98,7 +98,8 @@ def made_there(survey: Survey, disks: tuple[DiskPlan, ...]) -> tuple[DiskPlan, .
     """
     if survey.source.backed_up is not None or survey.source.snapshot is not None:
         target = disks[0].disk.target
-        what, hint = "the disks of a running original, or of a snapshot, are copied", f"Use {_copying(survey, target)}."
+        what = "the disks of a running original, or of a snapshot, are copied through virtomate"
+        hint = f"Use {_copying(survey, target)}."
         if survey.source.backed_up is not None and mode_of(survey, target) is Mode.LINKED:
             hint = f"Use --freeze, or {_copying(survey, target)}."
         raise _refusal(survey, target, what, hint)
@@ -202,12 +203,14 @@ def _copying(survey: Survey, target: str) -> str:
 
 
 def _not_shared(survey: Survey, target: str, image: VolumeDescription) -> UnsupportedError:
+    is_linked = mode_of(survey, target) is Mode.LINKED
+    remark = "; linked clones of a copy can be made there" if is_linked else ""
     return _refusal(
         survey,
         target,
         f"nothing shows that a storage pool there has the file '{image.path}'",
         "If the hosts share the storage, make the directory of the file a storage pool there (--map pool:A=B where the "
-        f"pool has another name). Otherwise use {_copying(survey, target)}; linked clones of a copy can be made there.",
+        f"pool has another name). Otherwise use {_copying(survey, target)}{remark}.",
     )
 
 

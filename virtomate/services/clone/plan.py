@@ -9,7 +9,7 @@ from virtomate.definition import readers
 from virtomate.definition import rewrite as changes
 from virtomate.definition.provenance import read_provenance
 from virtomate.enums import Action, Mode
-from virtomate.errors import IllegalStateError, UnsupportedError, UsageError
+from virtomate.errors import ConflictError, IllegalStateError, UnsupportedError, UsageError
 from virtomate.names import check_clone_name, check_volume_name
 from virtomate.notices import CloneWarning, Notice
 from virtomate.services.clone.asked import as_asked, survey_asked_addresses
@@ -135,7 +135,8 @@ def _survey(run: Run, request: CloneRequest, ground: Ground | None, temporary: T
     if request.preparation is not None:
         from virtomate.services.clone.preparing import survey_preparation  # noqa: PLC0415 - few clones are prepared
 
-        preparation = survey_preparation(survey, request.preparation, disks)
+        images = () if moment is None else moment.duplications
+        preparation = survey_preparation(survey, request.preparation, disks, {way.place.path for way in images})
     firmware = read_firmware(survey.connection, domain).for_clones(leaving=survey.has_two_hosts)
     nvram = survey_nvram(survey, firmware)
     refuse_to_start(request, disks, nvram)
@@ -196,8 +197,11 @@ def _survey_hosts(
     survey = Survey(request, source, ground.original, ground.target)
     for side in survey.sides:
         with errors_of(None if side is survey.original else request.target_uri):
-            refuse_taken_names(side.connection, [name for name in request.names if name in side.identities.names])
-            check_identity(side.connection, request, source, side.identities)
+            try:
+                refuse_taken_names(side.connection, [name for name in request.names if name in side.identities.names])
+                check_identity(side.connection, request, source, side.identities)
+            except ConflictError as error:
+                raise (error.adding(f" on {side.connection.name}") if survey.has_two_hosts else error) from error
     _refuse_broken(survey.connection, source)
     if request.pool is not None:
         with errors_of(request.target_uri):

@@ -30,7 +30,7 @@ from virtomate.services.trust import runs_unprivileged
 from virtomate.tuples import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from virtomate.definition.provenance import Artifact
     from virtomate.definition.volume import VolumeDescription
@@ -97,8 +97,12 @@ class SurveyedPreparation(NamedTuple):
         )
 
 
-def survey_preparation(survey: Survey, preparation: Preparation, disks: Iterable[DiskPlan]) -> SurveyedPreparation:
+def survey_preparation(
+    survey: Survey, preparation: Preparation, disks: Iterable[DiskPlan], images: Collection[str]
+) -> SurveyedPreparation:
     """Look whether the volumes of clones can be prepared, and raise VirtomateError if they cannot.
+
+    At the paths of `images` a run makes images of disks first, so nothing can be read there yet.
 
     Raises:
         UsageError: No disk is left to open, or an operation is unknown.
@@ -117,7 +121,7 @@ def survey_preparation(survey: Survey, preparation: Preparation, disks: Iterable
         raise UsageError(f"{option} needs a disk that is duplicated, and every disk is shared or dropped")
     for item in own:
         if item.duplication is not None:
-            _require_access(survey, option, item.disk.target, item.duplication)
+            _require_access(survey, option, item.disk.target, item.duplication, images)
     program = find_program(preparation)
     check_operations(program, preparation)
     machine = platform.machine()
@@ -132,7 +136,7 @@ def survey_preparation(survey: Survey, preparation: Preparation, disks: Iterable
     )
 
 
-def _require_access(survey: Survey, option: str, target: str, way: Duplication) -> None:
+def _require_access(survey: Survey, option: str, target: str, way: Duplication, images: Collection[str]) -> None:
     """Raise an error if the new volume of a disk cannot be opened on this host when it is there."""
     read = (way.source, *way.below)
     if any(volume.is_encrypted for volume in read):
@@ -140,7 +144,7 @@ def _require_access(survey: Survey, option: str, target: str, way: Duplication) 
             f"{option} cannot open disk {target}, since volume '{way.source.path}' is encrypted",
             hint="Use --seed, which needs no access to the volumes.",
         )
-    hidden = next((volume for volume in read if not _can_be_read(volume)), None)
+    hidden = next((volume for volume in read if volume.path not in images and not _can_be_read(volume)), None)
     if hidden is not None or not _is_writable(survey, way):
         path = way.source.path if hidden is None else hidden.path
         what = f"a copy of '{path}' would belong to another user" if hidden is None else f"'{path}' cannot be read here"

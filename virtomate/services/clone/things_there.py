@@ -61,7 +61,7 @@ class _Things:
                 if not is_chosen:
                     is_enough = self._survey.request.outside_pools or disk.type == "block"
                     cure = "--pool POOL" if is_enough else "--pool POOL with --outside-pools"
-                    yield Lack(f"a storage pool for {where} ({disk.location}), which is in none", cure)
+                    yield Lack(f"a storage pool for {where} ({disk.location}), which is in none of its own host", cure)
                 continue
             new = self._look.use(MapKind.POOL, pool, where)
             known = self._survey.target.pools.find(new)
