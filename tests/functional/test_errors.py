@@ -334,7 +334,7 @@ def test_reflink_is_refused_where_the_file_system_cannot(root_lab: Lab, virtomat
 def test_no_daemon_is_a_clear_error(lab: Lab, virtomate: Program) -> None:
     """Where nothing listens, the error names the connection and says what to look at."""
     uri = f"qemu+unix:///system?socket={lab.directory}/no-socket"
-    refusal = Refusal("libvirtError", (uri,), ("-c", "libvirtd"))
+    refusal = Refusal("libvirtError", (uri,), ("name another connection, such as", "libvirtd"))
 
     for words in (("domain-clone", "src", "web"), ("domain-list",), ("domain-delete", "web")):
         check_refusal(lab, virtomate, words, refusal, uri=uri)
