@@ -92,6 +92,10 @@ class VolumeDescription(NamedTuple):
         """Return whether the volume is a directory."""
         return self.type == "dir"
 
+    def is_seen_as(self, other: VolumeDescription) -> bool:
+        """Return whether two hosts tell the same time of change and length, as of one file that both see."""
+        return self.changed is not None and (self.changed, self.physical) == (other.changed, other.physical)
+
     @property
     def is_preallocated(self) -> bool:
         """Return whether the whole capacity of a file is allocated."""

@@ -162,11 +162,7 @@ def _find(survey: Survey, image: VolumeDescription, target: str) -> VolumeDescri
 def _may_be_same(survey: Survey, there: VolumeDescription, here: VolumeDescription) -> bool:
     """Return whether both hosts tell the same of a file; a file still written to is compared by `seen_again` later."""
     is_written = survey.source.running is not None and here.changed is None
-    return there.changed is not None if is_written else _is_same(there, here)
-
-
-def _is_same(there: VolumeDescription, here: VolumeDescription) -> bool:
-    return there.changed is not None and (there.changed, there.physical) == (here.changed, here.physical)
+    return there.changed is not None if is_written else there.is_seen_as(here)
 
 
 def seen_again(way: Duplication, base: VolumeDescription, connection: Connection) -> Duplication:
@@ -177,7 +173,7 @@ def seen_again(way: Duplication, base: VolumeDescription, connection: Connection
     """
     for _ in backoff(_SECONDS):
         there = look_at_base(connection, way.source)
-        if _is_same(there, base):
+        if there.is_seen_as(base):
             return way._replace(source=there, originals=(base, *way.originals[1:]))
     raise UnsupportedError(
         f"the hosts do not share '{base.path}': the host of the clone tells another time of its last change",

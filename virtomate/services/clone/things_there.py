@@ -181,5 +181,5 @@ class _Things:
         with suppress(VirtomateError):
             here = self._survey.original.pools.find_path(path).description
             there = self._survey.target.pools.find_path(path).description
-            return here.changed is not None and (here.changed, here.physical) == (there.changed, there.physical)
+            return here.is_seen_as(there)
         return False

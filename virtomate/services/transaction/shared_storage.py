@@ -33,11 +33,8 @@ def require_shared(way: Duplication, created: VolumeDescription, context: Transf
         is_fresh = pool.refresh()
         found = pool.find_volume(created.name)
         if found is not None:
-            here, there = (
-                describe_volume(beside.pool, found.document()),
-                describe_volume(created.pool, volume.document()),
-            )
-            if here.changed is not None and (here.changed, here.physical) == (there.changed, there.physical):
+            here = describe_volume(beside.pool, found.document())
+            if here.is_seen_as(describe_volume(created.pool, volume.document())):
                 return
     if not is_fresh:
         raise UnsupportedError(
