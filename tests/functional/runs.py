@@ -146,7 +146,8 @@ def start_clone(virtomate: Program, *words: str | Path, json: bool = True, momen
     if os.geteuid() == 0:
         held = HeldReads(_only_disk(str(virtomate.uri), str(words[-2])), READS_BEFORE_THE_MIDDLE)
         held.hold()
-    return Watched(virtomate.start(*words, json=json), held)
+    # on a busy machine, a command with ordinary patience would say that libvirt does not answer
+    return Watched(virtomate.pausing("never").start(*words, json=json), held)
 
 
 def _only_disk(uri: str, name: str) -> Path:
