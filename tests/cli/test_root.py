@@ -275,6 +275,24 @@ def test_mistyped_command(words: str, suggestion: str | None, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
+    ("words", "is_told"),
+    [
+        ("domain-clone debian -web", True),
+        ("domain-clone debian --mod", False),
+        ("domain-list -x", False),
+        ("-x", False),
+    ],
+)
+def test_unknown_option(words: str, is_told: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where a name may be meant, the error says how a name that begins with a hyphen is given."""
+    assert run(words.split()) == 2
+
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("Error: No such option")
+    assert error.endswith(" A name that begins with - must stand behind --.") is is_told
+
+
+@pytest.mark.parametrize(
     ("words", "command"),
     [
         ("help", ""),

@@ -121,6 +121,10 @@ def _work(arguments: Sequence[str], settings: Settings) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _takes_names(context: click.Context) -> bool:
+    return any(isinstance(parameter, click.Argument) for parameter in context.command.params)
+
+
 def _report(error: Exception, settings: Settings) -> int:
     """Show an error, and return the exit status for it."""
     from virtomate.output import render  # noqa: PLC0415 - few commands fail
@@ -142,6 +146,8 @@ def _report(error: Exception, settings: Settings) -> int:
             if isinstance(error, click.MissingParameter):
                 # Click lists choices below each other; the message contains nothing that was given
                 message = " ".join(message.split())
+            if isinstance(error, click.NoSuchOption) and not error.possibilities and context and _takes_names(context):
+                message += " A name that begins with - must stand behind --."
             render.render_usage_error(usage, message, settings.format)
             return error.exit_code
         case UsageError():
