@@ -80,7 +80,7 @@ class Failure(NamedTuple):
         uri: The requested URI; None where libvirt was to decide.
         domain: The part of libvirt that raised the error.
         errno: Error number of a failed system call, else -1.
-        is_chosen: Whether an option named the URI. Which one, -c or --to, the reader knows better than this module.
+        is_chosen: Whether an option, -c or --to, named the URI.
     """
 
     uri: str | None

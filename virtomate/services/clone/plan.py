@@ -201,7 +201,9 @@ def _survey_hosts(
                 refuse_taken_names(side.connection, [name for name in request.names if name in side.identities.names])
                 check_identity(side.connection, request, source, side.identities)
             except ConflictError as error:
-                raise (error.adding(f" on {side.connection.name}") if survey.has_two_hosts else error) from error
+                if not survey.has_two_hosts:
+                    raise
+                raise error.adding(f" on {side.connection.name}") from error
     _refuse_broken(survey.connection, source)
     if request.pool is not None:
         with errors_of(request.target_uri):
