@@ -69,9 +69,10 @@ def virtomate(command: str, *operands: str, options: str = "", uri: str | None =
 
 
 def undefine_command(*names: str, has_tpm: bool) -> str:
-    """Return the virsh command that removes definitions; without options virsh refuses NVRAM and removes a TPM's state.
+    """Return the virsh command that removes definitions, and neither an NVRAM nor the state of a TPM.
 
-    Older releases than libvirt 8.9 do not know how to keep the state.
+    Without the options virsh refuses a domain with an NVRAM, and libvirt removes the state. libvirt before 8.9 does not
+    know `--keep-tpm`.
     """
     return virsh("undefine", *names, options="--keep-nvram --keep-tpm" if has_tpm else "--keep-nvram")
 
