@@ -242,7 +242,7 @@ class Chains:
             self._warn(list(broken), next(iter(broken.values())))
 
     def _volumes(self, known: PoolEntry, directory: str, named: set[str], only: set[str] | None) -> Iterator[Volume]:
-        """Yield the volumes of a pool, or those at the paths `only`; those that are `named` if libvirt cannot list all."""
+        """Yield the volumes of a pool, or those at the paths `only`; the `named` ones if libvirt cannot list all."""
         volumes: list[Volume] = []
         if only is None:
             try:
