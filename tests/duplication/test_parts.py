@@ -68,7 +68,7 @@ CHUNK = b"x" * stream._CHUNK_BYTES
 
 @pytest.mark.parametrize("extents", [FULL, BEHIND_HOLES, SCATTERED, THIN], ids=["full", "behind", "scattered", "thin"])
 def test_little_waits(monkeypatch: pytest.MonkeyPatch, extents: list[tuple[int, int]]) -> None:
-    """However slowly a volume is written, no more than two small parts of it wait; holes take few calls."""
+    """However slowly a volume is written, no more than three small parts of it wait; holes take few calls."""
     daemon = Daemon(extents)
     monkeypatch.setattr(stream, "open_download", daemon.open_download)
     position = longest = 0
@@ -89,9 +89,9 @@ def test_little_waits(monkeypatch: pytest.MonkeyPatch, extents: list[tuple[int, 
         position += len(piece)
 
     assert (position, found) == (SIZE, extents)
-    assert longest <= 2 * stream._PART_BYTES
+    assert longest <= 3 * stream._PART_BYTES
     assert daemon.opened == daemon.waiting == 0
-    assert daemon.calls < sum(length for _, length in extents) // stream._PART_BYTES + 2 * len(extents) + 20
+    assert daemon.calls < sum(length for _, length in extents) // stream._PART_BYTES + 2 * len(extents) + 30
 
 
 def test_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     Pieces: TypeAlias = Generator[bytes | int, None, None]
 
 # libvirt's client takes in all that the daemon sends, before anybody reads. A volume is read in parts of about so much
-# data, since nothing piles up that was not asked for. The part after the one that is read is asked for already, so that
-# the daemon never waits: with a pause after each part, a copy to another host took a fifth longer. A larger part, of
-# which nobody knows how much data it has, is asked for alone.
-_PART_BYTES = 8 * 1024 * 1024
+# data, since nothing piles up that was not asked for. The two parts after the one that is read are asked for already, so
+# that the daemon never waits: with one, a copy to another host took up to a third longer than with two, and a third
+# gained nothing. A larger part, of which nobody knows how much data it has, is asked for alone.
+_PART_BYTES = 6 * 1024 * 1024
 _MAX_PART_BYTES = 1024 * 1024 * 1024
-_PARTS_AT_ONCE = 2
+_PARTS_AT_ONCE = 3
 
 # libvirt itself cuts larger pieces into messages of this size
 _CHUNK_BYTES = 256 * 1024
