@@ -116,7 +116,7 @@ RECORDS = {
 }
 # What `clone_document` and `import_document` take away.
 ONLY_IN_PLANS = {("CloneDocument", "space")}
-NEVER_SHOWN = {("ImportDocument", "path"), ("CloneDocument", "leases")}
+NEVER_SHOWN = {("ImportDocument", "path"), ("CloneDocument", "leases"), ("DiskDocument", "base_path")}
 
 
 def page_text(name: str) -> str:

@@ -31,7 +31,7 @@ ELSEWHERE = Path("/mnt")
 class Shared:
     """A directory that both hosts have as a storage pool, the other host by another path if that is asked for."""
 
-    def __init__(self, lab: Lab, far: Far, *, link: bool = False) -> None:
+    def __init__(self, lab: Lab, far: Far, *, link: bool = False, name: str = POOL) -> None:
         self.lab = lab
         self.far = far
         self.here = lab.make_pool(POOL, lab.pools["xfs"].path / POOL)
@@ -40,7 +40,7 @@ class Shared:
             directory = far.host.directory / "link"
             directory.unlink(missing_ok=True)
             directory.symlink_to(self.here.path)
-        self.there = make_pool(far.host, POOL, directory)
+        self.there = make_pool(far.host, name, directory)
 
     def inventories(self) -> tuple[Inventory, Inventory]:
         """Return everything on both hosts, as they find it now."""
@@ -63,6 +63,13 @@ def linked(root_lab: Lab, far: Far) -> Shared:
     return Shared(root_lab, far, link=True)
 
 
+@pytest.fixture
+def mapped(root_lab: Lab, far: Far) -> Shared:
+    """The same as a pool of another name."""
+    (root_lab.pools["xfs"].path / POOL).mkdir(exist_ok=True)
+    return Shared(root_lab, far, link=True, name="other")
+
+
 def send(virtomate: Program, uri: str, *words: str | Path, json: bool = True, home: str | None = None) -> Result:
     """Clone the domain `original` to `clone` on the other host."""
     return virtomate("domain-clone", "--to", uri, *words, "original", "clone", json=json, uri=home)
@@ -74,7 +81,7 @@ def nothing_happened(place: Shared, before: tuple[Inventory, Inventory]) -> None
     assert [one.difference(other) for one, other in zip(before, after, strict=True)] == ["", ""]
 
 
-@pytest.mark.parametrize("place", ["shared", "linked"])
+@pytest.mark.parametrize("place", ["shared", "linked", "mapped"])
 def test_linked(request: pytest.FixtureRequest, virtomate: Program, far: Far, place: str) -> None:
     """The overlay rests on the volume that both see; both hosts know that, and the base cannot be deleted there."""
     shared: Shared = request.getfixturevalue(place)
@@ -83,19 +90,24 @@ def test_linked(request: pytest.FixtureRequest, virtomate: Program, far: Far, pl
     lab.define(domain("origin", disks=[disk(base)], interfaces=[interface()]))
     cloned(virtomate("domain-clone", "--mode", "linked", "origin", "original", json=True))
     before = shared.inventories()
+    words = ("--mode", "linked", *(("--map", f"pool:{POOL}=other") if place == "mapped" else ()))
 
-    planned = send(virtomate, far.uri, "--mode", "linked", "--dry-run")
+    planned = send(virtomate, far.uri, *words, "--dry-run")
     assert planned.json[0]["disks"][0]["action"] == "linked"
+    said = send(virtomate, far.uri, *words, "--dry-run", json=False)
     nothing_happened(shared, before)
-    document = cloned(send(virtomate, far.uri, "--mode", "linked"))
+    document = cloned(send(virtomate, far.uri, *words))
 
     found = by_target(document)["vda"]
-    path = shared.there.path / "clone.qcow2"
+    path, there = shared.there.path / "clone.qcow2", shared.there.path / "original.qcow2"
+    assert f"  link as {path}, on {there}\n" in said.stdout
+    assert f"disk vda rests on '{there}', and libvirt" in said.stderr
+    assert f' base="{there}"' in far.definition("clone")
     assert (found["action"], found["clone"]["path"]) == ("linked", str(path))
     warnings = "; ".join(document["warnings"])
     assert f"libvirt on host '{os.uname().nodename}' does not know the clone" in warnings
     assert "do not start 'original' any more" in warnings
-    assert image_info(path)["full-backing-filename"] == str(shared.there.path / "original.qcow2")
+    assert image_info(path)["full-backing-filename"] == str(there)
     assert images.qemu_img("compare", "-U", "-f", "qcow2", "-F", "qcow2", path, base)
     far.host.connection.lookupByName("clone").create()
     far.host.connection.lookupByName("clone").destroy()

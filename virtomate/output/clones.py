@@ -339,7 +339,7 @@ def _disk_words(disk: DiskResult, *, is_plan: bool) -> str:
     if disk.action is Action.SHARED:
         return f"{words} ({disk.reason})"
     if disk.action is Action.LINKED:
-        return f"{words} {disk.clone.path}, on {disk.source.path}"
+        return f"{words} {disk.clone.path}, on {disk.base_path}"
     if disk.action is not Action.DROPPED:
         words += f" {disk.clone.path}"
     if disk.action in {Action.COPIED, Action.SHALLOW_COPIED} and disk.transfer is not None:

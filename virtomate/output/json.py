@@ -34,7 +34,7 @@ OPTIONAL_FIELDS = frozenset(
     }
 )
 # Fields in which a record carries what other parts of the program need, and nobody is told.
-INTERNAL_FIELDS = frozenset({("CloneResult", "leases")})
+INTERNAL_FIELDS = frozenset({("CloneResult", "leases"), ("DiskResult", "base_path")})
 # Fields that hold notices; a record that has any of them has the key `notices` as well.
 NOTICE_FIELDS = ("warnings", "changes", "kept")
 

@@ -43,6 +43,8 @@ class DiskResult(NamedTuple):
         bytes_copied: Bytes that were written; in a plan, the expected bytes.
         transfer: The transfer that filled the volume; in a plan, the probable transfer.
         subclusters: Whether a new overlay has subclusters; None for other volumes and in a plan.
+        base_path: Path of the image that an overlay rests on, as the host of the clone has it: an image of a running
+            original is another than `source`, and another host may have another path; None for other volumes.
     """
 
     target: str
@@ -54,6 +56,7 @@ class DiskResult(NamedTuple):
     bytes_copied: int
     transfer: Transfer | None
     subclusters: bool | None = None
+    base_path: str | None = None
 
 
 class FrozenDiskResult(NamedTuple):

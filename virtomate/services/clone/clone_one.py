@@ -250,4 +250,5 @@ def _disk_result(plan: DiskPlan, filled: Mapping[str, Filled], seed: SeedPlan | 
         bytes_copied=done.written_bytes,
         transfer=done.transfer,
         subclusters=done.subclusters,
+        base_path=way.base_path if way.action is Action.LINKED else None,
     )
