@@ -98,6 +98,14 @@ def in_group(lab: Lab, group: VolumeGroup, name: str = "original") -> bytes:
     return content(device)
 
 
+def define_named(lab: Lab, group: VolumeGroup, kind: str) -> None:
+    """Define the original with one logical volume, which is named as a disk of a type: block, file or volume."""
+    named = disk((group.name, "original") if kind == "volume" else group.path / "original", "raw")
+    if kind == "file":
+        named = named.replace("disk type='block'", "disk type='file'").replace("source dev=", "source file=")
+    lab.define(domain("original", disks=[named]))
+
+
 @pytest.mark.parametrize("transfer", ["host", "stream", "server"])
 @pytest.mark.parametrize("target", ["devices", "files"])
 def test_copies_are_exact(root_lab: Lab, group: VolumeGroup, virtomate: Program, target: str, transfer: str) -> None:
@@ -143,17 +151,21 @@ def test_copies_are_exact(root_lab: Lab, group: VolumeGroup, virtomate: Program,
     assert not clone_path(document).exists()
 
 
-def test_shared_unless_asked(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:
-    """A block device is left untouched and named in a warning, unless an option asks for more."""
-    in_group(root_lab, group)
+@pytest.mark.parametrize("kind", ["block", "file", "volume"])
+def test_shared_unless_asked(root_lab: Lab, group: VolumeGroup, virtomate: Program, kind: str) -> None:
+    """A block device is left untouched, however it is named, and a warning names it and the options that copy it."""
+    define_named(root_lab, group, kind)
 
     document = clone(virtomate)
 
     (warning,) = document["warnings"]
-    assert warning.startswith(f"disk vda ({group.path / 'original'}) is shared with the original")
+    location = f"{group.name}/original" if kind == "volume" else group.path / "original"
+    assert warning.startswith(f"disk vda ({location}) is shared with the original")
+    assert warning.endswith("both write to it, unless --block copy or --disk vda=copy duplicates it")
     assert by_target(document)["vda"]["action"] == "shared"
-    assert by_target(document)["vda"]["source"]["path"] == str(group.path / "original")
     assert group.volumes() == ["original"]
+    copied = cloned(virtomate("domain-clone", "--block", "copy", "original", "other", json=True))
+    assert (by_target(copied)["vda"]["action"], copied["warnings"]) == ("copied", [])
 
 
 def test_named_by_its_pool(root_lab: Lab, group: VolumeGroup, virtomate: Program) -> None:

@@ -37,7 +37,9 @@ CLONED = CloneResult(
     nvram=NvramResult(SideFileAction.COPIED, "/nvram/ubuntu_VARS.fd", "/nvram/web-1_VARS.fd", "raw"),
     interfaces=(InterfaceResult("52:54:00:00:00:02", "52:54:00:00:00:01"),),
     changes=(Notice(Change.NEW, "UUID"), Notice(Change.NEW, "MAC addresses")),
-    warnings=(notice(CloneWarning.SHARED_DISK, "sda", location="/dev/lun", reason="block disk, not file-based"),),
+    warnings=(
+        notice(CloneWarning.SHARED_DISK, "sda", location="/dev/lun", reason="block disk, not file-based", cure=""),
+    ),
     seconds=1.234,
 )
 UNCHANGED = CLONED._replace(

@@ -375,6 +375,40 @@ def test_volume_of_a_pool_that_is_not_file_based(node: Node) -> None:
 BLOCK = "<disk type='block'><source dev='/dev/vg/data'/><target dev='vdb'/></disk>"
 
 
+NETWORK = "<disk type='network'><source protocol='nbd' name='d'><host name='h'/></source><target dev='vdb'/></disk>"
+LUN = BLOCK.replace("type='block'", "type='block' device='lun'")
+
+
+@pytest.mark.parametrize(
+    ("disk", "treatment", "end"),
+    [
+        (BLOCK, None, ": both write to it, unless --block copy or --disk vdb=copy duplicates it"),
+        (BLOCK, DiskAction.SHARE, ": both write to it"),
+        (LUN, None, ": both write to it"),
+        (NETWORK, None, ": both write to it"),
+    ],
+)
+def test_warning_of_a_shared_device_names_the_copy(
+    node: Node, disk: str, treatment: DiskAction | None, end: str
+) -> None:
+    """The options that copy a block device are named where they would, and where nobody has asked for sharing."""
+    disks = () if treatment is None else (DiskOptions("vdb", treatment),)
+
+    plan = plan_clone(node(domain("src", DISK + disk), P), CloneRequest("src", ("new",), disks=disks))
+
+    (warning,) = sentences(plan.warnings)
+    assert warning.endswith(end)
+
+
+@pytest.mark.parametrize(("disk", "is_offered"), [(BLOCK, True), (LUN, False), (NETWORK, False)])
+def test_start_offers_a_copy_that_is_possible(node: Node, disk: str, is_offered: bool) -> None:
+    """The hint offers no copy that would be refused."""
+    with pytest.raises(UnsupportedError) as caught:
+        plan_clone(node(domain("src", DISK + disk), P), CloneRequest("src", ("new",), start=True))
+
+    assert ("--disk vdb=copy" in (caught.value.hint or "")) is is_offered
+
+
 @pytest.mark.parametrize("names", [("new",), ("a", "b")])
 def test_start_with_a_disk_that_the_original_writes_to(node: Node, names: tuple[str, ...]) -> None:
     """Clones that would write to a device of their original are not started, unless that was asked for."""

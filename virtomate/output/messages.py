@@ -53,7 +53,8 @@ SENTENCES: dict[Code, str] = {
     "secrets, and nobody can tell the two by their TPMs",
     CloneWarning.SHARED: "{subject} is shared with the original",
     CloneWarning.SHARED_BASE: "do not change '{base}' any more: disk {subject} of original and clone both rest on it",
-    CloneWarning.SHARED_DISK: "disk {subject} ({location}) is shared with the original ({reason}): both write to it",
+    CloneWarning.SHARED_DISK: "disk {subject} ({location}) is shared with the original ({reason}): both write to it"
+    "{cure}",
     CloneWarning.SHARED_NVRAM: "the {subject} is not a file and is shared with the original: both write to it",
     CloneWarning.SHARED_SEED: "disk {subject} ({location}) has the label '{label}' and is shared: original "
     "and clone get the same host name and instance ID from it, unless --seed gives the clone its own",

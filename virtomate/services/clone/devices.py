@@ -81,6 +81,13 @@ def plan_device(
 
 def _refuse(survey: Survey, disk: DiskDefinition, mode: Mode) -> None:
     """Refuse what is not possible with any block device."""
+    if (refusal := find_refusal(survey, disk, mode)) is not None:
+        reason, hint = refusal
+        raise UnsupportedError(f"disk {disk.target} ('{disk.location}') cannot be duplicated: {reason}", hint)
+
+
+def find_refusal(survey: Survey, disk: DiskDefinition, mode: Mode) -> tuple[str, str] | None:
+    """Return why a disk cannot be duplicated whatever device it is, and a hint; None if nothing is against that."""
     source = survey.source
     if mode is Mode.REFLINK:
         reason, hint = "a block device shares no blocks with another volume", f"Use --disk {disk.target}=copy."
@@ -105,8 +112,8 @@ def _refuse(survey: Survey, disk: DiskDefinition, mode: Mode) -> None:
     elif disk.is_shareable and mode is Mode.LINKED:
         reason, hint = "it is shareable, and an overlay cannot be", f"Use --disk {disk.target}=copy."
     else:
-        return
-    raise UnsupportedError(f"disk {disk.target} ('{disk.location}') cannot be duplicated: {reason}", hint)
+        return None
+    return reason, hint
 
 
 def _find(survey: Survey, disk: DiskDefinition) -> VolumeDescription:

@@ -125,7 +125,9 @@ def _survey_disk(survey: Survey, disk: DiskDefinition, chosen: DiskOptions, othe
     if found is None or reason is not None:
         _refuse_choice(disk, chosen, reason or "")
         refuse_sharing(survey, disk)
-        return _untouched(disk, reason or "")
+        is_device = disk.type == "block" or (found is not None and found.description.is_device)
+        can_be_copied = is_device and treatment is not DiskAction.SHARE and _can_be_copied(survey, disk)
+        return _untouched(disk, reason or "")._replace(can_be_copied=can_be_copied)
     held = held_of_disk(survey, disk, chosen)
     duplicate = partial(_duplicate, survey, disk, chosen, found, held, others)
     mode = survey.request.mode if treatment is None else Mode(treatment.value)
@@ -137,6 +139,13 @@ def _mode_of_device(survey: Survey, disk: DiskDefinition, chosen: DiskOptions) -
     if chosen.treatment is not None:
         return Mode(chosen.treatment.value) if chosen.treatment.duplicates and not disk.is_empty else None
     return survey.request.block if not disk.is_readonly and not disk.is_empty else None
+
+
+def _can_be_copied(survey: Survey, disk: DiskDefinition) -> bool:
+    """Return whether a disk that is a block device could be copied if that was asked for, as far as is known so far."""
+    from virtomate.services.clone.devices import find_refusal  # noqa: PLC0415 - most disks are files
+
+    return find_refusal(survey, disk, Mode.COPY) is None
 
 
 def _plan_device(

@@ -40,6 +40,7 @@ class DiskPlan(NamedTuple):
         duplication: How the disk's volume is duplicated, else None; two disks of one volume share the duplication.
         keeps_snapshots: Whether the new image has the internal snapshots of the original.
         overlay: The original's disk, if it is an empty overlay on the volume that is duplicated.
+        can_be_copied: Whether the disk is a block device that is shared only because nobody asked for a copy.
     """
 
     disk: DiskDefinition
@@ -50,6 +51,7 @@ class DiskPlan(NamedTuple):
     warnings: tuple[Notice, ...] = ()
     keeps_snapshots: bool = False
     overlay: VolumeReference | None = None
+    can_be_copied: bool = False
 
     @property
     def is_written_by_both(self) -> bool:

@@ -78,8 +78,9 @@ def _shared_bases(source: Source, disks: tuple[DiskPlan, ...]) -> Iterator[Notic
 def _shared(disks: tuple[DiskPlan, ...], nvram: SurveyedNvram | None) -> Iterator[Notice]:
     for item in disks:
         if item.is_written_by_both:
-            location = item.disk.location
-            yield notice(CloneWarning.SHARED_DISK, item.disk.target, location=location, reason=item.reason or "")
+            target, location = item.disk.target, item.disk.location
+            cure = f", unless --block copy or --disk {target}=copy duplicates it" if item.can_be_copied else ""
+            yield notice(CloneWarning.SHARED_DISK, target, location=location, reason=item.reason or "", cure=cure)
     if nvram is not None and nvram.path is None:
         yield Notice(CloneWarning.SHARED_NVRAM, "NVRAM")
 
@@ -138,7 +139,7 @@ def refuse_to_start(request: CloneRequest, disks: Iterable[DiskPlan], nvram: Sur
     for item in disks:
         disk, target = item.disk, item.disk.target
         if item.is_written_by_both and not disk.is_shareable and target not in asked:
-            copy = f"--disk {target}=copy, or " if disk.type == "block" else ""
+            copy = f"--disk {target}=copy, or " if item.can_be_copied else ""
             raise UnsupportedError(
                 f"disk {target} ({disk.location}) is shared with the original ({item.reason}): original and "
                 "clones that are started all write to it",
