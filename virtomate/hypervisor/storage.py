@@ -23,6 +23,7 @@ from virtomate.errors import (
 )
 from virtomate.hypervisor.translate import look_up, sanitise, translate, translating_errors
 from virtomate.tuples import NamedTuple
+from virtomate.words import shell_word, virsh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,7 +147,12 @@ class Pool:
         except libvirt.libvirtError as error:
             if (self.volume_count() or 0) > _MOST_LISTED:
                 limit = f"it has more than the {_MOST_LISTED} volumes that libvirt lists"
-                raise OversizeError(f"{failure}: {limit}", code=error.get_error_code()) from error
+                one = virsh("vol-info", "VOLUME", options=f"--pool {shell_word(self.name)}")
+                again = virsh("pool-refresh", self.name)
+                hint = (
+                    f"{one} shows one of them. Or move files that no domain uses to another directory, and run {again}"
+                )
+                raise OversizeError(f"{failure}: {limit}", hint, code=error.get_error_code()) from error
             raise translate(error, failure) from error
         volumes = []
         for handle in handles:
