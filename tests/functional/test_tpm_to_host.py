@@ -211,16 +211,20 @@ def test_stopped_while_the_state_is_made(
 
 
 def test_state_that_is_there_is_kept(virtomate: Program, far: Far, original: Path) -> None:
-    """State by the UUID of the clone on the other host is a conflict; the original's host is not asked about it."""
+    """State by the UUID of the clone there is a conflict, which a plan cannot know: only a temporary pool shows it."""
     uuid = "5e0c8f3a-0000-4000-8000-000000000001"
     strangers = state_there(far, uuid)
     strangers.parent.mkdir(parents=True)
     strangers.write_bytes(b"not yours")
     words = ("domain-clone", "--to", far.uri, "--tpm", "copy", "--uuid", uuid, "original", "clone")
+    before = far.inventory()
 
+    planned = virtomate(*words, "--dry-run", json=True)
     result = virtomate(*words, json=True)
 
+    assert planned.json[0]["status"] == "planned", str(planned)
     assert (result.status, result.json["type"]) == (1, "Conflict"), str(result)
+    assert before.difference(far.inventory()) == ""
     assert strangers.read_bytes() == b"not yours"
     assert far.names() == []
     assert original.exists()
