@@ -11,7 +11,7 @@ import pytest
 
 from tests.functional.runs import paused
 from tests.functional.support import by_target, cloned
-from tests.functional.test_block import CAPACITY, DATA, EXTENT_BYTES, content, fill
+from tests.functional.test_block import CAPACITY, DATA, EXTENT_BYTES, content, define_named, fill
 from tests.functional.test_to_host import nothing_happened, send
 from tests.lab import disk, domain, images
 from tests.lab.images import MIB
@@ -139,10 +139,7 @@ def test_ended_while_a_device_is_written(
 @pytest.mark.parametrize("kind", ["volume", "file", "block"])
 def test_nobody_shares_a_device(root_lab: Lab, here: VolumeGroup, virtomate: Program, far: Far, kind: str) -> None:
     """A device that is not to be copied is refused, however the definition names it, with the option that copies it."""
-    named = disk((here.name, "original") if kind == "volume" else here.path / "original", "raw")
-    if kind == "file":
-        named = named.replace("disk type='block'", "disk type='file'").replace("source dev=", "source file=")
-    root_lab.define(domain("original", disks=[named]))
+    define_named(root_lab, here, kind)
     before = (root_lab.inventory(), far.inventory())
 
     shared = send(virtomate, far, "--pool", far.pool.name)
@@ -157,6 +154,22 @@ def test_nobody_shares_a_device(root_lab: Lab, here: VolumeGroup, virtomate: Pro
     assert content(copy_of(cloned(send(virtomate, far, "--pool", far.pool.name, "--disk", "vda=copy")))) == content(
         here.path / "original"
     )
+
+
+@pytest.mark.parametrize("kind", ["volume", "file", "block"])
+def test_mode_of_files_says_nothing_of_a_device(
+    root_lab: Lab, here: VolumeGroup, virtomate: Program, far: Far, kind: str
+) -> None:
+    """With --mode reflink, a device is copied if that is asked for, as on one host, and however it is named."""
+    define_named(root_lab, here, kind)
+    words = ("--mode", "reflink", "--block", "copy")
+
+    near = virtomate("domain-clone", *words, "--pool", root_lab.pool.name, "original", "near", json=True)
+    there = send(virtomate, far, *words, "--pool", far.pool.name)
+
+    for document in (cloned(near), cloned(there)):
+        assert (by_target(document)["vda"]["action"], document["warnings"]) == ("copied", [])
+        assert content(copy_of(document)) == content(here.path / "original")
 
 
 def test_what_is_no_raw_content(root_lab: Lab, there: VolumeGroup, virtomate: Program, far: Far) -> None:
