@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     Pieces: TypeAlias = Generator[bytes | int, None, None]
 
 # libvirt's client takes in all that the daemon sends, before anybody reads. A volume is read in parts of about so much
-# data, since nothing piles up that was not asked for. The two parts after the one that is read are asked for already, so
-# that the daemon never waits: with one, a copy to another host took up to a third longer than with two, and a third
+# data, since nothing piles up that was not asked for. The two parts after the one that is read are asked for already,
+# so that the daemon never waits: with one, a copy to another host took up to a third longer than with two, and a third
 # gained nothing. A larger part, of which nobody knows how much data it has, is asked for alone.
 _PART_BYTES = 6 * 1024 * 1024
 _MAX_PART_BYTES = 1024 * 1024 * 1024
