@@ -1,17 +1,21 @@
 """Guests, through their agents: pings, programs, addresses."""
 
 import base64
+import json
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import libvirt_qemu
 import pytest
 
-from tests.functional.runs import wait_for
+from tests.functional.runs import Watched, wait_for
 from tests.lab import Lab, Program, domain, interface, running
 from tests.lab.domains import mac_address
+from tests.lab.program import Background
 
 LINE = b"0123456789abcdefghijklmnopqrstu\n"
 MAC = mac_address(7)
@@ -154,6 +158,38 @@ def test_signal_ends_the_waiting_for_an_agent(lab: Lab, virtomate: Program, numb
     waiting.signal(number)
 
     assert waiting.wait().status == -number
+
+
+def is_silent(lab: Lab, guest: str) -> bool:
+    """Whether the agent answers nothing for some seconds; libvirt itself waits longer."""
+    asked = lab.connection.lookupByName(guest)
+    words = (asked, json.dumps({"execute": "guest-ping"}), 60, 0)
+    asking = threading.Thread(target=libvirt_qemu.qemuAgentCommand, args=words, daemon=True)
+    asking.start()
+    asking.join(4)
+    return asking.is_alive()
+
+
+def test_second_ctrl_c_where_the_agent_does_not_answer(lab: Lab, virtomate: Program, guest: str) -> None:
+    """It is the agent that is waited for, and not libvirt; the program ends, and tells what may go on in the guest."""
+    stop = "sleep 1; kill -STOP $(pidof qemu-ga); sleep 25; kill -CONT $(pidof qemu-ga)"
+    words = ("--progress", "json", "--json", "guest-run", guest, "sh", "-c", stop)
+    argv = virtomate.pausing("never").argv(*words)
+
+    with Background(argv, virtomate.env({"PATIENCE_SECONDS": "0.2"}), virtomate.directory) as run:
+        watched = Watched(run)
+        wait_for(lambda: is_silent(lab, guest), "the agent is stopped")
+        run.signal(signal.SIGINT)
+        notes = [watched.wait_for_event("note")["message"] for _ in range(2)]
+        run.signal(signal.SIGINT)
+        result = run.wait()
+
+    assert notes[1].startswith(f"The guest agent of domain '{guest}' does not answer yet. Another Ctrl-C ends")
+    assert (result.status, result.json["type"]) == (3, "Interrupted"), str(result)
+    assert result.json["leftovers"] == [f"what was begun (the guest agent of domain '{guest}' did not answer)"]
+    assert result.json["hint"].startswith(f"The program may go on in the guest of domain '{guest}'")
+    assert "clone" not in result.json["hint"]
+    assert virtomate("guest-ping", "--wait", "120", guest).status == 0
 
 
 def test_program_writes_and_ends_as_in_the_guest(virtomate: Program, guest: str) -> None:

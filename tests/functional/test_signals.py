@@ -193,6 +193,39 @@ def test_second_ctrl_c_where_libvirt_does_not_answer(lab: Lab, virtomate: Progra
     unchanged(before, lab)
 
 
+def test_second_ctrl_c_in_an_import(lab: Lab, virtomate: Program) -> None:
+    """An import speaks of the volume that it leaves, and not of clones; what it names removes the volume."""
+    file = virtomate.directory / "image.raw"
+    file.write_bytes(bytes(MIB) + b"data" * MIB)
+    before = lab.inventory()
+    words = ("--progress", "json", "--json", "volume-import", str(file), lab.pool.name)
+    argv = [sys.executable, "-P", "-c", TRUSTFUL, "virStorageVolCreateXML", "-c", lab.uri, *words]
+
+    with Background(argv, virtomate.env({"PATIENCE_SECONDS": "0.2"}), virtomate.directory) as run:
+        wait_until_still(run.process.pid)
+        with held_daemon(lab):
+            watched = Watched(run)
+            run.signal(signal.SIGCONT)
+            run.signal(signal.SIGINT)
+            for _ in range(2):
+                watched.wait_for_event("note")
+            run.signal(signal.SIGINT)
+            result = run.wait()
+    lab.hypervisor.wait_until_idle()
+
+    assert (result.status, result.json["type"]) == (3, "Interrupted"), str(result)
+    deletes = reaching(lab.uri, "virtomate domain-delete")
+    assert result.json["hint"].startswith(
+        f"Volume 'image.raw' in storage pool '{lab.pool.name}' may be incomplete. "
+        f"When libvirt answers again, {deletes} removes it, "
+    )
+    (left,) = virtomate("domain-list", "--clones", json=True).json
+    assert left["name"].startswith("virtomate-import-")
+    deleted = virtomate("domain-delete", "--yes", "--yes-unproved", left["name"])
+    assert deleted.status == 0, str(deleted)
+    unchanged(before, lab)
+
+
 def test_signal_while_nobody_reads(virtomate: Program) -> None:
     """A signal ends a command that cannot get rid of its result, and nothing is written into the middle of it."""
     reader, writer = os.pipe()

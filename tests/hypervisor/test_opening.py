@@ -5,25 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import libvirt
 import pytest
 
 from tests.clock import Clock
+from tests.hypervisor.test_calls import frame_in
 from virtomate.cancel import CancelToken
 from virtomate.errors import InterruptedBySignalError, SilentHostError
 from virtomate.hypervisor import connection, opening
+from virtomate.hypervisor.calls import calls_in_progress
 from virtomate.hypervisor.opening import Opening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
 SHORT_SECONDS = 0.15
 
@@ -73,38 +72,9 @@ def test_calls_that_have_not_returned(silent_tcp: str) -> None:
     waiting = frame_in(loop, "virEventRunDefaultImpl")
 
     for _ in range(2):
-        calls = opening.calls_in_progress()
-        assert any(call is first for call in calls)
-        assert not any(call is waiting for call in calls)
-
-
-def test_copy_by_libvirt_may_take_any_time() -> None:
-    """A call in which libvirt copies a volume is not seen as one to which libvirt does not answer."""
-    binding: dict[str, Any] = {"__name__": "libvirt"}
-    exec("def createXMLFrom(answers): answers.get()\ndef info(answers): answers.get()", binding)
-    answers = SimpleQueue[None]()
-    copying, asking = (
-        threading.Thread(target=binding[name], args=(answers,), daemon=True) for name in ("createXMLFrom", "info")
-    )
-    copying.start()
-    asking.start()
-    copy, question = frame_in(copying, "createXMLFrom"), frame_in(asking, "info")
-
-    calls = opening.calls_in_progress()
-    answers.put(None)
-    answers.put(None)
-
-    assert not any(call is copy for call in calls)
-    assert any(call is question for call in calls)
-
-
-def frame_in(thread: threading.Thread, function: str) -> FrameType:
-    """Return the innermost frame of a thread, once it is that of a function."""
-    while True:
-        frame = sys._current_frames()[thread.ident or 0]
-        if frame.f_code.co_name == function:
-            return frame
-        time.sleep(0.001)
+        calls = calls_in_progress()
+        assert calls[first] is None
+        assert waiting not in calls
 
 
 @pytest.mark.parametrize("is_patient", [True, False])

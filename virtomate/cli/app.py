@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from virtomate.cli.abandoned import Abandoned
     from virtomate.cli.options import Settings
     from virtomate.hypervisor.opening import Ask
     from virtomate.hypervisor.session import Session
@@ -35,9 +36,10 @@ class App:
         return make_progress(self._settings.progress, quiet=self._settings.quiet)
 
     @contextmanager
-    def working(self) -> Iterator[Progress]:
-        """Show progress during the block, and what a signal does to the work."""
+    def working(self, abandoned: Abandoned | None = None) -> Iterator[Progress]:
+        """Show progress during the block, and what a signal does to the work, or leaves if the program ends at once."""
         signals = self._settings.signals
+        signals.abandoned = abandoned
         signals.note, signals.close = self.progress.note, self.progress.close
         try:
             yield self.progress
@@ -46,11 +48,11 @@ class App:
             self.progress.close()
 
     @contextmanager
-    def making(self, target: Session | None = None) -> Iterator[Run]:
+    def making(self, abandoned: Abandoned, target: Session | None = None) -> Iterator[Run]:
         """Likewise, for services that make something, on the host of the original unless there is a target."""
         from virtomate.services.transaction import Run  # noqa: PLC0415 - few commands make something
 
-        with self.working() as progress:
+        with self.working(abandoned) as progress:
             reach = self._settings.format.reach
             yield Run(self.session, target or self.session, progress, self.cancel, reach=reach)
 
@@ -62,7 +64,6 @@ class App:
             return
         from virtomate.hypervisor import session as service  # noqa: PLC0415 - few commands work on two hosts
 
-        self._settings.signals.uri = uri
         with service.open_session(uri, self._ask, self.cancel) as session:
             yield session
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from virtomate.cli.abandoned import to_repeat, unfinished_clones
 from virtomate.cli.app import open_app
 from virtomate.cli.clone_options import EXAMPLES, SECTIONS
 from virtomate.cli.completion import CLONE, DOMAIN
@@ -64,7 +65,7 @@ def clone(settings: Settings, /, *, dry_run: bool, print_xml: bool, from_file: s
     format_ = settings.format_at(uri)
     begin = time.monotonic()
     with open_app(settings) as app, app.other_session(uri) as target:
-        with app.making(target) as run:
+        with app.making(unfinished_clones(uri), target) as run:
             if print_xml:
                 results = service.preview_each_definition(run, requests)
             elif dry_run:
@@ -213,7 +214,8 @@ def delete(
     chosen = Selection(names, **selection)
     if not chosen.names and not chosen.clones_of:
         raise click.UsageError("Missing argument 'NAME...'. Name a clone, or give --clones-of.")
-    with open_app(settings) as app, app.working() as progress:
+    abandoned = to_repeat("without the clones that are gone: it deletes what is left of the others")
+    with open_app(settings) as app, app.working(abandoned) as progress:
         results = delete_clones(
             app.session,
             chosen,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from virtomate.cli.abandoned import program_in_guest
 from virtomate.cli.app import open_app
 from virtomate.cli.completion import DOMAIN, PROGRAM
 from virtomate.cli.help import Command, Group
@@ -121,7 +122,7 @@ def run(settings: Settings, /, *, has_stdin: bool, encode: bool, **words: Any) -
 
     request = RunRequest(stdin=stdin, **words)
     with open_app(settings) as app:
-        with app.working():
+        with app.working(program_in_guest(request.domain)):
             result = run_in_guest(app.session, request, app.cancel)
         render_run(result, settings.format, encode=encode)
     if is_json:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from virtomate.cli.abandoned import to_repeat
 from virtomate.cli.app import open_app
 from virtomate.cli.completion import CLONE, DOMAIN, TARGET, TEMPLATE_OR_DOMAIN, VOLUME
 from virtomate.cli.domain import domain
@@ -55,7 +56,10 @@ def template(settings: Settings, names: tuple[str, ...], *, undo: bool) -> int:
     from virtomate.output.linked import render_templates  # noqa: PLC0415
     from virtomate.services import linked as service  # noqa: PLC0415 - help and completion need no libvirt
 
-    with open_app(settings) as app, app.working():
+    with (
+        open_app(settings) as app,
+        app.working(to_repeat("without the domains that are done: it completes the change of the others")),
+    ):
         change = service.undo_templates if undo else service.make_templates
         results = change(app.session, names, app.cancel)
     render_templates(results, settings.format)
@@ -98,7 +102,7 @@ def flatten(
         is_checked=not unsafe,
     )
     with open_app(settings) as app:
-        with app.making() as run:
+        with app.making(to_repeat("which completes the work")) as run:
             results = service.flatten_domains(run, request)
         render_flattened(results, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
@@ -121,7 +125,7 @@ def reset(settings: Settings, names: tuple[str, ...], *, force: bool, start: boo
     from virtomate.services import linked as service  # noqa: PLC0415 - help and completion need no libvirt
 
     request = service.ResetRequest(names, force, start)
-    with open_app(settings) as app, app.working():
+    with open_app(settings) as app, app.working(to_repeat("which completes the reset")):
         results = service.reset_clones(app.session, request, app.cancel)
     render_resets(results, settings.format)
     return combined_exit_status(result.error for result in results if result.error is not None)
@@ -181,6 +185,6 @@ def rebase(
 
     request = service.RebaseRequest(name, base, disk, base_format, is_checked=not unsafe)
     with open_app(settings) as app:
-        with app.making() as run:
+        with app.making(to_repeat("which completes the work")) as run:
             result = service.rebase_domain(run, request)
         render_rebased(result, settings.format)

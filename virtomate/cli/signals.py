@@ -17,8 +17,10 @@ from virtomate.cancel import CancelToken
 from virtomate.errors import InterruptedBySignalError, signal_cause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
     from typing import Self
+
+    from virtomate.cli.abandoned import Abandoned
 
 Result = TypeVar("Result")
 
@@ -30,6 +32,8 @@ _SILENCE = -1
 # After a signal, how long one call of libvirt's may take until another Ctrl-C ends the program.
 _PATIENCE_SECONDS = 3.0
 
+_LIBVIRT = "libvirt"
+
 
 class Signals:
     """What SIGINT, SIGTERM and SIGHUP do to a command.
@@ -39,8 +43,9 @@ class Signals:
         note: Shows a sentence to the person who waits for the command's end; None while nothing has to be cleaned up.
         close: Leaves the screen clean when the program ends at once.
         abandon: Ends the child processes that would outlive the program, when the program ends at once.
-        calls: Returns a mark for each call of libvirt's that has not returned.
-        uri: The libvirt where something is made; None for that of the command line.
+        calls: Returns a mark for each call of libvirt's that has not returned, with who has to answer it; None stands
+            for libvirt itself.
+        abandoned: What the command leaves when the program ends at once; None if there is nothing to say.
         has_left_command: Whether the program ends at once, so that nothing more of the command is shown.
     """
 
@@ -49,18 +54,18 @@ class Signals:
         self.note: Callable[[str], None] | None = None
         self.close: Callable[[], None] = lambda: None
         self.abandon: Callable[[], None] = lambda: None
-        self.calls: Callable[[], Sequence[object]] = tuple
-        self.uri: str | None = None
+        self.calls: Callable[[], Mapping[object, str | None]] = dict
+        self.abandoned: Abandoned | None = None
         self.has_left_command = False
-        self._seen_calls: Sequence[object] = ()
+        self._seen_calls: Mapping[object, str | None] = {}
         self._next_look: float | None = None
         self._has_offered = False
 
     def watch(self, work: Callable[[], Result]) -> Result:
         """Do some work in a thread, and return its result or raise its error; ignored signals stay ignored (nohup).
 
-        Work that has begun to change something is waited for, however many signals come, unless libvirt does not
-        answer: then the user is told that another Ctrl-C ends the program.
+        Work that has begun to change something is waited for, however many signals come, unless libvirt or a guest
+        does not answer: then the user is told that another Ctrl-C ends the program.
 
         Raises:
             InterruptedBySignalError: A signal arrived before that, or that Ctrl-C. The work may still go on in its
@@ -101,12 +106,12 @@ class Signals:
             caught.let_go()
             self.abandon()
             raise InterruptedBySignalError(number)
-        if number == signal.SIGINT and self._has_offered and self._is_unanswered():
+        if number == signal.SIGINT and self._has_offered and (silent := self._find_silent()) is not None:
             self.has_left_command = True
             caught.let_go()
             self.close()
             self.abandon()
-            raise _abandonment(number, self.uri)
+            raise _abandonment(number, silent, self.abandoned)
         if (note := self.note) is not None:
             does = "Still cleaning up…" if is_repeated else f"Interrupted{signal_cause(number)}, cleaning up…"
             awaited = ", and for ".join(self.cancel.awaited)
@@ -114,37 +119,40 @@ class Signals:
             with suppress(OSError):
                 note(f"{does} Waiting for {awaited}." if awaited else does)
 
-    def _is_unanswered(self) -> bool:
-        """Return whether a call of libvirt's that was seen before has not returned."""
-        return any(call is seen for call in self.calls() for seen in self._seen_calls)
+    def _find_silent(self) -> str | None:
+        """Return who has not answered a call that was seen before; None if nobody is waited for so long."""
+        silent = [who or _LIBVIRT for call, who in self.calls().items() if call in self._seen_calls]
+        # without libvirt, nothing is heard of a guest
+        return _LIBVIRT if _LIBVIRT in silent else min(silent, default=None)
 
     def _offer_to_end(self) -> None:
-        """Say that another Ctrl-C ends the program, if libvirt has not answered since the last look."""
-        is_unanswered = self._is_unanswered()
+        """Say that another Ctrl-C ends the program, if somebody has not answered since the last look."""
+        silent = self._find_silent()
         self._seen_calls, self._next_look = self.calls(), time.monotonic() + _PATIENCE_SECONDS
-        if not is_unanswered:
+        if silent is None:
             # a later silence is told of again
             self._has_offered = False
         elif not self._has_offered and (note := self.note) is not None:
             self._has_offered = True
             with suppress(OSError):
-                note("libvirt does not answer yet. Another Ctrl-C ends virtomate at once, and leaves what was begun.")
+                # libvirt's own name stays small
+                subject = silent if silent == _LIBVIRT else f"{silent[:1].upper()}{silent[1:]}"
+                note(
+                    f"{subject} does not answer yet. Another Ctrl-C ends virtomate at once, and leaves what was begun."
+                )
 
 
-def _abandonment(number: int, uri: str | None) -> InterruptedBySignalError:
-    """Return the error for a program that leaves what it has begun, also on another libvirt if `uri` is given."""
+def _abandonment(number: int, who: str, abandoned: Abandoned | None) -> InterruptedBySignalError:
+    """Return the error for a program that leaves what it has begun, since somebody does not answer."""
     from virtomate.notices import Leftover, notice  # noqa: PLC0415 - most daemons answer
-    from virtomate.words import virtomate  # noqa: PLC0415 - as above
 
-    # images for another host, and the freeze of an original, leave an unfinished clone on the host of the original
-    places = (None,) if uri is None else (uri, None)
-    lists = " and ".join(virtomate("domain-list", options="--clones", uri=place) for place in places)
-    deletes = " and ".join(virtomate("domain-delete", uri=place) for place in places)
-    ending = "s" if uri is None else ""
+    hint = None
+    if abandoned is not None:
+        when = "When libvirt answers again" if who == _LIBVIRT else "Afterwards"
+        cure = f"{when}, {abandoned.cure}." if abandoned.cure else ""
+        hint = " ".join(part for part in (abandoned.remains, cure) if part)
     return InterruptedBySignalError(number).adding(
-        hint=f"When libvirt answers again, {lists} show{ending} unfinished clones, and {deletes} remove{ending} what "
-        "is left of such a clone.",
-        leftovers=(notice(Leftover.UNREMOVED, "what was begun", reason="libvirt did not answer"),),
+        hint=hint, leftovers=(notice(Leftover.UNREMOVED, "what was begun", reason=f"{who} did not answer"),)
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
 
+from virtomate.cli.abandoned import unfinished_import
 from virtomate.cli.app import open_app
 from virtomate.cli.completion import POOL
 from virtomate.cli.help import Group
@@ -66,6 +68,6 @@ def import_(
 
     request = ImportRequest(file, pool, name, check_space=not no_space_check, trust_pool=trust_pool)
     with open_app(settings) as app:
-        with app.making() as run:
+        with app.making(unfinished_import(pool, name or os.path.basename(file))) as run:
             result = import_volume(run, request)
         render_import(result, settings.format)

@@ -15,6 +15,7 @@ import libvirt_qemu
 
 from virtomate.enums import AddressSource
 from virtomate.errors import AgentUnresponsiveError, NoAgentError, OversizeError, ProgramError
+from virtomate.hypervisor.calls import asking
 from virtomate.hypervisor.translate import one_line, translate
 from virtomate.tuples import NamedTuple
 from virtomate.words import virtomate
@@ -116,7 +117,8 @@ def call_agent(
         )
     logging.getLogger(__name__).debug("asking the guest agent of domain '%s': %s", domain.name, command)
     try:
-        answer = libvirt_qemu.qemuAgentCommand(domain.handle, message, seconds, 0)
+        with asking(f"the guest agent of domain '{domain.name}'"):
+            answer = libvirt_qemu.qemuAgentCommand(domain.handle, message, seconds, 0)
     except libvirt.libvirtError as error:
         failure = f"the guest agent of domain '{domain.name}' does not carry out {command}"
         raise _translate(error, domain, failure) from error

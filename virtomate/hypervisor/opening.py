@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -16,7 +15,7 @@ import libvirt
 from virtomate.errors import SilentHostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from virtomate.cancel import CancelToken
 
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
 Ask: TypeAlias = "Callable[[str, bool], str | None]"
 
 _LOOK_EVERY_SECONDS = 0.05
-
-_BINDINGS = {"libvirt", "libvirt_qemu"}
-# The event loop waits in its call all the time, and libvirt copies a volume for as long as the copy takes.
-_LONG_CALLS = {"virEventRunDefaultImpl", "createXMLFrom"}
 
 _SECRET_CREDENTIALS = {libvirt.VIR_CRED_PASSPHRASE, libvirt.VIR_CRED_NOECHOPROMPT}
 _CREDENTIALS = [libvirt.VIR_CRED_USERNAME, libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_ECHOPROMPT, *_SECRET_CREDENTIALS]
@@ -104,19 +99,6 @@ class Opening:
         if _children(self._task):
             return "SSH_ASKPASS" in os.environ or _has_terminal()
         return _polkit_may_ask(self._uri)
-
-
-def calls_in_progress() -> Sequence[object]:
-    """Return a mark for each call of libvirt's that has not returned; a call keeps its mark.
-
-    The mark is the call's frame in libvirt's binding. Calls that may take any time have none.
-    """
-    frames = sys._current_frames().values()  # noqa: SLF001 - the way of the standard library's own `faulthandler`
-    return [
-        frame
-        for frame in frames
-        if frame.f_globals.get("__name__") in _BINDINGS and frame.f_code.co_name not in _LONG_CALLS
-    ]
 
 
 def end_programs() -> None:

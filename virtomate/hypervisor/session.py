@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import CancelToken, backoff
 from virtomate.errors import NoConnectionError, SilentHostError
+from virtomate.hypervisor.calls import calls_in_progress
 from virtomate.hypervisor.connection import connect
-from virtomate.hypervisor.opening import calls_in_progress, end_programs
+from virtomate.hypervisor.opening import end_programs
 
 __all__ = ["Session", "SpareConnections", "calls_in_progress", "end_programs", "open_session"]
 

@@ -16,6 +16,7 @@ from virtomate.errors import (
     TimedOutError,
     VirtomateError,
 )
+from virtomate.hypervisor.calls import asking
 from virtomate.hypervisor.domains import find_domain
 from virtomate.services.clone_records import Shutdown
 from virtomate.services.restart import Restart, record_name, with_restart_failed
@@ -190,7 +191,9 @@ def _request(run: Run, uuid: str) -> None:
     with run.source.borrow() as connection:
         domain = find_domain(connection, uuid)
         try:
-            domain.shut_down()
+            # its agent, where it has one
+            with asking(f"the guest of domain '{domain.name}'"):
+                domain.shut_down()
         except ConnectionLostError:
             raise
         except VirtomateError:
