@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -236,6 +237,34 @@ def test_absent_nvram_outside_pools(nvram: Artifact) -> None:
     assert nvram.fingerprint is not None
     elsewhere = nvram._replace(fingerprint=nvram.fingerprint._replace(directory=1))
     assert judge_outside_pools(elsewhere, TOKEN, frozenset(), is_local=True).verdict is Verdict.AWAY
+
+
+def test_nvram_outside_pools_that_was_never_seen_here(nvram: Artifact, tmp_path: Path) -> None:
+    """A daemon behind a local socket may have other files than we: one is not gone because it is not seen here."""
+    Path(nvram.path).unlink()
+    unseen = nvram._replace(fingerprint=Fingerprint("1.5", file_system_bytes=4096), token_place=None)
+
+    inside = judge_outside_pools(unseen, TOKEN, frozenset({str(tmp_path)}), is_local=True)
+    elsewhere = judge_outside_pools(unseen, TOKEN, frozenset(), is_local=True)
+
+    assert (inside.verdict, inside.reason) == (Verdict.UNPROVED, "bears no token that can be read here")
+    assert elsewhere.verdict is Verdict.FOREIGN
+
+
+def test_nvram_in_a_directory_that_we_may_not_search(
+    nvram: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's daemon keeps NVRAM where an ordinary user may not look: it is not gone because of that."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for name in ("lstat", "getxattr"):
+        monkeypatch.setattr(os, name, refuse)
+
+    judgement = judge_outside_pools(nvram, TOKEN, frozenset({str(tmp_path)}), is_local=True)
+
+    assert (judgement.verdict, judgement.reason) == (Verdict.UNPROVED, "bears no token that can be read here")
 
 
 @pytest.mark.parametrize(

@@ -185,12 +185,13 @@ def judge_outside_pools(
     if bears_token_here(made, token):
         return Judgement(Verdict.PROVED)
     directory = posixpath.dirname(made.path)
-    if is_local and not os.path.lexists(made.path):
+    is_there = _is_there_here(made) if is_local else None
+    if is_there is False:
         return judge_absence(made, made.fingerprint and Fingerprint(None, directory=directory_inode(directory)))
     verdict, reason = Verdict.FOREIGN, "does not bear the clone's token"
     if is_copy := token is not None and read_attribute(made.path) == token:
         reason = "is a copy of what was made"
-    can_be_read = is_local and made.token_place is TokenPlace.ATTRIBUTE
+    can_be_read = is_there is not None and made.token_place is TokenPlace.ATTRIBUTE
     if directory not in directories:
         reason = f"is in no storage pool, and {reason}"
     elif is_copy:
@@ -200,6 +201,24 @@ def judge_outside_pools(
     elif not can_be_read:
         verdict, reason = Verdict.UNPROVED, "bears no token that can be read here"
     return Judgement(verdict, reason)
+
+
+def _is_there_here(made: Artifact) -> bool | None:
+    """Return whether there is a file at an artifact's path here; None if that says nothing of the artifact.
+
+    The daemon behind a local socket may have other files than we: a file that could not be seen here when it was made
+    is not gone because it is not seen here. Nor is a file gone whose directory we may not search.
+    """
+    then = made.fingerprint
+    if then is not None and then.file_system_bytes is not None and made.token_place is None:
+        return None
+    try:
+        os.lstat(made.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return None
+    return True
 
 
 def require_intact(connection: Connection, artifacts: Iterable[Artifact], token: str) -> None:
