@@ -9,6 +9,9 @@ from virtomate.definition.readers import as_list, child, text
 from virtomate.paths import normalise
 from virtomate.tuples import NamedTuple
 
+# How much later a host may see what another host has done on a network file system; see `is_seen_as`.
+SEEN_LATER_SECONDS = 3
+
 
 class Location(NamedTuple):
     """Path and format of an image, as far as libvirt reports them."""

@@ -22,7 +22,7 @@ def test_volume_that_is_not_seen(monkeypatch: pytest.MonkeyPatch, is_fresh: bool
     pool = SimpleNamespace(refresh=lambda: is_fresh, find_volume=lambda _name: None)
     monkeypatch.setattr(shared_storage, "get_pool", lambda _connection, _name: pool)
     monkeypatch.setattr(shared_storage, "get_volume", lambda _connection, _pool, _name: None)
-    monkeypatch.setattr(shared_storage, "_SECONDS", 0)
+    monkeypatch.setattr(shared_storage, "SEEN_LATER_SECONDS", 0)
     way = duplication()
     beside = RAW._replace(pool="nas", path=f"{way.place.directory}/original.raw")
     way = way._replace(source=beside, originals=(beside,))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
 from virtomate.definition.readers import child, devices
-from virtomate.definition.volume import network_source
+from virtomate.definition.volume import SEEN_LATER_SECONDS, network_source
 from virtomate.enums import Action, DiskAction, MapKind, Mode, Transfer
 from virtomate.errors import UnsupportedError, VirtomateError
 from virtomate.notices import CloneWarning, Notice, notice
@@ -24,6 +24,7 @@ from virtomate.services.linked import look_at_base
 from virtomate.services.storage import find_volume
 
 if TYPE_CHECKING:
+    from virtomate.cancel import CancelToken
     from virtomate.definition.codec import Document
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 # What can be made without the volumes of the original, too.
 _COPYING = frozenset({Mode.COPY, Mode.AUTO})
-# A host may see later what another host has written to a network file system.
-_SECONDS = 3
 # Names that every host has for itself.
 _OWN_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -165,13 +164,14 @@ def _may_be_same(survey: Survey, there: VolumeDescription, here: VolumeDescripti
     return there.changed is not None if is_written else there.is_seen_as(here)
 
 
-def seen_again(way: Duplication, base: VolumeDescription, connection: Connection) -> Duplication:
+def seen_again(way: Duplication, base: VolumeDescription, connection: Connection, cancel: CancelToken) -> Duplication:
     """Return how an overlay is made on a base that the original was moved off.
 
     Raises:
         UnsupportedError: The host of the clone, to which the connection leads, has another file there.
+        InterruptedBySignalError: A signal arrived.
     """
-    for _ in backoff(_SECONDS):
+    for _ in backoff(SEEN_LATER_SECONDS, cancel):
         there = look_at_base(connection, way.source)
         if there.is_seen_as(base):
             return way._replace(source=there, originals=(base, *way.originals[1:]))

@@ -36,6 +36,7 @@ from virtomate.tuples import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from virtomate.cancel import CancelToken
     from virtomate.duplication.transfers.base import Duplication
     from virtomate.hypervisor.connection import Connection
     from virtomate.notices import Notice
@@ -175,11 +176,14 @@ def await_other_freeze(run: Run, request: CloneRequest) -> None:
     await_freeze(run, DomainReference(domain.name, domain.uuid))
 
 
-def on_bases(freeze: Freeze, disks: tuple[DiskPlan, ...], there: Connection) -> tuple[DiskPlan, ...]:
+def on_bases(
+    freeze: Freeze, disks: tuple[DiskPlan, ...], there: Connection, cancel: CancelToken
+) -> tuple[DiskPlan, ...]:
     """Return the plans of disks with the bases as they are now that the original is frozen.
 
     Raises:
         UnsupportedError: The host of the clones, to which `there` is a connection, has another file for a base.
+        InterruptedBySignalError: A signal arrived.
     """
 
     def on_base(way: Duplication) -> Duplication:
@@ -190,7 +194,7 @@ def on_bases(freeze: Freeze, disks: tuple[DiskPlan, ...], there: Connection) -> 
             return way._replace(source=base)
         from virtomate.services.clone.crossing_shared import seen_again  # noqa: PLC0415 - few clones leave
 
-        return seen_again(way, base, there)
+        return seen_again(way, base, there, cancel)
 
     return with_ways(disks, on_base)
 

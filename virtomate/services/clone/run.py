@@ -287,8 +287,8 @@ def _make_planned(
     def make() -> tuple[CloneResult, ...]:
         there = run.target.connection
         with errors_of(request.target_uri):
-            bound = planner._replace(disks=on_bases(freeze, planner.disks, there))
-            on_frozen = tuple(plan._replace(disks=on_bases(freeze, plan.disks, there)) for plan in plans)
+            bound = planner._replace(disks=on_bases(freeze, planner.disks, there, run.cancel))
+            on_frozen = tuple(plan._replace(disks=on_bases(freeze, plan.disks, there, run.cancel)) for plan in plans)
         return make_in_parallel(run, _works(request, bound, on_frozen), pools)
 
     return make_frozen(freeze, request.fail_on, make)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from virtomate.cancel import backoff
-from virtomate.definition.volume import describe_volume
+from virtomate.definition.volume import SEEN_LATER_SECONDS, describe_volume
 from virtomate.enums import Action
 from virtomate.errors import UnsupportedError, rewording
 from virtomate.hypervisor.storage import get_pool, get_volume
@@ -13,9 +13,6 @@ from virtomate.hypervisor.storage import get_pool, get_volume
 if TYPE_CHECKING:
     from virtomate.definition.volume import VolumeDescription
     from virtomate.duplication.transfers.base import Duplication, TransferContext
-
-# A host may see later what another host does on a network file system.
-_SECONDS = 3
 
 
 def require_shared(way: Duplication, created: VolumeDescription, context: TransferContext) -> None:
@@ -29,7 +26,7 @@ def require_shared(way: Duplication, created: VolumeDescription, context: Transf
         pool = get_pool(context.source, beside.pool)
     volume = get_volume(context.connection, created.pool, created.name)
     is_fresh = False
-    for _ in backoff(_SECONDS, context.cancel):
+    for _ in backoff(SEEN_LATER_SECONDS, context.cancel):
         is_fresh = pool.refresh()
         found = pool.find_volume(created.name)
         if found is not None:
