@@ -28,7 +28,7 @@ from tests.functional.runs import (
 from tests.functional.test_terminal import Terminal
 from tests.lab import Lab, Program, disk, domain
 from tests.lab.images import MIB
-from tests.lab.program import PAUSING, Background
+from tests.lab.program import PAUSING, Background, Result
 from tests.lab.programs import require_program
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -163,15 +163,9 @@ def test_signal_in_a_call_that_hangs(lab: Lab, virtomate: Program, number: signa
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("moment", ["virDomainDefineXMLFlags", "virStorageVolCreateXML", "vda", "virStreamFinish"])
-def test_second_ctrl_c_where_libvirt_does_not_answer(lab: Lab, virtomate: Program, moment: str) -> None:
-    """The first one is answered at once, and the second one ends the program; domain-delete removes what is left."""
-    path = lab.pool.raw("original.raw", 40 * MIB, data_bytes=32 * MIB)
-    lab.define(domain("original", disks=[disk(path, "raw")]))
-    before = lab.inventory()
-    words = ("--progress", "json", "--json", "domain-clone", "--transfer", "stream", "original", "web")
-    argv = [sys.executable, "-P", "-c", TRUSTFUL, moment, "-c", lab.uri, *words]
-
+def end_by_second_ctrl_c(lab: Lab, virtomate: Program, moment: str, *words: str) -> tuple[Result, list[str]]:
+    """End a command by Ctrl-C while libvirt does not answer at a moment; return its result, and the notes before."""
+    argv = [sys.executable, "-P", "-c", TRUSTFUL, moment, "-c", lab.uri, "--progress", "json", "--json", *words]
     with Background(argv, virtomate.env({"PATIENCE_SECONDS": "0.2"}), virtomate.directory) as run:
         wait_until_still(run.process.pid)
         with held_daemon(lab):
@@ -182,6 +176,19 @@ def test_second_ctrl_c_where_libvirt_does_not_answer(lab: Lab, virtomate: Progra
             run.signal(signal.SIGINT)
             result = run.wait()
     lab.hypervisor.wait_until_idle()
+    return result, notes
+
+
+@pytest.mark.parametrize("moment", ["virDomainDefineXMLFlags", "virStorageVolCreateXML", "vda", "virStreamFinish"])
+def test_second_ctrl_c_where_libvirt_does_not_answer(lab: Lab, virtomate: Program, moment: str) -> None:
+    """The first one is answered at once, and the second one ends the program; domain-delete removes what is left."""
+    path = lab.pool.raw("original.raw", 40 * MIB, data_bytes=32 * MIB)
+    lab.define(domain("original", disks=[disk(path, "raw")]))
+    before = lab.inventory()
+
+    result, notes = end_by_second_ctrl_c(
+        lab, virtomate, moment, "domain-clone", "--transfer", "stream", "original", "web"
+    )
 
     assert notes[0].startswith("Interrupted, cleaning up…")
     assert notes[1].startswith("libvirt does not answer yet. Another Ctrl-C ends virtomate at once")
@@ -198,20 +205,10 @@ def test_second_ctrl_c_in_an_import(lab: Lab, virtomate: Program) -> None:
     file = virtomate.directory / "image.raw"
     file.write_bytes(bytes(MIB) + b"data" * MIB)
     before = lab.inventory()
-    words = ("--progress", "json", "--json", "volume-import", str(file), lab.pool.name)
-    argv = [sys.executable, "-P", "-c", TRUSTFUL, "virStorageVolCreateXML", "-c", lab.uri, *words]
 
-    with Background(argv, virtomate.env({"PATIENCE_SECONDS": "0.2"}), virtomate.directory) as run:
-        wait_until_still(run.process.pid)
-        with held_daemon(lab):
-            watched = Watched(run)
-            run.signal(signal.SIGCONT)
-            run.signal(signal.SIGINT)
-            for _ in range(2):
-                watched.wait_for_event("note")
-            run.signal(signal.SIGINT)
-            result = run.wait()
-    lab.hypervisor.wait_until_idle()
+    result, _ = end_by_second_ctrl_c(
+        lab, virtomate, "virStorageVolCreateXML", "volume-import", str(file), lab.pool.name
+    )
 
     assert (result.status, result.json["type"]) == (3, "Interrupted"), str(result)
     deletes = reaching(lab.uri, "virtomate domain-delete")
