@@ -13,7 +13,7 @@ from virtomate.duplication.acl import may_be_given_here, with_acl
 from virtomate.duplication.hostfs import can_be_copied_here, find_obstacle
 from virtomate.duplication.transfers.base import Duplication, Place
 from virtomate.enums import Action, ArtifactKind, SideFileAction, Transfer
-from virtomate.errors import ConflictError, HypervisorError, NotFoundError, UsageError
+from virtomate.errors import ConflictError, ConnectionLostError, HypervisorError, NotFoundError, UsageError
 from virtomate.names import check_volume_name
 from virtomate.notices import CloneWarning, Notice, notice
 from virtomate.paths import normalise
@@ -119,6 +119,9 @@ def _model(survey: Survey, path: str) -> tuple[str, tuple[Notice, ...]]:
         return path, warnings
     try:
         own = own_nvram_path(connection, domain if survey.crossing is None else survey.crossing.domain)
+    except ConnectionLostError:
+        # a place does not bring it back
+        raise
     except HypervisorError as error:
         raise HypervisorError(error.message, hint=_NAME_A_PLACE, code=error.code) from error
     if own is None:
